@@ -1,0 +1,3 @@
+"""come_nav: navigation for robots that remember."""
+
+__version__ = "0.1.0"

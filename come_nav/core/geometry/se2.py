@@ -1,0 +1,88 @@
+"""SE(2): planar poses ``(x m, y m, yaw rad)`` on the last axis, any leading axes, yaw in (-pi, pi].
+
+``pose_a_b`` is the pose of frame b seen from frame a. All functions take and return numpy arrays or torch tensors.
+"""
+
+from __future__ import annotations
+
+import math
+
+from come_nav.core.geometry.backend import ArrayT, namespace, stack_last
+
+
+def wrap_angle(angle_rad: ArrayT) -> ArrayT:
+    """Wrap angles to (-pi, pi]; shape is kept."""
+    xp = namespace(angle_rad)
+    wrapped = math.pi - xp.remainder(math.pi - angle_rad, 2.0 * math.pi)
+    return wrapped  # type: ignore[no-any-return]
+
+
+def compose(pose_a_b: ArrayT, pose_b_c: ArrayT) -> ArrayT:
+    """Return pose_a_c (..., 3) = pose_a_b (..., 3) followed by pose_b_c (..., 3); leading axes broadcast."""
+    xp = namespace(pose_a_b)
+    cosine, sine = xp.cos(pose_a_b[..., 2]), xp.sin(pose_a_b[..., 2])
+    x = pose_a_b[..., 0] + cosine * pose_b_c[..., 0] - sine * pose_b_c[..., 1]
+    y = pose_a_b[..., 1] + sine * pose_b_c[..., 0] + cosine * pose_b_c[..., 1]
+    yaw = wrap_angle(pose_a_b[..., 2] + pose_b_c[..., 2])
+    return stack_last([x, y, yaw])  # type: ignore[no-any-return]
+
+
+def inverse(pose_a_b: ArrayT) -> ArrayT:
+    """Return pose_b_a (..., 3)."""
+    xp = namespace(pose_a_b)
+    cosine, sine = xp.cos(pose_a_b[..., 2]), xp.sin(pose_a_b[..., 2])
+    x = -cosine * pose_a_b[..., 0] - sine * pose_a_b[..., 1]
+    y = sine * pose_a_b[..., 0] - cosine * pose_a_b[..., 1]
+    return stack_last([x, y, wrap_angle(-pose_a_b[..., 2])])  # type: ignore[no-any-return]
+
+
+def relative(pose_a_b: ArrayT, pose_a_c: ArrayT) -> ArrayT:
+    """Return pose_b_c (..., 3): where c stands in the base frame of b. This is come_nav's action convention."""
+    return compose(inverse(pose_a_b), pose_a_c)
+
+
+def integrate_twist(v_mps: ArrayT, w_radps: ArrayT, duration_s: ArrayT | float) -> ArrayT:
+    """Return the pose (..., 3) after driving a constant twist from the origin, exactly (an arc, not Euler steps).
+
+    Uses x = v t sinc(w t), y = v t cosinc(w t), with series near w = 0 so that straight lines are smooth.
+    """
+    xp = namespace(v_mps)
+    yaw = w_radps * duration_s
+    small = xp.abs(yaw) < 1e-4
+    safe = xp.where(small, xp.ones_like(yaw), yaw)
+    along = xp.where(small, 1.0 - yaw * yaw / 6.0, xp.sin(safe) / safe)
+    across = xp.where(small, yaw / 2.0, (1.0 - xp.cos(safe)) / safe)
+    distance = v_mps * duration_s
+    return stack_last([distance * along, distance * across, wrap_angle(yaw)])  # type: ignore[no-any-return]
+
+
+def twist_between(pose_a_b: ArrayT, pose_a_c: ArrayT, duration_s: float) -> tuple[ArrayT, ArrayT]:
+    """Return the constant twist (v m/s, w rad/s), each (...), whose arc goes from b towards c in ``duration_s``.
+
+    The yaw rate is exact; the speed is the signed chord along b's arc, so motion against the heading is negative.
+    """
+    xp = namespace(pose_a_b)
+    delta = relative(pose_a_b, pose_a_c)
+    yaw = delta[..., 2]
+    half = yaw / 2.0
+    safe = xp.where(xp.abs(half) < 1e-6, xp.ones_like(half), half)
+    chord_per_arc = xp.where(xp.abs(half) < 1e-6, xp.ones_like(half), xp.sin(safe) / safe)
+    forward = delta[..., 0] * xp.cos(half) + delta[..., 1] * xp.sin(half)
+    return forward / chord_per_arc / duration_s, yaw / duration_s
+
+
+def transform_points(pose_a_b: ArrayT, points_b_xy: ArrayT) -> ArrayT:
+    """Map points (..., N, 2) of frame b into frame a with pose_a_b (..., 3)."""
+    xp = namespace(pose_a_b)
+    cosine, sine = xp.cos(pose_a_b[..., 2])[..., None], xp.sin(pose_a_b[..., 2])[..., None]
+    x = pose_a_b[..., 0][..., None] + cosine * points_b_xy[..., 0] - sine * points_b_xy[..., 1]
+    y = pose_a_b[..., 1][..., None] + sine * points_b_xy[..., 0] + cosine * points_b_xy[..., 1]
+    return stack_last([x, y])  # type: ignore[no-any-return]
+
+
+def interpolate(pose_a_b: ArrayT, pose_a_c: ArrayT, fraction: ArrayT | float) -> ArrayT:
+    """Interpolate from b (fraction 0) to c (fraction 1): linear in position, shortest way in yaw."""
+    dyaw = wrap_angle(pose_a_c[..., 2] - pose_a_b[..., 2])
+    x = pose_a_b[..., 0] + fraction * (pose_a_c[..., 0] - pose_a_b[..., 0])
+    y = pose_a_b[..., 1] + fraction * (pose_a_c[..., 1] - pose_a_b[..., 1])
+    return stack_last([x, y, wrap_angle(pose_a_b[..., 2] + fraction * dyaw)])  # type: ignore[no-any-return]

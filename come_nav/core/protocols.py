@@ -1,0 +1,146 @@
+"""The seams between rooms. Letters: B batch, S candidates, T horizon steps, C channels, H W pixels, h w latents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.types import CameraIntrinsics, Context, Frame, Imagination, Odometry
+
+if TYPE_CHECKING:
+    import torch
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """A drive at the protocol rate: poses in memory, frames read on demand (a bag, a folder or a simulated episode).
+
+    Attributes:
+        name: short name for tables.
+        rate_hz: frames per second.
+        stamps_s: (N,) strictly increasing.
+        T_odom_base: (N, 4, 4) pose of base_link at each frame.
+        poses_xyyaw: (N, 3) the same, planar.
+        intrinsics: of the frames, or None when unknown.
+        T_base_camera: (4, 4) pose of the optical frame in base_link, or None when unknown.
+        metadata: free facts, e.g. ``{"world": 20003}`` for simulated episodes.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rate_hz(self) -> float: ...
+    @property
+    def stamps_s(self) -> NDArray[np.float64]: ...
+    @property
+    def T_odom_base(self) -> NDArray[np.float64]: ...
+    @property
+    def poses_xyyaw(self) -> NDArray[np.float64]: ...
+    @property
+    def intrinsics(self) -> CameraIntrinsics | None: ...
+    @property
+    def T_base_camera(self) -> NDArray[np.float64] | None: ...
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+    def __len__(self) -> int: ...
+    def frame(self, index: int) -> Frame:
+        """Return frame ``index``; raise DataError naming the recording and stamp if it cannot be decoded."""
+        ...
+
+
+class Simulator(Protocol):
+    """A robot in a world: the built-in simulator, Habitat, or any other."""
+
+    @property
+    def time_s(self) -> float: ...
+    @property
+    def pose_world_xyyaw(self) -> NDArray[np.float64]:
+        """True planar pose (3,)."""
+        ...
+
+    def reset(self, pose_world_xyyaw: NDArray[np.float64] | None = None) -> None: ...
+    def step(self, v_mps: float, w_radps: float, duration_s: float) -> bool:
+        """Drive a twist within the robot's limits; return True if the robot collided (it then stands still)."""
+        ...
+
+    def observe(self) -> tuple[Frame, Odometry]:
+        """Return what the camera sees now and what odometry believes."""
+        ...
+
+
+class ViewRenderer(Protocol):
+    """Renders what a camera on the robot would see from planar poses: the simulator as a perfect world model."""
+
+    def render(self, poses_world_xyyaw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images (B, 3, H, W) in [-1, 1] and depth (B, H, W) in metres for poses (B, 3)."""
+        ...
+
+
+class Expert(Protocol):
+    """One denoiser, conditioned on one memory."""
+
+    def scores(
+        self, x_t: torch.Tensor, t: torch.Tensor, context: Context, action: torch.Tensor, rel_time: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (eps, eps_bar), both (B, C, h, w), for x_t (B, C, h, w) at diffusion steps t (B,).
+
+        ``action`` (B, 3) is the target pose (dx m, dy m, dyaw rad) in the newest context frame's base; ``rel_time``
+        (B,) is the target's time after that frame in protocol frames. Normalisation happens inside the expert.
+        """
+        ...
+
+
+class WorldModel(Protocol):
+    """Imagines latents of a camera view at another pose and time."""
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def context_frames(self) -> int: ...
+    @property
+    def rate_hz(self) -> float: ...
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) in [-1, 1] -> scaled latents (B, C, h, w)."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> images (B, 3, H, W) in [-1, 1]."""
+        ...
+
+    def predict(
+        self, context: Context, actions_xyyaw: torch.Tensor, rel_frames: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Jump: latents (S, C, h, w) at poses (S, 3) in the newest context frame's base, ``rel_frames`` (S,) later.
+
+        ``context`` has batch 1 (shared by all candidates) or S.
+        """
+        ...
+
+    def rollout(
+        self, context: Context, poses_xyyaw: torch.Tensor, generator: torch.Generator, stride: int = 1
+    ) -> torch.Tensor:
+        """Autoregressive: latents (S, T // stride, C, h, w) along poses (S, T, 3), one frame per step of ``stride``."""
+        ...
+
+
+class Imaginer(Protocol):
+    """What the planner needs of a world model: a context is already bound in."""
+
+    def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
+        """Imagine the view at the end of each candidate (S, T, 3) of poses in the start frame."""
+        ...
+
+
+class Objective(Protocol):
+    """One term of the planner's cost. ``needs_view`` tells whether the term looks at imagined pictures."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def needs_view(self) -> bool: ...
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,), lower is better; +inf rejects a candidate, e.g. one in collision."""
+        ...

@@ -1,0 +1,115 @@
+"""Dataclass settings: defaults live in the class, YAML only overrides, and every mistake names its key."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from come_nav.core.errors import ConfigError, suggest
+
+SettingsT = TypeVar("SettingsT")
+
+
+def from_mapping(cls: type[SettingsT], values: Mapping[str, Any], where: str = "") -> SettingsT:
+    """Build the dataclass ``cls`` from ``values``; nested dataclasses take nested mappings.
+
+    Args:
+        cls: dataclass type; its ``__post_init__`` may raise :class:`ConfigError` for values out of range.
+        values: plain mapping, as YAML gives it.
+        where: prefix of the keys in messages, e.g. ``"planner."``.
+
+    Raises:
+        ConfigError: for an unknown key (with the nearest known one) or a value of the wrong kind.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where.rstrip('.') or 'configuration'} must be a mapping of keys, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(f"unknown key '{where}{key}'{suggest(str(key), fields)}")
+        arguments[key] = _convert(hints[key], value, f"{where}{key}")
+    return cls(**arguments)
+
+
+def to_mapping(settings: Any) -> dict[str, Any]:
+    """Return the dataclass as plain YAML-ready values (tuples become lists, paths become strings)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    result: dict[str, Any] = plain(dataclasses.asdict(settings))
+    return result
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader; a missing, unreadable or non-mapping file raises ConfigError."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: not valid YAML ({first_line})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold a mapping of keys, holds a {type(content).__name__}")
+    return content
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """Convert one YAML value to the field's type, or raise ConfigError naming the key."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        if value is None and len(options) < len(typing.get_args(hint)):
+            return None
+        return _convert(options[0], value, key)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(typing.cast(type, hint), value, f"{key}.")
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{key} must be a list, got {value!r}")
+        kinds = typing.get_args(hint)
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            return tuple(_convert(kinds[0], item, key) for item in value)
+        if len(kinds) != len(value):
+            raise ConfigError(f"{key} must have {len(kinds)} values, got {len(value)}")
+        return tuple(_convert(kind, item, key) for kind, item in zip(kinds, value, strict=True))
+    if origin is typing.Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ConfigError(f"{key} must be one of {', '.join(map(str, choices))}, got {value!r}")
+        return value
+    if origin in (dict, list):
+        return value
+    return _convert_scalar(hint, value, key)
+
+
+def _convert_scalar(hint: Any, value: Any, key: str) -> Any:
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads "1e-4" as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    if hint in (int, float, str, bool, Path):
+        raise ConfigError(f"{key} must be {hint.__name__}, got {value!r}")
+    return value
