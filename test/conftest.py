@@ -1,0 +1,21 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with the recorded data (COME_NAV_DATA, or shared/data beside the checkout); skips where it is absent."""
+    candidates = [Path(os.environ["COME_NAV_DATA"])] if "COME_NAV_DATA" in os.environ else []
+    candidates.append(REPOSITORY.parent / "shared" / "data")
+    for folder in candidates:
+        if (folder / "MANIFEST.md").is_file():
+            return folder
+    pytest.skip("recorded data is not here; set COME_NAV_DATA to its folder")
