@@ -1,0 +1,257 @@
+"""CDiT, the conditional diffusion transformer of Navigation World Models (arXiv 2412.03572), with additions.
+
+The additions are off by default; without them the state dict and the function are those of NWM checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from come_nav.core.checks import check_range, check_shape
+from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.settings import to_mapping
+from come_nav.experts.embeddings import ActionEmbedder, PatchEmbedder, ScalarEmbedder, unpatchify
+from come_nav.experts.layers import CDiTBlock, FinalLayer, layer_norm
+
+CONTEXT_POSE_VALUES = 5  # x, y, sin yaw, cos yaw, time offset
+ABSOLUTE_POSE_VALUES = 4  # x, y, sin yaw, cos yaw
+
+# depth, hidden_size, num_heads of the published sizes; all have patch_size 2
+CDIT_SIZES: dict[str, dict[str, int]] = {
+    "S": {"depth": 12, "hidden_size": 384, "num_heads": 6},
+    "B": {"depth": 12, "hidden_size": 768, "num_heads": 12},
+    "L": {"depth": 24, "hidden_size": 1024, "num_heads": 16},
+    "XL": {"depth": 28, "hidden_size": 1152, "num_heads": 16},
+}
+
+
+@dataclass(frozen=True)
+class CDiTSettings:
+    """Shape of a CDiT; the defaults are NWM's CDiT-XL/2.
+
+    Attributes:
+        input_size: rows and columns of the latent grid.
+        context_size: context frames.
+        patch_size: rows and columns of one token's patch.
+        in_channels: latent channels C.
+        hidden_size: token width.
+        depth: blocks.
+        num_heads: attention heads.
+        mlp_ratio: MLP width over token width.
+        learn_sigma: 2C output channels (prediction and variance values) instead of C.
+        action_scale: factor on action and relative time before their sinusoids, whose fastest period is 2 pi;
+            small models need about 30 to 100 to tell near poses apart. 1 in NWM.
+        context_pose: tell each context frame's pose and time to its tokens.
+        context_dropout: a learned null token stands for an absent context.
+        extra_channels: further input channels of the target, e.g. a rendered memory and its visibility.
+        pose_embedding: tell the target's absolute pose, the recall key of the long-term expert.
+    """
+
+    input_size: int = 28
+    context_size: int = 4
+    patch_size: int = 2
+    in_channels: int = 4
+    hidden_size: int = 1152
+    depth: int = 28
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    learn_sigma: bool = True
+    action_scale: float = 1.0
+    context_pose: bool = False
+    context_dropout: bool = False
+    extra_channels: int = 0
+    pose_embedding: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("input_size", "context_size", "patch_size", "in_channels", "depth", "num_heads"):
+            check_range(f"cdit.{field}", getattr(self, field), 1)
+        check_range("cdit.hidden_size", self.hidden_size, 3)
+        check_range("cdit.mlp_ratio", self.mlp_ratio, 0.0, open_low=True)
+        check_range("cdit.action_scale", self.action_scale, 0.0, open_low=True)
+        check_range("cdit.extra_channels", self.extra_channels, 0)
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(
+                f"cdit.hidden_size must be a multiple of num_heads {self.num_heads}, got {self.hidden_size}"
+            )
+        if self.input_size % self.patch_size:
+            raise ConfigError(
+                f"cdit.input_size must be a multiple of patch_size {self.patch_size}, got {self.input_size}"
+            )
+
+
+class CDiT(nn.Module):
+    """Predicts the noise in a target latent from context latents, an action and a relative time.
+
+    The context tokens are never updated by the blocks, so the cost grows linearly with the context.
+    """
+
+    def __init__(  # noqa: PLR0913  the published constructor and the additions, in one flat list
+        self,
+        input_size: int = 28,
+        context_size: int = 4,
+        patch_size: int = 2,
+        in_channels: int = 4,
+        hidden_size: int = 1152,
+        depth: int = 28,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        learn_sigma: bool = True,
+        *,
+        action_scale: float = 1.0,
+        context_pose: bool = False,
+        context_dropout: bool = False,
+        extra_channels: int = 0,
+        pose_embedding: bool = False,
+    ) -> None:
+        super().__init__()
+        self.settings = CDiTSettings(
+            input_size,
+            context_size,
+            patch_size,
+            in_channels,
+            hidden_size,
+            depth,
+            num_heads,
+            mlp_ratio,
+            learn_sigma,
+            action_scale,
+            context_pose,
+            context_dropout,
+            extra_channels,
+            pose_embedding,
+        )
+        self.grid = input_size // patch_size
+        self.out_channels = 2 * in_channels if learn_sigma else in_channels
+        self.x_embedder = PatchEmbedder(in_channels, hidden_size, patch_size)
+        self.pos_embed = nn.Parameter(torch.empty(context_size + 1, self.grid**2, hidden_size))
+        self.t_embedder = ScalarEmbedder(hidden_size)
+        self.time_embedder = ScalarEmbedder(hidden_size)
+        self.y_embedder = ActionEmbedder(hidden_size)
+        self.blocks = nn.ModuleList(CDiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
+        self.final_layer = FinalLayer(hidden_size, patch_size**2 * self.out_channels)
+        if context_pose:
+            self.context_pose_embedder = nn.Linear(CONTEXT_POSE_VALUES, hidden_size)
+        if context_dropout:
+            self.null_context = nn.Parameter(torch.empty(1, 1, hidden_size))
+        if extra_channels:
+            self.extra_embedder = PatchEmbedder(extra_channels, hidden_size, patch_size, bias=False)
+        if pose_embedding:
+            self.pose_embedder = nn.Linear(ABSOLUTE_POSE_VALUES, hidden_size)
+        self._initialise()
+
+    @classmethod
+    def from_settings(cls, settings: CDiTSettings) -> CDiT:
+        """Build from a settings record."""
+        return cls(**to_mapping(settings))
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Xavier for linear layers, N(0, 0.02) for embeddings, zero for modulations, output and all additions."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, PatchEmbedder):
+                nn.init.xavier_uniform_(module.proj.weight.flatten(1))
+                if module.proj.bias is not None:
+                    nn.init.zeros_(module.proj.bias)
+        normal = [self.pos_embed]
+        for module in self.modules():
+            if isinstance(module, ScalarEmbedder):
+                normal += [module.mlp[0].weight, module.mlp[2].weight]
+        if self.settings.context_dropout:
+            normal.append(self.null_context)
+        for weight in normal:
+            nn.init.normal_(weight, std=0.02)
+        zero: list[nn.Module] = [self.final_layer.linear, self.final_layer.adaLN_modulation[1]]
+        zero += [block.adaLN_modulation[1] for block in self.blocks]
+        zero += [getattr(self, name) for name in ("context_pose_embedder", "pose_embedder") if hasattr(self, name)]
+        if self.settings.extra_channels:
+            zero.append(self.extra_embedder.proj)
+        for module in zero:
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        x_cond: Tensor,
+        rel_t: Tensor,
+        *,
+        context_pose: Tensor | None = None,
+        drop_context: Tensor | None = None,
+        extra: Tensor | None = None,
+        absolute_pose: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Predict from noisy target latents.
+
+        Args:
+            x: (B, C, h, w) noisy target latents.
+            t: (B,) diffusion steps of the full schedule.
+            y: (B, 3) normalised action, or None for data without actions (the term is left out).
+            x_cond: (B, T, C, h, w) context latents, oldest first; batch 1 is shared by all targets.
+            rel_t: (B,) frames / 128 from the newest context frame to the target.
+            context_pose: (B or 1, T, 5) x, y, sin yaw, cos yaw and time offset of each context frame.
+            drop_context: (B,) bool, True where the context is to be ignored; see :meth:`embed_context`.
+            extra: (B, E, h, w) further target channels, for models with ``extra_channels``; None is all zero.
+            absolute_pose: (B, 4) x, y, sin yaw, cos yaw, for models with ``pose_embedding``; None leaves it out.
+            generator: for the noise that stands for a dropped context in models without a null token.
+
+        Returns:
+            (B, C or 2C, h, w) prediction, followed by the variance values where ``learn_sigma``.
+        """
+        tokens = self.x_embedder(x) + self.pos_embed[-1]
+        if extra is not None:
+            tokens = tokens + self.extra_embedder(extra)
+        condition = self.embed_condition(t, y, rel_t, absolute_pose)
+        context = layer_norm(self.embed_context(x_cond, context_pose, drop_context, generator))
+        for block in self.blocks:
+            tokens = block(tokens, condition, context)
+        return unpatchify(self.final_layer(tokens, condition), self.grid, self.settings.patch_size)
+
+    def embed_condition(
+        self, t: Tensor, y: Tensor | None, rel_t: Tensor, absolute_pose: Tensor | None = None
+    ) -> Tensor:
+        """Return the sum (B, width) of the embeddings of diffusion step, relative time, action and absolute pose."""
+        scale = self.settings.action_scale
+        condition = self.t_embedder(t) + self.time_embedder(rel_t * scale)
+        if y is not None:
+            condition = condition + self.y_embedder(y * scale)
+        if absolute_pose is not None:
+            condition = condition + self.pose_embedder(absolute_pose)
+        return condition
+
+    def embed_context(
+        self,
+        x_cond: Tensor,
+        context_pose: Tensor | None = None,
+        drop_context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return context tokens (B or 1, T*L, width); the batch of ``x_cond`` is kept unless a sample is dropped.
+
+        A dropped context is the learned null token in every place. Models without one (NWM's) see latents of pure
+        noise instead, as CoME's released code does, drawn from ``generator``.
+        """
+        settings = self.settings
+        spec = f"B {settings.context_size} {settings.in_channels} {settings.input_size} {settings.input_size}"
+        check_shape("x_cond", x_cond, spec)
+        if drop_context is not None and not settings.context_dropout:
+            shape = (len(drop_context), *x_cond.shape[1:])
+            noise = torch.randn(shape, generator=generator, device=x_cond.device, dtype=x_cond.dtype)
+            x_cond = torch.where(drop_context[:, None, None, None, None], noise, x_cond)
+        frames = self.x_embedder(x_cond.flatten(0, 1)).unflatten(0, x_cond.shape[:2]) + self.pos_embed[:-1]
+        if settings.context_pose:
+            if context_pose is None:
+                raise ShapeError("context_pose (B, T, 5) is needed: this CDiT was built with context_pose=True")
+            frames = frames + self.context_pose_embedder(context_pose)[:, :, None]
+        tokens = frames.flatten(1, 2)
+        if drop_context is not None and settings.context_dropout:
+            tokens = torch.where(drop_context[:, None, None], self.null_context.to(tokens.dtype), tokens)
+        return tokens

@@ -1,0 +1,127 @@
+"""Layers of CDiT: modulated self-attention, cross-attention with one learned key, MLP (NWM, section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LAYER_NORM_EPS = 1e-6
+BLOCK_CHUNKS = 11  # shift, scale, gate of self-attention; shift, scale of context; shift, scale, gate of query; MLP's 3
+
+
+def layer_norm(tokens: Tensor) -> Tensor:
+    """Normalise the last axis without learned scale and shift."""
+    return F.layer_norm(tokens, tokens.shape[-1:], eps=LAYER_NORM_EPS)
+
+
+def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Return ``tokens * (1 + scale) + shift`` for tokens (B or 1, L, width) and shift, scale (B, width)."""
+    return torch.addcmul(shift[:, None], tokens, 1.0 + scale[:, None])
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, L, width) -> (B, heads, L, width / heads)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(tokens: Tensor) -> Tensor:
+    """(B, heads, L, head width) -> (B, L, width)."""
+    return tokens.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one fused projection to queries, keys and values."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend among ``tokens`` (B, L, width)."""
+        query, key, value = (split_heads(part, self.heads) for part in self.qkv(tokens).chunk(3, dim=-1))
+        return self.proj(merge_heads(F.scaled_dot_product_attention(query, key, value)))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention to the context and to one learned key and value.
+
+    Parameters have the names and shapes of ``torch.nn.MultiheadAttention(width, heads, add_bias_kv=True)``: the
+    learned ``bias_k`` and ``bias_v`` follow the projected keys and values as one more position.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.bias_k = nn.Parameter(torch.empty(1, 1, width))
+        self.bias_v = nn.Parameter(torch.empty(1, 1, width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.xavier_normal_(self.bias_k)
+        nn.init.xavier_normal_(self.bias_v)
+
+    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
+        """Attend from ``tokens`` (B, L, width) to ``context`` (B, N, width)."""
+        width = tokens.shape[-1]
+        query = F.linear(tokens, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        key_value = F.linear(context, self.in_proj_weight[width:], self.in_proj_bias[width:])
+        learned = torch.cat([self.bias_k, self.bias_v], dim=-1).to(key_value.dtype)
+        key, value = torch.cat([key_value, learned.expand(len(context), 1, -1)], dim=1).chunk(2, dim=-1)
+        attended = F.scaled_dot_product_attention(*(split_heads(part, self.heads) for part in (query, key, value)))
+        return self.out_proj(merge_heads(attended))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the tanh form of GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Transform ``tokens`` (..., width) one by one."""
+        return self.fc2(F.gelu(self.fc1(tokens), approximate="tanh"))
+
+
+class CDiTBlock(nn.Module):
+    """Self-attention, cross-attention to the context and MLP, each modulated and gated by the condition."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.attn = SelfAttention(width, heads)
+        self.cttn = CrossAttention(width, heads)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, BLOCK_CHUNKS * width))
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, tokens: Tensor, condition: Tensor, context_normed: Tensor) -> Tensor:
+        """Update ``tokens`` (B, L, width) for ``condition`` (B, width).
+
+        ``context_normed`` (B or 1, N, width) is the layer-normed context: the same for all blocks.
+        """
+        chunks = self.adaLN_modulation(condition).chunk(BLOCK_CHUNKS, dim=-1)
+        shift_self, scale_self, gate_self, shift_context, scale_context = chunks[:5]
+        shift_query, scale_query, gate_cross, shift_mlp, scale_mlp, gate_mlp = chunks[5:]
+        tokens = tokens + gate_self[:, None] * self.attn(modulate(layer_norm(tokens), shift_self, scale_self))
+        query = modulate(layer_norm(tokens), shift_query, scale_query)
+        context = modulate(context_normed, shift_context, scale_context)
+        tokens = tokens + gate_cross[:, None] * self.cttn(query, context)
+        return tokens + gate_mlp[:, None] * self.mlp(modulate(layer_norm(tokens), shift_mlp, scale_mlp))
+
+
+class FinalLayer(nn.Module):
+    """Modulated projection of tokens to the values of their patches."""
+
+    def __init__(self, width: int, values: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, values)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Project ``tokens`` (B, L, width) to (B, L, values)."""
+        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
+        return self.linear(modulate(layer_norm(tokens), shift, scale))

@@ -1,0 +1,137 @@
+"""Images to latents and back: diffusers' AutoencoderKL with the scaling of latents and our image conventions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from come_nav.core.checks import check_range, check_shape
+from come_nav.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NWM_SCALING_FACTOR = 0.18215
+
+
+@dataclass(frozen=True)
+class AutoencoderSettings:
+    """Shape of an autoencoder; the defaults are the built-in small one (64 px to 4x8x8, 1.0 M parameters).
+
+    Attributes:
+        image_size: rows and columns of the images, pixels.
+        latent_channels: C.
+        block_out_channels: widths from the image side inwards; n widths shrink the image by 2^(n-1).
+        layers_per_block: residual blocks per width.
+        norm_num_groups: groups of every group normalisation; must divide every width.
+        mid_block_attention: self-attention in the innermost block.
+        scaling_factor: latents are multiplied by it after encoding, so that they have unit spread.
+    """
+
+    image_size: int = 64
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (32, 32, 64, 64)
+    layers_per_block: int = 1
+    norm_num_groups: int = 16
+    mid_block_attention: bool = True
+    scaling_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_range("autoencoder.latent_channels", self.latent_channels, 1)
+        check_range("autoencoder.layers_per_block", self.layers_per_block, 1)
+        check_range("autoencoder.scaling_factor", self.scaling_factor, 0.0, open_low=True)
+        if not self.block_out_channels or any(width % self.norm_num_groups for width in self.block_out_channels):
+            raise ConfigError(
+                f"autoencoder.block_out_channels must be multiples of norm_num_groups {self.norm_num_groups}, "
+                f"got {list(self.block_out_channels)}"
+            )
+        if self.image_size < self.downsampling or self.image_size % self.downsampling:
+            raise ConfigError(
+                f"autoencoder.image_size must be a multiple of {self.downsampling}, got {self.image_size}"
+            )
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent cell along one axis."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+    @property
+    def latent_size(self) -> int:
+        """Rows and columns of the latent grid."""
+        return self.image_size // self.downsampling
+
+    @classmethod
+    def stable_diffusion(cls) -> AutoencoderSettings:
+        """Return the shape of stabilityai/sd-vae-ft-ema at NWM's 224 px."""
+        return cls(224, 4, (128, 256, 512, 512), 2, 32, True, NWM_SCALING_FACTOR)
+
+
+class ImageAutoencoder(nn.Module):
+    """Images (B, 3, H, W) in [-1, 1] to scaled latents (B, C, h, w) and back."""
+
+    def __init__(self, settings: AutoencoderSettings | None = None) -> None:
+        super().__init__()
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        self.settings = settings or AutoencoderSettings()
+        levels = len(self.settings.block_out_channels)
+        self.kl: Any = AutoencoderKL(
+            in_channels=3,
+            out_channels=3,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=self.settings.block_out_channels,
+            layers_per_block=self.settings.layers_per_block,
+            latent_channels=self.settings.latent_channels,
+            norm_num_groups=self.settings.norm_num_groups,
+            sample_size=self.settings.image_size,
+            scaling_factor=self.settings.scaling_factor,
+            mid_block_add_attention=self.settings.mid_block_attention,
+        )
+
+    @property
+    def scaling_factor(self) -> float:
+        """Factor from raw to scaled latents."""
+        return self.settings.scaling_factor
+
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance (B, C, h, w) of the unscaled posterior (for training)."""
+        size = self.settings.image_size
+        check_shape("images", images, f"B 3 {size} {size}")
+        posterior = self.kl.encode(images).latent_dist
+        return posterior.mean, posterior.logvar
+
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return scaled latents (B, C, h, w): the posterior's mode, or a sample where a generator is given."""
+        mean, logvar = self.moments(images)
+        if generator is not None:
+            noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
+            mean = mean + (0.5 * logvar).exp() * noise
+        return mean * self.scaling_factor
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) of scaled latents, not clipped (for training)."""
+        images: Tensor = self.kl.decode(latents / self.scaling_factor).sample
+        return images
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w)."""
+        return self.decode_raw(latents).clamp(-1.0, 1.0)
+
+    @torch.no_grad()
+    def fit_scaling_factor(self, batches: Iterable[Tensor]) -> float:
+        """Set the scaling factor to 1 / standard deviation of the latents of image batches; return it."""
+        total, total_squares, count = 0.0, 0.0, 0
+        for images in batches:
+            mean, logvar = (part.double() for part in self.moments(images))
+            total += float(mean.sum())
+            total_squares += float((mean.square() + logvar.exp()).sum())
+            count += mean.numel()
+        if count == 0:
+            raise ConfigError("autoencoder.scaling_factor cannot be fitted: no images were given")
+        variance = total_squares / count - (total / count) ** 2
+        self.settings = replace(self.settings, scaling_factor=variance**-0.5)
+        return self.scaling_factor
