@@ -1,0 +1,77 @@
+"""Picture quality in batched torch: PSNR, SSIM and sharpness of images (B, C, H, W)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from come_nav.core.checks import check_shape
+from come_nav.core.errors import ShapeError
+
+_SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
+_SSIM_K1, _SSIM_K2 = 0.01, 0.03
+
+
+def psnr(images: torch.Tensor, references: torch.Tensor, data_range: float = 2.0) -> torch.Tensor:
+    """Return the peak signal-to-noise ratio in dB (B,) of each image; +inf for equal images.
+
+    ``data_range`` is the width of the value range: 2 for images in [-1, 1], 255 for uint8 values.
+    """
+    _check_pair(images, references)
+    mean_squared_error = ((images.float() - references.float()) ** 2).flatten(1).mean(1)
+    return 10.0 * torch.log10(data_range**2 / mean_squared_error)
+
+
+def ssim(images: torch.Tensor, references: torch.Tensor, data_range: float = 2.0) -> torch.Tensor:
+    """Return the structural similarity (B,) of each image: 1 for equal images.
+
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004: Gaussian window of
+    11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03, averaged over the pixels whose window fits in the image.
+
+    Raises:
+        ShapeError: for images smaller than the window.
+    """
+    _check_pair(images, references)
+    channels, height, width = images.shape[1:]
+    if min(height, width) < _SSIM_WINDOW:
+        raise ShapeError(
+            f"SSIM needs images of at least {_SSIM_WINDOW} x {_SSIM_WINDOW} pixels, got {height} x {width}"
+        )
+    # Variances are differences of squares: float64 keeps their digits.
+    first, second = images.double(), references.double()
+    products = [first, second, first * first, second * second, first * second]
+    window = _gaussian_window(channels).to(first.device)
+    means = F.conv2d(torch.cat(products), window, groups=channels).chunk(len(products))
+    mean_1, mean_2 = means[0], means[1]
+    variance_1 = (means[2] - mean_1**2).clamp_min(0.0)
+    variance_2 = (means[3] - mean_2**2).clamp_min(0.0)
+    covariance = means[4] - mean_1 * mean_2
+    c1, c2 = (_SSIM_K1 * data_range) ** 2, (_SSIM_K2 * data_range) ** 2
+    luminance = (2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1)
+    structure = (2 * covariance + c2) / (variance_1 + variance_2 + c2)
+    return (luminance * structure).flatten(1).mean(1).float()
+
+
+def sharpness_ratio(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """Return the gradient energy of each image over that of its reference (B,): below 1 is blurred, above 1 noisy."""
+    _check_pair(images, references)
+    return _gradient_energy(images) / _gradient_energy(references).clamp_min(1e-12)
+
+
+def _gradient_energy(images: torch.Tensor) -> torch.Tensor:
+    values = images.float()
+    across = (values[..., :, 1:] - values[..., :, :-1]) ** 2
+    down = (values[..., 1:, :] - values[..., :-1, :]) ** 2
+    return across.flatten(1).mean(1) + down.flatten(1).mean(1)
+
+
+def _gaussian_window(channels: int) -> torch.Tensor:
+    offsets = torch.arange(_SSIM_WINDOW, dtype=torch.float64) - (_SSIM_WINDOW - 1) / 2
+    profile = torch.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
+    profile = profile / profile.sum()
+    return torch.outer(profile, profile).expand(channels, 1, -1, -1).contiguous()
+
+
+def _check_pair(images: torch.Tensor, references: torch.Tensor) -> None:
+    sizes = check_shape("images", images, "B C H W")
+    check_shape("references", references, " ".join(str(sizes[letter]) for letter in "BCHW"))
