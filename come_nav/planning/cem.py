@@ -1,0 +1,277 @@
+"""The cross-entropy method over candidate paths (Rubinstein 1999; as a planner: NWM, arXiv 2412.03572).
+
+| here | symbol | meaning |
+|---|---|---|
+| ``parameters`` (S, P) | x_s | samples of the path shape |
+| ``mean``, ``std`` (P,) | mu, sigma | distribution that is sampled |
+| ``poses_xyyaw`` (S, T, 3) | tau(x_s) | path of each sample, within the robot's limits |
+| ``costs`` (S,) | J(tau) | weighted sum of the objectives |
+| ``elite`` (E,) | | indices of the E cheapest finite candidates of the pool |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav.core.protocols import Imaginer, Objective
+from come_nav.core.types import IterationTrace, Plan, PlanStatus, PlanTrace
+from come_nav.planning.cost import Costs, WeightedSum
+from come_nav.planning.objectives import Clearance
+from come_nav.planning.parameterisations import Parameterisation, make_parameterisation, shift_path
+from come_nav.planning.settings import PlannerConfig
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Candidates that compete in one iteration: new ones and, where kept, the elites of the one before."""
+
+    parameters: torch.Tensor
+    poses_xyyaw: torch.Tensor
+    costs: Costs
+
+    def take(self, index: torch.Tensor) -> _Pool:
+        by_objective = {name: cost[index] for name, cost in self.costs.by_objective.items()}
+        costs = Costs(self.costs.total[index], by_objective)
+        return _Pool(self.parameters[index], self.poses_xyyaw[index], costs)
+
+    def join(self, other: _Pool) -> _Pool:
+        by_objective = {
+            name: torch.cat([cost, other.costs.by_objective[name]]) for name, cost in self.costs.by_objective.items()
+        }
+        costs = Costs(torch.cat([self.costs.total, other.costs.total]), by_objective)
+        return _Pool(
+            torch.cat([self.parameters, other.parameters]), torch.cat([self.poses_xyyaw, other.poses_xyyaw]), costs
+        )
+
+
+class CemPlanner:
+    """Searches the path whose imagined end is cheapest. Holds no state between plans."""
+
+    def __init__(
+        self,
+        config: PlannerConfig,
+        objectives: Sequence[Objective],
+        weights: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Take the settings, the terms of the cost and their weights by name (1 where not given).
+
+        ``clock`` (seconds) serves the time limit and the reported duration only.
+        """
+        self.config = config
+        self._objectives = list(objectives)
+        self._weights = dict(weights or {})
+        self._cost = WeightedSum(self._objectives, self._weights)
+        self._shape: Parameterisation = make_parameterisation(config)
+        self._clock = clock
+
+    def plan(
+        self,
+        imaginer: Imaginer,
+        generator: torch.Generator,
+        *,
+        stamp_s: float = 0.0,
+        start_odom_xyyaw: NDArray[np.float64] | None = None,
+        initial_twist: NDArray[np.float64] | torch.Tensor | None = None,
+        warm_start: Plan | None = None,
+        clearance: Clearance | None = None,
+    ) -> Plan:
+        """Search once.
+
+        Args:
+            imaginer: imagines the view at the end of candidate paths.
+            generator: the only source of chance; its device is where candidates live.
+            stamp_s: time of the observation that the plan starts from.
+            start_odom_xyyaw: (3,) pose of the start frame in odom; zeros when not given.
+            initial_twist: (2,) present (v m/s, w rad/s), the centre of the prior and the start of the limits.
+            warm_start: an earlier plan; where it is OK, its rest after the elapsed time is the centre instead.
+            clearance: obstacles of this moment, an objective for this plan only.
+
+        Returns:
+            Plan with its trace. The status says why there is no path: ALL_IN_COLLISION when every candidate was
+            rejected, NON_FINITE_COST when no cost was finite, TIMED_OUT after ``time_limit_s``.
+        """
+        started_s = self._clock()
+        config, device = self.config, generator.device
+        cost = self._cost
+        if clearance is not None:
+            cost = WeightedSum([*self._objectives, clearance], self._weights)
+        twist = None if initial_twist is None else torch.as_tensor(initial_twist, dtype=torch.float32, device=device)
+        lower, upper = self._shape.lower.to(device), self._shape.upper.to(device)
+        trace = PlanTrace()
+        elites: _Pool | None = None
+        best: _Pool | None = None
+        timed_out = False
+
+        # 1. Centre the distribution: present twist, or what is left of the plan before.
+        mean, std = self._start_distribution(twist, warm_start, stamp_s, device)
+        for iteration in range(config.iterations):
+            # 2. Sample; parameters out of bounds are pulled onto them.
+            samples = self._sample(iteration, mean, std, elites, generator)
+            parameters = torch.minimum(torch.maximum(samples, lower), upper)
+            # 3. Turn samples into paths within the limits, imagine their ends, add up the costs.
+            pool = self._evaluate(parameters, twist, cost, imaginer, generator)
+            if elites is not None and config.keep_elites:
+                pool = elites.join(pool)
+            # 4. The elites are the cheapest finite candidates.
+            elite = _elite(pool.costs.total, config.elites)
+            trace.iterations.append(_trace(pool, mean, std, elite))
+            # 5. Fit the next distribution to them; its spread keeps a floor, so that one elite stays finite.
+            if len(elite) > 0:
+                elites = pool.take(elite)
+                best = _cheaper(best, elites)
+                mean, std = self._refit(elites.parameters, mean, std, upper - lower)
+            timed_out = config.time_limit_s is not None and self._clock() - started_s > config.time_limit_s
+            if timed_out:
+                break
+        # 6. Answer with the best path that was tried, the final mean, or the cheaper of both.
+        if best is not None and config.result != "best" and not timed_out:
+            final = self._evaluate(mean[None], twist, cost, imaginer, generator)
+            trace.iterations.append(_trace(final, mean, std, _elite(final.costs.total, 1)))
+            if config.result == "cheaper":
+                best = _cheaper(best, final)
+            else:
+                best = final if bool(torch.isfinite(final.costs.total[0])) else None
+        start = np.zeros(3) if start_odom_xyyaw is None else np.asarray(start_odom_xyyaw, dtype=np.float64)
+        return self._answer(best, trace, timed_out, stamp_s, start, self._clock() - started_s)
+
+    def _start_distribution(
+        self, twist: torch.Tensor | None, warm_start: Plan | None, stamp_s: float, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, std = self._shape.prior(twist)
+        if warm_start is not None and warm_start.status is PlanStatus.OK:
+            steps = max(0, round((stamp_s - warm_start.stamp_s) / self.config.dt_s))
+            path = torch.as_tensor(warm_start.poses_xyyaw, dtype=torch.float32)
+            same_grid = len(path) == self.config.horizon_steps and warm_start.dt_s == self.config.dt_s
+            if same_grid and steps < len(path):
+                mean = self._shape.fit(shift_path(path, steps, self.config.dt_s))
+                std = std * self.config.warm_start_std
+        return mean.to(device), std.to(device)
+
+    def _sample(
+        self,
+        iteration: int,
+        mean: torch.Tensor,
+        std: torch.Tensor,
+        elites: _Pool | None,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Draw samples (S, P); the first of them is the mean where asked for."""
+        config = self.config
+        count = config.first_samples if iteration == 0 else config.samples
+        if iteration == 0 and config.initial_sampling != "gaussian":
+            even = _sobol(count, len(mean), generator)
+            if config.initial_sampling == "uniform":
+                lower, upper = self._shape.lower.to(mean), self._shape.upper.to(mean)
+                return lower + (upper - lower) * even.to(mean)
+            noise = _normal_from_uniform(even).to(mean)
+        else:
+            noise = torch.randn(count, len(mean), generator=generator, device=mean.device)
+        centre = mean
+        if elites is not None and config.proposal == "mixture":
+            chosen = torch.randint(len(elites.parameters), (count,), generator=generator, device=mean.device)
+            centre = elites.parameters[chosen]
+            floor = config.std_floor * 0.5 * (self._shape.upper - self._shape.lower).to(mean)
+            std = torch.maximum(config.bandwidth * std, floor)
+        samples = centre + std * noise
+        if config.include_mean:
+            samples[0] = mean
+        return samples
+
+    def _evaluate(
+        self,
+        parameters: torch.Tensor,
+        twist: torch.Tensor | None,
+        cost: WeightedSum,
+        imaginer: Imaginer,
+        generator: torch.Generator,
+    ) -> _Pool:
+        poses_xyyaw = self._shape.poses(parameters, twist)
+        costs = cost.evaluate(poses_xyyaw, imaginer, generator, self.config.repeats, self.config.batch)
+        return _Pool(parameters, poses_xyyaw, costs)
+
+    def _refit(
+        self, elite_parameters: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, width: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        config = self.config
+        spread = elite_parameters.std(dim=0, correction=0)
+        mean = config.smoothing * mean + (1.0 - config.smoothing) * elite_parameters.mean(dim=0)
+        std = config.smoothing * std + (1.0 - config.smoothing) * spread
+        return mean, torch.maximum(std, config.std_floor * 0.5 * width)
+
+    def _answer(
+        self,
+        best: _Pool | None,
+        trace: PlanTrace,
+        timed_out: bool,
+        stamp_s: float,
+        start_odom_xyyaw: NDArray[np.float64],
+        duration_s: float,
+    ) -> Plan:
+        status, message = _verdict(best, trace, timed_out)
+        path, cost = np.zeros((0, 3)), float("nan")
+        if best is not None and (status is PlanStatus.OK or self.config.keep_best_on_timeout):
+            path = best.poses_xyyaw[0].detach().cpu().double().numpy()
+            cost = float(best.costs.total[0])
+        return Plan(
+            status=status,
+            stamp_s=stamp_s,
+            dt_s=self.config.dt_s,
+            poses_xyyaw=path,
+            start_odom_xyyaw=start_odom_xyyaw,
+            cost=cost,
+            message=message,
+            trace=trace,
+            duration_s=duration_s,
+        )
+
+
+def _verdict(best: _Pool | None, trace: PlanTrace, timed_out: bool) -> tuple[PlanStatus, str]:
+    if timed_out:
+        return PlanStatus.TIMED_OUT, f"time limit reached after {len(trace.iterations)} iterations"
+    if best is not None:
+        return PlanStatus.OK, ""
+    costs = torch.cat([iteration.costs for iteration in trace.iterations])
+    if bool((costs == torch.inf).all()):
+        return PlanStatus.ALL_IN_COLLISION, f"all {len(costs)} candidates were rejected"
+    return PlanStatus.NON_FINITE_COST, f"none of {len(costs)} candidates has a finite cost"
+
+
+def _elite(costs: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the indices (E,) of the cheapest finite candidates, cheapest first; E may be 0."""
+    finite = torch.isfinite(costs)
+    order = torch.argsort(torch.where(finite, costs, torch.inf), stable=True)
+    return order[: min(count, int(finite.sum()))]
+
+
+def _cheaper(best: _Pool | None, challengers: _Pool) -> _Pool:
+    """Return the first of ``challengers`` (sorted by cost) if it is finite and cheaper than ``best``."""
+    first = challengers.take(torch.zeros(1, dtype=torch.long, device=challengers.parameters.device))
+    if best is None or bool(first.costs.total[0] < best.costs.total[0]):
+        return first
+    return best
+
+
+def _trace(pool: _Pool, mean: torch.Tensor, std: torch.Tensor, elite: torch.Tensor) -> IterationTrace:
+    return IterationTrace(
+        pool.parameters, pool.poses_xyyaw, pool.costs.total, pool.costs.by_objective, mean.clone(), std.clone(), elite
+    )
+
+
+def _sobol(count: int, dimensions: int, generator: torch.Generator) -> torch.Tensor:
+    """Return scrambled Sobol points (count, dimensions) in (0, 1) whose scrambling ``generator`` decides."""
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
+    engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    points: torch.Tensor = engine.draw(count, dtype=torch.float64)
+    return points.clamp(1e-6, 1.0 - 1e-6)
+
+
+def _normal_from_uniform(points: torch.Tensor) -> torch.Tensor:
+    normal: torch.Tensor = 2.0**0.5 * torch.erfinv(2.0 * points - 1.0)
+    return normal

@@ -1,0 +1,110 @@
+"""The total cost of candidates: a weighted sum of named terms, cheap ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from come_nav.core.errors import PlanningError, suggest
+from come_nav.core.protocols import Imaginer, Objective
+from come_nav.core.types import Imagination
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs of S candidates.
+
+    Attributes:
+        total: (S,); +inf = rejected, NaN = a term was not a number.
+        by_objective: name -> (S,) weighted; NaN where the term was not evaluated because the path was rejected before.
+    """
+
+    total: torch.Tensor
+    by_objective: dict[str, torch.Tensor]
+
+
+class WeightedSum:
+    """Adds the terms with their weights; a weight of zero switches a term off."""
+
+    def __init__(self, objectives: Sequence[Objective], weights: Mapping[str, float] | None = None) -> None:
+        """Take the terms and weights by name; a term without a weight counts once.
+
+        Raises:
+            PlanningError: without terms, for two terms of one name, or a weight that is negative or names no term.
+        """
+        names = [objective.name for objective in objectives]
+        if not names:
+            raise PlanningError("the planner needs at least one objective")
+        if len(set(names)) < len(names):
+            raise PlanningError(f"objectives must have different names, got {', '.join(names)}")
+        self._terms: list[tuple[float, Objective]] = []
+        for name, weight in (weights or {}).items():
+            if name not in names:
+                raise PlanningError(f"unknown objective '{name}' in the weights{suggest(name, names)}")
+            if not 0.0 <= weight < float("inf"):
+                raise PlanningError(f"weight of {name} must be >= 0 and finite, got {weight}")
+        for objective in objectives:
+            weight = 1.0 if weights is None else float(weights.get(objective.name, 1.0))
+            if weight > 0:
+                self._terms.append((weight, objective))
+
+    @property
+    def needs_view(self) -> bool:
+        """Whether any term looks at imagined pictures."""
+        return any(objective.needs_view for _, objective in self._terms)
+
+    def evaluate(
+        self,
+        poses_xyyaw: torch.Tensor,
+        imaginer: Imaginer,
+        generator: torch.Generator,
+        repeats: int = 1,
+        batch: int = 0,
+    ) -> Costs:
+        """Cost candidates (S, T, 3).
+
+        Terms that need no view come first, and a path that they reject is not imagined. Each other candidate is
+        imagined ``repeats`` times, at most ``batch`` pictures at once (0 = all), and its view costs are averaged.
+        """
+        count = len(poses_xyyaw)
+        total = poses_xyyaw.new_zeros(count)
+        by_objective: dict[str, torch.Tensor] = {}
+        for weight, objective in self._terms:
+            if not objective.needs_view:
+                cost = weight * _checked(objective, Imagination(poses_xyyaw))
+                by_objective[objective.name] = cost
+                total = total + cost
+        if not self.needs_view:
+            return Costs(total, by_objective)
+        alive = torch.nonzero(torch.isfinite(total))[:, 0]
+        for _, objective in self._terms:
+            if objective.needs_view:
+                by_objective[objective.name] = torch.full_like(total, torch.nan)
+        if len(alive) > 0:
+            views = self._view_costs(poses_xyyaw[alive], imaginer, generator, repeats, batch)
+            for name, cost in views.items():
+                by_objective[name][alive] = cost.to(total)
+                total[alive] += cost.to(total)
+        return Costs(total, by_objective)
+
+    def _view_costs(
+        self, poses_xyyaw: torch.Tensor, imaginer: Imaginer, generator: torch.Generator, repeats: int, batch: int
+    ) -> dict[str, torch.Tensor]:
+        repeated = poses_xyyaw.repeat_interleave(repeats, dim=0)
+        pieces: dict[str, list[torch.Tensor]] = {}
+        for chunk in torch.split(repeated, batch or len(repeated)):
+            imagination = imaginer.imagine(chunk, generator)
+            for weight, objective in self._terms:
+                if objective.needs_view:
+                    pieces.setdefault(objective.name, []).append(weight * _checked(objective, imagination))
+        return {name: torch.cat(parts).reshape(-1, repeats).mean(dim=1) for name, parts in pieces.items()}
+
+
+def _checked(objective: Objective, imagination: Imagination) -> torch.Tensor:
+    cost = objective(imagination)
+    count = len(imagination.poses_xyyaw)
+    if tuple(cost.shape) != (count,):
+        raise PlanningError(f"objective {objective.name} must return costs ({count},), got {tuple(cost.shape)}")
+    return cost

@@ -1,0 +1,177 @@
+"""Terms of the planner's cost: how far an imagined view is from the goal, and what a path itself costs.
+
+Each term maps an :class:`Imagination` of S candidates to costs (S,), lower is better; +inf rejects a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from come_nav.core.checks import check_choice, check_range, check_shape
+from come_nav.core.errors import PlanningError
+from come_nav.core.geometry import se2
+from come_nav.core.types import Imagination
+from come_nav.planning.parameterisations import twists_of_path
+
+
+class LatentDistance:
+    """Distance of the imagined latents to the goal's: mean squared difference, or one minus the cosine."""
+
+    name = "latent_distance"
+    needs_view = True
+
+    def __init__(self, goal_latents: torch.Tensor, kind: Literal["mse", "cosine"] = "mse") -> None:
+        """Take the goal's latents (C, h, w), or (1, C, h, w)."""
+        goal = goal_latents[0] if goal_latents.ndim == 4 and len(goal_latents) == 1 else goal_latents
+        check_shape("LatentDistance.goal_latents", goal, "C h w")
+        self._goal = goal
+        self._kind = check_choice("LatentDistance.kind", kind, ("mse", "cosine"))
+
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,)."""
+        if imagination.latents is None:
+            raise PlanningError("the imaginer returns no latents; use an image or pose objective with it")
+        latents = imagination.latents.float()
+        goal = self._goal.to(latents)[None]
+        check_shape("imagined latents", latents, "S " + " ".join(map(str, goal.shape[1:])))
+        if self._kind == "cosine":
+            return 1.0 - functional.cosine_similarity(latents.flatten(1), goal.flatten(1))
+        return ((latents - goal) ** 2).mean(dim=(1, 2, 3))
+
+
+class ImageDistance:
+    """Difference between imagined and goal image, averaged over a pyramid of blurred copies.
+
+    A pixel-wise difference falls only within the width of an edge; the coarse levels of the pyramid widen that valley
+    and the fine ones keep its bottom sharp.
+    """
+
+    name = "image_distance"
+    needs_view = True
+
+    def __init__(
+        self, goal_image: torch.Tensor, kind: Literal["l1", "l2"] = "l1", scales: Sequence[int] = (1, 2, 4, 8)
+    ) -> None:
+        """Take the goal (3, H, W) in [-1, 1] and the block sizes, px, over which each level averages."""
+        goal = goal_image[0] if goal_image.ndim == 4 and len(goal_image) == 1 else goal_image
+        sizes = check_shape("ImageDistance.goal_image", goal, "3 H W")
+        for scale in scales:
+            check_range("ImageDistance.scales", scale, 1, min(sizes["H"], sizes["W"]))
+        self._goal = goal
+        self._kind = check_choice("ImageDistance.kind", kind, ("l1", "l2"))
+        self._scales = tuple(scales)
+
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,)."""
+        if imagination.images is None:
+            raise PlanningError("the imaginer returns no images; use the latent objective, or let it decode")
+        images = imagination.images.float()
+        goal = self._goal.to(images)[None]
+        check_shape("imagined images", images, "S " + " ".join(map(str, goal.shape[1:])))
+        difference = images - goal
+        cost = images.new_zeros(len(images))
+        for scale in self._scales:
+            level = functional.avg_pool2d(difference, scale) if scale > 1 else difference
+            cost = cost + (level.abs() if self._kind == "l1" else level**2).mean(dim=(1, 2, 3))
+        return cost / len(self._scales)
+
+
+class GoalPose:
+    """Squared distance of the last pose to a goal pose: ``position * d^2 + yaw * dyaw^2``."""
+
+    name = "goal_pose"
+    needs_view = False
+
+    def __init__(self, goal_xyyaw: torch.Tensor, position_weight: float = 1.0, yaw_weight: float = 0.1) -> None:
+        """Take the goal (3,) in the start frame; the weights are per m^2 and per rad^2."""
+        check_shape("GoalPose.goal_xyyaw", goal_xyyaw, "3")
+        self._goal = goal_xyyaw
+        self._position_weight = check_range("GoalPose.position_weight", position_weight, 0.0)
+        self._yaw_weight = check_range("GoalPose.yaw_weight", yaw_weight, 0.0)
+
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,)."""
+        last = imagination.poses_xyyaw[:, -1]
+        goal = torch.as_tensor(self._goal).to(last)
+        distance_squared = ((last[:, :2] - goal[:2]) ** 2).sum(-1)
+        dyaw = se2.wrap_angle(last[:, 2] - goal[2])
+        return self._position_weight * distance_squared + self._yaw_weight * dyaw**2
+
+
+class Clearance:
+    """Keeps the path away from obstacles: +inf where the footprint touches one, rising softly within a margin.
+
+    The soft part is the mean over the path of ``((margin - gap) / margin)^2`` where the gap between footprint and
+    obstacle is below the margin.
+    """
+
+    name = "clearance"
+    needs_view = False
+
+    def __init__(
+        self,
+        obstacles: torch.Tensor | Callable[[torch.Tensor], torch.Tensor],
+        radius_m: float = 0.2,
+        margin_m: float = 0.2,
+    ) -> None:
+        """Take points (N, 2) in the start frame, or a function from positions (M, 2) to distances (M,) in metres."""
+        self._radius_m = check_range("Clearance.radius_m", radius_m, 0.0, open_low=True)
+        self._margin_m = check_range("Clearance.margin_m", margin_m, 0.0, open_low=True)
+        if isinstance(obstacles, torch.Tensor):
+            check_shape("Clearance.obstacles", obstacles, "N 2")
+            self._distance = _distance_to_points(obstacles)
+        else:
+            self._distance = obstacles
+
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,). Checked at every pose and half-way between poses."""
+        ends = imagination.poses_xyyaw[..., :2]
+        starts = torch.cat([torch.zeros_like(ends[:, :1]), ends[:, :-1]], dim=1)
+        positions = torch.cat([0.5 * (starts + ends), ends], dim=1)
+        gap = self._distance(positions.flatten(0, 1)).reshape(positions.shape[:2]) - self._radius_m
+        soft = (((self._margin_m - gap) / self._margin_m).clamp(min=0.0) ** 2).mean(dim=1)
+        return torch.where((gap < 0).any(dim=1), torch.inf, soft)
+
+
+class Smoothness:
+    """Mean squared change of the twist from step to step: ``mean (dv / v)^2 + (dw / w)^2`` with scales v and w."""
+
+    name = "smoothness"
+    needs_view = False
+
+    def __init__(
+        self,
+        dt_s: float = 0.25,
+        v_scale_mps: float = 1.0,
+        w_scale_radps: float = 1.0,
+        initial_twist: torch.Tensor | None = None,
+    ) -> None:
+        """Take the step time and, where known, the present twist (2,), which the first step is compared with."""
+        self._dt_s = check_range("Smoothness.dt_s", dt_s, 0.0, open_low=True)
+        self._v_scale = check_range("Smoothness.v_scale_mps", v_scale_mps, 0.0, open_low=True)
+        self._w_scale = check_range("Smoothness.w_scale_radps", w_scale_radps, 0.0, open_low=True)
+        self._initial_twist = initial_twist
+
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,)."""
+        twists = twists_of_path(imagination.poses_xyyaw, self._dt_s)
+        if self._initial_twist is not None:
+            first = self._initial_twist.to(twists).expand(len(twists), 1, 2)
+            twists = torch.cat([first, twists], dim=1)
+        change = twists.diff(dim=1) / twists.new_tensor([self._v_scale, self._w_scale])
+        return (change**2).sum(dim=(1, 2)) / imagination.poses_xyyaw.shape[1]
+
+
+def _distance_to_points(points_xy: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    finite = points_xy[torch.isfinite(points_xy).all(dim=1)]
+
+    def distance(positions_xy: torch.Tensor) -> torch.Tensor:
+        if len(finite) == 0:
+            return torch.full_like(positions_xy[:, 0], torch.inf)
+        return torch.cdist(positions_xy, finite.to(positions_xy)).amin(dim=1)
+
+    return distance

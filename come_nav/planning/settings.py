@@ -1,0 +1,136 @@
+"""Settings of the planner. Each field says its meaning, unit and range; a value out of range is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from come_nav.core.checks import check_choice, check_range
+from come_nav.core.errors import ConfigError
+
+PARAMETERISATIONS = ("straight", "arc", "spline")
+INITIAL_SAMPLING = ("gaussian", "sobol", "uniform")
+PROPOSALS = ("gaussian", "mixture")
+RESULTS = ("best", "mean", "cheaper")
+
+
+@dataclass(frozen=True)
+class RobotLimits:
+    """What the robot can do. Every candidate path respects these limits.
+
+    Attributes:
+        v_min_mps: slowest forward speed, m/s, <= 0 or a creeping speed; negative allows driving backwards.
+        v_max_mps: fastest forward speed, m/s, > v_min_mps.
+        w_max_radps: fastest turn to either side, rad/s, > 0.
+        a_max_mps2: largest change of speed, m/s^2, > 0; null = no limit.
+        alpha_max_radps2: largest change of yaw rate, rad/s^2, > 0; null = no limit.
+    """
+
+    v_min_mps: float = 0.0
+    v_max_mps: float = 1.0
+    w_max_radps: float = 1.2
+    a_max_mps2: float | None = None
+    alpha_max_radps2: float | None = None
+
+    def __post_init__(self) -> None:
+        check_range("limits.v_min_mps", self.v_min_mps, -20.0, 20.0)
+        check_range("limits.v_max_mps", self.v_max_mps, 0.0, 20.0, open_low=True)
+        check_range("limits.w_max_radps", self.w_max_radps, 0.0, 20.0, open_low=True)
+        if self.v_min_mps >= self.v_max_mps:
+            raise ConfigError(f"limits.v_min_mps must be below limits.v_max_mps {self.v_max_mps}, got {self.v_min_mps}")
+        if self.a_max_mps2 is not None:
+            check_range("limits.a_max_mps2", self.a_max_mps2, 0.0, 100.0, open_low=True)
+        if self.alpha_max_radps2 is not None:
+            check_range("limits.alpha_max_radps2", self.alpha_max_radps2, 0.0, 100.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """How the cross-entropy method searches.
+
+    Attributes:
+        parameterisation: shape of a candidate path: straight (one step repeated, NWM), arc (constant v, w) or spline.
+        samples: candidates per iteration after the first, >= 1.
+        initial_samples: candidates of the first iteration, >= 1; null = the same as samples.
+        iterations: refinements of the distribution, >= 1.
+        elites: cheapest candidates that form the next distribution, in [1, samples].
+        repeats: times that each candidate is imagined; costs are averaged (a diffusion model is noisy), >= 1.
+        horizon_steps: steps of a path, >= 1.
+        dt_s: time of one step, s, > 0.
+        initial_sampling: gaussian (draws of the prior), sobol (the prior, evenly covered) or uniform (the whole range
+            of the limits, evenly covered).
+        proposal: gaussian (classic CEM, one mean and spread) or mixture (samples around every elite, so that
+            several promising valleys stay alive).
+        std_floor: smallest spread as a fraction of each parameter's half range, in (0, 1]; keeps one elite finite.
+        smoothing: weight of the previous mean and spread in the update, in [0, 1).
+        bandwidth: spread around each elite as a fraction of the elites' spread (mixture only), in (0, 2].
+        include_mean: also try the mean of the distribution in every iteration after the first.
+        keep_elites: elites stay in the pool of the next iteration, with the cost that they had.
+        result: best (cheapest candidate tried), mean (of the last distribution, NWM) or cheaper (of these two).
+        knots: knots of v and of w over the horizon (spline only), in [2, 8].
+        interpolation: between the knots (spline only): linear or cubic.
+        prior_v_mps: expected speed where the present twist is unknown, m/s.
+        prior_v_std_mps: spread of the speed, m/s, > 0.
+        prior_w_std_radps: spread of the yaw rate, rad/s, > 0.
+        warm_start_std: spread around a warm start as a fraction of the prior's, in (0, 1].
+        batch: candidates imagined at once, bounds the memory; 0 = all.
+        time_limit_s: stop searching after this time, s, > 0; null = no limit.
+        keep_best_on_timeout: a plan that timed out still carries the best path so far (its status is TIMED_OUT).
+        limits: of the robot.
+    """
+
+    parameterisation: Literal["straight", "arc", "spline"] = "arc"
+    samples: int = 60
+    initial_samples: int | None = 240
+    iterations: int = 3
+    elites: int = 6
+    repeats: int = 1
+    horizon_steps: int = 8
+    dt_s: float = 0.25
+    initial_sampling: Literal["gaussian", "sobol", "uniform"] = "sobol"
+    proposal: Literal["gaussian", "mixture"] = "mixture"
+    std_floor: float = 0.02
+    smoothing: float = 0.0
+    bandwidth: float = 0.5
+    include_mean: bool = True
+    keep_elites: bool = True
+    result: Literal["best", "mean", "cheaper"] = "cheaper"
+    knots: int = 3
+    interpolation: Literal["linear", "cubic"] = "linear"
+    prior_v_mps: float = 0.5
+    prior_v_std_mps: float = 0.3
+    prior_w_std_radps: float = 0.6
+    warm_start_std: float = 0.5
+    batch: int = 0
+    time_limit_s: float | None = None
+    keep_best_on_timeout: bool = False
+    limits: RobotLimits = field(default_factory=RobotLimits)
+
+    def __post_init__(self) -> None:
+        check_choice("planner.parameterisation", self.parameterisation, PARAMETERISATIONS)
+        check_choice("planner.initial_sampling", self.initial_sampling, INITIAL_SAMPLING)
+        check_choice("planner.proposal", self.proposal, PROPOSALS)
+        check_choice("planner.result", self.result, RESULTS)
+        check_choice("planner.interpolation", self.interpolation, ("linear", "cubic"))
+        check_range("planner.samples", self.samples, 1)
+        check_range("planner.iterations", self.iterations, 1)
+        check_range("planner.elites", self.elites, 1, min(self.samples, self.first_samples))
+        check_range("planner.repeats", self.repeats, 1)
+        check_range("planner.horizon_steps", self.horizon_steps, 1)
+        check_range("planner.dt_s", self.dt_s, 0.0, open_low=True)
+        check_range("planner.std_floor", self.std_floor, 0.0, 1.0, open_low=True)
+        check_range("planner.smoothing", self.smoothing, 0.0, 0.999)
+        check_range("planner.bandwidth", self.bandwidth, 0.0, 2.0, open_low=True)
+        check_range("planner.knots", self.knots, 2, 8)
+        check_range("planner.prior_v_mps", self.prior_v_mps, -20.0, 20.0)
+        check_range("planner.prior_v_std_mps", self.prior_v_std_mps, 0.0, open_low=True)
+        check_range("planner.prior_w_std_radps", self.prior_w_std_radps, 0.0, open_low=True)
+        check_range("planner.warm_start_std", self.warm_start_std, 0.0, 1.0, open_low=True)
+        check_range("planner.batch", self.batch, 0)
+        if self.time_limit_s is not None:
+            check_range("planner.time_limit_s", self.time_limit_s, 0.0, open_low=True)
+
+    @property
+    def first_samples(self) -> int:
+        """Candidates of the first iteration."""
+        return self.samples if self.initial_samples is None else self.initial_samples
