@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from come_nav.core.checks import check_shape
 from come_nav.core.errors import ShapeError
@@ -26,7 +26,7 @@ def ssim(images: torch.Tensor, references: torch.Tensor, data_range: float = 2.0
     """Return the structural similarity (B,) of each image: 1 for equal images.
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004: Gaussian window of
-    11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03, averaged over the pixels whose window fits in the image.
+    11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03; at the border the image is mirrored, as torchmetrics does.
 
     Raises:
         ShapeError: for images smaller than the window.
@@ -34,14 +34,14 @@ def ssim(images: torch.Tensor, references: torch.Tensor, data_range: float = 2.0
     _check_pair(images, references)
     channels, height, width = images.shape[1:]
     if min(height, width) < _SSIM_WINDOW:
-        raise ShapeError(
-            f"SSIM needs images of at least {_SSIM_WINDOW} x {_SSIM_WINDOW} pixels, got {height} x {width}"
-        )
+        raise ShapeError(f"SSIM needs images of at least 11 x 11 pixels, got {height} x {width}")
+    border = [_SSIM_WINDOW // 2] * 4
     # Variances are differences of squares: float64 keeps their digits.
-    first, second = images.double(), references.double()
+    first = functional.pad(images.double(), border, mode="reflect")
+    second = functional.pad(references.double(), border, mode="reflect")
     products = [first, second, first * first, second * second, first * second]
     window = _gaussian_window(channels).to(first.device)
-    means = F.conv2d(torch.cat(products), window, groups=channels).chunk(len(products))
+    means = functional.conv2d(torch.cat(products), window, groups=channels).chunk(len(products))
     mean_1, mean_2 = means[0], means[1]
     variance_1 = (means[2] - mean_1**2).clamp_min(0.0)
     variance_2 = (means[3] - mean_2**2).clamp_min(0.0)

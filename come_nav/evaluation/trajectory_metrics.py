@@ -217,7 +217,7 @@ def _report(
     stamps_s: NDArray[np.float64],
     alignment: Alignment,
 ) -> ErrorReport:
-    # Files round rotation matrices to a few digits (KITTI); the nearest rotation has an angle, the rounded one does not.
+    # Files round rotation matrices to a few digits (KITTI): take the angle of the nearest rotation.
     left, _, right = np.linalg.svd(T_error[:, :3, :3])
     rotation_deg = np.degrees(se3.rotation_angle(left @ right))
     return ErrorReport(
