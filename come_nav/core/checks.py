@@ -42,8 +42,8 @@ def check_range(field: str, value: float, low: float, high: float = math.inf, *,
     Raises:
         ConfigError: naming the field, the value and the rule.
     """
-    above = value > low if open_low else value >= low
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and above and value <= high):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not low <= value <= high or (open_low and value == low):
         bracket = "(" if open_low else "["
         rule = f"{bracket}{low:g}, {high:g}]" if math.isfinite(high) else f"{'>' if open_low else '>='} {low:g}"
         raise ConfigError(f"{field} must be {'in ' if math.isfinite(high) else ''}{rule}, got {value!r}")

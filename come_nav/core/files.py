@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from come_nav.core.errors import StorageError
@@ -29,7 +29,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # absent after a success; its folder may not even exist after a failure
+            temporary.unlink()
 
 
 def atomic_write_text(path: Path, text: str) -> None:
