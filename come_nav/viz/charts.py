@@ -76,7 +76,7 @@ def plot_bars_with_intervals(
     ends = np.nan_to_num(np.fmax(values, np.asarray(highs, float)))
     reach = max(float(ends.max(initial=0.0)), 1e-9)
     for place, end, value in zip(places, ends, values, strict=True):
-        axes.text(end + 0.015 * reach, place, f"{value:.3g}", va="center", fontsize=8, color=INK)
+        axes.text(end + 0.015 * reach, place, f"{value:#.3g}", va="center", fontsize=8, color=INK)
     axes.set_yticks(places, list(names))
     axes.invert_yaxis()
     axes.set_xlim(min(0.0, float(np.nanmin(np.append(values, 0.0)))), 1.12 * reach)

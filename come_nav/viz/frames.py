@@ -17,26 +17,42 @@ _LABEL_PX = 26
 _GAP_PX = 6
 
 
-def compose_panels(panels: Mapping[str, Image], height_px: int = 256, footer: str = "") -> Image:
-    """Return one uint8 frame: panels side by side, each enlarged to ``height_px`` with its label above.
+def compose_panels(
+    panels: Mapping[str, Image],
+    beside: tuple[str, Image] | None = None,
+    cell_px: int = 208,
+    columns: int = 2,
+    footer: str = "",
+) -> Image:
+    """Return one uint8 frame: labelled pictures in a grid, a larger one (the map) at their right, a line of text below.
 
     Args:
-        panels: label -> uint8 (H, W, 3); e.g. camera view, imagined, goal, map. Small pictures keep square pixels.
-        height_px: height of every picture.
+        panels: label -> uint8 (H, W, 3), e.g. camera, imagined, goal, real; each is drawn ``cell_px`` high and keeps
+            its aspect and its square pixels.
+        beside: label and picture that fills the frame's whole height.
+        cell_px: height of the pictures in the grid.
+        columns: of the grid.
         footer: one line below, e.g. the time.
     """
-    pictures = {label: enlarge(check_rgb(label, image), height_px) for label, image in panels.items()}
-    width_px = sum(picture.shape[1] for picture in pictures.values()) + _GAP_PX * (len(pictures) + 1)
-    footer_px = _LABEL_PX if footer else _GAP_PX
-    frame = np.full((_LABEL_PX + height_px + footer_px, width_px, 3), 255, dtype=np.uint8)
-    left, labels = _GAP_PX, []
-    for label, picture in pictures.items():
-        frame[_LABEL_PX : _LABEL_PX + height_px, left : left + picture.shape[1]] = picture
-        labels.append((label, (left + 2, 5)))
-        left += picture.shape[1] + _GAP_PX
-    if footer:
-        labels.append((footer, (_GAP_PX + 2, _LABEL_PX + height_px + 5)))
-    return write_words(frame, labels)
+    cells = [(label, enlarge(check_rgb(label, image), cell_px)) for label, image in panels.items()]
+    columns = max(1, min(columns, len(cells)))
+    rows = -(-len(cells) // columns)
+    pitch_x = max((cell.shape[1] for _, cell in cells), default=0) + _GAP_PX
+    height_px = rows * (cell_px + _LABEL_PX)
+    placed = [
+        (label, cell, (index // columns) * (cell_px + _LABEL_PX) + _LABEL_PX, _GAP_PX + (index % columns) * pitch_x)
+        for index, (label, cell) in enumerate(cells)
+    ]
+    width_px = _GAP_PX + columns * pitch_x
+    if beside is not None:
+        large = enlarge(check_rgb(beside[0], beside[1]), height_px - _LABEL_PX, smooth=True)
+        placed.append((beside[0], large, _LABEL_PX, width_px))
+        width_px += large.shape[1] + _GAP_PX
+    frame = np.full((height_px + (_LABEL_PX if footer else _GAP_PX), width_px, 3), 255, dtype=np.uint8)
+    for _, picture, top, left in placed:
+        frame[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    words = [(label, (left + 2, top - _LABEL_PX + 6)) for label, _, top, left in placed]
+    return write_words(frame, [*words, *([(footer, (_GAP_PX + 2, height_px + 5))] if footer else [])])
 
 
 def write_words(image: Image, words: Sequence[tuple[str, tuple[int, int]]], size_px: int = 14) -> Image:
@@ -135,7 +151,7 @@ class TopDownView:
         check_shape("costs", costs, str(sizes["S"]))
         usable = np.isfinite(costs)
         low, high = (float(costs[usable].min()), float(costs[usable].max())) if usable.any() else (0.0, 1.0)
-        shades = colormaps["viridis_r"](np.clip((costs - low) / max(high - low, 1e-12), 0.0, 1.0))
+        shades = colormaps["viridis"](np.clip((costs - low) / max(high - low, 1e-12), 0.0, 1.0))
         for index in np.argsort(np.where(usable, -costs, -np.inf)):
             red, green, blue = (int(255 * value) for value in shades[index][:3])
             self._line(picture, paths[index], (red, green, blue) if usable[index] else rgb255(GREY), 1)

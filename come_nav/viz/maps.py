@@ -127,7 +127,7 @@ def plot_candidates(
     if goal is not None:
         axes.plot(float(goal[1]), float(goal[0]), "*", color=VERMILLION, markersize=14, label="goal", zorder=7)
     axes.plot(0.0, 0.0, "^", color=INK, markersize=9, zorder=7)
-    axes.set_aspect("equal", adjustable="box")
+    axes.set_aspect("equal", adjustable="box", anchor="N")
     axes.set_xlim(limit_m, -limit_m)  # y points left in the picture, as the robot sees it
     axes.set_ylim(-0.35 * limit_m, limit_m)
     style_axes(axes, "y, left of the start [m]", "x, ahead of the start [m]", title)
@@ -146,7 +146,7 @@ def _draw_candidates(figure: Figure, axes: Axes, poses: NDArray[Any], costs: NDA
     if not usable.any():
         return
     order = np.argsort(-costs[usable])
-    collection = LineCollection(list(lines[usable][order]), cmap="viridis_r", linewidths=1.0, alpha=0.75)
+    collection = LineCollection(list(lines[usable][order]), cmap="viridis", linewidths=1.0, alpha=0.75)
     collection.set_array(costs[usable][order])
     axes.add_collection(collection)
     bar = figure.colorbar(collection, ax=axes, shrink=0.7, pad=0.02)
