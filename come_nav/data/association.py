@@ -1,0 +1,213 @@
+"""Which stamp of one stream belongs to which of another.
+
+Two rules live here. :func:`associate` is one-to-one: the closest pairs are matched first and each stamp is used at most
+once, which is what a recording needs. :func:`associate_nearest` is the rule of evo and of the TUM RGB-D tools: each
+stamp of the shorter stream takes its nearest neighbour in the longer one, which may serve several times; figures that
+shall agree with evo use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.errors import AssociationError
+
+Stamps = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AssociationReport:
+    """How well two streams fit: ``matched`` of ``count_a`` and ``count_b`` stamps, and how far apart.
+
+    Attributes:
+        largest_gap_s: longest time between consecutive matched stamps of a.
+        largest_difference_s, median_difference_s: of the matched pairs, after ``offset_s`` was added to b.
+        best_offset_s: constant that, added to b, brings the matched pairs closest (median residual added to offset_s).
+    """
+
+    matched: int
+    count_a: int
+    count_b: int
+    max_difference_s: float
+    offset_s: float
+    largest_gap_s: float
+    largest_difference_s: float
+    median_difference_s: float
+    best_offset_s: float
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"matched {self.matched} of {self.count_a} (other stream: {self.count_b}), largest gap "
+            f"{self.largest_gap_s:.3f} s, median difference {1e3 * self.median_difference_s:.1f} ms, "
+            f"best offset {self.best_offset_s:+.3f} s"
+        )
+
+
+@dataclass(frozen=True)
+class Association:
+    """Matched pairs: ``a[index_a[i]]`` belongs to ``b[index_b[i]]``, in the order of a."""
+
+    index_a: NDArray[np.int64]
+    index_b: NDArray[np.int64]
+    report: AssociationReport
+
+    def __len__(self) -> int:
+        return len(self.index_a)
+
+
+def associate(
+    stamps_a_s: Stamps,
+    stamps_b_s: Stamps,
+    max_difference_s: float = 0.02,
+    offset_s: float = 0.0,
+    *,
+    names: tuple[str, str] = ("first stream", "second stream"),
+    flag: str = "offset_s",
+) -> Association:
+    """Match each stamp of a (N,) with at most one of b (M,) and the other way round, closest pairs first.
+
+    Args:
+        stamps_a_s, stamps_b_s: increasing stamps, seconds.
+        max_difference_s: pairs further apart are not matched.
+        offset_s: added to b before matching.
+        names, flag: how the message calls the streams and the setting that shifts b.
+
+    Raises:
+        AssociationError: when nothing matches; it tells both time spans and the offset that would match best.
+    """
+    shifted = np.asarray(stamps_b_s, float) + offset_s
+    a = np.asarray(stamps_a_s, float)
+    rows, columns = _candidate_pairs(a, shifted, max_difference_s)
+    difference = np.abs(a[rows] - shifted[columns])
+    free_a, free_b = np.ones(len(a), bool), np.ones(len(shifted), bool)
+    chosen = []
+    for pair in np.argsort(difference, kind="stable"):
+        row, column = rows[pair], columns[pair]
+        if free_a[row] and free_b[column]:
+            free_a[row] = free_b[column] = False
+            chosen.append(pair)
+    kept = np.sort(np.array(chosen, np.int64)) if chosen else np.zeros(0, np.int64)
+    index_a, index_b = rows[kept], columns[kept]
+    return _finish(a, shifted, index_a, index_b, max_difference_s, offset_s, names, flag)
+
+
+def associate_nearest(
+    stamps_a_s: Stamps,
+    stamps_b_s: Stamps,
+    max_difference_s: float = 0.01,
+    offset_s: float = 0.0,
+    *,
+    names: tuple[str, str] = ("first stream", "second stream"),
+    flag: str = "offset_s",
+) -> Association:
+    """Match as evo 1.38 does: each stamp of the shorter stream takes the nearest of the longer; that may be reused.
+
+    A stamp of the longer stream can therefore serve twice; with :func:`associate` it cannot. Same arguments and errors.
+    """
+    a, shifted = np.asarray(stamps_a_s, float), np.asarray(stamps_b_s, float) + offset_s
+    swap = len(shifted) <= len(a)  # equal lengths: evo calls the second one the shorter
+    short, long = (shifted, a) if swap else (a, shifted)
+    nearest = nearest_index(long, short) if len(long) else np.zeros(0, np.int64)
+    within = np.abs(long[nearest] - short[: len(nearest)]) <= max_difference_s
+    index_short, index_long = np.flatnonzero(within), nearest[within]
+    index_a, index_b = (index_long, index_short) if swap else (index_short, index_long)
+    return _finish(a, shifted, index_a, index_b, max_difference_s, offset_s, names, flag)
+
+
+def nearest_index(stamps_s: Stamps, at_s: Stamps) -> NDArray[np.int64]:
+    """Return for each time of ``at_s`` (M,) the index of the nearest of the sorted ``stamps_s`` (N >= 1); earlier wins."""
+    right = np.clip(np.searchsorted(stamps_s, at_s), 0, len(stamps_s) - 1)
+    left = np.maximum(right - 1, 0)
+    take_left = np.abs(at_s - stamps_s[left]) <= np.abs(stamps_s[right] - at_s)
+    return np.where(take_left, left, right).astype(np.int64)
+
+
+def estimate_offset(stamps_a_s: Stamps, stamps_b_s: Stamps, tolerance_s: float = 0.02) -> tuple[float, int]:
+    """Return the constant to add to b so that most stamps of a have a partner within ``tolerance_s``, and how many.
+
+    Votes over the differences of a's first, middle and last stamps to all of b; ties go to the smaller residual, then
+    to the smaller offset.
+    """
+    a, b = np.asarray(stamps_a_s, float), np.asarray(stamps_b_s, float)
+    if not len(a) or not len(b):
+        return 0.0, 0
+    anchors = np.unique(np.linspace(0, len(a) - 1, min(3, len(a))).astype(int))
+    starts = np.concatenate([a[anchors[:, None]].ravel()[:, None] - b[_thinned(len(b))][None]], axis=None)
+    starts = np.unique(np.append(starts, [a[0] - b[0], a[-1] - b[-1]]))
+    sample = a[_thinned(len(a))]
+    best = (-1, np.inf, np.inf, 0.0)
+    for start in starts:
+        residual = sample - (b[nearest_index(b, sample - start)] + start)
+        close = np.abs(residual) <= tolerance_s
+        if not close.any():
+            continue
+        correction = float(np.median(residual[close]))
+        spread = float(np.abs(residual[close] - correction).mean())
+        score = (int(close.sum()), spread, abs(start + correction), start + correction)
+        if score[0] > best[0] or (score[0] == best[0] and score[1:3] < best[1:3]):
+            best = score
+    offset = best[3]
+    matched = int((np.abs(b[nearest_index(b, a - offset)] + offset - a) <= tolerance_s).sum())
+    return offset, matched
+
+
+def _thinned(count: int, limit: int = 400) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
+
+
+def _candidate_pairs(a: Stamps, b: Stamps, limit_s: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return all index pairs (row of a, column of b) not further apart than ``limit_s``."""
+    first = np.searchsorted(b, a - limit_s, side="left")
+    last = np.searchsorted(b, a + limit_s, side="right")
+    counts = np.maximum(last - first, 0)
+    rows = np.repeat(np.arange(len(a)), counts)
+    columns = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    return rows.astype(np.int64), columns.astype(np.int64)
+
+
+def _finish(
+    a: Stamps,
+    b_shifted: Stamps,
+    index_a: NDArray[np.int64],
+    index_b: NDArray[np.int64],
+    limit_s: float,
+    offset_s: float,
+    names: tuple[str, str],
+    flag: str,
+) -> Association:
+    if not len(index_a):
+        raise AssociationError(_no_match(a, b_shifted, limit_s, offset_s, names, flag))
+    residual = a[index_a] - b_shifted[index_b]
+    matched_stamps = np.unique(a[index_a])
+    report = AssociationReport(
+        matched=len(index_a),
+        count_a=len(a),
+        count_b=len(b_shifted),
+        max_difference_s=limit_s,
+        offset_s=offset_s,
+        largest_gap_s=float(np.diff(matched_stamps).max()) if len(matched_stamps) > 1 else 0.0,
+        largest_difference_s=float(np.abs(residual).max()),
+        median_difference_s=float(np.median(np.abs(residual))),
+        best_offset_s=offset_s + float(np.median(residual)),
+    )
+    return Association(index_a, index_b, report)
+
+
+def _no_match(a: Stamps, b: Stamps, limit_s: float, offset_s: float, names: tuple[str, str], flag: str) -> str:
+    if not len(a) or not len(b):
+        empty = names[0] if not len(a) else names[1]
+        return f"nothing to match: the {empty} has no stamps"
+    extra, matched = estimate_offset(a, b, limit_s)
+    return (
+        f"no stamps within {limit_s:g} s: matched 0 of {len(a)}; {names[0]} spans {a[0]:.3f} to {a[-1]:.3f} s, "
+        f"{names[1]} {b[0]:.3f} to {b[-1]:.3f} s; an offset of {offset_s + extra:+.3f} s would match {matched}: "
+        f"set {flag} {offset_s + extra:.3f} if that is right"
+    )

@@ -1,0 +1,61 @@
+"""Opens whatever holds a drive: a bag of any kind, or an NWM trajectory folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from come_nav.core.errors import DataError
+from come_nav.data.bag_storage import is_bag
+
+if TYPE_CHECKING:
+    from come_nav.data.nwm_folder import NwmRecording
+    from come_nav.data.recording import BagRecording
+
+
+def open_recording(
+    path: str | os.PathLike[str],
+    rate_hz: float = 4.0,
+    *,
+    image_topic: str | None = None,
+    depth_topic: str | None = None,
+    info_topic: str | None = None,
+    pose_topic: str | None = None,
+    recover: bool = False,
+    **settings: Any,
+) -> BagRecording | NwmRecording:
+    """Open a recording at the protocol rate.
+
+    Args:
+        path: rosbag2 folder, metadata.yaml, .mcap, .db3, ROS 1 .bag, or a folder with images and traj_data.pkl.
+        rate_hz: frames per second; a slower bag keeps all frames and reports its own rate.
+        image_topic, depth_topic, info_topic, pose_topic: names instead of the automatic choice; depth_topic "none"
+            leaves depth out.
+        recover: read a bag that was cut off, as far as it is whole.
+        settings: further fields of :class:`come_nav.data.scan.ScanSettings`, e.g. ``time_offset_s``.
+
+    Raises:
+        DataError: one line that says what is wrong with the recording and the way out.
+    """
+    target = Path(path)
+    if (target / "traj_data.pkl").is_file():
+        from come_nav.data.nwm_folder import NwmRecording
+
+        return NwmRecording(target, rate_hz)
+    if target.is_dir() and not is_bag(target):
+        raise DataError(f"{target}: neither a bag (metadata.yaml, .mcap, .db3, .bag) nor an NWM folder (traj_data.pkl)")
+    from come_nav.core.settings import from_mapping
+    from come_nav.data.bag import open_bag
+    from come_nav.data.recording import BagRecording
+    from come_nav.data.scan import ScanSettings, scan_bag
+    from come_nav.data.topics import choose_topics
+
+    chosen = from_mapping(ScanSettings, {"rate_hz": rate_hz, **settings})
+    bag = open_bag(target, recover=recover)
+    try:
+        topics = choose_topics(bag, image_topic, depth_topic, info_topic, pose_topic)
+        return BagRecording(bag, scan_bag(bag, topics, chosen))
+    except BaseException:
+        bag.close()
+        raise

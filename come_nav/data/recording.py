@@ -1,0 +1,155 @@
+"""A bag as a Recording: one pass collects stamps and poses, frames are decoded when asked for, memory stays bounded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.errors import DataError, ShapeError
+from come_nav.core.geometry import se3
+from come_nav.core.types import CameraIntrinsics, Frame
+from come_nav.data.association import AssociationReport
+from come_nav.data.bag import Bag, BagMessage
+from come_nav.data.images import Depth, Rgb, decode_colour, decode_depth
+from come_nav.data.scan import BagScan
+from come_nav.data.stamps import Gap
+
+FRAME_CACHE = 8
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """What was found, matched, repaired and left out while a recording was opened.
+
+    Attributes:
+        topics: role -> topic name.
+        association: image stamps against pose stamps.
+        depth_association: image stamps against depth stamps, None without depth.
+        source_rate_hz: median rate of the images before resampling.
+        rate_hz: of the recording.
+        slower_than_asked: the images cannot reach the asked rate; every frame was kept.
+        missed_ticks: ticks of the rate without a frame.
+        gaps: holes between frames of the recording.
+        warnings: one line each.
+    """
+
+    topics: dict[str, str]
+    association: AssociationReport
+    depth_association: AssociationReport | None
+    source_rate_hz: float
+    rate_hz: float
+    slower_than_asked: bool
+    missed_ticks: int
+    gaps: tuple[Gap, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        lines = [f"images to poses: {self.association}"]
+        if self.slower_than_asked:
+            lines.append(f"slower than the asked rate: all frames are kept, median {self.rate_hz:.2f} Hz")
+        return "; ".join([*lines, *self.warnings])
+
+
+class BagRecording:
+    """core.protocols.Recording over an open bag. Close it, or use it as a context manager."""
+
+    def __init__(self, bag: Bag, scan: BagScan) -> None:
+        self.bag, self._scan = bag, scan
+        path = bag.path.parent if bag.path.name == "metadata.yaml" else bag.path
+        self.name = path.stem if path.is_file() else path.name
+        self.path: Path = bag.path
+        self.report = scan.report
+        self.rate_hz = scan.report.rate_hz
+        self.stamps_s: NDArray[np.float64] = scan.image_ns / 1e9
+        self.T_odom_base = scan.T_odom_base
+        self.poses_xyyaw = se3.xyyaw_from_transform(scan.T_odom_base)
+        self.intrinsics: CameraIntrinsics | None = scan.intrinsics
+        self.T_base_camera = scan.T_base_camera
+        self.gaps = scan.report.gaps
+        self.metadata: dict[str, Any] = dict(bag.custom_data)
+        self._frames: OrderedDict[int, Frame] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.stamps_s)
+
+    @property
+    def segments(self) -> list[tuple[int, int]]:
+        """Index ranges [first, last) without a gap inside."""
+        cuts = [0, *(gap.index + 1 for gap in self.gaps), len(self)]
+        return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+    def frame(self, index: int) -> Frame:
+        """Read and decode frame ``index`` (0 <= index < len); the last few are cached.
+
+        Raises:
+            DataError: naming the recording and the stamp, if the frame cannot be decoded or has a wrong size.
+            IndexError: beyond the recording, so that plain iteration ends.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        if index in self._frames:
+            self._frames.move_to_end(index)
+            return self._frames[index]
+        try:
+            frame = self._decode(index)
+        except (DataError, ShapeError) as error:
+            raise DataError(f"{self.name}: frame {index} at {self.stamps_s[index]:.3f} s: {error}") from error
+        self._frames[index] = frame
+        if len(self._frames) > FRAME_CACHE:
+            self._frames.popitem(last=False)
+        return frame
+
+    def close(self) -> None:
+        """Close the bag's files; reading again reopens them."""
+        self.bag.close()
+
+    def __enter__(self) -> BagRecording:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_frames": OrderedDict()}
+
+    def _decode(self, index: int) -> Frame:
+        scan = self._scan
+        message = self._read(scan.topics.image, scan.image_log_ns[index], scan.image_header_ns[index])
+        decoded = message.decode()
+        rgb = decode_colour(decoded, message.type)
+        _check_size("image", rgb, self.intrinsics)
+        depth = self._decode_depth(index, rgb)
+        frame_id = str(decoded.header.frame_id).lstrip("/") or "camera_color_optical_frame"
+        return Frame(float(self.stamps_s[index]), rgb, depth, self.intrinsics, self.T_base_camera, frame_id)
+
+    def _decode_depth(self, index: int, rgb: Rgb) -> Depth | None:
+        scan = self._scan
+        if scan.topics.depth is None or scan.depth_log_ns[index] < 0:
+            return None
+        message = self._read(scan.topics.depth, scan.depth_log_ns[index], scan.depth_header_ns[index])
+        depth = decode_depth(message.decode(), message.type)
+        if depth.shape != rgb.shape[:2]:
+            raise DataError(
+                f"depth is {depth.shape[1]}x{depth.shape[0]} but the image is {rgb.shape[1]}x{rgb.shape[0]}; name the "
+                "depth topic that is aligned to colour (--depth-topic), or 'none'"
+            )
+        return depth
+
+    def _read(self, topic: str, log_ns: int, header_ns: int) -> BagMessage:
+        """Return the message of ``topic`` that was logged at ``log_ns`` with that header stamp."""
+        candidates = list(self.bag.messages([topic], int(log_ns), int(log_ns) + 1))
+        for message in candidates:
+            if message.header_ns == header_ns:
+                return message
+        raise DataError(f"{topic} has no message there any more; the bag changed or is damaged")
+
+
+def _check_size(what: str, rgb: Rgb, intrinsics: CameraIntrinsics | None) -> None:
+    height, width = rgb.shape[:2]
+    if intrinsics is not None and (width, height) != (intrinsics.width, intrinsics.height):
+        raise DataError(f"{what} is {width}x{height}, expected {intrinsics.width}x{intrinsics.height} as the first frame")
