@@ -1,0 +1,52 @@
+"""Lightning module that trains the image autoencoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.nn import functional as F
+
+from come_nav.training.bank import step_generator
+from come_nav.training.config import OptimiserConfig
+from come_nav.training.optimisation import adamw_with_cosine
+from come_nav.world_model.autoencoder import ImageAutoencoder
+
+GRADIENT_WEIGHT = 1.0  # edges carry the places' identity; plain pixel losses blur them first
+
+
+class AutoencoderTask(pl.LightningModule):
+    """Reconstruction (L1 + L1 of image gradients) and a small KL term. Batches are images (B, 3, H, W) in [-1, 1]."""
+
+    def __init__(self, autoencoder: ImageAutoencoder, optimiser: OptimiserConfig, kl_weight: float, seed: int) -> None:
+        super().__init__()
+        self.autoencoder, self.optimiser, self.kl_weight, self.seed = autoencoder, optimiser, kl_weight, seed
+
+    def training_step(self, images: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        """Return the loss of one batch; posterior noise depends only on (seed, step)."""
+        mean, logvar = self.autoencoder.moments(images)
+        generator = step_generator(self.seed, 1_000 + self.global_rank, self.global_step)
+        noise = torch.randn(mean.shape, generator=generator).to(images.device)
+        decoded = self.autoencoder.decode_raw(mean + (0.5 * logvar).exp() * noise)
+        reconstruction = F.l1_loss(decoded, images) + GRADIENT_WEIGHT * _gradient_l1(decoded, images)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=(1, 2, 3)).mean()
+        loss = reconstruction + self.kl_weight * kl
+        psnr = 10.0 * torch.log10(4.0 / F.mse_loss(decoded.detach().clamp(-1, 1), images))
+        self.log_dict({"train/loss": loss, "train/psnr_db": psnr}, prog_bar=True)
+        return loss
+
+    def validation_step(self, images: torch.Tensor, batch_idx: int) -> None:
+        """Log the PSNR of reconstructions from the posterior mode."""
+        decoded = self.autoencoder.decode(self.autoencoder.moments(images)[0])
+        mse = (decoded - images).square().mean(dim=(1, 2, 3))
+        self.log("validation/psnr_db", (10.0 * torch.log10(4.0 / mse)).mean(), prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with warm-up and cosine decay."""
+        return adamw_with_cosine(self.parameters(), self.optimiser)
+
+
+def _gradient_l1(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    difference = a - b
+    return difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()

@@ -1,0 +1,168 @@
+"""Settings of a training run. Defaults make the shipped tiny model; YAML only overrides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from come_nav.core.checks import check_range
+from come_nav.core.errors import ConfigError
+from come_nav.experts.cdit import CDiTSettings
+from come_nav.world_model.autoencoder import AutoencoderSettings
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned from: built-in worlds, and recordings of one's own where named.
+
+    Attributes:
+        first_world, worlds: seeds [first_world, first_world + worlds) of built-in worlds; must be training seeds.
+        validation_worlds: number of worlds from seed 10000 on that measure the validation loss.
+        episode_s: length of each scripted drive in seconds.
+        drivers: scripted drivers, taken in turn.
+        branches: views rendered per frame at poses where the driver did not go (random arcs from that frame), so that
+            the model learns what other actions would have shown. Only in built-in worlds.
+        branch_fraction: share of goals taken from branches rather than from the drive itself.
+        max_offset_frames: goals of the drive lie at most so many frames before or after the newest context frame.
+        goals_per_context: goals drawn for each context (NWM: 4).
+        recordings: bags or NWM folders to learn from as well.
+        recording_fraction: share of contexts drawn from recordings, when there are any.
+        recording_use: part of each recording that is learned from, as fractions of its frames.
+    """
+
+    first_world: int = 0
+    worlds: int = 120
+    validation_worlds: int = 6
+    episode_s: float = 90.0
+    drivers: tuple[str, ...] = ("wander", "tour")
+    branches: int = 2
+    branch_fraction: float = 0.5
+    max_offset_frames: int = 32
+    goals_per_context: int = 4
+    recordings: tuple[str, ...] = ()
+    recording_fraction: float = 0.5
+    recording_use: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        check_range("data.worlds", self.worlds, 0, 10000)
+        check_range("data.episode_s", self.episode_s, 5.0, 3600.0)
+        check_range("data.branches", self.branches, 0, 16)
+        check_range("data.branch_fraction", self.branch_fraction, 0.0, 1.0)
+        check_range("data.max_offset_frames", self.max_offset_frames, 1, 64)
+        check_range("data.goals_per_context", self.goals_per_context, 1, 64)
+        check_range("data.recording_fraction", self.recording_fraction, 0.0, 1.0)
+        if self.first_world < 0 or self.first_world + self.worlds > 10000:
+            raise ConfigError(
+                f"data.first_world + data.worlds must stay within the training seeds 0-9999, got "
+                f"{self.first_world} + {self.worlds}: validation and test worlds are never trained on"
+            )
+        if self.worlds == 0 and not self.recordings:
+            raise ConfigError("data.worlds is 0 and data.recordings is empty: there is nothing to learn from")
+        low, high = self.recording_use
+        if not 0.0 <= low < high <= 1.0:
+            raise ConfigError(f"data.recording_use must be 0 <= start < end <= 1, got {self.recording_use}")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with warm-up and cosine decay to zero.
+
+    Attributes:
+        steps: optimiser steps of this stage.
+        batch_size: images (autoencoder) or contexts (denoiser) per step and process.
+        learning_rate: peak rate.
+        warmup_steps: linear rise from zero.
+        weight_decay: AdamW's decoupled decay.
+        clip_norm: largest gradient norm.
+        ema_decay: decay of the averaged weights that are validated and exported.
+        log_every, validate_every, save_every: intervals in steps.
+    """
+
+    steps: int = 3000
+    batch_size: int = 32
+    learning_rate: float = 4e-4
+    warmup_steps: int = 200
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    log_every: int = 20
+    validate_every: int = 500
+    save_every: int = 250
+
+    def __post_init__(self) -> None:
+        check_range("steps", self.steps, 1)
+        check_range("batch_size", self.batch_size, 1)
+        check_range("learning_rate", self.learning_rate, 0.0, 1.0, open_low=True)
+        check_range("warmup_steps", self.warmup_steps, 0)
+        check_range("clip_norm", self.clip_norm, 0.0, open_low=True)
+        check_range("ema_decay", self.ema_decay, 0.0, 0.99999)
+        for name in ("log_every", "validate_every", "save_every"):
+            check_range(name, getattr(self, name), 1)
+
+
+def tiny_denoiser() -> CDiTSettings:
+    """Return the shape of the shipped model: 3 M parameters on 4x8x8 latents."""
+    return CDiTSettings(
+        input_size=8,
+        hidden_size=128,
+        depth=6,
+        num_heads=4,
+        learn_sigma=False,
+        action_scale=30.0,
+        context_pose=True,
+        context_dropout=True,
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run: the data, the two networks and how each is optimised.
+
+    Attributes:
+        name: name of the exported model folder.
+        seed: of everything random in the run.
+        context_frames: frames that the denoiser looks back on.
+        rate_hz: protocol rate.
+        image_size: side of the square images.
+        scale_m: metres that count as 1 in normalised actions (0 stands still).
+        context_dropout: share of samples that learn without context (the unconditional branch).
+        prediction: what the network outputs: "epsilon" as NWM, or "velocity", which is better conditioned at few
+            steps; experts answer noise either way.
+        kl_weight: weight of the autoencoder's KL term.
+        precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
+        autoencoder_model, denoiser_model: shapes of the networks.
+        autoencoder, denoiser: optimisation of the two stages.
+    """
+
+    name: str = "tiny"
+    seed: int = 0
+    context_frames: int = 4
+    rate_hz: float = 4.0
+    image_size: int = 64
+    scale_m: float = 1.0
+    context_dropout: float = 0.1
+    prediction: Literal["epsilon", "velocity"] = "velocity"
+    kl_weight: float = 1e-6
+    precision: str = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    autoencoder_model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
+    denoiser_model: CDiTSettings = field(default_factory=tiny_denoiser)
+    autoencoder: OptimiserConfig = field(default_factory=OptimiserConfig)
+    denoiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        check_range("context_frames", self.context_frames, 1, 64)
+        check_range("context_dropout", self.context_dropout, 0.0, 0.9)
+        check_range("scale_m", self.scale_m, 0.0, open_low=True)
+        if self.denoiser_model.learn_sigma:
+            raise ConfigError("denoiser_model.learn_sigma must be false: training learns the mean only")
+        if self.denoiser_model.context_size != self.context_frames:
+            raise ConfigError(
+                f"denoiser_model.context_size {self.denoiser_model.context_size} must equal context_frames "
+                f"{self.context_frames}"
+            )
+        if self.denoiser_model.input_size != self.autoencoder_model.latent_size:
+            raise ConfigError(
+                f"denoiser_model.input_size {self.denoiser_model.input_size} must equal the autoencoder's latent size "
+                f"{self.autoencoder_model.latent_size}"
+            )

@@ -1,0 +1,61 @@
+"""Lightning module that trains a denoising expert on latent windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from come_nav.core.types import Context
+from come_nav.experts.base import BaseExpert
+from come_nav.training.bank import WindowBatch, step_generator
+from come_nav.training.config import OptimiserConfig
+from come_nav.training.optimisation import adamw_with_cosine
+from come_nav.world_model.schedule import NoiseSchedule
+
+
+class DenoiserTask(pl.LightningModule):
+    """Diffusion loss of NWM: one noise level per goal, mean squared error of the network's own target (noise or velocity)."""
+
+    def __init__(
+        self, expert: BaseExpert, schedule: NoiseSchedule, optimiser: OptimiserConfig, context_dropout: float, seed: int
+    ) -> None:
+        super().__init__()
+        self.expert, self.schedule, self.network = expert, schedule, expert.model
+        self.optimiser, self.context_dropout, self.seed = optimiser, context_dropout, seed
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> torch.Tensor:
+        """Return the loss of one batch; noise, levels and dropout depend only on (seed, rank, step)."""
+        generator = step_generator(self.seed, 2_000 + self.global_rank, self.global_step)
+        loss = self.diffusion_loss(batch, generator, self.context_dropout)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Log the loss on the same windows, levels and noise every time."""
+        loss = self.diffusion_loss(batch, step_generator(self.seed, 3_000, batch_idx), 0.0)
+        self.log("validation/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.goal_latents))
+
+    def diffusion_loss(self, batch: WindowBatch, generator: torch.Generator, context_dropout: float) -> torch.Tensor:
+        """Return the mean squared error over goals with a random noise level each."""
+        contexts, goals = batch.goal_latents.shape[:2]
+        x_0 = batch.goal_latents.flatten(0, 1)
+        noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
+        t = torch.randint(len(self.schedule), (len(x_0),), generator=generator).to(x_0.device)
+        drop = (torch.rand(contexts, generator=generator) < context_dropout).to(x_0.device)
+        x_t = self.schedule.add_noise(x_0, noise, t)
+        context = Context(
+            batch.context_latents.repeat_interleave(goals, 0),
+            batch.context_poses_xyyaw.repeat_interleave(goals, 0),
+            batch.frame_offsets.repeat_interleave(goals, 0),
+        )
+        actions, times = batch.actions_xyyaw.flatten(0, 1), batch.rel_frames.flatten(0, 1)
+        output = self.expert.raw(x_t, t, context, actions, times, drop.repeat_interleave(goals))
+        velocity = self.expert.prediction == "velocity"
+        target = self.schedule.velocity(x_0, noise, t) if velocity else noise
+        return (output - target).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with warm-up and cosine decay."""
+        return adamw_with_cosine(self.parameters(), self.optimiser)

@@ -1,0 +1,292 @@
+"""The training run: autoencoder, latent bank, denoiser, export. Every stage resumes where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.loggers import CSVLogger
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+
+from come_nav.core.errors import CheckpointError, ConfigError
+from come_nav.core.files import atomic_path, atomic_write_text, writable_folder
+from come_nav.core.settings import to_mapping
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.cdit import CDiT
+from come_nav.experts.normalizer import Normalizer
+from come_nav.sim.splits import VALIDATION_SEEDS
+from come_nav.training.autoencoder_task import AutoencoderTask
+from come_nav.training.bank import LatentBank, Sampling, WindowStream, step_generator
+from come_nav.training.callbacks import LAST, training_callbacks
+from come_nav.training.config import OptimiserConfig, TrainConfig
+from come_nav.training.denoiser_task import DenoiserTask
+from come_nav.training.sim_bank import FrameStream, sim_bank
+from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.schedule import NoiseSchedule
+
+VALIDATION_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run trains; the names are Lightning's.
+
+    Attributes:
+        accelerator, devices, num_nodes, strategy, precision: as for ``pytorch_lightning.Trainer``.
+        max_minutes: stop and save after this time; the same command goes on from there. None = until done.
+        progress: show progress bars.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "auto"
+    max_minutes: float | None = None
+    progress: bool = True
+
+    @property
+    def device(self) -> str:
+        """Torch device on which data are rendered and encoded."""
+        use_cuda = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return "cuda" if use_cuda else "cpu"
+
+    def lightning_precision(self) -> Any:
+        """Resolve "auto": bf16 where the hardware multiplies it fast, float32 elsewhere."""
+        if self.precision != "auto":
+            return self.precision
+        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+        return "bf16-mixed" if self.device == "cuda" or amx else "32-true"
+
+
+class Run:
+    """A folder that one training run lives in: config, checkpoints, logs, the latent bank and the exported model."""
+
+    def __init__(self, config: TrainConfig, folder: Path, machine: Machine, init: DiffusionWorldModel | None = None):
+        self.config, self.folder, self.machine, self.init = config, writable_folder(folder), machine, init
+        self._pin_config()
+
+    def finish(self) -> Path | None:
+        """Run whatever is not done yet; return the exported model folder, or None when time ran out first."""
+        autoencoder = self.train_autoencoder()
+        if autoencoder is None:
+            return None
+        expert = self.train_denoiser(autoencoder)
+        return None if expert is None else self.export(autoencoder, expert)
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def train_autoencoder(self) -> ImageAutoencoder | None:
+        """Return the trained autoencoder, or None when time ran out; fine-tuning keeps the initial one."""
+        if self.init is not None:
+            return self.init.autoencoder
+        done = self.folder / "autoencoder.safetensors"
+        autoencoder = ImageAutoencoder(self.config.autoencoder_model)
+        if done.exists():
+            return self._load_autoencoder(autoencoder, done)
+        stage, machine = self.config.autoencoder, self.machine
+        task = AutoencoderTask(autoencoder, stage, self.config.kl_weight, self.config.seed)
+
+        def frames(seeds: Iterable[int], seed: int, start: int, stop: int) -> FrameStream:
+            return FrameStream(
+                list(seeds), self.config.image_size, stage.batch_size, seed, range(start, stop), machine.device
+            )
+
+        first = self.config.data.first_world
+        training_seeds = range(first, first + self.config.data.worlds)
+        finished = self._fit(
+            task,
+            "autoencoder",
+            stage,
+            lambda start: frames(training_seeds, self.config.seed, start, stage.steps),
+            frames(VALIDATION_SEEDS[: self.config.data.validation_worlds], 1, 0, VALIDATION_BATCHES),
+            ("validation/psnr_db", "max"),
+        )
+        if not finished:
+            return None
+        autoencoder.eval().to(machine.device)
+        batches = frames(training_seeds, self.config.seed + 1, 0, 16)
+        autoencoder.fit_scaling_factor(images.to(machine.device) for images in batches)
+        with atomic_path(done) as temporary:
+            save_file(autoencoder.cpu().state_dict(), temporary, {"scaling_factor": repr(autoencoder.scaling_factor)})
+        return autoencoder
+
+    def train_denoiser(self, autoencoder: ImageAutoencoder) -> BaseExpert | None:
+        """Return the trained expert with averaged weights, or None when time ran out."""
+        config, schedule = self.config, NoiseSchedule.linear()
+        expert = self._new_expert(schedule)
+        training, validation = self.banks(autoencoder)
+        task = DenoiserTask(expert, schedule, config.denoiser, config.context_dropout, config.seed)
+        sampling = Sampling(
+            config.context_frames,
+            config.data.goals_per_context,
+            config.data.max_offset_frames,
+            config.data.branch_fraction if config.data.worlds else 0.0,
+        )
+        stage = config.denoiser
+        held_out = [validation.sample(sampling, 64, step_generator(1, 0, index)) for index in range(VALIDATION_BATCHES)]
+        finished = self._fit(
+            task,
+            "denoiser",
+            stage,
+            lambda start: WindowStream(training, sampling, stage.batch_size, config.seed, start, stage.steps),
+            held_out,
+            ("validation/loss", "min"),
+        )
+        return expert if finished else None
+
+    def banks(self, autoencoder: ImageAutoencoder) -> tuple[LatentBank, LatentBank]:
+        """Return the training and validation banks, made once and kept in the run folder."""
+        config, data = self.config, self.config.data
+        autoencoder = autoencoder.eval().to(self.machine.device)
+
+        @torch.no_grad()
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            return autoencoder.encode(images.to(self.machine.device))
+
+        def make(seeds: Iterable[int]) -> LatentBank:
+            return sim_bank(list(seeds), data, config.image_size, config.rate_hz, encode, self.machine.device)
+
+        training = (
+            []
+            if data.worlds == 0
+            else [self._bank("bank", lambda: make(range(data.first_world, data.first_world + data.worlds)))]
+        )
+        training += self._recording_banks(encode)
+        validation = self._bank("bank_validation", lambda: make(VALIDATION_SEEDS[: data.validation_worlds]))
+        return LatentBank.concatenate(training), validation
+
+    def export(self, autoencoder: ImageAutoencoder, expert: BaseExpert) -> Path:
+        """Write the model folder that every other verb loads."""
+        model = DiffusionWorldModel(autoencoder.cpu().eval(), {"base": expert.cpu().eval()}, NoiseSchedule.linear())
+        target = self.folder / self.config.name
+        model.save(target)
+        return target
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _fit(
+        self,
+        task: pl.LightningModule,
+        name: str,
+        stage: OptimiserConfig,
+        stream: Callable[[int], Iterable[Any]],
+        validation: Iterable[Any],
+        monitor: tuple[str, str],
+    ) -> bool:
+        """Train one stage from its last checkpoint on; return whether all its steps are done."""
+        folder = self.folder / name
+        last = folder / LAST
+        start = _steps_done(last)
+        callbacks = training_callbacks(folder, stage, *monitor)
+        if self.machine.max_minutes is not None:
+            callbacks.append(Timer(duration=timedelta(minutes=self.machine.max_minutes)))
+        trainer = pl.Trainer(
+            accelerator=self.machine.accelerator,
+            devices=self.machine.devices,
+            num_nodes=self.machine.num_nodes,
+            strategy=self.machine.strategy,
+            precision=self.machine.lightning_precision(),
+            max_steps=stage.steps,
+            gradient_clip_val=stage.clip_norm,
+            log_every_n_steps=stage.log_every,
+            val_check_interval=stage.validate_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            logger=CSVLogger(self.folder / "logs", name=name),
+            callbacks=callbacks,
+            enable_model_summary=False,
+            enable_progress_bar=self.machine.progress,
+        )
+        trainer.fit(
+            task,
+            DataLoader(stream(start), batch_size=None),
+            DataLoader(validation, batch_size=None),
+            ckpt_path=last if start else None,
+            weights_only=True if start else None,
+        )
+        return trainer.global_step >= stage.steps
+
+    def _new_expert(self, schedule: NoiseSchedule) -> BaseExpert:
+        """Return the expert to train: the initial model's, or a new one whose weights depend only on the seed."""
+        if self.init is not None:
+            expert = self.init.experts["base"]
+            if not isinstance(expert, BaseExpert):
+                raise CheckpointError("the initial model has no base expert to fine-tune")
+            return expert
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(self.config.seed)
+            network = CDiT.from_settings(self.config.denoiser_model)
+        normalizer = Normalizer(kind="scale", scale_m=self.config.scale_m)
+        return BaseExpert(network, normalizer, self.config.prediction, schedule.alphas_cumprod.tolist())
+
+    def _bank(self, name: str, make: Callable[[], LatentBank]) -> LatentBank:
+        path = self.folder / f"{name}.safetensors"
+        if path.exists():
+            return LatentBank.load(path)
+        bank = make()
+        bank.save(path)
+        return bank
+
+    def _recording_banks(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> list[LatentBank]:
+        from come_nav.data import open_recording
+        from come_nav.training.recording_bank import recording_bank
+        from come_nav.world_model.model import images_from_rgb
+
+        data, banks = self.config.data, []
+        for index, path in enumerate(data.recordings):
+            recording = open_recording(path, rate_hz=self.config.rate_hz)
+            banks.append(
+                self._bank(
+                    f"bank_recording_{index}",
+                    lambda recording=recording: recording_bank(
+                        recording,
+                        data.recording_use,
+                        data.branches if data.worlds else 0,
+                        lambda images: images_from_rgb(images, self.config.image_size),
+                        encode,
+                    ),
+                )
+            )
+        return banks
+
+    def _load_autoencoder(self, autoencoder: ImageAutoencoder, path: Path) -> ImageAutoencoder:
+        with safe_open(path, framework="pt") as handle:
+            scaling = float(handle.metadata()["scaling_factor"])
+        autoencoder.load_state_dict(load_file(path))
+        autoencoder.set_scaling_factor(scaling)
+        return autoencoder
+
+    def _pin_config(self) -> None:
+        """Write the config into the run folder; a folder that holds another config is refused, not mixed."""
+        path = self.folder / "config.yaml"
+        text = yaml.safe_dump(to_mapping(self.config), sort_keys=False)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"{self.folder}: holds a run with another configuration (see its config.yaml); "
+                "choose another --out, or remove the folder to start again"
+            )
+        atomic_write_text(path, text)
+
+
+def _steps_done(checkpoint: Path) -> int:
+    """Return the optimiser steps in a Lightning checkpoint, 0 where there is none."""
+    if not checkpoint.exists():
+        return 0
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return int(state["global_step"])
+    except Exception as error:
+        raise CheckpointError(
+            f"{checkpoint}: cannot be resumed from ({str(error).splitlines()[0]}); delete it to restart this stage"
+        ) from error

@@ -1,0 +1,149 @@
+"""Fill a latent bank by driving through built-in worlds and rendering on the training device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from tqdm import tqdm
+
+from come_nav.core.geometry import se2
+from come_nav.core.types import CameraIntrinsics
+from come_nav.sim.episodes import simulate_episode
+from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.worlds import World, generate_world
+from come_nav.training.bank import Encode, LatentBank, step_generator
+from come_nav.training.config import DataConfig
+
+# Branches are the views of random drives from a frame: up to 4 s ahead, over the robot's whole range of twists.
+BRANCH_MAX_FRAMES = 16
+BRANCH_SPEED_MPS = (-0.1, 0.6)
+BRANCH_YAW_RATE_RADPS = (-1.2, 1.2)
+BRANCH_CLEARANCE_M = 0.2
+BRANCH_TRIES = 8
+WORLDS_PER_BATCH = 4
+
+
+def training_camera(image_size: int) -> CameraIntrinsics:
+    """Return the built-in camera: square, 90 degrees wide."""
+    return CameraIntrinsics.from_field_of_view(image_size, image_size, math.pi / 2)
+
+
+def sim_bank(
+    seeds: Sequence[int], config: DataConfig, image_size: int, rate_hz: float, encode: Encode, device: str
+) -> LatentBank:
+    """Drive once through every world of ``seeds`` and return the encoded frames and branches."""
+    camera = training_camera(image_size)
+    banks = []
+    for index, seed in enumerate(tqdm(seeds, desc="render and encode worlds", unit="world")):
+        world = generate_world(seed)
+        driver = config.drivers[index % len(config.drivers)]
+        episode = simulate_episode(world, driver, config.episode_s, rate_hz, seed=seed)
+        poses = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
+        branch_poses, branch_frames = draw_branches(world, poses, config.branches, rate_hz, step_generator(seed, 0, 0))
+        raycaster = Raycaster([world], camera, device=device)
+        banks.append(_encode_drive(raycaster, poses, branch_poses, branch_frames, encode))
+    return LatentBank.concatenate(banks)
+
+
+def draw_branches(
+    world: World, poses_world_xyyaw: torch.Tensor, branches: int, rate_hz: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return collision-free branch poses (F, Q, 3) in the world and their times (F, Q) in frames.
+
+    Each is the end of an arc of random twist and length from its frame; an arc that ends in an obstacle is drawn
+    again, and after ``BRANCH_TRIES`` replaced by a turn on the spot.
+    """
+    shape = (len(poses_world_xyyaw), branches)
+    result = torch.zeros(*shape, 3)
+    frames = torch.zeros(shape, dtype=torch.int64)
+    open_slots = torch.ones(shape, dtype=torch.bool)
+    for attempt in range(BRANCH_TRIES + 1):
+        v, w, count = _draw_twists(shape, generator)
+        if attempt == BRANCH_TRIES:
+            v = torch.zeros_like(v)
+        local = se2.integrate_twist(v, w, count / rate_hz)
+        poses = se2.compose(poses_world_xyyaw[:, None], local)
+        free = world.free(poses[..., :2].reshape(-1, 2), BRANCH_CLEARANCE_M).reshape(shape)
+        accept = open_slots & (free | torch.tensor(attempt == BRANCH_TRIES))
+        result = torch.where(accept[..., None], poses, result)
+        frames = torch.where(accept, count, frames)
+        open_slots &= ~accept
+    return result, frames
+
+
+class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """Fresh batches (B, 3, H, W) of views from random free poses; batch k depends only on (seed, rank, k).
+
+    Worlds are rendered as the batches are consumed, on ``device``, four worlds to a batch; no view comes twice.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        image_size: int,
+        batch_size: int,
+        seed: int,
+        steps: range,
+        device: str,
+        rank: int = 0,
+    ) -> None:
+        super().__init__()
+        self.seeds, self.image_size, self.batch_size = seeds, image_size, batch_size
+        self.seed, self.steps, self.device, self.rank = seed, steps, device, rank
+        self._worlds: list[World] | None = None
+        self._raycaster: Raycaster | None = None
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        if self._worlds is None or self._raycaster is None:
+            self._worlds = [generate_world(seed) for seed in tqdm(self.seeds, desc="make worlds", unit="world")]
+            self._raycaster = Raycaster(self._worlds, training_camera(self.image_size), device=self.device)
+        per_world = -(-self.batch_size // WORLDS_PER_BATCH)
+        for step in self.steps:
+            generator = step_generator(self.seed, 10 + self.rank, step)
+            chosen = torch.randint(len(self._worlds), (WORLDS_PER_BATCH,), generator=generator)
+            poses = torch.cat([random_free_poses(self._worlds[int(i)], per_world, generator) for i in chosen])
+            index = chosen.repeat_interleave(per_world)[: self.batch_size]
+            yield self._raycaster.render(poses[: self.batch_size].to(self.device), index.to(self.device))[0]
+
+
+def random_free_poses(world: World, count: int, generator: torch.Generator, clearance_m: float = 0.2) -> torch.Tensor:
+    """Return ``count`` poses (count, 3), uniform over the world's free floor and all headings."""
+    low, high = torch.as_tensor(world.bounds, dtype=torch.float32).reshape(2, 2)
+    found: list[torch.Tensor] = []
+    total = 0
+    while total < count:
+        points = low + (high - low) * torch.rand(4 * count, 2, generator=generator)
+        free = points[world.free(points, clearance_m)]
+        found.append(free)
+        total += len(free)
+    yaw = (torch.rand(count, 1, generator=generator) * 2 - 1) * math.pi
+    return torch.cat([torch.cat(found)[:count], yaw], dim=1)
+
+
+def _draw_twists(shape: tuple[int, int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    low_v, high_v = BRANCH_SPEED_MPS
+    low_w, high_w = BRANCH_YAW_RATE_RADPS
+    v = low_v + (high_v - low_v) * torch.rand(shape, generator=generator)
+    w = low_w + (high_w - low_w) * torch.rand(shape, generator=generator)
+    return v, w, torch.randint(1, BRANCH_MAX_FRAMES + 1, shape, generator=generator)
+
+
+def _encode_drive(
+    raycaster: Raycaster, poses: torch.Tensor, branch_poses: torch.Tensor, branch_frames: torch.Tensor, encode: Encode
+) -> LatentBank:
+    count, branches = branch_frames.shape
+    everything = torch.cat([poses, branch_poses.reshape(-1, 3)])
+    latents = torch.cat(
+        [encode(raycaster.render(chunk.to(raycaster.device))[0]).half().cpu() for chunk in everything.split(256)]
+    )
+    return LatentBank(
+        latents=latents[:count],
+        poses_xyyaw=poses,
+        first=torch.zeros(count, dtype=torch.int64),
+        last=torch.full((count,), count - 1),
+        branch_latents=latents[count:].reshape(count, branches, *latents.shape[1:]),
+        branch_actions_xyyaw=se2.relative(poses[:, None], branch_poses) if branches else branch_poses,
+        branch_rel_frames=branch_frames,
+    )
