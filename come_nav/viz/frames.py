@@ -118,9 +118,10 @@ class TopDownView:
         picture = self._background.copy()
         if candidates is not None:
             self._candidates(picture, np.asarray(candidates, float), np.asarray(costs, float))
-        for path, colour, width in ((driven, BLACK, 2), (plan, BLUE, 3)):
+        for path, colour, width_px in ((driven, BLACK, 2), (plan, BLUE, 3)):
             if path is not None and len(path) > 1:
-                self._line(picture, path, rgb255(colour), width)
+                self._line(picture, path, (255, 255, 255), width_px + 3)
+                self._line(picture, path, rgb255(colour), width_px)
         if goal is not None:
             centre = self._pixels(np.asarray(goal, float)[None, :2])[0]
             cv2.circle(picture, tuple(int(v) for v in centre >> 4), 7, rgb255(VERMILLION), 2, cv2.LINE_AA)

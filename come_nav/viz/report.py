@@ -75,10 +75,10 @@ class HtmlReport:
                 raise ShapeError(f"row {index} of the table has {len(row)} cells, the header has {len(header)}")
         head = "".join(f'<th scope="col">{escape(str(cell))}</th>' for cell in header)
         body = "".join(_table_row(index, row, highlight) for index, row in enumerate(rows))
-        title = f"<caption>{escape(caption)}</caption>" if caption else ""
+        note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         self._blocks.append(
-            f'<div class="scroll" role="region" aria-label="{escape(caption or "table")}" tabindex="0">'
-            f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+            f'<figure><div class="scroll" role="region" aria-label="{escape(caption or "table")}" tabindex="0">'
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}</figure>"
         )
 
     def figure(self, png: bytes, caption: str, alt: str = "") -> None:

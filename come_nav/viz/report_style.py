@@ -28,9 +28,8 @@ p { margin: .6rem 0; max-width: 46rem; }
 nav { font-size: .92rem; margin: 0 0 1rem; }
 nav ul { list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; }
 a { color: var(--accent); text-underline-offset: .15em; }
-.scroll { overflow-x: auto; margin: 1rem 0 .4rem; }
+.scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; min-width: 60%; }
-caption { caption-side: bottom; text-align: left; color: var(--quiet); font-size: .88rem; padding: .5rem 0 0; }
 th, td { padding: .38rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
 thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; color: var(--quiet); font-size: .86rem; }
@@ -41,7 +40,6 @@ td.highlight { color: var(--accent); font-weight: 600; }
 figure { margin: 1.2rem 0; }
 figure img, figure video { display: block; max-width: 100%; height: auto; border: 1px solid var(--line);
   border-radius: 6px; background: #ffffff; }
-figure img.pixels { image-rendering: pixelated; }
 figcaption { color: var(--quiet); font-size: .9rem; margin-top: .45rem; max-width: 46rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: .8rem 0;
   background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; font-size: .93rem; }
