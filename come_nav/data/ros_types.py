@@ -15,6 +15,8 @@ ODOMETRY = "nav_msgs/msg/Odometry"
 POSE_STAMPED = "geometry_msgs/msg/PoseStamped"
 POSE_WITH_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 TF_TYPES = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
+# CameraInfo puts integer coordinates at pixel centres (OpenCV), come_nav at pixel edges: cx = cx_ros + 0.5.
+PIXEL_CENTRE = 0.5
 
 
 class MessageDecoder:

@@ -16,7 +16,7 @@ from come_nav.data.bag import Bag, BagMessage
 from come_nav.data.images import decode_colour
 from come_nav.data.interpolation import interpolate_poses
 from come_nav.data.poses import PoseCollector, PoseTrack, read_poses
-from come_nav.data.ros_types import TF_TYPES
+from come_nav.data.ros_types import PIXEL_CENTRE, TF_TYPES
 from come_nav.data.stamps import clean_order, find_gaps, median_rate_hz, resample
 from come_nav.data.topics import TopicChoice, tf_topics
 from come_nav.data.transforms import TransformTree, is_static_topic
@@ -233,7 +233,9 @@ def _intrinsics(found: _Pass, first: Any) -> CameraIntrinsics | None:
         return None  # an uncalibrated driver publishes zeros
     height, width = decode_colour(first, found.first_image.type).shape[:2]
     info_width, info_height = int(info.width) or width, int(info.height) or height
-    calibrated = CameraIntrinsics(info_width, info_height, K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5)
+    focal_x, focal_y = float(K[0, 0]), float(K[1, 1])
+    centre_x, centre_y = float(K[0, 2]) + PIXEL_CENTRE, float(K[1, 2]) + PIXEL_CENTRE
+    calibrated = CameraIntrinsics(info_width, info_height, focal_x, focal_y, centre_x, centre_y)
     if (info_width, info_height) == (width, height):
         return calibrated
     if abs(info_width * height - info_height * width) > 0.01 * info_width * height:
