@@ -1,0 +1,1 @@
+"""Denoisers, one per memory: the base expert is NWM's CDiT."""

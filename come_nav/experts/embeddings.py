@@ -28,7 +28,9 @@ class ScalarEmbedder(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Embed ``values`` (B,) as they are; scaling is the caller's business."""
-        return self.mlp(sinusoid(values).to(self.mlp[0].weight.dtype))
+        features = sinusoid(values).to(next(self.parameters()).dtype)
+        embedded: Tensor = self.mlp(features)
+        return embedded
 
 
 class ActionEmbedder(nn.Module):
@@ -58,7 +60,8 @@ class PatchEmbedder(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         """Embed ``grid`` (B, C, h, w)."""
-        return self.proj(grid).flatten(2).transpose(1, 2)
+        cells: Tensor = self.proj(grid)
+        return cells.flatten(2).transpose(1, 2)
 
 
 def unpatchify(tokens: Tensor, grid: int, patch: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
 LAYER_NORM_EPS = 1e-6
 BLOCK_CHUNKS = 11  # shift, scale, gate of self-attention; shift, scale of context; shift, scale, gate of query; MLP's 3
@@ -12,7 +12,7 @@ BLOCK_CHUNKS = 11  # shift, scale, gate of self-attention; shift, scale of conte
 
 def layer_norm(tokens: Tensor) -> Tensor:
     """Normalise the last axis without learned scale and shift."""
-    return F.layer_norm(tokens, tokens.shape[-1:], eps=LAYER_NORM_EPS)
+    return torch.layer_norm(tokens, list(tokens.shape[-1:]), eps=LAYER_NORM_EPS)
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """(B, L, width) -> (B, heads, L, width / heads)."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return tokens.reshape(*tokens.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def merge_heads(tokens: Tensor) -> Tensor:
@@ -42,7 +42,8 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend among ``tokens`` (B, L, width)."""
         query, key, value = (split_heads(part, self.heads) for part in self.qkv(tokens).chunk(3, dim=-1))
-        return self.proj(merge_heads(F.scaled_dot_product_attention(query, key, value)))
+        attended: Tensor = self.proj(merge_heads(scaled_dot_product_attention(query, key, value)))
+        return attended
 
 
 class CrossAttention(nn.Module):
@@ -67,12 +68,13 @@ class CrossAttention(nn.Module):
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
         """Attend from ``tokens`` (B, L, width) to ``context`` (B, N, width)."""
         width = tokens.shape[-1]
-        query = F.linear(tokens, self.in_proj_weight[:width], self.in_proj_bias[:width])
-        key_value = F.linear(context, self.in_proj_weight[width:], self.in_proj_bias[width:])
+        query = linear(tokens, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        key_value = linear(context, self.in_proj_weight[width:], self.in_proj_bias[width:])
         learned = torch.cat([self.bias_k, self.bias_v], dim=-1).to(key_value.dtype)
         key, value = torch.cat([key_value, learned.expand(len(context), 1, -1)], dim=1).chunk(2, dim=-1)
-        attended = F.scaled_dot_product_attention(*(split_heads(part, self.heads) for part in (query, key, value)))
-        return self.out_proj(merge_heads(attended))
+        query, key, value = (split_heads(part, self.heads) for part in (query, key, value))
+        attended: Tensor = self.out_proj(merge_heads(scaled_dot_product_attention(query, key, value)))
+        return attended
 
 
 class Mlp(nn.Module):
@@ -85,7 +87,8 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Transform ``tokens`` (..., width) one by one."""
-        return self.fc2(F.gelu(self.fc1(tokens), approximate="tanh"))
+        transformed: Tensor = self.fc2(gelu(self.fc1(tokens), approximate="tanh"))
+        return transformed
 
 
 class CDiTBlock(nn.Module):
@@ -110,7 +113,8 @@ class CDiTBlock(nn.Module):
         query = modulate(layer_norm(tokens), shift_query, scale_query)
         context = modulate(context_normed, shift_context, scale_context)
         tokens = tokens + gate_cross[:, None] * self.cttn(query, context)
-        return tokens + gate_mlp[:, None] * self.mlp(modulate(layer_norm(tokens), shift_mlp, scale_mlp))
+        tokens = tokens + gate_mlp[:, None] * self.mlp(modulate(layer_norm(tokens), shift_mlp, scale_mlp))
+        return tokens
 
 
 class FinalLayer(nn.Module):
@@ -124,4 +128,5 @@ class FinalLayer(nn.Module):
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         """Project ``tokens`` (B, L, width) to (B, L, values)."""
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
-        return self.linear(modulate(layer_norm(tokens), shift, scale))
+        values: Tensor = self.linear(modulate(layer_norm(tokens), shift, scale))
+        return values

@@ -1,0 +1,1 @@
+"""The diffusion world model: autoencoder, noise schedule, sampler, composition of experts, rollout, checkpoints."""

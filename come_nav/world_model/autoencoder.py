@@ -97,6 +97,10 @@ class ImageAutoencoder(nn.Module):
         """Factor from raw to scaled latents."""
         return self.settings.scaling_factor
 
+    def set_scaling_factor(self, scaling_factor: float) -> None:
+        """Set the factor from raw to scaled latents."""
+        self.settings = replace(self.settings, scaling_factor=scaling_factor)
+
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance (B, C, h, w) of the unscaled posterior (for training)."""
         size = self.settings.image_size
@@ -133,5 +137,5 @@ class ImageAutoencoder(nn.Module):
         if count == 0:
             raise ConfigError("autoencoder.scaling_factor cannot be fitted: no images were given")
         variance = total_squares / count - (total / count) ** 2
-        self.settings = replace(self.settings, scaling_factor=variance**-0.5)
+        self.set_scaling_factor(variance**-0.5)
         return self.scaling_factor

@@ -40,15 +40,18 @@ class NoiseSchedule:
         alphas_cumprod: (S,) abar_t, the signal's share of the variance.
         alphas_cumprod_previous: (S,) abar of the step before, 1 at the first.
         timestep_map: (S,) the step of the full schedule that each step stands for; the model is told this one.
-        full_steps: number of steps of the full schedule.
+        settings: of the full schedule, where it is a linear one.
     """
 
     def __init__(
-        self, betas: NDArray[np.float64], timestep_map: NDArray[np.int64] | None = None, full_steps: int | None = None
+        self,
+        betas: NDArray[np.float64],
+        timestep_map: NDArray[np.int64] | None = None,
+        settings: ScheduleSettings | None = None,
     ) -> None:
         self.betas = np.asarray(betas, dtype=np.float64)
         self.timestep_map = np.arange(len(self.betas)) if timestep_map is None else np.asarray(timestep_map, np.int64)
-        self.full_steps = len(self.betas) if full_steps is None else full_steps
+        self.settings = settings
         self.alphas_cumprod = np.cumprod(1.0 - self.betas)
         self.alphas_cumprod_previous = np.append(1.0, self.alphas_cumprod[:-1])
         # q(x_{t-1} | x_t, x_0), DDPM equations 6 and 7
@@ -64,10 +67,16 @@ class NoiseSchedule:
     def linear(cls, settings: ScheduleSettings | None = None) -> NoiseSchedule:
         """Return the linear schedule of ``settings`` (default NWM's)."""
         settings = settings or ScheduleSettings()
-        return cls(np.linspace(settings.beta_start, settings.beta_end, settings.steps, dtype=np.float64))
+        betas = np.linspace(settings.beta_start, settings.beta_end, settings.steps, dtype=np.float64)
+        return cls(betas, settings=settings)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.betas)
 
     def __len__(self) -> int:
-        return len(self.betas)
+        return self.steps
 
     def keep(self, steps: Sequence[int]) -> NoiseSchedule:
         """Return the schedule that visits only ``steps`` (increasing); its betas follow from the kept abar_t."""
@@ -78,7 +87,7 @@ class NoiseSchedule:
             )
         abar = self.alphas_cumprod[kept]
         betas = 1.0 - abar / np.append(1.0, abar[:-1])
-        return NoiseSchedule(betas, self.timestep_map[kept], self.full_steps)
+        return NoiseSchedule(betas, self.timestep_map[kept], self.settings)
 
     def respaced(self, spec: str) -> NoiseSchedule:
         """Return a shorter schedule: 'N' or 'ddimN' as in NWM and ADM, 'trailingN' for few steps, '' for all."""

@@ -1,0 +1,144 @@
+"""The base expert: a CDiT that looks at the short context, with and without it (Expert protocol)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from come_nav.core.checks import check_choice
+from come_nav.core.errors import ConfigError
+from come_nav.core.types import Context
+from come_nav.experts.cdit import CDiT
+from come_nav.experts.normalizer import Normalizer
+
+Prediction = Literal["eps", "v"]
+NULL_CONTEXT_SEED = 0  # one fixed noise stands for "no context" in models without a null token, at every step alike
+
+
+class SignalSchedule(Protocol):
+    """The part of a noise schedule that an expert needs."""
+
+    @property
+    def alphas_cumprod(self) -> NDArray[np.floating[Any]]:
+        """(steps,) abar of the full schedule."""
+        ...
+
+
+class BaseExpert(nn.Module):
+    """Noise predictions of a CDiT from actions in metres.
+
+    Args:
+        model: the denoiser.
+        normalizer: of the actions that the denoiser was trained on.
+        schedule: the full noise schedule; only prediction "v" needs it.
+        prediction: what the denoiser's first C channels are: "eps", the noise (NWM), or "v" = sqrt(abar) noise -
+            sqrt(1 - abar) x_0, which keeps its digits at the noisiest steps and so suits samplers of few steps.
+    """
+
+    abar: Tensor | None
+
+    def __init__(
+        self,
+        model: CDiT,
+        normalizer: Normalizer,
+        schedule: SignalSchedule | None = None,
+        prediction: Prediction = "eps",
+    ) -> None:
+        super().__init__()
+        check_choice("expert.prediction", prediction, get_args(Prediction))
+        if prediction == "v" and schedule is None:
+            raise ConfigError("expert.prediction 'v' needs the noise schedule; pass schedule=")
+        self.model = model
+        self.normalizer = normalizer
+        self.prediction: Prediction = prediction
+        abar = None if schedule is None else torch.as_tensor(schedule.alphas_cumprod, dtype=torch.float64)
+        self.register_buffer("abar", abar, persistent=False)
+
+    def scores(
+        self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return noise with and without the context, both (B, C, h, w), from one batch of 2B (see Expert)."""
+        batch = len(x_t)
+        drop = torch.arange(2 * batch, device=x_t.device) >= batch
+        shared = context.latents.shape[0] == 1
+        epsilon = self._epsilon(
+            _twice(x_t),
+            _twice(t),
+            context if shared else _twice_context(context),
+            _twice(action),
+            _twice(rel_time),
+            drop,
+        )
+        return epsilon[:batch], epsilon[batch:]
+
+    def eps(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
+        """Return only the noise with the context (B, C, h, w): half the work of :meth:`scores`."""
+        return self._epsilon(x_t, t, context, action, rel_time, None)
+
+    def eps_with_variance(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
+        """Return the noise and, from models that learn it, the variance values behind it: (B, C or 2C, h, w)."""
+        output = self.network_output(x_t, t, context, action, rel_time)
+        channels = x_t.shape[1]
+        return torch.cat([self._to_epsilon(output[:, :channels], x_t, t), output[:, channels:]], dim=1)
+
+    def network_output(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        context: Context,
+        action: Tensor,
+        rel_time: Tensor,
+        drop_context: Tensor | None = None,
+    ) -> Tensor:
+        """Return the denoiser's own output (B, C or 2C, h, w) in float32; training compares it with its target.
+
+        Args:
+            x_t: (B, C, h, w) noisy target latents.
+            t: (B,) diffusion steps.
+            context: of batch B, or 1 for all.
+            action: (B, 3) target pose (dx m, dy m, dyaw rad) in the newest context frame's base.
+            rel_time: (B,) time from that frame to the target, protocol frames.
+            drop_context: (B,) bool, where the context is to be ignored.
+        """
+        options: dict[str, Tensor] = {}
+        if self.model.settings.context_pose:
+            options["context_pose"] = self.normalizer.context_pose(context.poses_xyyaw, context.frame_offsets)
+        generator = None
+        if drop_context is not None:
+            options["drop_context"] = drop_context
+            generator = torch.Generator(x_t.device).manual_seed(NULL_CONTEXT_SEED)
+        output: Tensor = self.model(
+            x_t,
+            t,
+            self.normalizer.action(action),
+            context.latents,
+            self.normalizer.relative_time(rel_time),
+            generator=generator,
+            **options,
+        )
+        return output.float()
+
+    def _epsilon(
+        self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor, drop: Tensor | None
+    ) -> Tensor:
+        output = self.network_output(x_t, t, context, action, rel_time, drop)[:, : x_t.shape[1]]
+        return self._to_epsilon(output, x_t, t)
+
+    def _to_epsilon(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        if self.abar is None or self.prediction == "eps":
+            return output
+        abar = self.abar[t][:, None, None, None]
+        return abar.sqrt().to(x_t) * output + (1.0 - abar).sqrt().to(x_t) * x_t
+
+
+def _twice(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor])
+
+
+def _twice_context(context: Context) -> Context:
+    extras = {name: _twice(value) for name, value in context.extras.items()}
+    return Context(_twice(context.latents), _twice(context.poses_xyyaw), _twice(context.frame_offsets), extras)

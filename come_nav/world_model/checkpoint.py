@@ -1,0 +1,284 @@
+"""Model folders: ``model.safetensors`` (weights), ``config.yaml`` (everything to rebuild the model), ``card.md``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from come_nav.core.checks import check_range
+from come_nav.core.errors import CheckpointError, ConfigError, suggest
+from come_nav.core.files import atomic_path, atomic_write_text
+from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.cdit import CDiT, CDiTSettings
+from come_nav.experts.normalizer import Normalizer
+from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.composition import CompositionSettings
+from come_nav.world_model.images import ImageSettings
+from come_nav.world_model.sampler import SamplerSettings
+from come_nav.world_model.schedule import NoiseSchedule, ScheduleSettings
+
+if TYPE_CHECKING:
+    from come_nav.world_model.model import DiffusionWorldModel
+
+WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.yaml", "card.md"
+FORMAT = "come_nav world model 1"
+PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".bin", ".pkl")
+HASHED_AT_LOAD_BYTES = 256 * 2**20  # larger files are hashed only when asked for: reading them twice takes long
+StorageType = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """The base expert: its network, units and what it predicts."""
+
+    network: CDiTSettings = field(default_factory=CDiTSettings)
+    normalizer: Normalizer = field(default_factory=Normalizer)
+    prediction: Literal["eps", "v"] = "eps"
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Content of ``config.yaml``.
+
+    Attributes:
+        format: version of this layout.
+        rate_hz: protocol frames per second.
+        storage: type of the numbers in the weights file; they are float32 once loaded.
+        weights_sha256: of the weights file; None = unknown, then it is not checked.
+        autoencoder, expert, schedule, sampler, composition, images: the parts of the model.
+    """
+
+    format: str = FORMAT
+    rate_hz: float = 4.0
+    storage: StorageType = "float16"
+    weights_sha256: str | None = None
+    autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    composition: CompositionSettings = field(default_factory=CompositionSettings)
+    images: ImageSettings = field(default_factory=ImageSettings)
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ConfigError(f"format must be '{FORMAT}', got '{self.format}'; update come_nav or the model")
+        check_range("rate_hz", self.rate_hz, 0.0, open_low=True)
+        grid, channels = self.autoencoder.latent_size, self.autoencoder.latent_channels
+        network = self.expert.network
+        if (network.input_size, network.in_channels) != (grid, channels):
+            raise ConfigError(
+                f"expert.network must take the autoencoder's {channels} channels of {grid}x{grid} latents, "
+                f"got in_channels {network.in_channels}, input_size {network.input_size}"
+            )
+
+
+def save_model(
+    model: DiffusionWorldModel, folder: Path, card: str | None = None, storage: StorageType = "float16"
+) -> None:
+    """Write ``folder``: weights, then the config that holds their sha256, so that no mixture of two saves loads.
+
+    Args:
+        model: its autoencoder and base expert are written; experts of memories live in the memory store.
+        folder: made if need be; files in it are replaced one by one, each atomically.
+        card: text of ``card.md``; a present card is kept where not given.
+        storage: type of the numbers in the file.
+
+    Raises:
+        StorageError: when the folder cannot be written.
+        ConfigError: for a schedule that is not described by settings.
+    """
+    from safetensors.torch import save_file
+
+    if model.schedule.settings is None:
+        raise ConfigError("only models with a linear noise schedule can be saved, this one has its own betas")
+    tensors = {name: _storable(tensor, storage) for name, tensor in _modules(model).state_dict().items()}
+    weights = folder / WEIGHTS_NAME
+    with atomic_path(weights) as temporary:
+        save_file(tensors, temporary, {"format": FORMAT})
+    config = WorldModelConfig(
+        rate_hz=model.rate_hz,
+        storage=storage,
+        weights_sha256=file_sha256(weights),
+        autoencoder=model.autoencoder.settings,
+        expert=ExpertConfig(model.base.model.settings, model.base.normalizer, model.base.prediction),
+        schedule=model.schedule.settings,
+        sampler=model.sampler,
+        composition=CompositionSettings(model.composition.mode, model.composition.weights[:1]),
+        images=model.images,
+    )
+    import yaml
+
+    atomic_write_text(folder / CONFIG_NAME, yaml.safe_dump(to_mapping(config), sort_keys=False))
+    if card is not None or not (folder / CARD_NAME).exists():
+        atomic_write_text(folder / CARD_NAME, card if card is not None else _default_card(folder.name, model))
+
+
+def load_model(folder: Path) -> DiffusionWorldModel:
+    """Rebuild a model in float32, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: one line: the folder or file that is missing or broken, or the tensor that does not fit.
+        ConfigError: for a value in ``config.yaml`` that breaks a rule.
+    """
+    from come_nav.world_model.model import DiffusionWorldModel
+
+    config = read_config(folder)
+    weights = folder / WEIGHTS_NAME
+    tensors = read_weights(weights)
+    if config.weights_sha256 is not None and weights.stat().st_size <= HASHED_AT_LOAD_BYTES:
+        check_sha256(weights, config.weights_sha256)
+    schedule = NoiseSchedule.linear(config.schedule)
+    expert = BaseExpert(
+        CDiT.from_settings(config.expert.network), config.expert.normalizer, schedule, config.expert.prediction
+    )
+    model = DiffusionWorldModel(
+        ImageAutoencoder(config.autoencoder),
+        {"base": expert},
+        schedule,
+        config.sampler,
+        composition=config.composition,
+        rate_hz=config.rate_hz,
+        images=config.images,
+    )
+    load_tensors(_modules(model), tensors, weights)
+    for module in _modules(model).values():
+        module.eval().requires_grad_(False)
+    return model
+
+
+def read_config(folder: Path) -> WorldModelConfig:
+    """Return the config of a model folder; raise CheckpointError where ``folder`` is none."""
+    if folder.suffix in PICKLE_SUFFIXES and (folder.is_file() or not folder.exists()):
+        raise CheckpointError(
+            f"{folder}: pickle files may run code when they are read, so they are not loaded; "
+            f"give a folder with {WEIGHTS_NAME} and {CONFIG_NAME}"
+        )
+    if folder.is_file() and folder.name in (WEIGHTS_NAME, CONFIG_NAME):
+        raise CheckpointError(f"{folder}: give the model's folder, {folder.parent}, not a file in it")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such model folder{_near_models(folder)}")
+    if not (folder / CONFIG_NAME).is_file():
+        raise CheckpointError(f"{folder}: not a model folder, it has no {CONFIG_NAME}{_near_models(folder / 'x')}")
+    try:
+        return from_mapping(WorldModelConfig, read_yaml(folder / CONFIG_NAME))
+    except ConfigError as error:
+        prefix = "" if str(error).startswith(str(folder)) else f"{folder / CONFIG_NAME}: "
+        raise ConfigError(f"{prefix}{error}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; raise CheckpointError in one line where it is missing or broken."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise CheckpointError(f"{path}: file is missing; copy the model again")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: {_damage(path, error)}; copy the model again") from error
+    return tensors
+
+
+def load_tensors(modules: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy ``tensors`` into ``modules``; raise CheckpointError naming the first tensor that does not fit."""
+    expected = modules.state_dict()
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise CheckpointError(f"{path}: tensor '{name}' is missing{suggest(name, tensors) if tensors else ''}")
+        if tensors[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: tensor '{name}' must have shape {tuple(tensor.shape)} for {path.parent.name}/{CONFIG_NAME}, "
+                f"got {tuple(tensors[name].shape)}"
+            )
+        if not torch.isfinite(tensors[name]).all():
+            raise CheckpointError(
+                f"{path}: tensor '{name}' holds NaN or infinite values; copy or train the model again"
+            )
+    surplus = sorted(set(tensors) - set(expected))
+    if surplus:
+        raise CheckpointError(f"{path}: tensor '{surplus[0]}' is not part of the model that {CONFIG_NAME} describes")
+    modules.load_state_dict(tensors)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise CheckpointError when the file's sha256 is another one."""
+    found = file_sha256(path)
+    if found != expected:
+        raise CheckpointError(
+            f"{path}: sha256 is {found[:12]}..., {CONFIG_NAME} expects {expected[:12]}...: the two files are not of "
+            "one save; copy both again"
+        )
+
+
+def count_parameters(path: Path) -> int:
+    """Return the number of values in a safetensors file from its header alone."""
+    return sum(torch.Size(entry["shape"]).numel() for entry in _header(path).values())
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            header: dict[str, Any] = json.loads(handle.read(min(length, 2**27)))
+    except (OSError, ValueError, struct.error) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file; copy the model again") from error
+    header.pop("__metadata__", None)
+    return header
+
+
+def _damage(path: Path, error: Exception) -> str:
+    """Say what is wrong with a weights file that the library refused."""
+    size = path.stat().st_size
+    try:
+        header = _header(path)
+    except CheckpointError:
+        return f"not a safetensors file, or cut short after {size} bytes"
+    with path.open("rb") as handle:
+        start = 8 + struct.unpack("<Q", handle.read(8))[0]
+    whole = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if size < whole:
+        return f"cut short: {size} of {whole} bytes"
+    return f"not a valid safetensors file ({str(error).splitlines()[0]})"
+
+
+def _modules(model: DiffusionWorldModel) -> nn.ModuleDict:
+    """The trained parts by the names that prefix their tensors in the file."""
+    return nn.ModuleDict({"autoencoder": model.autoencoder.kl, "base": model.base.model})
+
+
+def _storable(tensor: Tensor, storage: StorageType) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return (tensor.to(getattr(torch, storage)) if tensor.is_floating_point() else tensor).contiguous()
+
+
+def _near_models(folder: Path) -> str:
+    """Return a hint with the models that lie beside ``folder``."""
+    parent = folder.parent
+    names = [entry.name for entry in parent.iterdir() if (entry / CONFIG_NAME).is_file()] if parent.is_dir() else []
+    return suggest(folder.name, names) if names else "; 'come-nav models list' shows the known ones"
+
+
+def _default_card(name: str, model: DiffusionWorldModel) -> str:
+    count = sum(parameter.numel() for parameter in _modules(model).parameters())
+    return (
+        f"# {name}\n\nA come_nav world model: {count:,} parameters, {model.image_size} px images, "
+        f"{model.context_frames} context frames at {model.rate_hz:g} Hz.\n"
+    )

@@ -1,0 +1,68 @@
+"""Camera images to the model's: centre crop to its aspect, resize to its square, scale to [-1, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from come_nav.core.checks import check_range, check_shape
+from come_nav.core.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Facts of the camera that a model was trained on.
+
+    Attributes:
+        aspect: width over height of the part of a camera image that is used before it is squashed to the model's
+            square: 1 for the built-in camera, 4/3 for NWM.
+        horizontal_fov_deg: of that part; 0 = various or unknown.
+        camera_height_m: above the ground; 0 = various or unknown.
+    """
+
+    aspect: float = 1.0
+    horizontal_fov_deg: float = 90.0
+    camera_height_m: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_range("images.aspect", self.aspect, 0.1, 10.0)
+        check_range("images.horizontal_fov_deg", self.horizontal_fov_deg, 0.0, 180.0)
+        check_range("images.camera_height_m", self.camera_height_m, 0.0)
+
+
+def crop_window(height: int, width: int, aspect: float) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of the largest centred window of ``aspect`` (width over height)."""
+    if width > height * aspect:
+        rows, columns = height, int(height * aspect)
+    else:
+        rows, columns = int(width / aspect), width
+    return round((height - rows) / 2), round((width - columns) / 2), rows, columns
+
+
+def images_from_rgb(frames: Sequence[NDArray[np.uint8]], image_size: int, aspect: float = 1.0) -> Tensor:
+    """Return (T, 3, S, S) float32 in [-1, 1] of uint8 RGB images (H, W, 3), each of any size.
+
+    Raises:
+        ShapeError: for no images, or one that is not (H, W, 3) uint8.
+    """
+    if len(frames) == 0:
+        raise ShapeError("images_from_rgb needs at least one image, got none")
+    return torch.stack([_image(frame, image_size, aspect) for frame in frames])
+
+
+def _image(rgb: NDArray[np.uint8], image_size: int, aspect: float) -> Tensor:
+    check_shape("rgb", rgb, "H W 3")
+    if rgb.dtype != np.uint8:
+        raise ShapeError(f"rgb must be uint8, got {rgb.dtype}")
+    top, left, rows, columns = crop_window(rgb.shape[0], rgb.shape[1], aspect)
+    window = np.ascontiguousarray(rgb[top : top + rows, left : left + columns])
+    image = torch.from_numpy(window).permute(2, 0, 1)[None].float()
+    if image.shape[-2:] != (image_size, image_size):
+        image = interpolate(image, (image_size, image_size), mode="bilinear", antialias=True, align_corners=False)
+    return (image[0] / 127.5 - 1.0).clamp(-1.0, 1.0)

@@ -1,0 +1,51 @@
+"""What the planner sees of a world model: candidates in, imagined views out (Imaginer protocol)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from come_nav.core.checks import check_choice, check_range, check_shape
+from come_nav.core.errors import ShapeError
+from come_nav.core.types import Context, Imagination
+
+if TYPE_CHECKING:
+    from come_nav.world_model.model import DiffusionWorldModel
+
+
+@dataclass(frozen=True)
+class ModelImaginer:
+    """A world model with a context bound in; see ``DiffusionWorldModel.imaginer`` for the fields."""
+
+    model: DiffusionWorldModel
+    context: Context
+    rel_frames: float
+    mode: Literal["jump", "rollout"]
+    decode: bool
+    shared_noise: bool
+
+    def __post_init__(self) -> None:
+        check_choice("imaginer mode", self.mode, ("jump", "rollout"))
+        check_range("imaginer rel_frames", self.rel_frames, 0.0, open_low=True)
+
+    def imagine(self, poses_xyyaw: Tensor, generator: torch.Generator) -> Imagination:
+        """Imagine the view at the end of each candidate (S, T, 3) of poses in the start frame.
+
+        Raises:
+            ShapeError: a rollout needs one pose for each protocol frame up to ``rel_frames``.
+        """
+        sizes = check_shape("candidate poses_xyyaw", poses_xyyaw, "S T 3")
+        if self.mode == "jump":
+            times = torch.full((sizes["S"],), self.rel_frames)
+            latents = self.model.predict(
+                self.context, poses_xyyaw[:, -1], times, generator, shared_noise=self.shared_noise
+            )
+        elif sizes["T"] != self.rel_frames:
+            raise ShapeError(f"a rollout to frame {self.rel_frames:g} needs as many poses, got {sizes['T']}")
+        else:
+            steps = self.model.rollout(self.context, poses_xyyaw, generator, shared_noise=self.shared_noise)
+            latents = steps[:, -1]
+        return Imagination(poses_xyyaw, latents, self.model.decode(latents) if self.decode else None)

@@ -1,0 +1,330 @@
+"""The diffusion world model: latents of a camera view at another pose and time (WorldModel protocol)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from come_nav.core.checks import check_choice, check_range, check_shape
+from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.geometry import se2
+from come_nav.core.protocols import Expert
+from come_nav.core.types import Context
+from come_nav.experts.base import BaseExpert
+from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.world_model.composition import CompositionSettings, compose
+from come_nav.world_model.images import ImageSettings, images_from_rgb
+from come_nav.world_model.imaginer import ModelImaginer
+from come_nav.world_model.sampler import SamplerSettings, noise_source, sample
+from come_nav.world_model.schedule import NoiseSchedule
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How predictions are computed, not what they are.
+
+    Attributes:
+        micro_batch: candidates per denoiser call (and images per autoencoder call); bounds the memory.
+        precision: "float32", "bfloat16", or "auto": bfloat16 on CUDA and on CPUs that multiply it in hardware (AMX).
+    """
+
+    micro_batch: int = 128
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("inference.micro_batch", self.micro_batch, 1)
+        check_choice("inference.precision", self.precision, PRECISIONS)
+
+
+class DiffusionWorldModel:
+    """An autoencoder, a noise schedule, experts that share both, and a sampler.
+
+    Args:
+        autoencoder: of images to latents.
+        experts: by name; the first one is the base, whose context and units the others share.
+        schedule: the full schedule that all experts were trained on.
+        sampler: how latents are drawn.
+        composition: weights of the experts; one of weight 1 each by default.
+        rate_hz: protocol frames per second.
+        images: how camera images become the model's.
+        inference: batch sizes and precision.
+    """
+
+    def __init__(
+        self,
+        autoencoder: ImageAutoencoder,
+        experts: Mapping[str, Expert],
+        schedule: NoiseSchedule,
+        sampler: SamplerSettings | None = None,
+        *,
+        composition: CompositionSettings | None = None,
+        rate_hz: float = 4.0,
+        images: ImageSettings | None = None,
+        inference: InferenceSettings | None = None,
+    ) -> None:
+        if not experts or not isinstance(next(iter(experts.values())), BaseExpert):
+            raise ConfigError(f"a world model needs a BaseExpert as its first expert, got {list(experts)}")
+        self.autoencoder = autoencoder
+        self.experts: dict[str, Expert] = dict(experts)
+        self.schedule = schedule
+        self.sampler = sampler or SamplerSettings()
+        self.composition = composition or CompositionSettings(weights=(1.0,) * len(self.experts))
+        self.rate_hz = check_range("rate_hz", rate_hz, 0.0, open_low=True)
+        self.images = images or ImageSettings()
+        self.inference = inference or InferenceSettings()
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def base(self) -> BaseExpert:
+        """The first expert."""
+        return cast(BaseExpert, next(iter(self.experts.values())))
+
+    @property
+    def image_size(self) -> int:
+        """Rows and columns of images, pixels."""
+        return self.autoencoder.settings.image_size
+
+    @property
+    def context_frames(self) -> int:
+        """Frames that a context holds."""
+        return self.base.model.settings.context_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.base.parameters()).device
+
+    def to(self, device: torch.device | str) -> DiffusionWorldModel:
+        """Move all weights; return self."""
+        self.autoencoder.to(device)
+        for expert in self.experts.values():
+            if isinstance(expert, torch.nn.Module):
+                expert.to(device)
+        return self
+
+    # -- images and contexts -----------------------------------------------------------------------------------------
+
+    def images_from_rgb(self, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Return (T, 3, S, S) in [-1, 1] of uint8 RGB images (H, W, 3) of any size: centre crop, resize, scale."""
+        return images_from_rgb(frames, self.image_size, self.images.aspect).to(self.device)
+
+    # Contexts and latents may go on to be trained on (episodic memory): no_grad, for inference tensors refuse that.
+    @torch.no_grad()
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return scaled latents (B, C, h, w) of images (B, 3, H, W): the mode, or a sample with a generator."""
+        parts = torch.split(images.to(self.device), self.inference.micro_batch)
+        with self._autocast():
+            return torch.cat([self.autoencoder.encode(part, generator).float() for part in parts])
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w)."""
+        parts = torch.split(latents.to(self.device), self.inference.micro_batch)
+        with self._autocast():
+            return torch.cat([self.autoencoder.decode(part).float() for part in parts])
+
+    def context_from_images(
+        self,
+        images: Tensor,
+        poses_xyyaw: Tensor | NDArray[Any],
+        frame_offsets: Tensor | Sequence[float] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Context:
+        """Return the context (batch 1) of images (T, 3, H, W), oldest first, seen from poses (T, 3) in one frame.
+
+        Args:
+            images: in [-1, 1], of the model's size; T must be ``context_frames``.
+            poses_xyyaw: of base_link at each image, in any common frame, e.g. odom.
+            frame_offsets: (T,) times before the newest in protocol frames; one frame apart where not given.
+            generator: sample the latents instead of taking the mode.
+
+        Raises:
+            ShapeError: for another number of images, or shapes that do not agree.
+        """
+        poses = torch.as_tensor(poses_xyyaw, dtype=torch.float64)
+        count = self.context_frames
+        check_shape(f"context images of a model with {count} context frames", images, f"{count} 3 H W")
+        check_shape("context poses", poses, f"{count} 3")
+        offsets = torch.arange(1 - count, 1) if frame_offsets is None else torch.as_tensor(frame_offsets)
+        check_shape("context frame_offsets", offsets, f"{count}")
+        relative: Tensor = se2.relative(poses[-1:], poses)
+        latents = self.encode(images, generator)
+        return Context(
+            latents[None], relative.float().to(latents.device)[None], offsets.float().to(latents.device)[None]
+        )
+
+    # -- prediction --------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        context: Context,
+        actions_xyyaw: Tensor,
+        rel_frames: Tensor,
+        generator: torch.Generator,
+        *,
+        shared_noise: bool = False,
+    ) -> Tensor:
+        """Return latents (S, C, h, w) at poses (S, 3), ``rel_frames`` (S,) after the newest context frame.
+
+        Args:
+            context: of batch 1 (shared by all candidates) or S.
+            actions_xyyaw: target poses in the newest context frame's base, metres and radians.
+            rel_frames: times of the targets in protocol frames.
+            generator: source of all noise.
+            shared_noise: start all candidates from one noise, so that they differ by their actions alone.
+
+        Raises:
+            ShapeError: when the batch sizes do not agree.
+        """
+        count = check_shape("actions_xyyaw", actions_xyyaw, "S 3")["S"]
+        check_shape("rel_frames", rel_frames, f"{count}")
+        if context.latents.shape[0] not in (1, count):
+            raise ShapeError(f"the context must have batch 1 or {count}, got {context.latents.shape[0]}")
+        context = self._on_device(context)
+        actions = actions_xyyaw.to(self.device, torch.float32)
+        times = rel_frames.to(self.device, torch.float32)
+        shape = (1 if shared_noise else count, *context.latents.shape[2:])
+        noise = noise_source(generator)(torch.empty(shape, device=self.device)).expand(count, *shape[1:])
+
+        def noise_prediction(x_t: Tensor, t: Tensor) -> Tensor:
+            parts = []
+            for start in range(0, count, self.inference.micro_batch):
+                part = slice(start, start + self.inference.micro_batch)
+                parts.append(self._noise(x_t[part], t[part], _rows(context, part), actions[part], times[part]))
+            return torch.cat(parts)
+
+        return sample(noise_prediction, noise, self.sampler, self.schedule, generator)
+
+    @torch.inference_mode()
+    def rollout(
+        self,
+        context: Context,
+        poses_xyyaw: Tensor,
+        generator: torch.Generator,
+        stride: int = 1,
+        *,
+        shared_noise: bool = False,
+    ) -> Tensor:
+        """Return latents (S, T // stride, C, h, w) along poses (S, T, 3), each step seen from the one before.
+
+        The context slides over the model's own latents (never decoded); each action and all context poses are
+        expressed in the base of the newest imagined frame. Poses lie one protocol frame apart in the start frame.
+        """
+        sizes = check_shape("poses_xyyaw", poses_xyyaw, "S T 3")
+        if not 1 <= stride <= sizes["T"]:
+            raise ConfigError(f"rollout stride must be in [1, {sizes['T']}] for {sizes['T']} poses, got {stride}")
+        context = self._on_device(context)
+        targets = poses_xyyaw.to(self.device, torch.float32)[:, stride - 1 :: stride]
+        elapsed = torch.full((sizes["S"],), float(stride), device=self.device)
+        newest = torch.zeros_like(targets[:, 0])
+        imagined = []
+        for target in targets.unbind(1):
+            action: Tensor = se2.relative(newest, target)
+            latents = self.predict(context, action, elapsed, generator, shared_noise=shared_noise)
+            context = _slide(context, latents, action, stride)
+            imagined.append(latents)
+            newest = target
+        return torch.stack(imagined, dim=1)
+
+    def imaginer(
+        self,
+        context: Context,
+        rel_frames: float,
+        mode: Literal["jump", "rollout"] = "jump",
+        *,
+        decode: bool = False,
+        shared_noise: bool = True,
+    ) -> ModelImaginer:
+        """Return an Imaginer with ``context`` bound in, for candidates that end ``rel_frames`` after it.
+
+        Args:
+            context: what was seen, batch 1.
+            rel_frames: time of a candidate's last pose, protocol frames.
+            mode: "jump" predicts the last view at once, "rollout" frame by frame.
+            decode: also decode the views to images, for objectives that compare pixels.
+            shared_noise: start all candidates from one noise, so that costs differ by the candidates alone.
+        """
+        return ModelImaginer(self, context, float(rel_frames), mode, decode, shared_noise)
+
+    def _noise(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
+        """Return the composed noise (with variance values where one expert alone provides them)."""
+        with self._autocast():
+            if not self.composition.needs_unconditional:
+                return self._conditional_noise(x_t, t, context, action, rel_time)
+            pairs = [expert.scores(x_t, t, context, action, rel_time) for expert in self.experts.values()]
+        eps, eps_bar = (torch.stack([pair[side] for pair in pairs]).float() for side in (0, 1))
+        return compose(eps, eps_bar, torch.tensor(self.composition.weights), self.composition.mode)
+
+    def _conditional_noise(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
+        """Return the sum of the experts' conditional noises: all that weights of 1 leave of the literal product."""
+        if len(self.experts) == 1 and self.sampler.name == "ddpm":
+            return self.base.eps_with_variance(x_t, t, context, action, rel_time)
+        total = torch.zeros_like(x_t)
+        for expert in self.experts.values():
+            if isinstance(expert, BaseExpert):
+                total = total + expert.eps(x_t, t, context, action, rel_time)
+            else:
+                total = total + expert.scores(x_t, t, context, action, rel_time)[0]
+        return total
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        device = self.device.type
+        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        fast = device == "cuda" or (device == "cpu" and amx())
+        use = self.inference.precision == "bfloat16" or (self.inference.precision == "auto" and fast)
+        return torch.autocast(device, torch.bfloat16, enabled=use)
+
+    def _on_device(self, context: Context) -> Context:
+        extras = {name: value.to(self.device) for name, value in context.extras.items()}
+        return Context(
+            context.latents.to(self.device, torch.float32),
+            context.poses_xyyaw.to(self.device, torch.float32),
+            context.frame_offsets.to(self.device, torch.float32),
+            extras,
+        )
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path | str, card: str | None = None) -> None:
+        """Write the model folder atomically (see :mod:`come_nav.world_model.checkpoint`)."""
+        from come_nav.world_model.checkpoint import save_model
+
+        save_model(self, Path(folder), card)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> DiffusionWorldModel:
+        """Read a model folder, ready for inference; raise CheckpointError in one line where it cannot be read."""
+        from come_nav.world_model.checkpoint import load_model
+
+        return load_model(Path(folder)).to(device)
+
+
+def _rows(context: Context, rows: slice) -> Context:
+    """Return some candidates of a context; a shared context stays whole."""
+    if context.latents.shape[0] == 1:
+        return context
+    extras = {name: value[rows] for name, value in context.extras.items()}
+    return Context(context.latents[rows], context.poses_xyyaw[rows], context.frame_offsets[rows], extras)
+
+
+def _slide(context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_frames: int) -> Context:
+    """Drop the oldest frame, append imagined ones (S, C, h, w) at ``action_xyyaw`` (S, 3) and re-base on them."""
+    context = context if context.latents.shape[0] == len(latents) else context.expand(len(latents))
+    poses = torch.cat([context.poses_xyyaw[:, 1:], action_xyyaw[:, None]], dim=1)
+    relative: Tensor = se2.relative(action_xyyaw[:, None], poses)
+    offsets = torch.cat(
+        [context.frame_offsets[:, 1:] - elapsed_frames, torch.zeros_like(context.frame_offsets[:, :1])], dim=1
+    )
+    return Context(torch.cat([context.latents[:, 1:], latents[:, None]], dim=1), relative, offsets, context.extras)
