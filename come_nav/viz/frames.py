@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_shape
+from come_nav.core.geometry import se2
 from come_nav.viz.maps import MapDrawing
 from come_nav.viz.palette import BLACK, BLUE, GREY, INK, VERMILLION, rgb255
 from come_nav.viz.pictures import Image, check_rgb, enlarge
@@ -162,6 +163,5 @@ class TopDownView:
 
         size_m = 9.0 / self._px_per_m
         shape = np.array([[1.4, 0.0], [-0.8, 0.9], [-0.3, 0.0], [-0.8, -0.9]]) * size_m
-        cosine, sine = np.cos(pose_xyyaw[2]), np.sin(pose_xyyaw[2])
-        corners = shape @ np.array([[cosine, sine], [-sine, cosine]]) + pose_xyyaw[:2]
+        corners = se2.transform_points(pose_xyyaw[:3], shape)
         cv2.fillPoly(picture, [self._pixels(corners)], rgb255(VERMILLION), cv2.LINE_AA, 4)

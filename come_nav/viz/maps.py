@@ -50,9 +50,8 @@ class MapDrawing:
 
     def seen_from(self, pose_map_xyyaw: NDArray[Any]) -> MapDrawing:
         """Return the map in the frame of a robot that stands at ``pose_map_xyyaw`` (3,) of this map."""
-        x, y, yaw = (float(value) for value in pose_map_xyyaw)
-        rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
-        polygons = [(np.asarray(polygon, float) - (x, y)) @ rotation for polygon in self.polygons]
+        pose_robot_map = se2.inverse(np.asarray(pose_map_xyyaw, dtype=np.float64))
+        polygons = [se2.transform_points(pose_robot_map, np.asarray(polygon, float)) for polygon in self.polygons]
         return MapDrawing(polygons, self.colours)
 
 

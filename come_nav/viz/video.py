@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,11 +115,11 @@ def _encode(path: Path, frames: list[Image], fps: float, codec: str) -> bool:
     with _quiet_stderr():
         fourcc: int = cv2.VideoWriter_fourcc(*codec)  # type: ignore[attr-defined]
         writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, fourcc, float(fps), (width, height))
-        if not writer.isOpened():
-            return False
-        for frame in frames:
-            writer.write(np.ascontiguousarray(frame[..., ::-1]))
-        writer.release()
+    if not writer.isOpened():
+        return False
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
     return path.is_file()
 
 
@@ -127,15 +127,14 @@ def _note(codec: str) -> str:
     return "" if codec in _BROWSER_CODECS else "browsers may not play this codec (MPEG-4 part 2); open it in a player"
 
 
-class _quiet_stderr:  # noqa: N801 - used like a function
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
     """Hide what the codec libraries write to file descriptor 2 while they are probed."""
-
-    def __enter__(self) -> None:
-        self._saved = os.dup(2)
-        self._null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(self._null, 2)
-
-    def __exit__(self, *_: Any) -> None:
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
-        os.close(self._null)
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
