@@ -1,0 +1,231 @@
+"""The planning protocol of NWM: a few context frames, a goal frame two seconds later, one open-loop plan per window."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav.core.checks import check_choice, check_range
+from come_nav.core.errors import DataError
+from come_nav.core.geometry import se2
+from come_nav.core.protocols import Recording
+from come_nav.core.types import Frame
+
+CHOICES = ("even", "random")
+_GAP_STEPS = 2.5  # a step longer than this many median steps is a hole that no window may cross
+
+
+@dataclass(frozen=True)
+class ProtocolConfig:
+    """What a window is.
+
+    Attributes:
+        context_frames: frames that the model sees, the newest at the start pose, >= 2 (two give a velocity).
+        horizon_steps: waypoints of a plan, >= 1.
+        rate_hz: waypoints per second, > 0; the goal is the frame ``horizon_steps / rate_hz`` seconds ahead.
+        choice: ``even`` spreads the windows over the recording, ``random`` draws them with ``seed``.
+        seed: of the random choice, of every plan and of the bootstrap.
+    """
+
+    context_frames: int = 4
+    horizon_steps: int = 8
+    rate_hz: float = 4.0
+    choice: str = "even"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("context_frames", self.context_frames, 2)
+        check_range("horizon_steps", self.horizon_steps, 1)
+        check_range("rate_hz", self.rate_hz, 0.0, 1000.0, open_low=True)
+        check_choice("choice", self.choice, CHOICES)
+        check_range("seed", self.seed, 0)
+
+    @property
+    def horizon_s(self) -> float:
+        """Time from the start to the goal."""
+        return self.horizon_steps / self.rate_hz
+
+
+@dataclass(frozen=True)
+class Window:
+    """One planning problem: stand at frame ``start``, reach the view of frame ``goal``.
+
+    Attributes:
+        recording: where the frames come from.
+        recording_id: unique name of the recording in this evaluation.
+        context: indices of the context frames, oldest first; the last is the start.
+        goal: index of the goal frame.
+        dt_s: time between waypoints, so that the last waypoint is reached at the goal frame's own stamp.
+        rel_frames: time of the goal after the start, in frames of the protocol rate.
+        driven_xyyaw: (T, 3) truth: the pose really reached at each waypoint's time, in the start frame.
+        context_xyyaw: (C, 3) poses of the context frames in the start frame (the last is zero).
+        context_stamps_s: (C,) their times relative to the start (the last is zero).
+        seed: of the evaluation.
+    """
+
+    recording: Recording = field(repr=False)
+    recording_id: str
+    context: tuple[int, ...]
+    goal: int
+    dt_s: float
+    rel_frames: float
+    driven_xyyaw: NDArray[np.float64] = field(repr=False)
+    context_xyyaw: NDArray[np.float64] = field(repr=False)
+    context_stamps_s: NDArray[np.float64] = field(repr=False)
+    seed: int = 0
+
+    @property
+    def start(self) -> int:
+        """Index of the newest context frame."""
+        return self.context[-1]
+
+    @property
+    def start_odom_xyyaw(self) -> NDArray[np.float64]:
+        """Pose (3,) of the start frame in the recording's odom frame."""
+        return np.asarray(self.recording.poses_xyyaw[self.start], float)
+
+    @property
+    def stamp_s(self) -> float:
+        """Time of the start."""
+        return float(self.recording.stamps_s[self.start])
+
+    @property
+    def initial_twist(self) -> NDArray[np.float64]:
+        """Twist (2,) v m/s, w rad/s of the last context motion."""
+        before, now = self.context_xyyaw[-2], self.context_xyyaw[-1]
+        speed, turn = se2.twist_between(before, now, float(self.context_stamps_s[-1] - self.context_stamps_s[-2]))
+        return np.array([float(speed), float(turn)])
+
+    def context_frames(self) -> list[Frame]:
+        """Read the context frames, oldest first."""
+        return [self.recording.frame(index) for index in self.context]
+
+    def goal_frame(self) -> Frame:
+        """Read the goal frame."""
+        return self.recording.frame(self.goal)
+
+    def generator(self, purpose: str = "plan", device: str | torch.device = "cpu") -> torch.Generator:
+        """Return a generator whose seed depends on the evaluation's seed, this window and ``purpose`` alone.
+
+        Rows are therefore paired (they draw the same numbers) and the order of windows does not matter.
+        """
+        words = f"{self.seed}/{self.recording_id}/{self.start}/{purpose}"
+        number = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big")
+        return torch.Generator(device=device).manual_seed(number)
+
+
+def possible_starts(recording: Recording, config: ProtocolConfig) -> list[tuple[int, int]]:
+    """Return (start, goal) of every window that fits in the recording without crossing a gap."""
+    stamps_s = np.asarray(recording.stamps_s, float)
+    if len(stamps_s) < 2:
+        return []
+    steps_s = np.diff(stamps_s)
+    median_s = float(np.median(steps_s))
+    segment = np.concatenate([[0], np.cumsum(steps_s > _GAP_STEPS * median_s)])
+    found = []
+    for start in range(config.context_frames - 1, len(stamps_s) - 1):
+        goal_s = stamps_s[start] + config.horizon_s
+        goal = start + 1 + int(np.argmin(np.abs(stamps_s[start + 1 :] - goal_s)))
+        whole = segment[start - config.context_frames + 1] == segment[goal]
+        if whole and abs(stamps_s[goal] - goal_s) <= 0.5 * median_s + 1e-6:
+            found.append((start, goal))
+    return found
+
+
+def choose_windows(
+    recordings: Sequence[tuple[str, Recording]], config: ProtocolConfig, count: int | None
+) -> list[Window]:
+    """Choose ``count`` windows, spread as evenly as possible over the recordings; None takes every window.
+
+    Args:
+        recordings: (unique name, recording); windows come in this order.
+        config: what a window is.
+        count: how many; fewer come back when the recordings hold fewer.
+
+    Raises:
+        DataError: when a recording holds no window at all, saying how many frames one needs.
+    """
+    if count is not None:
+        check_range("windows", count, 1)
+    starts = [possible_starts(recording, config) for _, recording in recordings]
+    for (name, recording), found in zip(recordings, starts, strict=True):
+        if not found:
+            raise DataError(_too_short(name, recording, config))
+    shares = _shares([len(found) for found in starts], count)
+    windows = []
+    for (name, recording), found, share in zip(recordings, starts, shares, strict=True):
+        for index in _pick(len(found), share, config, name):
+            windows.append(make_window(name, recording, *found[index], config))
+    return windows
+
+
+def make_window(name: str, recording: Recording, start: int, goal: int, config: ProtocolConfig) -> Window:
+    """Build the window of ``recording`` that starts at frame ``start`` and ends at frame ``goal``."""
+    context = np.arange(start - config.context_frames + 1, start + 1)
+    stamps_s, poses = np.asarray(recording.stamps_s, float), np.asarray(recording.poses_xyyaw, float)
+    span_s = float(stamps_s[goal] - stamps_s[start])
+    dt_s = span_s / config.horizon_steps
+    local = se2.relative(poses[start][None], poses[start : goal + 1])
+    times_s = stamps_s[start : goal + 1] - stamps_s[start]
+    wanted_s = dt_s * np.arange(1, config.horizon_steps + 1)
+    columns = [local[:, 0], local[:, 1], np.unwrap(local[:, 2])]
+    driven = np.stack([np.interp(wanted_s, times_s, column) for column in columns], axis=1)
+    driven[:, 2] = se2.wrap_angle(driven[:, 2])
+    return Window(
+        recording=recording,
+        recording_id=name,
+        context=tuple(int(index) for index in context),
+        goal=goal,
+        dt_s=dt_s,
+        rel_frames=span_s * config.rate_hz,
+        driven_xyyaw=driven,
+        context_xyyaw=se2.relative(poses[start][None], poses[context]),
+        context_stamps_s=stamps_s[context] - stamps_s[start],
+        seed=config.seed,
+    )
+
+
+def waypoint_spacing_m(windows: Sequence[Window]) -> float:
+    """Return the mean distance in metres between waypoints really driven: the unit of NWM's figures."""
+    steps = [np.diff(window.driven_xyyaw[:, :2], axis=0, prepend=np.zeros((1, 2))) for window in windows]
+    return float(np.linalg.norm(np.concatenate(steps), axis=1).mean())
+
+
+def _shares(available: list[int], count: int | None) -> list[int]:
+    """Deal ``count`` windows out one by one in turn, never more than a recording has."""
+    if count is None or count >= sum(available):
+        return available
+    shares = [0] * len(available)
+    while count > 0:
+        open_recordings = [index for index, limit in enumerate(available) if shares[index] < limit]
+        for index in open_recordings[:count]:
+            shares[index] += 1
+        count -= min(count, len(open_recordings))
+    return shares
+
+
+def _pick(available: int, share: int, config: ProtocolConfig, name: str) -> list[int]:
+    if share >= available:
+        return list(range(available))
+    if config.choice == "random":
+        digest = hashlib.sha256(f"{config.seed}/{name}/windows".encode()).digest()
+        drawn = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(available)[:share]
+        return sorted(int(index) for index in drawn)
+    # The middles of `share` equal parts: two windows are as far apart as the recording allows.
+    return [int((2 * part + 1) * available / (2 * share)) for part in range(share)]
+
+
+def _too_short(name: str, recording: Recording, config: ProtocolConfig) -> str:
+    frames = len(recording)
+    needed_s = config.horizon_s + (config.context_frames - 1) / config.rate_hz
+    length_s = float(recording.stamps_s[-1] - recording.stamps_s[0]) if frames else 0.0
+    return (
+        f"{name}: no window fits: {frames} frames over {length_s:.1f} s, but a window needs {config.context_frames} "
+        f"context frames and {config.horizon_s:g} s ahead without a gap (about {needed_s:g} s); record longer or lower "
+        "--horizon"
+    )
