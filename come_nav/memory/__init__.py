@@ -1,0 +1,1 @@
+"""What was seen: the short-term buffer of frames and poses."""

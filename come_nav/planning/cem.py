@@ -193,7 +193,7 @@ class CemPlanner:
         generator: torch.Generator,
     ) -> _Pool:
         poses_xyyaw = self._shape.poses(parameters, twist)
-        costs = cost.evaluate(poses_xyyaw, imaginer, generator, self.config.repeats, self.config.batch)
+        costs = cost.evaluate(poses_xyyaw, imaginer, generator, self.config.repeats)
         return _Pool(parameters, poses_xyyaw, costs)
 
     def _refit(

@@ -56,20 +56,15 @@ class WeightedSum:
         return any(objective.needs_view for _, objective in self._terms)
 
     def evaluate(
-        self,
-        poses_xyyaw: torch.Tensor,
-        imaginer: Imaginer,
-        generator: torch.Generator,
-        repeats: int = 1,
-        batch: int = 0,
+        self, poses_xyyaw: torch.Tensor, imaginer: Imaginer, generator: torch.Generator, repeats: int = 1
     ) -> Costs:
         """Cost candidates (S, T, 3).
 
-        Terms that need no view come first, and a path that they reject is not imagined. Each other candidate is
-        imagined ``repeats`` times, at most ``batch`` pictures at once (0 = all), and its view costs are averaged.
+        Terms that need no view come first, and a path that they reject is not imagined. The others are imagined
+        ``repeats`` times and their view costs averaged: one call of the imaginer for each repeat, so that all
+        candidates of a repeat may share their noise.
         """
-        count = len(poses_xyyaw)
-        total = poses_xyyaw.new_zeros(count)
+        total = poses_xyyaw.new_zeros(len(poses_xyyaw))
         by_objective: dict[str, torch.Tensor] = {}
         for weight, objective in self._terms:
             if not objective.needs_view:
@@ -79,27 +74,27 @@ class WeightedSum:
         if not self.needs_view:
             return Costs(total, by_objective)
         alive = torch.nonzero(torch.isfinite(total))[:, 0]
+        views = self._view_costs(poses_xyyaw[alive], imaginer, generator, repeats) if len(alive) > 0 else {}
         for _, objective in self._terms:
             if objective.needs_view:
-                by_objective[objective.name] = torch.full_like(total, torch.nan)
-        if len(alive) > 0:
-            views = self._view_costs(poses_xyyaw[alive], imaginer, generator, repeats, batch)
-            for name, cost in views.items():
-                by_objective[name][alive] = cost.to(total)
-                total[alive] += cost.to(total)
+                spread = torch.full_like(total, torch.nan)
+                if objective.name in views:
+                    spread[alive] = views[objective.name].to(total)
+                    total[alive] += views[objective.name].to(total)
+                by_objective[objective.name] = spread
         return Costs(total, by_objective)
 
     def _view_costs(
-        self, poses_xyyaw: torch.Tensor, imaginer: Imaginer, generator: torch.Generator, repeats: int, batch: int
+        self, poses_xyyaw: torch.Tensor, imaginer: Imaginer, generator: torch.Generator, repeats: int
     ) -> dict[str, torch.Tensor]:
-        repeated = poses_xyyaw.repeat_interleave(repeats, dim=0)
-        pieces: dict[str, list[torch.Tensor]] = {}
-        for chunk in torch.split(repeated, batch or len(repeated)):
-            imagination = imaginer.imagine(chunk, generator)
+        costs: dict[str, torch.Tensor] = {}
+        for _ in range(repeats):
+            imagination = imaginer.imagine(poses_xyyaw, generator)
             for weight, objective in self._terms:
                 if objective.needs_view:
-                    pieces.setdefault(objective.name, []).append(weight * _checked(objective, imagination))
-        return {name: torch.cat(parts).reshape(-1, repeats).mean(dim=1) for name, parts in pieces.items()}
+                    cost = weight / repeats * _checked(objective, imagination)
+                    costs[objective.name] = costs.get(objective.name, torch.zeros_like(cost)) + cost
+        return costs
 
 
 def _checked(objective: Objective, imagination: Imagination) -> torch.Tensor:

@@ -73,7 +73,6 @@ class PlannerConfig:
         prior_v_std_mps: spread of the speed, m/s, > 0.
         prior_w_std_radps: spread of the yaw rate, rad/s, > 0.
         warm_start_std: spread around a warm start as a fraction of the prior's, in (0, 1].
-        batch: candidates imagined at once, bounds the memory; 0 = all.
         time_limit_s: stop searching after this time, s, > 0; null = no limit.
         keep_best_on_timeout: a plan that timed out still carries the best path so far (its status is TIMED_OUT).
         limits: of the robot.
@@ -101,7 +100,6 @@ class PlannerConfig:
     prior_v_std_mps: float = 0.3
     prior_w_std_radps: float = 0.6
     warm_start_std: float = 0.5
-    batch: int = 0
     time_limit_s: float | None = None
     keep_best_on_timeout: bool = False
     limits: RobotLimits = field(default_factory=RobotLimits)
@@ -126,7 +124,6 @@ class PlannerConfig:
         check_range("planner.prior_v_std_mps", self.prior_v_std_mps, 0.0, open_low=True)
         check_range("planner.prior_w_std_radps", self.prior_w_std_radps, 0.0, open_low=True)
         check_range("planner.warm_start_std", self.warm_start_std, 0.0, 1.0, open_low=True)
-        check_range("planner.batch", self.batch, 0)
         if self.time_limit_s is not None:
             check_range("planner.time_limit_s", self.time_limit_s, 0.0, open_low=True)
 

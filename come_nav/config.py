@@ -1,0 +1,242 @@
+"""The one configuration: the rooms' settings side by side, a YAML file over their defaults, single keys over both.
+
+``Config()`` is complete; a file or ``--set planner.samples=60`` overrides single keys. ``describe`` prints every key
+with its explanation, taken from the settings' docstrings, so that the two never differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from come_nav.core.checks import check_choice, check_range
+from come_nav.core.errors import ConfigError, suggest
+from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.memory.short_term import ShortTermConfig
+from come_nav.planning.follower import FollowerConfig
+from come_nav.planning.settings import PlannerConfig
+from come_nav.world_model.model import InferenceSettings
+from come_nav.world_model.sampler import SamplerSettings
+
+KINDS = ("config", "models", "launch")
+VIEW_DISTANCES = ("latent", "latent_cosine", "image_l1", "image_l2")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What a good path is.
+
+    Attributes:
+        view_distance: between imagined view and goal image: latent, latent_cosine, image_l1 or image_l2 (the image
+            distances decode every candidate and compare a pyramid of blurred copies).
+        image_scales: block sizes of that pyramid, px, each >= 1.
+        view_weight: weight of the view distance, >= 0.
+        pose_weight: weight of the distance to a goal pose, per m^2, >= 0.
+        yaw_weight: weight of the turn to a goal pose, per rad^2, >= 0.
+        smoothness_weight: weight of changes of the twist, >= 0.
+    """
+
+    view_distance: Literal["latent", "latent_cosine", "image_l1", "image_l2"] = "latent"
+    image_scales: tuple[int, ...] = (1, 2, 4, 8)
+    view_weight: float = 1.0
+    pose_weight: float = 1.0
+    yaw_weight: float = 0.1
+    smoothness_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("objective.view_distance", self.view_distance, VIEW_DISTANCES)
+        for scale in self.image_scales:
+            check_range("objective.image_scales", scale, 1)
+        for name in ("view_weight", "pose_weight", "yaw_weight", "smoothness_weight"):
+            check_range(f"objective.{name}", getattr(self, name), 0.0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a command or a node can be told.
+
+    Attributes:
+        model: name of a model in models/, or a path to a model folder.
+        device: where the model runs: auto (CUDA where there is a GPU), cpu, cuda or cuda:N.
+        seed: of every random number, >= 0.
+        imagination: jump (the last view at once) or rollout (frame by frame).
+        warm_start: begin each search with what is left of the plan before.
+        show_imagined: decode the imagined view at the end of the chosen path into the plan.
+        max_sensor_age_s: no plan on a newest frame older than this, s, > 0.
+        planner: the search.
+        objective: what a good path is.
+        memory: the short-term memory.
+        sampler: of the world model; null = as the model's own config.yaml says.
+        inference: batch sizes and precision of the world model.
+        follower: how a plan is driven.
+    """
+
+    model: str = "tiny"
+    device: str = "auto"
+    seed: int = 0
+    imagination: Literal["jump", "rollout"] = "jump"
+    warm_start: bool = True
+    show_imagined: bool = False
+    max_sensor_age_s: float = 1.0
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    memory: ShortTermConfig = field(default_factory=ShortTermConfig)
+    sampler: SamplerSettings | None = None
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+    follower: FollowerConfig = field(default_factory=FollowerConfig)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got '{self.device}'")
+        check_range("seed", self.seed, 0, 2**63 - 1)
+        check_choice("imagination", self.imagination, ("jump", "rollout"))
+        check_range("max_sensor_age_s", self.max_sensor_age_s, 0.0, open_low=True)
+
+
+def load_config(path: Path | str | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+    """Return the defaults, overridden by the YAML file ``path``, overridden by ``overrides``.
+
+    Args:
+        path: a file, or the name of one in config/; None = defaults alone.
+        overrides: ``key=value`` words with dotted keys, e.g. ``planner.samples=60``, or a mapping of dotted keys.
+
+    Raises:
+        ConfigError: in one line that names the file or key, the value and the rule.
+    """
+    values: dict[str, Any] = {}
+    file = None
+    if path is not None:
+        file = find_resource("config", str(path))
+        values = read_yaml(file)
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
+    for key, value in pairs:
+        _set(values, key, value)
+    try:
+        return from_mapping(Config, values)
+    except ConfigError as error:
+        raise error if file is None else ConfigError(f"{file}: {error}") from error
+
+
+def parse_override(word: str) -> tuple[str, Any]:
+    """Split ``planner.samples=60`` into the dotted key and its value, which is read as YAML."""
+    import yaml
+
+    key, equals, text = word.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"an override must look like planner.samples=60, got '{word}'")
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"value of override '{word}' is not valid YAML") from error
+
+
+def find_resource(kind: str, name: str) -> Path:
+    """Return the path of a resource that ships with come_nav, or of the user's own.
+
+    Looks, in this order, at: ``name`` as a path; the ament share folder, where ROS is sourced; ``share/come_nav`` of
+    this Python; the repository root.
+
+    Args:
+        kind: config, models or launch.
+        name: a path, or the name of a file (without suffix, if you like) or folder of that kind.
+
+    Raises:
+        ConfigError: with the nearest known name.
+    """
+    check_choice("kind of resource", kind, KINDS)
+    own = Path(name).expanduser()
+    if own.exists():
+        return own
+    known: set[str] = set()
+    for folder in _resource_folders(kind):
+        for entry in (folder / name, folder / f"{name}.yaml", folder / f"{name}.launch.py"):
+            if entry.exists() and name:
+                return entry
+        known.update(_names(folder))
+    hint = suggest(name, known) or f"; this installation has no {kind}"
+    raise ConfigError(f"'{name}' is neither a path nor one of the {kind} of come_nav{hint}")
+
+
+def describe(config: Config) -> str:
+    """Return the configuration as YAML in which every key carries its explanation as a comment."""
+    return "\n".join(_described(config, indent=0)) + "\n"
+
+
+def _set(values: dict[str, Any], dotted_key: str, value: Any) -> None:
+    *parents, last = dotted_key.split(".")
+    for depth, parent in enumerate(parents):
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise ConfigError(f"cannot set '{dotted_key}': '{'.'.join(parents[: depth + 1])}' is a single value")
+    values[last] = value
+
+
+def _resource_folders(kind: str) -> Iterator[Path]:
+    if os.environ.get("AMENT_PREFIX_PATH"):
+        try:
+            ament = importlib.import_module("ament_index_python.packages")
+            yield Path(ament.get_package_share_directory("come_nav")) / kind
+        except (ImportError, LookupError):  # no ROS in this Python, or come_nav is not in the sourced workspace
+            pass
+    yield Path(sys.prefix) / "share" / "come_nav" / kind
+    yield Path(__file__).resolve().parents[1] / kind
+
+
+def _names(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    names = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))}
+    return (
+        names
+        | {path.name.split(".")[0] for path in folder.glob("*.yaml")}
+        | {path.name.split(".")[0] for path in folder.glob("*.launch.py")}
+    )
+
+
+def _described(settings: Any, indent: int) -> Iterator[str]:
+    explanations = field_explanations(type(settings))
+    margin = "  " * indent
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        for line in explanations.get(item.name, []):
+            yield f"{margin}# {line}"
+        if dataclasses.is_dataclass(value):
+            yield f"{margin}{item.name}:"
+            yield from _described(value, indent + 1)
+        else:
+            yield f"{margin}{item.name}: {_yaml_scalar(to_mapping(settings)[item.name])}"
+
+
+def field_explanations(cls: type) -> dict[str, list[str]]:
+    """Return field -> lines of its explanation, from the ``Attributes:`` part of the class's docstring."""
+    explanations: dict[str, list[str]] = {}
+    _, _, attributes = (cls.__doc__ or "").partition("Attributes:\n")
+    names: list[str] = []
+    for line in attributes.splitlines():
+        start = re.match(r" {8}(\w[\w, ]*): (.+)", line)
+        if start:
+            names = [name.strip() for name in start.group(1).split(",")]
+            for name in names:
+                explanations[name] = [start.group(2).strip()]
+        elif line.startswith(" " * 12) and names:
+            for name in names:
+                explanations[name].append(line.strip())
+        elif line.strip():
+            break
+    return explanations
+
+
+def _yaml_scalar(value: Any) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,134 @@
+"""Drives a planned path: a tracking controller for differential-drive robots (Kanayama et al., ICRA 1990).
+
+In the robot's frame let (e_x, e_y, e_yaw) be where the path wants the robot to be now, and (v_r, w_r) how it moves
+there: ``v = v_r cos(e_yaw) + k_x e_x``, ``w = w_r + v_r k_y e_y + |v_r| k_yaw sin(e_yaw)``. Past the end of the path
+the robot closes what is left of the distance ahead and of the yaw, then stands.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.checks import check_range
+from come_nav.core.geometry import se2
+from come_nav.core.types import Plan, PlanStatus
+from come_nav.planning.settings import RobotLimits
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FollowerConfig:
+    """How a path is driven.
+
+    Attributes:
+        gain_x: speed per metre ahead, 1/s, > 0.
+        gain_y: turn per metre to the side and metre driven, 1/m^2, > 0.
+        gain_yaw: turn per radian and metre driven, 1/m, > 0; also the turn per radian at the end, 1/s.
+        goal_tolerance_m: the end is reached within this distance along the heading, m, > 0.
+        yaw_tolerance_rad: and within this turn, rad, > 0.
+        settle_s: give up closing the last error this long after the end of the path, s, >= 0.
+        max_plan_age_s: stand still on a plan older than this, s, > 0.
+        limits: of the robot.
+    """
+
+    gain_x: float = 1.0
+    gain_y: float = 6.0
+    gain_yaw: float = 3.0
+    goal_tolerance_m: float = 0.05
+    yaw_tolerance_rad: float = 0.1
+    settle_s: float = 2.0
+    max_plan_age_s: float = 10.0
+    limits: RobotLimits = field(
+        default_factory=lambda: RobotLimits(v_min_mps=-0.2, a_max_mps2=2.0, alpha_max_radps2=6.0)
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("gain_x", "gain_y", "gain_yaw", "goal_tolerance_m", "yaw_tolerance_rad", "max_plan_age_s"):
+            check_range(f"follower.{name}", getattr(self, name), 0.0, open_low=True)
+        check_range("follower.settle_s", self.settle_s, 0.0)
+
+
+class PathFollower:
+    """Turns the newest plan and the present pose into a twist. Stands still without a plan that is OK."""
+
+    def __init__(self, config: FollowerConfig | None = None) -> None:
+        self.config = config or FollowerConfig()
+        self._plan: Plan | None = None
+        self._path_odom_xyyaw: Vector = np.zeros((1, 3))
+        self._twists: Vector = np.zeros((0, 2))
+        self._last_stamp_s: float | None = None
+        self._last_command: Vector = np.zeros(2)
+        self.done = True
+
+    def set_plan(self, plan: Plan) -> None:
+        """Follow ``plan`` from now on; a plan that is not OK stops the robot."""
+        usable = plan.status is PlanStatus.OK and len(plan.poses_xyyaw) > 0
+        self._plan = plan if usable else None
+        self.done = not usable
+        if usable:
+            self._path_odom_xyyaw = np.vstack([plan.start_odom_xyyaw[None], plan.poses_odom_xyyaw()])
+            v, w = se2.twist_between(self._path_odom_xyyaw[:-1], self._path_odom_xyyaw[1:], plan.dt_s)
+            self._twists = np.stack([v, w], axis=-1)
+
+    def command(self, stamp_s: float, pose_odom_xyyaw: Vector) -> tuple[float, float]:
+        """Return (v m/s, w rad/s) for the pose (3,) that odometry believes at ``stamp_s``.
+
+        Standing still is commanded at once; every other command respects the acceleration limits since the last call.
+        """
+        step_s = None if self._last_stamp_s is None else stamp_s - self._last_stamp_s
+        self._last_stamp_s = stamp_s
+        wanted = self._wanted(stamp_s, pose_odom_xyyaw)
+        if wanted is None:
+            self._last_command = np.zeros(2)
+        else:
+            self._last_command = self._limited(wanted, step_s)
+        return float(self._last_command[0]), float(self._last_command[1])
+
+    def _wanted(self, stamp_s: float, pose_odom_xyyaw: Vector) -> Vector | None:
+        """Return the twist before acceleration limits, or None to stand still."""
+        plan, config = self._plan, self.config
+        if plan is None or not np.isfinite(pose_odom_xyyaw).all():
+            return None
+        elapsed_s = max(0.0, stamp_s - plan.stamp_s)
+        after_end_s = elapsed_s - len(self._twists) * plan.dt_s
+        if elapsed_s > config.max_plan_age_s or after_end_s > config.settle_s:
+            self.done = True
+            return None
+        if after_end_s >= 0:
+            return self._settle(pose_odom_xyyaw)
+        step = min(int(elapsed_s / plan.dt_s), len(self._twists) - 1)
+        v_r, w_r = self._twists[step]
+        ahead = se2.integrate_twist(np.asarray(v_r), np.asarray(w_r), elapsed_s - step * plan.dt_s)
+        target = se2.compose(self._path_odom_xyyaw[step], ahead)
+        e_x, e_y, e_yaw = se2.relative(pose_odom_xyyaw, target)
+        v = v_r * math.cos(e_yaw) + config.gain_x * e_x
+        # The yaw term uses |v_r|, so that it also turns the right way when driving backwards.
+        w = w_r + v_r * config.gain_y * e_y + abs(v_r) * config.gain_yaw * math.sin(e_yaw)
+        if abs(v_r) < 1e-3:  # turning on the spot: the path gives no speed to steer with
+            w = w_r + config.gain_yaw * e_yaw
+        return np.array([v, w])
+
+    def _settle(self, pose_odom_xyyaw: Vector) -> Vector | None:
+        e_x, _, e_yaw = se2.relative(pose_odom_xyyaw, self._path_odom_xyyaw[-1])
+        near = abs(e_x) < self.config.goal_tolerance_m and abs(e_yaw) < self.config.yaw_tolerance_rad
+        self.done = self.done or bool(near)
+        if self.done:
+            return None
+        return np.array([self.config.gain_x * e_x, self.config.gain_yaw * e_yaw])
+
+    def _limited(self, wanted: Vector, step_s: float | None) -> Vector:
+        limits = self.config.limits
+        low = np.array([min(limits.v_min_mps, 0.0), -limits.w_max_radps])
+        high = np.array([limits.v_max_mps, limits.w_max_radps])
+        bounded = np.clip(wanted, low, high)
+        if step_s is None or step_s < 0:
+            return bounded
+        rates = [math.inf if rate is None else rate * step_s for rate in (limits.a_max_mps2, limits.alpha_max_radps2)]
+        most = np.array(rates)
+        limited: Vector = np.clip(bounded, self._last_command - most, self._last_command + most)
+        return limited
