@@ -152,3 +152,12 @@ def test_all_costs_rejected_still_gives_a_figure() -> None:
     poses, costs = candidates(0)
     assert pixels(figures.plot_candidates(poses, np.full_like(costs, np.nan), poses[0])).shape[0] > 300
     assert pixels(figures.plot_cost_by_iteration([np.full(5, np.inf), np.ones(5)])).shape[0] > 300
+
+
+def test_intervals_are_drawn() -> None:
+    narrow = figures.plot_bars_with_intervals(["a"], [1.0], [0.9], [1.5], "ATE [m]", n=3)
+    assert narrow != figures.plot_bars_with_intervals(["a"], [1.0], [0.5], [1.5], "ATE [m]", n=3)
+    assert narrow != figures.plot_bars_with_intervals(["a"], [1.0], [0.9], [1.5], "ATE [m]", n=4)
+    line = np.arange(5.0)
+    plain = figures.plot_error_over_time({"a": (line, line)})
+    assert plain != figures.plot_error_over_time({"a": (line, line, line * 0.5, line)})
