@@ -16,6 +16,7 @@ REQUIRES = [
     "numpy>=1.26",
     "open3d>=0.18",
     "opencv-python>=4.8",
+    "packaging>=23.0",
     "peft>=0.13",
     "pyyaml>=6.0",
     "rosbags>=0.11",

@@ -70,7 +70,7 @@ def inverse(T_a_b: ArrayT) -> ArrayT:
 
 def relative(T_a_b: ArrayT, T_a_c: ArrayT) -> ArrayT:
     """Return T_b_c (..., 4, 4)."""
-    return inverse(T_a_b) @ T_a_c
+    return inverse(T_a_b) @ T_a_c  # type: ignore[no-any-return]
 
 
 def transform_points(T_a_b: ArrayT, points_b: ArrayT) -> ArrayT:
