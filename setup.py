@@ -49,6 +49,7 @@ EXTRAS = {
         "pytest-xdist>=3.6",
         "ruff>=0.6",
         "scipy-stubs>=1.14",
+        "setuptools>=70.1,<80",  # builds the wheel that the tests look into
         "torchmetrics>=1.4",
         "types-PyYAML>=6.0",
     ],
