@@ -1,0 +1,219 @@
+"""From records to tables: means with intervals, paired comparisons, one line per world, picture quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.types import PlanStatus
+from come_nav.evaluation.protocol import Window, waypoint_spacing_m
+from come_nav.evaluation.results import Record
+from come_nav.evaluation.statistics import Interval, bootstrap_mean, bootstrap_ratio
+
+PLAN_METRICS = ("ate_m", "rpe_m", "final_m", "final_yaw_rad")
+PICTURE_KINDS = {
+    "imagined": "imagined at the chosen pose",
+    "prediction": "imagined at the true pose",
+    "copy_last_frame": "copy of the last frame",
+}
+
+
+@dataclass(frozen=True)
+class PlanningTable:
+    """All figures of one evaluation; nothing in it depends on how fast or in how many runs they were computed.
+
+    Attributes:
+        spacing_m: mean distance between waypoints really driven, the unit of NWM's figures.
+        rows: row -> metric -> interval (``ate_m``, ``ate_spacings``, ``rpe_m``, ``final_m``, ``final_yaw_rad``).
+        counts: row -> ``n`` windows and ``not_ok`` plans that were not driven.
+        ratios: (row, reference row) -> interval of mean ATE over mean ATE on the same windows.
+        groups: group (world or recording) -> row -> mean ATE in metres.
+        pictures: (row, kind) -> metric -> interval.
+        error_by_step: row -> (T,) mean position error of each waypoint in metres.
+        steps_s: (T,) mean times of the waypoints.
+    """
+
+    spacing_m: float
+    rows: dict[str, dict[str, Interval]]
+    counts: dict[str, dict[str, int]]
+    ratios: dict[tuple[str, str], Interval]
+    groups: dict[str, dict[str, float]]
+    pictures: dict[tuple[str, str], dict[str, Interval]]
+    error_by_step: dict[str, list[float]]
+    steps_s: list[float]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+
+        def plain(intervals: Mapping[str, Interval]) -> dict[str, Any]:
+            return {name: asdict(interval) for name, interval in intervals.items()}
+
+        return {
+            "waypoint_spacing_m": self.spacing_m,
+            "rows": [{"row": row, **self.counts[row], **plain(metrics)} for row, metrics in self.rows.items()],
+            "ate_ratios": [
+                {"row": row, "reference": reference, **asdict(interval)}
+                for (row, reference), interval in self.ratios.items()
+            ],
+            "ate_m_by_group": self.groups,
+            "pictures": [
+                {"row": row, "picture": kind, **plain(metrics)} for (row, kind), metrics in self.pictures.items()
+            ],
+            "error_by_step_m": self.error_by_step,
+            "steps_s": self.steps_s,
+        }
+
+
+def planning_table(
+    windows: Sequence[Window],
+    records: Mapping[str, Sequence[Record]],
+    seed: int,
+    groups: Mapping[str, str] | None = None,
+) -> PlanningTable:
+    """Summarise.
+
+    Args:
+        windows: that were asked for.
+        records: row -> records in the order of ``windows``; all rows hold the same windows.
+        seed: of the bootstrap.
+        groups: recording id -> group whose windows are not independent (a world); None takes windows as independent.
+    """
+    spacing_m = waypoint_spacing_m(windows)
+    rows: dict[str, dict[str, Interval]] = {}
+    for row, found in records.items():
+        labels = _labels(found, groups)
+        rows[row] = {metric: bootstrap_mean(_column(found, metric), seed, labels) for metric in PLAN_METRICS}
+        rows[row]["ate_spacings"] = bootstrap_mean(_column(found, "ate_m") / max(spacing_m, 1e-12), seed, labels)
+    return PlanningTable(
+        spacing_m=spacing_m,
+        rows=rows,
+        counts={row: {"n": len(found), "not_ok": _not_ok(found)} for row, found in records.items()},
+        ratios=_ratios(records, seed, groups),
+        groups=_by_group(records, groups),
+        pictures=_pictures(records, seed, groups),
+        error_by_step={
+            row: [float(value) for value in np.mean([record["step_errors_m"] for record in found], axis=0)]
+            for row, found in records.items()
+            if found
+        },
+        steps_s=[
+            float(np.mean([window.dt_s for window in windows]) * step)
+            for step in range(1, len(windows[0].driven_xyyaw) + 1)
+        ],
+    )
+
+
+def plan_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of the main table."""
+    header = ["row", "ATE [m]", "ATE [spacings]", "RPE [m]", "final [m]", "final yaw [deg]", "n", "not OK"]
+    lines = []
+    for row, metrics in table.rows.items():
+        yaw = metrics["final_yaw_rad"]
+        degrees = Interval(math.degrees(yaw.value), math.degrees(yaw.low), math.degrees(yaw.high), yaw.n, yaw.clusters)
+        counts = table.counts[row]
+        cells = [format_interval(metrics[name]) for name in ("ate_m", "ate_spacings", "rpe_m", "final_m")]
+        lines.append([row, *cells, format_interval(degrees, 1), str(counts["n"]), str(counts["not_ok"])])
+    return header, lines
+
+
+def ratio_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of the paired comparisons."""
+    lines = [
+        [row, reference, format_interval(interval), str(interval.n)]
+        for (row, reference), interval in table.ratios.items()
+    ]
+    return ["row", "compared with", "ATE ratio", "n"], lines
+
+
+def group_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of mean ATE by world or recording."""
+    rows = list(table.rows)
+    lines = [
+        [group, *[f"{means[row]:.3f}" if row in means else "" for row in rows]] for group, means in table.groups.items()
+    ]
+    return ["mean ATE [m]", *rows], lines
+
+
+def picture_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of the picture quality."""
+    lines = [
+        [
+            f"{row}: {PICTURE_KINDS[kind]}",
+            format_interval(metrics["psnr_db"], 2),
+            format_interval(metrics["ssim"]),
+            format_interval(metrics["sharpness"], 2),
+            str(metrics["psnr_db"].n),
+        ]
+        for (row, kind), metrics in table.pictures.items()
+    ]
+    return ["picture against the goal frame", "PSNR [dB]", "SSIM", "sharpness ratio", "n"], lines
+
+
+def format_interval(interval: Interval, digits: int = 3) -> str:
+    """Return ``0.123 [0.100, 0.150]``; without an interval the value alone."""
+    if math.isnan(interval.low):
+        return f"{interval.value:.{digits}f}"
+    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _ratios(
+    records: Mapping[str, Sequence[Record]], seed: int, groups: Mapping[str, str] | None
+) -> dict[tuple[str, str], Interval]:
+    """Compare every row with every row above it in the table, on the same windows."""
+    ratios = {}
+    names = list(records)
+    for position, row in enumerate(names):
+        for reference in names[:position]:
+            shared = _on_shared_windows(records[row], records[reference])
+            first, second = [pair[0] for pair in shared], [pair[1] for pair in shared]
+            ratios[row, reference] = bootstrap_ratio(
+                _column(first, "ate_m"), _column(second, "ate_m"), seed, _labels(first, groups)
+            )
+    return ratios
+
+
+def _on_shared_windows(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
+    by_window = {(record["recording"], record["start"]): record for record in second}
+    keys = [(record["recording"], record["start"]) for record in first]
+    return [(record, by_window[key]) for record, key in zip(first, keys, strict=True) if key in by_window]
+
+
+def _by_group(records: Mapping[str, Sequence[Record]], groups: Mapping[str, str] | None) -> dict[str, dict[str, float]]:
+    sums: dict[str, dict[str, list[float]]] = {}
+    for row, found in records.items():
+        for record in found:
+            group = record["recording"] if groups is None else groups[record["recording"]]
+            sums.setdefault(group, {}).setdefault(row, []).append(record["ate_m"])
+    return {group: {row: float(np.mean(values)) for row, values in rows.items()} for group, rows in sums.items()}
+
+
+def _pictures(
+    records: Mapping[str, Sequence[Record]], seed: int, groups: Mapping[str, str] | None
+) -> dict[tuple[str, str], dict[str, Interval]]:
+    pictures = {}
+    for row, found in records.items():
+        for kind in PICTURE_KINDS:
+            having = [record for record in found if kind in record]
+            if having:
+                qualities, labels = [record[kind] for record in having], _labels(having, groups)
+                pictures[row, kind] = {
+                    metric: bootstrap_mean(_column(qualities, metric), seed, labels) for metric in qualities[0]
+                }
+    return pictures
+
+
+def _labels(records: Sequence[Record], groups: Mapping[str, str] | None) -> list[str] | None:
+    return None if groups is None else [groups[record["recording"]] for record in records]
+
+
+def _column(records: Sequence[Mapping[str, Any]], metric: str) -> NDArray[np.float64]:
+    return np.array([record[metric] for record in records], dtype=np.float64)
+
+
+def _not_ok(records: Sequence[Record]) -> int:
+    return sum(record["status"] != PlanStatus.OK.value for record in records)
