@@ -158,19 +158,18 @@ class CDiT(nn.Module):
                 nn.init.xavier_uniform_(module.proj.weight.flatten(1))
                 if module.proj.bias is not None:
                     nn.init.zeros_(module.proj.bias)
-        normal = [self.pos_embed]
+        normal: list[Tensor] = [self.pos_embed]
         for module in self.modules():
             if isinstance(module, ScalarEmbedder):
-                normal += [module.mlp[0].weight, module.mlp[2].weight]
+                normal += [parameter for parameter in module.parameters() if parameter.ndim > 1]
         if self.settings.context_dropout:
             normal.append(self.null_context)
         for weight in normal:
             nn.init.normal_(weight, std=0.02)
-        zero: list[nn.Module] = [self.final_layer.linear, self.final_layer.adaLN_modulation[1]]
-        zero += [block.adaLN_modulation[1] for block in self.blocks]
-        zero += [getattr(self, name) for name in ("context_pose_embedder", "pose_embedder") if hasattr(self, name)]
-        if self.settings.extra_channels:
-            zero.append(self.extra_embedder.proj)
+        zero: list[nn.Module] = [self.final_layer.linear, self.final_layer.adaLN_modulation]
+        zero += [block.adaLN_modulation for block in self.blocks if isinstance(block, CDiTBlock)]
+        additions = ("context_pose_embedder", "pose_embedder", "extra_embedder")
+        zero += [getattr(self, name) for name in additions if hasattr(self, name)]
         for module in zero:
             for parameter in module.parameters():
                 nn.init.zeros_(parameter)
@@ -220,7 +219,7 @@ class CDiT(nn.Module):
     ) -> Tensor:
         """Return the sum (B, width) of the embeddings of diffusion step, relative time, action and absolute pose."""
         scale = self.settings.action_scale
-        condition = self.t_embedder(t) + self.time_embedder(rel_t * scale)
+        condition: Tensor = self.t_embedder(t) + self.time_embedder(rel_t * scale)
         if y is not None:
             condition = condition + self.y_embedder(y * scale)
         if absolute_pose is not None:
@@ -251,7 +250,7 @@ class CDiT(nn.Module):
             if context_pose is None:
                 raise ShapeError("context_pose (B, T, 5) is needed: this CDiT was built with context_pose=True")
             frames = frames + self.context_pose_embedder(context_pose)[:, :, None]
-        tokens = frames.flatten(1, 2)
+        tokens: Tensor = frames.flatten(1, 2)
         if drop_context is not None and settings.context_dropout:
             tokens = torch.where(drop_context[:, None, None], self.null_context.to(tokens.dtype), tokens)
         return tokens

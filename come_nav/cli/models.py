@@ -1,0 +1,165 @@
+"""``come-nav models``: list, describe and verify world models."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from come_nav.cli.output import add_json_flag, format_table, print_json
+
+EPILOG = """examples:
+  come-nav models list                 shipped models and those that can be downloaded
+  come-nav models info tiny            parts, settings and model card
+  come-nav models verify my_run/tiny   checksum, all tensors, one prediction
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the three actions."""
+    parser.epilog = EPILOG
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="list|info|verify", required=True)
+    lines = {
+        "list": "known models: which are here, sizes, licences",
+        "info": "parts, settings and card of one model",
+        "verify": "check a model folder: checksum, every tensor, one prediction",
+    }
+    for action, line in lines.items():
+        sub = actions.add_parser(action, help=line, description=line)
+        if action != "list":
+            sub.add_argument("name", metavar="NAME", help="a model's name, or the path of its folder")
+        add_json_flag(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one action; return the exit status."""
+    return {"list": _list, "info": _info, "verify": _verify}[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    rows = _all_models()
+    if args.json:
+        print_json({"models": rows})
+        return 0
+    header = ("model", "here", "image px", "parameters", "size MB", "licence", "description")
+    print(format_table(header, [_cells(row) for row in rows]))
+    missing = sum(not row["here"] for row in rows)
+    if missing:
+        print(f"\n{missing} not here: 'come-nav models info NAME' tells how to get one")
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from come_nav.core.settings import to_mapping
+    from come_nav.world_model.checkpoint import CARD_NAME, read_config
+
+    known = {row["name"]: row for row in _all_models()}
+    row = known.get(args.name)
+    if row is not None and not row["here"] and not Path(args.name).exists():
+        if args.json:
+            print_json(row)
+        else:
+            print("\n".join(f"{key}: {value}" for key, value in row.items() if value is not None))
+        return 0
+    folder = _folder(args.name)
+    config = to_mapping(read_config(folder))
+    details = {**_facts(folder), "config": config}
+    if row is not None:
+        details["licence"] = row["licence"]
+    if args.json:
+        print_json(details)
+        return 0
+    import yaml
+
+    print("\n".join(f"{key}: {value}" for key, value in details.items() if key != "config"))
+    print("\n" + yaml.safe_dump(config, sort_keys=False).rstrip())
+    card = folder / CARD_NAME
+    if card.is_file():
+        print("\n" + card.read_text(encoding="utf-8").rstrip())
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Every failure raises CheckpointError, which the command line prints with exit status 1."""
+    from come_nav.world_model.checkpoint import WEIGHTS_NAME, check_sha256, load_model, read_config
+    from come_nav.world_model.probe import probe
+
+    folder = _folder(args.name)
+    config = read_config(folder)
+    model = load_model(folder)
+    if config.weights_sha256 is not None:  # load_model skips the checksum of large files
+        check_sha256(folder / WEIGHTS_NAME, config.weights_sha256)
+    probe(model)
+    facts = _facts(folder)
+    if args.json:
+        print_json({**facts, "ok": True, "sha256_checked": config.weights_sha256 is not None})
+        return 0
+    checksum = "checksum agrees" if config.weights_sha256 is not None else "no checksum to compare with"
+    print(
+        f"{folder}: sound. {checksum}, {facts['parameters']:,} parameters fit and are finite, one prediction is finite"
+    )
+    return 0
+
+
+def _all_models() -> list[dict[str, Any]]:
+    """Return one row for each known model: those of the zoo, then other folders beside it."""
+    from come_nav.config import find_resource
+    from come_nav.world_model.zoo import ZOO_NAME, installed_models, read_zoo
+
+    zoo_path = find_resource("models", ZOO_NAME)
+    zoo = read_zoo(zoo_path)
+    installed = installed_models([zoo_path.parent])
+    rows = []
+    for entry in zoo.models:
+        row = {"name": entry.name, "here": entry.name in installed, "image_size": entry.image_size}
+        row |= {"parameters": entry.parameters, "size_bytes": None, "licence": entry.licence, "folder": None}
+        row |= {"description": entry.description, "source": entry.source}
+        row |= _facts(installed[entry.name]) if row["here"] else {"how_to_get": entry.how_to_get}
+        rows.append(row)
+    for name in sorted(set(installed) - {entry.name for entry in zoo.models}):
+        rows.append({"licence": "unknown", "description": "", "here": True, **_facts(installed[name]), "name": name})
+    return rows
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Return what a model folder's files tell without loading the weights."""
+    from come_nav.world_model.checkpoint import WEIGHTS_NAME, count_parameters, read_config
+
+    config = read_config(folder)
+    weights = folder / WEIGHTS_NAME
+    return {
+        "name": folder.resolve().name,
+        "folder": str(folder),
+        "image_size": config.autoencoder.image_size,
+        "context_frames": config.expert.network.context_size,
+        "rate_hz": config.rate_hz,
+        "sampler": f"{config.sampler.name}, {config.sampler.steps} steps",
+        "parameters": count_parameters(weights),
+        "size_bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    size = f"{row['size_bytes'] / 1e6:.1f}" if row.get("size_bytes") else "-"
+    parameters = f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "-"
+    image = str(row["image_size"])
+    return [row["name"], "yes" if row["here"] else "no", image, parameters, size, row["licence"], row["description"]]
+
+
+def _folder(name: str) -> Path:
+    """Resolve a model's name or path; a zoo model that is not here, or no model at all, is a CheckpointError."""
+    from come_nav.config import find_resource
+    from come_nav.core.errors import CheckpointError, suggest
+    from come_nav.world_model.zoo import ZOO_NAME, installed_models, read_zoo
+
+    if Path(name).exists():
+        return Path(name)
+    zoo_path = find_resource("models", ZOO_NAME)
+    zoo, installed = read_zoo(zoo_path), installed_models([zoo_path.parent])
+    if name in installed:
+        return installed[name]
+    entry = zoo.find(name)
+    if entry is not None:
+        raise CheckpointError(f"model '{name}' is not here: {entry.how_to_get}")
+    known = {*installed, *(model.name for model in zoo.models)}
+    raise CheckpointError(f"'{name}' is neither a model folder nor a known model{suggest(name, known)}")
