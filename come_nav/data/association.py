@@ -18,6 +18,9 @@ from come_nav.core.errors import AssociationError
 
 Stamps = NDArray[np.float64]
 
+MAX_OFFSETS = 20_000  # tried per anchor stamp when an offset is searched for
+MAX_SAMPLE = 60  # stamps that vote for an offset
+
 
 @dataclass(frozen=True)
 class AssociationReport:
@@ -75,10 +78,12 @@ def associate(
     """Match each stamp of a (N,) with at most one of b (M,) and the other way round, closest pairs first.
 
     Args:
-        stamps_a_s, stamps_b_s: increasing stamps, seconds.
+        stamps_a_s: increasing stamps, seconds.
+        stamps_b_s: the other stream's.
         max_difference_s: pairs further apart are not matched.
         offset_s: added to b before matching.
-        names, flag: how the message calls the streams and the setting that shifts b.
+        names: how the message calls the streams.
+        flag: how the message calls the setting that shifts b.
 
     Raises:
         AssociationError: when nothing matches; it tells both time spans and the offset that would match best.
@@ -123,7 +128,7 @@ def associate_nearest(
 
 
 def nearest_index(stamps_s: Stamps, at_s: Stamps) -> NDArray[np.int64]:
-    """Return for each time of ``at_s`` (M,) the index of the nearest of the sorted ``stamps_s`` (N >= 1); earlier wins."""
+    """Return for each time ``at_s`` (M,) the index of the nearest of sorted ``stamps_s`` (N >= 1); the earlier wins."""
     right = np.clip(np.searchsorted(stamps_s, at_s), 0, len(stamps_s) - 1)
     left = np.maximum(right - 1, 0)
     take_left = np.abs(at_s - stamps_s[left]) <= np.abs(stamps_s[right] - at_s)
@@ -131,35 +136,32 @@ def nearest_index(stamps_s: Stamps, at_s: Stamps) -> NDArray[np.int64]:
 
 
 def estimate_offset(stamps_a_s: Stamps, stamps_b_s: Stamps, tolerance_s: float = 0.02) -> tuple[float, int]:
-    """Return the constant to add to b so that most stamps of a have a partner within ``tolerance_s``, and how many.
+    """Return the constant to add to b so that most stamps of the shorter stream find a partner, and how many do.
 
-    Votes over the differences of a's first, middle and last stamps to all of b; ties go to the smaller residual, then
-    to the smaller offset.
+    Tries every offset that puts the first, middle or last stamp of the shorter stream onto one of the longer. Ties go
+    to the smaller residual, then to the smaller offset; a dense periodic stream fits many offsets equally well.
     """
     a, b = np.asarray(stamps_a_s, float), np.asarray(stamps_b_s, float)
     if not len(a) or not len(b):
         return 0.0, 0
-    anchors = np.unique(np.linspace(0, len(a) - 1, min(3, len(a))).astype(int))
-    starts = np.concatenate([a[anchors[:, None]].ravel()[:, None] - b[_thinned(len(b))][None]], axis=None)
-    starts = np.unique(np.append(starts, [a[0] - b[0], a[-1] - b[-1]]))
-    sample = a[_thinned(len(a))]
-    best = (-1, np.inf, np.inf, 0.0)
-    for start in starts:
-        residual = sample - (b[nearest_index(b, sample - start)] + start)
-        close = np.abs(residual) <= tolerance_s
-        if not close.any():
-            continue
-        correction = float(np.median(residual[close]))
-        spread = float(np.abs(residual[close] - correction).mean())
-        score = (int(close.sum()), spread, abs(start + correction), start + correction)
-        if score[0] > best[0] or (score[0] == best[0] and score[1:3] < best[1:3]):
-            best = score
-    offset = best[3]
-    matched = int((np.abs(b[nearest_index(b, a - offset)] + offset - a) <= tolerance_s).sum())
-    return offset, matched
+    if len(b) < len(a):
+        offset_s, matched = estimate_offset(b, a, tolerance_s)
+        return -offset_s, matched
+    anchors = _thinned(len(a), 3)
+    offsets = np.unique(a[anchors][:, None] - b[_thinned(len(b), MAX_OFFSETS)][None])
+    sample = a[_thinned(len(a), MAX_SAMPLE)]
+    shifted = sample[None] - offsets[:, None]  # a in the clock of b, (offsets, sample)
+    residual = shifted - b[nearest_index(b, shifted.ravel())].reshape(shifted.shape)
+    close = np.abs(residual) <= tolerance_s
+    counts = close.sum(axis=1)
+    spread = np.where(close, np.abs(residual), 0.0).sum(axis=1) / np.maximum(counts, 1)
+    best = np.lexsort((np.abs(offsets), np.round(spread, 9), -counts))[0]
+    offset_s = float(offsets[best] + np.median(residual[best][close[best]]))
+    matched = int((np.abs(b[nearest_index(b, a - offset_s)] + offset_s - a) <= tolerance_s).sum())
+    return offset_s, matched
 
 
-def _thinned(count: int, limit: int = 400) -> NDArray[np.int64]:
+def _thinned(count: int, limit: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
 
 
@@ -208,6 +210,6 @@ def _no_match(a: Stamps, b: Stamps, limit_s: float, offset_s: float, names: tupl
     extra, matched = estimate_offset(a, b, limit_s)
     return (
         f"no stamps within {limit_s:g} s: matched 0 of {len(a)}; {names[0]} spans {a[0]:.3f} to {a[-1]:.3f} s, "
-        f"{names[1]} {b[0]:.3f} to {b[-1]:.3f} s; an offset of {offset_s + extra:+.3f} s would match {matched}: "
-        f"set {flag} {offset_s + extra:.3f} if that is right"
+        f"{names[1]} {b[0]:.3f} to {b[-1]:.3f} s; an offset of {offset_s + extra:+.3f} s would match "
+        f"{matched}: set {flag} {offset_s + extra:.3f} if that is right"
     )

@@ -1,7 +1,7 @@
 """One reader for rosbag2 (mcap, sqlite3, zstd-compressed) and ROS 1 bags, without a ROS installation.
 
-Formats are read by ``rosbags``; this file adds what a user needs around it: any spelling of the path, one kind of error,
-seeking, and handles that survive a fork, so that data-loader workers can share a recording.
+Formats are read by ``rosbags``; this file adds what a user needs around it: any spelling of the path, one kind of
+error, seeking, and handles that survive a fork, so that data-loader workers can share a recording.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Bag:
     @property
     def duration_s(self) -> float:
         """Time from the first to the last message."""
-        return (self.end_ns - self.start_ns) * 1e-9
+        return float((self.end_ns - self.start_ns) * 1e-9)
 
     def topic(self, name: str) -> TopicInfo:
         """Return the topic ``name``; raise DataError with the near name when the bag has none such."""
@@ -108,7 +108,7 @@ class Bag:
             wanted = [link for link in reader.connections if topics is None or link.topic in topics]
             if wanted:
                 streams.append(reader.messages(wanted, start=start_ns, stop=stop_ns))
-        with bag_errors(self.path):
+        with bag_errors(self._files, self._recover):
             for link, log_ns, raw in heapq.merge(*streams, key=_log_time):
                 yield BagMessage(link.topic, link.msgtype, log_ns, _plain(raw), self._decoder.knowing(link))
 
@@ -131,7 +131,7 @@ class Bag:
     def _open(self) -> None:
         if self._readers and self._process == os.getpid():
             return
-        with bag_errors(self.path):  # a forked worker must not share the parent's file positions
+        with bag_errors(self._files, self._recover):  # a forked worker must not share the parent's file positions
             self._readers = open_readers(self._files, self._recover)
         self._process = os.getpid()
 
@@ -164,17 +164,29 @@ def open_bag(path: str | os.PathLike[str], *, recover: bool = False) -> Bag:
 
 
 @contextmanager
-def bag_errors(path: Path) -> Iterator[None]:
+def bag_errors(files: BagFiles, recover: bool) -> Iterator[None]:
     """Turn whatever a damaged file makes the parsers raise into one DataError; defects of come_nav pass through."""
     try:
         yield
     except (ComeNavError, GeneratorExit):
         raise
     except PermissionError as error:
-        raise DataError(f"{path}: no permission to read; check the owner of the file") from error
+        raise DataError(f"{files.path}: no permission to read; check the owner of the file") from error
     except Exception as error:  # rosbags, zstd, sqlite and struct raise dozens of kinds on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: damaged or cut off ({reason}); copy it again or repair it (see --recover)") from error
+        told = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("rosbags", "apsw")
+        reason = " ".join(str(error).split()) if told else f"unreadable bytes, {type(error).__name__}"
+        raise DataError(f"{files.path}: damaged or cut off ({reason[:100]}); {_way_out(files, recover)}") from error
+
+
+def _way_out(files: BagFiles, recover: bool) -> str:
+    name = files.files[0].name
+    if name.endswith(".zstd"):
+        return "copy it again"
+    if files.storage == "rosbag1":
+        return f"copy it again or run  rosbag reindex {name}"
+    if files.storage == "sqlite3":
+        return f"copy it again or run  sqlite3 {name} .recover | sqlite3 repaired.db3"
+    return "copy it again" if recover else "copy it again or save what is whole with  come-nav convert IN OUT --recover"
 
 
 def _log_time(entry: tuple[Any, int, bytes]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from bisect import bisect_left
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from copy import copy
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +20,7 @@ class SeekingReader1(RosbagReader1):
 
     def messages(
         self, connections: Collection[Any] = (), start: int | None = None, stop: int | None = None
-    ) -> Iterator[tuple[Any, int, bytes]]:
+    ) -> Generator[tuple[Any, int, bytes], None, None]:
         """Yield (connection, time, bytes) in time order; several iterations may run at once."""
         view = copy(self)
         view.current_chunk = (-1, BytesIO())  # the chunk cache is per iteration
@@ -51,12 +51,16 @@ class UnpackingReader2(RosbagReader2):
 
 
 def open_reader(path: Path, recover: bool) -> Any:
-    """Open one rosbag2 folder or storage file, or one ROS 1 bag."""
+    """Open one rosbag2 folder or storage file, or one ROS 1 bag; ``recover`` reads cut-off mcap files."""
     reader: Any
     if path.suffix == ".bag":
         reader = SeekingReader1(path)
     elif path.suffix == ".zstd":
         reader = UnpackingReader2(path)
+    elif path.suffix == ".mcap" and recover:
+        from come_nav.data.mcap_recovery import RecoveringReader2
+
+        reader = RecoveringReader2(path)
     else:
         reader = RosbagReader2(path)
     reader.open()

@@ -66,7 +66,7 @@ def open_readers(bag: BagFiles, recover: bool) -> list[Any]:
 
     readers: list[Any] = []
     try:
-        for target in (bag.folder,) if bag.folder is not None else bag.files:
+        for target in (bag.folder,) if bag.folder is not None and not recover else bag.files:
             readers.append(open_reader(target, recover))
     except BaseException:
         for reader in readers:
@@ -99,7 +99,9 @@ def _folder_bag(folder: Path, named: Path) -> BagFiles:
         raise DataError(f"{folder}: no metadata.yaml and no .mcap, .db3 or .bag file in the folder")
     storages = {_storage_of(item) for item in files}
     if len(storages) > 1 or (storages == {"rosbag1"} and len(files) > 1):
-        raise DataError(f"{folder}: holds several bags ({', '.join(item.name for item in files[:3])}); name one of them")
+        raise DataError(
+            f"{folder}: holds several bags ({', '.join(item.name for item in files[:3])}); name one of them"
+        )
     note = () if storages == {"rosbag1"} else (f"{folder} has no metadata.yaml; its storage files are read directly",)
     return BagFiles(named, str(storages.pop()), tuple(files), None, {}, note)
 
@@ -114,7 +116,9 @@ def _read_metadata(path: Path) -> dict[str, Any] | None:
         facts = content["rosbag2_bagfile_information"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: cannot be read as rosbag2 metadata ({reason}); name the storage file itself") from error
+        raise DataError(
+            f"{path}: cannot be read as rosbag2 metadata ({reason}); name the storage file itself"
+        ) from error
     if not isinstance(facts, dict):
         raise DataError(f"{path}: rosbag2_bagfile_information must be a mapping; name the storage file itself")
     return facts

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_choice
 from come_nav.core.errors import ConfigError, DataError, StorageError
-from come_nav.core.files import storage_error
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
 from come_nav.core.types import Frame, Trajectory
+from come_nav.data.atomic_folder import atomic_folder
 from come_nav.data.bag_storage import is_bag
 from come_nav.data.ros_messages import MessageWriter
 from come_nav.data.ros_types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, ODOMETRY, TF_TYPES, typestore
 
 STORAGES = ("mcap", "sqlite3")
 COMPRESSIONS = ("none", "chunk", "file", "message")
-METADATA_VERSION = 8  # read by Humble to Kilted; version 9 writes QoS profiles in a form that Humble cannot parse
+METADATA_VERSION: Literal[8] = (
+    8  # read by Humble to Kilted; version 9 writes QoS profiles in a form that Humble cannot parse
+)
 
 IMAGE_TOPIC = "/camera/color/image_raw"
 INFO_TOPIC = "/camera/color/camera_info"
@@ -61,7 +62,7 @@ class BagFormat:
             raise ConfigError("compression chunk needs storage mcap; use file or message with sqlite3")
 
 
-def write_bag(
+def write_bag(  # noqa: PLR0913 - each is one flag of the command line
     path: str | os.PathLike[str],
     recording: Recording,
     storage: str = "mcap",
@@ -82,7 +83,10 @@ def write_bag(
     Args:
         path: folder to make.
         recording: frames and poses; read once, in order.
-        storage, compression, image, depth: see :class:`BagFormat`.
+        storage: mcap or sqlite3.
+        compression: none, chunk, file or message (zstd; see :class:`BagFormat`).
+        image: raw or jpeg.
+        depth: 16UC1 or 32FC1.
         ground_truth: further poses, in their own frame ``frame_id``.
         overwrite: replace a bag that is there already.
         progress: called with 1 after each frame.
@@ -96,7 +100,7 @@ def write_bag(
     target = Path(path)
     if not len(recording):
         raise DataError(f"{recording.name}: holds no frames, so there is nothing to write")
-    with _new_folder(target, overwrite) as folder, _writer(folder, form) as writer:
+    with atomic_folder(target, overwrite, is_bag) as folder, _writer(folder, form, target) as writer:
         for key, value in recording.metadata.items():
             writer.set_custom_data(str(key), encode_custom(value))
         _Stream(writer, recording, form).write(ground_truth, progress)
@@ -216,37 +220,17 @@ def _twists(recording: Recording) -> list[tuple[float, float]]:
 
 
 @contextmanager
-def _writer(folder: Path, form: BagFormat) -> Iterator[Any]:
+def _writer(folder: Path, form: BagFormat, target: Path) -> Iterator[Any]:
     from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
     plugin = StoragePlugin.MCAP if form.storage == "mcap" else StoragePlugin.SQLITE3
     writer = Writer(folder, version=METADATA_VERSION, storage_plugin=plugin)
     mode = "STORAGE" if form.compression == "chunk" else form.compression.upper()
     writer.set_compression(CompressionMode[mode], CompressionFormat.ZSTD)
-    with writer:
-        yield writer
-
-
-@contextmanager
-def _new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a path to make a bag at; when that worked, fsync it and rename it to ``target``."""
-    replaceable = target.is_dir() and (is_bag(target) or not any(target.iterdir()))
-    if target.exists() and not (overwrite and replaceable):
-        reason = "exists already; choose another name or overwrite it (--overwrite)"
-        raise StorageError(f"{target}: {reason if replaceable else 'exists and is no bag, so it is not replaced'}")
-    workplace = target.parent / f".{target.name}.{os.getpid()}.tmp"
     try:
-        workplace.mkdir(parents=True)
-        yield workplace / target.name
-        for item in (workplace / target.name).iterdir():
-            with item.open("rb") as handle:
-                os.fsync(handle.fileno())
-        if target.exists():
-            target.rename(workplace / "replaced")
-        (workplace / target.name).rename(target)
-    except OSError as error:
-        raise storage_error(target, error) from error
+        with writer:
+            yield writer
     except sqlite3.OperationalError as error:
-        raise StorageError(f"{target}: cannot be written ({error}); free some space or choose another folder") from error
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        raise StorageError(
+            f"{target}: cannot be written ({error}); free some space or choose another folder"
+        ) from error

@@ -68,10 +68,9 @@ def decode_depth(message: Any, type_name: str) -> Depth:
 
 def metric_depth(values: NDArray[Any]) -> Depth:
     """Return metres of uint16 millimetres or float metres; 0, negative and infinite values become NaN."""
+    depth = values.astype(np.float32)
     if values.dtype.kind == "u":
-        depth = values.astype(np.float32) * np.float32(1e-3)
-    else:
-        depth = values.astype(np.float32)
+        depth *= np.float32(1e-3)
     with np.errstate(invalid="ignore"):
         depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
     return depth
@@ -93,7 +92,8 @@ def _pixels(message: Any) -> NDArray[Any]:
         )
     if data.size != height * step:
         raise DataError(
-            f"image of {width}x{height} {message.encoding} with step {step} needs {height * step} bytes, got {data.size}"
+            f"image of {width}x{height} {message.encoding} with step {step} needs {height * step} bytes, "
+            f"got {data.size}"
         )
     rows = np.ascontiguousarray(data.reshape(height, step)[:, :row_bytes])
     return rows.view(dtype).reshape(height, width, channels).astype(dtype.newbyteorder("="), copy=False)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def open_recording(
     path: str | os.PathLike[str],
-    rate_hz: float = 4.0,
+    rate_hz: float | None = 4.0,
     *,
     image_topic: str | None = None,
     depth_topic: str | None = None,
@@ -29,9 +29,11 @@ def open_recording(
 
     Args:
         path: rosbag2 folder, metadata.yaml, .mcap, .db3, ROS 1 .bag, or a folder with images and traj_data.pkl.
-        rate_hz: frames per second; a slower bag keeps all frames and reports its own rate.
-        image_topic, depth_topic, info_topic, pose_topic: names instead of the automatic choice; depth_topic "none"
-            leaves depth out.
+        rate_hz: frames per second; a slower bag keeps all frames and reports its own rate; None keeps every frame.
+        image_topic: name instead of the automatic choice.
+        depth_topic: the same for depth; "none" leaves depth out.
+        info_topic: the same for the calibration.
+        pose_topic: the same for the poses.
         recover: read a bag that was cut off, as far as it is whole.
         settings: further fields of :class:`come_nav.data.scan.ScanSettings`, e.g. ``time_offset_s``.
 
@@ -42,7 +44,7 @@ def open_recording(
     if (target / "traj_data.pkl").is_file():
         from come_nav.data.nwm_folder import NwmRecording
 
-        return NwmRecording(target, rate_hz)
+        return NwmRecording(target, rate_hz or 4.0)
     if target.is_dir() and not is_bag(target):
         raise DataError(f"{target}: neither a bag (metadata.yaml, .mcap, .db3, .bag) nor an NWM folder (traj_data.pkl)")
     from come_nav.core.settings import from_mapping

@@ -71,9 +71,13 @@ def make_track(
     norms = np.linalg.norm(values[:, 3:], axis=1)
     good = np.isfinite(values).all(axis=1) & (norms > 1e-6)
     if not good.any():
-        raise DataError(f"{topic}: none of the {len(values)} poses is finite with a valid quaternion; name another topic")
+        raise DataError(
+            f"{topic}: none of the {len(values)} poses is finite with a valid quaternion; name another topic"
+        )
     if not good.all():
-        warnings.append(f"{topic}: {int((~good).sum())} of {len(values)} poses are NaN or invalid and have been dropped")
+        warnings.append(
+            f"{topic}: {int((~good).sum())} of {len(values)} poses are NaN or invalid and have been dropped"
+        )
     values, stamps = values[good], stamps[good]
     order = clean_order(stamps, topic, warnings)
     values, stamps = values[order], stamps[order]

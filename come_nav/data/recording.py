@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class BagRecording:
     def segments(self) -> list[tuple[int, int]]:
         """Index ranges [first, last) without a gap inside."""
         cuts = [0, *(gap.index + 1 for gap in self.gaps), len(self)]
-        return list(zip(cuts[:-1], cuts[1:], strict=True))
+        return list(pairwise(cuts))
 
     def frame(self, index: int) -> Frame:
         """Read and decode frame ``index`` (0 <= index < len); the last few are cached.
@@ -152,4 +153,6 @@ class BagRecording:
 def _check_size(what: str, rgb: Rgb, intrinsics: CameraIntrinsics | None) -> None:
     height, width = rgb.shape[:2]
     if intrinsics is not None and (width, height) != (intrinsics.width, intrinsics.height):
-        raise DataError(f"{what} is {width}x{height}, expected {intrinsics.width}x{intrinsics.height} as the first frame")
+        raise DataError(
+            f"{what} is {width}x{height}, expected {intrinsics.width}x{intrinsics.height} as the first frame"
+        )

@@ -38,11 +38,15 @@ class MessageWriter:
         """Return a CompressedImage (JPEG) of (H, W, 3) uint8."""
         import cv2
 
-        done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        done, data = cv2.imencode(
+            ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        )
         if not done:
             raise DataError(f"an image of shape {rgb.shape} cannot be compressed as JPEG")
         make = self._types[COMPRESSED_IMAGE]
-        message = make(header=self._header(stamp_ns, frame_id), format="rgb8; jpeg compressed bgr8", data=data.reshape(-1))
+        message = make(
+            header=self._header(stamp_ns, frame_id), format="rgb8; jpeg compressed bgr8", data=data.reshape(-1)
+        )
         return self._serialise(message, COMPRESSED_IMAGE)
 
     def depth(self, stamp_ns: int, frame_id: str, depth_m: NDArray[np.float32], encoding: str) -> bytes:

@@ -17,7 +17,7 @@ from come_nav.data.images import decode_colour
 from come_nav.data.interpolation import interpolate_poses
 from come_nav.data.poses import PoseCollector, PoseTrack, read_poses
 from come_nav.data.ros_types import PIXEL_CENTRE, TF_TYPES
-from come_nav.data.stamps import clean_order, find_gaps, median_rate_hz, resample
+from come_nav.data.stamps import clean_order, find_gaps, median_rate_hz, resample, seconds_after
 from come_nav.data.topics import TopicChoice, tf_topics
 from come_nav.data.transforms import TransformTree, is_static_topic
 
@@ -33,7 +33,7 @@ class ScanSettings:
     """How a bag is turned into a recording.
 
     Attributes:
-        rate_hz: frames per second to choose.
+        rate_hz: frames per second to choose; None keeps every image.
         time_offset_s: added to pose stamps before matching.
         max_difference_s: an image is used when a pose is at most this far away in time...
         max_pose_gap_s: ...or when the poses around it are at most this far apart (then it is interpolated).
@@ -42,7 +42,7 @@ class ScanSettings:
         start_s, stop_s: part of the bag, in seconds after its first message.
     """
 
-    rate_hz: float = 4.0
+    rate_hz: float | None = 4.0
     time_offset_s: float = 0.0
     max_difference_s: float = 0.05
     max_pose_gap_s: float = 1.0
@@ -52,7 +52,8 @@ class ScanSettings:
     stop_s: float | None = None
 
     def __post_init__(self) -> None:
-        check_range("rate_hz", self.rate_hz, 0.0, 1000.0, open_low=True)
+        if self.rate_hz is not None:
+            check_range("rate_hz", self.rate_hz, 0.0, 1000.0, open_low=True)
         check_range("time_offset_s", self.time_offset_s, -1e10, 1e10)
         for name in ("max_difference_s", "max_pose_gap_s", "max_depth_difference_s"):
             check_range(name, getattr(self, name), 0.0)
@@ -85,7 +86,7 @@ class _Pass:
         self.first_image: BagMessage | None = None
         self.info: Any = None
         self.tree = TransformTree()
-        self._tf_left = {name: TF_MESSAGES_FOR_EXTRINSICS for name in tf_topics(bag)}
+        self._tf_left = dict.fromkeys(tf_topics(bag), TF_MESSAGES_FOR_EXTRINSICS)
         pose_type = bag.topic(topics.pose).type
         self.collector = None if pose_type in TF_TYPES else PoseCollector(topics.pose, pose_type)
 
@@ -134,8 +135,8 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
     order = clean_order(header_ns, topics.image, warnings)
     header_ns, log_ns = header_ns[order], log_ns[order]
     base_ns = int(header_ns[0])  # float64 seconds relative to the first image keep nanoseconds
-    image_s = (header_ns - base_ns) * 1e-9
-    pose_s = (track.stamps_ns - base_ns) * 1e-9 + settings.time_offset_s
+    image_s = seconds_after(header_ns, base_ns)
+    pose_s = seconds_after(track.stamps_ns, base_ns) + settings.time_offset_s
     posed, association = _match_poses(image_s, pose_s, settings, topics)
     if len(posed) < len(image_s):
         warnings.append(f"{topics.image}: {len(image_s) - len(posed)} of {len(image_s)} images have no pose in time")
@@ -206,7 +207,7 @@ def _match_depth(
     order = clean_order(header_ns, depth, warnings)
     header_ns, log_ns = header_ns[order], log_ns[order]
     try:
-        match = associate(image_s, (header_ns - base_ns) * 1e-9, settings.max_depth_difference_s)
+        match = associate(image_s, seconds_after(header_ns, base_ns), settings.max_depth_difference_s)
     except AssociationError as error:
         warnings.append(f"{depth}: no depth matches an image in time and none is used ({error})")
         return none, none, None
@@ -215,7 +216,9 @@ def _match_depth(
     chosen = of_image[frames]
     missing = int((chosen < 0).sum())
     if missing:
-        warnings.append(f"{depth}: {missing} of {len(frames)} frames have no depth within {settings.max_depth_difference_s:g} s")
+        warnings.append(
+            f"{depth}: {missing} of {len(frames)} frames have no depth within {settings.max_depth_difference_s:g} s"
+        )
     return (
         np.where(chosen < 0, -1, header_ns[chosen]),
         np.where(chosen < 0, -1, log_ns[chosen]),
@@ -240,8 +243,8 @@ def _intrinsics(found: _Pass, first: Any) -> CameraIntrinsics | None:
         return calibrated
     if abs(info_width * height - info_height * width) > 0.01 * info_width * height:
         raise DataError(
-            f"{found.topics.info} is for {info_width}x{info_height} images but {found.topics.image} has {width}x{height};"
-            " name the fitting topic with --info-topic"
+            f"{found.topics.info} is for {info_width}x{info_height} images but {found.topics.image} has "
+            f"{width}x{height}; name the fitting topic with --info-topic"
         )
     return calibrated.scaled(width, height)
 

@@ -62,7 +62,12 @@ def clean_order(stamps_ns: NDArray[np.int64], what: str, warnings: list[str]) ->
     doubled = int((~fresh).sum())
     if doubled:
         warnings.append(f"{what}: {doubled} of {len(stamps_ns)} stamps were duplicates and have been dropped")
-    return order[fresh].astype(np.int64)
+    return np.asarray(order[fresh], np.int64)
+
+
+def seconds_after(stamps_ns: NDArray[np.int64], start_ns: int) -> NDArray[np.float64]:
+    """Return float64 seconds after ``start_ns``, exact to the nanosecond (seconds since 1970 are not)."""
+    return np.asarray((stamps_ns - start_ns) * 1e-9, np.float64)
 
 
 def median_rate_hz(stamps_s: NDArray[np.float64]) -> float:
@@ -70,15 +75,15 @@ def median_rate_hz(stamps_s: NDArray[np.float64]) -> float:
     return float(1.0 / np.median(np.diff(stamps_s))) if len(stamps_s) > 1 else 0.0
 
 
-def resample(stamps_s: NDArray[np.float64], rate_hz: float, *, slower_than: float = 0.9) -> Resampling:
-    """Choose the frame nearest to each tick of ``rate_hz``, at most half a tick away, each frame once.
+def resample(stamps_s: NDArray[np.float64], rate_hz: float | None, *, slower_than: float = 0.9) -> Resampling:
+    """Choose the frame nearest to each tick of ``rate_hz``, at most half a tick away, each frame once; None keeps all.
 
     A recording whose median rate is below ``slower_than * rate_hz`` cannot reach the rate: then every frame is kept and
     the true median rate is reported.
     """
-    if len(stamps_s) < 2:
-        return Resampling(np.arange(len(stamps_s)), rate_hz, False, 0)
     true_rate_hz = median_rate_hz(stamps_s)
+    if len(stamps_s) < 2 or rate_hz is None:
+        return Resampling(np.arange(len(stamps_s)), rate_hz or true_rate_hz or 1.0, False, 0)
     if true_rate_hz < slower_than * rate_hz:
         return Resampling(np.arange(len(stamps_s)), true_rate_hz, True, 0)
     period_s = 1.0 / rate_hz

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from come_nav.core.errors import DataError
@@ -18,8 +18,21 @@ from come_nav.data.ros_types import (
 )
 
 POSE_TYPES = (ODOMETRY, POSE_WITH_COVARIANCE, POSE_STAMPED, *TF_TYPES)
+NO_TOPIC = "none"  # what a user types to leave depth out
 DEPTH_WORDS = ("depth", "disparity", "range")
-SECONDARY_WORDS = ("mono", "infra", "/ir/", "right", "rear", "back", "fisheye", "thermal", "mask", "segment", "semantic")
+SECONDARY_WORDS = (
+    "mono",
+    "infra",
+    "/ir/",
+    "right",
+    "rear",
+    "back",
+    "fisheye",
+    "thermal",
+    "mask",
+    "segment",
+    "semantic",
+)
 TRUTH_WORDS = ("ground_truth", "groundtruth", "truth", "/gt", "mocap", "vicon", "goal", "target", "cmd", "setpoint")
 
 
@@ -47,7 +60,10 @@ def choose_topics(
         raise DataError(f"{bag.path}: no colour image topic; the bag holds {_contents(bag)}")
     if pose is None:
         raise DataError(f"{bag.path}: no odometry, pose or /tf topic; the bag holds {_contents(bag)}")
-    depth = _named(bag, depth, (IMAGE, COMPRESSED_IMAGE), "--depth-topic") or find_depth(bag, image)
+    if depth == NO_TOPIC:
+        depth = None
+    else:
+        depth = _named(bag, depth, (IMAGE, COMPRESSED_IMAGE), "--depth-topic") or find_depth(bag, image)
     info = _named(bag, info, (CAMERA_INFO,), "--info-topic") or find_info(bag, image)
     return TopicChoice(image, pose, depth, info)
 
@@ -75,7 +91,9 @@ def find_depth(bag: Bag, image: str) -> str | None:
     return _best(
         _of_type(bag, (IMAGE, COMPRESSED_IMAGE)),
         score,
-        lambda topic: _is_depth(topic.name) and topic.name != image and "color" not in topic.name.lower().split("/")[-1],
+        lambda topic: (
+            _is_depth(topic.name) and topic.name != image and "color" not in topic.name.lower().split("/")[-1]
+        ),
     )
 
 
@@ -100,7 +118,9 @@ def find_pose(bag: Bag) -> str | None:
         return (int(not truth), kind, int("odom" in name), int(name in ("/odom", "/odometry")), topic.count)
 
     return _best(
-        _of_type(bag, POSE_TYPES), score, lambda topic: not (topic.type in TF_TYPES and topic.name.endswith("tf_static"))
+        _of_type(bag, POSE_TYPES),
+        score,
+        lambda topic: not (topic.type in TF_TYPES and topic.name.endswith("tf_static")),
     )
 
 
@@ -119,7 +139,9 @@ def _named(bag: Bag, name: str | None, types: Iterable[str], flag: str) -> str |
     return name
 
 
-def _best(topics, score, accept):  # type: ignore[no-untyped-def]
+def _best(
+    topics: list[TopicInfo], score: Callable[[TopicInfo], tuple[int, ...]], accept: Callable[[TopicInfo], bool]
+) -> str | None:
     candidates = [topic for topic in topics if accept(topic)]
     # sorted by name before, so that equal scores give the same choice every time
     return max(candidates, key=score).name if candidates else None
