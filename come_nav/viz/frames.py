@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from come_nav.core.checks import check_shape
 from come_nav.core.geometry import se2
 from come_nav.viz.maps import MapDrawing
-from come_nav.viz.palette import BLACK, BLUE, GREY, INK, VERMILLION, rgb255
+from come_nav.viz.palette import BLACK, BLUE, GREY, INK, OUTLINE, VERMILLION, rgb255
 from come_nav.viz.pictures import Image, check_rgb, enlarge
 
 _LABEL_PX = 26
@@ -139,7 +139,9 @@ class TopDownView:
 
         for index, polygon in enumerate(drawing.polygons):
             colour = tuple(round(255 * value) for value in drawing.colour_of(index))
-            cv2.fillPoly(self._background, [self._pixels(np.asarray(polygon))], colour, cv2.LINE_AA, 4)
+            corners = [self._pixels(np.asarray(polygon))]
+            cv2.fillPoly(self._background, corners, colour, cv2.LINE_AA, 4)
+            cv2.polylines(self._background, corners, True, rgb255(OUTLINE), 1, cv2.LINE_AA, 4)
 
     def _line(self, picture: Image, path: Any, colour: tuple[int, int, int], width_px: int) -> None:
         import cv2

@@ -13,7 +13,7 @@ from come_nav.core.checks import check_shape
 from come_nav.core.errors import ShapeError
 from come_nav.core.geometry import se2
 from come_nav.viz.canvas import add_legend, new_figure, png_bytes, style_axes
-from come_nav.viz.palette import BLACK, BLUE, FAINT, GREY, INK, VERMILLION, colours_for, dashes_for
+from come_nav.viz.palette import BLACK, BLUE, GREY, INK, OUTLINE, VERMILLION, colours_for, dashes_for
 from come_nav.viz.pictures import Image, check_rgb, enlarge
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _METRES = ("x [m]", "y [m]")
+_PALING = 0.45
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ class MapDrawing:
             raise ShapeError(f"MapDrawing has {len(self.polygons)} polygons but {len(self.colours)} colours")
 
     def colour_of(self, index: int) -> tuple[float, float, float]:
-        """Return RGB in [0, 1] of polygon ``index``."""
+        """Return the RGB in [0, 1] that polygon ``index`` is drawn in: its own, paled so that paths stand out."""
         if len(self.colours) == 0:
             return (0.78, 0.80, 0.83)
-        red, green, blue = (float(value) for value in np.clip(np.asarray(self.colours[index])[:3], 0.0, 1.0))
+        own = np.clip(np.asarray(self.colours[index], dtype=np.float64)[:3], 0.0, 1.0)
+        red, green, blue = (float(value) for value in _PALING * 0.95 + (1.0 - _PALING) * own)
         return (red, green, blue)
 
     def seen_from(self, pose_map_xyyaw: NDArray[Any]) -> MapDrawing:
@@ -178,7 +180,7 @@ def _draw_map(axes: Axes, drawing: MapDrawing) -> None:
 
     colours = [drawing.colour_of(index) for index in range(len(drawing.polygons))]
     corners = [np.asarray(polygon, float) for polygon in drawing.polygons]
-    axes.add_collection(PolyCollection(corners, facecolors=colours, edgecolors=FAINT, linewidths=0.3, zorder=1))
+    axes.add_collection(PolyCollection(corners, facecolors=colours, edgecolors=OUTLINE, linewidths=0.5, zorder=1))
     axes.autoscale_view()
 
 

@@ -19,6 +19,7 @@ GREY = "#8A8A8A"
 
 INK = "#1F2328"
 FAINT = "#D0D7DE"
+OUTLINE = "#98A2AD"
 
 # Rows that come_nav's tables always call by these names.
 KNOWN_COLOURS: dict[str, str] = {
