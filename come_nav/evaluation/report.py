@@ -1,0 +1,223 @@
+"""What an evaluation leaves behind: results.json, table.csv, plan.mp4, figures and one self-contained report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from come_nav.core.files import atomic_path, atomic_write_text
+from come_nav.evaluation import examples as show
+from come_nav.evaluation.protocol import Window
+from come_nav.evaluation.results import Record
+from come_nav.evaluation.rows import CONSTANT_VELOCITY, PERFECT_MODEL, WORLD_MODEL, Row
+from come_nav.evaluation.tables import (
+    PlanningTable,
+    format_interval,
+    group_lines,
+    picture_lines,
+    plan_lines,
+    ratio_lines,
+)
+from come_nav.viz.figures import plot_bars_with_intervals, plot_error_over_time
+from come_nav.viz.report import HtmlReport
+
+METHOD = (
+    "Each window gives the planner the context frames up to a start frame and, as its goal, the frame that the camera "
+    "saw at the end of the horizon. One plan is made and never corrected (open loop). ATE is the root mean square "
+    "distance between the plan's waypoints and the poses really driven at the same times, without alignment; RPE is "
+    "that of the steps between consecutive waypoints; the start pose counts in neither. One spacing is the mean "
+    "distance between waypoints really driven. A plan whose status is not OK is never driven and counts as standing "
+    "still. Brackets are 95 % bootstrap intervals."
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation.
+
+    Attributes:
+        title: of the report, e.g. the recording's name.
+        windows: that were judged.
+        rows: competitors, to plan the examples again.
+        records: row -> records in the order of ``windows``.
+        table: all figures.
+        settings: all that the figures depend on.
+        facts: further things worth knowing: versions, device, command; nothing here changes a figure.
+        map_of: obstacles around a window, for figures.
+    """
+
+    title: str
+    windows: Sequence[Window]
+    rows: Sequence[Row]
+    records: Mapping[str, Sequence[Record]]
+    table: PlanningTable
+    settings: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    map_of: show.MapFunction = field(default=lambda window: None)
+
+    @property
+    def main_row(self) -> Row:
+        """The row that the report shows pictures of."""
+        by_name = {row.name: row for row in self.rows}
+        for name in (WORLD_MODEL, PERFECT_MODEL, CONSTANT_VELOCITY):
+            if name in by_name:
+                return by_name[name]
+        return self.rows[0]
+
+
+def write_results(folder: Path, evaluation: Evaluation) -> None:
+    """Write results.json (everything) and table.csv (the figures alone: equal runs give equal bytes)."""
+    document = {
+        "title": evaluation.title,
+        "settings": evaluation.settings,
+        "windows": [
+            {"recording": window.recording_id, "start": window.start, "goal": window.goal, "dt_s": window.dt_s}
+            for window in evaluation.windows
+        ],
+        "table": evaluation.table.to_mapping(),
+        "facts": evaluation.facts,
+        "timing": timing(evaluation.records),
+    }
+    atomic_write_text(folder / "results.json", json.dumps(strict(document), indent=1) + "\n")
+    atomic_write_text(folder / "table.csv", _csv(evaluation.table))
+
+
+def timing(records: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, float]]:
+    """Return per row the median and the longest time of one plan in seconds, as measured when it was computed."""
+    result = {}
+    for row, found in records.items():
+        seconds = np.array([record["seconds"] for record in found])
+        if len(seconds):
+            result[row] = {"median_s": float(np.median(seconds)), "max_s": float(seconds.max())}
+    return result
+
+
+def write_report(folder: Path, evaluation: Evaluation) -> Path:
+    """Write plan.mp4 and the self-contained report.html into ``folder``; return the page's path."""
+    main = evaluation.main_row
+    chosen = show.pick_examples(evaluation.windows, evaluation.records[main.name])
+    examples = [show.make_example(label, window, main, evaluation.rows) for label, window in chosen]
+    report = HtmlReport(evaluation.title, _headline(evaluation), _footer(evaluation))
+    _add_results(report, evaluation)
+    _add_examples(report, evaluation, examples)
+    film = show.video(examples, evaluation.map_of)
+    with atomic_path(folder / "plan.mp4") as temporary:
+        temporary.write_bytes(film.data)
+    report.video(film.data, f"The drive, and the plan of '{main.name}' made at its start. {film.note}".strip())
+    report.heading("How it was measured")
+    report.text(METHOD)
+    report.key_values({**_flat(evaluation.settings), **_flat(evaluation.facts)})
+    return report.write(folder / "report.html")
+
+
+def strict(value: Any) -> Any:
+    """Return JSON values in which NaN and infinities are null."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
+    table, count = evaluation.table, len(evaluation.windows)
+    report.heading("Results")
+    header, lines = plan_lines(table)
+    caption = f"{count} windows; one spacing is {table.spacing_m:.3f} m; mean with 95 % bootstrap interval"
+    report.table(header, lines, caption, highlight=[evaluation.main_row.name])
+    names = list(table.rows)
+    ates = [table.rows[name]["ate_m"] for name in names]
+    report.figure(
+        plot_bars_with_intervals(
+            names,
+            [ate.value for ate in ates],
+            [ate.low for ate in ates],
+            [ate.high for ate in ates],
+            "ATE [m]",
+            n=count,
+        ),
+        "Mean ATE of each row.",
+    )
+    report.figure(
+        plot_error_over_time({name: (table.steps_s, errors) for name, errors in table.error_by_step.items()}),
+        "Mean distance between plan and drive at each waypoint.",
+    )
+    report.heading("Compared on the same windows", 3)
+    report.table(*ratio_lines(table), "mean ATE of the row over mean ATE of the other; below 1 is better")
+    if len(table.groups) > 1:
+        report.heading("By world or recording", 3)
+        report.table(*group_lines(table))
+    report.heading("Time of one plan", 3)
+    seconds = timing(evaluation.records)
+    report.table(
+        ["row", "median [s]", "longest [s]"],
+        [[row, f"{times['median_s']:.3f}", f"{times['max_s']:.3f}"] for row, times in seconds.items()],
+        "measured while the records were computed; no figure depends on it",
+    )
+
+
+def _add_examples(report: HtmlReport, evaluation: Evaluation, examples: Sequence[show.Example]) -> None:
+    pictures = picture_lines(evaluation.table)
+    strip = show.imagined_figure(examples)
+    if strip is not None or pictures[1]:
+        report.heading("Imagined against real")
+    if strip is not None:
+        report.figure(strip, "What the model imagined for the end of the plan, and what the camera saw there.")
+    if pictures[1]:
+        report.table(*pictures, "against the goal frame; PSNR is capped at 60 dB; sharpness below 1 is blurred")
+    report.heading("Examples")
+    report.text(f"The windows on which '{evaluation.main_row.name}' had its best, median and worst ATE.")
+    for example in examples:
+        drawn = show.candidates_figure(example, evaluation.map_of)
+        if drawn is not None:
+            report.figure(drawn, f"Candidates by cost, {example.label} window: {example.place}.")
+        report.figure(
+            show.paths_figure(example),
+            f"All rows from above in the start frame, {example.label} window: {example.place}.",
+        )
+
+
+def _headline(evaluation: Evaluation) -> str:
+    ates = [f"{name} {format_interval(metrics['ate_m'])} m" for name, metrics in evaluation.table.rows.items()]
+    return f"ATE over {len(evaluation.windows)} windows: {'; '.join(ates)}"
+
+
+def _footer(evaluation: Evaluation) -> str:
+    version = evaluation.facts.get("versions", {}).get("come_nav", "")
+    return f"come_nav {version}: results.jsonl, results.json and table.csv beside this file hold every figure."
+
+
+def _csv(table: PlanningTable) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    metrics = list(next(iter(table.rows.values())))
+    columns = [f"{metric}{suffix}" for metric in metrics for suffix in ("", "_low", "_high")]
+    writer.writerow(["row", "n", "not_ok", *columns])
+    for row, found in table.rows.items():
+        figures = [repr(value) for metric in metrics for value in _ends(found[metric])]
+        writer.writerow([row, table.counts[row]["n"], table.counts[row]["not_ok"], *figures])
+    return buffer.getvalue()
+
+
+def _ends(interval: Any) -> tuple[float, float, float]:
+    return interval.value, interval.low, interval.high
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
