@@ -152,7 +152,9 @@ def find_resource(kind: str, name: str) -> Path:
     """
     check_choice("kind of resource", kind, KINDS)
     own = Path(name).expanduser()
-    if own.exists():
+    # A bare word means a shipped resource, unless a folder of that name here is a model itself.
+    own_folder = kind == "models" and own.is_dir() and (own.name != name or (own / "config.yaml").is_file())
+    if own.is_file() or own_folder:
         return own
     known: set[str] = set()
     for folder in _resource_folders(kind):

@@ -108,7 +108,8 @@ class NavStack:
         latents = torch.stack([frame.features for frame in frames if frame.features is not None])
         poses = np.stack([frame.pose_odom_xyyaw for frame in frames])
         relative = torch.from_numpy(se2.relative(poses[-1:], poses)).to(latents)
-        offsets = torch.arange(1 - len(frames), 1).to(latents)
+        ages_s = np.array([frame.stamp_s - frames[-1].stamp_s for frame in frames])
+        offsets = torch.from_numpy(np.round(ages_s * self.model.rate_hz)).to(latents)
         return Context(latents[None], relative[None], offsets[None])
 
     def present_twist(self) -> NDArray[np.float64] | None:

@@ -1,0 +1,205 @@
+"""``come-nav plan``: plan once from a moment of a recording and draw what was considered."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from come_nav.cli.config import add_config_flags
+from come_nav.cli.output import add_json_flag, format_table, print_json
+from come_nav.core.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from come_nav.core.protocols import Recording
+    from come_nav.core.types import Goal, Plan
+    from come_nav.stack import NavStack
+
+EPILOG = """examples:
+  come-nav plan my_bag --at 40 --goal-index 48 --out plan.png    to what the robot saw two seconds later
+  come-nav plan my_bag --at 12.5s --goal-image kitchen_door.jpg  12.5 s after the start, to a photograph
+  come-nav plan my_bag --at 40 --goal-pose 2.0,0.5,1.57          to a pose in the odom frame (m, m, rad)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this verb."""
+    parser.epilog = EPILOG
+    parser.add_argument("recording", type=Path, help="bag or NWM folder")
+    parser.add_argument(
+        "--at",
+        required=True,
+        metavar="INDEX|SECONDS",
+        help="where to plan: frame index (40) or time from start (12.5s)",
+    )
+    picture = parser.add_mutually_exclusive_group()
+    picture.add_argument("--goal-image", type=Path, metavar="FILE", help="picture of the goal")
+    picture.add_argument("--goal-index", type=int, metavar="I", help="frame of the recording that shows the goal")
+    parser.add_argument("--goal-pose", metavar="X,Y,YAW", help="goal in the odom frame, metres and radians")
+    parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's)")
+    parser.add_argument("--seed", type=int, help="of the search (default: the configuration's)")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="draw the candidates, coloured by cost")
+    add_config_flags(parser)
+    add_json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan once; print status, path, cost and time."""
+    from come_nav.config import find_resource, load_config
+    from come_nav.data import open_recording
+    from come_nav.stack import NavStack
+    from come_nav.world_model.model import DiffusionWorldModel
+
+    flags = {"seed": args.seed, "model": args.model, "show_imagined": True if args.out else None}
+    config = load_config(
+        args.config, [*args.set, *(f"{key}={flag}" for key, flag in flags.items() if flag is not None)]
+    )
+    recording = open_recording(args.recording)
+    at = frame_index(recording, args.at)
+    goal = _goal(args, recording)
+    model = DiffusionWorldModel.load(find_resource("models", config.model), _device(config.device))
+    if config.sampler is not None:
+        model.sampler = config.sampler
+    stack = NavStack(model, config)
+    remember(stack, recording, at)
+    plan = stack.plan(goal)
+    if args.json:
+        print_json(_document(plan, recording, at))
+    else:
+        _print(plan)
+    if args.out is not None:
+        _draw(args.out, stack, plan, goal, recording, at)
+    return 0 if plan.status == "OK" else 1
+
+
+def frame_index(recording: Recording, text: str) -> int:
+    """Return the frame that ``--at`` names: an index, or seconds from the start (with a point or an s)."""
+    try:
+        if text.lstrip("-").isdigit():
+            index = int(text)
+        else:
+            stamps_s = recording.stamps_s
+            index = int(abs(stamps_s - stamps_s[0] - float(text.removesuffix("s"))).argmin())
+    except ValueError as error:
+        raise DataError(f"--at must be a frame index (40) or seconds (12.5s), got '{text}'") from error
+    return _checked_index(recording, index, "--at")
+
+
+def remember(stack: NavStack, recording: Recording, at: int) -> None:
+    """Show the stack the frames up to and including ``at`` that can be context."""
+    from come_nav.core.types import Odometry
+
+    for index in range(max(0, at - 2 * stack.model.context_frames), at + 1):
+        frame = recording.frame(index)
+        stack.observe(frame, Odometry(frame.stamp_s, recording.T_odom_base[index]))
+
+
+def _checked_index(recording: Recording, index: int, flag: str) -> int:
+    if not 0 <= index < len(recording):
+        raise DataError(f"{flag} must be in [0, {len(recording) - 1}] for {recording.name}, got {index}")
+    return index
+
+
+def _goal(args: argparse.Namespace, recording: Recording) -> Goal:
+    import numpy as np
+
+    from come_nav.core.types import Goal
+
+    image, pose = None, None
+    if args.goal_index is not None:
+        image = recording.frame(_checked_index(recording, args.goal_index, "--goal-index")).rgb
+    elif args.goal_image is not None:
+        image = _read_rgb(args.goal_image)
+    if args.goal_pose is not None:
+        try:
+            pose = np.array([float(word) for word in args.goal_pose.split(",")])
+        except ValueError:
+            pose = np.zeros(0)
+        if pose.shape != (3,) or not np.isfinite(pose).all():
+            raise DataError(f"--goal-pose must be three numbers x,y,yaw, got '{args.goal_pose}'")
+    if image is None and pose is None:
+        raise DataError("a goal is missing: give --goal-image, --goal-index or --goal-pose")
+    return Goal(image, pose)
+
+
+def _read_rgb(path: Path) -> NDArray[np.uint8]:
+    import cv2
+    import numpy as np
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such goal image")
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    if image is None:
+        raise DataError(f"{path}: not a picture that can be read; use PNG or JPEG")
+    return np.ascontiguousarray(image[..., ::-1]).astype(np.uint8)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from come_nav.core.errors import ConfigError
+
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device is '{name}', but this machine has no CUDA device; use cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _document(plan: Plan, recording: Recording, at: int) -> dict[str, Any]:
+    return {
+        "recording": recording.name,
+        "frame": at,
+        "stamp_s": plan.stamp_s,
+        "status": plan.status.value,
+        "message": plan.message,
+        "cost": plan.cost,
+        "dt_s": plan.dt_s,
+        "poses_xyyaw": plan.poses_xyyaw,
+        "poses_odom_xyyaw": plan.poses_odom_xyyaw() if len(plan.poses_xyyaw) else [],
+        "candidates": sum(len(iteration.costs) for iteration in plan.trace.iterations) if plan.trace else 0,
+        "duration_s": plan.duration_s,
+    }
+
+
+def _print(plan: Plan) -> None:
+    note = f" ({plan.message})" if plan.message else ""
+    print(f"status    {plan.status.value}{note}")
+    print(f"cost      {plan.cost:.5g}")
+    print(f"duration  {plan.duration_s:.2f} s")
+    if len(plan.poses_xyyaw) > 0:
+        rows = [
+            [f"{(step + 1) * plan.dt_s:.2f}", f"{x:.3f}", f"{y:.3f}", f"{yaw:.3f}"]
+            for step, (x, y, yaw) in enumerate(plan.poses_xyyaw)
+        ]
+        print(format_table(["time s", "x m", "y m", "yaw rad"], rows))
+
+
+def _draw(path: Path, stack: NavStack, plan: Plan, goal: Goal, recording: Recording, at: int) -> None:
+    """Draw the candidates of all iterations, with the start, the imagined and the goal picture beside them."""
+    import numpy as np
+    import torch
+
+    from come_nav.core.files import atomic_path
+    from come_nav.core.geometry import se2
+    from come_nav.viz.figures import plot_candidates
+
+    if plan.trace is None or not plan.trace.iterations:
+        raise DataError(f"there is nothing to draw: {plan.status.value}, {plan.message}")
+    poses = torch.cat([iteration.poses_xyyaw for iteration in plan.trace.iterations]).numpy()
+    costs = torch.cat([iteration.costs for iteration in plan.trace.iterations]).numpy()
+    pictures = {"start": recording.frame(at).rgb}
+    if plan.imagined_rgb is not None:
+        pictures["imagined"] = plan.imagined_rgb
+    if goal.image_rgb is not None:
+        pictures["goal"] = goal.image_rgb
+    steps = slice(at + 1, at + 1 + stack.config.planner.horizon_steps)
+    driven = se2.relative(plan.start_odom_xyyaw[None], np.asarray(recording.poses_xyyaw)[steps])
+    target = None if goal.pose_odom_xyyaw is None else se2.relative(plan.start_odom_xyyaw, goal.pose_odom_xyyaw)
+    title = f"{recording.name}, frame {at}: {plan.status.value}"
+    png = plot_candidates(
+        poses, costs, plan.poses_xyyaw, driven if len(driven) else None, pictures, title=title, goal=target
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(png)

@@ -1,0 +1,168 @@
+"""The whole flow with a world model whose pictures are poses: what it imagines is known exactly."""
+
+import numpy as np
+import pytest
+import torch
+
+from come_nav.config import Config, load_config
+from come_nav.core.errors import ConfigError
+from come_nav.core.geometry import se2, se3
+from come_nav.core.types import Frame, Goal, Imagination, Odometry, PlanStatus
+from come_nav.planning.objectives import Clearance
+from come_nav.stack import NavStack
+
+START = np.array([2.0, -1.0, 0.5])
+
+
+def picture_of(position_xy):
+    """Return an image whose red and green tell a position in metres, -4 to 4."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.round((np.asarray(position_xy) + 4.0) / 8.0 * 255.0)
+    return image
+
+
+class PictureModel:
+    """Sees the odom position as colour; its latents are the position relative to nothing."""
+
+    image_size, context_frames, rate_hz = 8, 4, 4.0
+
+    def __init__(self):
+        self.encoded = 0
+        self.contexts = []
+
+    def images_from_rgb(self, frames):
+        return torch.stack([torch.from_numpy(frame.copy()).permute(2, 0, 1).float() / 127.5 - 1.0 for frame in frames])
+
+    def encode(self, images):
+        self.encoded += len(images)
+        return images[:, :, :2, :2]
+
+    def decode(self, latents):
+        return latents.repeat(1, 1, 4, 4)
+
+    def imaginer(self, context, rel_frames, mode="jump", *, decode=False):
+        self.contexts.append((context, rel_frames, mode))
+        model = self
+
+        class Bound:
+            def imagine(self, poses_xyyaw, generator):
+                seen = context.latents[0, -1, :2, 0, 0] * 4.0  # where the newest frame stood
+                start = torch.cat([seen, torch.tensor([START[2]], dtype=seen.dtype)])
+                ends = se2.compose(start[None].to(poses_xyyaw), poses_xyyaw[:, -1])[:, :2] / 4.0
+                latents = torch.cat([ends, torch.full_like(ends[:, :1], -1.0)], dim=1)[..., None, None]
+                latents = latents.expand(-1, -1, 2, 2)
+                return Imagination(poses_xyyaw, latents, model.decode(latents) if decode else None)
+
+        return Bound()
+
+
+def observe(stack, count, speed=0.5, first_s=0.0, twist=(None, None)):
+    """Drive straight along the heading and end at START."""
+    for index in range(count):
+        back = speed * 0.25 * (index - count + 1)
+        pose = se2.compose(START, np.array([back, 0.0, 0.0]))
+        stamp_s = first_s + 0.25 * index
+        stack.observe(Frame(stamp_s, picture_of(pose[:2])), Odometry(stamp_s, se3.transform_from_xyyaw(pose), *twist))
+
+
+def goal_ahead(forward=1.0, left=0.2):
+    return se2.compose(START, np.array([forward, left, 0.0]))
+
+
+@pytest.mark.parametrize("view", ["latent", "image_l1", "image_l2"])
+def test_plans_to_what_the_goal_image_shows(view):
+    stack = NavStack(
+        PictureModel(), load_config(None, {"objective.view_distance": view, "objective.image_scales": [1]})
+    )
+    observe(stack, 6)
+    goal = goal_ahead()
+    plan = stack.plan(Goal(image_rgb=picture_of(goal[:2])))
+    assert plan.status is PlanStatus.OK
+    np.testing.assert_allclose(plan.poses_odom_xyyaw()[-1, :2], goal[:2], atol=0.1)
+    assert plan.stamp_s == 1.25
+    np.testing.assert_allclose(plan.start_odom_xyyaw, START, atol=1e-9)
+
+
+def test_context_is_what_the_world_model_expects():
+    model = PictureModel()
+    stack = NavStack(model)
+    observe(stack, 6, speed=0.4)
+    stack.plan(Goal(image_rgb=picture_of(goal_ahead()[:2])))
+    context, rel_frames, mode = model.contexts[0]
+    assert (rel_frames, mode) == (8.0, "jump")
+    assert context.latents.shape == (1, 4, 3, 2, 2)
+    np.testing.assert_allclose(context.poses_xyyaw[0, :, 0], [-0.3, -0.2, -0.1, 0.0], atol=1e-6)
+    np.testing.assert_allclose(context.frame_offsets[0], [-3, -2, -1, 0])
+    assert model.encoded == 6 + 1  # each frame once, and the goal
+
+
+def test_plans_to_a_pose_without_pictures():
+    model = PictureModel()
+    stack = NavStack(model)
+    observe(stack, 1)
+    goal = goal_ahead(0.8, 0.1)
+    plan = stack.plan(Goal(pose_odom_xyyaw=goal))
+    assert plan.status is PlanStatus.OK
+    assert model.contexts == []
+    np.testing.assert_allclose(plan.poses_odom_xyyaw()[-1, :2], goal[:2], atol=0.1)
+
+
+def test_present_twist_is_measured_or_derived():
+    measured = NavStack(PictureModel())
+    observe(measured, 4, twist=(0.3, 0.1))
+    np.testing.assert_allclose(measured.present_twist(), [0.3, 0.1])
+    derived = NavStack(PictureModel())
+    assert derived.present_twist() is None
+    observe(derived, 4, speed=0.5)
+    np.testing.assert_allclose(derived.present_twist(), [0.5, 0.0], atol=1e-9)
+
+
+def test_sensor_trouble_is_a_status():
+    stack = NavStack(PictureModel())
+    image_goal = Goal(image_rgb=picture_of(START[:2]))
+    assert stack.plan(image_goal).status is PlanStatus.NO_CONTEXT
+    assert stack.plan(None).status is PlanStatus.GOAL_MISSING
+    observe(stack, 3)
+    few = stack.plan(image_goal)
+    assert (few.status, few.message) == (PlanStatus.NO_CONTEXT, "3 of 4 context frames so far")
+    observe(stack, 8, first_s=0.75)
+    assert stack.plan(image_goal, now_s=2.6).status is PlanStatus.OK
+    stale = stack.plan(image_goal, now_s=9.0)
+    assert stale.status is PlanStatus.STALE_SENSOR
+    assert "6.50 s old" in stale.message
+    assert stale.poses_xyyaw.shape == (0, 3)
+    blocked = stack.plan(image_goal, clearance=Clearance(torch.zeros(1, 2), radius_m=3.0))
+    assert blocked.status is PlanStatus.ALL_IN_COLLISION
+
+
+def test_same_seed_same_plan_and_reset_begins_again():
+    goal = Goal(image_rgb=picture_of(goal_ahead()[:2]))
+    plans = []
+    for seed in (1, 1, 2):
+        stack = NavStack(PictureModel(), Config(seed=seed))
+        observe(stack, 4)
+        plans.append(stack.plan(goal).poses_xyyaw)
+    np.testing.assert_array_equal(plans[0], plans[1])
+    assert not np.array_equal(plans[0], plans[2])
+    stack.plan(goal)
+    stack.reset()
+    assert stack.plan(goal).status is PlanStatus.NO_CONTEXT
+    observe(stack, 4)
+    np.testing.assert_array_equal(stack.plan(goal).poses_xyyaw, plans[2])
+
+
+def test_the_imagined_view_is_decoded_when_asked_for():
+    stack = NavStack(PictureModel(), Config(show_imagined=True))
+    observe(stack, 4)
+    goal = goal_ahead()
+    plan = stack.plan(Goal(image_rgb=picture_of(goal[:2])))
+    assert plan.imagined_rgb is not None
+    assert plan.imagined_rgb.dtype == np.uint8
+    np.testing.assert_allclose(plan.imagined_rgb[0, 0, :2].astype(int), picture_of(goal[:2])[0, 0, :2], atol=4)
+
+
+def test_settings_that_do_not_fit_the_model_are_refused():
+    with pytest.raises(ConfigError, match=r"memory\.rate_hz must be the model's 4"):
+        NavStack(PictureModel(), load_config(None, ["memory.rate_hz=2.0"]))
+    with pytest.raises(ConfigError, match=r"planner\.dt_s must be 0\.25"):
+        NavStack(PictureModel(), load_config(None, ["imagination=rollout", "planner.dt_s=0.5"]))
