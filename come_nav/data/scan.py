@@ -136,7 +136,7 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
     header_ns, log_ns = header_ns[order], log_ns[order]
     base_ns = int(header_ns[0])  # float64 seconds relative to the first image keep nanoseconds
     image_s = seconds_after(header_ns, base_ns)
-    pose_s = seconds_after(track.stamps_ns, base_ns) + settings.time_offset_s
+    pose_s = seconds_after(track.stamps_ns, base_ns)
     posed, association = _match_poses(image_s, pose_s, settings, topics)
     if len(posed) < len(image_s):
         warnings.append(f"{topics.image}: {len(image_s) - len(posed)} of {len(image_s)} images have no pose in time")
@@ -165,7 +165,7 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         image_log_ns=log_ns[frames],
         depth_header_ns=depth_header_ns,
         depth_log_ns=depth_log_ns,
-        T_odom_base=interpolate_poses(pose_s, track.T_world_body, image_s[frames]),
+        T_odom_base=interpolate_poses(pose_s + settings.time_offset_s, track.T_world_body, image_s[frames]),
         intrinsics=_intrinsics(found, first),
         T_base_camera=_extrinsics(found.tree, track, str(first.header.frame_id), warnings),
         report=report,
@@ -176,6 +176,7 @@ def _match_poses(
     image_s: NDArray[np.float64], pose_s: NDArray[np.float64], settings: ScanSettings, topics: TopicChoice
 ) -> tuple[NDArray[np.int64], Association]:
     """Return the images (indices) that a pose can be given, and the one-to-one match for the report."""
+    unshifted_s, pose_s = pose_s, pose_s + settings.time_offset_s
     right = np.searchsorted(pose_s, image_s, side="left")
     inside = (right > 0) & (right < len(pose_s))
     safe = np.clip(right, 1, max(len(pose_s) - 1, 1))
@@ -187,7 +188,7 @@ def _match_poses(
     posed = np.flatnonzero(near | (bracket_s <= settings.max_pose_gap_s))
     tolerance_s = max(settings.max_difference_s, 0.5 * settings.max_pose_gap_s) if len(posed) else 0.02
     names = (f"images ({topics.image})", f"poses ({topics.pose})")
-    match = associate(image_s, pose_s, tolerance_s, names=names, flag="--time-offset")
+    match = associate(image_s, unshifted_s, tolerance_s, settings.time_offset_s, names=names, flag="--time-offset")
     return posed, match
 
 

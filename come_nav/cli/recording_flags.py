@@ -1,0 +1,57 @@
+"""Flags of the verbs that open a recording: which topics, which part, how stamps are matched."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from come_nav.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from come_nav.data.nwm_folder import NwmRecording
+    from come_nav.data.recording import BagRecording
+
+
+def add_recording_flags(parser: argparse.ArgumentParser) -> None:
+    """Add topic names, the part to read, time offset and recovery."""
+    group = parser.add_argument_group("recording")
+    group.add_argument("--image-topic", metavar="NAME", help="colour camera (default: found by type and name)")
+    group.add_argument("--depth-topic", metavar="NAME", help="depth aligned to colour, or 'none'")
+    group.add_argument("--info-topic", metavar="NAME", help="CameraInfo of the colour camera")
+    group.add_argument("--pose-topic", metavar="NAME", help="Odometry, PoseStamped, PoseWithCovarianceStamped or /tf")
+    group.add_argument("--rate", default="4", metavar="HZ", help="frames per second, or 'all' (default: 4)")
+    group.add_argument("--start", type=float, metavar="S", help="begin S seconds after the first message")
+    group.add_argument("--stop", type=float, metavar="S", help="end S seconds after the first message")
+    group.add_argument("--time-offset", type=float, default=0.0, metavar="S", help="added to the stamps of poses")
+    group.add_argument("--max-difference", type=float, metavar="S", help="image to pose, at most (default: 0.05)")
+    group.add_argument("--recover", action="store_true", help="read an mcap that was cut off, as far as it is whole")
+
+
+def recording_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the keyword arguments of ``open_recording`` for these flags."""
+    settings: dict[str, Any] = {
+        "rate_hz": parse_rate(args.rate),
+        "recover": args.recover,
+        "time_offset_s": args.time_offset,
+        **{name: getattr(args, name) for name in ("image_topic", "depth_topic", "info_topic", "pose_topic")},
+    }
+    optional = {"start_s": args.start, "stop_s": args.stop, "max_difference_s": args.max_difference}
+    return settings | {name: value for name, value in optional.items() if value is not None}
+
+
+def open_from_flags(path: Path, args: argparse.Namespace) -> BagRecording | NwmRecording:
+    """Open the recording that the flags describe."""
+    from come_nav.data import open_recording
+
+    return open_recording(path, **recording_settings(args))
+
+
+def parse_rate(text: str) -> float | None:
+    """Return frames per second, None for 'all'; raise ConfigError for anything else."""
+    if text == "all":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--rate must be a number of frames per second or 'all', got '{text}'") from None
