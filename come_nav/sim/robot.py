@@ -1,0 +1,181 @@
+"""A differential-drive robot: limits of speed and acceleration, a circular footprint, and noisy wheel odometry."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav.core.checks import check_range
+from come_nav.core.geometry import se2
+from come_nav.sim.worlds import GRID_M, World
+
+HALF_DIAGONAL_M = 0.5 * math.sqrt(2.0) * GRID_M
+
+
+@dataclass(frozen=True)
+class RobotConfig:
+    """Limits of the robot.
+
+    Attributes:
+        radius_m: of the circular footprint.
+        v_max_mps, w_max_radps: largest speeds (it never drives backwards on its own, but may be told to).
+        v_acceleration, w_acceleration: m/s^2 and rad/s^2.
+        step_s: internal time step.
+    """
+
+    radius_m: float = 0.2
+    v_max_mps: float = 0.6
+    w_max_radps: float = 1.5
+    v_acceleration: float = 1.0
+    w_acceleration: float = 3.0
+    step_s: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_range("robot.radius_m", self.radius_m, 0.05, 0.5)
+        check_range("robot.v_max_mps", self.v_max_mps, 0.0, 3.0, open_low=True)
+        check_range("robot.w_max_radps", self.w_max_radps, 0.0, 6.0, open_low=True)
+        check_range("robot.v_acceleration", self.v_acceleration, 0.0, 20.0, open_low=True)
+        check_range("robot.w_acceleration", self.w_acceleration, 0.0, 50.0, open_low=True)
+        check_range("robot.step_s", self.step_s, 0.001, 0.2)
+
+
+@dataclass(frozen=True)
+class OdometryNoise:
+    """Errors of wheel odometry, in percent.
+
+    Attributes:
+        distance_percent: white noise: after 1 m the standard deviation is this percent of a metre; it grows with the
+            square root of the distance, whatever the time step.
+        rotation_percent: the same for turning: percent of a radian after 1 rad.
+        scale_percent: systematic: for every drive one scale error of distances and one of rotations are drawn with
+            this standard deviation (wheel radius and track width are never quite right).
+        heading_percent: white noise of the heading while driving straight: percent of a radian after 1 m.
+    """
+
+    distance_percent: float = 0.0
+    rotation_percent: float = 0.0
+    scale_percent: float = 0.0
+    heading_percent: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("distance_percent", "rotation_percent", "scale_percent", "heading_percent"):
+            check_range(f"noise.{name}", getattr(self, name), 0.0, 50.0)
+
+    @classmethod
+    def from_percent(cls, percent: float) -> OdometryNoise:
+        """Return the noise with every term at ``percent`` and the heading at half of it."""
+        return cls(percent, percent, percent, 0.5 * percent)
+
+
+class WheelOdometry:
+    """What wheel encoders believe: integrates the true motion with errors, from (0, 0, 0)."""
+
+    def __init__(self, noise: OdometryNoise | None, generator: torch.Generator) -> None:
+        self.noise = noise
+        self.generator = generator
+        self.pose_odom_xyyaw: NDArray[np.float64] = np.zeros(3)
+        self._scale = np.ones(2)
+        if noise is not None:
+            self._scale += 0.01 * noise.scale_percent * self._draw(2)
+
+    def advance(self, poses_world_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Follow true poses (M + 1, 3), the first being where the last call ended; return odometry poses (M, 3)."""
+        steps = se2.relative(poses_world_xyyaw[:-1], poses_world_xyyaw[1:])
+        if self.noise is not None:
+            steps = self._disturb(steps, self.noise)
+        poses = np.empty_like(steps)
+        yaws = self.pose_odom_xyyaw[2] + np.concatenate([[0.0], np.cumsum(steps[:, 2])])
+        cosine, sine = np.cos(yaws[:-1]), np.sin(yaws[:-1])
+        poses[:, 0] = self.pose_odom_xyyaw[0] + np.cumsum(cosine * steps[:, 0] - sine * steps[:, 1])
+        poses[:, 1] = self.pose_odom_xyyaw[1] + np.cumsum(sine * steps[:, 0] + cosine * steps[:, 1])
+        poses[:, 2] = se2.wrap_angle(yaws[1:])
+        if len(poses):
+            self.pose_odom_xyyaw = poses[-1]
+        return poses
+
+    def _disturb(self, steps: NDArray[np.float64], noise: OdometryNoise) -> NDArray[np.float64]:
+        distance = np.hypot(steps[:, 0], steps[:, 1])
+        turn = steps[:, 2]
+        white = self._draw(3 * len(steps)).reshape(3, -1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            stretch = np.where(distance > 0, 0.01 * noise.distance_percent * white[0] / np.sqrt(distance), 0.0)
+        turned = turn * self._scale[1]
+        turned += 0.01 * noise.rotation_percent * np.sqrt(np.abs(turn)) * white[1]
+        turned += 0.01 * noise.heading_percent * np.sqrt(distance) * white[2]
+        return np.concatenate([steps[:, :2] * (self._scale[0] + stretch)[:, None], turned[:, None]], axis=1)
+
+    def _draw(self, count: int) -> NDArray[np.float64]:
+        values: NDArray[np.float64] = torch.randn(count, generator=self.generator, dtype=torch.float64).numpy()
+        return values
+
+
+class CollisionMap:
+    """Fast distance queries of single points: a grid rules most out, exact footprints decide near things."""
+
+    def __init__(self, world: World) -> None:
+        self.grid = world.distance_grid
+        self.x0, self.y0 = world.bounds[0], world.bounds[1]
+        self._bounds = world.bounds
+        solid = world.solid
+        self._centre_x, self._centre_y, self._half_x, self._half_y = solid[:, :4].T
+        self._cosine, self._sine = np.cos(solid[:, 4]), np.sin(solid[:, 4])
+
+    def near(self, x: float, y: float) -> float:
+        """Distance at the grid cell of (x, y), within 3.6 cm of the truth; 0 outside the building."""
+        column, row = int((x - self.x0) / GRID_M), int((y - self.y0) / GRID_M)
+        if x < self.x0 or y < self.y0 or column >= self.grid.shape[0] or row >= self.grid.shape[1]:
+            return 0.0
+        return float(self.grid[column, row])
+
+    def touches(self, x: float, y: float, radius_m: float) -> bool:
+        """Whether a disc at (x, y) touches something solid or leaves the building, exactly."""
+        rough = self.near(x, y)
+        if rough > radius_m + HALF_DIAGONAL_M:
+            return False
+        edge = min(x - self._bounds[0], y - self._bounds[1], self._bounds[2] - x, self._bounds[3] - y)
+        if edge <= radius_m:
+            return True
+        dx, dy = x - self._centre_x, y - self._centre_y
+        out_x = np.maximum(np.abs(self._cosine * dx + self._sine * dy) - self._half_x, 0.0)
+        out_y = np.maximum(np.abs(self._cosine * dy - self._sine * dx) - self._half_y, 0.0)
+        return bool((out_x * out_x + out_y * out_y).min(initial=math.inf) <= radius_m * radius_m)
+
+
+class Robot:
+    """The robot's true state in a world."""
+
+    def __init__(self, world: World, config: RobotConfig, pose_world_xyyaw: tuple[float, float, float]) -> None:
+        self.config = config
+        self.map = CollisionMap(world)
+        self.x, self.y, self.yaw = pose_world_xyyaw
+        self.v_mps = self.w_radps = 0.0
+        self.collisions = 0
+
+    def step(self, v_mps: float, w_radps: float) -> bool:
+        """Advance by ``config.step_s`` towards a commanded twist; on collision stand still and return True."""
+        config, dt = self.config, self.config.step_s
+        self.v_mps = _approach(self.v_mps, _clip(v_mps, config.v_max_mps), config.v_acceleration * dt)
+        self.w_radps = _approach(self.w_radps, _clip(w_radps, config.w_max_radps), config.w_acceleration * dt)
+        half_turn = 0.5 * self.w_radps * dt
+        chord = self.v_mps * dt * (math.sin(half_turn) / half_turn if abs(half_turn) > 1e-9 else 1.0)
+        x = self.x + chord * math.cos(self.yaw + half_turn)
+        y = self.y + chord * math.sin(self.yaw + half_turn)
+        if chord != 0.0 and self.map.touches(x, y, config.radius_m):
+            self.v_mps = self.w_radps = 0.0
+            self.collisions += 1
+            return True
+        self.x, self.y = x, y
+        self.yaw = math.pi - (math.pi - self.yaw - 2.0 * half_turn) % (2.0 * math.pi)
+        return False
+
+
+def _clip(value: float, limit: float) -> float:
+    return max(-limit, min(limit, value))
+
+
+def _approach(value: float, target: float, change: float) -> float:
+    return value + _clip(target - value, change)

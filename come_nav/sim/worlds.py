@@ -1,0 +1,174 @@
+"""Procedural indoor worlds: the same seed gives the same rooms, furniture and pictures on every machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav.core.checks import check_range
+from come_nav.core.errors import ConfigError
+from come_nav.sim.floor_plan import Rectangle, make_floor_plan
+from come_nav.sim.surfaces import ROW_SIZE
+from come_nav.sim.textures import make_pictures
+from come_nav.sim.world_builder import build_layout
+
+SOLID_BELOW_M = 1.0  # boxes that start lower than this stop the robot
+GRID_M = 0.05
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """How worlds are drawn.
+
+    Attributes:
+        size_m: mean side of the building.
+        rooms_min, rooms_max: number of rooms, corridors counted.
+        furniture: 1 = normal, 0 = two pieces per room, 2 = crowded.
+        lookalike: probability that a room repeats the look and furniture of an earlier one.
+    """
+
+    size_m: float = 11.5
+    rooms_min: int = 4
+    rooms_max: int = 9
+    furniture: float = 1.0
+    lookalike: float = 0.15
+
+    def __post_init__(self) -> None:
+        check_range("world.size_m", self.size_m, 8.0, 30.0)
+        check_range("world.rooms_min", self.rooms_min, 2, 9)
+        check_range("world.furniture", self.furniture, 0.0, 3.0)
+        check_range("world.lookalike", self.lookalike, 0.0, 1.0)
+        if not self.rooms_min <= self.rooms_max <= 9:
+            raise ConfigError(f"world.rooms_max must be in [{self.rooms_min}, 9], got {self.rooms_max}")
+
+
+@dataclass(frozen=True)
+class World:
+    """One building of upright boxes between a floor at z = 0 and a flat ceiling. Metres; the corner is at the origin.
+
+    Attributes:
+        seed: of :func:`generate_world`.
+        bounds: (x0, y0, x1, y1) of the building.
+        ceiling_m: height of the ceiling.
+        boxes: (N, 7) float32: centre x, y, half sizes x, y, yaw, z of bottom and top.
+        faces: (N, 6, 15) float32 surface rows (see :mod:`come_nav.sim.surfaces`).
+        floors, ceilings: (R, 15) float32 surface rows per room.
+        rooms: (R, 4) float32 rectangles x0, y0, x1, y1.
+        room_kinds: what each room is, e.g. "kitchen".
+        doors: (D, 3) float32: x, y of the opening's centre and the opening's width.
+        pictures: (M, 3, S, S) float32 in [0, 1].
+    """
+
+    seed: int
+    bounds: Rectangle
+    ceiling_m: float
+    boxes: torch.Tensor
+    faces: torch.Tensor
+    floors: torch.Tensor
+    ceilings: torch.Tensor
+    rooms: torch.Tensor
+    room_kinds: tuple[str, ...]
+    doors: torch.Tensor
+    pictures: torch.Tensor = field(repr=False)
+
+    @cached_property
+    def solid(self) -> NDArray[np.float64]:
+        """Footprints (M, 5) of what stops the robot: centre x, y, half sizes x, y, yaw."""
+        boxes = self.boxes.double().numpy()
+        return boxes[boxes[:, 5] < SOLID_BELOW_M, :5]
+
+    def distance(self, points_xy: torch.Tensor) -> torch.Tensor:
+        """Distance (...) in metres from points (..., 2) to the nearest footprint (0 inside) or the building's edge."""
+        footprints = torch.as_tensor(self.solid, dtype=points_xy.dtype, device=points_xy.device)
+        delta = points_xy[..., None, :] - footprints[:, :2]
+        cosine, sine = footprints[:, 4].cos(), footprints[:, 4].sin()
+        out_x = ((cosine * delta[..., 0] + sine * delta[..., 1]).abs() - footprints[:, 2]).clamp(min=0.0)
+        out_y = ((cosine * delta[..., 1] - sine * delta[..., 0]).abs() - footprints[:, 3]).clamp(min=0.0)
+        nearest = torch.hypot(out_x, out_y).amin(-1)
+        x, y = points_xy[..., 0], points_xy[..., 1]
+        edge = torch.stack([x - self.bounds[0], y - self.bounds[1], self.bounds[2] - x, self.bounds[3] - y]).amin(0)
+        return torch.minimum(nearest, edge.clamp(min=0.0))
+
+    def free(self, points_xy: torch.Tensor, radius_m: float) -> torch.Tensor:
+        """Whether a disc of ``radius_m`` at points (..., 2) touches nothing, as bool (...)."""
+        return self.distance(points_xy) > radius_m
+
+    @cached_property
+    def distance_grid(self) -> NDArray[np.float32]:
+        """Distance (X, Y) of cell centres, 5 cm apart, to the nearest solid; index [int(x / 0.05), int(y / 0.05)]."""
+        x0, y0, x1, y1 = self.bounds
+        x = x0 + (np.arange(int(np.ceil((x1 - x0) / GRID_M))) + 0.5) * GRID_M
+        y = y0 + (np.arange(int(np.ceil((y1 - y0) / GRID_M))) + 0.5) * GRID_M
+        best = np.minimum(np.minimum(x - x0, x1 - x)[:, None], np.minimum(y - y0, y1 - y)[None, :]).astype(np.float32)
+        for centre_x, centre_y, half_x, half_y, yaw in self.solid:
+            dx, dy = (x - centre_x).astype(np.float32)[:, None], (y - centre_y).astype(np.float32)[None, :]
+            cosine, sine = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
+            out_x = np.maximum(np.abs(cosine * dx + sine * dy) - np.float32(half_x), 0)
+            out_y = np.maximum(np.abs(cosine * dy - sine * dx) - np.float32(half_y), 0)
+            np.minimum(best, np.hypot(out_x, out_y), out=best)
+        return np.maximum(best, 0)
+
+    def occupancy(self, resolution_m: float = GRID_M) -> NDArray[np.bool_]:
+        """Grid (X, Y) of cells whose centre lies inside something solid."""
+        x0, y0, x1, y1 = self.bounds
+        x = torch.arange(x0 + 0.5 * resolution_m, x1, resolution_m, dtype=torch.float64)
+        y = torch.arange(y0 + 0.5 * resolution_m, y1, resolution_m, dtype=torch.float64)
+        points = torch.stack(torch.meshgrid(x, y, indexing="ij"), -1)
+        return (self.distance(points) <= 0).numpy()
+
+    def room_of(self, points_xy: torch.Tensor) -> torch.Tensor:
+        """Index (...) of the room that holds each point (..., 2); -1 outside."""
+        low, high = self.rooms[:, :2].to(points_xy), self.rooms[:, 2:].to(points_xy)
+        inside = ((points_xy[..., None, :] >= low) & (points_xy[..., None, :] < high)).all(-1)
+        return torch.where(inside.any(-1), inside.float().argmax(-1), -1)
+
+    def polygons(self) -> list[tuple[NDArray[np.float64], tuple[float, float, float]]]:
+        """Footprint corners (4, 2) and colour of every box that starts below 1 m, lowest first: a map to draw."""
+        boxes = self.boxes.double().numpy()
+        order = np.argsort(boxes[:, 6], kind="stable")
+        signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=float)
+        shapes = []
+        for index in order:
+            x, y, half_x, half_y, yaw, z_low, _ = boxes[index]
+            if z_low >= SOLID_BELOW_M:
+                continue
+            local = signs * [half_x, half_y]
+            rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+            red, green, blue = (float(value) for value in self.faces[index, 4, 6:9].clamp(0, 1))
+            shapes.append((local @ rotation.T + [x, y], (red, green, blue)))
+        return shapes
+
+
+def generate_world(seed: int, config: WorldConfig = WorldConfig()) -> World:  # noqa: B008 - frozen
+    """Draw the world of ``seed``; takes some 50 ms.
+
+    Raises:
+        ConfigError: for a negative seed.
+    """
+    if seed < 0:
+        raise ConfigError(f"world seed must be >= 0, got {seed}")
+    rng = np.random.default_rng(seed)
+    plan = make_floor_plan(rng, config.size_m, config.rooms_min, config.rooms_max)
+    layout = build_layout(rng, plan, config.lookalike, config.furniture)
+    doors = [(*door.door_centre_xy, door.door[1] - door.door[0]) for door in plan.doors if door.door is not None]
+    return World(
+        seed=seed,
+        bounds=(0.0, 0.0, plan.size_xy[0], plan.size_xy[1]),
+        ceiling_m=layout.ceiling_m,
+        boxes=_tensor(layout.builder.boxes, 7),
+        faces=_tensor(layout.builder.rows, ROW_SIZE).reshape(-1, 6, ROW_SIZE),
+        floors=_tensor(layout.floor_rows(), ROW_SIZE),
+        ceilings=_tensor(layout.ceiling_rows(), ROW_SIZE),
+        rooms=_tensor(plan.rooms, 4),
+        room_kinds=tuple(room.kind for room in layout.rooms),
+        doors=_tensor(doors, 3),
+        pictures=torch.from_numpy(make_pictures(rng)),
+    )
+
+
+def _tensor(values: object, width: int) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float32).reshape(-1, width))
