@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     recording = open_recording(args.recording)
     at = frame_index(recording, args.at)
     goal = _goal(args, recording)
-    model = DiffusionWorldModel.load(find_resource("models", config.model), _device(config.device))
+    model = DiffusionWorldModel.load(find_resource("models", config.model), choose_device(config.device))
     if config.sampler is not None:
         model.sampler = config.sampler
     stack = NavStack(model, config)
@@ -137,7 +137,8 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[..., ::-1]).astype(np.uint8)
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """Return the torch device that ``auto`` or a name means here; raise ConfigError where it is absent."""
     import torch
 
     from come_nav.core.errors import ConfigError

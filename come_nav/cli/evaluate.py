@@ -1,0 +1,258 @@
+"""``come-nav evaluate``: plan on a recording or a suite of built-in worlds; ATE/RPE table and HTML report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from come_nav.cli.output import add_json_flag, format_table, print_json
+from come_nav.core.errors import ConfigError, DataError, suggest
+
+if TYPE_CHECKING:
+    from come_nav.cli.evaluate_inputs import Input
+    from come_nav.config import Config
+    from come_nav.evaluation.protocol import Window
+    from come_nav.evaluation.report import Evaluation
+    from come_nav.evaluation.results import Record, ResultStore
+    from come_nav.evaluation.rows import Row
+    from come_nav.world_model.model import DiffusionWorldModel
+
+ROWS = ("trivial", "model", "perfect")
+EPILOG = """examples:
+  come-nav evaluate my_bag                                       50 windows, report in runs/evaluate/my_bag
+  come-nav evaluate my_bag --windows 100 --out report --model tiny --seed 1
+  come-nav evaluate my_bag --set planner.samples=120 --set planner.iterations=1 --out report_120
+  come-nav evaluate my_bag --rows trivial                        the baselines alone, needs no model
+  come-nav evaluate --suite planning --worlds 20000-20019 --windows 200 --out suite
+  come-nav evaluate --suite planning --rows perfect --worlds 10000-10009     tune the search without a model
+
+A window is 4 context frames and a goal frame 2 s later (8 waypoints at 4 Hz, --horizon). Windows are spread evenly over
+the recording. The rows 'stand still' and 'constant velocity' are always there; in built-in worlds (the suite, or a bag
+of `come-nav simulate`) 'perfect model' renders the true view of every candidate, and 'best candidate in hindsight' is
+the best path that its search tried.
+
+The output folder gets results.jsonl (written as computed), results.json, table.csv, plan.mp4 and report.html. Stop at
+any time: the same command goes on where it stopped and gives the same table. More windows or rows may be added to a
+folder; other settings need another folder or --fresh.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this verb."""
+    parser.epilog = EPILOG
+    parser.add_argument("input", nargs="?", metavar="INPUT", help="bag, or NWM folder")
+    parser.add_argument(
+        "--suite", metavar="NAME", help="instead of INPUT: planning (tours and walks in built-in worlds)"
+    )
+    parser.add_argument(
+        "--worlds", default="20000-20019", metavar="A-B", help="of the suite (default 20000-20019: test)"
+    )
+    parser.add_argument("--windows", type=int, metavar="N", help="number of windows (default 50; suite 200)")
+    parser.add_argument(
+        "--horizon", type=int, metavar="STEPS", help="waypoints of a plan at 4 Hz (default 8, that is 2 s)"
+    )
+    parser.add_argument("--choice", default="even", choices=("even", "random"), help="of the windows (default even)")
+    parser.add_argument("--rows", default=None, metavar="A,B", help="trivial, model, perfect (default: all that apply)")
+    parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
+    parser.add_argument("--seed", type=int, metavar="S", help="of plans, random choice and bootstrap (default 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default runs/evaluate/<input>)")
+    parser.add_argument(
+        "--config", "--planner-config", metavar="FILE", help="YAML over the defaults (see come-nav config show)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one configuration key"
+    )
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument("--image-topic", help="camera topic of the bag, instead of the automatic choice")
+    parser.add_argument("--pose-topic", help="pose topic of the bag, instead of the automatic choice")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results in the output folder")
+    parser.add_argument("--no-report", action="store_true", help="no video and no HTML page")
+    add_json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, or go on with an evaluation; print the table and where the report is."""
+    from come_nav.cli.evaluate_inputs import open_input
+    from come_nav.config import load_config
+    from come_nav.core.files import writable_folder
+    from come_nav.evaluation.protocol import ProtocolConfig, choose_windows
+    from come_nav.evaluation.report import write_report, write_results
+    from come_nav.evaluation.results import ResultStore, evaluate_windows
+
+    if (args.input is None) == (args.suite is None):
+        raise ConfigError("give either a recording to evaluate or --suite planning, not both or neither")
+    flags = {
+        "model": args.model,
+        "seed": args.seed,
+        "device": args.device,
+        "planner.horizon_steps": args.horizon,
+    }
+    config = load_config(
+        args.config, [*args.set, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
+    )
+    folder = writable_folder(args.out or Path("runs/evaluate") / (args.suite or Path(args.input).resolve().stem))
+    wanted = _wanted_rows(args.rows)
+    model = _load_model(config) if "model" in wanted else None
+    protocol = ProtocolConfig(
+        context_frames=model.context_frames if model is not None else 4,
+        horizon_steps=config.planner.horizon_steps,
+        rate_hz=model.rate_hz if model is not None else 4.0,
+        choice=args.choice,
+        seed=config.seed,
+    )
+    source = open_input(args, config, protocol.rate_hz)
+    windows = choose_windows(source.recordings, protocol, args.windows or source.default_windows)
+    rows = _rows(wanted, args.rows is not None, source, config, model)
+    settings = _settings(source, protocol, config, model)
+    with ResultStore(folder / "results.jsonl", settings, args.fresh) as store:
+        with _Progress(len(windows) * sum(len(row.names) for row in rows), rows) as progress:
+            evaluate_windows(windows, rows, store, progress.add)
+        evaluation = _summary(args, source, windows, rows, store, config)
+    write_results(folder, evaluation)
+    page = None if args.no_report else write_report(folder, evaluation)
+    _print(args, folder, evaluation, page)
+    return 0
+
+
+def _wanted_rows(text: str | None) -> list[str]:
+    names = list(ROWS) if text is None else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in ROWS:
+            raise ConfigError(f"--rows takes {', '.join(ROWS)}, got '{name}'{suggest(name, ROWS)}")
+    return names
+
+
+def _rows(
+    wanted: list[str], asked: bool, source: Input, config: Config, model: DiffusionWorldModel | None
+) -> list[Row]:
+    from come_nav.cli.evaluate_rows import perfect_model_row, world_model_row
+    from come_nav.evaluation.rows import trivial_rows
+
+    rows = trivial_rows()
+    if model is not None:
+        rows.append(world_model_row(model, config))
+    if "perfect" in wanted and source.places:
+        rows.append(perfect_model_row(source.places, config, model))
+    elif "perfect" in wanted and asked:
+        raise DataError(
+            f"{source.title} was not made in a built-in world, so take 'perfect' out of --rows"
+        )
+    return rows
+
+
+def _load_model(config: Config) -> DiffusionWorldModel:
+    from come_nav.cli.plan import choose_device
+    from come_nav.config import find_resource
+    from come_nav.world_model.model import DiffusionWorldModel
+
+    model = DiffusionWorldModel.load(find_resource("models", config.model), choose_device(config.device))
+    model.sampler = config.sampler or model.sampler
+    model.inference = config.inference
+    return model
+
+
+def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorldModel | None) -> dict[str, Any]:
+    """Return all that a record depends on: a folder of results belongs to exactly these values."""
+    from come_nav.cli.evaluate_inputs import model_fingerprint
+    from come_nav.core.settings import to_mapping
+
+    settings: dict[str, Any] = {
+        "input": source.fingerprint,
+        "protocol": to_mapping(protocol),
+        "planner": to_mapping(config.planner),
+        "objective": to_mapping(config.objective),
+        "model": None,
+    }
+    if model is not None:
+        settings["model"] = {
+            **model_fingerprint(config.model),
+            "sampler": to_mapping(model.sampler),
+            "imagination": config.imagination,
+            "precision": model.inference.precision,
+            "device": model.device.type,
+        }
+    return settings
+
+
+def _summary(
+    args: argparse.Namespace,
+    source: Input,
+    windows: list[Window],
+    rows: list[Row],
+    store: ResultStore,
+    config: Config,
+) -> Evaluation:
+    from come_nav.cli.evaluate_inputs import machine_facts
+    from come_nav.evaluation.report import Evaluation
+    from come_nav.evaluation.tables import planning_table
+
+    records = {name: store.table(windows, name) for row in rows for name in row.names}
+    return Evaluation(
+        title=source.title,
+        windows=windows,
+        rows=rows,
+        records=records,
+        table=planning_table(windows, records, config.seed, source.groups),
+        settings={"windows": len(windows), **store.settings},
+        facts={**source.facts, **machine_facts(), "candidates_per_plan": _candidates(records)},
+        map_of=source.map_of,
+    )
+
+
+def _candidates(records: dict[str, list[Record]]) -> dict[str, int]:
+    """Return row -> most candidates that one of its plans tried."""
+    tried = {row: max((record.get("candidates", 0) for record in found), default=0) for row, found in records.items()}
+    return {row: count for row, count in tried.items() if count}
+
+
+def _print(args: argparse.Namespace, folder: Path, evaluation: Evaluation, page: Path | None) -> None:
+    from come_nav.evaluation.report import timing
+    from come_nav.evaluation.tables import group_lines, picture_lines, plan_lines, ratio_lines
+
+    table = evaluation.table
+    if args.json:
+        print_json(
+            {
+                "title": evaluation.title,
+                "out": str(folder),
+                "report": None if page is None else str(page),
+                "settings": evaluation.settings,
+                "table": table.to_mapping(),
+                "timing": timing(evaluation.records),
+                "facts": evaluation.facts,
+            }
+        )
+        return
+    print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m\n")
+    print(format_table(*plan_lines(table)) + "\n")
+    print(format_table(*ratio_lines(table)))
+    for lines in (picture_lines(table), group_lines(table) if len(table.groups) > 1 else ([], [])):
+        if lines[1]:
+            print("\n" + format_table(*lines))
+    print(f"\nresults: {folder / 'results.json'}" + ("" if page is None else f"\nreport:  {page}"))
+
+
+class _Progress:
+    """A bar on stderr with the running mean ATE of each row; silent where stderr is no terminal."""
+
+    def __init__(self, total: int, rows: list[Row]) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, desc="plans", unit="plan", file=sys.stderr, disable=None, dynamic_ncols=True)
+        self._shown = rows[-1].name
+        self._sum, self._count = 0.0, 0
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        if record["row"] == self._shown:
+            self._sum, self._count = self._sum + record["ate_m"], self._count + 1
+            self._bar.set_postfix_str(f"{self._shown} ATE {self._sum / self._count:.3f} m", refresh=False)
+        self._bar.update()
