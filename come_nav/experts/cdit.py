@@ -236,14 +236,14 @@ class CDiT(nn.Module):
         """Return context tokens (B or 1, T*L, width); the batch of ``x_cond`` is kept unless a sample is dropped.
 
         A dropped context is the learned null token in every place. Models without one (NWM's) see latents of pure
-        noise instead, as CoME's released code does, drawn from ``generator``.
+        noise instead, as CoME's released code does: one draw from ``generator`` for all samples, so that a prediction
+        does not depend on the batch that it is computed in.
         """
         settings = self.settings
         spec = f"B {settings.context_size} {settings.in_channels} {settings.input_size} {settings.input_size}"
         check_shape("x_cond", x_cond, spec)
         if drop_context is not None and not settings.context_dropout:
-            shape = (len(drop_context), *x_cond.shape[1:])
-            noise = torch.randn(shape, generator=generator, device=x_cond.device, dtype=x_cond.dtype)
+            noise = torch.randn((1, *x_cond.shape[1:]), generator=generator, device=x_cond.device, dtype=x_cond.dtype)
             x_cond = torch.where(drop_context[:, None, None, None, None], noise, x_cond)
         frames = self.x_embedder(x_cond.flatten(0, 1)).unflatten(0, x_cond.shape[:2]) + self.pos_embed[:-1]
         if settings.context_pose:

@@ -149,7 +149,7 @@ def load_model(folder: Path) -> DiffusionWorldModel:
         images=config.images,
     )
     load_tensors(_modules(model), tensors, weights)
-    for module in _modules(model).values():
+    for module in (model.autoencoder, expert):
         module.eval().requires_grad_(False)
     return model
 
