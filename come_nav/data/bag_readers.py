@@ -50,6 +50,19 @@ class UnpackingReader2(RosbagReader2):
         self._folder.cleanup()
 
 
+def check_sqlite_length(path: Path) -> None:
+    """Raise OSError when a database is shorter than its header says: sqlite itself reads a cut last page as zeros."""
+    with path.open("rb") as handle:
+        header = handle.read(100)
+    if len(header) < 100 or not header.startswith(b"SQLite format 3"):
+        return  # rosbags says what is wrong with it
+    page_bytes = int.from_bytes(header[16:18], "big")
+    pages = int.from_bytes(header[28:32], "big") if header[24:28] == header[92:96] else 0  # else the count is stale
+    expected = pages * (65536 if page_bytes == 1 else page_bytes)
+    if path.stat().st_size < expected:
+        raise OSError(f"{path.stat().st_size} of {expected} bytes")
+
+
 def open_reader(path: Path, recover: bool) -> Any:
     """Open one rosbag2 folder or storage file, or one ROS 1 bag; ``recover`` reads cut-off mcap files."""
     reader: Any

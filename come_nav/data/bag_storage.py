@@ -62,8 +62,11 @@ def custom_data(facts: dict[str, Any]) -> dict[str, Any]:
 
 def open_readers(bag: BagFiles, recover: bool) -> list[Any]:
     """Open the rosbags readers of a bag, all or none."""
-    from come_nav.data.bag_readers import open_reader
+    from come_nav.data.bag_readers import check_sqlite_length, open_reader
 
+    for item in bag.files:
+        if item.suffix == ".db3":
+            check_sqlite_length(item)
     readers: list[Any] = []
     try:
         for target in (bag.folder,) if bag.folder is not None and not recover else bag.files:

@@ -23,6 +23,7 @@ from come_nav.data.atomic_folder import atomic_folder
 from come_nav.data.bag_storage import is_bag
 from come_nav.data.ros_messages import MessageWriter
 from come_nav.data.ros_types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, ODOMETRY, TF_TYPES, typestore
+from come_nav.data.stamps import ns_from_seconds
 
 STORAGES = ("mcap", "sqlite3")
 COMPRESSIONS = ("none", "chunk", "file", "message")
@@ -119,11 +120,11 @@ class _Stream:
     def write(self, ground_truth: Trajectory | None, progress: Callable[[int], Any] | None) -> None:
         truth = iter(()) if ground_truth is None else self._truth(ground_truth)
         pending = next(truth, None)
-        first_ns = round(float(self.recording.stamps_s[0]) * 1e9)
+        first_ns = ns_from_seconds(float(self.recording.stamps_s[0]))
         last_ns = -1
         for index in range(len(self.recording)):
             frame = self.recording.frame(index)
-            stamp_ns = round(frame.stamp_s * 1e9)
+            stamp_ns = ns_from_seconds(frame.stamp_s)
             if stamp_ns < last_ns:
                 raise DataError(f"{self.recording.name}: frame {index} is older than the frame before it")
             last_ns = stamp_ns
@@ -162,7 +163,7 @@ class _Stream:
     def _truth(self, truth: Trajectory) -> Iterator[tuple[int, bytes]]:
         frames = (truth.frame_id, "base_link")
         for stamp_s, T_world_base in zip(truth.stamps_s, truth.T_world_body, strict=True):
-            stamp_ns = round(float(stamp_s) * 1e9)
+            stamp_ns = ns_from_seconds(float(stamp_s))
             yield stamp_ns, self.messages.odometry(stamp_ns, frames, T_world_base, (0.0, 0.0))
 
     def _send(self, topic: str, type_name: str, log_ns: int, data: bytes) -> None:

@@ -18,7 +18,7 @@ from come_nav.data.association import AssociationReport
 from come_nav.data.bag import Bag, BagMessage
 from come_nav.data.images import Depth, Rgb, decode_colour, decode_depth
 from come_nav.data.scan import BagScan
-from come_nav.data.stamps import Gap
+from come_nav.data.stamps import Gap, seconds_from_ns
 
 FRAME_CACHE = 8
 
@@ -66,7 +66,7 @@ class BagRecording:
         self.path: Path = bag.path
         self.report = scan.report
         self.rate_hz = scan.report.rate_hz
-        self.stamps_s: NDArray[np.float64] = scan.image_ns / 1e9
+        self.stamps_s: NDArray[np.float64] = seconds_from_ns(scan.image_ns)
         self.T_odom_base = scan.T_odom_base
         self.poses_xyyaw = se3.xyyaw_from_transform(scan.T_odom_base)
         self.intrinsics: CameraIntrinsics | None = scan.intrinsics

@@ -78,9 +78,13 @@ def stamp_ns(stamp: Any) -> int:
 
 
 def _fresh_store(is_ros1: bool) -> Any:
-    from rosbags.typesys import Stores, get_typestore
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-    return get_typestore(Stores.ROS1_NOETIC if is_ros1 else Stores.ROS2_JAZZY)
+    if not is_ros1:
+        return get_typestore(Stores.ROS2_JAZZY)
+    store = get_typestore(Stores.ROS1_NOETIC)  # lacks tf2_msgs
+    store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", TF_TYPES[0]))
+    return store
 
 
 def _parse_definition(definition: Any, name: str) -> Any:

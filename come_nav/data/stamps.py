@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from come_nav.core.errors import DataError
 from come_nav.data.association import nearest_index
 
 MAX_CLOCK_STEP_BACK_S = 2.0
+NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,18 @@ def clean_order(stamps_ns: NDArray[np.int64], what: str, warnings: list[str]) ->
 def seconds_after(stamps_ns: NDArray[np.int64], start_ns: int) -> NDArray[np.float64]:
     """Return float64 seconds after ``start_ns``, exact to the nanosecond (seconds since 1970 are not)."""
     return np.asarray((stamps_ns - start_ns) * 1e-9, np.float64)
+
+
+def seconds_from_ns(stamps_ns: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return float64 seconds nearest to ``stamps_ns``; dividing the whole number would round it twice."""
+    whole, rest = np.divmod(stamps_ns, NANOSECONDS)
+    return np.asarray(whole + rest / NANOSECONDS, np.float64)
+
+
+def ns_from_seconds(stamp_s: float) -> int:
+    """Return whole nanoseconds; :func:`seconds_from_ns` gives the same double back."""
+    whole = math.floor(stamp_s)
+    return whole * NANOSECONDS + round((stamp_s - whole) * NANOSECONDS)
 
 
 def median_rate_hz(stamps_s: NDArray[np.float64]) -> float:

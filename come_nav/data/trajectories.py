@@ -16,6 +16,7 @@ from come_nav.core.files import atomic_write_text
 from come_nav.core.geometry import se3
 from come_nav.core.types import Trajectory
 from come_nav.data.bag_storage import is_bag
+from come_nav.data.stamps import seconds_from_ns
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _from_bag(path: Path, topic: str | None) -> Trajectory:
         if name is None:
             raise DataError(f"{path}: no odometry, pose or /tf topic; the bag holds {', '.join(bag.topics)}")
         track = read_poses(bag, name)
-    return Trajectory(track.stamps_ns / 1e9, track.T_world_body, track.world_frame)
+    return Trajectory(seconds_from_ns(track.stamps_ns), track.T_world_body, track.world_frame)
 
 
 def _numbers(path: Path) -> tuple[NDArray[np.float64], int]:
