@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 
 from come_nav.sim.textures import TEXTURE_SIZE
 
@@ -26,9 +26,9 @@ def build_atlas(textures: torch.Tensor) -> torch.Tensor:
     column, level = 0, textures
     for _ in range(LEVELS):
         size = level.shape[-1]
-        strips[:, :, : size + 2, column : column + size + 2] = F.pad(level, (1, 1, 1, 1), mode="circular")
+        strips[:, :, : size + 2, column : column + size + 2] = nnf.pad(level, (1, 1, 1, 1), mode="circular")
         column += size + 2
-        level = F.avg_pool2d(level, 2)
+        level = nnf.avg_pool2d(level, 2)
     return strips.permute(1, 0, 2, 3).reshape(1, 3, count * TILE, ATLAS_WIDTH).contiguous()
 
 
@@ -41,5 +41,5 @@ def sample_atlas(
     row = (v - torch.floor(v)).mul_(size).add_(texture, alpha=float(TILE)).add_(1.0)
     grid = torch.stack([column.mul_(2.0 / atlas.shape[3]).sub_(1.0), row.mul_(2.0 / atlas.shape[2]).sub_(1.0)], -1)
     expanded = atlas.expand(u.shape[0], -1, -1, -1)
-    sampled = F.grid_sample(expanded, grid[:, None], mode="bilinear", padding_mode="border", align_corners=False)
+    sampled = nnf.grid_sample(expanded, grid[:, None], mode="bilinear", padding_mode="border", align_corners=False)
     return sampled[:, :, 0]

@@ -6,6 +6,7 @@ import math
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from come_nav.core.errors import ConfigError, suggest
@@ -186,9 +187,7 @@ class PointToPoint(_GoalDriver):
         return max(points, key=lambda point: math.hypot(point[0] - robot.x, point[1] - robot.y))
 
 
-def _point(x: float, y: float):  # type: ignore[no-untyped-def]
-    import torch
-
+def _point(x: float, y: float) -> torch.Tensor:
     return torch.tensor([x, y], dtype=torch.float64)
 
 
@@ -196,6 +195,7 @@ class Wander:
     """Drifts through the free space in bends of ever changing curvature; turns on the spot or stops now and then."""
 
     PERIOD_STEPS = 4
+    LURE_POINTS = 12  # about 1.2 m ahead
     HORIZON_S = np.array([0.25, 0.5, 0.75, 1.0, 1.3, 1.6, 2.0])
     RATES = np.linspace(-1.2, 1.2, 13)
 
@@ -205,7 +205,7 @@ class Wander:
         self._hold_steps = 0
         self._command = (0.0, 0.0)
         self._drift = 0.0
-        self._lure = planner.random_point(rng, START_CLEARANCE_M)
+        self._way: NDArray[np.float64] = np.empty((0, 2))
         self._cruise = 0.5
 
     def command(self, robot: Robot) -> tuple[float, float]:
@@ -221,28 +221,24 @@ class Wander:
     def _decide(self, robot: Robot) -> None:
         dt = self.PERIOD_STEPS * robot.config.step_s
         self._drift += -self._drift * dt / 2.5 + 0.55 * math.sqrt(dt) * float(self.rng.standard_normal())
-        if self.rng.random() < dt / 9.0:
-            self._cruise = float(self.rng.uniform(0.35, 0.6))
-            self._lure = self._draw_lure(robot)
         chance = self.rng.random()
-        if chance < dt / 25.0:
+        if chance < dt / 40.0:
             self._hold(robot, 0.0, float(self.rng.uniform(0.4, 1.6)))
             return
-        if chance < dt / 12.0:
+        if chance < dt / 18.0:
             self._turn(robot, float(self.rng.uniform(0.5, 2.6)) * (1 if self.rng.random() < 0.5 else -1))
             return
-        error = _wrap(math.atan2(self._lure[1] - robot.y, self._lure[0] - robot.x) - robot.yaw)
-        wanted = max(-1.1, min(1.1, self._drift + 0.45 * math.tanh(error)))
+        bearing = self._follow_lure(robot)
+        wanted = max(-1.1, min(1.1, self._drift + 0.8 * math.tanh(bearing)))
         open_s, clearance = self._look_ahead(robot)
         cost = np.abs(self.RATES - wanted) + 2.5 * np.maximum(0.0, 0.5 - clearance) + 1.2 * (2.0 - open_s)
         best = int(np.argmin(cost))
         if open_s[best] < 0.75:
-            left = float((open_s * (self.RATES > 0)).sum() - (open_s * (self.RATES < 0)).sum())
-            side = 1.0 if left + 0.3 * float(self.rng.standard_normal()) > 0 else -1.0
-            self._turn(robot, side * float(self.rng.uniform(0.6, 1.6)))
+            angle = bearing + 0.4 * float(self.rng.standard_normal())
+            self._turn(robot, math.copysign(max(0.5, min(abs(angle), 2.5)), angle))
             return
         rate = float(self.RATES[best])
-        speed = self._cruise * (1.0 - 0.3 * abs(rate)) * min(1.0, 0.35 + 0.35 * float(open_s[best]))
+        speed = self._cruise * (1.0 - 0.3 * abs(rate)) * min(1.0, 0.4 + 0.4 * float(open_s[best]))
         self._command = (speed, rate if abs(rate - wanted) > 0.1 else wanted)
 
     def _look_ahead(self, robot: Robot) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -262,15 +258,20 @@ class Wander:
         ahead = np.arange(len(self.HORIZON_S)) < first[:, None]
         return open_s, np.where(ahead, clearance, np.inf).min(1, initial=1.0)
 
-    def _draw_lure(self, robot: Robot) -> tuple[float, float]:
-        """Return a door of the present room half of the time, so that wandering leaves rooms, or any open point."""
-        if self.rng.random() < 0.5:
-            doors = self.world.doors.double().numpy()
-            distance = np.hypot(doors[:, 0] - robot.x, doors[:, 1] - robot.y)
-            near = np.argsort(distance)[:3]
-            door = doors[int(near[int(self.rng.integers(len(near)))])]
-            return float(door[0]), float(door[1])
-        return self.planner.random_point(self.rng, START_CLEARANCE_M)
+    def _follow_lure(self, robot: Robot) -> float:
+        """Return the bearing (rad) of a point ahead on the way to a far place, changed every ten seconds or so."""
+        if len(self._way) == 0 or self.rng.random() < self.PERIOD_STEPS * robot.config.step_s / 12.0:
+            self._cruise = float(self.rng.uniform(0.42, 0.6))
+            goal = self.planner.random_point(self.rng, START_CLEARANCE_M)
+            way = self.planner.plan((robot.x, robot.y), goal)
+            self._way = np.array([goal]) if way is None else way
+        distance = np.hypot(self._way[:, 0] - robot.x, self._way[:, 1] - robot.y)
+        nearest = int(distance.argmin())
+        if nearest > len(self._way) - 6:
+            self._way = self._way[:0]  # arrived: think of another place the next time
+            return 0.0
+        x, y = self._way[min(nearest + self.LURE_POINTS, len(self._way) - 1)]
+        return _wrap(math.atan2(y - robot.y, x - robot.x) - robot.yaw)
 
     def _turn(self, robot: Robot, angle: float) -> None:
         rate = math.copysign(float(self.rng.uniform(0.7, 1.2)), angle)

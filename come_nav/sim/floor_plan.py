@@ -63,7 +63,7 @@ class FloorPlan:
 
 
 def make_floor_plan(rng: np.random.Generator, size_m: float, rooms_min: int, rooms_max: int) -> FloorPlan:
-    """Draw a floor plan of ``rooms_min`` to ``rooms_max`` rooms in about ``size_m`` x ``size_m``, all joined by doors."""
+    """Draw ``rooms_min`` to ``rooms_max`` rooms in about ``size_m`` x ``size_m``, all joined by doors."""
     while True:
         size_xy = (float(size_m * rng.uniform(0.9, 1.1)), float(size_m * rng.uniform(0.9, 1.1)))
         target = int(rng.integers(rooms_min, rooms_max + 1))

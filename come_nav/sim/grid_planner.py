@@ -64,12 +64,12 @@ class GridPlanner:
         from scipy.sparse import csgraph
 
         start, goal = self._nearest_node(start_xy), self._nearest_node(goal_xy)
-        distance, before = csgraph.dijkstra(self._graph, directed=False, indices=goal, return_predecessors=True)
-        if not np.isfinite(distance[start]):
+        distance, before = csgraph.dijkstra(self._graph, False, np.array([goal]), True)
+        if not np.isfinite(distance[0, start]):
             return None
         nodes = [start]
         while nodes[-1] != goal:
-            nodes.append(int(before[nodes[-1]]))
+            nodes.append(int(before[0, nodes[-1]]))
         points = np.array([self._centre(int(self.cells[node])) for node in nodes])
         return self._smooth(
             np.concatenate([[start_xy], points[1:]]) if len(points) > 1 else np.array([start_xy, goal_xy])

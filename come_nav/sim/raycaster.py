@@ -171,7 +171,7 @@ class Raycaster:
         rise: torch.Tensor,
         world_of_column: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the brightness (C, H): ambient plus Lambert's law for both lamps, which hang 0.15 m below the ceiling."""
+        """Return the brightness (C, H): ambient plus Lambert's law for both lamps, 0.15 m below the ceiling."""
         drop = self._boxes.ceiling[world_of_column] - (0.15 + self.camera_height_m) - rise
         drop_squared = drop * drop
         total = torch.full_like(x, AMBIENT)
@@ -192,8 +192,19 @@ def _pack_boxes(worlds: Sequence[World], device: torch.device) -> tuple[PackedBo
         full[index, : len(world.boxes)] = (world.boxes[:, 5] <= 0) & (world.boxes[:, 6] >= world.ceiling_m - 1e-4)
     x, y, half_x, half_y, yaw, low, high = packed.to(device).unbind(-1)
     ceiling = torch.tensor([world.ceiling_m for world in worlds], device=device)
-    parts = [part.contiguous() for part in (x, y, half_x, half_y, yaw.cos(), yaw.sin(), low, high)]
-    return PackedBoxes(*parts, full.to(device), ceiling), count
+    boxes = PackedBoxes(
+        x.contiguous(),
+        y.contiguous(),
+        half_x.contiguous(),
+        half_y.contiguous(),
+        yaw.cos(),
+        yaw.sin(),
+        low.contiguous(),
+        high.contiguous(),
+        full.to(device),
+        ceiling,
+    )
+    return boxes, count
 
 
 def _pack_rows(worlds: Sequence[World], boxes: int, device: torch.device) -> tuple[torch.Tensor, int]:

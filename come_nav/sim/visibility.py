@@ -156,13 +156,11 @@ def _visible_pairs(
     def dense(values: torch.Tensor) -> torch.Tensor:
         return values.reshape(-1)[arranged]
 
-    camera_box = arranged // (width * enter.shape[-1]) * enter.shape[-1] + arranged % enter.shape[-1]
     world_box = world[arranged // (width * enter.shape[-1])] * enter.shape[-1] + arranged % enter.shape[-1]
     through_x = dense(slab_x[0]) >= dense(slab_y[0])
     ahead = torch.where(through_x, dense(slab_x[2]), dense(slab_y[2])) > 0
     side = torch.where(through_x, 0, 2) + ahead.long()  # a ray that runs along +x enters through the -x face
     base = (arranged % enter.shape[-1]) * 6
-    del camera_box
     pairs = _Pairs(
         enter=dense(enter),
         leave=dense(leave),

@@ -279,4 +279,5 @@ class _Furnisher:
         dx, dy = self.cells_x - box.x, self.cells_y - box.y
         outside_x = np.maximum(np.abs(c * dx + s * dy) - box.half_x, 0.0)
         outside_y = np.maximum(np.abs(c * dy - s * dx) - box.half_y, 0.0)
-        return outside_x * outside_x + outside_y * outside_y < margin_m * margin_m
+        inside: NDArray[np.bool_] = outside_x * outside_x + outside_y * outside_y < margin_m * margin_m
+        return inside

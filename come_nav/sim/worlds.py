@@ -103,14 +103,17 @@ class World:
         x0, y0, x1, y1 = self.bounds
         x = x0 + (np.arange(int(np.ceil((x1 - x0) / GRID_M))) + 0.5) * GRID_M
         y = y0 + (np.arange(int(np.ceil((y1 - y0) / GRID_M))) + 0.5) * GRID_M
-        best = np.minimum(np.minimum(x - x0, x1 - x)[:, None], np.minimum(y - y0, y1 - y)[None, :]).astype(np.float32)
+        best: NDArray[np.float32] = np.minimum(
+            np.minimum(x - x0, x1 - x)[:, None], np.minimum(y - y0, y1 - y)[None]
+        ).astype(np.float32)
         for centre_x, centre_y, half_x, half_y, yaw in self.solid:
             dx, dy = (x - centre_x).astype(np.float32)[:, None], (y - centre_y).astype(np.float32)[None, :]
             cosine, sine = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
             out_x = np.maximum(np.abs(cosine * dx + sine * dy) - np.float32(half_x), 0)
             out_y = np.maximum(np.abs(cosine * dy - sine * dx) - np.float32(half_y), 0)
             np.minimum(best, np.hypot(out_x, out_y), out=best)
-        return np.maximum(best, 0)
+        np.maximum(best, 0, out=best)
+        return best
 
     def occupancy(self, resolution_m: float = GRID_M) -> NDArray[np.bool_]:
         """Grid (X, Y) of cells whose centre lies inside something solid."""
@@ -143,7 +146,7 @@ class World:
         return shapes
 
 
-def generate_world(seed: int, config: WorldConfig = WorldConfig()) -> World:  # noqa: B008 - frozen
+def generate_world(seed: int, config: WorldConfig = WorldConfig()) -> World:
     """Draw the world of ``seed``; takes some 50 ms.
 
     Raises:
