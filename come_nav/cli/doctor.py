@@ -209,7 +209,7 @@ def check_resources() -> Iterator[Check]:
         yield Check("Resources", "default model", "ok", f"{name} ({default})")
         shipped = sorted(path.parent.name for path in default.parent.glob("*/model.safetensors"))
         yield Check("Resources", "models found", "ok" if shipped else "warn", ", ".join(shipped) or "none is complete")
-    for kind, resource in (("models", "zoo"), ("config", "default")):
+    for kind, resource in (("models", "zoo"), ("config", "come_nav")):
         try:
             detail = str(find_resource(kind, resource))
         except ComeNavError:
