@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_flag(parser)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation made: the input, the figures, the folder and the HTML page (None with --no-report)."""
+
+    source: Input
+    evaluation: Evaluation
+    folder: Path
+    page: Path | None
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or go on with an evaluation; print the table and where the report is."""
+    outcome = evaluate(args)
+    _print(args, outcome.folder, outcome.evaluation, outcome.page)
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> Outcome:
+    """Evaluate, or go on with an evaluation, as the flags of this verb say; write the results and the report."""
     from come_nav.cli.evaluate_inputs import open_input
     from come_nav.config import load_config
     from come_nav.core.files import writable_folder
@@ -111,9 +129,7 @@ def run(args: argparse.Namespace) -> int:
             evaluate_windows(windows, rows, store, progress.add)
         evaluation = _summary(args, source, windows, rows, store, config)
     write_results(folder, evaluation)
-    page = None if args.no_report else write_report(folder, evaluation)
-    _print(args, folder, evaluation, page)
-    return 0
+    return Outcome(source, evaluation, folder, None if args.no_report else write_report(folder, evaluation))
 
 
 def _wanted_rows(text: str | None) -> list[str]:
