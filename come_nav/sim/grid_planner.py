@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from come_nav.sim.worlds import GRID_M, World
 
 CELL_M = 2 * GRID_M
+START_CLEARANCE_M = 0.4  # around starts and goals
 COMFORT_M = 0.55  # nearer to something solid than this a path costs more
 
 

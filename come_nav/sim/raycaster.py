@@ -52,7 +52,7 @@ class Raycaster:
         self._boxes, self._boxes_per_world = _pack_boxes(worlds, self.device)
         self._rows, self._rows_per_world = _pack_rows(worlds, self._boxes_per_world, self.device)
         self._room_grid = _pack_room_grid(worlds, self.device)
-        textures = torch.cat([torch.from_numpy(make_patterns()), *(world.pictures for world in worlds)])
+        textures = torch.cat([torch.tensor(make_patterns()), *(world.pictures for world in worlds)])
         self._atlas = build_atlas(textures.to(self.device))
         columns = torch.arange(intrinsics.width, dtype=torch.float64) + 0.5
         rows = torch.arange(intrinsics.height, dtype=torch.float64) + 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,10 +206,13 @@ PATTERN_INDEX = {name: index for index, name in enumerate(_PATTERNS)}
 PATTERN_COUNT = len(_PATTERNS)
 
 
+@lru_cache(maxsize=1)
 def make_patterns() -> Image:
-    """Return the patterns that all worlds share (P, 3, S, S)."""
+    """Return the patterns that all worlds share (P, 3, S, S), read-only."""
     images = [make(np.random.default_rng(7000 + index)) for index, make in enumerate(_PATTERNS.values())]
-    return np.clip(np.stack(images), 0.0, 1.0).astype(np.float32)
+    patterns = np.clip(np.stack(images), 0.0, 1.0).astype(np.float32)
+    patterns.setflags(write=False)
+    return patterns
 
 
 def make_pictures(rng: np.random.Generator, count: int = PICTURES_PER_WORLD) -> Image:
