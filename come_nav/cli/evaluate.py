@@ -86,7 +86,10 @@ class Outcome:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or go on with an evaluation; print the table and where the report is."""
     outcome = evaluate(args)
-    _print(args, outcome.folder, outcome.evaluation, outcome.page)
+    if args.json:
+        print_json(outcome_document(outcome))
+    else:
+        print_outcome(outcome)
     return 0
 
 
@@ -152,9 +155,7 @@ def _rows(
     if "perfect" in wanted and source.places:
         rows.append(perfect_model_row(source.places, config, model))
     elif "perfect" in wanted and asked:
-        raise DataError(
-            f"{source.title} was not made in a built-in world, so take 'perfect' out of --rows"
-        )
+        raise DataError(f"{source.title} was not made in a built-in world, so take 'perfect' out of --rows")
     return rows
 
 
@@ -223,31 +224,35 @@ def _candidates(records: dict[str, list[Record]]) -> dict[str, int]:
     return {row: count for row, count in tried.items() if count}
 
 
-def _print(args: argparse.Namespace, folder: Path, evaluation: Evaluation, page: Path | None) -> None:
+def outcome_document(outcome: Outcome) -> dict[str, Any]:
+    """Return all figures of an evaluation and where its files are, for ``--json``."""
     from come_nav.evaluation.report import timing
+
+    evaluation = outcome.evaluation
+    return {
+        "title": evaluation.title,
+        "out": str(outcome.folder),
+        "report": None if outcome.page is None else str(outcome.page),
+        "settings": evaluation.settings,
+        "table": evaluation.table.to_mapping(),
+        "timing": timing(evaluation.records),
+        "facts": evaluation.facts,
+    }
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """Print the tables of an evaluation and where its files are."""
     from come_nav.evaluation.tables import group_lines, picture_lines, plan_lines, ratio_lines
 
-    table = evaluation.table
-    if args.json:
-        print_json(
-            {
-                "title": evaluation.title,
-                "out": str(folder),
-                "report": None if page is None else str(page),
-                "settings": evaluation.settings,
-                "table": table.to_mapping(),
-                "timing": timing(evaluation.records),
-                "facts": evaluation.facts,
-            }
-        )
-        return
+    evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m\n")
     print(format_table(*plan_lines(table)) + "\n")
     print(format_table(*ratio_lines(table)))
     for lines in (picture_lines(table), group_lines(table) if len(table.groups) > 1 else ([], [])):
         if lines[1]:
             print("\n" + format_table(*lines))
-    print(f"\nresults: {folder / 'results.json'}" + ("" if page is None else f"\nreport:  {page}"))
+    page = "" if outcome.page is None else f"\nreport:  {outcome.page}"
+    print(f"\nresults: {outcome.folder / 'results.json'}{page}")
 
 
 class _Progress:
