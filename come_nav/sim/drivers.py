@@ -12,8 +12,8 @@ from come_nav.core.errors import ConfigError, suggest
 from come_nav.sim.grid_planner import START_CLEARANCE_M, GridPlanner
 from come_nav.sim.motion import PathFollower, brake
 from come_nav.sim.robot import Robot
+from come_nav.sim.spaces import DriveSpace
 from come_nav.sim.wander import Wander
-from come_nav.sim.worlds import World
 
 DRIVERS = ("wander", "tour", "point_to_point")
 
@@ -26,7 +26,7 @@ class Driver(Protocol):
         ...
 
 
-def make_driver(name: str, world: World, planner: GridPlanner, rng: np.random.Generator) -> Driver:
+def make_driver(name: str, world: DriveSpace, planner: GridPlanner, rng: np.random.Generator) -> Driver:
     """Return the driver ``name`` (one of DRIVERS); raise ConfigError for another name."""
     if name == "wander":
         return Wander(planner, rng)
@@ -40,7 +40,7 @@ def make_driver(name: str, world: World, planner: GridPlanner, rng: np.random.Ge
 class _GoalDriver:
     """Drives from goal to goal; between goals it pauses or looks around at times."""
 
-    def __init__(self, world: World, planner: GridPlanner, rng: np.random.Generator) -> None:
+    def __init__(self, world: DriveSpace, planner: GridPlanner, rng: np.random.Generator) -> None:
         self.world, self.planner, self.rng = world, planner, rng
         self._follower: PathFollower | None = None
         self._pause_steps = 0
@@ -90,7 +90,7 @@ class _GoalDriver:
 class Tour(_GoalDriver):
     """Visits the rooms one after another and returns to places where it was before."""
 
-    def __init__(self, world: World, planner: GridPlanner, rng: np.random.Generator) -> None:
+    def __init__(self, world: DriveSpace, planner: GridPlanner, rng: np.random.Generator) -> None:
         super().__init__(world, planner, rng)
         self._to_visit: list[int] = []
         self._visited: list[tuple[float, float]] = []

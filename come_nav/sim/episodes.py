@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
-from come_nav.core.errors import ConfigError
-from come_nav.core.geometry import se3
+from come_nav.core.errors import ConfigError, DataError
+from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.sim.drivers import make_driver
 from come_nav.sim.grid_planner import START_CLEARANCE_M, GridPlanner
-from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import OdometryNoise, Robot, RobotConfig, WheelOdometry
-from come_nav.sim.worlds import World
+from come_nav.sim.spaces import DriveSpace, EpisodeRenderer
+
+READ_AHEAD_FRAMES = 32
+READ_AHEAD_PIXELS = 2**18
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Episode:
 
 
 def simulate_episode(
-    world: World,
+    world: DriveSpace,
     driver: str = "wander",
     duration_s: float = 60.0,
     rate_hz: float = 4.0,
@@ -63,7 +65,7 @@ def simulate_episode(
     """Drive through ``world`` and return the poses at ``rate_hz``; the robot moves in finer steps inside.
 
     Args:
-        world: from :func:`come_nav.sim.worlds.generate_world`.
+        world: from :func:`come_nav.sim.worlds.generate_world`, or a mesh.
         driver: "wander", "tour" or "point_to_point".
         duration_s: of the drive.
         rate_hz: of the output.
@@ -78,7 +80,7 @@ def simulate_episode(
     check_range("duration_s", duration_s, 1.0 / rate_hz, 36000.0)
     config = robot or RobotConfig()
     config, per_frame = _fit_step(config, rate_hz)
-    rng = np.random.default_rng([world.seed, seed])
+    rng = np.random.default_rng([abs(world.seed), seed])
     planner = GridPlanner(world, config.radius_m)
     start = (*planner.random_point(rng, START_CLEARANCE_M), float(rng.uniform(-math.pi, math.pi)))
     body = Robot(world, config, start)
@@ -105,8 +107,6 @@ def simulate_episode(
 
 def _fit_step(config: RobotConfig, rate_hz: float) -> tuple[RobotConfig, int]:
     """Shorten the internal step so that a whole number of steps makes one output frame."""
-    from dataclasses import replace
-
     per_frame = max(1, math.ceil(1.0 / (rate_hz * config.step_s) - 1e-9))
     return replace(config, step_s=1.0 / (rate_hz * per_frame)), per_frame
 
@@ -128,7 +128,7 @@ class EpisodeRecording:
     """A simulated drive as a ``Recording``: poses in memory, frames rendered when asked for."""
 
     def __init__(
-        self, episode: Episode, raycaster: Raycaster, use_truth: bool = False, world_index: int | None = None
+        self, episode: Episode, raycaster: EpisodeRenderer, use_truth: bool = False, world_index: int | None = None
     ) -> None:
         """Join a drive and a renderer.
 
@@ -147,16 +147,26 @@ class EpisodeRecording:
         self.episode = episode
         self.raycaster = raycaster
         self._world_index = seeds.index(episode.world_seed) if world_index is None else world_index
+        self._batch_start, self._batch = 0, list[Frame]()
         self._poses = episode.odometry_xyyaw
         if use_truth:
-            from come_nav.core.geometry import se2
-
             self._poses = se2.relative(episode.poses_world_xyyaw[:1], episode.poses_world_xyyaw)
 
     @property
     def name(self) -> str:
         """World, driver and seed in one word."""
-        return f"world{self.episode.world_seed}-{self.episode.driver}-{self.episode.seed}"
+        place = f"world{self.episode.world_seed}" if self.episode.world_seed >= 0 else "mesh"
+        return f"{place}-{self.episode.driver}-{self.episode.seed}"
+
+    @property
+    def world(self) -> DriveSpace:
+        """The place of the drive."""
+        return self.raycaster.worlds[self._world_index]
+
+    @property
+    def positions_xy(self) -> torch.Tensor:
+        """True positions (N, 2) in the world."""
+        return torch.from_numpy(self.episode.poses_world_xyyaw[:, :2].copy())
 
     @property
     def rate_hz(self) -> float:
@@ -192,7 +202,7 @@ class EpisodeRecording:
     def metadata(self) -> dict[str, Any]:
         """World seed, driver, true start pose in the world, collisions and path length."""
         return {
-            "world": self.episode.world_seed,
+            **self.world.facts,
             "driver": self.episode.driver,
             "seed": self.episode.seed,
             "pose_world_start": [float(value) for value in self.episode.poses_world_xyyaw[0]],
@@ -204,8 +214,21 @@ class EpisodeRecording:
         return len(self.episode.stamps_s)
 
     def frame(self, index: int) -> Frame:
-        """Render frame ``index``."""
-        return self.frames(index, index + 1)[0]
+        """Return frame ``index``; reading one after another renders them in batches.
+
+        Raises:
+            DataError: for an index outside the drive.
+        """
+        if not 0 <= index < len(self):
+            raise DataError(f"{self.name}: frame {index} must be in [0, {len(self) - 1}]")
+        offset = index - self._batch_start
+        if not 0 <= offset < len(self._batch):
+            pixels = self.intrinsics.width * self.intrinsics.height
+            follows = index == self._batch_start + len(self._batch)
+            count = max(1, min(READ_AHEAD_FRAMES, READ_AHEAD_PIXELS // pixels)) if follows else 1
+            self._batch_start, self._batch = index, self.frames(index, min(index + count, len(self)))
+            offset = 0
+        return self._batch[offset]
 
     def frames(self, start: int, stop: int) -> list[Frame]:
         """Render frames ``start`` to ``stop`` - 1 in one batch."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.sim.worlds import GRID_M, World
+from come_nav.sim.spaces import GRID_M, DriveSpace
 
 CELL_M = 2 * GRID_M
 START_CLEARANCE_M = 0.4  # around starts and goals
@@ -17,7 +17,7 @@ COMFORT_M = 0.55  # nearer to something solid than this a path costs more
 class GridPlanner:
     """Plans for a robot of ``radius_m`` with ``margin_m`` to spare."""
 
-    def __init__(self, world: World, radius_m: float, margin_m: float = 0.06) -> None:
+    def __init__(self, world: DriveSpace, radius_m: float, margin_m: float = 0.06) -> None:
         from scipy import sparse
 
         fine = world.distance_grid

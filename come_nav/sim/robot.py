@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
 from come_nav.core.geometry import se2
-from come_nav.sim.worlds import GRID_M, World
+from come_nav.sim.spaces import GRID_M, DriveSpace
 
 HALF_DIAGONAL_M = 0.5 * math.sqrt(2.0) * GRID_M
 
@@ -114,13 +114,17 @@ class WheelOdometry:
 
 
 class CollisionMap:
-    """Fast distance queries of single points: a grid rules most out, exact footprints decide near things."""
+    """Fast distance queries of single points: a grid rules most out, exact footprints decide near things.
 
-    def __init__(self, world: World) -> None:
+    Where the space has no footprints (a mesh) the grid alone decides.
+    """
+
+    def __init__(self, world: DriveSpace) -> None:
         self.grid = world.distance_grid
         self.x0, self.y0 = world.bounds[0], world.bounds[1]
         self._bounds = world.bounds
-        solid = world.solid
+        solid = world.solid if world.solid is not None else np.empty((0, 5))
+        self._exact = world.solid is not None
         self._centre_x, self._centre_y, self._half_x, self._half_y = solid[:, :4].T
         self._cosine, self._sine = np.cos(solid[:, 4]), np.sin(solid[:, 4])
 
@@ -136,6 +140,8 @@ class CollisionMap:
         rough = self.near(x, y)
         if rough > radius_m + HALF_DIAGONAL_M:
             return False
+        if not self._exact:
+            return rough <= radius_m
         edge = min(x - self._bounds[0], y - self._bounds[1], self._bounds[2] - x, self._bounds[3] - y)
         if edge <= radius_m:
             return True
@@ -148,16 +154,20 @@ class CollisionMap:
 class Robot:
     """The robot's true state in a world."""
 
-    def __init__(self, world: World, config: RobotConfig, pose_world_xyyaw: tuple[float, float, float]) -> None:
+    def __init__(self, world: DriveSpace, config: RobotConfig, pose_world_xyyaw: tuple[float, float, float]) -> None:
         self.config = config
         self.map = CollisionMap(world)
         self.x, self.y, self.yaw = pose_world_xyyaw
         self.v_mps = self.w_radps = 0.0
         self.collisions = 0
 
-    def step(self, v_mps: float, w_radps: float) -> bool:
-        """Advance by ``config.step_s`` towards a commanded twist; on collision stand still and return True."""
-        config, dt = self.config, self.config.step_s
+    def step(self, v_mps: float, w_radps: float, duration_s: float | None = None) -> bool:
+        """Advance by one short step towards a commanded twist; on collision stand still and return True.
+
+        The step lasts ``config.step_s`` unless ``duration_s`` is given.
+        """
+        config = self.config
+        dt = config.step_s if duration_s is None else duration_s
         self.v_mps = _approach(self.v_mps, _clip(v_mps, config.v_max_mps), config.v_acceleration * dt)
         self.w_radps = _approach(self.w_radps, _clip(w_radps, config.w_max_radps), config.w_acceleration * dt)
         half_turn = 0.5 * self.w_radps * dt

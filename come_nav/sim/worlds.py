@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.sim.floor_plan import Rectangle, make_floor_plan
+from come_nav.sim.spaces import GRID_M
 from come_nav.sim.surfaces import ROW_SIZE
 from come_nav.sim.textures import make_pictures
 from come_nav.sim.world_builder import build_layout
 
 SOLID_BELOW_M = 1.0  # boxes that start lower than this stop the robot
-GRID_M = 0.05
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class World:
     room_kinds: tuple[str, ...]
     doors: torch.Tensor
     pictures: torch.Tensor = field(repr=False)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a recording made here says about the place."""
+        return {"world": self.seed}
 
     @cached_property
     def solid(self) -> NDArray[np.float64]:

@@ -1,0 +1,182 @@
+"""``come-nav simulate``: a scripted robot drives through a built-in world or a mesh; the drive becomes a bag."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from come_nav.cli.output import add_json_flag, print_json
+from come_nav.core.checks import check_range
+from come_nav.core.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from come_nav.core.types import CameraIntrinsics
+    from come_nav.sim.episodes import EpisodeRecording
+    from come_nav.sim.spaces import EpisodeRenderer
+
+EPILOG = """examples:
+  come-nav simulate --world 20003 --driver tour --out episode          two minutes through a test world
+  come-nav simulate --world 7 --noise 2 --size 320x240 --out drive     with 2 % odometry noise, larger pictures
+  come-nav simulate --mesh flat.glb --up-axis y --out scan             in a scanned or modelled place
+"""
+PICTURES = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this verb."""
+    parser.epilog = EPILOG
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--world", type=int, default=0, metavar="SEED", help="seed of the built-in world (default 0)")
+    place.add_argument("--mesh", type=Path, metavar="FILE", help="drive in a mesh (.ply, .obj, .glb) instead")
+    parser.add_argument("--up-axis", choices=("z", "y"), default="z", help="of the mesh (glTF files are y up)")
+    parser.add_argument("--floor-height", type=float, metavar="M", help="of the mesh; its lowest vertex by default")
+    parser.add_argument("--driver", default="tour", help="wander, tour or point_to_point (default tour)")
+    parser.add_argument("--duration", type=float, default=120.0, metavar="S", help="seconds to drive (default 120)")
+    parser.add_argument("--rate", type=float, default=8.0, metavar="HZ", help="frames per second (default 8)")
+    parser.add_argument("--size", default="64", metavar="N|WxH", help="pixels of the camera, 90 deg wide (default 64)")
+    parser.add_argument("--noise", type=float, default=0.0, metavar="PERCENT", help="odometry noise (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of start, driver and noise (default 0)")
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of the bag (default mcap)")
+    parser.add_argument("--compression", default="none", help="none, chunk (mcap), file or message (zstd)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, for rendering a built-in world")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="bag to write; a picture goes beside it"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a bag that is there already")
+    add_json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Drive, write the bag and its picture, and say what was written and what to do with it."""
+    from tqdm import tqdm
+
+    from come_nav.core.types import Trajectory
+    from come_nav.data.bag_writer import write_bag
+    from come_nav.sim.episodes import EpisodeRecording, simulate_episode
+    from come_nav.sim.robot import OdometryNoise
+
+    if args.seed < 0:
+        raise ConfigError(f"--seed must be >= 0, got {args.seed}")
+    if args.out.exists() and not args.overwrite:
+        raise StorageError(f"{args.out}: exists already; choose another name or replace it with --overwrite")
+    check_range("--noise", args.noise, 0.0, 50.0)
+    renderer = _renderer(args, _camera(args.size))
+    noise = OdometryNoise.from_percent(args.noise) if args.noise > 0 else None
+    episode = simulate_episode(renderer.worlds[0], args.driver, args.duration, args.rate, args.seed, noise)
+    recording = EpisodeRecording(episode, renderer)
+    truth = Trajectory.from_xyyaw(episode.stamps_s, episode.poses_world_xyyaw, frame_id="map")
+    with tqdm(total=len(recording), desc="render and write", unit="frame", disable=None) as bar:
+        write_bag(
+            args.out,
+            recording,
+            args.storage,
+            args.compression,
+            ground_truth=truth,
+            overwrite=args.overwrite,
+            progress=bar.update,
+        )
+    picture = args.out.with_name(f"{args.out.name}.png")
+    _draw(picture, recording)
+    facts = _facts(args, recording, picture)
+    if args.json:
+        print_json(facts)
+    else:
+        _print(facts)
+    return 0
+
+
+def _camera(size: str) -> CameraIntrinsics:
+    """Return a camera 90 degrees wide of ``N`` x N or ``WxH`` pixels."""
+    import math
+
+    from come_nav.core.types import CameraIntrinsics
+
+    words = size.lower().split("x")
+    if len(words) > 2 or not all(word.isdigit() and 8 <= int(word) <= 4096 for word in words):
+        raise ConfigError(f"--size must be N or WxH with 8 to 4096 pixels, e.g. 64 or 320x240, got '{size}'")
+    width, height = int(words[0]), int(words[-1])
+    return CameraIntrinsics.from_field_of_view(width, height, 0.5 * math.pi)
+
+
+def _renderer(args: argparse.Namespace, camera: CameraIntrinsics) -> EpisodeRenderer:
+    if args.mesh is not None:
+        from come_nav.sim.mesh_world import MeshRaycaster, load_mesh_world
+
+        return MeshRaycaster(load_mesh_world(args.mesh, args.up_axis, args.floor_height), camera)
+    from come_nav.sim.raycaster import Raycaster
+    from come_nav.sim.worlds import generate_world
+
+    if args.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError("--device cuda: this machine has no usable CUDA device; use --device cpu")
+    elif args.device != "cpu":
+        raise ConfigError(f"--device must be one of cpu, cuda, got '{args.device}'")
+    return Raycaster([generate_world(args.world)], camera, device=args.device)
+
+
+def _draw(path: Path, recording: EpisodeRecording) -> None:
+    """Write an overview: frames spread over the drive, and the map with the driven path."""
+    import cv2
+    import numpy as np
+
+    from come_nav.core.files import atomic_path
+    from come_nav.core.geometry import se2
+    from come_nav.viz.frames import compose_panels
+    from come_nav.viz.maps import MapDrawing, plot_trajectories
+    from come_nav.viz.pictures import png_from_rgb
+
+    chosen = np.unique(np.linspace(0, len(recording) - 1, PICTURES).astype(int))
+    panels = {f"{recording.stamps_s[index]:.1f} s": recording.frame(int(index)).rgb for index in chosen}
+    episode = recording.episode
+    start = episode.poses_world_xyyaw[:1]
+    paths = {"driven": episode.poses_world_xyyaw, "odometry": se2.compose(start, episode.odometry_xyyaw)}
+    shapes = recording.world.polygons()
+    drawing = MapDrawing([corners for corners, _ in shapes], [colour for _, colour in shapes])
+    png = plot_trajectories(paths, drawing, recording.name)
+    world_map = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
+    sheet = compose_panels(panels, ("from above", np.ascontiguousarray(world_map)), cell_px=160, columns=2)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(png_from_rgb(sheet))
+
+
+def _facts(args: argparse.Namespace, recording: EpisodeRecording, picture: Path) -> dict[str, Any]:
+    from come_nav.sim.splits import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, split_of
+
+    episode = recording.episode
+    split = None
+    if any(episode.world_seed in seeds for seeds in (TRAIN_SEEDS, VALIDATION_SEEDS, TEST_SEEDS)):
+        split = split_of(episode.world_seed)
+    rooms = set(recording.world.room_of(recording.positions_xy).tolist())
+    return {
+        "output": str(args.out),
+        "picture": str(picture),
+        "storage": args.storage,
+        "split": split,
+        **recording.metadata,
+        "frames": len(recording),
+        "rate_hz": recording.rate_hz,
+        "duration_s": float(episode.stamps_s[-1]),
+        "image_size": [recording.intrinsics.width, recording.intrinsics.height],
+        "rooms_visited": len(rooms - {-1}),
+        "rooms": len(recording.world.rooms),
+        "odometry_noise_percent": args.noise,
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    place = f"world {facts['world']} ({facts['split'] or 'in no split'})" if "world" in facts else facts["mesh"]
+    width, height = facts["image_size"]
+    print(
+        f"{facts['output']}: {facts['frames']} frames of {width}x{height} at {facts['rate_hz']:g} Hz, "
+        f"{facts['duration_s']:g} s of {facts['driver']} through {place}"
+    )
+    print(
+        f"  path     {facts['path_length_m']:.1f} m, {facts['rooms_visited']} of {facts['rooms']} rooms, "
+        f"{facts['collisions']} collisions, odometry noise {facts['odometry_noise_percent']:g} %"
+    )
+    print(f"  picture  {facts['picture']}")
+    print(f"look at it:  come-nav bag info {facts['output']}")
+    print(f"judge plans: come-nav evaluate {facts['output']} --out {facts['output']}_report")
