@@ -8,25 +8,27 @@ from torch.nn import functional
 from come_nav.core.checks import check_shape
 from come_nav.core.errors import ShapeError
 
+UNIT_RANGE = (-1.0, 1.0)
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
 
 
-def psnr(images: torch.Tensor, references: torch.Tensor, data_range: float = 2.0) -> torch.Tensor:
+def psnr(images: torch.Tensor, references: torch.Tensor, value_range: tuple[float, float] = UNIT_RANGE) -> torch.Tensor:
     """Return the peak signal-to-noise ratio in dB (B,) of each image; +inf for equal images.
 
-    ``data_range`` is the width of the value range: 2 for images in [-1, 1], 255 for uint8 values.
+    ``value_range`` holds the values of black and white: (-1, 1) inside come_nav, (0, 255) for uint8 values.
     """
     _check_pair(images, references)
     mean_squared_error = ((images.float() - references.float()) ** 2).flatten(1).mean(1)
-    return 10.0 * torch.log10(data_range**2 / mean_squared_error)
+    return 10.0 * torch.log10((value_range[1] - value_range[0]) ** 2 / mean_squared_error)
 
 
-def ssim(images: torch.Tensor, references: torch.Tensor, data_range: float = 2.0) -> torch.Tensor:
+def ssim(images: torch.Tensor, references: torch.Tensor, value_range: tuple[float, float] = UNIT_RANGE) -> torch.Tensor:
     """Return the structural similarity (B,) of each image: 1 for equal images.
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004: Gaussian window of
     11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03; at the border the image is mirrored, as torchmetrics does.
+    Brightness counts from black: SSIM of values below zero, as in [-1, 1], would praise inverted images.
 
     Raises:
         ShapeError: for images smaller than the window.
@@ -36,9 +38,10 @@ def ssim(images: torch.Tensor, references: torch.Tensor, data_range: float = 2.0
     if min(height, width) < _SSIM_WINDOW:
         raise ShapeError(f"SSIM needs images of at least 11 x 11 pixels, got {height} x {width}")
     border = [_SSIM_WINDOW // 2] * 4
+    black, data_range = value_range[0], value_range[1] - value_range[0]
     # Variances are differences of squares: float64 keeps their digits.
-    first = functional.pad(images.double(), border, mode="reflect")
-    second = functional.pad(references.double(), border, mode="reflect")
+    first = functional.pad(images.double() - black, border, mode="reflect")
+    second = functional.pad(references.double() - black, border, mode="reflect")
     products = [first, second, first * first, second * second, first * second]
     window = _gaussian_window(channels).to(first.device)
     means = functional.conv2d(torch.cat(products), window, groups=channels).chunk(len(products))

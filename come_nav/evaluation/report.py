@@ -133,7 +133,8 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
     table, count = evaluation.table, len(evaluation.windows)
     report.heading("Results")
     header, lines = plan_lines(table)
-    caption = f"{count} windows; one spacing is {table.spacing_m:.3f} m; mean with 95 % bootstrap interval"
+    interval = f"mean with 95 % bootstrap interval over {table.resampled}"
+    caption = f"{count} windows; one spacing is {table.spacing_m:.3f} m; {interval}"
     report.table(header, lines, caption, highlight=[evaluation.main_row.name])
     names = list(table.rows)
     ates = [table.rows[name]["ate_m"] for name in names]

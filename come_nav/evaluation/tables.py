@@ -16,10 +16,11 @@ from come_nav.evaluation.results import Record
 from come_nav.evaluation.statistics import Interval, bootstrap_mean, bootstrap_ratio
 
 PLAN_METRICS = ("ate_m", "rpe_m", "final_m", "final_yaw_rad")
+MIN_CLUSTERS = 5  # the bootstrap of fewer groups gives intervals that are far too narrow
 PICTURE_KINDS = {
     "imagined": "imagined at the chosen pose",
     "prediction": "imagined at the true pose",
-    "copy_last_frame": "copy of the last frame",
+    "copy_last_frame": "(last seen frame, as if nothing moved)",
 }
 
 
@@ -29,6 +30,7 @@ class PlanningTable:
 
     Attributes:
         spacing_m: mean distance between waypoints really driven, the unit of NWM's figures.
+        resampled: what the bootstrap draws: ``windows``, or e.g. ``20 worlds or recordings``.
         rows: row -> metric -> interval (``ate_m``, ``ate_spacings``, ``rpe_m``, ``final_m``, ``final_yaw_rad``).
         counts: row -> ``n`` windows and ``not_ok`` plans that were not driven.
         ratios: (row, reference row) -> interval of mean ATE over mean ATE on the same windows.
@@ -39,6 +41,7 @@ class PlanningTable:
     """
 
     spacing_m: float
+    resampled: str
     rows: dict[str, dict[str, Interval]]
     counts: dict[str, dict[str, int]]
     ratios: dict[tuple[str, str], Interval]
@@ -55,6 +58,7 @@ class PlanningTable:
 
         return {
             "waypoint_spacing_m": self.spacing_m,
+            "resampled": self.resampled,
             "rows": [{"row": row, **self.counts[row], **plain(metrics)} for row, metrics in self.rows.items()],
             "ate_ratios": [
                 {"row": row, "reference": reference, **asdict(interval)}
@@ -81,21 +85,25 @@ def planning_table(
         windows: that were asked for.
         records: row -> records in the order of ``windows``; all rows hold the same windows.
         seed: of the bootstrap.
-        groups: recording id -> group whose windows are not independent (a world); None takes windows as independent.
+        groups: recording id -> group whose windows are not independent (a world); None, or fewer than MIN_CLUSTERS
+            groups, takes windows as independent.
     """
     spacing_m = waypoint_spacing_m(windows)
+    count = len({groups[window.recording_id] for window in windows}) if groups is not None else 0
+    clusters = groups if count >= MIN_CLUSTERS else None
     rows: dict[str, dict[str, Interval]] = {}
     for row, found in records.items():
-        labels = _labels(found, groups)
+        labels = _labels(found, clusters)
         rows[row] = {metric: bootstrap_mean(_column(found, metric), seed, labels) for metric in PLAN_METRICS}
         rows[row]["ate_spacings"] = bootstrap_mean(_column(found, "ate_m") / max(spacing_m, 1e-12), seed, labels)
     return PlanningTable(
         spacing_m=spacing_m,
+        resampled="windows" if clusters is None else f"{count} worlds or recordings",
         rows=rows,
         counts={row: {"n": len(found), "not_ok": _not_ok(found)} for row, found in records.items()},
-        ratios=_ratios(records, seed, groups),
+        ratios=_ratios(records, seed, clusters),
         groups=_by_group(records, groups),
-        pictures=_pictures(records, seed, groups),
+        pictures=_pictures(records, seed, clusters),
         error_by_step={
             row: [float(value) for value in np.mean([record["step_errors_m"] for record in found], axis=0)]
             for row, found in records.items()
