@@ -172,10 +172,9 @@ def test_cut_off_bag_is_one_line(tmp_path, kind, fraction):
         storage = next(item for item in target.iterdir() if item.name != "metadata.yaml")
     os.truncate(storage, int(fraction * storage.stat().st_size))
     for path in {target, storage}:
-        with pytest.raises(DataError) as caught:
-            with open_recording(path) as recording:
-                for index in range(len(recording)):
-                    recording.frame(index)
+        with pytest.raises(DataError) as caught, open_recording(path) as recording:
+            for index in range(len(recording)):
+                recording.frame(index)
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value) or recording.name in str(caught.value)
 

@@ -63,14 +63,16 @@ def test_track_drops_bad_poses_and_counts_them():
     nan = (np.nan, *good[1:])
     zero = (*good[:3], 0.0, 0.0, 0.0, 0.0)
     warnings: list[str] = []
-    track = make_track("/odom", [1, 2, 3, 5, 4, 5], [good, nan, zero, good, good, good], ("odom", "base_link"), warnings)
+    track = make_track(
+        "/odom", [1, 2, 3, 5, 4, 5], [good, nan, zero, good, good, good], ("odom", "base_link"), warnings
+    )
     assert list(track.stamps_ns) == [1, 4, 5]
     assert any("2 of 6 poses are NaN" in line for line in warnings)
     assert any("1 of 4 stamps were out of order" in line for line in warnings)
     assert any("1 of 4 stamps were duplicates" in line for line in warnings)
     with pytest.raises(DataError, match="none of the 2 poses"):
         make_track("/odom", [1, 2], [nan, zero], ("odom", "base_link"), [])
-    with pytest.raises(DataError, match="steps back by 5.000 s at message 1"):
+    with pytest.raises(DataError, match=r"steps back by 5\.000 s at message 1"):
         make_track("/odom", [9 * SECOND, 4 * SECOND], [good, good], ("odom", "base_link"), [])
 
 

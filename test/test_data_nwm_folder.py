@@ -1,0 +1,137 @@
+"""NWM trajectory folders, and the unpickler that refuses code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+from data_samples import SampleRecording
+
+from come_nav.core.errors import DataError, StorageError
+from come_nav.core.protocols import Recording
+from come_nav.data import open_recording
+from come_nav.data.nwm_folder import write_nwm_folder
+from come_nav.data.safe_pickle import load_arrays
+
+
+def test_round_trip(tmp_path):
+    sample = SampleRecording(6)
+    folder = write_nwm_folder(tmp_path / "traj_0", sample)
+    assert sorted(item.name for item in folder.iterdir()) == [*(f"{i}.jpg" for i in range(6)), "traj_data.pkl"]
+    with open_recording(folder) as recording:
+        assert isinstance(recording, Recording)
+        assert (len(recording), recording.rate_hz, recording.name) == (6, 4.0, "traj_0")
+        np.testing.assert_allclose(recording.poses_xyyaw, sample.poses_xyyaw, atol=1e-12)
+        np.testing.assert_allclose(recording.stamps_s, np.arange(6) / 4)
+        assert np.abs(recording.frame(4).rgb.astype(int) - sample.frame(4).rgb).mean() < 4
+        with pytest.raises(IndexError):
+            recording.frame(6)
+    content = pickle.loads((folder / "traj_data.pkl").read_bytes())
+    assert content["position"].shape == (6, 2)
+    assert content["yaw"].shape == (6,)
+    with pytest.raises(StorageError, match="--overwrite"):
+        write_nwm_folder(folder, sample)
+    write_nwm_folder(folder, SampleRecording(3), overwrite=True)
+    assert len(open_recording(folder)) == 3
+
+
+def make_folder(path, content, images=3):
+    path.mkdir()
+    for index in range(images):
+        cv2.imwrite(str(path / f"{index}.jpg"), np.full((8, 8, 3), 50, np.uint8))
+    (path / "traj_data.pkl").write_bytes(pickle.dumps(content) if not isinstance(content, bytes) else content)
+    return path
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("column", [False, True])
+def test_every_pickle_protocol(tmp_path, protocol, column):
+    yaw = np.array([0.0, 4.0, -0.1], np.float32)
+    content = {"position": np.arange(6.0).reshape(3, 2), "yaw": yaw[:, None] if column else yaw, "note": "x"}
+    folder = make_folder(tmp_path / "t", pickle.dumps(content, protocol=protocol))
+    recording = open_recording(folder, rate_hz=2.0)
+    np.testing.assert_allclose(recording.poses_xyyaw[:, 2], [0.0, 4.0 - 2 * np.pi, -0.1], atol=1e-6)
+    np.testing.assert_allclose(recording.stamps_s, [0, 0.5, 1.0])
+
+
+def test_numpy_scalars_and_lists_are_fine(tmp_path):
+    content = {"position": [[0.0, np.float64(1.0)]] * 3, "yaw": [np.float32(0.5), 0, 0]}
+    assert len(open_recording(make_folder(tmp_path / "t", content))) == 3
+
+
+class Attack:
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    ("attack", "named"),
+    [
+        (Attack(os.system, "touch OWNED"), "system"),
+        (Attack(eval, "1+1"), "eval"),
+        (Attack(open, "OWNED", "w"), "open"),
+        (Attack(np.load, "x.npy"), "load"),
+        (Attack(getattr, "text", "upper"), "getattr"),
+        (Attack(__import__, "os"), "__import__"),
+    ],
+)
+def test_code_is_refused_with_a_reason(tmp_path, monkeypatch, attack, named, protocol):
+    monkeypatch.chdir(tmp_path)
+    content = {"position": np.zeros((3, 2)), "yaw": np.zeros(3), "extra": attack}
+    folder = make_folder(tmp_path / "t", pickle.dumps(content, protocol=protocol))
+    with pytest.raises(DataError, match=f"refused: the pickle wants to call .*{named}") as caught:
+        open_recording(folder)
+    assert "traj_data.pkl" in str(caught.value)
+    assert not (tmp_path / "OWNED").exists()
+
+
+def test_codecs_are_refused(tmp_path):
+    import codecs
+
+    path = tmp_path / "t.pkl"
+    path.write_bytes(pickle.dumps(Attack(codecs.encode, "x", "rot13")))
+    with pytest.raises(DataError, match="codec 'rot13'"):
+        load_arrays(path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 10, 60, 150])
+def test_cut_off_pickles(tmp_path, length):
+    whole = pickle.dumps({"position": np.zeros((3, 2)), "yaw": np.zeros(3)})
+    folder = make_folder(tmp_path / "t", whole[:length])
+    with pytest.raises(DataError, match="not a readable pickle") as caught:
+        open_recording(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"position": np.zeros((3, 2))}, "needs the keys 'position' and 'yaw', holds position"),
+        ([1, 2], "holds list"),
+        ({"position": np.zeros((3, 4)), "yaw": np.zeros(3)}, r"position must be \(T, 2\), got \(3, 4\)"),
+        ({"position": np.zeros((3, 2)), "yaw": np.zeros(4)}, r"yaw must be \(3,\)"),
+        ({"position": np.full((3, 2), np.nan), "yaw": np.zeros(3)}, "pose 0 is NaN"),
+        ({"position": [["a", "b"]], "yaw": [0]}, "must be arrays of numbers"),
+        ({"position": np.zeros((5, 2)), "yaw": np.zeros(5)}, "5 poses but 3.jpg is missing"),
+    ],
+)
+def test_wrong_contents(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
+        open_recording(make_folder(tmp_path / "t", content))
+
+
+def test_extra_and_damaged_images(tmp_path):
+    content = {"position": np.zeros((2, 2)), "yaw": np.zeros(2)}
+    folder = make_folder(tmp_path / "t", content)
+    recording = open_recording(folder)
+    assert "1 images beyond" in recording.report.warnings[0]
+    (folder / "1.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"1\.jpg: the image is damaged"):
+        recording.frame(1)
