@@ -78,7 +78,7 @@ def test_half_precision_round_trip_is_close_and_stable(saved: Path, tmp_path: Pa
     model = DiffusionWorldModel.load(saved)
     torch.testing.assert_close(predict(model), predict(small_model()), rtol=0.05, atol=0.05)
     assert {parameter.dtype for parameter in model.base.parameters()} == {torch.float32}
-    assert not any(parameter.requires_grad for parameter in model.base.parameters())
+    assert all(parameter.requires_grad for parameter in model.base.parameters())  # ready for fine-tuning
     assert not model.base.training
     assert not model.autoencoder.training
     model.save(tmp_path / "again")

@@ -149,8 +149,8 @@ def load_model(folder: Path) -> DiffusionWorldModel:
         images=config.images,
     )
     load_tensors(_modules(model), tensors, weights)
-    for module in (model.autoencoder, expert):
-        module.eval().requires_grad_(False)
+    for module in (model.autoencoder, expert):  # not frozen: fine-tuning starts from here
+        module.eval()
     return model
 
 
