@@ -153,12 +153,12 @@ def evaluate_windows(
     """
     for window in windows:
         for row in rows:
-            known = [store.get(window, name) for name in row.names]
-            records = [record for record in known if record is not None]
-            if len(records) < len(known):
+            records = [record for name in row.names if (record := store.get(window, name)) is not None]
+            if len(records) < len(row.names):
                 records = judge(row, window)
                 for record in records:
-                    store.add(record)
+                    if store.get(window, record["row"]) is None:  # a kill may have kept the first of two
+                        store.add(record)
             for record in records:
                 on_record(record)
 
