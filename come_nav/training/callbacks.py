@@ -1,4 +1,4 @@
-"""Callbacks: progress on stderr, a checkpoint whenever training stops, and a stop at the first loss that is not finite."""
+"""Callbacks: progress on stderr, a checkpoint whenever training stops, a stop at a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
 
@@ -51,6 +51,17 @@ class SaveOnStop(Callback):
             trainer.save_checkpoint(self.path)
 
 
+class SliceTimer(Timer):
+    """Lightning's time limit, counted anew in every slice of a run: what earlier slices took is not restored."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing to restore."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Start from zero."""
+
+
 class StopOnNonFiniteLoss(Callback):
     """End the run with one clear line when the loss is NaN or infinite; checkpoints stay as they were."""
 
@@ -68,7 +79,9 @@ class StopOnNonFiniteLoss(Callback):
             )
 
 
-def training_callbacks(folder: Path, config: OptimiserConfig, monitor: str, mode: str) -> list[Callback]:
+def training_callbacks(
+    folder: Path, config: OptimiserConfig, monitor: str, mode: str, progress: bool
+) -> list[Callback]:
     """Return the callbacks of one stage, which keeps ``best.ckpt`` and ``last.ckpt`` in ``folder``."""
     return [
         EMAWeightAveraging(decay=config.ema_decay),
@@ -80,5 +93,5 @@ def training_callbacks(folder: Path, config: OptimiserConfig, monitor: str, mode
         ),
         SaveOnStop(folder / LAST),
         StopOnNonFiniteLoss(),
-        StderrProgressBar(refresh_rate=10),
+        *([StderrProgressBar(refresh_rate=10)] if progress else []),
     ]

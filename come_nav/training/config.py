@@ -126,7 +126,7 @@ class TrainConfig:
         image_size: side of the square images.
         scale_m: metres that count as 1 in normalised actions (0 stands still).
         context_dropout: share of samples that learn without context (the unconditional branch).
-        prediction: what the network outputs: "epsilon" as NWM, or "velocity", which is better conditioned at few
+        prediction: what the network outputs: "eps" as NWM, or "v", which is better conditioned at few
             steps; experts answer noise either way.
         kl_weight: weight of the autoencoder's KL term.
         precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
@@ -141,7 +141,7 @@ class TrainConfig:
     image_size: int = 64
     scale_m: float = 1.0
     context_dropout: float = 0.1
-    prediction: Literal["epsilon", "velocity"] = "velocity"
+    prediction: Literal["eps", "v"] = "v"
     kl_weight: float = 1e-6
     precision: str = "auto"
     data: DataConfig = field(default_factory=DataConfig)

@@ -16,13 +16,13 @@ from come_nav.world_model.schedule import NoiseSchedule
 
 
 class DenoiserTask(pl.LightningModule):
-    """Diffusion loss of NWM: one noise level per goal, mean squared error of the network's own target (noise or velocity)."""
+    """Diffusion loss of NWM: a noise level per goal, mean squared error of the network's target (noise or velocity)."""
 
     def __init__(
         self, expert: BaseExpert, schedule: NoiseSchedule, optimiser: OptimiserConfig, context_dropout: float, seed: int
     ) -> None:
         super().__init__()
-        self.expert, self.schedule, self.network = expert, schedule, expert.model
+        self.expert, self.schedule = expert, schedule
         self.optimiser, self.context_dropout, self.seed = optimiser, context_dropout, seed
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> torch.Tensor:
@@ -51,10 +51,10 @@ class DenoiserTask(pl.LightningModule):
             batch.frame_offsets.repeat_interleave(goals, 0),
         )
         actions, times = batch.actions_xyyaw.flatten(0, 1), batch.rel_frames.flatten(0, 1)
-        output = self.expert.raw(x_t, t, context, actions, times, drop.repeat_interleave(goals))
-        velocity = self.expert.prediction == "velocity"
-        target = self.schedule.velocity(x_0, noise, t) if velocity else noise
-        return (output - target).square().mean()
+        output = self.expert.network_output(x_t, t, context, actions, times, drop.repeat_interleave(goals))
+        target = self.schedule.velocity(x_0, noise, t) if self.expert.prediction == "v" else noise
+        loss: torch.Tensor = (output - target).square().mean()
+        return loss
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and cosine decay."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import Timer
+from numpy.typing import NDArray
 from pytorch_lightning.loggers import CSVLogger
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from come_nav.core.errors import CheckpointError, ConfigError
 from come_nav.core.files import atomic_path, atomic_write_text, writable_folder
@@ -26,7 +28,7 @@ from come_nav.experts.normalizer import Normalizer
 from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.training.autoencoder_task import AutoencoderTask
 from come_nav.training.bank import LatentBank, Sampling, WindowStream, step_generator
-from come_nav.training.callbacks import LAST, training_callbacks
+from come_nav.training.callbacks import LAST, SliceTimer, training_callbacks
 from come_nav.training.config import OptimiserConfig, TrainConfig
 from come_nav.training.denoiser_task import DenoiserTask
 from come_nav.training.sim_bank import FrameStream, sim_bank
@@ -91,7 +93,8 @@ class Run:
         if self.init is not None:
             return self.init.autoencoder
         done = self.folder / "autoencoder.safetensors"
-        autoencoder = ImageAutoencoder(self.config.autoencoder_model)
+        with seeded_layers(self.config.seed):
+            autoencoder = ImageAutoencoder(self.config.autoencoder_model)
         if done.exists():
             return self._load_autoencoder(autoencoder, done)
         stage, machine = self.config.autoencoder, self.machine
@@ -168,7 +171,9 @@ class Run:
 
     def export(self, autoencoder: ImageAutoencoder, expert: BaseExpert) -> Path:
         """Write the model folder that every other verb loads."""
-        model = DiffusionWorldModel(autoencoder.cpu().eval(), {"base": expert.cpu().eval()}, NoiseSchedule.linear())
+        model = DiffusionWorldModel(
+            autoencoder.cpu().eval(), {"base": expert.cpu().eval()}, NoiseSchedule.linear(), rate_hz=self.config.rate_hz
+        )
         target = self.folder / self.config.name
         model.save(target)
         return target
@@ -180,17 +185,17 @@ class Run:
         task: pl.LightningModule,
         name: str,
         stage: OptimiserConfig,
-        stream: Callable[[int], Iterable[Any]],
-        validation: Iterable[Any],
+        stream: Callable[[int], IterableDataset[Any]],
+        validation: Any,
         monitor: tuple[str, str],
     ) -> bool:
         """Train one stage from its last checkpoint on; return whether all its steps are done."""
         folder = self.folder / name
         last = folder / LAST
         start = _steps_done(last)
-        callbacks = training_callbacks(folder, stage, *monitor)
+        callbacks = training_callbacks(folder, stage, *monitor, self.machine.progress)
         if self.machine.max_minutes is not None:
-            callbacks.append(Timer(duration=timedelta(minutes=self.machine.max_minutes)))
+            callbacks.append(SliceTimer(duration=timedelta(minutes=self.machine.max_minutes)))
         trainer = pl.Trainer(
             accelerator=self.machine.accelerator,
             devices=self.machine.devices,
@@ -224,11 +229,10 @@ class Run:
             if not isinstance(expert, BaseExpert):
                 raise CheckpointError("the initial model has no base expert to fine-tune")
             return expert
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(self.config.seed)
+        with seeded_layers(self.config.seed):
             network = CDiT.from_settings(self.config.denoiser_model)
         normalizer = Normalizer(kind="scale", scale_m=self.config.scale_m)
-        return BaseExpert(network, normalizer, self.config.prediction, schedule.alphas_cumprod.tolist())
+        return BaseExpert(network, normalizer, schedule, self.config.prediction)
 
     def _bank(self, name: str, make: Callable[[], LatentBank]) -> LatentBank:
         path = self.folder / f"{name}.safetensors"
@@ -241,23 +245,21 @@ class Run:
     def _recording_banks(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> list[LatentBank]:
         from come_nav.data import open_recording
         from come_nav.training.recording_bank import recording_bank
-        from come_nav.world_model.model import images_from_rgb
+        from come_nav.world_model.images import images_from_rgb
 
-        data, banks = self.config.data, []
+        def prepare(images: list[NDArray[np.uint8]]) -> torch.Tensor:
+            return images_from_rgb(images, self.config.image_size)
+
+        data = self.config.data
+        banks: list[LatentBank] = []
+        branches = data.branches if data.worlds else 0
         for index, path in enumerate(data.recordings):
-            recording = open_recording(path, rate_hz=self.config.rate_hz)
-            banks.append(
-                self._bank(
-                    f"bank_recording_{index}",
-                    lambda recording=recording: recording_bank(
-                        recording,
-                        data.recording_use,
-                        data.branches if data.worlds else 0,
-                        lambda images: images_from_rgb(images, self.config.image_size),
-                        encode,
-                    ),
-                )
-            )
+
+            def make(path: str = path) -> LatentBank:
+                recording = open_recording(path, rate_hz=self.config.rate_hz)
+                return recording_bank(recording, data.recording_use, branches, prepare, encode)
+
+            banks.append(self._bank(f"bank_recording_{index}", make))
         return banks
 
     def _load_autoencoder(self, autoencoder: ImageAutoencoder, path: Path) -> ImageAutoencoder:
@@ -277,6 +279,14 @@ class Run:
                 "choose another --out, or remove the folder to start again"
             )
         atomic_write_text(path, text)
+
+
+@contextmanager
+def seeded_layers(seed: int) -> Iterator[None]:
+    """Make new layers depend only on ``seed``: torch initialises them from its default generator, restored after."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _steps_done(checkpoint: Path) -> int:

@@ -1,0 +1,157 @@
+"""The training run end to end at toy size: exact resume, refusals, and that it learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from come_nav.core.errors import CheckpointError, ComeNavError, ConfigError
+from come_nav.experts.cdit import CDiTSettings
+from come_nav.training.autoencoder_task import AutoencoderTask
+from come_nav.training.bank import LatentBank, Sampling, step_generator
+from come_nav.training.config import DataConfig, OptimiserConfig, TrainConfig
+from come_nav.training.denoiser_task import DenoiserTask
+from come_nav.training.run import Machine, Run
+from come_nav.world_model.autoencoder import AutoencoderSettings
+from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.schedule import NoiseSchedule
+
+STAGE = OptimiserConfig(
+    steps=8, batch_size=4, warmup_steps=2, validate_every=4, save_every=3, log_every=1, learning_rate=1e-3
+)
+CONFIG = TrainConfig(
+    name="toy",
+    data=DataConfig(worlds=1, validation_worlds=1, episode_s=8.0, branches=1),
+    autoencoder_model=AutoencoderSettings(block_out_channels=(8, 8, 8, 8), norm_num_groups=4),
+    denoiser_model=CDiTSettings(
+        input_size=8, hidden_size=24, depth=1, num_heads=2, learn_sigma=False, context_pose=True, context_dropout=True
+    ),
+    autoencoder=STAGE,
+    denoiser=STAGE,
+)
+MACHINE = Machine(accelerator="cpu", progress=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DiffusionWorldModel]:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("run")
+    exported = Run(CONFIG, folder, MACHINE).finish()
+    assert exported is not None
+    return folder, DiffusionWorldModel.load(exported)
+
+
+def state(model: DiffusionWorldModel) -> dict[str, torch.Tensor]:
+    """All weights of a model by name."""
+    return {**model.base.state_dict(), **{f"ae.{k}": v for k, v in model.autoencoder.state_dict().items()}}
+
+
+def test_run_exports_a_model_that_imagines(finished: tuple[Path, DiffusionWorldModel]) -> None:
+    folder, model = finished
+    images = torch.zeros(4, 3, 64, 64)
+    context = model.context_from_images(images, torch.zeros(4, 3))
+    latents = model.predict(context, torch.zeros(2, 3), torch.ones(2), torch.Generator().manual_seed(0))
+    assert latents.shape == (2, 4, 8, 8)
+    assert torch.isfinite(latents).all()
+    assert list((folder / "logs").rglob("metrics.csv")), "the CSV log is missing"
+
+
+def test_a_killed_run_resumes_to_the_same_weights(
+    finished: tuple[Path, DiffusionWorldModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stages die in the middle, after a checkpoint; the same command then ends with the same weights."""
+    for task in (AutoencoderTask, DenoiserTask):
+        original = task.training_step
+
+        def dies_at_step_5(self, batch, batch_idx, original=original):  # type: ignore[no-untyped-def]
+            if self.global_step == 5:
+                raise RuntimeError("killed")
+            return original(self, batch, batch_idx)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(task, "training_step", dies_at_step_5)
+            with pytest.raises(RuntimeError, match="killed"):
+                Run(CONFIG, tmp_path, MACHINE).finish()
+    exported = Run(CONFIG, tmp_path, MACHINE).finish()
+    assert exported is not None
+    resumed, whole = state(DiffusionWorldModel.load(exported)), state(finished[1])
+    assert resumed.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_time_limit_stops_and_keeps_the_state(tmp_path: Path) -> None:
+    assert Run(CONFIG, tmp_path, replace(MACHINE, max_minutes=1e-6)).finish() is None
+    assert (tmp_path / "autoencoder" / "last.ckpt").is_file()
+
+
+def test_a_folder_with_another_configuration_is_refused(finished: tuple[Path, DiffusionWorldModel]) -> None:
+    with pytest.raises(ConfigError, match="another configuration"):
+        Run(replace(CONFIG, seed=1), finished[0], MACHINE)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "autoencoder").mkdir()
+    (tmp_path / "autoencoder" / "last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be resumed from"):
+        Run(CONFIG, tmp_path, MACHINE).finish()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(
+    finished: tuple[Path, DiffusionWorldModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nan_loss(self: DenoiserTask, *unused: object) -> torch.Tensor:
+        return next(self.parameters()).sum() * float("nan")
+
+    monkeypatch.setattr(DenoiserTask, "diffusion_loss", nan_loss)
+    run = Run(CONFIG, tmp_path, MACHINE, init=finished[1])
+    with pytest.raises(ComeNavError, match="training loss is nan"):
+        run.finish()
+
+
+def test_fine_tuning_starts_from_the_given_weights(finished: tuple[Path, DiffusionWorldModel], tmp_path: Path) -> None:
+    config = replace(CONFIG, denoiser=replace(STAGE, steps=1, learning_rate=1e-12))
+    exported = Run(config, tmp_path, MACHINE, init=DiffusionWorldModel.load(finished[0] / "toy")).finish()
+    assert exported is not None
+    tuned, initial = state(DiffusionWorldModel.load(exported)), state(finished[1])
+    for name, tensor in initial.items():
+        torch.testing.assert_close(tuned[name], tensor, atol=2e-3, rtol=1e-3)
+
+
+def test_the_denoiser_learns_a_toy_world() -> None:
+    """Goals equal the newest context frame: the loss must fall well below that of ignoring the context."""
+    generator = torch.Generator().manual_seed(0)
+    frames = 64
+    bank = LatentBank(
+        latents=torch.randn(frames, 1, 8, 8, generator=generator)[:, :, :1, :1].expand(-1, 4, 8, 8).half(),
+        poses_xyyaw=torch.zeros(frames, 3),
+        first=torch.arange(frames) // 8 * 8,
+        last=torch.arange(frames) // 8 * 8 + 7,
+        branch_latents=torch.zeros(frames, 0, 4, 8, 8).half(),
+        branch_actions_xyyaw=torch.zeros(frames, 0, 3),
+        branch_rel_frames=torch.zeros(frames, 0, dtype=torch.int64),
+    )
+    bank.latents = bank.latents[bank.first]  # one value per drive: the context tells the goal exactly
+    run_free = CONFIG.denoiser_model
+    from come_nav.experts.base import BaseExpert
+    from come_nav.experts.cdit import CDiT
+    from come_nav.experts.normalizer import Normalizer
+    from come_nav.training.run import seeded_layers
+
+    schedule = NoiseSchedule.linear()
+    with seeded_layers(0):
+        expert = BaseExpert(CDiT.from_settings(run_free), Normalizer(), schedule, "v")
+    task = DenoiserTask(expert, schedule, STAGE, 0.1, 0)
+    optimiser = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    losses = []
+    for step in range(150):
+        batch = bank.sample(Sampling(branch_fraction=0.0), 16, step_generator(0, 0, step))
+        loss = task.diffusion_loss(batch, step_generator(0, 1, step), 0.0)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-20:]) / 20 < 0.35 * sum(losses[:5]) / 5
