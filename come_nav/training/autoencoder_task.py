@@ -17,7 +17,7 @@ L1_WEIGHT = 0.1  # squared error alone leaves dull edges; a larger share slows t
 
 
 class AutoencoderTask(pl.LightningModule):
-    """Reconstruction (squared error and a little L1) and a small KL term. Batches are images (B, 3, H, W) in [-1, 1]."""
+    """Squared error, a little L1 and a small KL term. Batches are images (B, 3, H, W) in [-1, 1]."""
 
     def __init__(self, autoencoder: ImageAutoencoder, optimiser: OptimiserConfig, kl_weight: float, seed: int) -> None:
         super().__init__()
