@@ -124,7 +124,9 @@ def evaluate(args: argparse.Namespace) -> Outcome:
         seed=config.seed,
     )
     source = open_input(args, config, protocol.rate_hz)
-    windows = choose_windows(source.recordings, protocol, args.windows or source.default_windows)
+    windows = choose_windows(
+        source.recordings, protocol, source.default_windows if args.windows is None else args.windows
+    )
     rows = _rows(wanted, args.rows is not None, source, config, model)
     settings = _settings(source, protocol, config, model)
     with ResultStore(folder / "results.jsonl", settings, args.fresh) as store:
