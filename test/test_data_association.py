@@ -38,6 +38,26 @@ def test_pairs_are_one_to_one_and_within_tolerance(first, second, limit, offset)
         assert np.abs(a[free_a][:, None] - (b[free_b] + offset)[None]).min() > limit - 1e-9
 
 
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 30), st.integers(1, 30))
+def test_same_as_taking_the_closest_pairs_one_by_one(seed, count_a, count_b):
+    rng = np.random.default_rng(seed)
+    a, b = np.sort(rng.uniform(0, 5, count_a)), np.sort(rng.uniform(0, 5, count_b))
+    difference = np.abs(a[:, None] - b[None])
+    pairs = []
+    for flat in np.argsort(difference, axis=None):
+        row, column = np.unravel_index(flat, difference.shape)
+        taken = any(row == other[0] or column == other[1] for other in pairs)
+        if difference[row, column] <= 1.0 and not taken:
+            pairs.append((row, column))
+    try:
+        match = associate(a, b, 1.0)
+    except AssociationError:
+        assert not pairs
+        return
+    assert list(zip(match.index_a, match.index_b, strict=True)) == sorted(pairs)
+
+
 def test_closest_pair_wins():
     match = associate(np.array([0.0, 0.06]), np.array([0.05]), 0.1)
     assert list(match.index_a) == [1]

@@ -14,6 +14,7 @@ from come_nav.data import open_recording
 from come_nav.data.bag_writer import write_bag
 from come_nav.data.recording import FRAME_CACHE
 from come_nav.data.resized import ResizedRecording
+from come_nav.data.ros_types import CAMERA_INFO, typestore
 from come_nav.data.stamps import clean_order, find_gaps, ns_from_seconds, resample, seconds_from_ns
 
 
@@ -239,6 +240,17 @@ def test_sizes_that_do_not_agree(tmp_path):
     maker.add(START_NS, "/camera/color/camera_info", "sensor_msgs/msg/CameraInfo", raw)
     with pytest.raises(DataError, match="is for 48x16 images"):
         open_recording(maker.write(tmp_path / "three"))
+
+
+def test_distortion_is_told(tmp_path):
+    maker = BagMaker().drive(4)
+    raw = maker.make.camera_info(START_NS, "camera", SampleRecording(1).intrinsics)
+    store = typestore(False)
+    info = store.deserialize_cdr(raw, CAMERA_INFO)
+    info.d = np.array([-0.3, 0.1, 0.0, 0.0, 0.0])
+    maker.add(START_NS, "/camera/color/camera_info", CAMERA_INFO, bytes(store.serialize_cdr(info, CAMERA_INFO)))
+    with open_recording(maker.write(tmp_path / "run")) as recording:
+        assert any("lens distortion [-0.3" in warning for warning in recording.report.warnings)
 
 
 def test_poses_with_nan(tmp_path):

@@ -90,17 +90,7 @@ def associate(
     """
     shifted = np.asarray(stamps_b_s, float) + offset_s
     a = np.asarray(stamps_a_s, float)
-    rows, columns = _candidate_pairs(a, shifted, max_difference_s)
-    difference = np.abs(a[rows] - shifted[columns])
-    free_a, free_b = np.ones(len(a), bool), np.ones(len(shifted), bool)
-    chosen = []
-    for pair in np.argsort(difference, kind="stable"):
-        row, column = rows[pair], columns[pair]
-        if free_a[row] and free_b[column]:
-            free_a[row] = free_b[column] = False
-            chosen.append(pair)
-    kept = np.sort(np.array(chosen, np.int64)) if chosen else np.zeros(0, np.int64)
-    index_a, index_b = rows[kept], columns[kept]
+    index_a, index_b = _mutually_nearest(a, shifted, max_difference_s)
     return _finish(a, shifted, index_a, index_b, max_difference_s, offset_s, names, flag)
 
 
@@ -165,14 +155,29 @@ def _thinned(count: int, limit: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
 
 
-def _candidate_pairs(a: Stamps, b: Stamps, limit_s: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return all index pairs (row of a, column of b) not further apart than ``limit_s``."""
-    first = np.searchsorted(b, a - limit_s, side="left")
-    last = np.searchsorted(b, a + limit_s, side="right")
-    counts = np.maximum(last - first, 0)
-    rows = np.repeat(np.arange(len(a)), counts)
-    columns = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
-    return rows.astype(np.int64), columns.astype(np.int64)
+def _mutually_nearest(a: Stamps, b: Stamps, limit_s: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Match closest pairs first: whoever are each other's nearest are matched and leave, until nobody is near enough.
+
+    The closest pair of all is always mutual, so every round makes progress, and recorded streams need only a few.
+    """
+    free_a, free_b = np.arange(len(a)), np.arange(len(b))
+    matched: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    while len(free_a) and len(free_b):
+        to_b = nearest_index(b[free_b], a[free_a])
+        near = np.abs(b[free_b][to_b] - a[free_a]) <= limit_s
+        free_a, to_b = free_a[near], to_b[near]  # the others will not find anybody later either
+        if not len(free_a):
+            break
+        to_a = nearest_index(a[free_a], b[free_b])
+        mutual = to_a[to_b] == np.arange(len(free_a))
+        matched.append((free_a[mutual], free_b[to_b[mutual]]))
+        free_b = np.delete(free_b, to_b[mutual])
+        free_a = free_a[~mutual]
+    if not matched:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    index_a, index_b = (np.concatenate(part) for part in zip(*matched, strict=True))
+    order = np.argsort(index_a)
+    return index_a[order], index_b[order]
 
 
 def _finish(

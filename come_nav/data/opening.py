@@ -35,7 +35,7 @@ def open_recording(
         info_topic: the same for the calibration.
         pose_topic: the same for the poses.
         recover: read a bag that was cut off, as far as it is whole.
-        settings: further fields of :class:`come_nav.data.scan.ScanSettings`, e.g. ``time_offset_s``.
+        settings: further fields of :class:`come_nav.data.scan_settings.ScanSettings`, e.g. ``time_offset_s``.
 
     Raises:
         DataError: one line that says what is wrong with the recording and the way out.
@@ -50,7 +50,8 @@ def open_recording(
     from come_nav.core.settings import from_mapping
     from come_nav.data.bag import open_bag
     from come_nav.data.recording import BagRecording
-    from come_nav.data.scan import ScanSettings, scan_bag
+    from come_nav.data.scan import scan_bag
+    from come_nav.data.scan_settings import ScanSettings
     from come_nav.data.topics import choose_topics
 
     chosen = from_mapping(ScanSettings, {"rate_hz": rate_hz, **settings})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,46 +13,13 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError, ShapeError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame
-from come_nav.data.association import AssociationReport
 from come_nav.data.bag import Bag, BagMessage
 from come_nav.data.images import Depth, Rgb, decode_colour, decode_depth
+from come_nav.data.matching import StampedTopic
 from come_nav.data.scan import BagScan
-from come_nav.data.stamps import Gap, seconds_from_ns
+from come_nav.data.stamps import seconds_from_ns
 
 FRAME_CACHE = 8
-
-
-@dataclass(frozen=True)
-class RecordingReport:
-    """What was found, matched, repaired and left out while a recording was opened.
-
-    Attributes:
-        topics: role -> topic name.
-        association: image stamps against pose stamps.
-        depth_association: image stamps against depth stamps, None without depth.
-        source_rate_hz: median rate of the images before resampling.
-        rate_hz: of the recording.
-        slower_than_asked: the images cannot reach the asked rate; every frame was kept.
-        missed_ticks: ticks of the rate without a frame.
-        gaps: holes between frames of the recording.
-        warnings: one line each.
-    """
-
-    topics: dict[str, str]
-    association: AssociationReport
-    depth_association: AssociationReport | None
-    source_rate_hz: float
-    rate_hz: float
-    slower_than_asked: bool
-    missed_ticks: int
-    gaps: tuple[Gap, ...]
-    warnings: tuple[str, ...] = field(default=())
-
-    def __str__(self) -> str:
-        lines = [f"images to poses: {self.association}"]
-        if self.slower_than_asked:
-            lines.append(f"slower than the asked rate: all frames are kept, median {self.rate_hz:.2f} Hz")
-        return "; ".join([*lines, *self.warnings])
 
 
 class BagRecording:
@@ -66,7 +32,7 @@ class BagRecording:
         self.path: Path = bag.path
         self.report = scan.report
         self.rate_hz = scan.report.rate_hz
-        self.stamps_s: NDArray[np.float64] = seconds_from_ns(scan.image_ns)
+        self.stamps_s: NDArray[np.float64] = seconds_from_ns(scan.images.header_ns)
         self.T_odom_base = scan.T_odom_base
         self.poses_xyyaw = se3.xyyaw_from_transform(scan.T_odom_base)
         self.intrinsics: CameraIntrinsics | None = scan.intrinsics
@@ -119,8 +85,7 @@ class BagRecording:
         return {**self.__dict__, "_frames": OrderedDict()}
 
     def _decode(self, index: int) -> Frame:
-        scan = self._scan
-        message = self._read(scan.topics.image, scan.image_log_ns[index], scan.image_header_ns[index])
+        message = self._read(self._scan.images, index)
         decoded = message.decode()
         rgb = decode_colour(decoded, message.type)
         _check_size("image", rgb, self.intrinsics)
@@ -129,10 +94,10 @@ class BagRecording:
         return Frame(float(self.stamps_s[index]), rgb, depth, self.intrinsics, self.T_base_camera, frame_id)
 
     def _decode_depth(self, index: int, rgb: Rgb) -> Depth | None:
-        scan = self._scan
-        if scan.topics.depth is None or scan.depth_log_ns[index] < 0:
+        stream = self._scan.depth
+        if stream is None or stream.log_ns[index] < 0:
             return None
-        message = self._read(scan.topics.depth, scan.depth_log_ns[index], scan.depth_header_ns[index])
+        message = self._read(stream, index)
         depth = decode_depth(message.decode(), message.type)
         if depth.shape != rgb.shape[:2]:
             raise DataError(
@@ -141,13 +106,13 @@ class BagRecording:
             )
         return depth
 
-    def _read(self, topic: str, log_ns: int, header_ns: int) -> BagMessage:
-        """Return the message of ``topic`` that was logged at ``log_ns`` with that header stamp."""
-        candidates = list(self.bag.messages([topic], int(log_ns), int(log_ns) + 1))
-        for message in candidates:
+    def _read(self, stream: StampedTopic, index: int) -> BagMessage:
+        """Return the message of row ``index``; several may have been logged at once, the header tells them apart."""
+        log_ns, header_ns = int(stream.log_ns[index]), int(stream.header_ns[index])
+        for message in self.bag.messages([stream.name], log_ns, log_ns + 1):
             if message.header_ns == header_ns:
                 return message
-        raise DataError(f"{topic} has no message there any more; the bag changed or is damaged")
+        raise DataError(f"{stream.name} has no message there any more; the bag changed or is damaged")
 
 
 def _check_size(what: str, rgb: Rgb, intrinsics: CameraIntrinsics | None) -> None:

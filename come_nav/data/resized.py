@@ -21,6 +21,8 @@ class ResizedRecording:
         self.intrinsics = recording.intrinsics.scaled(width, height) if recording.intrinsics is not None else None
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also asked for while a copy is unpickled, before _inner is there
+            raise AttributeError(name)
         return getattr(self._inner, name)
 
     def __len__(self) -> int:

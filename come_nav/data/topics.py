@@ -19,7 +19,7 @@ from come_nav.data.ros_types import (
 
 POSE_TYPES = (ODOMETRY, POSE_WITH_COVARIANCE, POSE_STAMPED, *TF_TYPES)
 NO_TOPIC = "none"  # what a user types to leave depth out
-DEPTH_WORDS = ("depth", "disparity", "range")
+DEPTH_WORDS = ("depth", "disparity")
 SECONDARY_WORDS = (
     "mono",
     "infra",
@@ -86,7 +86,8 @@ def find_depth(bag: Bag, image: str) -> str | None:
     def score(topic: TopicInfo) -> tuple[int, ...]:
         name = topic.name.lower()
         aligned = any(word in name for word in ("aligned", "registered"))
-        return (int(aligned), _shared_prefix(topic.name, image), int(topic.type == IMAGE), topic.count)
+        lossless = int(topic.type == IMAGE) * 2 + int(name.endswith("compresseddepth"))
+        return (int(aligned), _shared_prefix(topic.name, image), lossless, topic.count)
 
     return _best(
         _of_type(bag, (IMAGE, COMPRESSED_IMAGE)),
