@@ -2,11 +2,12 @@
 #   PYTHON=/path/to/python3.11   interpreter for the environment (3.10 or newer; found by itself otherwise)
 #   DEMO_ARGS, TEST_ARGS, BENCH_ARGS   extra words for come-nav demo, pytest and the benchmarks
 
+SHELL     := bash
 VENV      := .venv
 BIN       := $(VENV)/bin
 STAMP     := $(VENV)/.installed
 CODE      := come_nav test benchmarks setup.py .ci/write_constraints.py
-TEST_JOBS ?= 2
+TEST_JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? cores : 8)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint pytest bench constraints clean
@@ -32,8 +33,12 @@ lint: $(STAMP)  ## ruff (rules and format) and mypy
 pytest: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) $(TEST_ARGS)
 
-bench: $(STAMP)  ## measure the simulator, the model and the planner; writes benchmarks/results
-	@for script in benchmarks/bench_*.py; do echo "$$script"; $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
+bench: $(STAMP)  ## run every benchmark; what they print goes to benchmarks/results as well
+	@mkdir -p benchmarks/results
+	@set -o pipefail; for script in benchmarks/*.py; do \
+		echo "== $$script"; \
+		$(BIN)/python $$script $(BENCH_ARGS) | tee benchmarks/results/$$(basename $$script .py).txt || exit 1; \
+	done
 
 constraints: $(STAMP)  ## write constraints.txt from the versions in .venv
 	$(BIN)/python .ci/write_constraints.py > constraints.tmp

@@ -70,7 +70,8 @@ def test_commands_on_the_page_parse(page, capsys):
     for command in documented_commands(page.read_text(encoding="utf-8")):
         words = come_nav_words(command) if command.startswith(("come-nav", ".venv/bin/come-nav")) else None
         said = complaint(words, capsys) if words else None
-        if said:
+        mention = words is not None and len(words) <= 2 and "arguments are required" in (said or "")
+        if said and not mention:  # `come-nav convert` in a sentence names the verb without using it
             wrong.append(f"{command}\n    {said}")
     assert not wrong, "\n".join(wrong)
 

@@ -193,3 +193,13 @@ def test_makefile_knows_the_documented_targets():
 def test_shell_scripts_parse_and_are_executable(script):
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+
+
+def test_an_unsuitable_interpreter_is_refused_in_one_line():
+    environment = {**os.environ, "PYTHON": "/no/such/python"}
+    result = subprocess.run(
+        [str(ROOT / ".ci" / "install")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("install: /no/such/python is not Python 3.10 to 3.13; ")
+    assert len(result.stderr.splitlines()) == 1
