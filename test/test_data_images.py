@@ -65,7 +65,9 @@ def test_big_endian_rows():
     np.testing.assert_array_equal(decoded[..., 0], RGB[..., 0])
 
 
-@pytest.mark.parametrize(("order", "corner"), [("rggb", "rg/gb"), ("bggr", "bg/gr"), ("gbrg", "gb/rg"), ("grbg", "gr/bg")])
+@pytest.mark.parametrize(
+    ("order", "corner"), [("rggb", "rg/gb"), ("bggr", "bg/gr"), ("gbrg", "gb/rg"), ("grbg", "gr/bg")]
+)
 @pytest.mark.parametrize("bits", [8, 16])
 def test_bayer_of_a_plain_colour(order, corner, bits):
     """A mosaic of one colour must come out as that colour, whatever the order of its cells."""
@@ -77,7 +79,9 @@ def test_bayer_of_a_plain_colour(order, corner, bits):
     np.testing.assert_array_equal(decoded[2:-2, 2:-2], np.broadcast_to([200, 120, 40], decoded[2:-2, 2:-2].shape))
 
 
-@pytest.mark.parametrize(("encoding", "luma_first"), [("yuv422", False), ("uyvy", False), ("yuyv", True), ("yuv422_yuy2", True)])
+@pytest.mark.parametrize(
+    ("encoding", "luma_first"), [("yuv422", False), ("uyvy", False), ("yuyv", True), ("yuv422_yuy2", True)]
+)
 def test_yuv_grey_and_red(encoding, luma_first):
     luma = np.array([[16, 81, 126, 235]] * 2, np.uint8)
     chroma = np.full_like(luma, 128)  # no colour
