@@ -106,12 +106,19 @@ class World:
     @cached_property
     def distance_grid(self) -> NDArray[np.float32]:
         """Distance (X, Y) of cell centres, 5 cm apart, to the nearest solid; index [int(x / 0.05), int(y / 0.05)]."""
+        return self._distances(GRID_M)
+
+    def occupancy(self, resolution_m: float = GRID_M) -> NDArray[np.bool_]:
+        """Grid (X, Y) of cells whose centre lies inside something solid."""
+        return self._distances(resolution_m) <= 0
+
+    def _distances(self, resolution_m: float) -> NDArray[np.float32]:
+        """Distance (X, Y) of cell centres; box by box, so that no array is larger than the grid."""
         x0, y0, x1, y1 = self.bounds
-        x = x0 + (np.arange(int(np.ceil((x1 - x0) / GRID_M))) + 0.5) * GRID_M
-        y = y0 + (np.arange(int(np.ceil((y1 - y0) / GRID_M))) + 0.5) * GRID_M
-        best: NDArray[np.float32] = np.minimum(
-            np.minimum(x - x0, x1 - x)[:, None], np.minimum(y - y0, y1 - y)[None]
-        ).astype(np.float32)
+        x = x0 + (np.arange(int(np.ceil((x1 - x0) / resolution_m))) + 0.5) * resolution_m
+        y = y0 + (np.arange(int(np.ceil((y1 - y0) / resolution_m))) + 0.5) * resolution_m
+        edge_x, edge_y = np.minimum(x - x0, x1 - x), np.minimum(y - y0, y1 - y)
+        best: NDArray[np.float32] = np.minimum(edge_x[:, None], edge_y[None]).astype(np.float32)
         for centre_x, centre_y, half_x, half_y, yaw in self.solid:
             dx, dy = (x - centre_x).astype(np.float32)[:, None], (y - centre_y).astype(np.float32)[None, :]
             cosine, sine = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
@@ -120,14 +127,6 @@ class World:
             np.minimum(best, np.hypot(out_x, out_y), out=best)
         np.maximum(best, 0, out=best)
         return best
-
-    def occupancy(self, resolution_m: float = GRID_M) -> NDArray[np.bool_]:
-        """Grid (X, Y) of cells whose centre lies inside something solid."""
-        x0, y0, x1, y1 = self.bounds
-        x = torch.arange(x0 + 0.5 * resolution_m, x1, resolution_m, dtype=torch.float64)
-        y = torch.arange(y0 + 0.5 * resolution_m, y1, resolution_m, dtype=torch.float64)
-        points = torch.stack(torch.meshgrid(x, y, indexing="ij"), -1)
-        return (self.distance(points) <= 0).numpy()
 
     def room_of(self, points_xy: torch.Tensor) -> torch.Tensor:
         """Index (...) of the room that holds each point (..., 2); -1 outside."""
