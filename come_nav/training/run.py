@@ -29,6 +29,7 @@ from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.training.autoencoder_task import AutoencoderTask
 from come_nav.training.bank import LatentBank, Sampling, WindowStream, step_generator
 from come_nav.training.callbacks import LAST, SliceTimer, training_callbacks
+from come_nav.training.card import model_card
 from come_nav.training.config import OptimiserConfig, TrainConfig
 from come_nav.training.denoiser_task import DenoiserTask
 from come_nav.training.sim_bank import FrameStream, sim_bank
@@ -175,7 +176,7 @@ class Run:
             autoencoder.cpu().eval(), {"base": expert.cpu().eval()}, NoiseSchedule.linear(), rate_hz=self.config.rate_hz
         )
         target = self.folder / self.config.name
-        model.save(target)
+        model.save(target, model_card(self.config, model, self.machine.device, self.init is not None))
         return target
 
     # -- parts -------------------------------------------------------------------------------------------------------

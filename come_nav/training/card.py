@@ -1,0 +1,51 @@
+"""The model card that training writes beside the weights."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from come_nav.training.config import TrainConfig
+from come_nav.world_model.model import DiffusionWorldModel
+
+TEXT = """# {name}
+
+A world model of come_nav: from {frames} camera frames at {rate:g} Hz and a pose, it imagines the view from that pose.
+
+{table}
+
+Trained with `come-nav train`; `config.yaml` in the run folder repeats it. Validation worlds are 10000-10099 and test
+worlds 20000-20099: neither was trained on. It knows the built-in worlds only (and the recordings named above): on real
+pictures expect poor predictions until it is fine-tuned.
+"""
+
+
+def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fine_tuned: bool) -> str:
+    """Return Markdown that says what the model is, what it learned from and on which machine."""
+    data, network, stage = config.data, config.denoiser_model, config.denoiser
+    size, grid = config.image_size, network.input_size
+    hardware = torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})"
+    worlds = f"seeds {data.first_world}-{data.first_world + data.worlds - 1}, {data.episode_s:g} s each"
+    goals = stage.steps * stage.batch_size * data.goals_per_context
+    images = config.autoencoder.steps * config.autoencoder.batch_size
+    rows = {
+        "images": f"{size}x{size} RGB, latents {network.in_channels}x{grid}x{grid}",
+        "autoencoder": f"AutoencoderKL, {_millions(model.autoencoder)} parameters, {images:,} images seen",
+        "denoiser": f"CDiT, hidden {network.hidden_size}, depth {network.depth}, {_millions(model.base)} parameters",
+        "prediction": f"{config.prediction}, NWM's linear schedule of 1000 steps",
+        "training": f"{stage.steps:,} steps, {goals:,} goals, AdamW {stage.learning_rate:g}, EMA {stage.ema_decay:g}",
+        "context dropout": f"{config.context_dropout:g}",
+        "built-in worlds": worlds if data.worlds else "none",
+        "drives": f"{', '.join(data.drivers)}; {data.branches} further views per frame",
+        "recordings": ", ".join(data.recordings) or "none",
+        "started from": "another model (fine-tuned)" if fine_tuned else "nothing",
+        "device": f"{hardware}, torch {torch.__version__}",
+        "seed": str(config.seed),
+    }
+    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return TEXT.format(name=config.name, frames=config.context_frames, rate=config.rate_hz, table=table)
+
+
+def _millions(module: torch.nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in module.parameters()) / 1e6:.2f} M"
