@@ -175,6 +175,7 @@ def _load_model(config: Config) -> DiffusionWorldModel:
 def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorldModel | None) -> dict[str, Any]:
     """Return all that a record depends on: a folder of results belongs to exactly these values."""
     from come_nav.cli.evaluate_inputs import model_fingerprint
+    from come_nav.cli.plan import choose_device
     from come_nav.core.settings import to_mapping
 
     settings: dict[str, Any] = {
@@ -182,6 +183,7 @@ def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorl
         "protocol": to_mapping(protocol),
         "planner": to_mapping(config.planner),
         "objective": to_mapping(config.objective),
+        "device": choose_device(config.device).partition(":")[0],
         "model": None,
     }
     if model is not None:
@@ -190,7 +192,6 @@ def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorl
             "sampler": to_mapping(model.sampler),
             "imagination": config.imagination,
             "precision": model.inference.precision,
-            "device": model.device.type,
         }
     return settings
 
@@ -258,13 +259,14 @@ def print_outcome(outcome: Outcome) -> None:
 
 
 class _Progress:
-    """A bar on stderr with the running mean ATE of each row; silent where stderr is no terminal."""
+    """A bar on stderr with the running mean ATE of the row that matters; silent where stderr is no terminal."""
 
     def __init__(self, total: int, rows: list[Row]) -> None:
         from tqdm import tqdm
 
         self._bar = tqdm(total=total, desc="plans", unit="plan", file=sys.stderr, disable=None, dynamic_ncols=True)
-        self._shown = rows[-1].name
+        names = [row.name for row in rows]
+        self._shown = "world model" if "world model" in names else names[-1]
         self._sum, self._count = 0.0, 0
 
     def __enter__(self) -> _Progress:

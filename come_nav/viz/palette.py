@@ -26,6 +26,7 @@ KNOWN_COLOURS: dict[str, str] = {
     "truth": BLACK,
     "world model": BLUE,
     "plan": BLUE,
+    "estimate": BLUE,
     "stand still": GREY,
     "constant velocity": ORANGE,
     "perfect model": GREEN,
