@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -91,23 +93,74 @@ def test_grey_without_colours_and_y_up(mesh, ply, poses, tmp_path):
     assert lowest.vertices[:, 2].min() == 0.0
 
 
-def test_a_texture_colours_the_faces(tmp_path):
+# one wall at x = 2, 4 m wide and 3 m high; its picture's quarters are red, green / blue, white
+QUARTERS = np.array([[[0, 0, 255], [0, 255, 0]], [[255, 0, 0], [255, 255, 255]]], np.uint8).repeat(4, 0).repeat(4, 1)
+
+
+def write_obj(path: Path) -> Path:
     import cv2
 
-    image = np.zeros((8, 8, 3), np.uint8)
-    image[:, :4], image[:, 4:] = (0, 0, 255), (0, 255, 0)  # BGR: red left, green right
-    cv2.imwrite(str(tmp_path / "wall.png"), image)
-    (tmp_path / "wall.mtl").write_text("newmtl wall\nKd 1 1 1\nmap_Kd wall.png\n")
-    (tmp_path / "wall.obj").write_text(
-        "mtllib wall.mtl\nv 2 2 0\nv 2 -2 0\nv 2 -2 3\nv 2 2 3\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
-        "usemtl wall\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
+    cv2.imwrite(str(path / "wall.png"), QUARTERS)
+    (path / "wall.mtl").write_text("newmtl wall\nKd 1 1 1\nmap_Kd wall.png\nnewmtl red\nKd 0.8 0.1 0.1\n")
+    (path / "wall.obj").write_text(
+        "mtllib wall.mtl\nv 2 2 0\nv 2 -2 0\nv 2 -2 3\nv 2 2 3\nv -2 -2 0\nv -2 2 0\nv -2 2 3\n"
+        "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nusemtl wall\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\nusemtl red\nf 5/1 6/2 7/3\n"
     )
-    place = load_mesh_world(tmp_path / "wall.obj")
+    return path / "wall.obj"
+
+
+def write_glb(path: Path) -> Path:
+    """Write a minimal binary glTF 2.0, y up, with an embedded picture."""
+    import cv2
+
+    positions = np.array([[2, 0, -2], [2, 0, 2], [2, 3, 2], [2, 3, -2]], "<f4")
+    uvs, triangles = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], "<f4"), np.array([0, 1, 2, 0, 2, 3], "<u2")
+    pieces = [positions.tobytes(), uvs.tobytes(), triangles.tobytes(), cv2.imencode(".png", QUARTERS)[1].tobytes()]
+    views, body = [], b""
+    for piece in pieces:
+        views.append({"buffer": 0, "byteOffset": len(body), "byteLength": len(piece)})
+        body += piece + b"\0" * (-len(piece) % 4)
+    low, high = positions.min(0).tolist(), positions.max(0).tolist()
+    primitive = {"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}
+    document = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [primitive]}],
+        "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+        "textures": [{"source": 0}],
+        "images": [{"bufferView": 3, "mimeType": "image/png"}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 4, "type": "VEC3", "min": low, "max": high},
+            {"bufferView": 1, "componentType": 5126, "count": 4, "type": "VEC2"},
+            {"bufferView": 2, "componentType": 5123, "count": 6, "type": "SCALAR"},
+        ],
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(body)}],
+    }
+    head = json.dumps(document).encode()
+    head += b" " * (-len(head) % 4)
+    header = struct.pack("<4sIIII", b"glTF", 2, 28 + len(head) + len(body), len(head), 0x4E4F534A)
+    (path / "wall.glb").write_bytes(header + head + struct.pack("<II", len(body), 0x004E4942) + body)
+    return path / "wall.glb"
+
+
+@pytest.mark.parametrize("write", [write_obj, write_glb])
+def test_textures_and_materials_colour_the_faces(tmp_path, write):
+    place = load_mesh_world(write(tmp_path))
     camera = CameraIntrinsics.from_field_of_view(16, 16, math.pi / 2)
-    images, depth = MeshRaycaster(place, camera, 1.0).render(torch.zeros(1, 3))
-    np.testing.assert_allclose(depth[0, 4:8], 2.0, atol=1e-5)
-    assert images[0, 0, 6, 2] > 0.5 and images[0, 1, 6, 2] < -0.5  # left half red
-    assert images[0, 1, 6, 13] > 0.5 and images[0, 0, 6, 13] < -0.5
+    images, depth = MeshRaycaster(place, camera, 1.5).render(torch.tensor([[0.0, 0, 0], [0, 0, math.pi]]))
+    np.testing.assert_allclose(depth[0, 4:12], 2.0, atol=1e-5)
+    seen = (images[0] > 0.5).int()  # red green / blue white, as on the picture
+    assert [seen[:, row, column].tolist() for row in (4, 11) for column in (2, 13)] == [
+        [1, 0, 0],
+        [0, 1, 0],
+        [0, 0, 1],
+        [1, 1, 1],
+    ]
+    if write is write_obj:  # the second material has a colour and no picture
+        assert images[1, 0, 8, 14] > 0.3 and images[1, 1, 8, 14] < -0.7
 
 
 def test_drives_in_a_mesh(world, ply):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   come-nav simulate --world 20003 --driver tour --out episode          two minutes through a test world
   come-nav simulate --world 7 --noise 2 --size 320x240 --out drive     with 2 % odometry noise, larger pictures
-  come-nav simulate --mesh flat.glb --up-axis y --out scan             in a scanned or modelled place
+  come-nav simulate --mesh flat.glb  --out scan                        in a scanned or modelled place
 """
 PICTURES = 8
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--world", type=int, default=0, metavar="SEED", help="seed of the built-in world (default 0)")
     place.add_argument("--mesh", type=Path, metavar="FILE", help="drive in a mesh (.ply, .obj, .glb) instead")
-    parser.add_argument("--up-axis", choices=("z", "y"), default="z", help="of the mesh (glTF files are y up)")
+    parser.add_argument("--up-axis", choices=("z", "y"), help="of the mesh (default: y for glTF, else z)")
     parser.add_argument("--floor-height", type=float, metavar="M", help="of the mesh; its lowest vertex by default")
     parser.add_argument("--driver", default="tour", help="wander, tour or point_to_point (default tour)")
     parser.add_argument("--duration", type=float, default=120.0, metavar="S", help="seconds to drive (default 120)")

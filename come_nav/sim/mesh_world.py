@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_choice, check_shape
-from come_nav.core.errors import ConfigError, DataError
+from come_nav.core.errors import ConfigError
 from come_nav.core.types import CameraIntrinsics
+from come_nav.sim.mesh_files import MeshColours, read_mesh
 from come_nav.sim.spaces import GRID_M
 
-SUFFIXES = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 FLOOR_TOLERANCE_M = 0.06
 ROBOT_HEIGHT_M = 1.0
 RAYS_PER_CHUNK = 2**20
@@ -31,15 +31,14 @@ class MeshWorld:
         path: file it came from.
         vertices: (V, 3) float32 metres, z up.
         triangles: (F, 3) int32.
-        corner_colours: (F, 3, 3) float32 in [0, 1] of each triangle's corners, or None for shaded grey.
+        colours: of the triangles, or None for shaded grey.
         seed: -1; meshes have none.
     """
 
     path: Path
     vertices: NDArray[np.float32]
     triangles: NDArray[np.int32]
-    corner_colours: NDArray[np.float32] | None = None
-    texture: tuple[NDArray[np.float32], NDArray[np.float32]] | None = field(default=None, repr=False)
+    colours: MeshColours | None = field(default=None, repr=False)
     seed: int = -1
     solid: None = None
 
@@ -165,19 +164,19 @@ class MeshRaycaster:
         facing = np.abs((hits["primitive_normals"] * direction).sum(-1, keepdims=True))
         colours = np.full((*seen.shape, 3), 0.75, dtype=np.float32)
         shade = 0.35 + 0.65 * facing
-        if world.corner_colours is not None or world.texture is not None:
-            colours[seen] = _surface_colours(world, hits["primitive_ids"][seen], hits["primitive_uvs"][seen])
+        if world.colours is not None:
+            colours[seen] = world.colours.at(hits["primitive_ids"][seen], hits["primitive_uvs"][seen])
             shade = 0.8 + 0.2 * facing  # scans carry their light with them
         colours = np.where(seen[..., None], colours * shade, 0.0).astype(np.float32)
         return colours, np.where(seen, hits["t_hit"], 0.0).astype(np.float32)
 
 
-def load_mesh_world(path: Path | str, up_axis: str = "z", floor_height_m: float | None = None) -> MeshWorld:
+def load_mesh_world(path: Path | str, up_axis: str | None = None, floor_height_m: float | None = None) -> MeshWorld:
     """Read a mesh and put its floor at z = 0.
 
     Args:
         path: .ply, .obj, .glb, .gltf, .stl or .off; units are metres.
-        up_axis: "z" or "y" (glTF files are y up).
+        up_axis: "z" or "y"; when None, y for glTF (its standard says so) and z for the others.
         floor_height_m: height of the floor along the up axis; the lowest vertex when None.
 
     Raises:
@@ -185,54 +184,14 @@ def load_mesh_world(path: Path | str, up_axis: str = "z", floor_height_m: float 
         ConfigError: for another up axis.
     """
     path = Path(path)
-    check_choice("up_axis", up_axis, ("z", "y"))
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: must be a mesh ({', '.join(SUFFIXES)}), is '{path.suffix or 'without suffix'}'")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    o3d = _open3d()
-    with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
-        mesh = o3d.io.read_triangle_mesh(str(path), enable_post_processing=False)
-    triangles = np.asarray(mesh.triangles, dtype=np.int32)
-    if len(triangles) == 0:
-        raise DataError(f"{path}: holds no triangles, or is damaged; export it again as a triangle mesh")
-    vertices = np.asarray(mesh.vertices, dtype=np.float64)
-    if not np.isfinite(vertices).all():
-        raise DataError(f"{path}: holds vertices that are NaN or infinite; export it again")
-    if up_axis == "y":
+    axis = up_axis if up_axis is not None else ("y" if path.suffix.lower() in (".glb", ".gltf") else "z")
+    check_choice("up_axis", axis, ("z", "y"))
+    content = read_mesh(path)
+    vertices = content.vertices
+    if axis == "y":
         vertices = np.stack([vertices[:, 0], -vertices[:, 2], vertices[:, 1]], axis=1)
     vertices = vertices - [0.0, 0.0, vertices[:, 2].min() if floor_height_m is None else floor_height_m]
-    corner_colours = None
-    if mesh.has_vertex_colors():
-        corner_colours = np.asarray(mesh.vertex_colors, dtype=np.float32)[triangles]
-    return MeshWorld(path, vertices.astype(np.float32), triangles, corner_colours, _texture(mesh, len(triangles)))
-
-
-def _texture(mesh: Any, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Return the first texture (H, W, 3) and the corners' coordinates (F, 3, 2), if the mesh has both."""
-    images = [np.asarray(texture) for texture in mesh.textures if not texture.is_empty()]
-    if not images or not mesh.has_triangle_uvs():
-        return None
-    image = images[0][..., :3].astype(np.float32) / 255.0
-    return image, np.asarray(mesh.triangle_uvs, dtype=np.float32).reshape(count, 3, 2)
-
-
-def _surface_colours(
-    world: MeshWorld, triangle: NDArray[np.uint32], barycentric: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return colours (P, 3) of hits: interpolated corner colours, or the texture's nearest texel."""
-    u, v = barycentric[:, :1], barycentric[:, 1:]
-    weights = np.stack([1.0 - u - v, u, v], axis=1)
-    if world.texture is not None:
-        image, corners = world.texture
-        place = (corners[triangle] * weights).sum(1) % 1.0
-        column = np.minimum((place[:, 0] * image.shape[1]).astype(int), image.shape[1] - 1)
-        row = np.minimum((place[:, 1] * image.shape[0]).astype(int), image.shape[0] - 1)
-        texels: NDArray[np.float32] = image[row, column]
-        return texels
-    assert world.corner_colours is not None
-    colours: NDArray[np.float32] = (world.corner_colours[triangle] * weights).sum(1)
-    return colours
+    return MeshWorld(path, vertices.astype(np.float32), content.triangles, content.colours)
 
 
 def _open3d() -> Any:

@@ -1,0 +1,196 @@
+"""Frames per second of the built-in RGB-D camera, and of drives, against a plain per-pixel ray-caster.
+
+    python benchmarks/simulator.py --threads 2 --out benchmarks/results/simulator.json
+    python benchmarks/simulator.py --device cuda --batches 256,1024
+
+Each figure is the median of several repeats over the same random free poses in eight test worlds; the reference tests
+every pixel's ray against every box (depth only), in the same process on the same device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from come_nav.cli.output import format_table
+from come_nav.core.files import atomic_write_text
+from come_nav.core.types import CameraIntrinsics
+from come_nav.sim.episodes import simulate_episode
+from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.splits import TEST_SEEDS
+from come_nav.sim.worlds import World, generate_world
+
+WORLDS = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=64, help="pixels of the square camera")
+    parser.add_argument("--batches", default="1,16,64,256", help="batch sizes, comma-separated")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    worlds = [generate_world(seed) for seed in TEST_SEEDS[:WORLDS]]
+    camera = CameraIntrinsics.from_field_of_view(args.size, args.size, 0.5 * math.pi)
+    raycaster = Raycaster(worlds, camera, device=args.device)
+    rows = []
+    for batch in tqdm([int(word) for word in args.batches.split(",")], desc="camera", unit="batch size"):
+        poses, index = random_views(worlds, batch)
+        rows.append(measure("camera", batch, args, lambda p=poses, i=index: raycaster.render(p, i)))
+    poses, index = random_views(worlds, 4)
+    reference = PerPixelDepth(worlds[0], camera, args.device)
+    rows.append(measure("per pixel, depth only", 4, args, lambda: reference.render(poses)))
+    document = {
+        "benchmark": "simulator",
+        "size": args.size,
+        "rows": rows,
+        "ratio_to_per_pixel": max(row["median"] for row in rows[:-1]) / rows[-1]["median"],
+        "drives": measure_drives(worlds, args.repeats),
+        "world_ms": measure_worlds(args.repeats),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "machine": machine(args),
+    }
+    report(document)
+    if args.out is not None:
+        atomic_write_text(args.out, json.dumps(document, indent=2) + "\n")
+
+
+def random_views(worlds: list[World], batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Poses (B, 3) where a robot fits, over all worlds in turn."""
+    generator = torch.Generator().manual_seed(0)
+    poses = []
+    for number in range(batch):
+        world = worlds[number % len(worlds)]
+        while True:
+            point = torch.rand(2, generator=generator) * torch.tensor(world.bounds[2:])
+            if bool(world.free(point, 0.25)):
+                break
+        poses.append(torch.cat([point, torch.rand(1, generator=generator) * 2 * math.pi]))
+    return torch.stack(poses), torch.arange(batch) % len(worlds)
+
+
+def measure(name: str, batch: int, args: argparse.Namespace, render: Callable[[], Any]) -> dict[str, Any]:
+    """Frames per second over the repeats; each repeat lasts at least 0.3 s."""
+    for _ in range(2):
+        render()
+    rates = []
+    for _ in range(args.repeats):
+        synchronise(args.device)
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < 0.3:
+            render()
+            synchronise(args.device)
+            count += batch
+        rates.append(count / (time.perf_counter() - start))
+    return {"what": name, "batch": batch, "median": float(np.median(rates)), "min": min(rates), "max": max(rates)}
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+class PerPixelDepth:
+    """The plain way: every ray against every box."""
+
+    def __init__(self, world: World, camera: CameraIntrinsics, device: str) -> None:
+        self.boxes = world.boxes.to(device)
+        self.device = device
+        u = (torch.arange(camera.width) + 0.5 - camera.cx) / camera.fx
+        v = (camera.cy - torch.arange(camera.height) - 0.5) / camera.fy
+        self.up, self.right = (part.reshape(-1).to(device) for part in torch.meshgrid(v, u, indexing="ij"))
+
+    def render(self, poses: torch.Tensor) -> torch.Tensor:
+        x, y, half_x, half_y, yaw, low, high = self.boxes.T
+        depths = []
+        for pose in poses.to(self.device):
+            cosine, sine = pose[2].cos(), pose[2].sin()
+            dx, dy = cosine + self.right * sine, sine - self.right * cosine
+            c, s = yaw.cos(), yaw.sin()
+            origin_x = c * (pose[0] - x) + s * (pose[1] - y)
+            origin_y = c * (pose[1] - y) - s * (pose[0] - x)
+            near, far = [], []
+            for speed, first, last in (
+                (dx[:, None] * c + dy[:, None] * s, -half_x - origin_x, half_x - origin_x),
+                (dy[:, None] * c - dx[:, None] * s, -half_y - origin_y, half_y - origin_y),
+                (self.up[:, None], low - 0.5, high - 0.5),
+            ):
+                one, two = first / speed, last / speed
+                near.append(torch.minimum(one, two))
+                far.append(torch.maximum(one, two))
+            enter, leave = torch.stack(near).amax(0), torch.stack(far).amin(0)
+            depths.append(torch.where((enter < leave) & (enter > 0), enter, torch.inf).amin(1))
+        return torch.stack(depths)
+
+
+def measure_drives(worlds: list[World], repeats: int) -> list[dict[str, Any]]:
+    """Seconds to simulate 120 s with each driver, grid of distances included the first time."""
+    rows = []
+    for driver in ("wander", "tour", "point_to_point"):
+        times = []
+        for number in range(repeats):
+            start = time.perf_counter()
+            simulate_episode(worlds[number % len(worlds)], driver, 120.0, seed=number)
+            times.append(time.perf_counter() - start)
+        rows.append({"driver": driver, "median_s": float(np.median(times)), "min_s": min(times), "max_s": max(times)})
+    return rows
+
+
+def measure_worlds(repeats: int) -> float:
+    """Median milliseconds to generate a world."""
+    times = []
+    for seed in TEST_SEEDS[WORLDS : WORLDS + repeats]:
+        start = time.perf_counter()
+        generate_world(seed)
+        times.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(times))
+
+
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    return {
+        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else processor,
+        "cores": os.cpu_count(),
+        "threads": args.threads,
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def report(document: dict[str, Any]) -> None:
+    facts = document["machine"]
+    print(f"{facts['device']}, {facts['threads']} threads, torch {facts['torch']}, load {facts['load_average']:.1f}")
+    rows = [
+        [row["what"], str(row["batch"]), *(f"{row[key]:.0f}" for key in ("median", "min", "max"))]
+        for row in document["rows"]
+    ]
+    size = document["size"]
+    print(format_table([f"RGB-D {size}x{size}", "batch", "frames/s", "min", "max"], rows))
+    print(f"ratio to per pixel: {document['ratio_to_per_pixel']:.0f}")
+    for row in document["drives"]:
+        print(f"120 s of {row['driver']}: {row['median_s']:.3f} s ({row['min_s']:.3f} to {row['max_s']:.3f})")
+    print(f"one world: {document['world_ms']:.0f} ms; peak memory {document['peak_memory_mb']:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
