@@ -161,3 +161,14 @@ def test_intervals_are_drawn() -> None:
     line = np.arange(5.0)
     plain = figures.plot_error_over_time({"a": (line, line)})
     assert plain != figures.plot_error_over_time({"a": (line, line, line * 0.5, line)})
+
+
+def test_a_row_of_nan_lifts_the_pen() -> None:
+    left, right = np.array([[0.0, 0.0, 0.0], [0.0, 4.0, 0.0]]), np.array([[4.0, 0.0, 0.0], [4.0, 4.0, 0.0]])
+    joined = pixels(figures.plot_trajectories({"world model": np.concatenate([left, right])}))
+    apart = pixels(figures.plot_trajectories({"world model": np.concatenate([left, np.full((1, 3), np.nan), right])}))
+    blue = [(np.abs(image.astype(int) - palette.rgb255(palette.BLUE)) <= 12).all(axis=2) for image in (joined, apart)]
+    middle = slice(blue[0].shape[1] * 2 // 5, blue[0].shape[1] * 3 // 5)
+    plot = slice(0, int(0.8 * blue[0].shape[0]))
+    assert blue[0][plot, middle].any()
+    assert not blue[1][plot, middle].any()

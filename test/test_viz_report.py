@@ -128,3 +128,10 @@ def test_wrong_blocks_are_refused() -> None:
         report.figure(b"GIF89a", "caption")
     with pytest.raises(ShapeError, match="level"):
         report.heading("x", level=4)
+
+
+def test_intervals_take_a_line_of_their_own() -> None:
+    report = HtmlReport("t")
+    report.table(["row", "ATE [m]"], [["a", "0.5 [0.4, 0.6]"], ["c", "no [interval] here"]])
+    assert '<td>0.5 <span class="interval">[0.4, 0.6]</span></td>' in report.html()
+    assert "<td>no [interval] here</td>" in report.html()

@@ -38,8 +38,8 @@ def style_axes(axes: Axes, x_label: str = "", y_label: str = "", title: str = ""
         spine.set_color(FAINT)
 
 
-def add_legend(axes: Axes, columns: int = 1, outside: bool = False) -> None:
-    """Add a quiet legend when something is labelled; ``outside`` puts it below the axes."""
+def add_legend(axes: Axes, columns: int = 1, outside: bool = False, place: str = "upper right") -> None:
+    """Add a quiet legend at ``place`` when something is labelled; ``outside`` puts it below the axes."""
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
@@ -48,7 +48,7 @@ def add_legend(axes: Axes, columns: int = 1, outside: bool = False) -> None:
         assert figure is not None
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
         return
-    axes.legend(handles, labels, fontsize=8, ncols=columns, frameon=True, framealpha=0.85, edgecolor=FAINT)
+    axes.legend(handles, labels, loc=place, fontsize=8, ncols=columns, frameon=True, framealpha=0.85, edgecolor=FAINT)
 
 
 def png_bytes(figure: Figure) -> bytes:

@@ -63,10 +63,11 @@ def plot_trajectories(
     title: str = "",
     goals: Any = None,
 ) -> bytes:
-    """Return a PNG of trajectories from above, in metres, equal axes; a dot marks each start, an arrow each end.
+    """Return a PNG of trajectories from above, in metres, equal axes; a dot marks each start, a triangle each end.
 
     Args:
-        trajectories: name -> poses (N, 3) x m, y m, yaw rad (or positions (N, 2)), all in one frame.
+        trajectories: name -> poses (N, 3) x m, y m, yaw rad (or positions (N, 2)), all in one frame; a row of NaN
+            lifts the pen.
         map: drawn underneath, in the same frame.
         title: one line.
         goals: positions (G, 2) or poses (G, 3) marked with crosses.
@@ -77,11 +78,12 @@ def plot_trajectories(
         _draw_map(axes, map)
     colours, dashes = colours_for(trajectories), dashes_for(trajectories)
     for name, poses in trajectories.items():
-        array = _poses(name, poses)
-        axes.plot(array[:, 0], array[:, 1], dashes[name], color=colours[name], linewidth=1.8, label=name, zorder=3)
-        if len(array):
-            axes.plot(*array[0, :2], "o", color=colours[name], markersize=5, zorder=4)
-            _heading_arrow(axes, array, colours[name])
+        label: str | None = name
+        for piece in _pieces(_poses(name, poses)):
+            axes.plot(piece[:, 0], piece[:, 1], dashes[name], color=colours[name], linewidth=1.8, label=label, zorder=3)
+            axes.plot(*piece[0, :2], "o", color=colours[name], markersize=4, zorder=4)
+            _heading_mark(axes, piece[-1], colours[name])
+            label = None  # one entry in the legend
     if goals is not None:
         points = np.atleast_2d(np.asarray(goals, float))
         axes.plot(points[:, 0], points[:, 1], "x", color=VERMILLION, markersize=8, label="goal", zorder=5)
@@ -132,7 +134,7 @@ def plot_candidates(
     axes.set_xlim(limit_m, -limit_m)  # y points left in the picture, as the robot sees it
     axes.set_ylim(-0.35 * limit_m, limit_m)
     style_axes(axes, "y, left of the start [m]", "x, ahead of the start [m]", title)
-    add_legend(axes)
+    add_legend(axes, place="upper left")
     return png_bytes(figure)
 
 
@@ -184,13 +186,19 @@ def _draw_map(axes: Axes, drawing: MapDrawing) -> None:
     axes.autoscale_view()
 
 
-def _heading_arrow(axes: Axes, poses: NDArray[Any], colour: str) -> None:
-    if poses.shape[1] < 3:
-        return
-    x, y, yaw = (float(value) for value in poses[-1, :3])
-    direction = se2.compose(np.array([x, y, yaw]), np.array([0.25, 0.0, 0.0]))
-    arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.5}
-    axes.annotate("", xy=(float(direction[0]), float(direction[1])), xytext=(x, y), arrowprops=arrow, zorder=5)
+def _heading_mark(axes: Axes, pose: NDArray[Any], colour: str) -> None:
+    """Draw a small triangle that points where the robot looks; its size is in points, so that it is no distance."""
+    if len(pose) == 3:
+        turn_deg = float(np.degrees(pose[2])) - 90.0
+        axes.plot(float(pose[0]), float(pose[1]), marker=(3, 0, turn_deg), color=colour, markersize=9, zorder=5)
+
+
+def _pieces(poses: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Split poses at rows with NaN, so that one name may stand for several paths."""
+    broken = np.isnan(poses).any(axis=1)
+    parts = np.split(poses, np.flatnonzero(broken))
+    kept = [part[~np.isnan(part).any(axis=1)] for part in parts]
+    return [part for part in kept if len(part)]
 
 
 def _poses(name: str, poses: Any) -> NDArray[np.float64]:

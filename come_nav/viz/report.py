@@ -14,6 +14,7 @@ from come_nav.core.files import atomic_write_text
 from come_nav.viz.report_style import CSS
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_INTERVAL = re.compile(r"^(\S+) (\[[^\[\]]+\])$")  # "0.123 [0.100, 0.150]": the interval goes on a line of its own
 
 
 class HtmlReport:
@@ -139,7 +140,7 @@ def _table_row(index: int, row: Sequence[Any], highlight: Collection[str | int |
     marked = index in highlight or (len(row) > 0 and str(row[0]) in highlight)
     cells = []
     for column, cell in enumerate(row):
-        text = escape(str(cell))
+        text = _INTERVAL.sub(r'\1 <span class="interval">\2</span>', escape(str(cell)))
         if column == 0:
             cells.append(f'<th scope="row">{text}</th>')
         else:

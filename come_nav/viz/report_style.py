@@ -36,6 +36,7 @@ thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; color: 
 th:first-child, td:first-child { text-align: left; }
 tbody th { font-weight: 400; }
 tr.highlight > * { background: var(--mark); font-weight: 600; }
+.interval { display: block; font-size: .8rem; font-weight: 400; color: var(--quiet); }
 td.highlight { color: var(--accent); font-weight: 600; }
 figure { margin: 1.2rem 0; }
 figure img, figure video { display: block; max-width: 100%; height: auto; border: 1px solid var(--line);

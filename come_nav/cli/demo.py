@@ -1,0 +1,171 @@
+"""``come-nav demo``: the whole job in a built-in world: record a bag, open it, plan, evaluate, report."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from come_nav.cli.output import add_json_flag, print_json
+from come_nav.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from come_nav.cli.evaluate import Outcome
+
+DRIVER = "tour"
+RATE_HZ = 4.0
+SHOWN_WINDOWS = 6
+EPILOG = """examples:
+  come-nav demo                          a tour through world 20003, 20 plans, report in demo_out
+  come-nav demo --quick                  a shorter drive and fewer plans
+  come-nav demo --world 20011 --windows 60 --out demo_20011
+
+It runs, with the same code, what these commands run one by one:
+  come-nav simulate --world 20003 --driver tour --duration 60 --out demo_out/tour_20003
+  come-nav evaluate demo_out/tour_20003 --windows 20 --out demo_out
+and draws map.png and imagined.png. Stop at any time: the same command goes on where it stopped.
+"""
+NEXT = """
+What to try next:
+  come-nav bag info {episode}
+  come-nav plan {episode} --at 40 --goal-index 48 --out plan.png
+  come-nav evaluate my_bag                    the same on your own recording
+  come-nav evaluate --suite planning          20 built-in test worlds, 200 windows"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this verb."""
+    parser.epilog = EPILOG
+    parser.add_argument("--out", type=Path, default=Path("demo_out"), metavar="DIR", help="folder (default demo_out)")
+    parser.add_argument("--world", type=int, default=20003, metavar="SEED", help="built-in world (default 20003)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the drive and the plans (default 0)")
+    parser.add_argument("--windows", type=int, metavar="N", help="number of plans (default 20; 6 with --quick)")
+    parser.add_argument("--duration", type=float, metavar="S", help="of the drive (default 60; 30 with --quick)")
+    parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a configuration key")
+    parser.add_argument("--quick", action="store_true", help="a shorter drive and fewer plans")
+    parser.add_argument("--fresh", action="store_true", help="forget an earlier demo in the output folder")
+    add_json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo, or go on with it; print the table, where everything is and what to try next."""
+    from come_nav.cli import evaluate
+    from come_nav.config import find_resource, load_config
+    from come_nav.core.files import writable_folder
+
+    flags = [f"model={args.model}"] if args.model else []
+    find_resource("models", load_config(None, [*args.set, *flags]).model)  # a missing model is told before the work
+    folder = writable_folder(args.out)
+    episode = folder / f"{DRIVER}_{args.world}"  # the report is named after the bag
+    _record(args, episode)
+    _tell(2, f"opening it as a bag: {_describe(episode)}")
+    words = [str(episode), "--out", str(folder), "--seed", str(args.seed)]
+    words += ["--windows", str(args.windows or (6 if args.quick else 20))]
+    words += [word for key in [*args.set, *flags] for word in ("--set", key)] + (["--fresh"] if args.fresh else [])
+    _tell(3, "planning and judging each plan against the real drive (stop at any time; the same command goes on)")
+    outcome = evaluate.evaluate(_parse(evaluate, words))
+    _tell(4, f"drawing {folder / 'map.png'} and {folder / 'imagined.png'}")
+    files = {**_draw(folder, outcome), "bag": str(episode)}
+    if args.json:
+        print_json({**evaluate.outcome_document(outcome), "files": files})
+        return 0
+    evaluate.print_outcome(outcome)
+    print("".join(f"{name + ':':<10}{path}\n" for name, path in files.items()), end="")
+    print(NEXT.format(episode=episode))
+    return 0
+
+
+def _record(args: argparse.Namespace, episode: Path) -> None:
+    """Record the drive with the verb ``simulate``, unless the bag is there from an earlier run."""
+    from come_nav.cli import simulate
+
+    duration_s = args.duration or (30.0 if args.quick else 60.0)
+    if episode.exists() and not args.fresh:
+        _check_same(args, episode, duration_s)
+        _tell(1, f"recording: {episode} is there from an earlier run")
+        return
+    _tell(1, f"recording a {duration_s:g} s {DRIVER} through built-in world {args.world}: {episode}")
+    words = ["--world", str(args.world), "--driver", DRIVER, "--duration", str(duration_s), "--seed", str(args.seed)]
+    with contextlib.redirect_stdout(io.StringIO()):  # stdout is for the demo's own result
+        simulate.run(_parse(simulate, [*words, "--out", str(episode), *(["--overwrite"] if args.fresh else [])]))
+
+
+def _check_same(args: argparse.Namespace, episode: Path, duration_s: float) -> None:
+    """Refuse to mix two demos in one folder."""
+    from come_nav.data import open_recording
+
+    recording = open_recording(episode, RATE_HZ, depth_topic="none")
+    facts = recording.metadata
+    found_s = float(recording.stamps_s[-1] - recording.stamps_s[0])
+    there = (facts.get("world"), facts.get("driver"), facts.get("seed"))
+    if there != (args.world, DRIVER, args.seed) or abs(found_s - duration_s) > 1.0 / RATE_HZ:
+        raise ConfigError(
+            f"{episode} holds {found_s:g} s of a {there[1]} in world {there[0]} with seed {there[2]}, not "
+            f"{duration_s:g} s of a {DRIVER} in world {args.world} with seed {args.seed}; choose another --out, or "
+            "replace it with --fresh"
+        )
+
+
+def _describe(episode: Path) -> str:
+    from come_nav.core.types import Trajectory
+    from come_nav.data import open_recording
+
+    recording = open_recording(episode, RATE_HZ, depth_topic="none")
+    length_m = Trajectory.from_xyyaw(recording.stamps_s, recording.poses_xyyaw).path_length_m
+    span_s = float(recording.stamps_s[-1] - recording.stamps_s[0])
+    return f"{len(recording)} frames at {RATE_HZ:g} Hz over {span_s:.1f} s, {length_m:.1f} m of odometry"
+
+
+def _draw(folder: Path, outcome: Outcome) -> dict[str, str]:
+    """Write the map with the drive and some plans, and imagined against real views; return name -> file."""
+    from come_nav.core.files import atomic_path
+    from come_nav.evaluation.examples import imagined_figure, make_example
+
+    evaluation = outcome.evaluation
+    main, windows = evaluation.main_row, evaluation.windows
+    step = max(1, len(windows) // SHOWN_WINDOWS)
+    chosen = windows[step // 2 :: step][:SHOWN_WINDOWS]
+    examples = [make_example(f"at {window.stamp_s:.0f} s", window, main, [main]) for window in chosen]
+    pictures = {"map": _map_figure(outcome, main.name, examples), "imagined": imagined_figure(examples)}
+    files = {}
+    for name, png in pictures.items():
+        if png is not None:
+            files[name] = str(folder / f"{name}.png")
+            with atomic_path(folder / f"{name}.png") as temporary:
+                temporary.write_bytes(png)
+    return {**files, "video": str(folder / "plan.mp4")}
+
+
+def _map_figure(outcome: Outcome, row: str, examples: list[Any]) -> bytes:
+    """Draw the world from above, the true drive, and the plan of each example where it was made."""
+    import numpy as np
+
+    from come_nav.core.geometry import se2
+    from come_nav.viz.figures import MapDrawing, plot_trajectories
+
+    place = outcome.source.places[outcome.evaluation.windows[0].recording_id]
+    gap = np.full((1, 3), np.nan)
+    pieces: list[Any] = []
+    for example in examples:
+        start = place.poses_world_xyyaw[example.window.start]
+        path = np.concatenate([np.zeros((1, 3)), example.paths[row]])
+        pieces += [se2.compose(np.broadcast_to(start, path.shape), path), gap]
+    shapes, colours = zip(*place.obstacles, strict=True)
+    paths = {"truth": place.poses_world_xyyaw, row: np.concatenate(pieces[:-1])}
+    return plot_trajectories(paths, MapDrawing(shapes, colours), f"The drive, and {len(examples)} plans of '{row}'")
+
+
+def _parse(verb: ModuleType, words: list[str]) -> argparse.Namespace:
+    """Read ``words`` with the flags of another verb, so that its defaults hold."""
+    parser = argparse.ArgumentParser(prog=f"come-nav {verb.__name__.rpartition('.')[2]}")
+    verb.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def _tell(step: int, text: str) -> None:
+    print(f"[{step}/4] {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,114 @@
+"""The demo end to end with a toy model: files, table, resuming, and the mistakes it must refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from come_nav.cli import main
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.cdit import CDiT, CDiTSettings
+from come_nav.experts.normalizer import Normalizer
+from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.checkpoint import save_model
+from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.schedule import NoiseSchedule
+
+FEW = ["planner.samples=4", "planner.initial_samples=6", "planner.elites=2", "planner.iterations=2"]
+
+
+@pytest.fixture(scope="module")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a model with random weights: 16 px images, 4x4x4 latents."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        autoencoder = ImageAutoencoder(
+            AutoencoderSettings(image_size=16, block_out_channels=(8, 8, 8), norm_num_groups=4)
+        )
+        network = CDiT.from_settings(
+            CDiTSettings(input_size=4, context_size=4, hidden_size=24, depth=1, num_heads=3, learn_sigma=False)
+        )
+    schedule = NoiseSchedule.linear()
+    expert = BaseExpert(network, Normalizer.metric(1.0), schedule, "v")
+    folder = tmp_path_factory.mktemp("models") / "toy"
+    save_model(DiffusionWorldModel(autoencoder, {"base": expert}, schedule), folder)
+    return folder
+
+
+def demo(out: Path, model: Path, *words: str) -> int:
+    settings = [word for key in FEW for word in ("--set", key)]
+    return main.main(
+        ["demo", "--out", str(out), "--model", str(model), "--duration", "6", "--windows", "2", *settings, *words]
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    assert demo(folder, toy_model) == 0
+    return folder
+
+
+def test_demo_leaves_a_bag_a_table_pictures_a_video_and_a_page(finished: Path) -> None:
+    for name in ("map.png", "imagined.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+    assert (finished / "plan.mp4").read_bytes()[4:8] == b"ftyp"
+    assert (finished / "tour_20003" / "metadata.yaml").is_file()
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    rows = json.loads((finished / "results.json").read_text(encoding="utf-8"))["table"]["rows"]
+    wanted = {"stand still", "constant velocity", "world model", "perfect model", "best candidate in hindsight"}
+    assert {row["row"] for row in rows} == wanted
+    assert all(row in page for row in wanted)
+
+
+def test_second_run_goes_on_and_says_so(finished: Path, toy_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "results.jsonl").read_bytes()
+    recorded = (finished / "tour_20003" / "metadata.yaml").stat().st_mtime_ns
+    assert demo(finished, toy_model) == 0
+    out, err = capfd.readouterr()
+    assert (finished / "results.jsonl").read_bytes() == before
+    assert (finished / "tour_20003" / "metadata.yaml").stat().st_mtime_ns == recorded
+    assert "is there from an earlier run" in err
+    assert [f"[{step}/4]" in err for step in (1, 2, 3, 4)] == [True] * 4
+    assert "world model" in out
+    assert "ATE [m]" in out
+    assert str(finished / "report.html") in out
+    assert "What to try next" in out
+
+
+def test_json_is_one_document_on_stdout(finished: Path, toy_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert demo(finished, toy_model, "--json") == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["table"]["rows"][0]["row"] == "stand still"
+    assert document["table"]["rows"][0]["n"] == 2
+    assert Path(document["files"]["map"]).is_file()
+    assert Path(document["report"]).is_file()
+
+
+@pytest.mark.parametrize("words", [["--duration", "9"], ["--seed", "1"], ["--world", "20004", "--windows", "1"]])
+def test_another_drive_is_not_mixed_into_the_folder(
+    finished: Path, toy_model: Path, capfd: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    before = (finished / "results.json").read_bytes()
+    assert demo(finished, toy_model, *words) == 1
+    err = capfd.readouterr().err
+    assert "--fresh" in err
+    assert "Traceback" not in err
+    assert (finished / "results.json").read_bytes() == before
+
+
+def test_missing_model_is_told_before_anything_is_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["demo", "--out", str(tmp_path / "out"), "--model", "no_such_model"]) == 1
+    assert "no_such_model" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, toy_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    assert demo(tmp_path / "file" / "out", toy_model) == 1
+    assert capfd.readouterr().err.startswith("come-nav: ")
