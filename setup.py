@@ -9,15 +9,14 @@ PACKAGE = "come_nav"
 VERSION = re.search(r'__version__ = "([^"]+)"', Path(PACKAGE, "__init__.py").read_text(encoding="utf-8")).group(1)
 
 REQUIRES = [
+    'backports.zstd>=1.0; python_version < "3.14"',
     "diffusers>=0.31",
-    "huggingface_hub>=0.25",
-    "jinja2>=3.1",
     "matplotlib>=3.8",
     "numpy>=1.26",
     "open3d>=0.18",
     "opencv-python>=4.8",
     "packaging>=23.0",
-    "peft>=0.13",
+    "pillow>=10.0",
     "pyyaml>=6.0",
     "rosbags>=0.11",
     "safetensors>=0.4.3",
@@ -27,7 +26,7 @@ REQUIRES = [
 ]
 
 EXTRAS = {
-    "train": ["pytorch-lightning>=2.4", "tensorboard>=2.17", "torchmetrics>=1.4"],
+    "train": ["pytorch-lightning>=2.4"],
     "perceptual": ["dreamsim>=0.2", "lpips>=0.1.4", "torchmetrics>=1.4", "torchvision>=0.21"],
     # The client libraries of ROS 2 Jazzy as wheels, for machines without a ROS installation; a robot has its own.
     "ros": [
@@ -41,6 +40,7 @@ EXTRAS = {
         "ros-trajectory-msgs==5.3.6",
         "ros-visualization-msgs==5.3.6",
     ],
+    # habitat-sim comes from conda, where pip finds it installed; there are no wheels of it.
     "habitat": ["habitat-sim>=0.3"],
     "test": [
         "hypothesis>=6.100",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -18,7 +19,8 @@ from packaging.version import Version
 from come_nav import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
-ROSDEP_NAMES = {"opencv-python": "python3-opencv", "pyyaml": "python3-yaml"}
+ROSDEP_NAMES = {"opencv-python": "python3-opencv", "pillow": "python3-pil", "pyyaml": "python3-yaml"}
+MODULE_NAMES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml", "backports-zstd": "backports"}
 
 
 def normalised(name: str) -> str:
@@ -79,6 +81,34 @@ def test_keys_that_rosdep_does_not_know_are_defined_here(manifest):
     keys = {element.text for element in manifest if element.tag.endswith("depend")}
     assert set(own) <= keys, "resource/rosdep.yaml defines a key that nothing asks for"
     assert all(entry["*"]["pip"]["packages"] for entry in own.values())
+
+
+def imported_libraries(*folders: Path) -> set[str]:
+    """Return the top-level third-party modules that the sources import, wherever in the file."""
+    names = set()
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names - set(sys.stdlib_module_names) - {"come_nav"}
+
+
+def modules_of(requirements: list[str]) -> set[str]:
+    names = [normalised(Requirement(text).name) for text in requirements]
+    return {MODULE_NAMES.get(name, name.replace("-", "_")) for name in names}
+
+
+def test_the_base_install_declares_what_is_imported_and_nothing_else(declared):
+    rooms = [path for path in (ROOT / "come_nav").iterdir() if path.name not in ("ros", "training", "__pycache__")]
+    base = modules_of(declared["install_requires"])
+    assert imported_libraries(*rooms) == base
+
+
+def test_training_needs_its_extra_and_no_more(declared):
+    base, train = modules_of(declared["install_requires"]), modules_of(declared["extras_require"]["train"])
+    assert imported_libraries(ROOT / "come_nav" / "training") - base == train
 
 
 def test_constraints_pin_every_direct_requirement_within_its_bound(declared, pins):

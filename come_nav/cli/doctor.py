@@ -20,7 +20,7 @@ from come_nav.core.errors import ComeNavError
 
 DISTRIBUTION = "come_nav"
 # Distributions whose module has another name; apt installs the module without the distribution's metadata.
-MODULES = {"opencv-python": "cv2", "pyyaml": "yaml", "pytorch-lightning": "pytorch_lightning", "pytest-xdist": "xdist"}
+MODULES = {"opencv-python": "cv2", "pillow": "PIL", "pytest-xdist": "xdist", "pyyaml": "yaml"}
 # Shared libraries that the wheels of OpenCV and Open3D load, with their Debian packages.
 SHARED_LIBRARIES = {
     "libGL.so.1": "libgl1",
@@ -184,7 +184,7 @@ def check_extras() -> Iterator[Check]:
 
 def check_ros() -> Iterator[Check]:
     """ROS 2: the client library and the environment of a sourced workspace."""
-    if importlib.util.find_spec("rclpy") is None:
+    if not _importable("rclpy"):
         yield Check("ROS", "rclpy", "warn", "not importable", "source /opt/ros/<distro>/setup.bash, or the [ros] extra")
     else:
         yield Check("ROS", "rclpy", "ok", _version("ros-rclpy") or _version("rclpy") or "importable")
@@ -262,7 +262,7 @@ def _library_check(group: str, name: str, bound: str, *, needed: bool) -> Check:
     version = _version(name)
     if version is None:
         module = MODULES.get(name.lower(), name.removeprefix("ros-").replace("-", "_"))
-        if importlib.util.find_spec(module) is None:
+        if not _importable(module):
             return Check(group, name, broken, "missing", remedy)
         return Check(group, name, "ok", "importable, version unknown")
     if not SpecifierSet(bound).contains(version, prereleases=True):
@@ -282,6 +282,13 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that holds it
+        return False
 
 
 def _cpu_flags() -> set[str]:
