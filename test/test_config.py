@@ -89,7 +89,10 @@ def test_the_shipped_file_is_the_defaults():
 
 
 def test_shipped_planner_files_load():
-    assert load_config("planner").planner.parameterisation in ("straight", "arc", "spline")
+    assert load_config("planner").planner.first_samples < Config().planner.first_samples
+    nwm = load_config("planner_nwm")
+    assert (nwm.planner.parameterisation, nwm.planner.first_samples, nwm.planner.elites) == ("straight", 120, 5)
+    assert nwm.imagination == "rollout"
 
 
 def test_find_resource_prefers_paths_then_share_then_repository(tmp_path, monkeypatch):

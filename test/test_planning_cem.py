@@ -73,7 +73,9 @@ def test_reaches_the_optimum_of_a_quadratic_cost(name, proposal):
 
 def test_goes_around_an_obstacle():
     wall = torch.stack([torch.full((21,), 0.8), torch.linspace(-0.6, 0.2, 21)], dim=-1)
-    config = PlannerConfig(parameterisation="spline", iterations=6, samples=200, initial_samples=400)
+    config = PlannerConfig(
+        parameterisation="spline", v_knots=2, w_knots=3, iterations=6, samples=200, initial_samples=400
+    )
     plan = CemPlanner(config, [GoalPose(torch.tensor([1.5, 0.0, 0.0]), 1.0, 0.0)]).plan(
         Paths(), seeded(), clearance=Clearance(wall, radius_m=0.2)
     )
@@ -101,6 +103,18 @@ def test_more_effort_helps_on_average():
     assert by_samples[0] > by_samples[1] > by_samples[2]
     by_iterations = [mean_cost(32, iterations) for iterations in (1, 3, 6)]
     assert by_iterations[0] > by_iterations[1] > by_iterations[2]
+
+
+@pytest.mark.parametrize("sampling", ["gaussian", "sobol", "uniform", "mixed"])
+def test_first_samples_cover_the_prior_or_the_range(sampling):
+    config = PlannerConfig(
+        parameterisation="arc", initial_samples=400, iterations=1, initial_sampling=sampling, prior_v_std_mps=0.05
+    )
+    plan = CemPlanner(config, [GoalPose(torch.zeros(3))]).plan(Paths(), seeded(), initial_twist=np.array([0.5, 0.0]))
+    speeds = plan.trace.iterations[0].parameters[:, 0]
+    near = float(((speeds - 0.5).abs() < 0.1).float().mean())  # 2 sigma: 0.954; uniform over 0 to 1: 0.2
+    expected = {"gaussian": 0.954, "sobol": 0.954, "uniform": 0.2, "mixed": 0.577}[sampling]
+    assert near == pytest.approx(expected, abs=0.05 if sampling == "gaussian" else 0.015)
 
 
 @pytest.mark.parametrize("proposal", ["gaussian", "mixture"])
@@ -210,7 +224,7 @@ def test_warm_start_helps_a_short_search():
 
 
 def test_warm_start_shifts_by_the_elapsed_steps():
-    config = PlannerConfig(iterations=1, initial_samples=8, samples=8, elites=2)
+    config = PlannerConfig(parameterisation="arc", iterations=1, initial_samples=8, samples=8, elites=2)
     planner = CemPlanner(config, [GoalPose(torch.tensor([1.0, 0.4, 0.5]))])
     before = planner.plan(Paths(), seeded(), stamp_s=10.0)
     after = planner.plan(Paths(), seeded(1), stamp_s=10.5, warm_start=before)

@@ -128,7 +128,7 @@ def test_acceleration_limits_hold_from_the_present_twist(seed, v, w):
     limits = RobotLimits(v_max_mps=0.9, w_max_radps=1.0, a_max_mps2=0.5, alpha_max_radps2=1.0)
     form = shape("spline", limits=limits)
     assert isinstance(form, Spline)
-    parameters = 3.0 * torch.randn(40, 6, generator=torch.Generator().manual_seed(seed))
+    parameters = 3.0 * torch.randn(40, 3, generator=torch.Generator().manual_seed(seed))
     start = torch.tensor([v, w])
     twists = form.twists(parameters, start)
     change = torch.cat([start.expand(40, 1, 2), twists], dim=1).diff(dim=1).abs()

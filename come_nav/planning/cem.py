@@ -150,7 +150,8 @@ class CemPlanner:
             path = torch.as_tensor(warm_start.poses_xyyaw, dtype=torch.float32)
             same_grid = len(path) == self.config.horizon_steps and warm_start.dt_s == self.config.dt_s
             if same_grid and steps < len(path):
-                mean = self._shape.fit(shift_path(path, steps, self.config.dt_s))
+                rest = shift_path(path, steps, self.config.dt_s)
+                mean = self._shape.fit(rest, None if twist is None else twist.cpu())
                 std = std * self.config.warm_start_std
         return mean.to(device), std.to(device)
 
@@ -164,25 +165,31 @@ class CemPlanner:
     ) -> torch.Tensor:
         """Draw samples (S, P); the first of them is the mean where asked for."""
         config = self.config
-        count = config.first_samples if iteration == 0 else config.samples
-        if iteration == 0 and config.initial_sampling != "gaussian":
-            even = _sobol(count, len(mean), generator)
-            if config.initial_sampling == "uniform":
-                lower, upper = self._shape.lower.to(mean), self._shape.upper.to(mean)
-                return lower + (upper - lower) * even.to(mean)
-            noise = _normal_from_uniform(even).to(mean)
+        if iteration == 0:
+            samples = self._first_samples(mean, std, generator)
         else:
-            noise = torch.randn(count, len(mean), generator=generator, device=mean.device)
-        centre = mean
-        if elites is not None and config.proposal == "mixture":
-            chosen = torch.randint(len(elites.parameters), (count,), generator=generator, device=mean.device)
-            centre = elites.parameters[chosen]
-            floor = config.std_floor * 0.5 * (self._shape.upper - self._shape.lower).to(mean)
-            std = torch.maximum(config.bandwidth * std, floor)
-        samples = centre + std * noise
+            noise = torch.randn(config.samples, len(mean), generator=generator, device=mean.device)
+            centre = mean
+            if elites is not None and config.proposal == "mixture":
+                chosen = torch.randint(len(elites.parameters), (len(noise),), generator=generator, device=mean.device)
+                centre = elites.parameters[chosen]
+                floor = config.std_floor * 0.5 * (self._shape.upper - self._shape.lower).to(mean)
+                std = torch.maximum(config.bandwidth * std, floor)
+            samples = centre + std * noise
         if config.include_mean:
             samples[0] = mean
         return samples
+
+    def _first_samples(self, mean: torch.Tensor, std: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw samples (S, P) of the starting distribution, of the whole range, or half of each."""
+        count, kind = self.config.first_samples, self.config.initial_sampling
+        if kind == "gaussian":
+            return mean + std * torch.randn(count, len(mean), generator=generator, device=mean.device)
+        around = {"sobol": count, "mixed": count // 2, "uniform": 0}[kind]
+        normal = _normal_from_uniform(_sobol(around, len(mean), generator)).to(mean)
+        even = _sobol(count - around, len(mean), generator).to(mean)
+        lower, upper = self._shape.lower.to(mean), self._shape.upper.to(mean)
+        return torch.cat([mean + std * normal, lower + (upper - lower) * even])
 
     def _evaluate(
         self,
@@ -266,8 +273,10 @@ def _trace(pool: _Pool, mean: torch.Tensor, std: torch.Tensor, elite: torch.Tens
 
 def _sobol(count: int, dimensions: int, generator: torch.Generator) -> torch.Tensor:
     """Return scrambled Sobol points (count, dimensions) in (0, 1) whose scrambling ``generator`` decides."""
+    if count == 0:  # the engine cannot draw none
+        return torch.zeros(0, dimensions, dtype=torch.float64)
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
-    engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)
     points: torch.Tensor = engine.draw(count, dtype=torch.float64)
     return points.clamp(1e-6, 1.0 - 1e-6)
 

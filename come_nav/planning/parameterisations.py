@@ -36,7 +36,7 @@ class Parameterisation(Protocol):
         """Map parameters (S, P) to poses (S, T, 3) at the end of each step; the limits hold for any parameters."""
         ...
 
-    def fit(self, poses_xyyaw: torch.Tensor) -> torch.Tensor:
+    def fit(self, poses_xyyaw: torch.Tensor, initial_twist: torch.Tensor | None = None) -> torch.Tensor:
         """Return the parameters (P,) whose path is near ``poses_xyyaw`` (T, 3); exact for paths of this shape."""
         ...
 
@@ -46,9 +46,11 @@ def make_parameterisation(config: PlannerConfig) -> Parameterisation:
     name = check_choice("planner.parameterisation", config.parameterisation, PARAMETERISATIONS)
     if name == "straight":
         return Straight(config)
+    steps, kind = config.horizon_steps, config.interpolation
     if name == "arc":
-        return Spline(config, torch.ones(config.horizon_steps, 1))
-    return Spline(config, knot_basis(config.horizon_steps, config.knots, config.interpolation))
+        constant = torch.cat([torch.zeros(steps, 1), torch.ones(steps, 1)], dim=1)
+        return Spline(config, constant, constant)
+    return Spline(config, knot_basis(steps, config.v_knots + 1, kind), knot_basis(steps, config.w_knots + 1, kind))
 
 
 class Straight:
@@ -96,7 +98,7 @@ class Straight:
         position = count[None, :, None] * step_m[:, None, :]
         return torch.cat([position, se2.wrap_angle(yaw)[..., None]], dim=-1)
 
-    def fit(self, poses_xyyaw: torch.Tensor) -> torch.Tensor:
+    def fit(self, poses_xyyaw: torch.Tensor, initial_twist: torch.Tensor | None = None) -> torch.Tensor:
         """Return (dx, dy, turn) from the last pose."""
         last = poses_xyyaw[-1]
         step_m = last[:2] / len(poses_xyyaw)
@@ -107,26 +109,29 @@ class Straight:
 
 
 class Spline:
-    """Speed and yaw rate given at K knots and interpolated, driven as exact arcs step by step (P = 2 K).
+    """The twist goes from the present one through knots, driven as exact arcs step by step.
 
-    The parameters are (v_1..v_K, w_1..w_K). One knot is the constant twist: an arc.
+    The parameters are the speeds at V knots and the yaw rates at W knots, evenly spaced up to the end of the horizon
+    (P = V + W). Knot 0, at the start, is the present twist, for a twist does not jump; where it is unknown, the first
+    knot holds from the start. An arc is the special case of one knot each that holds all along.
     """
 
-    def __init__(self, config: PlannerConfig, basis: torch.Tensor) -> None:
-        """Take the (T, K) matrix that maps knot values to step values."""
+    def __init__(self, config: PlannerConfig, v_basis: torch.Tensor, w_basis: torch.Tensor) -> None:
+        """Take the matrices (T, 1 + V) and (T, 1 + W) that map the present twist and the knots to the steps."""
         self._config = config
-        self._basis = basis
-        self._knots = basis.shape[1]
+        self._bases = (v_basis, w_basis)
+        self._knots = (v_basis.shape[1] - 1, w_basis.shape[1] - 1)
         limits = config.limits
-        self.lower = torch.tensor([limits.v_min_mps, -limits.w_max_radps]).repeat_interleave(self._knots)
-        self.upper = torch.tensor([limits.v_max_mps, limits.w_max_radps]).repeat_interleave(self._knots)
+        self.lower = self._spread(limits.v_min_mps, -limits.w_max_radps)
+        self.upper = self._spread(limits.v_max_mps, limits.w_max_radps)
 
     def prior(self, initial_twist: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean: the present twist at every knot."""
-        config = self._config
-        mean = torch.stack(_prior_twist(config, initial_twist)).repeat_interleave(self._knots)
-        std = torch.tensor([config.prior_v_std_mps, config.prior_w_std_radps]).repeat_interleave(self._knots)
-        return _clamp(mean, self.lower, self.upper), std
+        v, w = _prior_twist(self._config, initial_twist)
+        mean = self._spread(float(v), float(w))
+        return _clamp(mean, self.lower, self.upper), self._spread(
+            self._config.prior_v_std_mps, self._config.prior_w_std_radps
+        )
 
     def poses(self, parameters: torch.Tensor, initial_twist: torch.Tensor | None) -> torch.Tensor:
         """See :class:`Parameterisation`."""
@@ -134,16 +139,29 @@ class Spline:
 
     def twists(self, parameters: torch.Tensor, initial_twist: torch.Tensor | None) -> torch.Tensor:
         """Return the twists (S, T, 2) that are driven in each step, after all limits."""
-        knots = parameters.reshape(len(parameters), 2, self._knots)
-        wanted = torch.einsum("tk,sak->sta", self._basis.to(parameters), knots)
-        return limit_twists(wanted, self._config.limits, self._config.dt_s, initial_twist)
+        wanted = []
+        for axis, (knots, basis) in enumerate(
+            zip(torch.split(parameters, list(self._knots), dim=1), self._bases, strict=True)
+        ):
+            first = knots[:, :1] if initial_twist is None else initial_twist[axis].to(knots).expand(len(knots), 1)
+            wanted.append(torch.cat([first, knots], dim=1) @ basis.T.to(knots))
+        return limit_twists(torch.stack(wanted, dim=-1), self._config.limits, self._config.dt_s, initial_twist)
 
-    def fit(self, poses_xyyaw: torch.Tensor) -> torch.Tensor:
+    def fit(self, poses_xyyaw: torch.Tensor, initial_twist: torch.Tensor | None = None) -> torch.Tensor:
         """Return the knots by least squares on the twists between the poses."""
         twists = twists_of_path(poses_xyyaw, self._config.dt_s)
-        basis = self._basis.to(twists)
-        knots = torch.linalg.lstsq(basis, twists).solution if len(basis) >= self._knots else twists[: self._knots]
-        return knots.T.flatten()
+        knots = []
+        for axis, basis in enumerate(self._bases):
+            free, wanted = basis[:, 1:].to(twists).clone(), twists[:, axis]
+            if initial_twist is None:
+                free[:, 0] += basis[:, 0].to(twists)
+            else:
+                wanted = wanted - basis[:, 0].to(twists) * initial_twist[axis].to(twists)
+            knots.append(torch.linalg.lstsq(free, wanted[:, None]).solution[:, 0])
+        return torch.cat(knots)
+
+    def _spread(self, v: float, w: float) -> torch.Tensor:
+        return torch.tensor([v] * self._knots[0] + [w] * self._knots[1])
 
 
 def knot_basis(steps: int, knots: int, interpolation: str) -> torch.Tensor:

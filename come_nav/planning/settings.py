@@ -9,7 +9,7 @@ from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
 
 PARAMETERISATIONS = ("straight", "arc", "spline")
-INITIAL_SAMPLING = ("gaussian", "sobol", "uniform")
+INITIAL_SAMPLING = ("gaussian", "sobol", "uniform", "mixed")
 PROPOSALS = ("gaussian", "mixture")
 RESULTS = ("best", "mean", "cheaper")
 
@@ -57,8 +57,8 @@ class PlannerConfig:
         repeats: times that each candidate is imagined; costs are averaged (a diffusion model is noisy), >= 1.
         horizon_steps: steps of a path, >= 1.
         dt_s: time of one step, s, > 0.
-        initial_sampling: gaussian (draws of the prior), sobol (the prior, evenly covered) or uniform (the whole range
-            of the limits, evenly covered).
+        initial_sampling: gaussian (draws around the present twist or the warm start), sobol (the same, evenly
+            covered), uniform (the whole range of the limits, evenly covered) or mixed (half sobol, half uniform).
         proposal: gaussian (classic CEM, one mean and spread) or mixture (samples around every elite, so that
             several promising valleys stay alive).
         std_floor: smallest spread as a fraction of each parameter's half range, in (0, 1]; keeps one elite finite.
@@ -67,7 +67,8 @@ class PlannerConfig:
         include_mean: also try the mean of the distribution in every iteration after the first.
         keep_elites: elites stay in the pool of the next iteration, with the cost that they had.
         result: best (cheapest candidate tried), mean (of the last distribution, NWM) or cheaper (of these two).
-        knots: knots of v and of w over the horizon (spline only), in [2, 8].
+        v_knots: knots of the speed after the present one (spline only), in [1, 8].
+        w_knots: knots of the yaw rate after the present one (spline only), in [1, 8].
         interpolation: between the knots (spline only): linear or cubic.
         prior_v_mps: expected speed where the present twist is unknown, m/s.
         prior_v_std_mps: spread of the speed, m/s, > 0.
@@ -78,27 +79,28 @@ class PlannerConfig:
         limits: of the robot.
     """
 
-    parameterisation: Literal["straight", "arc", "spline"] = "arc"
-    samples: int = 60
-    initial_samples: int | None = 240
-    iterations: int = 3
-    elites: int = 6
+    parameterisation: Literal["straight", "arc", "spline"] = "spline"
+    samples: int = 40
+    initial_samples: int | None = 160
+    iterations: int = 4
+    elites: int = 10
     repeats: int = 1
     horizon_steps: int = 8
     dt_s: float = 0.25
-    initial_sampling: Literal["gaussian", "sobol", "uniform"] = "sobol"
+    initial_sampling: Literal["gaussian", "sobol", "uniform", "mixed"] = "mixed"
     proposal: Literal["gaussian", "mixture"] = "mixture"
     std_floor: float = 0.02
     smoothing: float = 0.0
-    bandwidth: float = 0.5
+    bandwidth: float = 0.8
     include_mean: bool = True
     keep_elites: bool = True
     result: Literal["best", "mean", "cheaper"] = "cheaper"
-    knots: int = 3
-    interpolation: Literal["linear", "cubic"] = "linear"
+    v_knots: int = 1
+    w_knots: int = 2
+    interpolation: Literal["linear", "cubic"] = "cubic"
     prior_v_mps: float = 0.5
-    prior_v_std_mps: float = 0.3
-    prior_w_std_radps: float = 0.6
+    prior_v_std_mps: float = 0.2
+    prior_w_std_radps: float = 0.9
     warm_start_std: float = 0.5
     time_limit_s: float | None = None
     keep_best_on_timeout: bool = False
@@ -119,7 +121,8 @@ class PlannerConfig:
         check_range("planner.std_floor", self.std_floor, 0.0, 1.0, open_low=True)
         check_range("planner.smoothing", self.smoothing, 0.0, 0.999)
         check_range("planner.bandwidth", self.bandwidth, 0.0, 2.0, open_low=True)
-        check_range("planner.knots", self.knots, 2, 8)
+        check_range("planner.v_knots", self.v_knots, 1, min(8, self.horizon_steps))
+        check_range("planner.w_knots", self.w_knots, 1, min(8, self.horizon_steps))
         check_range("planner.prior_v_mps", self.prior_v_mps, -20.0, 20.0)
         check_range("planner.prior_v_std_mps", self.prior_v_std_mps, 0.0, open_low=True)
         check_range("planner.prior_w_std_radps", self.prior_w_std_radps, 0.0, open_low=True)
