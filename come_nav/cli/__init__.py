@@ -1,0 +1,1 @@
+"""The command line: one module per verb, heavy libraries loaded only when a verb runs."""
