@@ -9,6 +9,7 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiTSettings
 from come_nav.world_model.autoencoder import AutoencoderSettings
+from come_nav.world_model.sampler import SamplerSettings
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class TrainConfig:
         kl_weight: weight of the autoencoder's KL term.
         precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
         autoencoder_model, denoiser_model: shapes of the networks.
+        sampler: what the exported model samples with until told otherwise.
         autoencoder, denoiser: optimisation of the two stages.
     """
 
@@ -147,6 +149,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     autoencoder_model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     denoiser_model: CDiTSettings = field(default_factory=tiny_denoiser)
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
     autoencoder: OptimiserConfig = field(default_factory=OptimiserConfig)
     denoiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 

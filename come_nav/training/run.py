@@ -173,7 +173,11 @@ class Run:
     def export(self, autoencoder: ImageAutoencoder, expert: BaseExpert) -> Path:
         """Write the model folder that every other verb loads."""
         model = DiffusionWorldModel(
-            autoencoder.cpu().eval(), {"base": expert.cpu().eval()}, NoiseSchedule.linear(), rate_hz=self.config.rate_hz
+            autoencoder.cpu().eval(),
+            {"base": expert.cpu().eval()},
+            NoiseSchedule.linear(),
+            self.config.sampler,
+            rate_hz=self.config.rate_hz,
         )
         target = self.folder / self.config.name
         model.save(target, model_card(self.config, model, self.machine.device, self.init is not None))
