@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadline: a busy machine is no failure. In continuous integration the examples are the same in every run.
+settings.register_profile("come_nav", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("come_nav")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -139,6 +139,10 @@ def python_blocks(condition: str) -> list[tuple[str, str]]:
     return [(page_name(page), code) for page in PAGES for code in pattern.findall(page.read_text(encoding="utf-8"))]
 
 
+def short_id(value: str) -> str:
+    return value if value.endswith(".md") else "block"
+
+
 def run_python(code: str, folder: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False, timeout=300
@@ -146,7 +150,7 @@ def run_python(code: str, folder: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(("page", "code"), python_blocks("executed"))
+@pytest.mark.parametrize(("page", "code"), python_blocks("executed"), ids=short_id)
 def test_marked_python_runs(page, code, tmp_path):
     run_python(code, tmp_path)
 
@@ -169,7 +173,7 @@ def folder_with_my_bag(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("page", "code"), python_blocks("executed with my_bag and models/tiny"))
+@pytest.mark.parametrize(("page", "code"), python_blocks("executed with my_bag and models/tiny"), ids=short_id)
 def test_python_that_needs_a_bag_and_the_shipped_model_runs(page, code, folder_with_my_bag):
     if not (ROOT / "models" / "tiny" / "model.safetensors").is_file():
         pytest.skip("models/tiny is not in this checkout")

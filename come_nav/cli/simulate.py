@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   come-nav simulate --world 20003 --driver tour --out episode          two minutes through a test world
   come-nav simulate --world 7 --noise 2 --size 320x240 --out drive     with 2 % odometry noise, larger pictures
-  come-nav simulate --mesh flat.glb  --out scan                        in a scanned or modelled place
+  come-nav simulate --mesh flat.glb --out scan                         in a scanned or modelled place
 """
 PICTURES = 8
 
