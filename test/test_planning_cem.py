@@ -108,7 +108,12 @@ def test_more_effort_helps_on_average():
 @pytest.mark.parametrize("sampling", ["gaussian", "sobol", "uniform", "mixed"])
 def test_first_samples_cover_the_prior_or_the_range(sampling):
     config = PlannerConfig(
-        parameterisation="arc", initial_samples=400, iterations=1, initial_sampling=sampling, prior_v_std_mps=0.05
+        parameterisation="arc",
+        initial_samples=400,
+        iterations=1,
+        initial_sampling=sampling,
+        prior_v_std_mps=0.05,
+        limits=RobotLimits(v_max_mps=1.0),
     )
     plan = CemPlanner(config, [GoalPose(torch.zeros(3))]).plan(Paths(), seeded(), initial_twist=np.array([0.5, 0.0]))
     speeds = plan.trace.iterations[0].parameters[:, 0]

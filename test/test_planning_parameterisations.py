@@ -22,6 +22,7 @@ NAMES = ("straight", "arc", "spline")
 
 
 def shape(name, **changes):
+    changes.setdefault("limits", RobotLimits(v_max_mps=1.0, w_max_radps=1.2))
     return make_parameterisation(PlannerConfig(parameterisation=name, **changes))
 
 

@@ -168,14 +168,7 @@ class CemPlanner:
         if iteration == 0:
             samples = self._first_samples(mean, std, generator)
         else:
-            noise = torch.randn(config.samples, len(mean), generator=generator, device=mean.device)
-            centre = mean
-            if elites is not None and config.proposal == "mixture":
-                chosen = torch.randint(len(elites.parameters), (len(noise),), generator=generator, device=mean.device)
-                centre = elites.parameters[chosen]
-                floor = config.std_floor * 0.5 * (self._shape.upper - self._shape.lower).to(mean)
-                std = torch.maximum(config.bandwidth * std, floor)
-            samples = centre + std * noise
+            samples = self._around(mean, std, elites, generator)
         if config.include_mean:
             samples[0] = mean
         return samples
@@ -190,6 +183,25 @@ class CemPlanner:
         even = _sobol(count - around, len(mean), generator).to(mean)
         lower, upper = self._shape.lower.to(mean), self._shape.upper.to(mean)
         return torch.cat([mean + std * normal, lower + (upper - lower) * even])
+
+    def _around(
+        self, mean: torch.Tensor, std: torch.Tensor, elites: _Pool | None, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Draw samples (S, P) around the mean, or around the elites with the covariance that the elites have.
+
+        The step ``sum_e g_e (x_e - mean) / sqrt(E)`` with normal g has exactly the elites' covariance: along a narrow
+        valley of the cost, whatever its direction, steps are long, and across it they are short.
+        """
+        config, size = self.config, (self.config.samples, len(mean))
+        noise = torch.randn(size, generator=generator, device=mean.device)
+        if elites is None or config.proposal == "gaussian":
+            return mean + std * noise
+        count = len(elites.parameters)
+        chosen = torch.randint(count, size[:1], generator=generator, device=mean.device)
+        shares = torch.randn(size[0], count, generator=generator, device=mean.device) / count**0.5
+        steps = shares @ (elites.parameters - elites.parameters.mean(dim=0))
+        floor = config.std_floor * 0.5 * (self._shape.upper - self._shape.lower).to(mean)
+        return elites.parameters[chosen] + config.bandwidth * steps + floor * noise
 
     def _evaluate(
         self,

@@ -44,7 +44,7 @@ class FollowerConfig:
     settle_s: float = 2.0
     max_plan_age_s: float = 10.0
     limits: RobotLimits = field(
-        default_factory=lambda: RobotLimits(v_min_mps=-0.2, a_max_mps2=2.0, alpha_max_radps2=6.0)
+        default_factory=lambda: RobotLimits(-0.2, v_max_mps=1.0, w_max_radps=1.2, a_max_mps2=2.0, alpha_max_radps2=6.0)
     )
 
     def __post_init__(self) -> None:

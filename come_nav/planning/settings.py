@@ -27,8 +27,8 @@ class RobotLimits:
     """
 
     v_min_mps: float = 0.0
-    v_max_mps: float = 1.0
-    w_max_radps: float = 1.2
+    v_max_mps: float = 0.6
+    w_max_radps: float = 1.5
     a_max_mps2: float | None = None
     alpha_max_radps2: float | None = None
 
@@ -81,8 +81,8 @@ class PlannerConfig:
 
     parameterisation: Literal["straight", "arc", "spline"] = "spline"
     samples: int = 40
-    initial_samples: int | None = 160
-    iterations: int = 4
+    initial_samples: int | None = 240
+    iterations: int = 5
     elites: int = 10
     repeats: int = 1
     horizon_steps: int = 8
