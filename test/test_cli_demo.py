@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
@@ -46,10 +48,18 @@ def demo(out: Path, model: Path, *words: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_run(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Run the demo once; return its folder, stdout and stderr."""
     folder = tmp_path_factory.mktemp("demo") / "out"
-    assert demo(folder, toy_model) == 0
-    return folder
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert demo(folder, toy_model) == 0
+    return folder, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(first_run: tuple[Path, str, str]) -> Path:
+    return first_run[0]
 
 
 def test_demo_leaves_a_bag_a_table_pictures_a_video_and_a_page(finished: Path) -> None:
@@ -64,26 +74,26 @@ def test_demo_leaves_a_bag_a_table_pictures_a_video_and_a_page(finished: Path) -
     assert all(row in page for row in wanted)
 
 
-def test_second_run_goes_on_and_says_so(finished: Path, toy_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    before = (finished / "results.jsonl").read_bytes()
-    recorded = (finished / "tour_20003" / "metadata.yaml").stat().st_mtime_ns
-    assert demo(finished, toy_model) == 0
-    out, err = capfd.readouterr()
-    assert (finished / "results.jsonl").read_bytes() == before
-    assert (finished / "tour_20003" / "metadata.yaml").stat().st_mtime_ns == recorded
-    assert "is there from an earlier run" in err
-    assert [f"[{step}/4]" in err for step in (1, 2, 3, 4)] == [True] * 4
-    assert "world model" in out
-    assert "ATE [m]" in out
-    assert str(finished / "report.html") in out
-    assert "What to try next" in out
+def test_demo_tells_its_steps_the_table_and_what_is_next(first_run: tuple[Path, str, str]) -> None:
+    folder, out, err = first_run
+    assert [err.count(f"[{step}/4]") for step in (1, 2, 3, 4)] == [1] * 4
+    for words in ("world model", "ATE [m]", str(folder / "report.html"), str(folder / "map.png"), "What to try next"):
+        assert words in out
+    assert "judge plans" not in out, "the recording verb's own words are not the demo's"
 
 
-def test_json_is_one_document_on_stdout(finished: Path, toy_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_second_run_goes_on_and_prints_one_json_document(
+    finished: Path, toy_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    results, bag = finished / "results.jsonl", finished / "tour_20003" / "metadata.yaml"
+    before, recorded = results.read_bytes(), bag.stat().st_mtime_ns
     assert demo(finished, toy_model, "--json") == 0
-    document = json.loads(capfd.readouterr().out)
-    assert document["table"]["rows"][0]["row"] == "stand still"
-    assert document["table"]["rows"][0]["n"] == 2
+    out, err = capfd.readouterr()
+    assert results.read_bytes() == before
+    assert bag.stat().st_mtime_ns == recorded
+    assert "is there from an earlier run" in err
+    document = json.loads(out)
+    assert (document["table"]["rows"][0]["row"], document["table"]["rows"][0]["n"]) == ("stand still", 2)
     assert Path(document["files"]["map"]).is_file()
     assert Path(document["report"]).is_file()
 

@@ -201,7 +201,8 @@ class CemPlanner:
         shares = torch.randn(size[0], count, generator=generator, device=mean.device) / count**0.5
         steps = shares @ (elites.parameters - elites.parameters.mean(dim=0))
         floor = config.std_floor * 0.5 * (self._shape.upper - self._shape.lower).to(mean)
-        return elites.parameters[chosen] + config.bandwidth * steps + floor * noise
+        samples: torch.Tensor = elites.parameters[chosen] + config.bandwidth * steps + floor * noise
+        return samples
 
     def _evaluate(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from come_nav.viz.palette import FAINT, INK
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
+Place = Literal["upper right", "upper left"]
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -38,7 +39,7 @@ def style_axes(axes: Axes, x_label: str = "", y_label: str = "", title: str = ""
         spine.set_color(FAINT)
 
 
-def add_legend(axes: Axes, columns: int = 1, outside: bool = False, place: str = "upper right") -> None:
+def add_legend(axes: Axes, columns: int = 1, outside: bool = False, place: Place = "upper right") -> None:
     """Add a quiet legend at ``place`` when something is labelled; ``outside`` puts it below the axes."""
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
