@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(
         return next(self.parameters()).sum() * float("nan")
 
     monkeypatch.setattr(DenoiserTask, "diffusion_loss", nan_loss)
-    run = Run(CONFIG, tmp_path, MACHINE, init=finished[1])
+    run = Run(CONFIG, tmp_path, MACHINE, init=DiffusionWorldModel.load(finished[0] / "toy"))
     with pytest.raises(ComeNavError, match="training loss is nan"):
         run.finish()
 

@@ -233,7 +233,7 @@ class Run:
             expert = self.init.experts["base"]
             if not isinstance(expert, BaseExpert):
                 raise CheckpointError("the initial model has no base expert to fine-tune")
-            return expert
+            return expert.train()
         with seeded_layers(self.config.seed):
             network = CDiT.from_settings(self.config.denoiser_model)
         normalizer = Normalizer(kind="scale", scale_m=self.config.scale_m)
