@@ -177,7 +177,8 @@ def _with_door(rng: np.random.Generator, wall: WallSegment) -> WallSegment:
     length = wall.high_m - wall.low_m
     wide = length > 3.0 and rng.random() < 0.2
     width = float(rng.uniform(1.4, 1.9) if wide else rng.uniform(0.9, 1.1))
-    start = float(rng.uniform(wall.low_m + 0.2, wall.high_m - 0.2 - width))
+    width = min(width, length - 0.4)  # a wall shorter than its door opens between its posts
+    start = float(rng.uniform(wall.low_m + 0.2, max(wall.low_m + 0.2, wall.high_m - 0.2 - width)))
     return WallSegment(
         wall.axis, wall.line_m, wall.low_m, wall.high_m, wall.room_negative, wall.room_positive, (start, start + width)
     )
