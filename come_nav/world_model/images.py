@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from come_nav.core.checks import check_range, check_shape
+from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ShapeError
 
 
@@ -24,16 +25,20 @@ class ImageSettings:
             square: 1 for the built-in camera, 4/3 for NWM.
         horizontal_fov_deg: of that part; 0 = various or unknown.
         camera_height_m: above the ground; 0 = various or unknown.
+        crop: "inside" takes the largest window of ``aspect``; "nwm" follows NWM's transform to the pixel, which keeps
+            the full height of a landscape picture and fills up with black where that is too narrow.
     """
 
     aspect: float = 1.0
     horizontal_fov_deg: float = 90.0
     camera_height_m: float = 0.5
+    crop: Literal["inside", "nwm"] = "inside"
 
     def __post_init__(self) -> None:
         check_range("images.aspect", self.aspect, 0.1, 10.0)
         check_range("images.horizontal_fov_deg", self.horizontal_fov_deg, 0.0, 180.0)
         check_range("images.camera_height_m", self.camera_height_m, 0.0)
+        check_choice("images.crop", self.crop, ("inside", "nwm"))
 
 
 def crop_window(height: int, width: int, aspect: float) -> tuple[int, int, int, int]:
@@ -45,21 +50,45 @@ def crop_window(height: int, width: int, aspect: float) -> tuple[int, int, int, 
     return round((height - rows) / 2), round((width - columns) / 2), rows, columns
 
 
-def images_from_rgb(frames: Sequence[NDArray[np.uint8]], image_size: int, aspect: float = 1.0) -> Tensor:
+def images_from_rgb(
+    frames: Sequence[NDArray[np.uint8]],
+    image_size: int,
+    aspect: float = 1.0,
+    crop: Literal["inside", "nwm"] = "inside",
+) -> Tensor:
     """Return (T, 3, S, S) float32 in [-1, 1] of uint8 RGB images (H, W, 3), each of any size.
+
+    ``aspect`` and ``crop`` are those of :class:`ImageSettings`.
 
     Raises:
         ShapeError: for no images, or one that is not (H, W, 3) uint8.
     """
     if len(frames) == 0:
         raise ShapeError("images_from_rgb needs at least one image, got none")
-    return torch.stack([_image(frame, image_size, aspect) for frame in frames])
+    for rgb in frames:
+        check_shape("rgb", rgb, "H W 3")
+        if rgb.dtype != np.uint8:
+            raise ShapeError(f"rgb must be uint8, got {rgb.dtype}")
+    convert = _official_image if crop == "nwm" else _image
+    return torch.stack([convert(rgb, image_size, aspect) for rgb in frames])
+
+
+def _official_image(rgb: NDArray[np.uint8], image_size: int, aspect: float) -> Tensor:
+    """Crop, squash and scale as NWM's evaluation does: by Pillow, whose pixels are whole numbers after the resize."""
+    from PIL import Image
+
+    height, width = rgb.shape[:2]
+    rows, columns = (height, int(height * aspect)) if width > height else (int(width / aspect), width)
+    missing = max(columns - width, 0)
+    padded = np.pad(rgb, ((0, 0), (missing // 2, missing - missing // 2), (0, 0)))
+    top, left = round((height - rows) / 2), round((padded.shape[1] - columns) / 2)
+    window = np.ascontiguousarray(padded[top : top + rows, left : left + columns])
+    square = Image.fromarray(window).resize((image_size, image_size), Image.Resampling.BILINEAR)
+    image = torch.from_numpy(np.array(square, np.uint8)).permute(2, 0, 1).float()
+    return (image / 255.0 - 0.5) / 0.5
 
 
 def _image(rgb: NDArray[np.uint8], image_size: int, aspect: float) -> Tensor:
-    check_shape("rgb", rgb, "H W 3")
-    if rgb.dtype != np.uint8:
-        raise ShapeError(f"rgb must be uint8, got {rgb.dtype}")
     top, left, rows, columns = crop_window(rgb.shape[0], rgb.shape[1], aspect)
     window = np.ascontiguousarray(rgb[top : top + rows, left : left + columns])
     image = torch.from_numpy(window).permute(2, 0, 1)[None].float()

@@ -117,7 +117,7 @@ class DiffusionWorldModel:
 
     def images_from_rgb(self, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return (T, 3, S, S) in [-1, 1] of uint8 RGB images (H, W, 3) of any size: centre crop, resize, scale."""
-        return images_from_rgb(frames, self.image_size, self.images.aspect).to(self.device)
+        return images_from_rgb(frames, self.image_size, self.images.aspect, self.images.crop).to(self.device)
 
     # Contexts and latents may go on to be trained on (episodic memory): no_grad, for inference tensors refuse that.
     @torch.no_grad()
