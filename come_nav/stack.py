@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.config import Config, ObjectiveConfig
+from come_nav.config import Config, ObjectiveConfig, find_resource
 from come_nav.core.errors import ConfigError, PlanningError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer, Objective, WorldModel
@@ -176,6 +176,23 @@ class NavStack:
             return plan
         path = torch.from_numpy(plan.poses_xyyaw).float()[None]
         return replace(plan, imagined_rgb=imagined_rgb(self.model, imaginer, path, self._generator)[0])
+
+
+def load_stack(config: Config) -> NavStack:
+    """Return a stack with the model and on the device that ``config`` names; raise ConfigError or CheckpointError."""
+    from come_nav.world_model.model import DiffusionWorldModel
+
+    model = DiffusionWorldModel.load(find_resource("models", config.model), choose_device(config.device))
+    if config.sampler is not None:
+        model.sampler = config.sampler
+    return NavStack(model, config)
+
+
+def choose_device(name: str) -> str:
+    """Return the torch device that ``auto`` or a name means here; raise ConfigError where it is absent."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device is '{name}', but this machine has no CUDA device; use cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 class _PathsOnly:

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"core", "data", "viz"},
     "training": {"core", "data", "sim", "experts", "world_model"},
     "viz": {"core"},
-    "ros": {"core", "memory", "sim", "planning", "stack", "config"},
+    "ros": {"core", "data", "memory", "sim", "planning", "evaluation", "stack", "config"},
     "config": {"core", "memory", "experts", "world_model", "planning", "evaluation", "training", "sim", "data", "viz"},
     "stack": {"core", "memory", "experts", "world_model", "planning", "config"},
 }

@@ -48,10 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan once; print status, path, cost and time."""
-    from come_nav.config import find_resource, load_config
+    from come_nav.config import load_config
     from come_nav.data import open_recording
-    from come_nav.stack import NavStack
-    from come_nav.world_model.model import DiffusionWorldModel
+    from come_nav.stack import load_stack
 
     flags = {"seed": args.seed, "model": args.model, "show_imagined": True if args.out else None}
     config = load_config(
@@ -60,10 +59,7 @@ def run(args: argparse.Namespace) -> int:
     recording = open_recording(args.recording)
     at = frame_index(recording, args.at)
     goal = _goal(args, recording)
-    model = DiffusionWorldModel.load(find_resource("models", config.model), choose_device(config.device))
-    if config.sampler is not None:
-        model.sampler = config.sampler
-    stack = NavStack(model, config)
+    stack = load_stack(config)
     remember(stack, recording, at)
     plan = stack.plan(goal)
     if args.json:
@@ -139,13 +135,9 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
 
 def choose_device(name: str) -> str:
     """Return the torch device that ``auto`` or a name means here; raise ConfigError where it is absent."""
-    import torch
+    from come_nav import stack
 
-    from come_nav.core.errors import ConfigError
-
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device is '{name}', but this machine has no CUDA device; use cpu or auto")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    return stack.choose_device(name)
 
 
 def _document(plan: Plan, recording: Recording, at: int) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""Parameters of nodes: each is declared with its meaning, unit and range, and a wrong value is refused with a reason.
+
+The keys of :class:`come_nav.config.Config` become parameters of the same dotted names, so a node's YAML file and the
+command line's configuration speak one language. ROS has no null: where a key may be null, 0 stands for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.parameter import Parameter as RosParameter
+
+from come_nav.config import Config, field_explanations, load_config
+from come_nav.core.errors import ComeNavError, suggest
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter.
+
+    Attributes:
+        name: dotted name.
+        default: also fixes the type.
+        description: meaning, unit and range for people.
+        low, high: range of a number, both or none.
+        choices: allowed words of a string; empty = any.
+        when: "start" = read at configure, so it cannot change while the node is active; "any" = at any time.
+    """
+
+    name: str
+    default: Any
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    when: str = "any"
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return the ROS descriptor."""
+        found = ParameterDescriptor(name=self.name, description=self.description)
+        if self.choices:
+            found.additional_constraints = "one of " + ", ".join(self.choices)
+        if self.low is not None and self.high is not None:
+            if isinstance(self.default, int):
+                found.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)]
+            else:
+                found.floating_point_range = [FloatingPointRange(from_value=self.low, to_value=self.high, step=0.0)]
+        return found
+
+
+def declare(node: Any, parameters: Sequence[Parameter]) -> None:
+    """Declare all parameters; warn about names in the node's YAML that nobody declares."""
+    for parameter in parameters:
+        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+    known = {parameter.name for parameter in parameters} | {"use_sim_time", "start_type_description_service"}
+    for name in sorted(set(node._parameter_overrides) - known):
+        if not name.startswith("qos_overrides."):
+            node.get_logger().warning(f"parameter '{name}' is unknown and has no effect{suggest(name, known)}")
+
+
+def values_of(node: Any, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Return name -> value; arrays become tuples."""
+    values = {}
+    for parameter in parameters:
+        value = node.get_parameter(parameter.name).value
+        values[parameter.name] = tuple(value) if hasattr(value, "__len__") and not isinstance(value, str) else value
+    return values
+
+
+def judge(
+    parameters: Sequence[Parameter], changed: Sequence[RosParameter], present: Mapping[str, Any], running: bool
+) -> SetParametersResult:
+    """Accept or refuse changed values; the reason names the parameter and the rule."""
+    known = {parameter.name: parameter for parameter in parameters}
+    values = dict(present)
+    for change in changed:
+        parameter = known.get(change.name)
+        if parameter is None:
+            continue
+        if running and parameter.when == "start":
+            reason = f"{change.name} is read when the node is configured: deactivate and clean it up first"
+            return SetParametersResult(successful=False, reason=reason)
+        if parameter.choices and change.value not in parameter.choices:
+            near = suggest(str(change.value), parameter.choices)
+            return SetParametersResult(successful=False, reason=f"{change.name} is '{change.value}'{near}")
+        values[change.name] = change.value
+    try:
+        config_from(values)
+    except ComeNavError as error:
+        return SetParametersResult(successful=False, reason=str(error))
+    return SetParametersResult(successful=True)
+
+
+# -- the keys of Config --------------------------------------------------------------------------------------------
+
+START_KEYS = ("model", "device", "seed", "memory.", "inference.")
+
+
+def config_parameters(*sections: str) -> tuple[Parameter, ...]:
+    """Return parameters for the keys of Config, all of them or those of ``sections`` (e.g. "follower")."""
+    found = []
+    for key, default, optional, explanation in _keys(Config(), ""):
+        section = key.partition(".")[0]
+        if sections and section not in sections:
+            continue
+        note = "; 0 = null" if optional else ""
+        when = "start" if key.startswith(START_KEYS) else "any"
+        found.append(Parameter(key, default, explanation + note, when=when))
+    return tuple(found)
+
+
+def config_from(values: Mapping[str, Any]) -> Config:
+    """Return the Config of those ``values`` (dotted names) that are keys of it.
+
+    Raises:
+        ConfigError: naming the key and the rule.
+    """
+    overrides = {}
+    for key, default, optional, _ in _keys(Config(), ""):
+        if key in values:
+            value = values[key]
+            overrides[key] = None if optional and value == 0 else list(value) if isinstance(default, list) else value
+    return load_config(None, overrides)
+
+
+def _keys(settings: Any, prefix: str) -> Iterator[tuple[str, Any, bool, str]]:
+    """Yield (dotted key, default, whether null is allowed, explanation) of a settings dataclass, depth first."""
+    hints = typing.get_type_hints(type(settings))
+    explanations = field_explanations(type(settings))
+    for field in dataclasses.fields(settings):
+        value, kind = getattr(settings, field.name), hints[field.name]
+        if dataclasses.is_dataclass(value):
+            yield from _keys(value, f"{prefix}{field.name}.")
+            continue
+        options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+        plain = next(option for option in options if option is not type(None))
+        if dataclasses.is_dataclass(plain):
+            continue  # optional groups of settings, such as a sampler, belong to the model
+        optional = type(None) in options
+        default = plain(0) if value is None else value
+        yield (
+            f"{prefix}{field.name}",
+            list(default) if isinstance(default, tuple) else default,
+            optional,
+            " ".join(explanations.get(field.name, [])),
+        )
