@@ -29,6 +29,8 @@ class DataConfig:
         recordings: bags or NWM folders to learn from as well.
         recording_fraction: share of contexts drawn from recordings, when there are any.
         recording_use: part of each recording that is learned from, as fractions of its frames.
+        keep_images: batches carry the pictures of context and goals as well (uint8; 12 kB per frame at 64 px).
+        keep_depth: batches carry the depth of the context frames as well.
     """
 
     first_world: int = 0
@@ -43,6 +45,8 @@ class DataConfig:
     recordings: tuple[str, ...] = ()
     recording_fraction: float = 0.5
     recording_use: tuple[float, float] = (0.0, 1.0)
+    keep_images: bool = False
+    keep_depth: bool = False
 
     def __post_init__(self) -> None:
         check_range("data.worlds", self.worlds, 0, 10000)

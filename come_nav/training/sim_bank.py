@@ -13,8 +13,9 @@ from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import World, generate_world
-from come_nav.training.bank import Encode, LatentBank, step_generator
+from come_nav.training.bank import Encode, LatentBank, step_generator, to_uint8
 from come_nav.training.config import DataConfig
+from come_nav.training.sharding import shard
 
 # Branches are the views of random drives from a frame: up to 4 s ahead, over the robot's whole range of twists.
 BRANCH_MAX_FRAMES = 16
@@ -43,7 +44,7 @@ def sim_bank(
         poses = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
         branch_poses, branch_frames = draw_branches(world, poses, config.branches, rate_hz, step_generator(seed, 0, 0))
         raycaster = Raycaster([world], camera, device=device)
-        banks.append(_encode_drive(raycaster, poses, branch_poses, branch_frames, encode))
+        banks.append(_encode_drive(raycaster, poses, branch_poses, branch_frames, encode, config))
     return LatentBank.concatenate(banks)
 
 
@@ -74,8 +75,9 @@ def draw_branches(
 
 
 class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    """Fresh batches (B, 3, H, W) of views from random free poses; batch k depends only on (seed, rank, k).
+    """Fresh batches (B, 3, H, W) of views from random free poses; batch k depends only on (seed, k).
 
+    ``batch_size`` is the total of ``world_size`` processes; process ``rank`` renders its share of the one draw.
     Worlds are rendered as the batches are consumed, on ``device``, four worlds to a batch; no view comes twice.
     """
 
@@ -88,10 +90,12 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         steps: range,
         device: str,
         rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         super().__init__()
         self.seeds, self.image_size, self.batch_size = seeds, image_size, batch_size
-        self.seed, self.steps, self.device, self.rank = seed, steps, device, rank
+        self.seed, self.steps, self.device = seed, steps, device
+        self.rows = shard(batch_size, rank, world_size)
         self._worlds: list[World] | None = None
         self._raycaster: Raycaster | None = None
 
@@ -101,11 +105,12 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
             self._raycaster = Raycaster(self._worlds, training_camera(self.image_size), device=self.device)
         per_world = -(-self.batch_size // WORLDS_PER_BATCH)
         for step in self.steps:
-            generator = step_generator(self.seed, 10 + self.rank, step)
+            generator = step_generator(self.seed, 10, step)
             chosen = torch.randint(len(self._worlds), (WORLDS_PER_BATCH,), generator=generator)
             poses = torch.cat([random_free_poses(self._worlds[int(i)], per_world, generator) for i in chosen])
-            index = chosen.repeat_interleave(per_world)[: self.batch_size]
-            yield self._raycaster.render(poses[: self.batch_size].to(self.device), index.to(self.device))[0]
+            poses = poses[: self.batch_size][self.rows]
+            index = chosen.repeat_interleave(per_world)[: self.batch_size][self.rows]
+            yield self._raycaster.render(poses.to(self.device), index.to(self.device))[0]
 
 
 def random_free_poses(world: World, count: int, generator: torch.Generator, clearance_m: float = 0.2) -> torch.Tensor:
@@ -130,20 +135,50 @@ def _draw_twists(shape: tuple[int, int], generator: torch.Generator) -> tuple[to
     return v, w, torch.randint(1, BRANCH_MAX_FRAMES + 1, shape, generator=generator)
 
 
+def camera_fractions(camera: CameraIntrinsics) -> torch.Tensor:
+    """Return fx, fy, cx, cy (4,) as fractions of the image's width and height."""
+    wide, high = camera.width, camera.height
+    return torch.tensor([camera.fx / wide, camera.fy / high, camera.cx / wide, camera.cy / high])
+
+
 def _encode_drive(
-    raycaster: Raycaster, poses: torch.Tensor, branch_poses: torch.Tensor, branch_frames: torch.Tensor, encode: Encode
+    raycaster: Raycaster,
+    poses: torch.Tensor,
+    branch_poses: torch.Tensor,
+    branch_frames: torch.Tensor,
+    encode: Encode,
+    config: DataConfig,
 ) -> LatentBank:
     count, branches = branch_frames.shape
     everything = torch.cat([poses, branch_poses.reshape(-1, 3)])
-    latents = torch.cat(
-        [encode(raycaster.render(chunk.to(raycaster.device))[0]).half().cpu() for chunk in everything.split(256)]
-    )
+    latents: list[torch.Tensor] = []
+    images: list[torch.Tensor] = []
+    depths: list[torch.Tensor] = []
+    for chunk in everything.split(256):
+        rendered, depth = raycaster.render(chunk.to(raycaster.device))
+        latents.append(encode(rendered).half().cpu())
+        if config.keep_images:
+            images.append(to_uint8(rendered).cpu())
+        if config.keep_depth and len(depths) * 256 < count:
+            depths.append(depth.half().cpu())
+    frames, branch_latents = _split(torch.cat(latents), count, branches)
+    pictures, branch_pictures = _split(torch.cat(images), count, branches) if images else (None, None)
     return LatentBank(
-        latents=latents[:count],
+        latents=frames,
         poses_xyyaw=poses,
         first=torch.zeros(count, dtype=torch.int64),
         last=torch.full((count,), count - 1),
-        branch_latents=latents[count:].reshape(count, branches, *latents.shape[1:]),
+        branch_latents=branch_latents,
         branch_actions_xyyaw=se2.relative(poses[:, None], branch_poses) if branches else branch_poses,
         branch_rel_frames=branch_frames,
+        images=pictures,
+        branch_images=branch_pictures,
+        depth_m=torch.cat(depths)[:count] if depths else None,
+        cameras=camera_fractions(raycaster.intrinsics)[None],
+        camera_index=torch.zeros(count, dtype=torch.int64),
     )
+
+
+def _split(values: torch.Tensor, count: int, branches: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values of the frames (F, ...) and of their branches (F, Q, ...)."""
+    return values[:count], values[count:].reshape(count, branches, *values.shape[1:])
