@@ -11,6 +11,7 @@ from torch.nn.functional import l1_loss, mse_loss
 from come_nav.training.bank import step_generator
 from come_nav.training.config import OptimiserConfig
 from come_nav.training.optimisation import adamw_with_cosine
+from come_nav.training.sharding import row_noise, shard
 from come_nav.world_model.autoencoder import ImageAutoencoder
 
 L1_WEIGHT = 0.1  # squared error alone leaves dull edges; a larger share slows the first thousand steps
@@ -24,10 +25,12 @@ class AutoencoderTask(pl.LightningModule):
         self.autoencoder, self.optimiser, self.kl_weight, self.seed = autoencoder, optimiser, kl_weight, seed
 
     def training_step(self, images: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        """Return the loss of one batch; posterior noise depends only on (seed, step)."""
+        """Return the loss of one batch; posterior noise depends only on (seed, step, row)."""
         mean, logvar = self.autoencoder.moments(images)
-        generator = step_generator(self.seed, 1_000 + self.global_rank, self.global_step)
-        noise = torch.randn(mean.shape, generator=generator).to(images.device)
+        generator = step_generator(self.seed, 1_000, self.global_step)
+        total = len(mean) * self.trainer.world_size
+        rows = shard(total, self.trainer.global_rank, self.trainer.world_size)
+        noise = row_noise(total, mean.shape[1:], generator, rows).to(images.device)
         decoded = self.autoencoder.decode_raw(mean + (0.5 * logvar).exp() * noise)
         reconstruction = mse_loss(decoded, images) + L1_WEIGHT * l1_loss(decoded, images)
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=(1, 2, 3)).mean()

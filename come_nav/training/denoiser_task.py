@@ -12,6 +12,7 @@ from come_nav.experts.base import BaseExpert
 from come_nav.training.bank import WindowBatch, step_generator
 from come_nav.training.config import OptimiserConfig
 from come_nav.training.optimisation import adamw_with_cosine
+from come_nav.training.sharding import row_noise, shard
 from come_nav.world_model.schedule import NoiseSchedule
 
 
@@ -26,9 +27,11 @@ class DenoiserTask(pl.LightningModule):
         self.optimiser, self.context_dropout, self.seed = optimiser, context_dropout, seed
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> torch.Tensor:
-        """Return the loss of one batch; noise, levels and dropout depend only on (seed, rank, step)."""
-        generator = step_generator(self.seed, 2_000 + self.global_rank, self.global_step)
-        loss = self.diffusion_loss(batch, generator, self.context_dropout)
+        """Return the loss of one batch; noise, levels and dropout depend only on (seed, step, row)."""
+        generator = step_generator(self.seed, 2_000, self.global_step)
+        loss = self.diffusion_loss(
+            batch, generator, self.context_dropout, self.trainer.global_rank, self.trainer.world_size
+        )
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -37,13 +40,25 @@ class DenoiserTask(pl.LightningModule):
         loss = self.diffusion_loss(batch, step_generator(self.seed, 3_000, batch_idx), 0.0)
         self.log("validation/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.goal_latents))
 
-    def diffusion_loss(self, batch: WindowBatch, generator: torch.Generator, context_dropout: float) -> torch.Tensor:
-        """Return the mean squared error over goals with a random noise level each."""
+    def diffusion_loss(
+        self,
+        batch: WindowBatch,
+        generator: torch.Generator,
+        context_dropout: float,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> torch.Tensor:
+        """Return the mean squared error over goals with a random noise level each.
+
+        ``batch`` is the share of process ``rank``: it takes its rows of what is drawn for the batch of all processes.
+        """
         contexts, goals = batch.goal_latents.shape[:2]
+        total = contexts * world_size
+        rows = shard(total, rank, world_size)
         x_0 = batch.goal_latents.flatten(0, 1)
-        noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
-        t = torch.randint(len(self.schedule), (len(x_0),), generator=generator).to(x_0.device)
-        drop = (torch.rand(contexts, generator=generator) < context_dropout).to(x_0.device)
+        noise = row_noise(total, batch.goal_latents.shape[1:], generator, rows).flatten(0, 1).to(x_0.device)
+        t = torch.randint(len(self.schedule), (total, goals), generator=generator)[rows].flatten().to(x_0.device)
+        drop = (torch.rand(total, generator=generator)[rows] < context_dropout).to(x_0.device)
         x_t = self.schedule.add_noise(x_0, noise, t)
         context = Context(
             batch.context_latents.repeat_interleave(goals, 0),
