@@ -1,4 +1,4 @@
-"""``come-nav evaluate``: plan on a recording or a suite of built-in worlds; ATE/RPE table and HTML report."""
+"""``come-nav evaluate``: judge plans or imagined views on recordings or in built-in worlds; tables and a report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.output import add_json_flag, format_table, print_json
+from come_nav.cli.recording_flags import add_recording_flags
 from come_nav.core.errors import ConfigError, DataError, suggest
 
 if TYPE_CHECKING:
@@ -24,38 +25,56 @@ ROWS = ("trivial", "model", "perfect")
 EPILOG = """examples:
   come-nav evaluate my_bag                                       50 windows, report in runs/evaluate/my_bag
   come-nav evaluate my_bag --windows 100 --out report --model tiny --seed 1
+  come-nav evaluate my_bag --part 0.6-1.0                        only the last 40 %, e.g. after training on the rest
   come-nav evaluate my_bag --set planner.samples=120 --set planner.iterations=1 --out report_120
   come-nav evaluate my_bag --rows trivial                        the baselines alone, needs no model
   come-nav evaluate --suite planning --worlds 20000-20019 --windows 200 --out suite
+  come-nav evaluate --suite planning --horizon 4 --out suite_4s  plans of 4 s (16 waypoints)
   come-nav evaluate --suite planning --rows perfect --worlds 10000-10009     tune the search without a model
+  come-nav evaluate --suite quality --out quality                imagined views, 500 windows at 1, 2, 4 and 8 s
+  come-nav evaluate my_bag --suite quality --horizon 1,2         the same on a recording
 
-A window is 4 context frames and a goal frame 2 s later (8 waypoints at 4 Hz, --horizon). Windows are spread evenly over
-the recording. The rows 'stand still' and 'constant velocity' are always there; in built-in worlds (the suite, or a bag
-of `come-nav simulate`) 'perfect model' renders the true view of every candidate, and 'best candidate in hindsight' is
-the best path that its search tried.
+Planning: a window is 4 context frames and a goal frame 2 s later (8 waypoints at 4 Hz, --horizon). Windows are spread
+evenly over the recording. The rows 'stand still' and 'constant velocity' are always there; in built-in worlds (the
+suite, or a bag of `come-nav simulate`) 'perfect model' renders the true view of every candidate, and 'best candidate in
+hindsight' is the best path that its search tried.
 
-The output folder gets results.jsonl (written as computed), results.json, table.csv, plan.mp4 and report.html. Stop at
-any time: the same command goes on where it stopped and gives the same table. More windows or rows may be added to a
-folder; other settings need another folder or --fresh.
+Quality: from each start the model imagines the views at 1, 2, 4 and 8 s, by a jump and by a rollout along the true
+poses; PSNR, SSIM and sharpness against copying the last frame, the autoencoder alone and a warp by true depth. In
+built-in worlds a planning evaluation of the same model follows in the folder 'planning' (--planning-windows 0: none).
+
+The output folder gets results.jsonl (written as computed), results.json, table.csv, report.html and, of plans,
+plan.mp4. Stop at any time: the same command goes on where it stopped and gives the same table. More windows or rows may
+be added to a folder; other settings need another folder or --fresh.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this verb."""
     parser.epilog = EPILOG
-    parser.add_argument("input", nargs="?", metavar="INPUT", help="bag, or NWM folder")
+    parser.add_argument("input", nargs="*", metavar="INPUT", help="bags, or NWM folders")
     parser.add_argument(
-        "--suite", metavar="NAME", help="instead of INPUT: planning (tours and walks in built-in worlds)"
+        "--suite",
+        metavar="NAME",
+        help="planning (default) or quality; without INPUT on tours and walks in built-in worlds",
     )
     parser.add_argument(
         "--worlds", default="20000-20019", metavar="A-B", help="of the suite (default 20000-20019: test)"
     )
-    parser.add_argument("--windows", type=int, metavar="N", help="number of windows (default 50; suite 200)")
     parser.add_argument(
-        "--horizon", type=int, metavar="STEPS", help="waypoints of a plan at 4 Hz (default 8, that is 2 s)"
+        "--windows", type=int, metavar="N", help="number of windows (default 50; suite 200, quality 500)"
     )
+    parser.add_argument(
+        "--horizon", metavar="S", help="seconds to the goal (default 2); of quality a list (default 1,2,4,8)"
+    )
+    parser.add_argument("--part", metavar="A-B", help="windows from this part of each recording alone, e.g. 0.6-1.0")
     parser.add_argument("--choice", default="even", choices=("even", "random"), help="of the windows (default even)")
-    parser.add_argument("--rows", default=None, metavar="A,B", help="trivial, model, perfect (default: all that apply)")
+    parser.add_argument(
+        "--rows",
+        default=None,
+        metavar="A,B",
+        help="trivial, model, perfect; of quality copy, autoencoder, depth, jump, rollout (default: all that apply)",
+    )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
     parser.add_argument("--seed", type=int, metavar="S", help="of plans, random choice and bootstrap (default 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default runs/evaluate/<input>)")
@@ -66,10 +85,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one configuration key"
     )
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (default auto)")
-    parser.add_argument("--image-topic", help="camera topic of the bag, instead of the automatic choice")
-    parser.add_argument("--pose-topic", help="pose topic of the bag, instead of the automatic choice")
+    parser.add_argument(
+        "--planning-windows", type=int, metavar="N", help="plans after quality (default 200 in built-in worlds, else 0)"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget earlier results in the output folder")
     parser.add_argument("--no-report", action="store_true", help="no video and no HTML page")
+    add_recording_flags(parser)
+    parser.set_defaults(rate=None)  # the model's
     add_json_flag(parser)
 
 
@@ -85,6 +107,10 @@ class Outcome:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or go on with an evaluation; print the table and where the report is."""
+    if args.suite == "quality":
+        from come_nav.cli import evaluate_quality
+
+        return evaluate_quality.run(args)
     outcome = evaluate(args)
     if args.json:
         print_json(outcome_document(outcome))
@@ -94,34 +120,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> Outcome:
-    """Evaluate, or go on with an evaluation, as the flags of this verb say; write the results and the report."""
-    from come_nav.cli.evaluate_inputs import open_input
-    from come_nav.config import load_config
-    from come_nav.core.files import writable_folder
+    """Evaluate plans, or go on, as the flags of this verb say; write the results and the report."""
+    from come_nav.cli.evaluate_inputs import open_input, parse_part
     from come_nav.evaluation.protocol import ProtocolConfig, choose_windows
     from come_nav.evaluation.report import write_report, write_results
     from come_nav.evaluation.results import ResultStore, evaluate_windows
 
-    if (args.input is None) == (args.suite is None):
-        raise ConfigError("give either a recording to evaluate or --suite planning, not both or neither")
-    flags = {
-        "model": args.model,
-        "seed": args.seed,
-        "device": args.device,
-        "planner.horizon_steps": args.horizon,
-    }
-    config = load_config(
-        args.config, [*args.set, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
-    )
-    folder = writable_folder(args.out or Path("runs/evaluate") / (args.suite or Path(args.input).resolve().stem))
-    wanted = _wanted_rows(args.rows)
-    model = _load_model(config) if "model" in wanted else None
+    config, folder = prepare(args)
+    wanted = chosen_rows(args.rows, ROWS)
+    model = load_model(config) if "model" in wanted else None
+    rate_hz = model.rate_hz if model is not None else 4.0
     protocol = ProtocolConfig(
         context_frames=model.context_frames if model is not None else 4,
-        horizon_steps=config.planner.horizon_steps,
-        rate_hz=model.rate_hz if model is not None else 4.0,
+        horizon_steps=config.planner.horizon_steps
+        if args.horizon is None
+        else parse_horizons(args.horizon, rate_hz)[0],
+        rate_hz=rate_hz,
         choice=args.choice,
         seed=config.seed,
+        part=parse_part(args.part),
     )
     source = open_input(args, config, protocol.rate_hz)
     windows = choose_windows(
@@ -137,11 +154,44 @@ def evaluate(args: argparse.Namespace) -> Outcome:
     return Outcome(source, evaluation, folder, None if args.no_report else write_report(folder, evaluation))
 
 
-def _wanted_rows(text: str | None) -> list[str]:
-    names = list(ROWS) if text is None else [name.strip() for name in text.split(",")]
+def prepare(args: argparse.Namespace) -> tuple[Config, Path]:
+    """Return the configuration that the flags ask for and the output folder, which can be written."""
+    from come_nav.cli.evaluate_inputs import check_suite
+    from come_nav.config import load_config
+    from come_nav.core.files import writable_folder
+
+    if args.suite is not None:
+        check_suite(args.suite)
+    elif not args.input:
+        raise ConfigError("give a recording to evaluate, or --suite planning or quality for built-in worlds")
+    flags = {"model": args.model, "seed": args.seed, "device": args.device}
+    config = load_config(
+        args.config, [*args.set, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
+    )
+    names = "+".join(Path(path).resolve().stem for path in args.input)
+    name = "_".join(word for word in (names, args.suite) if word)
+    return config, writable_folder(args.out or Path("runs/evaluate") / name)
+
+
+def parse_horizons(text: str, rate_hz: float) -> list[int]:
+    """Return the protocol frames of ``2`` or ``1,2,4,8`` seconds; raise ConfigError for what is no whole frame >= 1."""
+    try:
+        frames = [float(word) * rate_hz for word in text.split(",")]
+        if any(abs(value - round(value)) > 1e-6 or value < 1 for value in frames):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"--horizon takes seconds that are whole frames at {rate_hz:g} Hz (quality: a list), got '{text}'"
+        ) from None
+    return [round(value) for value in frames]
+
+
+def chosen_rows(text: str | None, known: tuple[str, ...]) -> list[str]:
+    """Return the names that ``--rows`` gives, all known ones without it; raise ConfigError for others."""
+    names = list(known) if text is None else [name.strip() for name in text.split(",")]
     for name in names:
-        if name not in ROWS:
-            raise ConfigError(f"--rows takes {', '.join(ROWS)}, got '{name}'{suggest(name, ROWS)}")
+        if name not in known:
+            raise ConfigError(f"--rows takes {', '.join(known)}, got '{name}'{suggest(name, known)}")
     return names
 
 
@@ -161,7 +211,8 @@ def _rows(
     return rows
 
 
-def _load_model(config: Config) -> DiffusionWorldModel:
+def load_model(config: Config) -> DiffusionWorldModel:
+    """Load the configured model, with the configured sampler where one is set."""
     from come_nav.cli.plan import choose_device
     from come_nav.config import find_resource
     from come_nav.world_model.model import DiffusionWorldModel
@@ -174,26 +225,29 @@ def _load_model(config: Config) -> DiffusionWorldModel:
 
 def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorldModel | None) -> dict[str, Any]:
     """Return all that a record depends on: a folder of results belongs to exactly these values."""
-    from come_nav.cli.evaluate_inputs import model_fingerprint
     from come_nav.cli.plan import choose_device
     from come_nav.core.settings import to_mapping
 
-    settings: dict[str, Any] = {
+    return {
         "input": source.fingerprint,
         "protocol": to_mapping(protocol),
         "planner": to_mapping(config.planner),
         "objective": to_mapping(config.objective),
         "device": choose_device(config.device).partition(":")[0],
-        "model": None,
+        "model": None if model is None else model_settings(config, model) | {"imagination": config.imagination},
     }
-    if model is not None:
-        settings["model"] = {
-            **model_fingerprint(config.model),
-            "sampler": to_mapping(model.sampler),
-            "imagination": config.imagination,
-            "precision": model.inference.precision,
-        }
-    return settings
+
+
+def model_settings(config: Config, model: DiffusionWorldModel) -> dict[str, Any]:
+    """Return what identifies a model and how it is sampled."""
+    from come_nav.cli.evaluate_inputs import model_fingerprint
+    from come_nav.core.settings import to_mapping
+
+    return {
+        **model_fingerprint(config.model),
+        "sampler": to_mapping(model.sampler),
+        "precision": model.inference.precision,
+    }
 
 
 def _summary(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from come_nav.sim.raycaster import Raycaster
     from come_nav.sim.worlds import World
 
+PLANNING_WINDOWS, QUALITY_WINDOWS = 200, 500
 EPISODE_S = 40.0
 EPISODE_DRIVERS = ("tour", "wander")
 TRUTH_TOPIC = "/ground_truth/odom"
@@ -66,12 +67,28 @@ class Input:
 
 
 def open_input(args: argparse.Namespace, config: Config, rate_hz: float) -> Input:
-    """Open what the command line names."""
-    if args.suite is None:
-        return _open_recording(args, config, rate_hz)
-    if args.suite not in SUITES:
-        raise ConfigError(f"unknown suite '{args.suite}'{suggest(args.suite, SUITES)}")
-    return SUITES[args.suite](args, config, rate_hz)
+    """Open what the command line names: recordings, or the built-in worlds of a suite."""
+    if not args.input:
+        return SUITES[check_suite(args.suite)](args, config, rate_hz)
+    return _joined([_open_recording(path, args, config, rate_hz) for path in args.input])
+
+
+def check_suite(name: str) -> str:
+    """Return ``name`` if there is such a suite; raise ConfigError with the nearest one otherwise."""
+    if name not in SUITES:
+        raise ConfigError(f"unknown suite '{name}'{suggest(name, SUITES)}")
+    return name
+
+
+def parse_part(text: str | None) -> tuple[float, float]:
+    """Return the fractions that ``0.6-1.0`` names; the whole where nothing is asked for."""
+    match = re.fullmatch(r"([0-9.]+)-([0-9.]+)", (text or "0-1").strip())
+    try:
+        if match is None:
+            raise ValueError
+        return float(match.group(1)), float(match.group(2))
+    except ValueError:
+        raise ConfigError(f"--part must look like 0.6-1.0 (fractions of each recording), got '{text}'") from None
 
 
 def parse_worlds(text: str) -> range:
@@ -84,15 +101,21 @@ def parse_worlds(text: str) -> range:
     return range(first, last + 1)
 
 
-def _open_recording(args: argparse.Namespace, config: Config, rate_hz: float) -> Input:
+def _open_recording(path: str, args: argparse.Namespace, config: Config, rate_hz: float) -> Input:
+    from come_nav.cli.recording_flags import parse_rate, recording_settings
     from come_nav.data import open_recording
 
-    recording = open_recording(
-        args.input, rate_hz, image_topic=args.image_topic, depth_topic="none", pose_topic=args.pose_topic
-    )
+    if args.rate is not None and parse_rate(args.rate) != rate_hz:
+        raise ConfigError(
+            f"--rate {args.rate}: an evaluation runs at the model's rate, {rate_hz:g} Hz; leave --rate out"
+        )
+    settings = recording_settings(argparse.Namespace(**vars(args) | {"rate": "all"})) | {"rate_hz": rate_hz}
+    if args.suite != "quality":  # no plan looks at depth
+        settings["depth_topic"] = args.depth_topic or "none"
+    recording = open_recording(Path(path), **settings)
     if len(recording) == 0:
-        raise DataError(f"{args.input}: holds no frame with a pose")
-    place = _place_of(recording, args.input, config)
+        raise DataError(f"{path}: holds no frame with a pose")
+    place = _place_of(recording, path, config)
     stamps_s = np.asarray(recording.stamps_s)
     return Input(
         title=recording.name,
@@ -106,7 +129,26 @@ def _open_recording(args: argparse.Namespace, config: Config, rate_hz: float) ->
         },
         default_windows=50,
         places={} if place is None else {recording.name: place},
-        facts={"input": str(args.input), "metadata": dict(recording.metadata)},
+        facts={"input": str(path), "metadata": dict(recording.metadata)},
+    )
+
+
+def _joined(inputs: list[Input]) -> Input:
+    """Return several recordings as one input; windows of one recording are not independent of each other."""
+    if len(inputs) == 1:
+        return inputs[0]
+    names: list[str] = []
+    for each in inputs:
+        name = each.recordings[0][0]
+        names.append(name if name not in names else f"{name} ({1 + len(names)})")
+    return Input(
+        title=", ".join(names),
+        recordings=[(name, each.recordings[0][1]) for name, each in zip(names, inputs, strict=True)],
+        fingerprint={"recordings": [each.fingerprint for each in inputs]},
+        default_windows=sum(each.default_windows for each in inputs),
+        places={name: place for name, each in zip(names, inputs, strict=True) for place in each.places.values()},
+        groups={name: name for name in names},
+        facts={name: each.facts for name, each in zip(names, inputs, strict=True)},
     )
 
 
@@ -141,12 +183,20 @@ def _true_poses(path: str, stamps_s: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def _planning_suite(args: argparse.Namespace, config: Config, rate_hz: float) -> Input:
-    """Drive a tour and a walk in every world; poses are the true ones."""
+    return drive_worlds("planning", PLANNING_WINDOWS, args.worlds, config, rate_hz)
+
+
+def _quality_suite(args: argparse.Namespace, config: Config, rate_hz: float) -> Input:
+    return drive_worlds("quality", QUALITY_WINDOWS, args.worlds, config, rate_hz)
+
+
+def drive_worlds(suite: str, default_windows: int, worlds: str, config: Config, rate_hz: float) -> Input:
+    """Drive a tour and a walk in every world that ``worlds`` names; poses are the true ones."""
     from come_nav.sim.episodes import EpisodeRecording, simulate_episode
     from come_nav.sim.splits import split_of
     from come_nav.sim.worlds import generate_world
 
-    seeds = parse_worlds(args.worlds)
+    seeds = parse_worlds(worlds)
     recordings: list[tuple[str, Recording]] = []
     places, groups = {}, {}
     for seed in seeds:
@@ -159,16 +209,16 @@ def _planning_suite(args: argparse.Namespace, config: Config, rate_hz: float) ->
             recordings.append((name, EpisodeRecording(episode, raycaster, use_truth=True)))
             places[name], groups[name] = place, f"world {seed}"
     return Input(
-        title=f"planning in built-in worlds {args.worlds}",
+        title=f"{suite} in built-in worlds {worlds}",
         recordings=recordings,
         fingerprint={
-            "suite": "planning",
+            "suite": suite,
             "worlds": f"{seeds.start}-{seeds.stop - 1}",
             "episode_s": EPISODE_S,
             "drivers": list(EPISODE_DRIVERS),
             "poses": _digest(np.concatenate([place.poses_world_xyyaw for place in places.values()])),
         },
-        default_windows=200,
+        default_windows=default_windows,
         places=places,
         groups=groups if len(seeds) > 1 else None,
         facts={"splits": ", ".join(sorted({split_of(seed) for seed in seeds}))},
@@ -176,7 +226,10 @@ def _planning_suite(args: argparse.Namespace, config: Config, rate_hz: float) ->
 
 
 # name -> what builds it; a further suite is one more line here
-SUITES: dict[str, Callable[[argparse.Namespace, Config, float], Input]] = {"planning": _planning_suite}
+SUITES: dict[str, Callable[[argparse.Namespace, Config, float], Input]] = {
+    "planning": _planning_suite,
+    "quality": _quality_suite,
+}
 
 
 def _raycaster(world: World, intrinsics: CameraIntrinsics | None, config: Config) -> Raycaster:

@@ -58,10 +58,11 @@ def ssim(images: torch.Tensor, references: torch.Tensor, value_range: tuple[floa
 def sharpness_ratio(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
     """Return the gradient energy of each image over that of its reference (B,): below 1 is blurred, above 1 noisy."""
     _check_pair(images, references)
-    return _gradient_energy(images) / _gradient_energy(references).clamp_min(1e-12)
+    return gradient_energy(images) / gradient_energy(references).clamp_min(1e-12)
 
 
-def _gradient_energy(images: torch.Tensor) -> torch.Tensor:
+def gradient_energy(images: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared difference between neighbouring pixels (B,) of images (B, C, H, W): what blur lowers."""
     values = images.float()
     across = (values[..., :, 1:] - values[..., :, :-1]) ** 2
     down = (values[..., 1:, :] - values[..., :-1, :]) ** 2

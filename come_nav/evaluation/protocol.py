@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_choice, check_range
-from come_nav.core.errors import DataError
+from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
 from come_nav.core.types import Frame
@@ -30,6 +30,7 @@ class ProtocolConfig:
         rate_hz: waypoints per second, > 0; the goal is the frame ``horizon_steps / rate_hz`` seconds ahead.
         choice: ``even`` spreads the windows over the recording, ``random`` draws them with ``seed``.
         seed: of the random choice, of every plan and of the bootstrap.
+        part: fractions (first, last) of each recording's frames; a window, its context and goal included, lies inside.
     """
 
     context_frames: int = 4
@@ -37,6 +38,7 @@ class ProtocolConfig:
     rate_hz: float = 4.0
     choice: str = "even"
     seed: int = 0
+    part: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_range("context_frames", self.context_frames, 2)
@@ -44,11 +46,21 @@ class ProtocolConfig:
         check_range("rate_hz", self.rate_hz, 0.0, 1000.0, open_low=True)
         check_choice("choice", self.choice, CHOICES)
         check_range("seed", self.seed, 0)
+        first, last = self.part
+        if not 0.0 <= first < last <= 1.0:
+            raise ConfigError(f"part must be fractions 0 <= first < last <= 1, got {first:g}-{last:g}")
 
     @property
     def horizon_s(self) -> float:
         """Time from the start to the goal."""
         return self.horizon_steps / self.rate_hz
+
+    def frames_of(self, count: int) -> range:
+        """Return the indices that ``part`` leaves of a recording of ``count`` frames.
+
+        Training cuts at the same frames (``data.recording_use``), so that 0-0.6 and 0.6-1 share none.
+        """
+        return range(*(round(fraction * count) for fraction in self.part))
 
 
 @dataclass(frozen=True)
@@ -127,10 +139,11 @@ def possible_starts(recording: Recording, config: ProtocolConfig) -> list[tuple[
     steps_s = np.diff(stamps_s)
     median_s = float(np.median(steps_s))
     segment = np.concatenate([[0], np.cumsum(steps_s > _GAP_STEPS * median_s)])
+    part = config.frames_of(len(stamps_s))
     found = []
-    for start in range(config.context_frames - 1, len(stamps_s) - 1):
+    for start in range(part.start + config.context_frames - 1, part.stop - 1):
         goal_s = stamps_s[start] + config.horizon_s
-        goal = start + 1 + int(np.argmin(np.abs(stamps_s[start + 1 :] - goal_s)))
+        goal = start + 1 + int(np.argmin(np.abs(stamps_s[start + 1 : part.stop] - goal_s)))
         whole = segment[start - config.context_frames + 1] == segment[goal]
         if whole and abs(stamps_s[goal] - goal_s) <= 0.5 * median_s + 1e-6:
             found.append((start, goal))
@@ -221,11 +234,13 @@ def _pick(available: int, share: int, config: ProtocolConfig, name: str) -> list
 
 
 def _too_short(name: str, recording: Recording, config: ProtocolConfig) -> str:
-    frames = len(recording)
+    part = config.frames_of(len(recording))
+    frames = len(part)
     needed_s = config.horizon_s + (config.context_frames - 1) / config.rate_hz
-    length_s = float(recording.stamps_s[-1] - recording.stamps_s[0]) if frames else 0.0
+    length_s = float(recording.stamps_s[part[-1]] - recording.stamps_s[part[0]]) if frames else 0.0
+    where = "" if config.part == (0.0, 1.0) else f" in its part {config.part[0]:g}-{config.part[1]:g}"
     return (
-        f"{name}: no window fits: {frames} frames over {length_s:.1f} s, but a window needs {config.context_frames} "
-        f"context frames and {config.horizon_s:g} s ahead without a gap (about {needed_s:g} s); record longer or lower "
-        "--horizon"
+        f"{name}: no window fits: {frames} frames over {length_s:.1f} s{where}, but a window needs "
+        f"{config.context_frames} context frames and {config.horizon_s:g} s ahead without a gap (about {needed_s:g} s)"
+        "; record longer or lower --horizon"
     )

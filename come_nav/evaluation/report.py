@@ -114,7 +114,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
     report.video(film.data, f"The drive, and the plan of '{main.name}' made at its start. {film.note}".strip())
     report.heading("How it was measured")
     report.text(METHOD)
-    report.key_values({**_flat(evaluation.settings), **_flat(evaluation.facts)})
+    report.key_values({**flat(evaluation.settings), **flat(evaluation.facts)})
     return report.write(folder / "report.html")
 
 
@@ -214,11 +214,12 @@ def _ends(interval: Any) -> tuple[float, float, float]:
     return interval.value, interval.low, interval.high
 
 
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as dotted keys with their values as text."""
+    found: dict[str, str] = {}
     for key, value in mapping.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
+            found[f"{prefix}{key}"] = str(value)
+    return found

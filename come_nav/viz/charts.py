@@ -19,14 +19,16 @@ def plot_error_over_time(
     title: str = "",
     y_label: str = "position error [m]",
     x_label: str = "time [s]",
+    from_zero: bool = True,
 ) -> bytes:
-    """Return a PNG of errors over time.
+    """Return a PNG of errors, or of any other quantity, over time.
 
     Args:
         series: name -> (times_s (N,), errors_m (N,)) or (times_s, errors_m, lows_m, highs_m) with an interval band.
         title: one line; say n here.
         y_label: quantity and unit.
         x_label: quantity and unit.
+        from_zero: let the vertical axis begin at 0, as errors should.
     """
     figure = new_figure(7.0, 3.8)
     axes = figure.add_subplot()
@@ -38,7 +40,8 @@ def plot_error_over_time(
         axes.plot(times_s, errors_m, color=colours[name], linestyle=dashes[name], marker=mark, markersize=3, label=name)
         if len(band) == 2:
             axes.fill_between(times_s, band[0], band[1], color=colours[name], alpha=0.15, linewidth=0)
-    axes.set_ylim(bottom=0.0)
+    if from_zero:
+        axes.set_ylim(bottom=0.0)
     style_axes(axes, x_label, y_label, title)
     add_legend(axes, columns=3, outside=True)
     return png_bytes(figure)
