@@ -1,0 +1,66 @@
+"""Free-space carving: what a later view sees through is no longer there.
+
+A remembered cell that projects in front of everything a depth image measured around its pixel loses looks; with none
+left it is forgotten. So people and moved chairs fade, and geometry that odometry drift has misplaced gives way to the
+newer one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.types import CameraIntrinsics
+
+FloatArray = NDArray[np.float32]
+MAX_CELLS = 96  # the depth image is coarsened to at most so many cells a side
+
+
+def nearest_depth(depth_m: FloatArray, block: int) -> FloatArray:
+    """Return the nearest depth (h, w) measured in and around each ``block`` x ``block`` cell; NaN where it has none."""
+    height, width = depth_m.shape
+    rows, columns = -(-height // block), -(-width // block)
+    padded = np.full((rows * block, columns * block), np.inf, np.float32)
+    padded[:height, :width] = np.where(np.isfinite(depth_m) & (depth_m > 0.0), depth_m, np.inf)
+    cells = padded.reshape(rows, block, columns, block).min(axis=(1, 3))
+    ring = np.pad(cells, 1, constant_values=np.inf)
+    lines = np.minimum(np.minimum(ring[:-2], ring[1:-1]), ring[2:])
+    nearest: FloatArray = np.minimum(np.minimum(lines[:, :-2], lines[:, 1:-1]), lines[:, 2:])
+    nearest[np.isinf(cells)] = np.nan
+    return nearest
+
+
+def seen_through(
+    points_camera: FloatArray,
+    depth_m: FloatArray,
+    camera: CameraIntrinsics,
+    voxel_m: float,
+    margin: tuple[float, float],
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return which points a depth image sees through, and how surely.
+
+    Args:
+        points_camera: (N, 3) in the optical frame.
+        depth_m: (H, W).
+        camera: of the depth image.
+        voxel_m: size of what a point stands for.
+        margin: metres, and fraction of the point's depth, that the surface behind must be farther than the point.
+
+    Returns:
+        rows (R,), and the part of a pixel (R,) that each point fills, at most 1: a ray may miss a small far thing.
+    """
+    block = max(1, -(-max(depth_m.shape) // MAX_CELLS))
+    nearest = nearest_depth(depth_m, block)
+    reach = float(np.nanmax(nearest)) if np.isfinite(nearest).any() else 0.0
+    z = points_camera[:, 2]
+    rows = np.flatnonzero((z > 1e-3) & (z + margin[0] < reach))
+    x, y, z = points_camera[rows].T
+    u = camera.fx * x / z + camera.cx
+    v = camera.fy * y / z + camera.cy
+    inside = (u >= 0.0) & (u < camera.width) & (v >= 0.0) & (v < camera.height)
+    rows, z = rows[inside], z[inside]
+    surface = nearest[v[inside].astype(np.int64) // block, u[inside].astype(np.int64) // block]
+    with np.errstate(invalid="ignore"):
+        through = surface > z * (1.0 + margin[1]) + margin[0]
+    filled: FloatArray = np.minimum(1.0, voxel_m * camera.fx / z[through]).astype(np.float32)
+    return rows[through], filled

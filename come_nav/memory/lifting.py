@@ -1,0 +1,194 @@
+"""From a frame with depth to points with features: which pixels can be trusted, and where they lie.
+
+A plane has an inverse depth that is linear in the pixel coordinates, so both filters here compare inverse depths: a
+slanted floor passes, however coarse the camera, while a pixel that mixes two surfaces does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.checks import check_shape
+from come_nav.core.types import CameraIntrinsics, Frame
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FeatureGrid:
+    """What one view gives to remember.
+
+    Attributes:
+        features: (h, w, C); uint8 stands for colours 0 to 255, floats are taken as they are.
+        depth_m: (h, w) float32, NaN or 0 = unknown.
+        camera: of this grid.
+    """
+
+    features: NDArray[Any]
+    depth_m: FloatArray
+    camera: CameraIntrinsics
+
+
+class FeatureSource(Protocol):
+    """What is remembered at a point: colours, or the latents of an autoencoder."""
+
+    @property
+    def channels(self) -> int:
+        """Features of one point."""
+        ...
+
+    def __call__(self, frame: Frame, depth_m: FloatArray, camera: CameraIntrinsics) -> FeatureGrid:
+        """Return the features of ``frame``, whose depth (H, W) and camera are known to fit its pixels."""
+        ...
+
+
+class ColourFeatures:
+    """Remembers the colour of every pixel, in [-1, 1]."""
+
+    channels = 3
+
+    def __call__(self, frame: Frame, depth_m: FloatArray, camera: CameraIntrinsics) -> FeatureGrid:
+        """Return the pixels themselves."""
+        return FeatureGrid(frame.rgb, depth_m, camera)
+
+
+class LatentFeatures:
+    """Remembers one latent vector for each latent cell, lifted with depth sampled at its centre (Mirage, Eq. 4).
+
+    The depth of a cell is read bilinearly and not averaged: a mean over an edge lies on neither surface.
+    """
+
+    def __init__(self, encode: Callable[[Frame], Any], channels: int, aspect: float = 1.0) -> None:
+        """Take a function from a frame to latents (C, h, w) of its largest centred window of ``aspect``."""
+        self._encode = encode
+        self._aspect = aspect
+        self.channels = channels
+
+    def __call__(self, frame: Frame, depth_m: FloatArray, camera: CameraIntrinsics) -> FeatureGrid:
+        """Return the latents and the depth at their centres."""
+        latents = np.asarray(self._encode(frame), np.float32)
+        rows, columns = (check_shape("latents", latents, f"{self.channels} h w")[letter] for letter in "hw")
+        left, top, width, height = centred_window(camera.width, camera.height, self._aspect)
+        window = depth_m[top : top + height, left : left + width]
+        grid = camera.cropped(left, top, width, height).scaled(columns, rows)
+        return FeatureGrid(latents.transpose(1, 2, 0), sample_depth(window, rows, columns), grid)
+
+
+def centred_window(width: int, height: int, aspect: float) -> tuple[int, int, int, int]:
+    """Return (left, top, width, height) of the largest centred window with ``aspect`` = width / height."""
+    wide = width > height * aspect
+    columns = int(height * aspect) if wide else width
+    rows = height if wide else int(width / aspect)
+    return round((width - columns) / 2), round((height - rows) / 2), columns, rows
+
+
+def model_camera(camera: CameraIntrinsics, size: int, aspect: float = 1.0) -> CameraIntrinsics:
+    """Return the camera of the ``size`` x ``size`` view that a world model takes from the images of ``camera``."""
+    left, top, width, height = centred_window(camera.width, camera.height, aspect)
+    return camera.cropped(left, top, width, height).scaled(size, size)
+
+
+def sample_depth(depth_m: FloatArray, rows: int, columns: int) -> FloatArray:
+    """Return depth (rows, columns) read bilinearly at the centres of a coarser grid; unknown near unknown pixels."""
+    height, width = depth_m.shape
+    known = np.where(np.isfinite(depth_m) & (depth_m > 0.0), depth_m, np.nan)
+    v = np.clip((np.arange(rows) + 0.5) * height / rows - 0.5, 0, height - 1)
+    u = np.clip((np.arange(columns) + 0.5) * width / columns - 0.5, 0, width - 1)
+    v0, u0 = np.floor(v).astype(int), np.floor(u).astype(int)
+    v1, u1 = np.minimum(v0 + 1, height - 1), np.minimum(u0 + 1, width - 1)
+    dv, du = (v - v0)[:, None], (u - u0)[None]
+    top = known[v0[:, None], u0] * (1 - du) + known[v0[:, None], u1] * du
+    bottom = known[v1[:, None], u0] * (1 - du) + known[v1[:, None], u1] * du
+    sampled: FloatArray = (top * (1 - dv) + bottom * dv).astype(np.float32)
+    return sampled
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """Points of one view in the optical frame.
+
+    Attributes:
+        points_xyz: (M, 3) float32 metres.
+        features: (M, C) float32.
+        pixel_m: (M,) size of a pixel at each point.
+        untrusted: pixels with a depth in range that were left out as edges or speckles.
+    """
+
+    points_xyz: FloatArray
+    features: FloatArray
+    pixel_m: FloatArray
+    untrusted: int
+
+
+def lift(
+    grid: FeatureGrid, stride: int, offset: int, range_m: tuple[float, float], edge_ratio: float, min_neighbours: int
+) -> Lifted:
+    """Return the trustworthy points of every ``stride``-th pixel and line.
+
+    Args:
+        grid: features and depth.
+        stride: 1 takes every pixel.
+        offset: which of the stride * stride interleaved grids; give a counter so that all pixels take their turn.
+        range_m: nearest and farthest depth along the optical axis.
+        edge_ratio: relative difference of inverse depths at which two pixels belong to different surfaces.
+        min_neighbours: of the 8 pixels around, so many must lie on the same surface; 0 accepts speckles.
+    """
+    rows = np.arange((offset // stride) % stride, grid.depth_m.shape[0], stride)
+    columns = np.arange(offset % stride, grid.depth_m.shape[1], stride)
+    v, u = (index.ravel() for index in np.meshgrid(rows, columns, indexing="ij"))
+    depth = grid.depth_m[v, u].astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        inside = (depth >= range_m[0]) & (depth <= range_m[1])
+    v, u, depth = v[inside], u[inside], depth[inside]
+    trusted = trustworthy(grid.depth_m, v, u, edge_ratio, min_neighbours)
+    v, u, depth = v[trusted], u[trusted], depth[trusted]
+    camera = grid.camera
+    x = (u + 0.5 - camera.cx) / camera.fx * depth
+    y = (v + 0.5 - camera.cy) / camera.fy * depth
+    features = grid.features[v, u].astype(np.float32)
+    if grid.features.dtype == np.uint8:
+        features = features / 127.5 - 1.0
+    points = np.stack([x, y, depth], axis=1).astype(np.float32)
+    return Lifted(points, features, (depth / camera.fx).astype(np.float32), int(len(trusted) - trusted.sum()))
+
+
+def trustworthy(
+    depth_m: FloatArray, v: NDArray[np.int64], u: NDArray[np.int64], edge_ratio: float, min_neighbours: int
+) -> NDArray[np.bool_]:
+    """Tell which pixels (v, u), each (M,), are no flying pixels and no speckles.
+
+    A flying pixel mixes two surfaces: along a row or a column it lies between its neighbours and continues neither.
+    A pixel in front of both (a thin leg) or behind both (a gap) is no mixture and stays.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.where(depth_m > 0.0, 1.0 / depth_m, np.nan).astype(np.float32)
+    inverse[~np.isfinite(inverse)] = np.nan
+    inverse = np.pad(inverse, 2, constant_values=np.nan)
+    v, u = v + 2, u + 2
+    here = inverse[v, u]
+    tolerance = edge_ratio * here
+    flying = np.zeros(len(here), bool)
+    for dv, du in ((0, 1), (1, 0)):
+        before, after = inverse[v - dv, u - du], inverse[v + dv, u + du]
+        lonely = ~_continues(here, before, inverse[v - 2 * dv, u - 2 * du], tolerance)
+        lonely &= ~_continues(here, after, inverse[v + 2 * dv, u + 2 * du], tolerance)
+        extreme = ((here > before) & (here > after)) | ((here < before) & (here < after))
+        known = ~(np.isnan(before) & np.isnan(after))
+        flying |= lonely & known & ~extreme
+    around = [(dv, du) for dv in (-1, 0, 1) for du in (-1, 0, 1) if dv or du]
+    near = sum((np.abs(inverse[v + dv, u + du] - here) <= tolerance).astype(np.int8) for dv, du in around)
+    trusted: NDArray[np.bool_] = ~flying & (near >= min_neighbours)
+    return trusted
+
+
+def _continues(here: FloatArray, near: FloatArray, beyond: FloatArray, tolerance: FloatArray) -> NDArray[np.bool_]:
+    """Tell where a pixel lies on its neighbour's surface: at the same depth, or on the same plane."""
+    same = np.abs(here - near) <= tolerance
+    plane = np.abs(here - 2.0 * near + beyond) <= tolerance
+    on_surface: NDArray[np.bool_] = same | plane
+    return on_surface
