@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', Path(PACKAGE, "__init__.py").rea
 REQUIRES = [
     'backports.zstd>=1.0; python_version < "3.14"',
     "diffusers>=0.31",
+    "huggingface-hub>=0.25",
     "matplotlib>=3.8",
     "numpy>=1.26",
     "open3d>=0.18",

@@ -141,7 +141,7 @@ def find_resource(kind: str, name: str) -> Path:
     """Return the path of a resource that ships with come_nav, or of the user's own.
 
     Looks, in this order, at: ``name`` as a path; the ament share folder, where ROS is sourced; ``share/come_nav`` of
-    this Python; the repository root.
+    this Python; the repository root; for models also the user's own folder.
 
     Args:
         kind: config, models or launch.
@@ -191,6 +191,14 @@ def _resource_folders(kind: str) -> Iterator[Path]:
             pass
     yield Path(sys.prefix) / "share" / "come_nav" / kind
     yield Path(__file__).resolve().parents[1] / kind
+    if kind == "models":
+        yield user_models_folder()
+
+
+def user_models_folder() -> Path:
+    """Return where imported and downloaded models are kept: ``$XDG_DATA_HOME/come_nav/models``."""
+    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data_home) / "come_nav" / "models"
 
 
 def _names(folder: Path) -> set[str]:

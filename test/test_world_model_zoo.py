@@ -19,11 +19,11 @@ ZOO = Path(__file__).resolve().parents[1] / "models" / "zoo.yaml"
 
 def test_zoo_is_complete_and_names_licences() -> None:
     zoo = read_zoo(ZOO)
-    assert {entry.name for entry in zoo.models} >= {"tiny", "nwm_cdit_s", "nwm_cdit_b", "nwm_cdit_xl"}
+    assert {entry.name for entry in zoo.models} >= {"tiny", "nwm-s", "nwm-b", "nwm-xl"}
     for entry in zoo.models:
         assert entry.licence != "unknown"
         assert entry.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
-    nwm = zoo.find("nwm_cdit_b")
+    nwm = zoo.find("nwm-b")
     assert nwm is not None
     assert nwm.gated
     assert nwm.licence == "CC-BY-NC-4.0"
@@ -79,12 +79,12 @@ def test_info_and_verify_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_models_that_are_not_here_say_how_to_get_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "info", "nwm_cdit_xl"]) == 0
+    assert main(["models", "info", "nwm-xl"]) == 0
     assert "https://huggingface.co/facebook/nwm" in capsys.readouterr().out
-    assert main(["models", "verify", "nwm_cdit_xl"]) == 1
+    assert main(["models", "verify", "nwm-xl"]) == 1
     assert "ask for access and download cdit_xl_100000.pth.tar" in capsys.readouterr().err
-    assert main(["models", "verify", "nwm_cdit_xxl"]) == 1
-    assert "did you mean 'nwm_cdit_xl'?" in capsys.readouterr().err
+    assert main(["models", "verify", "nwm-xxl"]) == 1
+    assert "did you mean 'nwm-xl'?" in capsys.readouterr().err
 
 
 def test_probe_notices_a_network_that_overflows() -> None:

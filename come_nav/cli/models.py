@@ -1,4 +1,4 @@
-"""``come-nav models``: list, describe and verify world models."""
+"""``come-nav models``: list, describe, verify, import and download world models."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ EPILOG = """examples:
   come-nav models list                 shipped models and those that can be downloaded
   come-nav models info tiny            parts, settings and model card
   come-nav models verify my_run/tiny   checksum, all tensors, one prediction
+  come-nav models import cdit_xl_100000.pth.tar --name nwm-xl    official NWM weights
+  come-nav models pull nwm-xl          the same, downloaded first (access must be asked for)
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the three actions."""
+    """Add the actions."""
+    from come_nav.cli.models_import import add_import_actions
+
     parser.epilog = EPILOG
-    actions = parser.add_subparsers(title="actions", dest="action", metavar="list|info|verify", required=True)
+    actions = parser.add_subparsers(
+        title="actions", dest="action", metavar="list|info|verify|import|pull", required=True
+    )
     lines = {
         "list": "known models: which are here, sizes, licences",
         "info": "parts, settings and card of one model",
@@ -29,11 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if action != "list":
             sub.add_argument("name", metavar="NAME", help="a model's name, or the path of its folder")
         add_json_flag(sub)
+    add_import_actions(actions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one action; return the exit status."""
-    return {"list": _list, "info": _info, "verify": _verify}[args.action](args)
+    from come_nav.cli.models_import import run_import, run_pull
+
+    verbs = {"list": _list, "info": _info, "verify": _verify, "import": run_import, "pull": run_pull}
+    return verbs[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -103,12 +113,12 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _all_models() -> list[dict[str, Any]]:
     """Return one row for each known model: those of the zoo, then other folders beside it."""
-    from come_nav.config import find_resource
+    from come_nav.config import find_resource, user_models_folder
     from come_nav.world_model.zoo import ZOO_NAME, installed_models, read_zoo
 
     zoo_path = find_resource("models", ZOO_NAME)
     zoo = read_zoo(zoo_path)
-    installed = installed_models([zoo_path.parent])
+    installed = installed_models([zoo_path.parent, user_models_folder()])
     rows = []
     for entry in zoo.models:
         row = {"name": entry.name, "here": entry.name in installed, "image_size": entry.image_size}
@@ -148,14 +158,14 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _folder(name: str) -> Path:
     """Resolve a model's name or path; a zoo model that is not here, or no model at all, is a CheckpointError."""
-    from come_nav.config import find_resource
+    from come_nav.config import find_resource, user_models_folder
     from come_nav.core.errors import CheckpointError, suggest
     from come_nav.world_model.zoo import ZOO_NAME, installed_models, read_zoo
 
     if Path(name).exists():
         return Path(name)
     zoo_path = find_resource("models", ZOO_NAME)
-    zoo, installed = read_zoo(zoo_path), installed_models([zoo_path.parent])
+    zoo, installed = read_zoo(zoo_path), installed_models([zoo_path.parent, user_models_folder()])
     if name in installed:
         return installed[name]
     entry = zoo.find(name)

@@ -23,6 +23,7 @@ class ZooEntry:
         licence: SPDX name.
         source: "come_nav" for a shipped folder, else the page it is downloaded from.
         file: name of the file on that page.
+        size: of an official NWM denoiser, S, B, L or XL; None for other models.
         gated: access must be asked for on that page.
         sha256: of the file; None = not known.
         image_size: rows and columns, pixels.
@@ -35,6 +36,7 @@ class ZooEntry:
     licence: str = "unknown"
     source: str = SHIPPED
     file: str | None = None
+    size: str | None = None
     gated: bool = False
     sha256: str | None = None
     image_size: int = 0
@@ -47,7 +49,15 @@ class ZooEntry:
         if self.source == SHIPPED:
             return f"'{self.name}' ships with come_nav but is not in this installation; install come_nav again"
         access = "ask for access and " if self.gated else ""
-        return f"{access}download {self.file} from {self.source} (licence {self.licence})"
+        return (
+            f"{access}download {self.file} from {self.source} (licence {self.licence}), by "
+            f"'come-nav models pull {self.name}' or in a browser and 'come-nav models import FILE --name {self.name}'"
+        )
+
+    @property
+    def repository(self) -> str:
+        """Owner and name of the repository on the Hugging Face hub."""
+        return self.source.removeprefix("https://huggingface.co/").strip("/")
 
 
 @dataclass(frozen=True)

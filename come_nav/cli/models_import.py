@@ -1,0 +1,106 @@
+"""``come-nav models import`` and ``pull``: official NWM checkpoints become model folders."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from come_nav.cli.output import add_json_flag, print_json
+from come_nav.core.errors import CheckpointError, ConfigError, StorageError, suggest
+
+if TYPE_CHECKING:
+    from come_nav.world_model.import_nwm import ImportOptions
+
+SIZES = ("S", "B", "L", "XL")
+STORAGES = ("float32", "float16", "bfloat16")
+
+
+def add_import_actions(actions: Any) -> None:
+    """Add the two actions to the sub-parsers of ``come-nav models``."""
+    line = "turn an official NWM checkpoint (.pth.tar) into a model folder"
+    parser = actions.add_parser("import", help=line, description=line)
+    parser.add_argument("file", type=Path, metavar="FILE", help="checkpoint, e.g. cdit_xl_100000.pth.tar")
+    parser.add_argument("--name", required=True, help="of the new model, e.g. nwm-xl")
+    parser.add_argument("--size", choices=SIZES, help="the size that it must be (default: what the file is)")
+    parser.add_argument("--heads", type=int, metavar="N", help="attention heads, for shapes other than the published")
+    _add_common(parser)
+    line = "download a known model from the Hugging Face hub and import it"
+    parser = actions.add_parser("pull", help=line, description=line)
+    parser.add_argument("name", metavar="NAME", help="of the zoo: see come-nav models list")
+    _add_common(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", choices=("ema", "model"), help="which weights (default ema, as the paper)")
+    parser.add_argument("--vae", metavar="FOLDER|REPO", help="AutoencoderKL (default stabilityai/sd-vae-ft-ema)")
+    parser.add_argument("--dataset", default="recon", help="whose waypoint spacing actions get (default recon)")
+    parser.add_argument("--storage", choices=STORAGES, default="float32", help="numbers in the file (default float32)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="model folder (default: among the user's models)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that is there already")
+    add_json_flag(parser)
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Import a file that is here."""
+    return _import(args, args.file, _options(args, args.size, args.heads))
+
+
+def run_pull(args: argparse.Namespace) -> int:
+    """Download, then import."""
+    from come_nav.config import find_resource
+    from come_nav.world_model.hub import download
+    from come_nav.world_model.zoo import ZOO_NAME, read_zoo
+
+    zoo = read_zoo(find_resource("models", ZOO_NAME))
+    entry = zoo.find(args.name)
+    if entry is None:
+        known = [model.name for model in zoo.models]
+        raise CheckpointError(f"'{args.name}' is no model of the zoo{suggest(args.name, known)}")
+    options = replace(_options(args, entry.size, None), source=entry.source)
+    _refuse_present(_folder(args), args.overwrite)  # before gigabytes are downloaded
+    return _import(args, download(entry), options)
+
+
+def _options(args: argparse.Namespace, size: str | None, heads: int | None) -> ImportOptions:
+    from come_nav.data.nwm_dataset import dataset_facts
+    from come_nav.world_model.import_nwm import ImportOptions
+
+    options = ImportOptions(size, heads, args.weights, spacing_m=dataset_facts(args.dataset).spacing_m)
+    return replace(options, storage=args.storage, autoencoder=args.vae or options.autoencoder)
+
+
+def _import(args: argparse.Namespace, file: Path, options: ImportOptions) -> int:
+    from tqdm import tqdm
+
+    from come_nav.core.settings import to_mapping
+    from come_nav.world_model.import_nwm import import_checkpoint
+
+    folder = _folder(args)
+    with tqdm(desc="write", unit="B", unit_scale=True, file=sys.stderr, disable=None) as bar:
+        config = import_checkpoint(file, folder, options, overwrite=args.overwrite, progress=bar.update)
+    facts = {"name": args.name, "folder": str(folder), "sha256": config.weights_sha256, "config": to_mapping(config)}
+    if args.json:
+        print_json(facts)
+        return 0
+    network = config.expert.network
+    print(f"{folder}: CDiT of depth {network.depth} and width {network.hidden_size}, licence CC BY-NC 4.0")
+    print(f"check it:  come-nav models verify {args.name if args.out is None else folder}")
+    return 0
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    from come_nav.config import user_models_folder
+
+    if args.out is not None:
+        return Path(args.out)
+    if not args.name or Path(args.name).name != args.name or args.name.startswith("."):
+        raise ConfigError(f"--name must be a plain word such as nwm-xl, got '{args.name}'; choose a folder with --out")
+    return user_models_folder() / str(args.name)
+
+
+def _refuse_present(folder: Path, overwrite: bool) -> None:
+    if (folder / "config.yaml").exists() and not overwrite:
+        raise StorageError(f"{folder}: holds a model already; choose another folder or replace it with --overwrite")
