@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from come_nav.core.checks import check_choice
-from come_nav.core.errors import ConfigError
+from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.types import Context
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 
 Prediction = Literal["eps", "v"]
+VIEW = "view"  # Context.extras: what the context shows from each target, for models with extra channels
 NULL_CONTEXT_SEED = 0  # one fixed noise stands for "no context" in models without a null token, at every step alike
 
 
@@ -107,6 +108,8 @@ class BaseExpert(nn.Module):
         options: dict[str, Tensor] = {}
         if self.model.settings.context_pose:
             options["context_pose"] = self.normalizer.context_pose(context.poses_xyyaw, context.frame_offsets)
+        if self.model.settings.extra_channels:
+            options["extra"] = _view(context, len(x_t), drop_context)
         generator = None
         if drop_context is not None:
             options["drop_context"] = drop_context
@@ -133,6 +136,16 @@ class BaseExpert(nn.Module):
             return output
         abar = self.abar[t][:, None, None, None]
         return abar.sqrt().to(x_t) * output + (1.0 - abar).sqrt().to(x_t) * x_t
+
+
+def _view(context: Context, batch: int, drop_context: Tensor | None) -> Tensor:
+    """Return the view at each target (B, E, h, w); all zero where the context is to be ignored."""
+    if VIEW not in context.extras:
+        raise ShapeError(f"the context has no '{VIEW}', which this model's extra channels are for")
+    view = context.extras[VIEW]
+    if len(view) != batch:  # one context shared by a batch of conditional and unconditional samples
+        view = view.repeat(batch // len(view), 1, 1, 1)
+    return view if drop_context is None else view * ~drop_context[:, None, None, None]
 
 
 def _twice(tensor: Tensor) -> Tensor:

@@ -47,6 +47,8 @@ class CDiTSettings:
         context_pose: tell each context frame's pose and time to its tokens.
         context_dropout: a learned null token stands for an absent context.
         extra_channels: further input channels of the target, e.g. a rendered memory and its visibility.
+        extra_skip: the first C extra channels also reach the output, through a gate per cell and channel that the
+            tokens set: what is rendered well need not pass the width of a token.
         pose_embedding: tell the target's absolute pose, the recall key of the long-term expert.
     """
 
@@ -64,6 +66,7 @@ class CDiTSettings:
     context_dropout: bool = False
     extra_channels: int = 0
     pose_embedding: bool = False
+    extra_skip: bool = False
 
     def __post_init__(self) -> None:
         for field in ("input_size", "context_size", "patch_size", "in_channels", "depth", "num_heads"):
@@ -72,6 +75,11 @@ class CDiTSettings:
         check_range("cdit.mlp_ratio", self.mlp_ratio, 0.0, open_low=True)
         check_range("cdit.action_scale", self.action_scale, 0.0, open_low=True)
         check_range("cdit.extra_channels", self.extra_channels, 0)
+        if self.extra_skip and self.extra_channels < self.in_channels:
+            raise ConfigError(
+                f"cdit.extra_skip needs extra_channels of at least in_channels {self.in_channels}, "
+                f"got {self.extra_channels}"
+            )
         if self.hidden_size % self.num_heads:
             raise ConfigError(
                 f"cdit.hidden_size must be a multiple of num_heads {self.num_heads}, got {self.hidden_size}"
@@ -105,6 +113,7 @@ class CDiT(nn.Module):
         context_dropout: bool = False,
         extra_channels: int = 0,
         pose_embedding: bool = False,
+        extra_skip: bool = False,
     ) -> None:
         super().__init__()
         self.settings = CDiTSettings(
@@ -122,6 +131,7 @@ class CDiT(nn.Module):
             context_dropout,
             extra_channels,
             pose_embedding,
+            extra_skip,
         )
         self.grid = input_size // patch_size
         self.out_channels = 2 * in_channels if learn_sigma else in_channels
@@ -138,6 +148,8 @@ class CDiT(nn.Module):
             self.null_context = nn.Parameter(torch.empty(1, 1, hidden_size))
         if extra_channels:
             self.extra_embedder = PatchEmbedder(extra_channels, hidden_size, patch_size, bias=False)
+        if extra_skip:
+            self.skip_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
         if pose_embedding:
             self.pose_embedder = nn.Linear(ABSOLUTE_POSE_VALUES, hidden_size)
         self._initialise()
@@ -168,7 +180,7 @@ class CDiT(nn.Module):
             nn.init.normal_(weight, std=0.02)
         zero: list[nn.Module] = [self.final_layer.linear, self.final_layer.adaLN_modulation]
         zero += [block.adaLN_modulation for block in self.blocks if isinstance(block, CDiTBlock)]
-        additions = ("context_pose_embedder", "pose_embedder", "extra_embedder")
+        additions = ("context_pose_embedder", "pose_embedder", "extra_embedder", "skip_layer")
         zero += [getattr(self, name) for name in additions if hasattr(self, name)]
         for module in zero:
             for parameter in module.parameters():
@@ -212,7 +224,17 @@ class CDiT(nn.Module):
         context = layer_norm(self.embed_context(x_cond, context_pose, drop_context, generator))
         for block in self.blocks:
             tokens = block(tokens, condition, context)
-        return unpatchify(self.final_layer(tokens, condition), self.grid, self.settings.patch_size)
+        output = unpatchify(self.final_layer(tokens, condition), self.grid, self.settings.patch_size)
+        if extra is not None and self.settings.extra_skip:
+            output = self._add_skip(output, tokens, condition, extra)
+        return output
+
+    def _add_skip(self, output: Tensor, tokens: Tensor, condition: Tensor, extra: Tensor) -> Tensor:
+        """Add the gated first extra channels to the prediction; variance values stay as they are."""
+        channels = self.settings.in_channels
+        gate = unpatchify(self.skip_layer(tokens, condition), self.grid, self.settings.patch_size)
+        prediction = output[:, :channels] + gate * extra[:, :channels]
+        return torch.cat([prediction, output[:, channels:]], dim=1)
 
     def embed_condition(
         self, t: Tensor, y: Tensor | None, rel_t: Tensor, absolute_pose: Tensor | None = None

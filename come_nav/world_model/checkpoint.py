@@ -21,7 +21,9 @@ from come_nav.experts.cdit import CDiT, CDiTSettings
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.composition import CompositionSettings
+from come_nav.world_model.depth import DepthEstimator, DepthSettings
 from come_nav.world_model.images import ImageSettings
+from come_nav.world_model.reprojection import ReprojectionSettings
 from come_nav.world_model.sampler import SamplerSettings
 from come_nav.world_model.schedule import NoiseSchedule, ScheduleSettings
 
@@ -54,6 +56,8 @@ class WorldModelConfig:
         storage: type of the numbers in the weights file; they are float32 once loaded.
         weights_sha256: of the weights file; None = unknown, then it is not checked.
         autoencoder, expert, schedule, sampler, composition, images: the parts of the model.
+        depth: the estimator that reprojected views need; None for models without extra channels.
+        reprojection: how context frames become points.
     """
 
     format: str = FORMAT
@@ -66,6 +70,8 @@ class WorldModelConfig:
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     composition: CompositionSettings = field(default_factory=CompositionSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
+    depth: DepthSettings | None = None
+    reprojection: ReprojectionSettings = field(default_factory=ReprojectionSettings)
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -113,6 +119,8 @@ def save_model(
         sampler=model.sampler,
         composition=CompositionSettings(model.composition.mode, model.composition.weights[:1]),
         images=model.images,
+        depth=None if model.depth is None else model.depth.settings,
+        reprojection=model.reprojection,
     )
     import yaml
 
@@ -147,10 +155,13 @@ def load_model(folder: Path) -> DiffusionWorldModel:
         composition=config.composition,
         rate_hz=config.rate_hz,
         images=config.images,
+        depth=None if config.depth is None else DepthEstimator(config.depth),
+        reprojection=config.reprojection,
     )
     load_tensors(_modules(model), tensors, weights)
-    for module in (model.autoencoder, expert):  # not frozen: fine-tuning starts from here
-        module.eval()
+    for module in (model.autoencoder, expert, model.depth):  # not frozen: fine-tuning starts from here
+        if module is not None:
+            module.eval()
     return model
 
 
@@ -261,7 +272,10 @@ def _damage(path: Path, error: Exception) -> str:
 
 def _modules(model: DiffusionWorldModel) -> nn.ModuleDict:
     """The trained parts by the names that prefix their tensors in the file."""
-    return nn.ModuleDict({"autoencoder": model.autoencoder.kl, "base": model.base.model})
+    modules: dict[str, nn.Module] = {"autoencoder": model.autoencoder.network, "base": model.base.model}
+    if model.depth is not None:
+        modules["depth"] = model.depth
+    return nn.ModuleDict(modules)
 
 
 def _storable(tensor: Tensor, storage: StorageType) -> Tensor:

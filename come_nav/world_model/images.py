@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,8 @@ from torch.nn.functional import interpolate
 
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ShapeError
+from come_nav.core.geometry.point_rendering import camera_fractions
+from come_nav.core.types import CameraIntrinsics
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,19 @@ class ImageSettings:
         check_range("images.horizontal_fov_deg", self.horizontal_fov_deg, 0.0, 180.0)
         check_range("images.camera_height_m", self.camera_height_m, 0.0)
         check_choice("images.crop", self.crop, ("inside", "nwm"))
+
+    def camera(self) -> Tensor:
+        """Return fx, fy, cx, cy (1, 4) as fractions of the square; 90 degrees where the field of view is unknown."""
+        focal = 0.5 / math.tan(0.5 * math.radians(self.horizontal_fov_deg or 90.0))
+        return torch.tensor([[focal, focal * self.aspect, 0.5, 0.5]])
+
+
+def camera_of_frame(intrinsics: CameraIntrinsics | None, aspect: float) -> Tensor | None:
+    """Return fx, fy, cx, cy (1, 4) as fractions of the window that :func:`images_from_rgb` cuts; None if unknown."""
+    if intrinsics is None:
+        return None
+    top, left, rows, columns = crop_window(intrinsics.height, intrinsics.width, aspect)
+    return camera_fractions(intrinsics.cropped(left, top, columns, rows))
 
 
 def crop_window(height: int, width: int, aspect: float) -> tuple[int, int, int, int]:

@@ -16,13 +16,16 @@ from torch import Tensor
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
+from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.core.protocols import Expert
-from come_nav.core.types import Context
+from come_nav.core.types import Context, Frame
 from come_nav.experts.base import BaseExpert
 from come_nav.world_model.autoencoder import ImageAutoencoder
 from come_nav.world_model.composition import CompositionSettings, compose
-from come_nav.world_model.images import ImageSettings, images_from_rgb
+from come_nav.world_model.depth import DepthEstimator
+from come_nav.world_model.images import ImageSettings, camera_of_frame, images_from_rgb
 from come_nav.world_model.imaginer import ModelImaginer
+from come_nav.world_model.reprojection import ReprojectionSettings, context_points, latent_view, slide_points, with_view
 from come_nav.world_model.sampler import SamplerSettings, noise_source, sample
 from come_nav.world_model.schedule import NoiseSchedule
 
@@ -58,9 +61,11 @@ class DiffusionWorldModel:
         rate_hz: protocol frames per second.
         images: how camera images become the model's.
         inference: batch sizes and precision.
+        depth: estimates the depth of context frames, for a base whose extra channels take reprojected views.
+        reprojection: how context frames become points.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the parts of a model, in one flat list
         self,
         autoencoder: ImageAutoencoder,
         experts: Mapping[str, Expert],
@@ -71,6 +76,8 @@ class DiffusionWorldModel:
         rate_hz: float = 4.0,
         images: ImageSettings | None = None,
         inference: InferenceSettings | None = None,
+        depth: DepthEstimator | None = None,
+        reprojection: ReprojectionSettings | None = None,
     ) -> None:
         if not experts or not isinstance(next(iter(experts.values())), BaseExpert):
             raise ConfigError(f"a world model needs a BaseExpert as its first expert, got {list(experts)}")
@@ -82,6 +89,10 @@ class DiffusionWorldModel:
         self.rate_hz = check_range("rate_hz", rate_hz, 0.0, open_low=True)
         self.images = images or ImageSettings()
         self.inference = inference or InferenceSettings()
+        self.depth = depth
+        self.reprojection = reprojection or ReprojectionSettings()
+        if (depth is not None) != (self.base.model.settings.extra_channels > 0):
+            raise ConfigError("a base expert with extra channels needs a depth estimator, and only such a one does")
 
     # -- facts -------------------------------------------------------------------------------------------------------
 
@@ -108,6 +119,8 @@ class DiffusionWorldModel:
     def to(self, device: torch.device | str) -> DiffusionWorldModel:
         """Move all weights; return self."""
         self.autoencoder.to(device)
+        if self.depth is not None:
+            self.depth.to(device)
         for expert in self.experts.values():
             if isinstance(expert, torch.nn.Module):
                 expert.to(device)
@@ -140,6 +153,9 @@ class DiffusionWorldModel:
         poses_xyyaw: Tensor | NDArray[Any],
         frame_offsets: Tensor | Sequence[float] | None = None,
         generator: torch.Generator | None = None,
+        *,
+        camera: Tensor | None = None,
+        T_base_camera: Tensor | None = None,
     ) -> Context:
         """Return the context (batch 1) of images (T, 3, H, W), oldest first, seen from poses (T, 3) in one frame.
 
@@ -148,6 +164,8 @@ class DiffusionWorldModel:
             poses_xyyaw: of base_link at each image, in any common frame, e.g. odom.
             frame_offsets: (T,) times before the newest in protocol frames; one frame apart where not given.
             generator: sample the latents instead of taking the mode.
+            camera: (1, 4) of the images (fractions, see core.geometry.point_rendering); the model's own by default.
+            T_base_camera: (1, 4, 4); level over base_link's origin by default.
 
         Raises:
             ShapeError: for another number of images, or shapes that do not agree.
@@ -158,11 +176,46 @@ class DiffusionWorldModel:
         check_shape("context poses", poses, f"{count} 3")
         offsets = torch.arange(1 - count, 1) if frame_offsets is None else torch.as_tensor(frame_offsets)
         check_shape("context frame_offsets", offsets, f"{count}")
-        relative: Tensor = se2.relative(poses[-1:], poses)
         latents = self.encode(images, generator)
-        return Context(
-            latents[None], relative.float().to(latents.device)[None], offsets.float().to(latents.device)[None]
+        relative = se2.relative(poses[-1:], poses).float().to(latents.device)[None]
+        extras: dict[str, Tensor] = {}
+        if self.depth is not None:
+            images = images.to(self.device)
+            camera = self.images.camera() if camera is None else camera
+            mount = level_camera(self.images.camera_height_m) if T_base_camera is None else T_base_camera
+            extras = context_points(
+                images[None],
+                self.estimate_depth_m(images)[None],
+                relative,
+                camera.to(self.device, torch.float32),
+                mount.to(self.device, torch.float32),
+                self.reprojection,
+            )
+        return Context(latents[None], relative, offsets.float().to(latents.device)[None], extras)
+
+    def context_from_frames(
+        self,
+        frames: Sequence[Frame],
+        poses_xyyaw: Tensor | NDArray[Any],
+        frame_offsets: Tensor | Sequence[float] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Context:
+        """Return the context of camera frames, with the newest one's intrinsics and mount where they are known."""
+        newest = frames[-1]
+        camera = camera_of_frame(newest.intrinsics, self.images.aspect)
+        mount = None if newest.T_base_camera is None else torch.as_tensor(newest.T_base_camera)[None]
+        images = self.images_from_rgb([frame.rgb for frame in frames])
+        return self.context_from_images(
+            images, poses_xyyaw, frame_offsets, generator, camera=camera, T_base_camera=mount
         )
+
+    @torch.no_grad()
+    def estimate_depth_m(self, images: Tensor) -> Tensor:
+        """Return the estimated z-depth (B, H, W) in metres of images (B, 3, H, W)."""
+        if self.depth is None:
+            raise ConfigError("this model has no depth estimator")
+        with self._autocast():
+            return self.depth.depth_m(images.to(self.device))
 
     # -- prediction --------------------------------------------------------------------------------------------------
 
@@ -197,13 +250,17 @@ class DiffusionWorldModel:
         times = rel_frames.to(self.device, torch.float32)
         shape = (1 if shared_noise else count, *context.latents.shape[2:])
         noise = noise_source(generator)(torch.empty(shape, device=self.device)).expand(count, *shape[1:])
+        size = self.inference.micro_batch
+        parts = [slice(start, start + size) for start in range(0, count, size)]
+        contexts = [self._seen_from(_rows(context, part), actions[part]) for part in parts]
 
         def noise_prediction(x_t: Tensor, t: Tensor) -> Tensor:
-            parts = []
-            for start in range(0, count, self.inference.micro_batch):
-                part = slice(start, start + self.inference.micro_batch)
-                parts.append(self._noise(x_t[part], t[part], _rows(context, part), actions[part], times[part]))
-            return torch.cat(parts)
+            return torch.cat(
+                [
+                    self._noise(x_t[part], t[part], seen, actions[part], times[part])
+                    for part, seen in zip(parts, contexts, strict=True)
+                ]
+            )
 
         return sample(noise_prediction, noise, self.sampler, self.schedule, generator)
 
@@ -257,6 +314,13 @@ class DiffusionWorldModel:
             shared_noise: start all candidates from one noise, so that costs differ by the candidates alone.
         """
         return ModelImaginer(self, context, float(rel_frames), mode, decode, shared_noise)
+
+    def _seen_from(self, context: Context, actions: Tensor) -> Context:
+        """Add what the context's points show from each target, once for all sampling steps."""
+        if self.depth is None:
+            return context
+        view = latent_view(context.extras, actions, self.image_size, self.autoencoder.encode, self.reprojection)
+        return with_view(context, view)
 
     def _noise(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
         """Return the composed noise (with variance values where one expert alone provides them)."""
@@ -327,4 +391,5 @@ def _slide(context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_fram
     offsets = torch.cat(
         [context.frame_offsets[:, 1:] - elapsed_frames, torch.zeros_like(context.frame_offsets[:, :1])], dim=1
     )
-    return Context(torch.cat([context.latents[:, 1:], latents[:, None]], dim=1), relative, offsets, context.extras)
+    extras = slide_points(context.extras, action_xyyaw)
+    return Context(torch.cat([context.latents[:, 1:], latents[:, None]], dim=1), relative, offsets, extras)
