@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from come_nav.core.protocols import Recording
     from come_nav.core.types import Trajectory
 
-TARGETS = ("nwm", "tum", "kitti", "mcap", "sqlite3")
+TARGETS = ("nwm", "nwm-dataset", "tum", "kitti", "mcap", "sqlite3")
 EPILOG = """examples:
   come-nav convert my_bag trajectory_folder --to nwm --size 320x240    for training NWM
+  come-nav convert my_bag nwm_data --to nwm-dataset --dataset recon    adds it to a data set with evaluation windows
   come-nav convert my_bag poses.txt --to tum                           all poses of the bag, as evo reads them
   come-nav convert run.bag run_ros2 --to mcap --compression chunk      ROS 1 to ROS 2
   come-nav convert killed.mcap saved --to mcap --rate all --recover    what is whole of a cut-off recording
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", default="16UC1", help="depth in bags: 16UC1 (mm) or 32FC1 (m)")
     parser.add_argument("--ground-truth", type=Path, metavar="FILE", help="trajectory to add as /ground_truth/odom")
     parser.add_argument("--overwrite", action="store_true", help="replace an output of the same kind")
+    parser.add_argument("--dataset", default="recon", metavar="NAME", help="of --to nwm-dataset (default recon)")
     add_recording_flags(parser)
     add_json_flag(parser)
 
@@ -45,11 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert and print what was written."""
     target = args.to or ("tum" if args.output.suffix in (".txt", ".tum") else "mcap")
+    if target == "nwm-dataset":
+        return _write_dataset(args)
     written = _write_trajectory(args, target) if target in ("tum", "kitti") else _write_recording(args, target)
     if args.json:
         print_json(written)
     else:
         print(f"{written['output']}: {written['count']} {written['what']} as {written['format']}")
+    return 0
+
+
+def _write_dataset(args: argparse.Namespace) -> int:
+    from come_nav.cli.nwm_writer import convert_dataset, print_dataset
+
+    written = convert_dataset(args)
+    if args.json:
+        print_json(written)
+    else:
+        print_dataset(written)
     return 0
 
 

@@ -19,6 +19,7 @@ EPILOG = """examples:
   come-nav simulate --world 20003 --driver tour --out episode          two minutes through a test world
   come-nav simulate --world 7 --noise 2 --size 320x240 --out drive     with 2 % odometry noise, larger pictures
   come-nav simulate --mesh flat.glb --out scan                         in a scanned or modelled place
+  come-nav simulate --nwm-dataset recon --worlds 20000-20003 --duration 30 --out nwm_data     in NWM's layout
 """
 PICTURES = 8
 
@@ -44,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="FOLDER", help="bag to write; a picture goes beside it"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a bag that is there already")
+    parser.add_argument(
+        "--nwm-dataset", metavar="NAME", help="write trajectories in NWM's layout instead, as recon etc."
+    )
+    parser.add_argument("--worlds", metavar="A-B", help="with --nwm-dataset: one trajectory in each (default --world)")
     add_json_flag(parser)
 
 
@@ -58,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.seed < 0:
         raise ConfigError(f"--seed must be >= 0, got {args.seed}")
+    if args.nwm_dataset is not None:
+        return _simulate_dataset(args)
     if args.out.exists() and not args.overwrite:
         raise StorageError(f"{args.out}: exists already; choose another name or replace it with --overwrite")
     check_range("--noise", args.noise, 0.0, 50.0)
@@ -83,6 +90,20 @@ def run(args: argparse.Namespace) -> int:
         print_json(facts)
     else:
         _print(facts)
+    return 0
+
+
+def _simulate_dataset(args: argparse.Namespace) -> int:
+    from come_nav.cli.nwm_writer import print_dataset, simulate_dataset
+
+    check_range("--noise", args.noise, 0.0, 50.0)
+    if args.mesh is not None:
+        raise ConfigError("--nwm-dataset drives in built-in worlds; record a mesh as a bag and convert it")
+    document = simulate_dataset(args, _camera(args.size))
+    if args.json:
+        print_json(document)
+    else:
+        print_dataset(document)
     return 0
 
 
