@@ -299,11 +299,13 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
 
 def print_outcome(outcome: Outcome) -> None:
     """Print the tables of an evaluation and where its files are."""
-    from come_nav.evaluation.tables import group_lines, picture_lines, plan_lines, ratio_lines
+    from come_nav.evaluation.tables import gap_lines, group_lines, picture_lines, plan_lines, ratio_lines
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m\n")
     print(format_table(*plan_lines(table)) + "\n")
+    if table.gap_closure:
+        print(format_table(*gap_lines(table)) + "\n")
     print(format_table(*ratio_lines(table)))
     for lines in (picture_lines(table), group_lines(table) if len(table.groups) > 1 else ([], [])):
         if lines[1]:

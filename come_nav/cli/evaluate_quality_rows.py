@@ -88,9 +88,8 @@ def batched_context(model: DiffusionWorldModel, batch: Batch) -> Context:
     """Return the contexts of all windows as one of batch B."""
     contexts = []
     for item, frames in zip(batch.windows, batch.context, strict=True):
-        images = model.images_from_rgb([frame.rgb for frame in frames])
         offsets = (item.window.context_stamps_s * model.rate_hz).tolist()
-        contexts.append(model.context_from_images(images, item.window.context_xyyaw, offsets))
+        contexts.append(model.context_from_frames(frames, item.window.context_xyyaw, offsets))
     return Context(
         torch.cat([context.latents for context in contexts]),
         torch.cat([context.poses_xyyaw for context in contexts]),

@@ -41,9 +41,8 @@ def world_model_row(model: DiffusionWorldModel, config: Config) -> Row:
     """Return the row of ``model`` under the planner and the objective of ``config``."""
 
     def imaginer(window: Window, decode: bool) -> Imaginer:
-        images = model.images_from_rgb([frame.rgb for frame in window.context_frames()])
         offsets = (window.context_stamps_s * model.rate_hz).tolist()
-        context = model.context_from_images(images, window.context_xyyaw, offsets)
+        context = model.context_from_frames(window.context_frames(), window.context_xyyaw, offsets)
         # A rollout takes one step per waypoint; real stamps may make those a little longer or shorter than a frame.
         steps = float(len(window.driven_xyyaw))
         rel_frames = steps if config.imagination == "rollout" else window.rel_frames

@@ -1,4 +1,8 @@
-"""The context frames seen from another pose by their true depth: what geometry alone can know of a future view."""
+"""The context frames seen from another pose by their true depth: what geometry alone can know of a future view.
+
+This is a reference for tables, made for quality: whole poses in space, so that it also holds for a camera in the hand,
+and smoothed edges. Models and memories render points in batches from planar poses (core.geometry.point_rendering).
+"""
 
 from __future__ import annotations
 

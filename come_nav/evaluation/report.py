@@ -21,6 +21,7 @@ from come_nav.evaluation.rows import CONSTANT_VELOCITY, PERFECT_MODEL, WORLD_MOD
 from come_nav.evaluation.tables import (
     PlanningTable,
     format_interval,
+    gap_lines,
     group_lines,
     picture_lines,
     plan_lines,
@@ -37,6 +38,7 @@ METHOD = (
     "distance between waypoints really driven. A plan whose status is not OK is never driven and counts as standing "
     "still. Brackets are 95 % bootstrap intervals."
 )
+GAP_CLOSURE = "(ATE constant velocity - ATE of the row) / (ATE constant velocity - ATE perfect model), paired"
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
     interval = f"mean with 95 % bootstrap interval over {table.resampled}"
     caption = f"{count} windows; one spacing is {table.spacing_m:.3f} m; {interval}"
     report.table(header, lines, caption, highlight=[evaluation.main_row.name])
+    if table.gap_closure:
+        report.table(*gap_lines(table), f"{GAP_CLOSURE}; {interval}")
     names = list(table.rows)
     ates = [table.rows[name]["ate_m"] for name in names]
     report.figure(
@@ -154,7 +158,8 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
         "Mean distance between plan and drive at each waypoint.",
     )
     report.heading("Compared on the same windows", 3)
-    report.table(*ratio_lines(table), "mean ATE of the row over mean ATE of the other; below 1 is better")
+    compared = "mean ATE of the row over mean ATE of the other, below 1 is better; differences below 0 are better"
+    report.table(*ratio_lines(table), compared)
     if len(table.groups) > 1:
         report.heading("By world or recording", 3)
         report.table(*group_lines(table))
@@ -202,10 +207,13 @@ def _csv(table: PlanningTable) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     metrics = list(next(iter(table.rows.values())))
-    columns = [f"{metric}{suffix}" for metric in metrics for suffix in ("", "_low", "_high")]
+    columns = [f"{metric}{suffix}" for metric in [*metrics, "gap_closure"] for suffix in ("", "_low", "_high")]
     writer.writerow(["row", "n", "not_ok", *columns])
     for row, found in table.rows.items():
-        figures = [repr(value) for metric in metrics for value in _ends(found[metric])]
+        intervals = [found[metric] for metric in metrics]
+        intervals += [table.gap_closure[row]] if row in table.gap_closure else []
+        figures = [repr(value) for interval in intervals for value in _ends(interval)]
+        figures += [""] * (len(columns) - len(figures))
         writer.writerow([row, table.counts[row]["n"], table.counts[row]["not_ok"], *figures])
     return buffer.getvalue()
 

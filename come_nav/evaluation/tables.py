@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from come_nav.core.types import PlanStatus
 from come_nav.evaluation.protocol import Window, waypoint_spacing_m
 from come_nav.evaluation.results import Record
-from come_nav.evaluation.statistics import Interval, bootstrap_mean, bootstrap_ratio
+from come_nav.evaluation.rows import CONSTANT_VELOCITY, HINDSIGHT, PERFECT_MODEL, STAND_STILL
+from come_nav.evaluation.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
 
 PLAN_METRICS = ("ate_m", "rpe_m", "final_m", "final_yaw_rad")
 MIN_CLUSTERS = 5  # the bootstrap of fewer groups gives intervals that are far too narrow
@@ -34,6 +35,9 @@ class PlanningTable:
         rows: row -> metric -> interval (``ate_m``, ``ate_spacings``, ``rpe_m``, ``final_m``, ``final_yaw_rad``).
         counts: row -> ``n`` windows and ``not_ok`` plans that were not driven.
         ratios: (row, reference row) -> interval of mean ATE over mean ATE on the same windows.
+        differences: (row, reference row) -> ``ate_m`` and ``rpe_m`` -> interval of the mean of row minus reference.
+        gap_closure: row -> (ATE constant velocity - ATE row) / (ATE constant velocity - ATE perfect model), paired; of
+            every row but these, the hindsight one and standing still; empty without a perfect model.
         groups: group (world or recording) -> row -> mean ATE in metres.
         pictures: (row, kind) -> metric -> interval.
         error_by_step: row -> (T,) mean position error of each waypoint in metres.
@@ -45,6 +49,8 @@ class PlanningTable:
     rows: dict[str, dict[str, Interval]]
     counts: dict[str, dict[str, int]]
     ratios: dict[tuple[str, str], Interval]
+    differences: dict[tuple[str, str], dict[str, Interval]]
+    gap_closure: dict[str, Interval]
     groups: dict[str, dict[str, float]]
     pictures: dict[tuple[str, str], dict[str, Interval]]
     error_by_step: dict[str, list[float]]
@@ -64,6 +70,11 @@ class PlanningTable:
                 {"row": row, "reference": reference, **asdict(interval)}
                 for (row, reference), interval in self.ratios.items()
             ],
+            "differences": [
+                {"row": row, "reference": reference, **plain(metrics)}
+                for (row, reference), metrics in self.differences.items()
+            ],
+            "gap_closure": plain(self.gap_closure),
             "ate_m_by_group": self.groups,
             "pictures": [
                 {"row": row, "picture": kind, **plain(metrics)} for (row, kind), metrics in self.pictures.items()
@@ -102,6 +113,8 @@ def planning_table(
         rows=rows,
         counts={row: {"n": len(found), "not_ok": _not_ok(found)} for row, found in records.items()},
         ratios=_ratios(records, seed, clusters),
+        differences=_differences(records, seed, clusters),
+        gap_closure=_gap_closure(records, seed, clusters),
         groups=_by_group(records, groups),
         pictures=_pictures(records, seed, clusters),
         error_by_step={
@@ -131,11 +144,17 @@ def plan_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
 
 def ratio_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
     """Return header and text cells of the paired comparisons."""
-    lines = [
-        [row, reference, format_interval(interval), str(interval.n)]
-        for (row, reference), interval in table.ratios.items()
-    ]
-    return ["row", "compared with", "ATE ratio", "n"], lines
+    lines = []
+    for (row, reference), ratio in table.ratios.items():
+        differences = [format_interval(table.differences[row, reference][metric]) for metric in ("ate_m", "rpe_m")]
+        lines.append([row, reference, format_interval(ratio), *differences, str(ratio.n)])
+    return ["row", "compared with", "ATE ratio", "ATE difference [m]", "RPE difference [m]", "n"], lines
+
+
+def gap_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of the gap closure."""
+    lines = [[row, format_interval(closed, 2), str(closed.n)] for row, closed in table.gap_closure.items()]
+    return [f"gap closed from '{CONSTANT_VELOCITY}' (0) to '{PERFECT_MODEL}' (1)", "gap closure", "n"], lines
 
 
 def group_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
@@ -174,21 +193,54 @@ def _ratios(
 ) -> dict[tuple[str, str], Interval]:
     """Compare every row with every row above it in the table, on the same windows."""
     ratios = {}
-    names = list(records)
-    for position, row in enumerate(names):
-        for reference in names[:position]:
-            shared = _on_shared_windows(records[row], records[reference])
-            first, second = [pair[0] for pair in shared], [pair[1] for pair in shared]
-            ratios[row, reference] = bootstrap_ratio(
-                _column(first, "ate_m"), _column(second, "ate_m"), seed, _labels(first, groups)
-            )
+    for row, reference in _pairs(records):
+        first, second = _on_shared_windows(records[row], records[reference])
+        ates = _column(first, "ate_m"), _column(second, "ate_m")
+        ratios[row, reference] = bootstrap_ratio(*ates, seed, _labels(first, groups))
     return ratios
 
 
-def _on_shared_windows(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
-    by_window = {(record["recording"], record["start"]): record for record in second}
-    keys = [(record["recording"], record["start"]) for record in first]
-    return [(record, by_window[key]) for record, key in zip(first, keys, strict=True) if key in by_window]
+def _differences(
+    records: Mapping[str, Sequence[Record]], seed: int, groups: Mapping[str, str] | None
+) -> dict[tuple[str, str], dict[str, Interval]]:
+    differences = {}
+    for row, reference in _pairs(records):
+        first, second = _on_shared_windows(records[row], records[reference])
+        labels = _labels(first, groups)
+        differences[row, reference] = {
+            metric: paired_difference(_column(first, metric), _column(second, metric), seed, labels)
+            for metric in ("ate_m", "rpe_m")
+        }
+    return differences
+
+
+def _gap_closure(
+    records: Mapping[str, Sequence[Record]], seed: int, groups: Mapping[str, str] | None
+) -> dict[str, Interval]:
+    if CONSTANT_VELOCITY not in records or PERFECT_MODEL not in records:
+        return {}
+    closures = {}
+    for row in records:
+        if row in (STAND_STILL, CONSTANT_VELOCITY, PERFECT_MODEL, HINDSIGHT):
+            continue
+        trivial, judged, perfect = _on_shared_windows(records[CONSTANT_VELOCITY], records[row], records[PERFECT_MODEL])
+        start = _column(trivial, "ate_m")
+        closed, gap = start - _column(judged, "ate_m"), start - _column(perfect, "ate_m")
+        closures[row] = bootstrap_ratio(closed, gap, seed, _labels(trivial, groups))
+    return closures
+
+
+def _pairs(records: Mapping[str, Sequence[Record]]) -> list[tuple[str, str]]:
+    """Return every row with every row above it in the table."""
+    names = list(records)
+    return [(row, reference) for position, row in enumerate(names) for reference in names[:position]]
+
+
+def _on_shared_windows(*rows: Sequence[Record]) -> list[list[Record]]:
+    """Return each row's records on the windows that all of them have, in the order of the first."""
+    by_window = [{(record["recording"], record["start"]): record for record in records} for records in rows]
+    keys = [key for key in by_window[0] if all(key in found for found in by_window)]
+    return [[found[key] for key in keys] for found in by_window]
 
 
 def _by_group(records: Mapping[str, Sequence[Record]], groups: Mapping[str, str] | None) -> dict[str, dict[str, float]]:

@@ -33,6 +33,11 @@ KNOWN_COLOURS: dict[str, str] = {
     "best candidate in hindsight": PURPLE,
     "odometry": VERMILLION,
     "goal": VERMILLION,
+    "world model, jump": BLUE,
+    "world model, rollout": SKY_BLUE,
+    "copy the last frame": GREY,
+    "nearest context frame warped by depth": GREEN,
+    "autoencoder of the truth": PURPLE,
 }
 _FREE_COLOURS = (BLUE, VERMILLION, SKY_BLUE, GREEN, PURPLE, ORANGE, GREY)
 # A second cue beside colour, so that lines can be told apart in a grey print as well.
