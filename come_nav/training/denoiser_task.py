@@ -60,16 +60,21 @@ class DenoiserTask(pl.LightningModule):
         t = torch.randint(len(self.schedule), (total, goals), generator=generator)[rows].flatten().to(x_0.device)
         drop = (torch.rand(total, generator=generator)[rows] < context_dropout).to(x_0.device)
         x_t = self.schedule.add_noise(x_0, noise, t)
+        context, actions, times = self.condition(batch)
+        output = self.expert.network_output(x_t, t, context, actions, times, drop.repeat_interleave(goals))
+        target = self.schedule.velocity(x_0, noise, t) if self.expert.prediction == "v" else noise
+        loss: torch.Tensor = (output - target).square().mean()
+        return loss
+
+    def condition(self, batch: WindowBatch) -> tuple[Context, torch.Tensor, torch.Tensor]:
+        """Return what the expert looks at for each of the B*G goals: context, actions (B*G, 3) and times (B*G,)."""
+        goals = batch.goal_latents.shape[1]
         context = Context(
             batch.context_latents.repeat_interleave(goals, 0),
             batch.context_poses_xyyaw.repeat_interleave(goals, 0),
             batch.frame_offsets.repeat_interleave(goals, 0),
         )
-        actions, times = batch.actions_xyyaw.flatten(0, 1), batch.rel_frames.flatten(0, 1)
-        output = self.expert.network_output(x_t, t, context, actions, times, drop.repeat_interleave(goals))
-        target = self.schedule.velocity(x_0, noise, t) if self.expert.prediction == "v" else noise
-        loss: torch.Tensor = (output - target).square().mean()
-        return loss
+        return context, batch.actions_xyyaw.flatten(0, 1), batch.rel_frames.flatten(0, 1)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and cosine decay."""
