@@ -141,6 +141,14 @@ class DiffusionWorldModel:
             return torch.cat([self.autoencoder.encode(part, generator).float() for part in parts])
 
     @torch.no_grad()
+    def encode_moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance (B, C, h, w) of the unscaled posterior of images (B, 3, H, W)."""
+        parts = torch.split(images.to(self.device), self.inference.micro_batch)
+        with self._autocast():
+            moments = [self.autoencoder.moments(part) for part in parts]
+        return torch.cat([mean.float() for mean, _ in moments]), torch.cat([logvar.float() for _, logvar in moments])
+
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Return images (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w)."""
         parts = torch.split(latents.to(self.device), self.inference.micro_batch)

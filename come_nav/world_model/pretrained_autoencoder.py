@@ -43,7 +43,7 @@ def pretrained_autoencoder(
     )
     tensors: dict[str, Tensor] = kl.state_dict()
     with torch.device("meta"):
-        expected = ImageAutoencoder(settings).kl.state_dict()
+        expected = ImageAutoencoder(settings).network.state_dict()
     if {name: value.shape for name, value in tensors.items()} != {n: value.shape for n, value in expected.items()}:
         raise CheckpointError(f"{source}: an AutoencoderKL of another build than NWM's; give {NWM_AUTOENCODER}")
     return settings, tensors
