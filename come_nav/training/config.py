@@ -9,6 +9,8 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiTSettings
 from come_nav.world_model.autoencoder import AutoencoderSettings
+from come_nav.world_model.depth import DepthSettings
+from come_nav.world_model.reprojection import VIEW_FACTS, ReprojectionSettings
 from come_nav.world_model.sampler import SamplerSettings
 
 
@@ -136,8 +138,11 @@ class TrainConfig:
         kl_weight: weight of the autoencoder's KL term.
         precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
         autoencoder_model, denoiser_model: shapes of the networks.
+        depth_model: shape of the depth estimator, for a denoiser that sees its context frames reprojected to the
+            target; None leaves it out (then denoiser_model.extra_channels is 0).
+        reprojection: how context frames become points.
         sampler: what the exported model samples with until told otherwise.
-        autoencoder, denoiser: optimisation of the two stages.
+        autoencoder, depth, denoiser: optimisation of the stages.
     """
 
     name: str = "tiny"
@@ -154,7 +159,10 @@ class TrainConfig:
     autoencoder_model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     denoiser_model: CDiTSettings = field(default_factory=tiny_denoiser)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    depth_model: DepthSettings | None = None
+    reprojection: ReprojectionSettings = field(default_factory=ReprojectionSettings)
     autoencoder: OptimiserConfig = field(default_factory=OptimiserConfig)
+    depth: OptimiserConfig = field(default_factory=OptimiserConfig)
     denoiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
@@ -167,6 +175,17 @@ class TrainConfig:
             raise ConfigError(
                 f"denoiser_model.context_size {self.denoiser_model.context_size} must equal context_frames "
                 f"{self.context_frames}"
+            )
+        wanted = 0 if self.depth_model is None else self.autoencoder_model.latent_channels + VIEW_FACTS
+        if self.denoiser_model.extra_channels != wanted:
+            raise ConfigError(
+                f"denoiser_model.extra_channels must be {wanted} (latent channels + {VIEW_FACTS} with a depth_model, "
+                f"0 without), got {self.denoiser_model.extra_channels}"
+            )
+        if self.denoiser_model.in_channels != self.autoencoder_model.latent_channels:
+            raise ConfigError(
+                f"denoiser_model.in_channels {self.denoiser_model.in_channels} must equal the autoencoder's "
+                f"latent_channels {self.autoencoder_model.latent_channels}"
             )
         if self.denoiser_model.input_size != self.autoencoder_model.latent_size:
             raise ConfigError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from come_nav.core.types import Context
-from come_nav.experts.base import BaseExpert
+from come_nav.experts.base import VIEW, BaseExpert
 from come_nav.training.bank import WindowBatch, step_generator
 from come_nav.training.config import OptimiserConfig
 from come_nav.training.optimisation import adamw_with_cosine
@@ -20,9 +21,16 @@ class DenoiserTask(pl.LightningModule):
     """Diffusion loss of NWM: a noise level per goal, mean squared error of the network's target (noise or velocity)."""
 
     def __init__(
-        self, expert: BaseExpert, schedule: NoiseSchedule, optimiser: OptimiserConfig, context_dropout: float, seed: int
+        self,
+        expert: BaseExpert,
+        schedule: NoiseSchedule,
+        optimiser: OptimiserConfig,
+        context_dropout: float,
+        seed: int,
+        views: Callable[[WindowBatch], torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.views = views
         self.expert, self.schedule = expert, schedule
         self.optimiser, self.context_dropout, self.seed = optimiser, context_dropout, seed
 
@@ -73,6 +81,7 @@ class DenoiserTask(pl.LightningModule):
             batch.context_latents.repeat_interleave(goals, 0),
             batch.context_poses_xyyaw.repeat_interleave(goals, 0),
             batch.frame_offsets.repeat_interleave(goals, 0),
+            {} if self.views is None else {VIEW: self.views(batch)},
         )
         return context, batch.actions_xyyaw.flatten(0, 1), batch.rel_frames.flatten(0, 1)
 

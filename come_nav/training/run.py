@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,22 @@ from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.training.autoencoder_task import AutoencoderTask
-from come_nav.training.bank import LatentBank, Sampling, WindowStream, step_generator
+from come_nav.training.bank import Encode, LatentBank, Sampling, WindowStream, step_generator
 from come_nav.training.callbacks import LAST, SliceTimer, training_callbacks
 from come_nav.training.card import model_card
-from come_nav.training.config import OptimiserConfig, TrainConfig
+from come_nav.training.config import DataConfig, OptimiserConfig, TrainConfig
 from come_nav.training.denoiser_task import DenoiserTask
+from come_nav.training.depth_task import DepthTask
 from come_nav.training.sim_bank import FrameStream, sim_bank
+from come_nav.training.views import DepthStream, ViewMaker, with_estimated_depth
 from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.world_model.depth import DepthEstimator
+from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.schedule import NoiseSchedule
 
 VALIDATION_BATCHES = 8
+COMPONENT_VIEWS = 512  # views whose principal components start a lapped autoencoder
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,13 @@ class Run:
         autoencoder = self.train_autoencoder()
         if autoencoder is None:
             return None
-        expert = self.train_denoiser(autoencoder)
-        return None if expert is None else self.export(autoencoder, expert)
+        depth = None
+        if self.config.depth_model is not None:
+            depth = self.train_depth(autoencoder)
+            if depth is None:
+                return None
+        expert = self.train_denoiser(autoencoder, depth)
+        return None if expert is None else self.export(autoencoder, depth, expert)
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
@@ -100,14 +110,14 @@ class Run:
             return self._load_autoencoder(autoencoder, done)
         stage, machine = self.config.autoencoder, self.machine
         task = AutoencoderTask(autoencoder, stage, self.config.kl_weight, self.config.seed)
+        training_seeds = self._training_seeds()
 
         def frames(seeds: Iterable[int], seed: int, start: int, stop: int) -> FrameStream:
-            return FrameStream(
-                list(seeds), self.config.image_size, stage.batch_size, seed, range(start, stop), machine.device
-            )
+            return self._frames(seeds, stage.batch_size, seed, range(start, stop))
 
-        first = self.config.data.first_world
-        training_seeds = range(first, first + self.config.data.worlds)
+        if self.config.autoencoder_model.kind == "lapped" and not (self.folder / "autoencoder" / LAST).exists():
+            first_views = self._frames(training_seeds, COMPONENT_VIEWS, self.config.seed + 2, range(1))
+            autoencoder.lapped.start_from_components(next(iter(first_views)).cpu())  # type: ignore[union-attr]
         finished = self._fit(
             task,
             "autoencoder",
@@ -125,12 +135,48 @@ class Run:
             save_file(autoencoder.cpu().state_dict(), temporary, {"scaling_factor": repr(autoencoder.scaling_factor)})
         return autoencoder
 
-    def train_denoiser(self, autoencoder: ImageAutoencoder) -> BaseExpert | None:
+    def train_depth(self, autoencoder: ImageAutoencoder) -> DepthEstimator | None:
+        """Return the trained depth estimator, or None when time ran out.
+
+        Fine-tuning keeps the initial model's, or tunes it on recordings that hold measured depth.
+        """
+        config, stage = self.config, self.config.depth
+        done = self.folder / "depth.safetensors"
+        with seeded_layers(config.seed):
+            estimator = DepthEstimator(config.depth_model)
+        if self.init is not None and self.init.depth is not None:
+            estimator = self.init.depth
+        if done.exists():
+            estimator.load_state_dict(load_file(done))
+            return estimator
+        measured = self._measured_depth(autoencoder) if self.init is not None else None
+        if self.init is not None and measured is None:
+            return estimator
+
+        def stream(start: int) -> IterableDataset[Any]:
+            if measured is not None:
+                return DepthStream(measured, stage.batch_size, config.seed, range(start, stage.steps))
+            steps = range(start, stage.steps)
+            return self._frames(self._training_seeds(), stage.batch_size, config.seed + 3, steps, with_depth=True)
+
+        seeds = VALIDATION_SEEDS[: config.data.validation_worlds]
+        held_out = self._frames(seeds, stage.batch_size, 1, range(VALIDATION_BATCHES), with_depth=True)
+        task = DepthTask(estimator.train(), stage, config.seed)
+        if not self._fit(task, "depth", stage, stream, held_out, ("validation/loss", "min")):
+            return None
+        with atomic_path(done) as temporary:
+            save_file(estimator.eval().cpu().state_dict(), temporary)
+        return estimator
+
+    def train_denoiser(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None) -> BaseExpert | None:
         """Return the trained expert with averaged weights, or None when time ran out."""
         config, schedule = self.config, NoiseSchedule.linear()
         expert = self._new_expert(schedule)
-        training, validation = self.banks(autoencoder)
-        task = DenoiserTask(expert, schedule, config.denoiser, config.context_dropout, config.seed)
+        training, validation = self.banks(autoencoder, depth)
+        views = None
+        if depth is not None:
+            views = ViewMaker(self._encode(autoencoder), config.reprojection, self._images())
+        task = DenoiserTask(expert, schedule, config.denoiser, config.context_dropout, config.seed, views)
         sampling = Sampling(
             config.context_frames,
             config.data.goals_per_context,
@@ -149,28 +195,27 @@ class Run:
         )
         return expert if finished else None
 
-    def banks(self, autoencoder: ImageAutoencoder) -> tuple[LatentBank, LatentBank]:
+    def banks(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None) -> tuple[LatentBank, LatentBank]:
         """Return the training and validation banks, made once and kept in the run folder."""
-        config, data = self.config, self.config.data
-        autoencoder = autoencoder.eval().to(self.machine.device)
+        config, device = self.config, self.machine.device
+        data = replace(config.data, keep_images=config.data.keep_images or depth is not None)
+        encode = self._encode(autoencoder)
 
-        @torch.no_grad()
-        def encode(images: torch.Tensor) -> torch.Tensor:
-            return autoencoder.encode(images.to(self.machine.device))
+        def finished(bank: LatentBank) -> LatentBank:
+            return bank if depth is None else with_estimated_depth(bank, depth, device)
 
         def make(seeds: Iterable[int]) -> LatentBank:
-            return sim_bank(list(seeds), data, config.image_size, config.rate_hz, encode, self.machine.device)
+            return finished(sim_bank(list(seeds), data, config.image_size, config.rate_hz, encode, device))
 
-        training = (
-            []
-            if data.worlds == 0
-            else [self._bank("bank", lambda: make(range(data.first_world, data.first_world + data.worlds)))]
-        )
-        training += self._recording_banks(encode)
+        training = [] if data.worlds == 0 else [self._bank("bank", lambda: make(self._training_seeds()))]
+        training += [
+            self._bank(f"bank_recording_{index}", lambda path=path: finished(self._recording_bank(path, data, encode)))
+            for index, path in enumerate(data.recordings)
+        ]
         validation = self._bank("bank_validation", lambda: make(VALIDATION_SEEDS[: data.validation_worlds]))
         return LatentBank.concatenate(training), validation
 
-    def export(self, autoencoder: ImageAutoencoder, expert: BaseExpert) -> Path:
+    def export(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None, expert: BaseExpert) -> Path:
         """Write the model folder that every other verb loads."""
         model = DiffusionWorldModel(
             autoencoder.cpu().eval(),
@@ -178,6 +223,9 @@ class Run:
             NoiseSchedule.linear(),
             self.config.sampler,
             rate_hz=self.config.rate_hz,
+            images=self._images(),
+            depth=None if depth is None else depth.cpu().eval(),
+            reprojection=self.config.reprojection,
         )
         target = self.folder / self.config.name
         model.save(target, model_card(self.config, model, self.machine.device, self.init is not None))
@@ -247,25 +295,56 @@ class Run:
         bank.save(path)
         return bank
 
-    def _recording_banks(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> list[LatentBank]:
+    def _recording_bank(self, path: str, data: DataConfig, encode: Encode) -> LatentBank:
         from come_nav.data import open_recording
         from come_nav.training.recording_bank import recording_bank
         from come_nav.world_model.images import images_from_rgb
 
+        aspect = self._images().aspect
+
         def prepare(images: list[NDArray[np.uint8]]) -> torch.Tensor:
-            return images_from_rgb(images, self.config.image_size)
+            return images_from_rgb(images, self.config.image_size, aspect)
 
-        data = self.config.data
-        banks: list[LatentBank] = []
-        branches = data.branches if data.worlds else 0
-        for index, path in enumerate(data.recordings):
+        return recording_bank(
+            open_recording(path, rate_hz=self.config.rate_hz),
+            data.recording_use,
+            data.branches if data.worlds else 0,
+            prepare,
+            encode,
+            aspect=aspect,
+            keep_images=data.keep_images,
+            keep_depth=data.keep_depth,
+        )
 
-            def make(path: str = path) -> LatentBank:
-                recording = open_recording(path, rate_hz=self.config.rate_hz)
-                return recording_bank(recording, data.recording_use, branches, prepare, encode)
+    def _measured_depth(self, autoencoder: ImageAutoencoder) -> LatentBank | None:
+        """Return the frames of all recordings with measured depth, or None where no recording has any."""
+        data = replace(self.config.data, keep_images=True, keep_depth=True)
+        encode = self._encode(autoencoder)
+        banks = [self._recording_bank(path, data, encode) for path in data.recordings]
+        banks = [bank for bank in banks if bank.depth_m is not None and bool(torch.isfinite(bank.depth_m).any())]
+        return LatentBank.concatenate(banks) if banks else None
 
-            banks.append(self._bank(f"bank_recording_{index}", make))
-        return banks
+    def _encode(self, autoencoder: ImageAutoencoder) -> Encode:
+        autoencoder = autoencoder.eval().to(self.machine.device)
+
+        @torch.no_grad()
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            return autoencoder.encode(images.to(self.machine.device))
+
+        return encode
+
+    def _images(self) -> ImageSettings:
+        return ImageSettings() if self.init is None else self.init.images
+
+    def _training_seeds(self) -> range:
+        first = self.config.data.first_world
+        return range(first, first + self.config.data.worlds)
+
+    def _frames(
+        self, seeds: Iterable[int], batch_size: int, seed: int, steps: range, with_depth: bool = False
+    ) -> FrameStream:
+        size, device = self.config.image_size, self.machine.device
+        return FrameStream(list(seeds), size, batch_size, seed, steps, device, with_depth=with_depth)
 
     def _load_autoencoder(self, autoencoder: ImageAutoencoder, path: Path) -> ImageAutoencoder:
         with safe_open(path, framework="pt") as handle:

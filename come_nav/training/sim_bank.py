@@ -79,9 +79,10 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
 
     ``batch_size`` is the total of ``world_size`` processes; process ``rank`` renders its share of the one draw.
     Worlds are rendered as the batches are consumed, on ``device``, four worlds to a batch; no view comes twice.
+    ``with_depth`` yields pairs of images and z-depth (B, H, W) in metres.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         seeds: Sequence[int],
         image_size: int,
@@ -91,15 +92,17 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         device: str,
         rank: int = 0,
         world_size: int = 1,
+        with_depth: bool = False,
     ) -> None:
         super().__init__()
         self.seeds, self.image_size, self.batch_size = seeds, image_size, batch_size
+        self.with_depth = with_depth
         self.seed, self.steps, self.device = seed, steps, device
         self.rows = shard(batch_size, rank, world_size)
         self._worlds: list[World] | None = None
         self._raycaster: Raycaster | None = None
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
+    def __iter__(self) -> Iterator[torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
         if self._worlds is None or self._raycaster is None:
             self._worlds = [generate_world(seed) for seed in tqdm(self.seeds, desc="make worlds", unit="world")]
             self._raycaster = Raycaster(self._worlds, training_camera(self.image_size), device=self.device)
@@ -110,7 +113,8 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
             poses = torch.cat([random_free_poses(self._worlds[int(i)], per_world, generator) for i in chosen])
             poses = poses[: self.batch_size][self.rows]
             index = chosen.repeat_interleave(per_world)[: self.batch_size][self.rows]
-            yield self._raycaster.render(poses.to(self.device), index.to(self.device))[0]
+            images, depth_m = self._raycaster.render(poses.to(self.device), index.to(self.device))
+            yield (images, depth_m) if self.with_depth else images
 
 
 def random_free_poses(world: World, count: int, generator: torch.Generator, clearance_m: float = 0.2) -> torch.Tensor:

@@ -1,0 +1,78 @@
+"""Reprojected views for training batches: the same code that a plan runs, over a batch of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from tqdm import tqdm
+
+from come_nav.core.errors import DataError
+from come_nav.core.geometry.point_rendering import level_camera
+from come_nav.training.bank import Encode, LatentBank, WindowBatch, step_generator
+from come_nav.world_model.depth import DepthEstimator
+from come_nav.world_model.images import ImageSettings
+from come_nav.world_model.reprojection import ReprojectionSettings, context_points, latent_view
+
+FRAMES_PER_CALL = 128
+
+
+@dataclass(frozen=True)
+class ViewMaker:
+    """Makes what the context frames of a batch show from each goal.
+
+    Attributes:
+        encode: images (B, 3, S, S) in [-1, 1] to latents.
+        reprojection: how context frames become points.
+        images: the camera that stands in where a recording does not tell its own.
+    """
+
+    encode: Encode
+    reprojection: ReprojectionSettings
+    images: ImageSettings
+
+    @torch.no_grad()
+    def __call__(self, batch: WindowBatch) -> torch.Tensor:
+        """Return views (B * G, C + 2, h, w), goals of one context in a row."""
+        if batch.context_images is None or batch.context_depth_m is None:
+            raise DataError("reprojected views need a bank with images and depth; delete the run's banks and run again")
+        pictures = batch.context_images.float() / 127.5 - 1.0
+        contexts, goals = batch.actions_xyyaw.shape[:2]
+        camera = self.images.camera().to(pictures).expand(contexts, -1)
+        if batch.camera is not None:
+            camera = torch.where(torch.isfinite(batch.camera), batch.camera.to(pictures), camera)
+        mount = level_camera(self.images.camera_height_m).to(pictures)
+        extras = context_points(
+            pictures, batch.context_depth_m.float(), batch.context_poses_xyyaw, camera, mount, self.reprojection
+        )
+        extras = {name: value.repeat_interleave(goals, 0) for name, value in extras.items()}
+        size = pictures.shape[-1]
+        return latent_view(extras, batch.actions_xyyaw.flatten(0, 1), size, self.encode, self.reprojection)
+
+
+@torch.no_grad()
+def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: str) -> LatentBank:
+    """Return the bank with the estimator's depth in place of measured depth: what a plan will have, too."""
+    if bank.images is None:
+        raise DataError("the bank keeps no images to estimate depth from")
+    estimator = estimator.eval().to(device)
+    parts = []
+    for chunk in tqdm(bank.images.split(FRAMES_PER_CALL), desc="estimate depth", unit="batch"):
+        parts.append(estimator.depth_m(chunk.to(device).float() / 127.5 - 1.0).half().cpu())
+    return replace(bank, depth_m=torch.cat(parts), branch_images=None)
+
+
+class DepthStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """Batches of images (B, 3, S, S) and measured z-depth (B, S, S) of a bank's frames; the same for equal seeds."""
+
+    def __init__(self, bank: LatentBank, batch_size: int, seed: int, steps: range) -> None:
+        super().__init__()
+        self.bank, self.batch_size, self.seed, self.steps = bank, batch_size, seed, steps
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        if self.bank.images is None or self.bank.depth_m is None:
+            raise DataError("the recordings hold no measured depth")
+        for step in self.steps:
+            rows = torch.randint(len(self.bank), (self.batch_size,), generator=step_generator(self.seed, 20, step))
+            yield self.bank.images[rows].float() / 127.5 - 1.0, torch.nan_to_num(self.bank.depth_m[rows].float())
