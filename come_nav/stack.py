@@ -27,6 +27,17 @@ class NavigationModel(WorldModel, Protocol):
         """Return (T, 3, S, S) in [-1, 1] of camera images of any size."""
         ...
 
+    def context_from_frames(
+        self,
+        frames: Sequence[Frame],
+        poses_xyyaw: NDArray[np.float64],
+        frame_offsets: Sequence[float],
+        *,
+        latents: torch.Tensor | None = None,
+    ) -> Context:
+        """Return the context of frames, oldest first, seen from poses (T, 3) in odom; ``latents`` are theirs."""
+        ...
+
     def imaginer(
         self, context: Context, rel_frames: float, mode: Literal["jump", "rollout"] = "jump", *, decode: bool = False
     ) -> Imaginer:
@@ -107,10 +118,9 @@ class NavStack:
             return None
         latents = torch.stack([frame.features for frame in frames if frame.features is not None])
         poses = np.stack([frame.pose_odom_xyyaw for frame in frames])
-        relative = torch.from_numpy(se2.relative(poses[-1:], poses)).to(latents)
         ages_s = np.array([frame.stamp_s - frames[-1].stamp_s for frame in frames])
-        offsets = torch.from_numpy(np.round(ages_s * self.model.rate_hz)).to(latents)
-        return Context(latents[None], relative[None], offsets[None])
+        offsets = np.round(ages_s * self.model.rate_hz).tolist()
+        return self.model.context_from_frames([frame.frame for frame in frames], poses, offsets, latents=latents)
 
     def present_twist(self) -> NDArray[np.float64] | None:
         """Return (v m/s, w rad/s) as odometry measured it, else from the last two remembered poses."""

@@ -7,7 +7,7 @@ import torch
 from come_nav.config import Config, load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import Frame, Goal, Imagination, Odometry, PlanStatus
+from come_nav.core.types import Context, Frame, Goal, Imagination, Odometry, PlanStatus
 from come_nav.planning.objectives import Clearance
 from come_nav.stack import NavStack
 
@@ -39,6 +39,10 @@ class PictureModel:
 
     def decode(self, latents):
         return latents.repeat(1, 1, 4, 4)
+
+    def context_from_frames(self, frames, poses_xyyaw, frame_offsets, *, latents=None):
+        relative = torch.from_numpy(se2.relative(poses_xyyaw[-1:], poses_xyyaw)).to(latents)
+        return Context(latents[None], relative[None], torch.tensor(frame_offsets).to(latents)[None])
 
     def imaginer(self, context, rel_frames, mode="jump", *, decode=False):
         self.contexts.append((context, rel_frames, mode))

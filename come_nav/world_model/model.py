@@ -164,6 +164,7 @@ class DiffusionWorldModel:
         *,
         camera: Tensor | None = None,
         T_base_camera: Tensor | None = None,
+        latents: Tensor | None = None,
     ) -> Context:
         """Return the context (batch 1) of images (T, 3, H, W), oldest first, seen from poses (T, 3) in one frame.
 
@@ -174,6 +175,7 @@ class DiffusionWorldModel:
             generator: sample the latents instead of taking the mode.
             camera: (1, 4) of the images (fractions, see core.geometry.point_rendering); the model's own by default.
             T_base_camera: (1, 4, 4); level over base_link's origin by default.
+            latents: (T, C, h, w) of the images where they are encoded already.
 
         Raises:
             ShapeError: for another number of images, or shapes that do not agree.
@@ -184,7 +186,7 @@ class DiffusionWorldModel:
         check_shape("context poses", poses, f"{count} 3")
         offsets = torch.arange(1 - count, 1) if frame_offsets is None else torch.as_tensor(frame_offsets)
         check_shape("context frame_offsets", offsets, f"{count}")
-        latents = self.encode(images, generator)
+        latents = self.encode(images, generator) if latents is None else latents.to(self.device)
         relative = se2.relative(poses[-1:], poses).float().to(latents.device)[None]
         extras: dict[str, Tensor] = {}
         if self.depth is not None:
@@ -207,6 +209,8 @@ class DiffusionWorldModel:
         poses_xyyaw: Tensor | NDArray[Any],
         frame_offsets: Tensor | Sequence[float] | None = None,
         generator: torch.Generator | None = None,
+        *,
+        latents: Tensor | None = None,
     ) -> Context:
         """Return the context of camera frames, with the newest one's intrinsics and mount where they are known."""
         newest = frames[-1]
@@ -214,7 +218,7 @@ class DiffusionWorldModel:
         mount = None if newest.T_base_camera is None else torch.as_tensor(newest.T_base_camera)[None]
         images = self.images_from_rgb([frame.rgb for frame in frames])
         return self.context_from_images(
-            images, poses_xyyaw, frame_offsets, generator, camera=camera, T_base_camera=mount
+            images, poses_xyyaw, frame_offsets, generator, camera=camera, T_base_camera=mount, latents=latents
         )
 
     @torch.no_grad()
