@@ -115,12 +115,14 @@ class Lifted:
     Attributes:
         points_xyz: (M, 3) float32 metres.
         features: (M, C) float32.
-        pixel_m: (M,) size of a pixel at each point.
+        normals: (M, 3) float32 unit normals of the surface, towards the camera.
+        pixel_m: (M,) length of the patch of surface that each pixel shows, along the row or column where it is longer.
         untrusted: pixels with a depth in range that were left out as edges or speckles.
     """
 
     points_xyz: FloatArray
     features: FloatArray
+    normals: FloatArray
     pixel_m: FloatArray
     untrusted: int
 
@@ -145,22 +147,37 @@ def lift(
     with np.errstate(invalid="ignore"):
         inside = (depth >= range_m[0]) & (depth <= range_m[1])
     v, u, depth = v[inside], u[inside], depth[inside]
-    trusted = trustworthy(grid.depth_m, v, u, edge_ratio, min_neighbours)
-    v, u, depth = v[trusted], u[trusted], depth[trusted]
+    trusted, slopes = judge_pixels(grid.depth_m, v, u, edge_ratio, min_neighbours)
+    v, u, depth, slopes = v[trusted], u[trusted], depth[trusted], slopes[trusted]
     camera = grid.camera
-    x = (u + 0.5 - camera.cx) / camera.fx * depth
-    y = (v + 0.5 - camera.cy) / camera.fy * depth
+    rays = np.stack([(u + 0.5 - camera.cx) / camera.fx, (v + 0.5 - camera.cy) / camera.fy, np.ones_like(depth)], axis=1)
     features = grid.features[v, u].astype(np.float32)
     if grid.features.dtype == np.uint8:
         features = features / 127.5 - 1.0
-    points = np.stack([x, y, depth], axis=1).astype(np.float32)
-    return Lifted(points, features, (depth / camera.fx).astype(np.float32), int(len(trusted) - trusted.sum()))
+    pixel_m = np.hypot(depth / camera.fx, depth * depth * np.abs(slopes).max(axis=1, initial=0.0))  # dz = z^2 d(1/z)
+    return Lifted(
+        points_xyz=(rays * depth[:, None]).astype(np.float32),
+        features=features,
+        normals=_normals(rays, depth, slopes * [camera.fx, camera.fy]).astype(np.float32),
+        pixel_m=pixel_m.astype(np.float32),
+        untrusted=int(len(trusted) - trusted.sum()),
+    )
 
 
-def trustworthy(
+def _normals(rays: NDArray[Any], depth: FloatArray, slopes: NDArray[Any]) -> NDArray[Any]:
+    """Return unit normals (M, 3): on the plane n X = d, 1/z = n (x/z, y/z, 1) / d, whose gradient is ``slopes``."""
+    along = 1.0 / depth - (slopes * rays[:, :2]).sum(axis=1)
+    normals = -np.concatenate([slopes, along[:, None]], axis=1)  # n X = -d < 0: towards the camera
+    unit: NDArray[Any] = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    return unit
+
+
+def judge_pixels(
     depth_m: FloatArray, v: NDArray[np.int64], u: NDArray[np.int64], edge_ratio: float, min_neighbours: int
-) -> NDArray[np.bool_]:
-    """Tell which pixels (v, u), each (M,), are no flying pixels and no speckles.
+) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Tell which pixels (v, u), each (M,), are no flying pixels and no speckles, and how slanted their surface is.
+
+    The slant (M, 2) is the change of inverse depth, 1/m, to the next column and the next row of the same surface.
 
     A flying pixel mixes two surfaces: along a row or a column it lies between its neighbours and continues neither.
     A pixel in front of both (a thin leg) or behind both (a gap) is no mixture and stays.
@@ -172,18 +189,21 @@ def trustworthy(
     v, u = v + 2, u + 2
     here = inverse[v, u]
     tolerance = edge_ratio * here
-    flying = np.zeros(len(here), bool)
-    for dv, du in ((0, 1), (1, 0)):
+    flying, slopes = np.zeros(len(here), bool), np.zeros((len(here), 2), np.float32)
+    for axis, (dv, du) in enumerate(((0, 1), (1, 0))):
         before, after = inverse[v - dv, u - du], inverse[v + dv, u + du]
-        lonely = ~_continues(here, before, inverse[v - 2 * dv, u - 2 * du], tolerance)
-        lonely &= ~_continues(here, after, inverse[v + 2 * dv, u + 2 * du], tolerance)
+        from_before = _continues(here, before, inverse[v - 2 * dv, u - 2 * du], tolerance)
+        to_after = _continues(here, after, inverse[v + 2 * dv, u + 2 * du], tolerance)
+        lonely = ~from_before & ~to_after
         extreme = ((here > before) & (here > after)) | ((here < before) & (here < after))
         known = ~(np.isnan(before) & np.isnan(after))
         flying |= lonely & known & ~extreme
+        change = np.where(from_before, here - before, 0.0) + np.where(to_after, after - here, 0.0)
+        slopes[:, axis] = change / np.maximum(1, from_before.astype(np.int8) + to_after)
     around = [(dv, du) for dv in (-1, 0, 1) for du in (-1, 0, 1) if dv or du]
     near = sum((np.abs(inverse[v + dv, u + du] - here) <= tolerance).astype(np.int8) for dv, du in around)
     trusted: NDArray[np.bool_] = ~flying & (near >= min_neighbours)
-    return trusted
+    return trusted, slopes
 
 
 def _continues(here: FloatArray, near: FloatArray, beyond: FloatArray, tolerance: FloatArray) -> NDArray[np.bool_]:

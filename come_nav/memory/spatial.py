@@ -117,7 +117,7 @@ class SpatialMemory:
         self.voxels = VoxelMap(
             settings.voxel_m,
             settings.max_voxels,
-            self.features.channels,
+            self.features.channels + 3,  # and the normal of its surface
             max_weight=settings.max_weight,
             max_hits=settings.max_hits,
             forget_s=settings.forget_s,
@@ -132,10 +132,20 @@ class SpatialMemory:
         self.frames = 0
         self.carved = 0
         self.untrusted = 0
-        self._tensors: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.voxels)
+
+    @property
+    def points_xyz(self) -> NDArray[np.float32]:
+        """Points (N, 3) in the odom frame, m; a view, valid until the next change."""
+        return self.voxels.xyz
+
+    @property
+    def point_features(self) -> NDArray[np.float32]:
+        """Features (N, C) of the points: colours in [-1, 1], or latents."""
+        return self.voxels.features[:, :-3]
 
     @property
     def nbytes(self) -> int:
@@ -176,9 +186,10 @@ class SpatialMemory:
             check_shape("poses", poses, "B 4 4")
             mount, poses = poses.to(mount) @ mount, poses.new_zeros(len(poses), 3)
         check_shape("poses", poses, "B 3")
-        points, features = self._on(torch.device(device))
+        points, features, normals = self._on(torch.device(device))
         view = Viewpoint(poses.to(points), camera_fractions(camera).to(points), mount.to(points))
-        return render_splats(points, features, view, (camera.height, camera.width), self.config.voxel_m, gaps)
+        size = (camera.height, camera.width)
+        return render_splats(points, features, normals, view, size, self.config.voxel_m, gaps)
 
     def points_near(
         self,
@@ -235,7 +246,7 @@ class SpatialMemory:
         """Return a memory with a saved cloud and otherwise default settings, with room for at least this cloud."""
         count = check_shape("features", state["features"], "N C")
         room = max(SpatialConfig.max_voxels, count["N"])
-        source = features or _Unknown(count["C"])
+        source = features or _Unknown(count["C"] - 3)
         memory = cls(SpatialConfig(voxel_m=float(state["voxel_m"]), max_voxels=room), source)
         memory.load_state(state)
         return memory
@@ -248,10 +259,10 @@ class SpatialMemory:
         """
         from come_nav.memory.ply import write_ply
 
-        if self.voxels.channels != 3:
-            raise DataError(f"a cloud with {self.voxels.channels} features for each point has no colours to export")
+        if self.features.channels != 3:
+            raise DataError(f"a cloud with {self.features.channels} features for each point has no colours to export")
         chosen = self.voxels.hits >= min_hits
-        write_ply(path, self.voxels.xyz[chosen], self.voxels.features[chosen])
+        write_ply(path, self.voxels.xyz[chosen], self.point_features[chosen])
         return int(chosen.sum())
 
     def _grid(self, frame: Frame, pose: Array | None) -> tuple[Noted, FeatureGrid | None]:
@@ -293,7 +304,9 @@ class SpatialMemory:
         points = se3.transform_points(T_odom_camera, seen.points_xyz.astype(np.float64))
         # A pixel that is wider than a voxel blurs it: the nearer look counts more, by the areas.
         weights = np.minimum(1.0, (settings.voxel_m / seen.pixel_m) ** 2)
-        self.voxels.add(points, seen.features, weights, stamp_s, T_odom_camera[:3, 3])
+        normals = seen.normals @ T_odom_camera[:3, :3].T.astype(np.float32)
+        values = np.concatenate([seen.features, normals], axis=1)
+        self.voxels.add(points, values, weights, stamp_s, T_odom_camera[:3, 3])
         self.frames += 1
         self._tensors = None
         return Noted.KEPT
@@ -308,12 +321,12 @@ class SpatialMemory:
         rows, filled = seen_through(points, grid.depth_m, grid.camera, settings.voxel_m, margin)
         self.carved += self.voxels.weaken(rows, settings.carve_looks * filled)
 
-    def _on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return points (N, 3) and features (N, C) as tensors; kept until the next change."""
+    def _on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return points (N, 3), features (N, C) and normals (N, 3) as tensors; kept until the next change."""
         if self._tensors is None or self._tensors[0].device != device:
-            arrays = (self.voxels.xyz, self.voxels.features)
-            points, features = (torch.tensor(array, device=device) for array in arrays)
-            self._tensors = (points, features)
+            arrays = (self.voxels.xyz, self.point_features, self.voxels.features[:, -3:])
+            points, features, normals = (torch.tensor(array, device=device) for array in arrays)
+            self._tensors = (points, features, normals)
         return self._tensors
 
 
