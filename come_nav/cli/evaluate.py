@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from come_nav.cli.evaluate_nwm import add_nwm_arguments
 from come_nav.cli.output import add_json_flag, format_table, print_json
 from come_nav.cli.recording_flags import add_recording_flags
 from come_nav.core.errors import ConfigError, DataError, suggest
@@ -33,6 +34,7 @@ EPILOG = """examples:
   come-nav evaluate --suite planning --rows perfect --worlds 10000-10009     tune the search without a model
   come-nav evaluate --suite quality --out quality                imagined views, 500 windows at 1, 2, 4 and 8 s
   come-nav evaluate my_bag --suite quality --horizon 1,2         the same on a recording
+  come-nav evaluate --protocol nwm --dataset recon --root DIR    NWM's own protocol; also nwm-time, nwm-rollout
 
 Planning: a window is 4 context frames and a goal frame 2 s later (8 waypoints at 4 Hz, --horizon). Windows are spread
 evenly over the recording. The rows 'stand still' and 'constant velocity' are always there; in built-in worlds (the
@@ -92,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="no video and no HTML page")
     add_recording_flags(parser)
     parser.set_defaults(rate=None)  # the model's
+    add_nwm_arguments(parser)
     add_json_flag(parser)
 
 
@@ -107,6 +110,10 @@ class Outcome:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or go on with an evaluation; print the table and where the report is."""
+    if args.protocol is not None:
+        from come_nav.cli import evaluate_nwm
+
+        return evaluate_nwm.run(args)
     if args.suite == "quality":
         from come_nav.cli import evaluate_quality
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | pixels | decode, clip, encode all context frames anew, sample their latents | the same |
 | moments | decode, clip, encode the new frame once; sample latents from kept moments | the same in distribution |
-| latents | nothing: the imagined latents go on as they are; context latents are sampled once per imagination | approximate |
+| latents | nothing: imagined latents go on as they are; the context is sampled once | approximate |
 
 Letters: S candidates, T steps, F context frames.
 """
@@ -94,7 +94,8 @@ class NwmImaginer:
         if self.path != "latents":
             return self._frame_rollout(poses_xyyaw, generator, stride, keep)[1]
         latents = self._latent_rollout(poses_xyyaw, generator, stride)[:, list(keep)]
-        return self._decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        views: Tensor = self._decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        return views
 
     # -- latents -----------------------------------------------------------------------------------------------------
 
@@ -154,7 +155,8 @@ class NwmImaginer:
         if self.sample_latents:
             noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
             mean = mean + (0.5 * logvar).exp() * noise
-        return mean * self.model.autoencoder.scaling_factor
+        scaled: Tensor = mean * self.model.autoencoder.scaling_factor
+        return scaled
 
     def _append(self, window: tuple[Tensor, ...], image: Tensor) -> tuple[Tensor, ...]:
         news = (image,) if self.path == "pixels" else self._encode_moments(image)
