@@ -139,9 +139,7 @@ def odometry_from_message(message: OdometryMessage) -> Odometry:
     T_odom_base = transform_from_pose(message.pose.pose)
     v, w = float(twist.linear.x), float(twist.angular.z)
     known = bool(np.isfinite([v, w]).all())
-    return Odometry(
-        seconds_from_stamp(message.header.stamp), T_odom_base, v if known else None, w if known else None
-    )
+    return Odometry(seconds_from_stamp(message.header.stamp), T_odom_base, v if known else None, w if known else None)
 
 
 def twist_message(v_mps: float, w_radps: float) -> Twist:

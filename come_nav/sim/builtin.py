@@ -129,5 +129,9 @@ class BuiltInSimulator:
         frame = Frame(
             self._time_s, to_uint8(images)[0], depth[0].cpu().numpy(), self.renderer.intrinsics, self._T_base_camera
         )
+        return frame, self.odometry()
+
+    def odometry(self) -> Odometry:
+        """Return what odometry believes, without rendering a view."""
         T_odom_base = se3.transform_from_xyyaw(self._odometry.pose_odom_xyyaw)
-        return frame, Odometry(self._time_s, T_odom_base, self._robot.v_mps, self._robot.w_radps)
+        return Odometry(self._time_s, T_odom_base, self._robot.v_mps, self._robot.w_radps)

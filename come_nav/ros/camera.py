@@ -1,0 +1,136 @@
+"""Camera, depth, calibration and odometry of one robot, subscribed and joined: shared by all nodes that look."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from come_nav.core.errors import DataError
+from come_nav.core.geometry import se3
+from come_nav.core.types import Frame
+from come_nav.ros import messages
+from come_nav.ros.parameters import Parameter
+from come_nav.ros.qos import SENSOR
+from come_nav.ros.streams import Matched, OdometryTrack, Synchroniser, decode_frame
+from come_nav.ros.transforms import camera_pose, listen
+
+CAMERA_PARAMETERS = (
+    Parameter("image_transport", "raw", "type of the colour topic", choices=("raw", "compressed"), when="start"),
+    Parameter("sync_slop_s", 0.05, "largest difference between colour and depth, s", 0.0, 1.0, when="start"),
+    Parameter("max_input_age_s", 1.0, "report an input that is silent for longer, s", 0.05, 60.0, when="start"),
+    Parameter("odom_frame", "odom", "frame of odometry", when="start"),
+    Parameter("base_frame", "base_link", "frame of the robot", when="start"),
+    Parameter("camera_frame", "camera_color_optical_frame", "optical frame of pictures that are published"),
+    Parameter(
+        "camera_xyz_rpy",
+        [0.0, 0.0, 0.5, 0.0, 0.0, 0.0],
+        "camera body in base_link where tf does not tell: x, y, z m, roll, pitch, yaw rad (pitch > 0 looks down)",
+        when="start",
+    ),
+)
+
+
+class CameraInput:
+    """Subscriptions of one camera. Callbacks only keep messages; decoding happens in the worker's thread."""
+
+    def __init__(self, node: Any, depth: str = "none") -> None:
+        """Subscribe; ``depth`` is "none", "optional" or "required"."""
+        self._node, self._lock = node, threading.Lock()
+        values = node.values
+        self._sync = Synchroniser(depth, values["sync_slop_s"])
+        self._receipts: dict[float, float] = {}
+        self._transforms = listen(node)
+        if len(values["camera_xyz_rpy"]) != 6:
+            raise DataError(f"camera_xyz_rpy must have 6 values, got {list(values['camera_xyz_rpy'])}")
+        self._T_base_camera = camera_pose(values["camera_xyz_rpy"])
+        limit_s, compressed = values["max_input_age_s"], values["image_transport"] == "compressed"
+        suffix, kind = ("/compressed", CompressedImage) if compressed else ("", Image)
+        colour = "camera/color/image_raw"
+        self.image = node.watch("camera", colour + suffix, limit_s)
+        self.odometry = node.watch("odometry", "odom", limit_s)
+        self.info = node.watch("calibration", "camera/color/camera_info", limit_s, required=depth != "none")
+        node.subscribe(kind, colour + suffix, self._take_image, SENSOR)
+        node.subscribe(CameraInfo, "camera/color/camera_info", self._take_info, SENSOR)
+        if depth != "none":
+            self.depth = node.watch("depth", "camera/depth/image_raw", limit_s, required=depth == "required")
+            node.subscribe(Image, "camera/depth/image_raw", self._take_depth, SENSOR)
+        self.warnings: list[str] = []
+
+    @property
+    def track(self) -> OdometryTrack:
+        """Odometry of the last seconds."""
+        return self._sync.track
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Reasons for which images were dropped, counted."""
+        return self._sync.dropped
+
+    def take_odometry(self, message: Any) -> bool:
+        """Take odometry; return True when its clock jumped back."""
+        steady_s = time.monotonic()
+        try:
+            odometry = messages.odometry_from_message(message)
+        except DataError as error:
+            self.odometry.failed(steady_s, str(error))
+            return False
+        self.odometry.received(steady_s, self._node.delay_s(message.header.stamp))
+        with self._lock:
+            return self._sync.add_odometry(odometry)
+
+    def take_ready(self) -> list[tuple[Matched, float]]:
+        """Return what is complete, with the steady time when its image came."""
+        with self._lock:
+            ready = list(self._sync.ready())
+            found = [(matched, self._receipts.pop(matched.stamp_s, time.monotonic())) for matched in ready]
+            if len(self._receipts) > 200:
+                self._receipts.clear()
+        return found
+
+    def decode(self, matched: Matched) -> Frame:
+        """Return the frame; raise DataError naming what is wrong with the messages."""
+        frame_id = str(matched.image.header.frame_id)
+        found = self._transforms.lookup(self._node.values["base_frame"], frame_id) if frame_id else None
+        frame = decode_frame(matched, self._T_base_camera if found is None else found, self.warnings)
+        for warning in self.warnings:
+            self._node.get_logger().warning(warning, throttle_duration_sec=60.0)
+        self.warnings.clear()
+        return frame
+
+    def pose_in_odom(self, message: Any) -> NDArray[np.float64]:
+        """Return the planar pose (3,) in odom of a PoseStamped; raise DataError where its frame is not known."""
+        odom = self._node.values["odom_frame"]
+        frame = message.header.frame_id.lstrip("/") or odom
+        T_frame_pose = messages.transform_from_pose(message.pose)
+        if frame == odom:
+            return se3.xyyaw_from_transform(T_frame_pose)
+        newest = self.track.newest
+        if frame == self._node.values["base_frame"] and newest is not None:
+            return se3.xyyaw_from_transform(newest.T_odom_base @ T_frame_pose)
+        T_odom_frame = self._transforms.lookup(odom, frame)
+        if T_odom_frame is None:
+            raise DataError(f"goal is in frame '{frame}', and tf does not connect it to '{odom}'")
+        return se3.xyyaw_from_transform(T_odom_frame @ T_frame_pose)
+
+    def _take_image(self, message: Any) -> None:
+        stamp_s, steady_s = messages.seconds_from_stamp(message.header.stamp), time.monotonic()
+        self.image.received(steady_s, self._node.delay_s(message.header.stamp))
+        with self._lock:
+            self._receipts[stamp_s] = steady_s
+            self._sync.add_image(stamp_s, message)
+
+    def _take_depth(self, message: Any) -> None:
+        self.depth.received(time.monotonic(), self._node.delay_s(message.header.stamp))
+        with self._lock:
+            self._sync.add_depth(messages.seconds_from_stamp(message.header.stamp), message)
+
+    def _take_info(self, message: Any) -> None:
+        self.info.received(time.monotonic())
+        with self._lock:
+            self._sync.set_info(message)

@@ -1,0 +1,179 @@
+"""Drives the plan: follows the path within limits, and stands still whenever anything it relies on is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry as OdometryMessage
+from nav_msgs.msg import Path as PathMessage
+from std_msgs.msg import Bool
+
+from come_nav.core.errors import DataError
+from come_nav.core.types import Odometry, PlanStatus
+from come_nav.planning.follower import PathFollower
+from come_nav.ros import messages
+from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.node import ManagedNode
+from come_nav.ros.parameters import Parameter, config_from, config_parameters
+from come_nav.ros.qos import COMMAND, SENSOR
+
+FUTURE_S = 1.0
+
+
+class ControllerNode(ManagedNode):
+    """Turns plan and odometry into cmd_vel. Every reason to stand still is a word in the diagnostics."""
+
+    PARAMETERS = (
+        Parameter("rate_hz", 20.0, "commands per second, Hz", 1.0, 100.0, when="start"),
+        Parameter("cmd_vel_stamped", False, "publish TwistStamped (Kilted's Nav2) instead of Twist", when="start"),
+        Parameter("base_frame", "base_link", "frame of stamped commands"),
+        Parameter("odom_frame", "odom", "frame that plans must be in"),
+        Parameter("max_odometry_age_s", 0.5, "stand still without odometry for this long, s", 0.05, 10.0),
+        Parameter("max_silence_s", 5.0, "stand still without a new plan for this long, s of real time", 0.2, 60.0),
+        Parameter("nominal_v_mps", 0.3, "speed on paths without times, m/s", 0.01, 5.0),
+        *config_parameters("follower"),
+    )
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__("controller", **keywords)
+
+    def setup(self) -> None:
+        """Subscribe to plan, odometry and e-stop."""
+        values = self.values
+        self._follower = PathFollower(config_from(values).follower)
+        self._odometry: Odometry | None = None
+        self._e_stop, self._has_plan = False, False
+        self._state = self._why_no_plan = "no plan"
+        self._last_now_s = float("-inf")
+        self._jumps = 0
+        self._latency = Latency()
+        kind = TwistStamped if values["cmd_vel_stamped"] else Twist
+        self._commands = self.advertise(kind, "cmd_vel", COMMAND)
+        self._odometry_stream = self.watch("odometry", "odom", values["max_odometry_age_s"])
+        self._plan_stream = self.watch("plan", "plan", values["max_silence_s"], required=False)
+        self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
+        self.subscribe(PathMessage, "plan", self._take_plan, COMMAND)
+        self.subscribe(Bool, "e_stop", self._take_e_stop, COMMAND)
+        self.every(1.0 / values["rate_hz"], self._tick)
+
+    def start(self) -> None:
+        """Begin standing still: plans from before do not count."""
+        self._drop_plan("no plan")
+
+    def stop(self) -> None:
+        """Stand still."""
+        self._drop_plan("inactive")
+        self._publish(0.0, 0.0)
+
+    def parameters_changed(self, names: set[str]) -> None:
+        """Follow with new gains and limits from the next plan on."""
+        if self.configured and any(name.startswith("follower.") for name in names):
+            self._follower = PathFollower(config_from(self.values).follower)
+            self._drop_plan("parameters changed")
+
+    def reports(self) -> Sequence[Report]:
+        """Return what the robot does, and whether anybody expects another type on cmd_vel."""
+        values: dict[str, Any] = {"clock_jumps": self._jumps, **self._latency.values("odometry_latency")}
+        level = Level.OK if self._state in ("driving", "no plan", "arrived") else Level.ERROR
+        return [Report("control", level, self._state, values), self._type_report()]
+
+    def _take_odometry(self, message: OdometryMessage) -> None:
+        steady_s = time.monotonic()
+        delay_s = self.delay_s(message.header.stamp)
+        try:
+            self._odometry = messages.odometry_from_message(message)
+        except DataError as error:
+            self._odometry = None
+            self._odometry_stream.failed(steady_s, str(error))
+            return
+        self._odometry_stream.received(steady_s, delay_s)
+        self._latency.add(delay_s)
+
+    def _take_plan(self, message: PathMessage) -> None:
+        steady_s = time.monotonic()
+        frame = message.header.frame_id.lstrip("/")
+        if frame != self.values["odom_frame"].lstrip("/"):
+            self._plan_stream.failed(steady_s, f"plan is in frame '{frame}', must be '{self.values['odom_frame']}'")
+            self._drop_plan("plan in a wrong frame")
+            return
+        try:
+            plan = messages.plan_from_path(message, self.values["nominal_v_mps"])
+        except DataError as error:
+            self._plan_stream.failed(steady_s, str(error))
+            self._drop_plan("plan not finite")
+            return
+        self._plan_stream.received(steady_s, self.delay_s(message.header.stamp))
+        self._follower.set_plan(plan)
+        self._has_plan = plan.status is PlanStatus.OK
+        self._why_no_plan = "no plan"
+
+    def _take_e_stop(self, message: Bool) -> None:
+        self._e_stop = bool(message.data)
+        if self._e_stop:
+            self._drop_plan("e-stop")
+            self._publish(0.0, 0.0)
+
+    def _tick(self) -> None:
+        if not self.active:
+            return
+        now_s, steady_s = self.now_s(), time.monotonic()
+        if now_s < self._last_now_s - 1e-3:
+            self._jumps += 1
+            self._drop_plan("clock jumped back")
+            self._odometry = None
+        self._last_now_s = now_s
+        hindrance = self._hindrance(now_s, steady_s)
+        odometry = self._odometry
+        if hindrance or odometry is None:
+            self._state = hindrance or "no odometry"
+            self._publish(0.0, 0.0)
+            return
+        v, w = self._follower.command(now_s, odometry.pose_xyyaw)
+        self._state = "arrived" if self._follower.done else "driving"
+        self._publish(v, w)
+
+    def _hindrance(self, now_s: float, steady_s: float) -> str:
+        """Return why the robot must stand still, or an empty string."""
+        odometry, limit_s = self._odometry, self.values["max_odometry_age_s"]
+        if self._e_stop:
+            return "e-stop"
+        if odometry is None or not self._odometry_stream.alive(steady_s):
+            return "no odometry"
+        if not -FUTURE_S < now_s - odometry.stamp_s <= limit_s:
+            return f"odometry is {now_s - odometry.stamp_s:.1f} s old"
+        if not self._has_plan:
+            return self._why_no_plan
+        if not self._plan_stream.alive(steady_s):
+            return "plan is stale"
+        return ""
+
+    def _drop_plan(self, why: str) -> None:
+        self._follower.set_plan(messages.plan_from_path(PathMessage(), 1.0))
+        self._has_plan = False
+        self._why_no_plan = self._state = why
+
+    def _publish(self, v_mps: float, w_radps: float) -> None:
+        if self.values["cmd_vel_stamped"]:
+            stamped = messages.stamped_twist_message(v_mps, w_radps, self.now_s(), self.values["base_frame"])
+            self._commands.publish(stamped)
+        else:
+            self._commands.publish(messages.twist_message(v_mps, w_radps))
+
+    def _type_report(self) -> Report:
+        """Compare the types of everybody on cmd_vel: two types on one topic, and the robot never moves."""
+        topic = self._commands.topic_name
+        own = "geometry_msgs/msg/" + ("TwistStamped" if self.values["cmd_vel_stamped"] else "Twist")
+        ends = [*self.get_subscriptions_info_by_topic(topic), *self.get_publishers_info_by_topic(topic)]
+        others = sorted({f"{end.node_name} uses {end.topic_type}" for end in ends if end.topic_type != own})
+        publishers = sum(end.topic_type == own for end in self.get_publishers_info_by_topic(topic))
+        if others:
+            text = f"two types on {topic}: this node publishes {own}, {', '.join(others)}; set cmd_vel_stamped"
+            return Report("cmd_vel", Level.ERROR, text)
+        if publishers > 1:
+            return Report(
+                "cmd_vel", Level.WARN, f"{publishers} nodes publish on {topic}; remap one or use a multiplexer"
+            )
+        return Report("cmd_vel", Level.OK, f"{own} on {topic}")

@@ -1,0 +1,103 @@
+"""What the planner considered, as RViz shows it: candidates coloured by cost, the chosen path, the goal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from geometry_msgs.msg import Point
+from numpy.typing import NDArray
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
+
+from come_nav.core.geometry import se2
+from come_nav.core.types import Goal, Plan, PlanStatus
+from come_nav.ros import messages
+
+# viridis at 0, 1/4, 1/2, 3/4 and 1: cheap is bright yellow, expensive dark violet
+STOPS = np.array(
+    [[0.267, 0.005, 0.329], [0.229, 0.322, 0.546], [0.128, 0.567, 0.551], [0.369, 0.789, 0.383], [0.993, 0.906, 0.144]]
+)
+REJECTED = (0.8, 0.1, 0.1)
+
+
+def candidate_markers(
+    plan: Plan, goal: Goal | None, frame_id: str, most: int = 100, height_m: float = 0.02
+) -> MarkerArray:
+    """Return markers of the last search: at most ``most`` candidates (the cheapest and some of the rest)."""
+    found = MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
+    stamp_frame = (plan.stamp_s, frame_id)
+    if plan.trace is not None and plan.trace.iterations:
+        poses = np.concatenate([iteration.poses_xyyaw.cpu().numpy() for iteration in plan.trace.iterations])
+        costs = np.concatenate([iteration.costs.cpu().numpy() for iteration in plan.trace.iterations])
+        chosen = _spread(costs, most)
+        found.markers.append(_lines(poses[chosen], costs[chosen], plan, stamp_frame, height_m))
+    if plan.status is PlanStatus.OK:
+        found.markers.append(_chosen(plan, stamp_frame, height_m))
+    if goal is not None and goal.pose_odom_xyyaw is not None:
+        found.markers.append(_goal(goal.pose_odom_xyyaw, stamp_frame))
+    return found
+
+
+def cost_colours(costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return RGB (N, 3) in [0, 1] by the rank of the cost: outliers do not wash out the rest; red = rejected."""
+    finite = np.isfinite(costs)
+    colours = np.tile(np.array(REJECTED), (len(costs), 1))
+    rank = np.zeros(len(costs))
+    order = np.argsort(costs[finite], kind="stable")
+    places = np.empty(len(order))
+    places[order] = np.arange(len(order))
+    rank[finite] = 1.0 - places / max(1, len(order) - 1)
+    for channel in range(3):
+        colours[finite, channel] = np.interp(rank[finite], np.linspace(0, 1, len(STOPS)), STOPS[:, channel])
+    return colours
+
+
+def _spread(costs: NDArray[np.float64], most: int) -> NDArray[np.int64]:
+    """Return indices of at most ``most`` candidates, evenly spread over the order of cost, dearest first."""
+    order = np.argsort(np.where(np.isfinite(costs), costs, np.inf), kind="stable")[::-1]
+    if len(order) <= most:
+        return order
+    return order[np.unique(np.linspace(0, len(order) - 1, most).round().astype(np.int64))]
+
+
+def _lines(
+    poses_xyyaw: NDArray[np.float64], costs: NDArray[np.float64], plan: Plan, at: tuple[float, str], height_m: float
+) -> Marker:
+    """Return all candidates (S, T, 3) as one LINE_LIST: a marker each would be slow in RViz."""
+    marker = _marker("candidates", Marker.LINE_LIST, at)
+    marker.scale.x = 0.01
+    count, steps = poses_xyyaw.shape[:2]
+    odom = se2.compose(plan.start_odom_xyyaw[None, None], poses_xyyaw)
+    path = np.concatenate([np.broadcast_to(plan.start_odom_xyyaw, (count, 1, 3)), odom], axis=1)
+    ends = np.stack([path[:, :-1], path[:, 1:]], axis=2).reshape(-1, 3)
+    marker.points = _points(ends, height_m)
+    colours = np.repeat(cost_colours(costs), 2 * steps, axis=0)
+    marker.colors = [ColorRGBA(r=float(r), g=float(g), b=float(b), a=0.6) for r, g, b in colours]
+    return marker
+
+
+def _chosen(plan: Plan, at: tuple[float, str], height_m: float) -> Marker:
+    marker = _marker("chosen", Marker.LINE_STRIP, at)
+    marker.scale.x = 0.04
+    marker.color = ColorRGBA(r=0.1, g=0.9, b=0.2, a=1.0)
+    marker.points = _points(np.vstack([plan.start_odom_xyyaw[None], plan.poses_odom_xyyaw()]), 2 * height_m)
+    return marker
+
+
+def _goal(pose_odom_xyyaw: NDArray[np.float64], at: tuple[float, str]) -> Marker:
+    marker = _marker("goal", Marker.ARROW, at)
+    marker.pose = messages.pose_list(pose_odom_xyyaw[None], [0.0], at[1])[0].pose
+    marker.scale.x, marker.scale.y, marker.scale.z = 0.4, 0.08, 0.08
+    marker.color = ColorRGBA(r=1.0, g=0.5, b=0.0, a=1.0)
+    return marker
+
+
+def _marker(namespace: str, kind: int, at: tuple[float, str]) -> Marker:
+    marker = Marker(header=messages.header(*at), ns=namespace, id=0, type=kind, action=Marker.ADD)
+    marker.pose.orientation.w = 1.0
+    return marker
+
+
+def _points(poses_xyyaw: NDArray[np.float64], height_m: float) -> Sequence[Point]:
+    return [Point(x=float(x), y=float(y), z=height_m) for x, y, _ in poses_xyyaw]

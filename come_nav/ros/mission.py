@@ -1,0 +1,101 @@
+"""What the robot is to reach, how far it has come, and when it has arrived or must give up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.geometry import se2
+from come_nav.core.types import Goal, Plan, PlanStatus
+
+
+class MissionState(str, Enum):
+    """Where a mission stands. FAILED carries a code in the mission's ``code``."""
+
+    IDLE = "IDLE"
+    ACTIVE = "ACTIVE"
+    REACHED = "REACHED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True)
+class ArrivalRules:
+    """When a goal counts as reached or missed.
+
+    Attributes:
+        tolerance_m: a pose goal is reached within this distance; a picture when the best path is shorter than this.
+        tolerance_rad: and within this turn.
+        confirmations: times in a row that a picture's best path must be that short.
+        max_failures: plans in a row that are not OK before the mission fails.
+        time_limit_s: from goal to failure, on the clock of the stamps.
+    """
+
+    tolerance_m: float = 0.25
+    tolerance_rad: float = 0.35
+    confirmations: int = 2
+    max_failures: int = 20
+    time_limit_s: float = 120.0
+
+
+class Mission:
+    """One goal from its arrival to its end."""
+
+    def __init__(self, rules: ArrivalRules) -> None:
+        self.rules = rules
+        self.goal: Goal | None = None
+        self.state, self.code, self.message = MissionState.IDLE, "", "no goal"
+        self._started_s: float | None = None
+        self._near = self._failures = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether there is something left to do."""
+        return self.state is MissionState.ACTIVE
+
+    def begin(self, goal: Goal) -> None:
+        """Take a new goal; the one before is dropped."""
+        self.goal = goal
+        self.state, self.code, self.message = MissionState.ACTIVE, "", "on the way"
+        self._started_s = None
+        self._near = self._failures = 0
+
+    def cancel(self, why: str = "cancelled") -> None:
+        """Drop the goal."""
+        if self.active:
+            self._end(MissionState.CANCELLED, "CANCELLED", why)
+
+    def judge(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64]) -> MissionState:
+        """Take the newest plan and where the robot is; return the state."""
+        if not self.active or self.goal is None:
+            return self.state
+        if self._started_s is None or plan.stamp_s < self._started_s:
+            self._started_s = plan.stamp_s
+        if plan.status is not PlanStatus.OK:
+            self._failures += 1
+            self.message = f"{plan.status.value}: {plan.message}"
+            if self._failures >= self.rules.max_failures:
+                self._end(MissionState.FAILED, plan.status.value, plan.message)
+            return self.state
+        self._failures = 0
+        self.message = "on the way"
+        self._near = self._near + 1 if self._arrives(plan, pose_odom_xyyaw) else 0
+        needed = self.rules.confirmations if self.goal.image_rgb is not None else 1
+        if self._near >= needed:
+            self._end(MissionState.REACHED, "", "goal reached")
+        elif plan.stamp_s - self._started_s > self.rules.time_limit_s:
+            self._end(MissionState.FAILED, "TIME_LIMIT", f"not reached within {self.rules.time_limit_s:g} s")
+        return self.state
+
+    def _arrives(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64]) -> bool:
+        if self.goal is not None and self.goal.image_rgb is None and self.goal.pose_odom_xyyaw is not None:
+            left = se2.relative(pose_odom_xyyaw, self.goal.pose_odom_xyyaw)
+        else:
+            left = plan.poses_xyyaw[-1]
+        return bool(np.hypot(*left[:2]) <= self.rules.tolerance_m and abs(left[2]) <= self.rules.tolerance_rad)
+
+    def _end(self, state: MissionState, code: str, message: str) -> None:
+        self.state, self.code, self.message = state, code, message

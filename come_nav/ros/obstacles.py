@@ -1,0 +1,78 @@
+"""Remembered or measured obstacles as a term of the planner's cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sensor_msgs.msg import PointCloud2
+
+from come_nav.core.errors import DataError
+from come_nav.core.geometry import se2
+from come_nav.planning.objectives import Clearance
+from come_nav.ros import messages
+from come_nav.ros.diagnostics import Level, Report
+from come_nav.ros.parameters import Parameter
+
+OBSTACLE_PARAMETERS = (
+    Parameter("use_obstacles", True, "keep away from the points on the topic obstacles"),
+    Parameter("robot_radius_m", 0.2, "paths nearer to an obstacle than this are rejected, m", 0.01, 5.0),
+    Parameter("clearance_margin_m", 0.2, "paths within this further distance cost more, m", 0.01, 5.0),
+    Parameter("obstacle_min_height_m", 0.1, "points lower than this are floor, m in odom", -10.0, 10.0),
+    Parameter("obstacle_max_height_m", 1.2, "points higher than this are passed below, m in odom", -10.0, 10.0),
+    Parameter("obstacle_range_m", 4.0, "points further away than this do not matter, m", 0.1, 100.0),
+    Parameter("obstacle_cell_m", 0.05, "points are thinned to one per cell of this size, m", 0.005, 1.0),
+)
+
+
+class Obstacles:
+    """The newest cloud of obstacles, reduced to planar points in odom."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._stream = node.watch("obstacles", "obstacles", float("inf"), required=False)
+        self._points_odom_xy: NDArray[np.float64] = np.zeros((0, 2))
+
+    def take(self, message: PointCloud2) -> None:
+        """Take a cloud in odom."""
+        values = self._node.values
+        frame = message.header.frame_id.lstrip("/")
+        try:
+            if frame != values["odom_frame"].lstrip("/"):
+                raise DataError(f"obstacles are in frame '{frame}', must be '{values['odom_frame']}'")
+            points = messages.points_from_cloud(message)
+        except DataError as error:
+            self._stream.failed(time.monotonic(), str(error))
+            return
+        self._stream.received(time.monotonic())
+        heights = points[:, 2]
+        inside = (heights >= values["obstacle_min_height_m"]) & (heights <= values["obstacle_max_height_m"])
+        cell_m = values["obstacle_cell_m"]
+        cells = np.unique(np.floor(points[inside, :2] / cell_m).astype(np.int64), axis=0)
+        self._points_odom_xy = (cells + 0.5) * cell_m
+
+    def clearance(self, pose_odom_xyyaw: NDArray[np.float64]) -> Clearance | None:
+        """Return the cost term for paths that start at a pose (3,), or None without obstacles.
+
+        Points inside the robot's own footprint are no obstacles: it stands there.
+        """
+        values = self._node.values
+        points = self._points_odom_xy
+        if not values["use_obstacles"] or len(points) == 0:
+            return None
+        distance = np.hypot(*(points - pose_odom_xyyaw[:2]).T)
+        near = points[(distance > values["robot_radius_m"]) & (distance <= values["obstacle_range_m"])]
+        if len(near) == 0:
+            return None
+        local = se2.transform_points(se2.inverse(pose_odom_xyyaw), near)
+        return Clearance(torch.from_numpy(local).float(), values["robot_radius_m"], values["clearance_margin_m"])
+
+    def reports(self) -> Sequence[Report]:
+        """Return how many points there are."""
+        return [
+            Report("clearance", Level.OK, "points that paths keep away from", {"points": len(self._points_odom_xy)})
+        ]

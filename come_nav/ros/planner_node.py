@@ -1,0 +1,375 @@
+"""Camera and odometry in, plans out: remembers, imagines, plans at a steady rate, and judges its own past plans."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry as OdometryMessage
+from nav_msgs.msg import Path as PathMessage
+from sensor_msgs.msg import Image, PointCloud2
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
+from come_nav.core.types import Goal, Plan, PlanStatus
+from come_nav.data.images import decode_colour
+from come_nav.memory.places import PlaceMemory, PlacesConfig
+from come_nav.memory.short_term import Observed
+from come_nav.ros import messages
+from come_nav.ros.accuracy import RunningAccuracy
+from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
+from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.guide import Guide, GuideRules
+from come_nav.ros.markers import candidate_markers
+from come_nav.ros.mission import ArrivalRules, Mission, MissionState
+from come_nav.ros.node import ManagedNode
+from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
+from come_nav.ros.parameters import Parameter, config_from, config_parameters
+from come_nav.ros.qos import COMMAND, LATCHED, SENSOR
+from come_nav.ros.streams import message_type_name
+from come_nav.ros.worker import Worker
+from come_nav.stack import NavStack, load_stack
+
+
+class PlannerNode(ManagedNode):
+    """Plans towards the goal with everything remembered; never blocks its executor."""
+
+    PARAMETERS = (
+        *CAMERA_PARAMETERS,
+        *OBSTACLE_PARAMETERS,
+        Parameter("plan_rate_hz", 1.0, "most plans per second, Hz", 0.05, 20.0),
+        Parameter("publish_candidates", True, "publish the candidates of each plan as markers"),
+        Parameter("max_candidates", 100, "most candidates shown", 1, 5000),
+        Parameter("goal_tolerance_m", 0.25, "a goal is reached within this distance, m", 0.01, 5.0),
+        Parameter("goal_tolerance_rad", 0.35, "and within this turn, rad", 0.01, 3.15),
+        Parameter("goal_confirmations", 2, "plans in a row that must agree that a picture is reached", 1, 50),
+        Parameter("max_failures", 20, "failed plans in a row that end a mission", 1, 10000),
+        Parameter("time_limit_s", 120.0, "longest mission, s", 1.0, 86400.0),
+        Parameter("use_places", True, "lead through remembered places to goals that are far away"),
+        Parameter("direct_m", 1.0, "approach goals nearer than this directly, m", 0.1, 50.0),
+        Parameter("lookahead_m", 1.0, "distance of the next subgoal on a remembered way, m", 0.1, 10.0),
+        Parameter("trust", 0.7, "how much more similar than the view a remembered place must be, (0, 1]", 0.01, 1.0),
+        Parameter("places.spacing_m", 0.4, "remember a place after this distance, m", 0.05, 10.0, when="start"),
+        Parameter("places.spacing_rad", 0.6, "or after this turn, rad", 0.05, 3.15, when="start"),
+        Parameter("places.join_m", 0.6, "places this near are joined, m", 0.05, 10.0, when="start"),
+        Parameter("places.capacity", 2000, "most remembered places", 4, 1000000, when="start"),
+        Parameter("memory_folder", "", "where places are saved and found again; empty = nowhere", when="start"),
+        Parameter("save_period_s", 10.0, "save places this often, s", 0.5, 3600.0),
+        *config_parameters(),
+    )
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__("planner", **keywords)
+        self._worker = Worker("planner", self._work, self._work_failed)
+
+    # -- lifecycle ---------------------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Load the model and the places; subscribe."""
+        values = self.values
+        config = replace(config_from(values), show_imagined=values["show_imagined"])
+        self._stack: NavStack = load_stack(config)
+        self._lock = threading.Lock()
+        self._camera = CameraInput(self, depth="none")
+        self._obstacles = Obstacles(self)
+        self._mission, self._accuracy = Mission(self._rules()), RunningAccuracy()
+        self._places = self._load_places()
+        self._guide = Guide(self._places, self._guide_rules())
+        self._wish: tuple[str, Any] | None = None
+        self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
+        self._plan: Plan | None = None
+        self._next_plan_s = self._next_save_s = 0.0
+        self._saved_places = len(self._places)
+        self._goal_received_s: float | None = None
+        self._counts: dict[str, int] = {}
+        self._advertise()
+        self._subscribe()
+
+    def start(self) -> None:
+        """Begin to remember and to plan."""
+        self._worker.start()
+        self._tell()
+
+    def stop(self) -> None:
+        """Stop the robot and the work."""
+        finished = self._worker.stop()
+        self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
+        self._mission.cancel("planner was deactivated")
+        if finished:
+            self._save_places()
+
+    def teardown(self) -> None:
+        """Release the model."""
+        self._worker.stop()
+        for name in ("_stack", "_camera", "_obstacles"):
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def parameters_changed(self, names: set[str]) -> None:
+        """Take over what may change while running."""
+        if self.configured:
+            config = config_from(self.values)
+            self._stack.config = config
+            self._mission.rules = self._rules()
+            self._guide = Guide(self._places, self._guide_rules())
+            if self._mission.goal is not None and self._mission.active:
+                self._begin_guide(self._mission.goal)
+
+    def _advertise(self) -> None:
+        self._plans = self.advertise(PathMessage, "plan", COMMAND)
+        self._route = self.advertise(PathMessage, "route", LATCHED)
+        self._markers = self.advertise(MarkerArray, "candidates", COMMAND)
+        self._imagined = self.advertise(Image, "imagined_image", COMMAND)
+        self._status = self.advertise(DiagnosticStatus, "navigation_status", LATCHED)
+
+    def _subscribe(self) -> None:
+        self._goals = self.watch("goal", "goal_image", float("inf"), required=False)
+        self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
+        self.subscribe(Image, "goal_image", lambda message: self._take_goal("image", message), COMMAND)
+        self.subscribe(PoseStamped, "goal_pose", lambda message: self._take_goal("pose", message), COMMAND)
+        self.subscribe(Time, "goal_time", lambda message: self._take_goal("time", message), COMMAND)
+        self.subscribe(PoseStamped, "goal_place", lambda message: self._take_goal("place", message), COMMAND)
+        self.subscribe(PointCloud2, "obstacles", self._obstacles.take, SENSOR)
+        self.serve(Trigger, "cancel_goal", self._cancel)
+        self.serve(Trigger, "reset_memory", self._reset)
+
+    # -- callbacks: short, they only keep what came --------------------------------------------------------------------
+
+    def _take_odometry(self, message: OdometryMessage) -> None:
+        if self._camera.take_odometry(message):
+            self._wish = ("forget", None)
+        self._worker.wake()
+
+    def _take_goal(self, kind: str, message: Any) -> None:
+        self._goals.received(time.monotonic())
+        self._goal_received_s = time.monotonic()
+        self._wish = (kind, message)
+        self._worker.wake()
+
+    def _cancel(self, request: Any, response: Any) -> Any:
+        self._wish = ("cancel", None)
+        self._worker.wake()
+        response.success, response.message = True, "the robot stops"
+        return response
+
+    def _reset(self, request: Any, response: Any) -> Any:
+        self._wish = ("reset", None)
+        self._worker.wake()
+        response.success, response.message = True, "memory is forgotten"
+        return response
+
+    # -- the worker's thread -------------------------------------------------------------------------------------------
+
+    def _work(self) -> float:
+        """Remember what came, take a new goal, plan if it is time; return how long to wait."""
+        self._remember()
+        wish, self._wish = self._wish, None
+        if wish is not None:
+            self._obey(*wish)
+        self._accuracy.update(self._camera.track)
+        now = time.monotonic()
+        if now >= self._next_save_s:
+            self._next_save_s = now + self.values["save_period_s"]
+            self._save_places()
+        if self._mission.active and now >= self._next_plan_s:
+            self._next_plan_s = now + 1.0 / self.values["plan_rate_hz"]
+            self._plan_once()
+        return 0.02 if self._mission.active else 0.1
+
+    def _remember(self) -> None:
+        for matched, received_s in self._camera.take_ready():
+            try:
+                frame = self._camera.decode(matched)
+            except DataError as error:
+                self._camera.image.failed(time.monotonic(), str(error))
+                self.trouble(error, "camera")
+                continue
+            verdict = self._stack.observe(frame, matched.odometry)
+            self._counts[verdict.value] = self._counts.get(verdict.value, 0) + 1
+            self._memory_time.add(time.monotonic() - received_s)
+            newest = self._stack.memory.newest
+            if verdict is Observed.KEPT and newest is not None:
+                self._places.observe(newest.stamp_s, newest.pose_odom_xyyaw, frame.rgb, newest.features)
+
+    def _obey(self, kind: str, message: Any) -> None:
+        if kind in ("forget", "reset"):
+            self._stack.reset()
+            self._accuracy.clear()
+            self._places.begin_leg()
+            if kind == "reset":
+                self._places.clear()
+                self._saved_places = -1
+            else:
+                self.get_logger().warning("the clock of odometry jumped back; short-term memory starts anew")
+            return
+        if kind == "cancel":
+            self._mission.cancel()
+            self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
+            self._tell()
+            return
+        try:
+            goal = self._goal_from(kind, message)
+        except ComeNavError as error:
+            self._goals.failed(time.monotonic(), str(error))
+            self.trouble(error, f"goal_{kind}")
+            return
+        self._mission.begin(goal)
+        self._begin_guide(goal)
+        self._next_plan_s = 0.0
+        self._tell()
+
+    def _goal_from(self, kind: str, message: Any) -> Goal:
+        """Return the goal of a message; raise DataError naming what is wrong with it."""
+        if kind == "image":
+            return Goal(image_rgb=decode_colour(message, message_type_name(message)))
+        if kind == "time":
+            index = self._places.at_time(messages.seconds_from_stamp(message))
+            return self._remembered(index)
+        pose = self._camera.pose_in_odom(message)
+        if kind == "place":
+            return self._remembered(self._places.nearest(pose))
+        return Goal(pose_odom_xyyaw=pose)
+
+    def _remembered(self, index: int | None) -> Goal:
+        if index is None:
+            raise DataError("no place is remembered yet; let the robot drive around first")
+        place = self._places.places[index]
+        return Goal(image_rgb=place.rgb, pose_odom_xyyaw=place.pose_odom_xyyaw)
+
+    def _begin_guide(self, goal: Goal) -> None:
+        similar, difference = None, None
+        newest = self._stack.memory.newest
+        if goal.image_rgb is not None and goal.pose_odom_xyyaw is None and self.values["use_places"]:
+            latents = self._stack.model.encode(self._stack.model.images_from_rgb([goal.image_rgb]))[0]
+            similar = self._places.most_similar(latents)
+            if newest is not None and newest.features is not None:
+                difference = float(((newest.features.float() - latents.float()) ** 2).mean())
+        self._guide.begin(goal, similar, difference)
+
+    def _plan_once(self) -> None:
+        newest, goal = self._stack.memory.newest, self._mission.goal
+        if goal is None:
+            return
+        target, final = goal, True
+        if newest is not None and self.values["use_places"]:
+            target, final = self._guide.target(newest.pose_odom_xyyaw)
+        clearance = None if newest is None else self._obstacles.clearance(newest.pose_odom_xyyaw)
+        started_s = time.monotonic()
+        plan = self._stack.plan(target, self.now_s(), clearance)
+        self._plan_time.add(time.monotonic() - started_s)
+        if self._goal_received_s is not None and plan.status is PlanStatus.OK:
+            self._goal_time.add(time.monotonic() - self._goal_received_s)
+            self._goal_received_s = None
+        self._accuracy.add(plan)
+        self._plan = plan
+        if final or plan.status is not PlanStatus.OK:
+            present = self._camera.track.newest
+            here = plan.start_odom_xyyaw if present is None else present.pose_xyyaw
+            self._mission.judge(plan, here)
+        self._publish(plan, target)
+        self._tell()
+
+    def _work_failed(self, error: Exception) -> None:
+        self.trouble(error, "planning")
+        self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    def _publish(self, plan: Plan, target: Goal) -> None:
+        frame_id = self.values["odom_frame"]
+        drive = plan if self._mission.active else replace(plan, status=PlanStatus.GOAL_MISSING)
+        self._plans.publish(messages.path_message(drive, frame_id))
+        if self.values["publish_candidates"]:
+            markers = candidate_markers(plan, target, frame_id, self.values["max_candidates"])
+            self._markers.publish(markers)
+        if plan.imagined_rgb is not None:
+            optical = self.values["camera_frame"]
+            self._imagined.publish(messages.image_message(plan.imagined_rgb, plan.stamp_s, optical))
+        way = self._guide.way_xy
+        route = PathMessage(header=messages.header(plan.stamp_s, frame_id))
+        if way is not None:
+            poses = np.concatenate([way, np.zeros((len(way), 1))], axis=1)
+            route.poses = messages.pose_list(poses, [plan.stamp_s] * len(way), frame_id)
+        self._route.publish(route)
+
+    def _mission_report(self) -> Report:
+        mission, plan = self._mission, self._plan
+        bad = mission.state is MissionState.FAILED or (mission.active and mission.message != "on the way")
+        values: dict[str, Any] = {"state": mission.state.value, "code": mission.code, "places": len(self._places)}
+        if plan is not None:
+            values |= {"plan_status": plan.status.value, "cost": plan.cost, "plan_stamp_s": f"{plan.stamp_s:.3f}"}
+        way = self._guide.way_xy
+        if way is not None:
+            values["distance_left_m"] = float(np.hypot(*np.diff(way, axis=0).T).sum())
+        return Report("mission", Level.ERROR if bad else Level.OK, mission.message, values)
+
+    def _tell(self) -> None:
+        self._status.publish(self._mission_report().to_message(self.get_name()))
+
+    def reports(self) -> Sequence[Report]:
+        """Return mission, plans, memory and accuracy."""
+        counts = {f"frames {name}": count for name, count in self._counts.items()}
+        dropped = {f"images dropped: {name}": count for name, count in self._camera.dropped.items()}
+        memory = {**counts, **dropped, **self._memory_time.values("image_to_memory")}
+        resets = {f"resets: {name}": count for name, count in self._stack.memory.resets.items()}
+        timing = {**self._plan_time.values("plan"), **self._goal_time.values("goal_to_plan")}
+        return [
+            self._mission_report(),
+            Report("plans", Level.OK, "timing of plans", timing),
+            Report("memory", Level.OK, f"{len(self._stack.memory)} frames", {**memory, **resets}),
+            Report("accuracy", Level.OK, "past plans against the way driven", self._accuracy.values()),
+            *self._obstacles.reports(),
+        ]
+
+    # -- places --------------------------------------------------------------------------------------------------------
+
+    def _load_places(self) -> PlaceMemory:
+        names = ("spacing_m", "spacing_rad", "join_m", "capacity")
+        config = PlacesConfig(**{name: self.values[f"places.{name}"] for name in names})
+        path = self._places_file()
+        if path is None or not path.is_file():
+            return PlaceMemory(config)
+        try:
+            places = PlaceMemory.load(path, config)
+        except MemoryStoreError as error:
+            self.trouble(error, "memory")
+            return PlaceMemory(config)
+        self.get_logger().info(f"{len(places)} places remembered from {path}")
+        return places
+
+    def _save_places(self) -> None:
+        path = self._places_file()
+        if path is None or len(self._places) == self._saved_places:
+            return
+        count = len(self._places)
+        try:
+            self._places.save(path)
+            self._saved_places = count
+        except ComeNavError as error:
+            self.trouble(error, "memory")
+
+    def _places_file(self) -> Path | None:
+        folder = str(self.values["memory_folder"])
+        return Path(folder).expanduser() / "places.npz" if folder else None
+
+    def _rules(self) -> ArrivalRules:
+        values = self.values
+        return ArrivalRules(
+            values["goal_tolerance_m"],
+            values["goal_tolerance_rad"],
+            values["goal_confirmations"],
+            values["max_failures"],
+            values["time_limit_s"],
+        )
+
+    def _guide_rules(self) -> GuideRules:
+        return GuideRules(self.values["direct_m"], self.values["lookahead_m"], self.values["trust"])

@@ -1,0 +1,184 @@
+"""Joins camera, depth, calibration and odometry by the stamps in their headers, whatever order they arrive in."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.errors import DataError
+from come_nav.core.types import Frame, Odometry
+from come_nav.data.calibration import camera_intrinsics
+from come_nav.data.images import decode_colour, decode_depth
+from come_nav.data.interpolation import interpolate_poses
+
+KEEP_S = 10.0
+CLOCK_JUMP_S = 1.0
+
+
+class OdometryTrack:
+    """Odometry of the last seconds, interpolated at any stamp in between."""
+
+    def __init__(self, keep_s: float = KEEP_S, max_gap_s: float = 0.5) -> None:
+        self._keep_s, self._max_gap_s = keep_s, max_gap_s
+        self._items: deque[Odometry] = deque()
+
+    @property
+    def newest(self) -> Odometry | None:
+        """The newest odometry."""
+        return self._items[-1] if self._items else None
+
+    def add(self, odometry: Odometry) -> bool:
+        """Take odometry in order of stamps; return True when the clock jumped back, which forgets all before."""
+        jumped = False
+        if self._items and odometry.stamp_s <= self._items[-1].stamp_s:
+            if self._items[-1].stamp_s - odometry.stamp_s < CLOCK_JUMP_S:
+                return False
+            self._items.clear()
+            jumped = True
+        self._items.append(odometry)
+        while self._items[0].stamp_s < odometry.stamp_s - self._keep_s:
+            self._items.popleft()
+        return jumped
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._items.clear()
+
+    def at(self, stamp_s: float) -> Odometry | None:
+        """Return odometry at ``stamp_s``, or None outside the track and inside a gap longer than allowed."""
+        items = list(self._items)
+        if not items or not items[0].stamp_s <= stamp_s <= items[-1].stamp_s:
+            return None
+        right = int(np.searchsorted([item.stamp_s for item in items], stamp_s))
+        after = items[right]
+        if after.stamp_s == stamp_s:
+            return after
+        before = items[right - 1]
+        if after.stamp_s - before.stamp_s > self._max_gap_s:
+            return None
+        stamps_s = np.array([before.stamp_s, after.stamp_s])
+        T = interpolate_poses(stamps_s, np.stack([before.T_odom_base, after.T_odom_base]), np.array([stamp_s]))[0]
+        nearest = after if after.stamp_s - stamp_s < stamp_s - before.stamp_s else before
+        return Odometry(stamp_s, T, nearest.v_mps, nearest.w_radps)
+
+    def poses_at(self, stamps_s: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return planar poses (N, 3) at stamps (N,), or None if any of them is not known."""
+        found = [self.at(float(stamp_s)) for stamp_s in stamps_s]
+        known = [odometry.pose_xyyaw for odometry in found if odometry is not None]
+        return np.stack(known) if known and len(known) == len(found) else None
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Messages of one instant, still undecoded."""
+
+    stamp_s: float
+    image: Any
+    depth: Any | None
+    info: Any | None
+    odometry: Odometry
+
+
+class Synchroniser:
+    """Releases an image once odometry (and depth, where it is wanted) of its time is there.
+
+    Images are released in order. One that waits longer than ``patience_s`` of stamps for its depth goes without if
+    ``depth`` is "optional" and is dropped if it is "required"; without odometry it is dropped. Reasons are counted.
+    """
+
+    def __init__(self, depth: str = "none", slop_s: float = 0.05, patience_s: float = 0.6, capacity: int = 32) -> None:
+        self._depth_mode, self._slop_s, self._patience_s = depth, slop_s, patience_s
+        self._images: deque[tuple[float, Any]] = deque()
+        self._depths: deque[tuple[float, Any]] = deque(maxlen=capacity)
+        self._capacity = capacity
+        self._info: Any | None = None
+        self.track = OdometryTrack()
+        self.dropped: Counter[str] = Counter()
+
+    def add_image(self, stamp_s: float, message: Any) -> None:
+        """Take a colour image."""
+        if self._images and stamp_s < self._images[-1][0] - CLOCK_JUMP_S:
+            self._images.clear()
+            self._depths.clear()
+        self._images.append((stamp_s, message))
+        if len(self._images) > self._capacity:
+            self._images.popleft()
+            self.dropped["no odometry" if self.track.newest is None else "queue full"] += 1
+
+    def add_depth(self, stamp_s: float, message: Any) -> None:
+        """Take a depth image."""
+        self._depths.append((stamp_s, message))
+
+    def set_info(self, message: Any) -> None:
+        """Take the newest calibration."""
+        self._info = message
+
+    def add_odometry(self, odometry: Odometry) -> bool:
+        """Take odometry; return True when the clock jumped back."""
+        return self.track.add(odometry)
+
+    def clear(self) -> None:
+        """Forget what waits; the counters and the calibration stay."""
+        self._images.clear()
+        self._depths.clear()
+        self.track.clear()
+
+    def ready(self) -> Iterator[Matched]:
+        """Yield what is complete, oldest first."""
+        while self._images:
+            stamp_s, image = self._images[0]
+            newest = self.track.newest
+            if newest is None or (newest.stamp_s < stamp_s and stamp_s - newest.stamp_s < CLOCK_JUMP_S):
+                return  # odometry of this time is still to come
+            odometry = self.track.at(stamp_s)
+            if odometry is None:
+                self._images.popleft()
+                self.dropped["no odometry"] += 1
+                continue
+            depth = self._depth_near(stamp_s)
+            waited_s = max(newest.stamp_s, self._images[-1][0]) - stamp_s
+            if depth is None and self._depth_mode != "none" and waited_s < self._patience_s:
+                return
+            self._images.popleft()
+            if depth is None and self._depth_mode == "required":
+                self.dropped["no depth"] += 1
+                continue
+            yield Matched(stamp_s, image, depth, self._info, odometry)
+
+    def _depth_near(self, stamp_s: float) -> Any | None:
+        near = [entry for entry in self._depths if abs(entry[0] - stamp_s) <= self._slop_s]
+        return min(near, key=lambda entry: abs(entry[0] - stamp_s))[1] if near else None
+
+
+def message_type_name(message: Any) -> str:
+    """Return the ROS name of an image message's type."""
+    compressed = not hasattr(message, "encoding")
+    return "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
+
+
+def decode_frame(matched: Matched, T_base_camera: NDArray[np.float64] | None, warnings: list[str]) -> Frame:
+    """Return the frame of matched messages.
+
+    Raises:
+        DataError: for an encoding that is not supported, sizes that do not agree, or damaged bytes.
+    """
+    rgb = decode_colour(matched.image, message_type_name(matched.image))
+    depth_m = None
+    if matched.depth is not None:
+        depth_m = decode_depth(matched.depth, message_type_name(matched.depth))
+        if depth_m.shape != rgb.shape[:2]:
+            raise DataError(
+                f"depth is {depth_m.shape[1]}x{depth_m.shape[0]} but the image is {rgb.shape[1]}x{rgb.shape[0]}; "
+                "subscribe to depth that is aligned to colour"
+            )
+    intrinsics = None
+    if matched.info is not None:
+        height, width = rgb.shape[:2]
+        intrinsics = camera_intrinsics(matched.info, (width, height), "camera_info", warnings)
+    frame_id = str(matched.image.header.frame_id).lstrip("/") or "camera_color_optical_frame"
+    return Frame(matched.stamp_s, rgb, depth_m, intrinsics, T_base_camera, frame_id)

@@ -1,0 +1,51 @@
+"""A thread that does the slow work of a node, so that its executor never waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Worker:
+    """Calls ``step`` again and again until stopped; ``step`` returns how long to wait, or 0.0 to go on at once.
+
+    :meth:`wake` cuts a wait short. What ``step`` raises goes to ``on_error``, and work goes on after a short pause:
+    one bad input must not end the thread.
+    """
+
+    def __init__(self, name: str, step: Callable[[], float], on_error: Callable[[Exception], None]) -> None:
+        self._name, self._step, self._on_error = name, step, on_error
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Let a waiting step begin now."""
+        self._wake.set()
+
+    def stop(self, timeout_s: float = 10.0) -> bool:
+        """End after the present step; return False if it did not end in time."""
+        self._stopping = True
+        self._wake.set()
+        thread, self._thread = self._thread, None
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(timeout_s)
+        return not thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                wait_s = self._step()
+            except Exception as error:
+                self._on_error(error)
+                wait_s = 0.5
+            if wait_s > 0 and not self._stopping:
+                self._wake.wait(wait_s)
+                self._wake.clear()

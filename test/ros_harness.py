@@ -1,0 +1,163 @@
+"""Live nodes for tests: separate processes over DDS on this machine only, in a domain of this test process's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE_S = 60.0  # loaded machines: long enough never to matter, short enough to end
+
+
+def private_environment() -> dict[str, str]:
+    """Keep discovery on this machine and apart from other test processes."""
+    domain = str(100 + os.getpid() % 100)  # domains above 101 would collide with ephemeral ports on some systems
+    return {
+        **os.environ,
+        "ROS_DOMAIN_ID": domain,
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "RCUTILS_LOGGING_USE_STDOUT": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class Process:
+    """One node process, started with the command line that ros2 launch makes."""
+
+    def __init__(self, executable: str, folder: Path, parameters: dict[str, Any], remap: dict[str, str]) -> None:
+        self.name = executable
+        file = folder / f"{executable}.{time.monotonic_ns()}.yaml"
+        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+        words = [f"{old}:={new}" for old, new in remap.items()]
+        arguments = ["--ros-args", "--params-file", str(file), *(item for word in words for item in ("-r", word))]
+        self.log_path = folder / f"{executable}.{time.monotonic_ns()}.log"
+        with self.log_path.open("wb") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, str(ROOT / "scripts" / executable), *arguments],
+                env=private_environment(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def stop(self, number: int = signal.SIGINT, timeout_s: float = 20.0) -> int:
+        if self.alive():
+            self.popen.send_signal(number)
+            try:
+                self.popen.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+        return int(self.popen.returncode)
+
+
+class Bench:
+    """A client node in this process, and the node processes that it started."""
+
+    def __init__(self, folder: Path) -> None:
+        os.environ.update({key: value for key, value in private_environment().items() if key.startswith("ROS_")})
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.folder = folder
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("bench", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.received: dict[str, list[Any]] = {}
+        self.diagnostics: dict[str, Any] = {}
+        self.processes: list[Process] = []
+        self._running = True
+        self._listen_to_diagnostics()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def start(self, executable: str, parameters: dict[str, Any] | None = None, **remap: str) -> Process:
+        process = Process(executable, self.folder, parameters or {}, remap)
+        self.processes.append(process)
+        return process
+
+    def listen(self, kind: Any, topic: str, qos: Any = 10, keep: int = 2000) -> list[Any]:
+        found = self.received.setdefault(topic, [])
+
+        def take(message: Any) -> None:
+            found.append(message)
+            del found[:-keep]
+
+        self.node.create_subscription(kind, topic, take, qos)
+        return found
+
+    def publisher(self, kind: Any, topic: str, qos: Any = 10) -> Any:
+        return self.node.create_publisher(kind, topic, qos)
+
+    def wait(self, what: str, condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
+        """Return the first true value of ``condition``; fail with what the nodes said otherwise."""
+        end_s = time.monotonic() + timeout_s
+        while time.monotonic() < end_s:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.02)
+        logs = "\n".join(f"--- {process.name}\n{process.log()[-1500:]}" for process in self.processes)
+        told = "\n".join(f"{name}: {status.message}" for name, status in self.diagnostics.items())
+        raise AssertionError(f"{what} did not happen within {timeout_s:.0f} s\n{told}\n{logs}")
+
+    def said(self, node: str, entry: str) -> str:
+        """Return the newest message of one diagnostic, empty before the first."""
+        status = self.diagnostics.get(f"{node}: {entry}")
+        return status.message if status is not None else ""
+
+    def told(self, node: str, entry: str) -> dict[str, str]:
+        """Return the newest values of one diagnostic."""
+        status = self.diagnostics.get(f"{node}: {entry}")
+        return {item.key: item.value for item in status.values} if status is not None else {}
+
+    def call(self, kind: Any, name: str, request: Any = None, timeout_s: float = PATIENCE_S) -> Any:
+        client = self.node.create_client(kind, name)
+        self.wait(f"service {name}", client.service_is_ready, timeout_s)
+        future = client.call_async(request or kind.Request())
+        self.wait(f"answer of {name}", future.done, timeout_s)
+        return future.result()
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.alive():
+                process.popen.send_signal(signal.SIGINT)
+        for process in self.processes:
+            process.stop()
+        self._running = False
+        self._thread.join(5.0)
+        self.executor.remove_node(self.node)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def _listen_to_diagnostics(self) -> None:
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        def take(message: Any) -> None:
+            for status in message.status:
+                self.diagnostics[status.name] = status
+
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", take, 50)
+
+    def _spin(self) -> None:
+        while self._running:
+            self.executor.spin_once(timeout_sec=0.1)
