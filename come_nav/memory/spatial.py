@@ -25,6 +25,7 @@ from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.carving import seen_through
 from come_nav.memory.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
+from come_nav.memory.poses import as_transform
 from come_nav.memory.splatting import SpatialView, Viewpoint, render_splats
 from come_nav.memory.voxels import VoxelMap
 
@@ -340,18 +341,6 @@ class _Unknown:
         if self.channels != ColourFeatures.channels:
             raise DataError(f"this cloud remembers {self.channels} latents for each point; give it its feature source")
         return ColourFeatures()(frame, depth_m, camera)
-
-
-def as_transform(pose: Array) -> NDArray[np.float64] | None:
-    """Return a pose (4, 4) or planar (3,) as a rigid transform (4, 4), or None if it is none."""
-    transform = np.asarray(pose, np.float64)
-    if transform.shape == (3,):
-        transform = se3.transform_from_xyyaw(transform)
-    if transform.shape != (4, 4) or not np.isfinite(transform).all():
-        return None
-    rotation = transform[:3, :3]
-    rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
-    return transform if rigid else None
 
 
 def _fits(camera: CameraIntrinsics, shape: tuple[int, ...]) -> bool:
