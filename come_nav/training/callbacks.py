@@ -1,10 +1,14 @@
-"""Callbacks: progress on stderr, a checkpoint whenever training stops, a stop at a loss that is not finite."""
+"""Callbacks of every stage: averaging, progress on stderr, orderly stops, a stop at a loss that is not finite."""
 
 from __future__ import annotations
 
 import math
+import signal
 import sys
+import threading
+from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,9 +18,9 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
 
 from come_nav.core.errors import ComeNavError
+from come_nav.training.checkpoints import BEST, CheckpointRotation
 from come_nav.training.config import OptimiserConfig
-
-LAST = "last.ckpt"
+from come_nav.training.machine import Machine
 
 
 class StderrProgressBar(TQDMProgressBar):
@@ -35,20 +39,45 @@ class StderrProgressBar(TQDMProgressBar):
         return bar
 
 
-class SaveOnStop(Callback):
-    """Save the full state when training stops early (a time limit, Ctrl-C), before averaged weights replace it."""
+class StopOnSignal(Callback):
+    """Ctrl-C and SIGTERM end training after the current step, with its state saved; a second one ends it at once.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Several processes agree on it at the next logging step: none waits for another that has left.
+    """
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the end of a run or slice."""
-        trainer.save_checkpoint(self.path)
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the two signals; only a main thread may."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._ask)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop when asked to."""
+        if trainer.world_size == 1:
+            trainer.should_stop = trainer.should_stop or self.asked
+        elif trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            trainer.should_stop = trainer.strategy.reduce_boolean_decision(trainer.should_stop or self.asked, all=False)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save on Ctrl-C; after any other exception the last good checkpoint stays as it is."""
-        if isinstance(exception, KeyboardInterrupt):
-            trainer.save_checkpoint(self.path)
+        """Give the signals back."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 class SliceTimer(Timer):
@@ -68,30 +97,56 @@ class StopOnNonFiniteLoss(Callback):
     def on_train_batch_end(  # the check waits for the device only every log interval
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Check the loss at every logging step."""
+        """Check the loss of all processes at every logging step."""
         if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if isinstance(loss, torch.Tensor) and not math.isfinite(float(loss.detach())):
+        finite = not isinstance(loss, torch.Tensor) or math.isfinite(float(loss.detach()))
+        if not trainer.strategy.reduce_boolean_decision(finite, all=True):
+            value = "not finite in another process" if finite else float(loss.detach())
             raise ComeNavError(
-                f"training loss is {float(loss.detach())} at step {trainer.global_step}: the last good checkpoint is "
+                f"training loss is {value} at step {trainer.global_step}: the last good checkpoint is "
                 "kept; lower the learning rate or clip_norm and run the same command to go on from it"
             )
 
 
+class ClipShardedGradients(Callback):
+    """Clip the norm of gradients that are spread over processes (FSDP): Lightning's own clipping sees one part only."""
+
+    def __init__(self, clip_norm: float) -> None:
+        self.clip_norm = clip_norm
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Clip by the norm over all processes."""
+        trainer.strategy.model.clip_grad_norm_(self.clip_norm)  # type: ignore[operator, union-attr]
+
+
 def training_callbacks(
-    folder: Path, config: OptimiserConfig, monitor: str, mode: str, progress: bool
+    folder: Path,
+    config: OptimiserConfig,
+    monitor: tuple[str, str],
+    machine: Machine,
+    pictures: Callback | None = None,
 ) -> list[Callback]:
-    """Return the callbacks of one stage, which keeps ``best.ckpt`` and ``last.ckpt`` in ``folder``."""
+    """Return the callbacks of one stage, which keeps its checkpoints in ``folder``.
+
+    Args:
+        folder: of the stage.
+        config: intervals and averaging.
+        monitor: name of the metric that tells the best checkpoint, and "min" or "max".
+        machine: sharded weights are neither averaged nor drawn: no process holds them whole.
+        pictures: draws samples at every validation.
+    """
+    name, mode = monitor
+    whole = [EMAWeightAveraging(decay=config.ema_decay), *([pictures] if pictures else [])]
     return [
-        EMAWeightAveraging(decay=config.ema_decay),
-        ModelCheckpoint(
-            folder, filename="best", monitor=monitor, mode=mode, save_top_k=1, enable_version_counter=False
-        ),
-        ModelCheckpoint(
-            folder, filename="last", every_n_train_steps=config.save_every, save_top_k=1, enable_version_counter=False
-        ),
-        SaveOnStop(folder / LAST),
+        *([ClipShardedGradients(config.clip_norm)] if machine.sharded else whole),
         StopOnNonFiniteLoss(),
-        *([StderrProgressBar(refresh_rate=10)] if progress else []),
+        StopOnSignal(),
+        ModelCheckpoint(folder, filename=BEST, monitor=name, mode=mode, save_top_k=1, enable_version_counter=False),
+        CheckpointRotation(folder, config.save_every, config.keep_checkpoints),
+        *([StderrProgressBar(refresh_rate=10)] if machine.progress else []),
+        *([SliceTimer(duration=timedelta(minutes=machine.max_minutes))] if machine.max_minutes is not None else []),
     ]

@@ -72,35 +72,43 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW with warm-up and cosine decay to zero.
+    """AdamW with warm-up, then cosine decay to zero or a constant rate.
 
     Attributes:
         steps: optimiser steps of this stage.
-        batch_size: images (autoencoder) or contexts (denoiser) per step and process.
+        batch_size: images (autoencoder) or contexts (denoiser) per step, over all processes together.
         learning_rate: peak rate.
         warmup_steps: linear rise from zero.
+        decay: of the rate after that: "cosine" to zero at the last step, or "constant" (NWM).
+        beta2: AdamW's decay of squared gradients (NWM: 0.999).
         weight_decay: AdamW's decoupled decay.
         clip_norm: largest gradient norm.
         ema_decay: decay of the averaged weights that are validated and exported.
         log_every, validate_every, save_every: intervals in steps.
+        keep_checkpoints: of the numbered checkpoints, the newest so many stay, beside the best and the last one.
     """
 
     steps: int = 3000
     batch_size: int = 32
     learning_rate: float = 4e-4
     warmup_steps: int = 200
+    decay: Literal["cosine", "constant"] = "cosine"
+    beta2: float = 0.99
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     log_every: int = 20
     validate_every: int = 500
     save_every: int = 250
+    keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
         check_range("steps", self.steps, 1)
         check_range("batch_size", self.batch_size, 1)
         check_range("learning_rate", self.learning_rate, 0.0, 1.0, open_low=True)
         check_range("warmup_steps", self.warmup_steps, 0)
+        check_range("beta2", self.beta2, 0.0, 0.99999)
+        check_range("keep_checkpoints", self.keep_checkpoints, 1, 1000)
         check_range("clip_norm", self.clip_norm, 0.0, open_low=True)
         check_range("ema_decay", self.ema_decay, 0.0, 0.99999)
         for name in ("log_every", "validate_every", "save_every"):
@@ -132,11 +140,14 @@ class TrainConfig:
         rate_hz: protocol rate.
         image_size: side of the square images.
         scale_m: metres that count as 1 in normalised actions (0 stands still).
+        waypoint_spacing_m: normalise actions as NWM does instead, in waypoints of this spacing; None = by ``scale_m``.
         context_dropout: share of samples that learn without context (the unconditional branch).
         prediction: what the network outputs: "eps" as NWM, or "v", which is better conditioned at few
             steps; experts answer noise either way.
         kl_weight: weight of the autoencoder's KL term.
         precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
+        autoencoder_from: take over a finished autoencoder instead of training one: a model folder of come_nav, or a
+            diffusers AutoencoderKL as a folder or by its name on the Hugging Face hub.
         autoencoder_model, denoiser_model: shapes of the networks.
         depth_model: shape of the depth estimator, for a denoiser that sees its context frames reprojected to the
             target; None leaves it out (then denoiser_model.extra_channels is 0).
@@ -151,10 +162,12 @@ class TrainConfig:
     rate_hz: float = 4.0
     image_size: int = 64
     scale_m: float = 1.0
+    waypoint_spacing_m: float | None = None
     context_dropout: float = 0.1
     prediction: Literal["eps", "v"] = "v"
     kl_weight: float = 1e-6
     precision: str = "auto"
+    autoencoder_from: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     autoencoder_model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     denoiser_model: CDiTSettings = field(default_factory=tiny_denoiser)
@@ -169,6 +182,8 @@ class TrainConfig:
         check_range("context_frames", self.context_frames, 1, 64)
         check_range("context_dropout", self.context_dropout, 0.0, 0.9)
         check_range("scale_m", self.scale_m, 0.0, open_low=True)
+        if self.waypoint_spacing_m is not None:
+            check_range("waypoint_spacing_m", self.waypoint_spacing_m, 0.0, open_low=True)
         if self.denoiser_model.learn_sigma:
             raise ConfigError("denoiser_model.learn_sigma must be false: training learns the mean only")
         if self.denoiser_model.context_size != self.context_frames:

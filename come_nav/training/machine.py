@@ -1,17 +1,27 @@
-"""Where a run trains: devices, processes and strategy, all by Lightning; one process goes first where files are made."""
+"""Where a run trains: devices, processes, strategy, all by Lightning; one process goes first where files are made."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric import Fabric
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from come_nav.core.errors import ConfigError
+from come_nav.training.checkpoints import AtomicCheckpointIO
+from come_nav.training.config import OptimiserConfig
+
+_log = logging.getLogger(__name__)
 
 SHARDED = ("fsdp", "fsdp_cpu_offload")
 
@@ -114,3 +124,42 @@ class Processes:
         """
         with self._fabric.rank_zero_first():
             yield self.rank == 0
+
+
+def make_trainer(
+    machine: Machine, stage: OptimiserConfig, folder: Path, name: str, callbacks: list[Callback], start: int
+) -> pl.Trainer:
+    """Return Lightning's trainer of one stage of the run in ``folder``, which goes on at step ``start``."""
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():  # its own requeueing keeps checkpoints of which this package knows nothing
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    return pl.Trainer(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        num_nodes=machine.num_nodes,
+        strategy=machine.lightning_strategy(),
+        precision=machine.lightning_precision(),
+        plugins=plugins,
+        max_steps=stage.steps,
+        gradient_clip_val=None if machine.sharded else stage.clip_norm,
+        log_every_n_steps=stage.log_every,
+        val_check_interval=stage.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the streams share the batch out themselves
+        default_root_dir=folder / name,
+        logger=_loggers(folder, name, start),
+        callbacks=callbacks,
+        enable_model_summary=False,
+        enable_progress_bar=machine.progress,
+    )
+
+
+def _loggers(folder: Path, name: str, start: int) -> list[Logger]:
+    """Return the CSV log, a file for every slice, and TensorBoard's, one curve over all slices."""
+    loggers: list[Logger] = [CSVLogger(folder / "logs", name=name)]
+    if importlib.util.find_spec("tensorboard") is None:
+        _log.warning("no TensorBoard logs: install them with  pip install 'come_nav[train]'")
+    else:  # steps from `start` on are taken anew, so what a killed slice logged of them goes
+        loggers.append(TensorBoardLogger(folder / "tensorboard", name=name, version="", purge_step=start or None))
+    return loggers

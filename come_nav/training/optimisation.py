@@ -12,15 +12,17 @@ from come_nav.training.config import OptimiserConfig
 
 
 def adamw_with_cosine(parameters: Iterable[torch.nn.Parameter], config: OptimiserConfig) -> dict[str, Any]:
-    """Return Lightning's optimiser dictionary: AdamW, linear warm-up, cosine decay to zero at the last step."""
+    """Return Lightning's optimiser dictionary: AdamW, linear warm-up, then cosine decay or none."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
-        trainable, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        trainable, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, config.beta2)
     )
 
     def factor(step: int) -> float:
         if step < config.warmup_steps:
             return (step + 1) / config.warmup_steps
+        if config.decay == "constant":
+            return 1.0
         progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
         return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 

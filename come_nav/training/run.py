@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
 from numpy.typing import NDArray
-from pytorch_lightning.loggers import CSVLogger
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, IterableDataset
@@ -28,11 +27,15 @@ from come_nav.experts.normalizer import Normalizer
 from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.training.autoencoder_task import AutoencoderTask
 from come_nav.training.bank import Encode, LatentBank, Sampling, WindowStream, step_generator
-from come_nav.training.callbacks import LAST, SliceTimer, training_callbacks
+from come_nav.training.callbacks import training_callbacks
 from come_nav.training.card import model_card
+from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
 from come_nav.training.config import DataConfig, OptimiserConfig, TrainConfig
 from come_nav.training.denoiser_task import DenoiserTask
 from come_nav.training.depth_task import DepthTask
+from come_nav.training.machine import Machine, make_trainer
+from come_nav.training.pretrained import given_autoencoder
+from come_nav.training.samples import SamplePictures
 from come_nav.training.sim_bank import FrameStream, sim_bank
 from come_nav.training.views import DepthStream, ViewMaker, with_estimated_depth
 from come_nav.world_model.autoencoder import ImageAutoencoder
@@ -44,37 +47,7 @@ from come_nav.world_model.schedule import NoiseSchedule
 VALIDATION_BATCHES = 8
 COMPONENT_VIEWS = 512  # views whose principal components start a lapped autoencoder
 
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a run trains; the names are Lightning's.
-
-    Attributes:
-        accelerator, devices, num_nodes, strategy, precision: as for ``pytorch_lightning.Trainer``.
-        max_minutes: stop and save after this time; the same command goes on from there. None = until done.
-        progress: show progress bars.
-    """
-
-    accelerator: str = "auto"
-    devices: int | str = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "auto"
-    max_minutes: float | None = None
-    progress: bool = True
-
-    @property
-    def device(self) -> str:
-        """Torch device on which data are rendered and encoded."""
-        use_cuda = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        return "cuda" if use_cuda else "cpu"
-
-    def lightning_precision(self) -> Any:
-        """Resolve "auto": bf16 where the hardware multiplies it fast, float32 elsewhere."""
-        if self.precision != "auto":
-            return self.precision
-        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-        return "bf16-mixed" if self.device == "cuda" or amx else "32-true"
+TaskT = TypeVar("TaskT", bound=pl.LightningModule)
 
 
 class Run:
@@ -82,7 +55,9 @@ class Run:
 
     def __init__(self, config: TrainConfig, folder: Path, machine: Machine, init: DiffusionWorldModel | None = None):
         self.config, self.folder, self.machine, self.init = config, writable_folder(folder), machine, init
-        self._pin_config()
+        self.processes = machine.launch()
+        with self.processes.first_alone():
+            self._pin_config()
 
     def finish(self) -> Path | None:
         """Run whatever is not done yet; return the exported model folder, or None when time ran out first."""
@@ -103,6 +78,9 @@ class Run:
         """Return the trained autoencoder, or None when time ran out; fine-tuning keeps the initial one."""
         if self.init is not None:
             return self.init.autoencoder
+        if self.config.autoencoder_from is not None:
+            with self.processes.first_alone():
+                return given_autoencoder(self.config)
         done = self.folder / "autoencoder.safetensors"
         with seeded_layers(self.config.seed):
             autoencoder = ImageAutoencoder(self.config.autoencoder_model)
@@ -115,25 +93,29 @@ class Run:
         def frames(seeds: Iterable[int], seed: int, start: int, stop: int) -> FrameStream:
             return self._frames(seeds, stage.batch_size, seed, range(start, stop))
 
-        if self.config.autoencoder_model.kind == "lapped" and not (self.folder / "autoencoder" / LAST).exists():
-            first_views = self._frames(training_seeds, COMPONENT_VIEWS, self.config.seed + 2, range(1))
+        if self.config.autoencoder_model.kind == "lapped" and not newest_checkpoint(self.folder / "autoencoder"):
+            first_views = self._frames(training_seeds, COMPONENT_VIEWS, self.config.seed + 2, range(1), shared=False)
             autoencoder.lapped.start_from_components(next(iter(first_views)).cpu())  # type: ignore[union-attr]
-        finished = self._fit(
+        trained = self._fit(
             task,
             "autoencoder",
             stage,
             lambda start: frames(training_seeds, self.config.seed, start, stage.steps),
             frames(VALIDATION_SEEDS[: self.config.data.validation_worlds], 1, 0, VALIDATION_BATCHES),
             ("validation/psnr_db", "max"),
+            SamplePictures(self.folder / "samples" / "autoencoder"),
         )
-        if not finished:
+        if trained is None:
             return None
-        autoencoder.eval().to(machine.device)
-        batches = frames(training_seeds, self.config.seed + 1, 0, 16)
-        autoencoder.fit_scaling_factor(images.to(machine.device) for images in batches)
-        with atomic_path(done) as temporary:
-            save_file(autoencoder.cpu().state_dict(), temporary, {"scaling_factor": repr(autoencoder.scaling_factor)})
-        return autoencoder
+        with self.processes.first_alone() as first:
+            if first:
+                autoencoder = trained.autoencoder.eval().to(machine.device)
+                batches = self._frames(training_seeds, stage.batch_size, self.config.seed + 1, range(16), shared=False)
+                autoencoder.fit_scaling_factor(images.to(machine.device) for images in batches)
+                facts = {"scaling_factor": repr(autoencoder.scaling_factor)}
+                with atomic_path(done) as temporary:
+                    save_file(autoencoder.cpu().state_dict(), temporary, facts)
+        return self._load_autoencoder(trained.autoencoder.cpu(), done)
 
     def train_depth(self, autoencoder: ImageAutoencoder) -> DepthEstimator | None:
         """Return the trained depth estimator, or None when time ran out.
@@ -162,10 +144,14 @@ class Run:
         seeds = VALIDATION_SEEDS[: config.data.validation_worlds]
         held_out = self._frames(seeds, stage.batch_size, 1, range(VALIDATION_BATCHES), with_depth=True)
         task = DepthTask(estimator.train(), stage, config.seed)
-        if not self._fit(task, "depth", stage, stream, held_out, ("validation/loss", "min")):
+        trained = self._fit(task, "depth", stage, stream, held_out, ("validation/loss", "min"))
+        if trained is None:
             return None
-        with atomic_path(done) as temporary:
-            save_file(estimator.eval().cpu().state_dict(), temporary)
+        estimator = trained.estimator.eval().cpu()
+        with self.processes.first_alone() as first:
+            if first:
+                with atomic_path(done) as temporary:
+                    save_file(estimator.state_dict(), temporary)
         return estimator
 
     def train_denoiser(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None) -> BaseExpert | None:
@@ -185,15 +171,17 @@ class Run:
         )
         stage = config.denoiser
         held_out = [validation.sample(sampling, 64, step_generator(1, 0, index)) for index in range(VALIDATION_BATCHES)]
-        finished = self._fit(
+        share = self.processes.rank, self.processes.count
+        trained = self._fit(
             task,
             "denoiser",
             stage,
-            lambda start: WindowStream(training, sampling, stage.batch_size, config.seed, start, stage.steps),
+            lambda start: WindowStream(training, sampling, stage.batch_size, config.seed, start, stage.steps, *share),
             held_out,
             ("validation/loss", "min"),
+            SamplePictures(self.folder / "samples" / "denoiser", autoencoder, config.sampler),
         )
-        return expert if finished else None
+        return None if trained is None else trained.expert
 
     def banks(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None) -> tuple[LatentBank, LatentBank]:
         """Return the training and validation banks, made once and kept in the run folder."""
@@ -228,52 +216,45 @@ class Run:
             reprojection=self.config.reprojection,
         )
         target = self.folder / self.config.name
-        model.save(target, model_card(self.config, model, self.machine.device, self.init is not None))
+        with self.processes.first_alone() as first:
+            if first:
+                model.save(target, model_card(self.config, model, self.machine.device, self.init is not None))
         return target
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
     def _fit(
         self,
-        task: pl.LightningModule,
+        task: TaskT,
         name: str,
         stage: OptimiserConfig,
         stream: Callable[[int], IterableDataset[Any]],
         validation: Any,
         monitor: tuple[str, str],
-    ) -> bool:
-        """Train one stage from its last checkpoint on; return whether all its steps are done."""
+        pictures: SamplePictures | None = None,
+    ) -> TaskT | None:
+        """Train one stage from its newest checkpoint on; return it with averaged weights, None when time ran out."""
         folder = self.folder / name
-        last = folder / LAST
-        start = _steps_done(last)
-        callbacks = training_callbacks(folder, stage, *monitor, self.machine.progress)
-        if self.machine.max_minutes is not None:
-            callbacks.append(SliceTimer(duration=timedelta(minutes=self.machine.max_minutes)))
-        trainer = pl.Trainer(
-            accelerator=self.machine.accelerator,
-            devices=self.machine.devices,
-            num_nodes=self.machine.num_nodes,
-            strategy=self.machine.strategy,
-            precision=self.machine.lightning_precision(),
-            max_steps=stage.steps,
-            gradient_clip_val=stage.clip_norm,
-            log_every_n_steps=stage.log_every,
-            val_check_interval=stage.validate_every,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            logger=CSVLogger(self.folder / "logs", name=name),
-            callbacks=callbacks,
-            enable_model_summary=False,
-            enable_progress_bar=self.machine.progress,
-        )
-        trainer.fit(
-            task,
-            DataLoader(stream(start), batch_size=None),
-            DataLoader(validation, batch_size=None),
-            ckpt_path=last if start else None,
-            weights_only=True if start else None,
-        )
-        return trainer.global_step >= stage.steps
+        newest = newest_checkpoint(folder)
+        start = steps_done(newest)
+        trained = task
+        if start < stage.steps:
+            trained = copy.deepcopy(task) if self.machine.sharded else task  # FSDP takes the module apart
+            callbacks = training_callbacks(folder, stage, monitor, self.machine, pictures)
+            trainer = make_trainer(self.machine, stage, self.folder, name, callbacks, start)
+            trainer.fit(
+                task,
+                DataLoader(stream(start), batch_size=None),
+                DataLoader(validation, batch_size=None),
+                ckpt_path=newest,
+                weights_only=True if start else None,
+            )
+            if trainer.global_step < stage.steps:
+                return None
+            newest = newest_checkpoint(folder)
+        assert newest is not None
+        load_weights(trained, newest)
+        return trained
 
     def _new_expert(self, schedule: NoiseSchedule) -> BaseExpert:
         """Return the expert to train: the initial model's, or a new one whose weights depend only on the seed."""
@@ -281,19 +262,19 @@ class Run:
             expert = self.init.experts["base"]
             if not isinstance(expert, BaseExpert):
                 raise CheckpointError("the initial model has no base expert to fine-tune")
-            return expert.train()
+            return copy.deepcopy(expert).train()
         with seeded_layers(self.config.seed):
             network = CDiT.from_settings(self.config.denoiser_model)
-        normalizer = Normalizer(kind="scale", scale_m=self.config.scale_m)
+        scale_m, spacing_m = self.config.scale_m, self.config.waypoint_spacing_m
+        normalizer = Normalizer.metric(scale_m) if spacing_m is None else Normalizer.nwm(spacing_m)
         return BaseExpert(network, normalizer, schedule, self.config.prediction)
 
     def _bank(self, name: str, make: Callable[[], LatentBank]) -> LatentBank:
         path = self.folder / f"{name}.safetensors"
-        if path.exists():
-            return LatentBank.load(path)
-        bank = make()
-        bank.save(path)
-        return bank
+        with self.processes.first_alone() as first:
+            if first and not path.exists():
+                make().save(path)
+        return LatentBank.load(path)
 
     def _recording_bank(self, path: str, data: DataConfig, encode: Encode) -> LatentBank:
         from come_nav.data import open_recording
@@ -341,10 +322,18 @@ class Run:
         return range(first, first + self.config.data.worlds)
 
     def _frames(
-        self, seeds: Iterable[int], batch_size: int, seed: int, steps: range, with_depth: bool = False
+        self,
+        seeds: Iterable[int],
+        batch_size: int,
+        seed: int,
+        steps: range,
+        with_depth: bool = False,
+        shared: bool = True,
     ) -> FrameStream:
+        """Return fresh views: the share of this process, or all where every process needs the same."""
         size, device = self.config.image_size, self.machine.device
-        return FrameStream(list(seeds), size, batch_size, seed, steps, device, with_depth=with_depth)
+        rank, count = (self.processes.rank, self.processes.count) if shared else (0, 1)
+        return FrameStream(list(seeds), size, batch_size, seed, steps, device, rank, count, with_depth=with_depth)
 
     def _load_autoencoder(self, autoencoder: ImageAutoencoder, path: Path) -> ImageAutoencoder:
         with safe_open(path, framework="pt") as handle:
@@ -371,16 +360,3 @@ def seeded_layers(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
-
-
-def _steps_done(checkpoint: Path) -> int:
-    """Return the optimiser steps in a Lightning checkpoint, 0 where there is none."""
-    if not checkpoint.exists():
-        return 0
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        return int(state["global_step"])
-    except Exception as error:
-        raise CheckpointError(
-            f"{checkpoint}: cannot be resumed from ({str(error).splitlines()[0]}); delete it to restart this stage"
-        ) from error
