@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from nav_msgs.msg import Path as PathMessage
+from numpy.typing import NDArray
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
@@ -22,7 +23,7 @@ from visualization_msgs.msg import MarkerArray
 from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.data.images import decode_colour
-from come_nav.memory.places import PlaceMemory, PlacesConfig
+from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesConfig
 from come_nav.memory.short_term import Observed
 from come_nav.ros import messages
 from come_nav.ros.accuracy import RunningAccuracy
@@ -34,10 +35,18 @@ from come_nav.ros.mission import ArrivalRules, Mission, MissionState
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
+from come_nav.ros.places import Places
 from come_nav.ros.qos import COMMAND, LATCHED, SENSOR
 from come_nav.ros.streams import message_type_name
 from come_nav.ros.worker import Worker
 from come_nav.stack import NavStack, load_stack
+
+KEYFRAME_PARAMETERS = (
+    Parameter("keyframes.spacing_m", 0.4, "remember a place after this distance, m", 0.05, 10.0, when="start"),
+    Parameter("keyframes.spacing_rad", 0.5, "or after this turn, rad", 0.05, 3.15, when="start"),
+    Parameter("keyframes.join_m", 0.8, "places this near are joined into one way, m", 0.0, 10.0, when="start"),
+    Parameter("keyframes.max_count", 1000, "most remembered places", 4, 1000000, when="start"),
+)
 
 
 class PlannerNode(ManagedNode):
@@ -58,10 +67,7 @@ class PlannerNode(ManagedNode):
         Parameter("direct_m", 1.0, "approach goals nearer than this directly, m", 0.1, 50.0),
         Parameter("lookahead_m", 1.0, "distance of the next subgoal on a remembered way, m", 0.1, 10.0),
         Parameter("trust", 0.7, "how much more similar than the view a remembered place must be, (0, 1]", 0.01, 1.0),
-        Parameter("places.spacing_m", 0.4, "remember a place after this distance, m", 0.05, 10.0, when="start"),
-        Parameter("places.spacing_rad", 0.6, "or after this turn, rad", 0.05, 3.15, when="start"),
-        Parameter("places.join_m", 0.6, "places this near are joined, m", 0.05, 10.0, when="start"),
-        Parameter("places.capacity", 2000, "most remembered places", 4, 1000000, when="start"),
+        *KEYFRAME_PARAMETERS,
         Parameter("memory_folder", "", "where places are saved and found again; empty = nowhere", when="start"),
         Parameter("save_period_s", 10.0, "save places this often, s", 0.5, 3600.0),
         *config_parameters(),
@@ -78,7 +84,6 @@ class PlannerNode(ManagedNode):
         values = self.values
         config = replace(config_from(values), show_imagined=values["show_imagined"])
         self._stack: NavStack = load_stack(config)
-        self._lock = threading.Lock()
         self._camera = CameraInput(self, depth="none")
         self._obstacles = Obstacles(self)
         self._mission, self._accuracy = Mission(self._rules()), RunningAccuracy()
@@ -196,15 +201,14 @@ class PlannerNode(ManagedNode):
             verdict = self._stack.observe(frame, matched.odometry)
             self._counts[verdict.value] = self._counts.get(verdict.value, 0) + 1
             self._memory_time.add(time.monotonic() - received_s)
-            newest = self._stack.memory.newest
-            if verdict is Observed.KEPT and newest is not None:
-                self._places.observe(newest.stamp_s, newest.pose_odom_xyyaw, frame.rgb, newest.features)
+            if verdict is Observed.KEPT:
+                self._places.observe(frame, matched.odometry)
 
     def _obey(self, kind: str, message: Any) -> None:
         if kind in ("forget", "reset"):
             self._stack.reset()
             self._accuracy.clear()
-            self._places.begin_leg()
+            self._places.keyframes.begin_leg()
             if kind == "reset":
                 self._places.clear()
                 self._saved_places = -1
@@ -232,24 +236,22 @@ class PlannerNode(ManagedNode):
         if kind == "image":
             return Goal(image_rgb=decode_colour(message, message_type_name(message)))
         if kind == "time":
-            index = self._places.at_time(messages.seconds_from_stamp(message))
-            return self._remembered(index)
+            return self._remembered(self._places.keyframes.at_time(messages.seconds_from_stamp(message)))
         pose = self._camera.pose_in_odom(message)
         if kind == "place":
-            return self._remembered(self._places.nearest(pose))
+            return self._remembered(self._places.keyframes.nearest_pose(pose))
         return Goal(pose_odom_xyyaw=pose)
 
-    def _remembered(self, index: int | None) -> Goal:
-        if index is None:
+    def _remembered(self, frame: Keyframe | None) -> Goal:
+        if frame is None:
             raise DataError("no place is remembered yet; let the robot drive around first")
-        place = self._places.places[index]
-        return Goal(image_rgb=place.rgb, pose_odom_xyyaw=place.pose_odom_xyyaw)
+        return Goal(image_rgb=frame.rgb, pose_odom_xyyaw=frame.pose_odom_xyyaw)
 
     def _begin_guide(self, goal: Goal) -> None:
         similar, difference = None, None
         newest = self._stack.memory.newest
         if goal.image_rgb is not None and goal.pose_odom_xyyaw is None and self.values["use_places"]:
-            latents = self._stack.model.encode(self._stack.model.images_from_rgb([goal.image_rgb]))[0]
+            latents = self._encode([goal.image_rgb])[0]
             similar = self._places.most_similar(latents)
             if newest is not None and newest.features is not None:
                 difference = float(((newest.features.float() - latents.float()) ** 2).mean())
@@ -332,19 +334,20 @@ class PlannerNode(ManagedNode):
 
     # -- places --------------------------------------------------------------------------------------------------------
 
-    def _load_places(self) -> PlaceMemory:
-        names = ("spacing_m", "spacing_rad", "join_m", "capacity")
-        config = PlacesConfig(**{name: self.values[f"places.{name}"] for name in names})
-        path = self._places_file()
-        if path is None or not path.is_file():
-            return PlaceMemory(config)
-        try:
-            places = PlaceMemory.load(path, config)
-        except MemoryStoreError as error:
-            self.trouble(error, "memory")
-            return PlaceMemory(config)
-        self.get_logger().info(f"{len(places)} places remembered from {path}")
+    def _load_places(self) -> Places:
+        settings = {parameter.name: self.values[parameter.name] for parameter in KEYFRAME_PARAMETERS}
+        config = KeyframesConfig(**{name.partition(".")[2]: value for name, value in settings.items()})
+        places, path = Places(Keyframes(config), self._encode), self._places_file()
+        if path is not None and path.is_file():
+            try:
+                places.load(path)
+                self.get_logger().info(f"{len(places)} places remembered from {path}")
+            except MemoryStoreError as error:
+                self.trouble(error, "memory")
         return places
+
+    def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+        return self._stack.model.encode(self._stack.model.images_from_rgb(pictures))
 
     def _save_places(self) -> None:
         path = self._places_file()
