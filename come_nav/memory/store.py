@@ -8,7 +8,7 @@
       v000007/adapter-NAME.safetensors                 weights that the robot learnt
 
 A version is written into a hidden folder, synchronised to the disk and renamed; only then the manifest names it. A kill
-or a full disk at any moment therefore leaves the versions from before, and readers, who take no lock, see whole versions
+or a full disk at any moment therefore leaves the versions from before, and readers, who take no lock, see whole ones
 only. Writers take turns by a lock on the folder, which the system releases when a writer dies.
 """
 
