@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,36 +13,64 @@ from come_nav.cli.output import add_json_flag, print_json
 
 if TYPE_CHECKING:
     from come_nav.training.config import TrainConfig
+    from come_nav.world_model.model import DiffusionWorldModel
 
 EPILOG = """examples:
   come-nav train --config config/train_tiny.yaml --out runs/tiny         the shipped model, from nothing
   come-nav train --config config/train_tiny.yaml --out runs/tiny         ... again: goes on where it stopped
-  come-nav train --init models/tiny --data my_bag --out runs/mine        fine-tune on one's own recording
   come-nav train --config config/train_tiny.yaml --out runs/tiny --max-minutes 9   one slice of a longer run
-  torchrun --nproc-per-node 4 -m come_nav train --config ... --devices 4 --strategy ddp
+  come-nav train --init models/tiny --data my_bag --out runs/mine        fine-tune on one's own recording
+  come-nav train --init models/tiny --data my_bag --data-use 0-0.6 --out runs/mine   ... the rest is for evaluate
+  torchrun --nproc-per-node 8 -m come_nav train --config config/train_xl.yaml --out runs/xl
+  srun come-nav train --config config/train_xl.yaml --out runs/xl --devices 8 --num-nodes 4
 
-The run folder holds config.yaml, logs/ (CSV), checkpoints of both stages, and at the end the model folder, which
-`come-nav evaluate --model RUN/NAME` takes.
+what comes out, in the run folder:
+  config.yaml       every setting that was used; a folder with other settings is refused, never mixed
+  autoencoder/, denoiser/   checkpoints of each stage: best.ckpt, last.ckpt and the newest few numbered ones
+  logs/             CSV, a file for every slice           tensorboard/   tensorboard --logdir RUN/tensorboard
+  samples/          truth beside reconstruction, and context, truth, imagined view, at every validation
+  NAME/             the model folder, at the end: come-nav evaluate my_bag --model RUN/NAME
+
+Ctrl-C, SIGTERM, a time limit, a crash: the same command goes on, and on a CPU in float32 the weights are those of an
+uninterrupted run, bit for bit. batch_size is the total of all devices: more of them give the same steps, sooner.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this verb."""
     parser.epilog = EPILOG
-    parser.add_argument("--config", type=Path, help="YAML that overrides the defaults (see config/train_tiny.yaml)")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; an existing run in it is resumed")
-    parser.add_argument("--init", type=Path, help="model folder to fine-tune instead of starting from nothing")
-    parser.add_argument("--data", action="append", default=[], help="bag or NWM folder to learn from (may repeat)")
-    parser.add_argument("--data-use", help="part of each recording to learn from, e.g. 0-0.6 (default all)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
-    parser.add_argument("--accelerator", default="auto", help="Lightning accelerator: auto, cpu, gpu (default auto)")
-    parser.add_argument("--devices", default="1", help="number of devices per node (default 1)")
-    parser.add_argument("--num-nodes", type=int, default=1, help="nodes (default 1)")
-    parser.add_argument("--strategy", default="auto", help="Lightning strategy: auto, ddp, fsdp (default auto)")
-    parser.add_argument("--precision", default="auto", help="auto, 32-true, bf16-mixed (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: all cores)")
-    parser.add_argument("--max-minutes", type=float, help="stop and save after this time")
-    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    what = parser.add_argument_group("what to train")
+    what.add_argument(
+        "--config", type=Path, help="YAML that overrides the defaults (see config/train_tiny.yaml, train_xl.yaml)"
+    )
+    what.add_argument("--out", type=Path, required=True, help="run folder; an existing run in it is resumed")
+    what.add_argument(
+        "--init",
+        type=Path,
+        help="model folder to fine-tune; shapes and units are its own, the learning rate is low (2e-4, 1500 steps) and "
+        "only --data is learned from, until --config or --set says otherwise",
+    )
+    what.add_argument("--data", action="append", default=[], help="bag or NWM folder to learn from (may repeat)")
+    what.add_argument(
+        "--data-use",
+        metavar="FROM-TO",
+        help="part of each recording to learn from, e.g. 0-0.6, so that the rest can measure the result (default all)",
+    )
+    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
+    where = parser.add_argument_group("where to train (the words are Lightning's)")
+    where.add_argument("--accelerator", default="auto", help="auto, cpu, gpu (default auto)")
+    where.add_argument("--devices", help="devices per node (default 1; under torchrun, its processes per node)")
+    where.add_argument("--num-nodes", type=int, help="nodes (default 1; under torchrun, as many as it started)")
+    where.add_argument(
+        "--strategy",
+        default="auto",
+        help="auto (ddp where there are several devices), ddp, fsdp: weights sharded, for networks that no device "
+        "holds; without averaged weights (default auto)",
+    )
+    where.add_argument("--precision", help="auto, 32-true, bf16-mixed (default: the configuration's)")
+    where.add_argument("--threads", type=int, help="CPU threads of torch (default: all cores)")
+    where.add_argument("--max-minutes", type=float, help="stop and save after this time")
+    where.add_argument("--no-progress", action="store_true", help="no progress bars")
     add_json_flag(parser)
 
 
@@ -56,16 +85,21 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     if args.threads:
         torch.set_num_threads(args.threads)
-    config, init = _config(args), None
+    init = None
     if args.init is not None:
         from come_nav.world_model.model import DiffusionWorldModel
 
         init = DiffusionWorldModel.load(args.init)
-    devices: int | str = int(args.devices) if args.devices.lstrip("-").isdigit() else args.devices
+    config = _config(args, init)
+    devices, nodes = _devices(args)
+    precision = args.precision or config.precision
     machine = Machine(
-        args.accelerator, devices, args.num_nodes, args.strategy, args.precision, args.max_minutes, not args.no_progress
+        args.accelerator, devices, nodes, args.strategy, precision, args.max_minutes, not args.no_progress
     )
-    exported = Run(config, args.out, machine, init).finish()
+    training = Run(config, args.out, machine, init)
+    exported = training.finish()
+    if training.processes.rank:  # the first process tells
+        return 0
     if exported is None:
         print(f"stopped before the end; run the same command to go on from {args.out}", file=sys.stderr)
     if args.json:
@@ -75,15 +109,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config(args: argparse.Namespace) -> TrainConfig:
-    """Merge defaults, the YAML file, --set overrides and the --data flags; later ones win."""
+def _devices(args: argparse.Namespace) -> tuple[int | str, int]:
+    """Return devices per node and nodes: those of the flags, else of torchrun's environment, else one."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    nodes = args.num_nodes or int(os.environ.get("WORLD_SIZE", str(local))) // local
+    if args.devices is None:
+        return local, nodes
+    return (int(args.devices) if args.devices.lstrip("-").isdigit() else args.devices), nodes
+
+
+def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> TrainConfig:
+    """Merge defaults (those of fine-tuning with --init), the YAML file, --set overrides and --data; later ones win."""
     import yaml
 
     from come_nav.core.errors import ConfigError
     from come_nav.core.settings import from_mapping, read_yaml
     from come_nav.training.config import TrainConfig
+    from come_nav.training.pretrained import fine_tuning_values, merged
 
     values = read_yaml(args.config) if args.config else {}
+    if init is not None:
+        values = merged(fine_tuning_values(init), values)
     for override in args.set:
         key, separator, text = override.partition("=")
         if not separator:
@@ -104,4 +150,8 @@ def _config(args: argparse.Namespace) -> TrainConfig:
         except ValueError:
             raise ConfigError(f"--data-use must look like 0-0.6, got '{args.data_use}'") from None
         data["recording_use"] = [low, high]
+    if init is not None and not data.get("worlds") and not data.get("recordings"):
+        raise ConfigError(
+            "--init needs something to learn from: --data BAG, or built-in worlds with --set data.worlds=N"
+        )
     return from_mapping(TrainConfig, values)
