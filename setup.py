@@ -27,7 +27,7 @@ REQUIRES = [
 ]
 
 EXTRAS = {
-    "train": ["pytorch-lightning>=2.4"],
+    "train": ["pytorch-lightning>=2.6", "tensorboard>=2.16"],
     "perceptual": ["dreamsim>=0.2", "lpips>=0.1.4", "torch-fidelity>=0.3", "torchmetrics>=1.4", "torchvision>=0.21"],
     # The client libraries of ROS 2 Jazzy as wheels, for machines without a ROS installation; a robot has its own.
     "ros": [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -158,7 +157,9 @@ def make_trainer(
 def _loggers(folder: Path, name: str, start: int) -> list[Logger]:
     """Return the CSV log, a file for every slice, and TensorBoard's, one curve over all slices."""
     loggers: list[Logger] = [CSVLogger(folder / "logs", name=name)]
-    if importlib.util.find_spec("tensorboard") is None:
+    try:
+        import tensorboard  # noqa: F401  Lightning imports it only when the first line is written
+    except ImportError:
         _log.warning("no TensorBoard logs: install them with  pip install 'come_nav[train]'")
     else:  # steps from `start` on are taken anew, so what a killed slice logged of them goes
         loggers.append(TensorBoardLogger(folder / "tensorboard", name=name, version="", purge_step=start or None))
