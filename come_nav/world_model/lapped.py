@@ -51,7 +51,8 @@ class LappedTransform(nn.Module):
         """
         block = self.block_size
         vectors = unfold(images, block, stride=block).transpose(1, 2).flatten(0, 1).double()
-        mean = vectors.mean(0)
+        colour = vectors.unflatten(1, (3, -1)).mean((0, 2))
+        mean = colour.repeat_interleave(block**2)
         centred = vectors - mean
         basis, variance, _ = torch.linalg.svd(centred.T @ centred / len(vectors))
         channels = self.analysis.out_channels
@@ -62,4 +63,4 @@ class LappedTransform(nn.Module):
             layer.weight.zero_()
             layer.weight[:, :, inner, inner] = scaled.T.reshape(channels, 3, block, block).float()
         self.analysis.bias.copy_(-(mean @ (basis * gain)).float())  # type: ignore[union-attr]
-        self.synthesis.bias.copy_(mean.reshape(3, -1).mean(1).float())  # type: ignore[union-attr]
+        self.synthesis.bias.copy_(colour.float())  # type: ignore[union-attr]

@@ -1,0 +1,145 @@
+"""Reprojected views: what a camera-only model knows of perspective, checked against the simulator."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.geometry import se2
+from come_nav.core.geometry.point_rendering import camera_fractions, level_camera
+from come_nav.core.types import CameraIntrinsics
+from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.worlds import generate_world
+from come_nav.world_model.depth import LOG_DEPTH_RANGE, MEAN_LOG_DEPTH, DepthEstimator, DepthSettings
+from come_nav.world_model.lapped import LappedTransform
+from come_nav.world_model.reprojection import (
+    VIEW_FACTS,
+    ReprojectionSettings,
+    context_points,
+    latent_view,
+    rendered_view,
+    slide_points,
+)
+
+CAMERA = CameraIntrinsics.from_field_of_view(64, 64, math.pi / 2)
+STEP = torch.tensor([0.15, 0.0, 0.1])
+SETTINGS = ReprojectionSettings()
+
+
+@pytest.fixture(scope="module")
+def drive() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images (5, 3, 64, 64), depth (5, 64, 64) and poses (5, 3) along an arc in a built-in world."""
+    world = generate_world(11)
+    low, high = torch.as_tensor(world.bounds, dtype=torch.float32).reshape(2, 2)
+    points = low + (high - low) * torch.rand(256, 2, generator=torch.Generator().manual_seed(2))
+    pose = torch.cat([points[world.free(points, 0.9)][0], torch.zeros(1)])
+    poses = [pose]
+    for _ in range(4):
+        poses.append(se2.compose(poses[-1], STEP))
+    images, depth = Raycaster([world], CAMERA).render(torch.stack(poses))
+    return images, depth, torch.stack(poses)
+
+
+def extras_of(drive: tuple[torch.Tensor, torch.Tensor, torch.Tensor], frames: slice) -> dict[str, torch.Tensor]:
+    images, depth, poses = (part[frames] for part in drive)
+    relative = se2.relative(poses[-1:], poses)[None]
+    return context_points(images[None], depth[None], relative, camera_fractions(CAMERA), level_camera(0.5), SETTINGS)
+
+
+def test_a_view_with_true_depth_is_far_closer_than_the_last_frame(drive) -> None:
+    images, _, poses = drive
+    extras = extras_of(drive, slice(0, 4))
+    target = se2.relative(poses[3:4], poses[4:5])
+    view, seen, inverse_depth = rendered_view(extras, target, 64, SETTINGS)
+    mask = seen[0].bool().expand(3, -1, -1)
+    error = (view[0] - images[4]).square()[mask].mean()
+    copied = (images[3] - images[4]).square()[mask].mean()
+    assert seen.mean() > 0.7
+    assert error < 0.25 * copied
+    assert torch.isfinite(view).all()
+    assert (inverse_depth >= 0).all()
+
+
+def test_older_frames_show_what_the_newest_does_not(drive) -> None:
+    _, _, poses = drive
+    back = se2.relative(poses[3:4], poses[0:1])  # look again to where the robot looked first
+    together = rendered_view(extras_of(drive, slice(0, 4)), back, 64, SETTINGS)[1].mean()
+    alone = rendered_view(extras_of(drive, slice(3, 4)), back, 64, SETTINGS)[1].mean()
+    assert together > alone + 0.05
+
+
+def test_sliding_the_base_leaves_views_where_they_were(drive) -> None:
+    extras = extras_of(drive, slice(0, 4))
+    step, target = STEP[None], torch.tensor([[0.4, 0.1, 0.3]])
+    slid = slide_points(extras, step)
+    direct = rendered_view(extras, target, 64, SETTINGS)
+    moved = rendered_view(slid, se2.relative(step, target), 64, SETTINGS)
+    assert (direct[1] == moved[1]).float().mean() > 0.99  # rounding moves a few points to the neighbouring pixel
+    assert (direct[0] - moved[0]).abs().mean() < 0.02
+    assert slide_points({}, step) == {}
+
+
+@torch.no_grad()
+def test_latent_view_is_latents_seen_share_and_inverse_depth(drive) -> None:
+    extras = extras_of(drive, slice(0, 4))
+    transform = LappedTransform(6, 8)
+    view = latent_view(extras, torch.zeros(3, 3), 64, transform.encode, SETTINGS)
+    assert view.shape == (3, 6 + VIEW_FACTS, 8, 8)
+    assert float(view[:, 6].min()) >= 0.0
+    assert float(view[:, 6].max()) <= 1.0
+    assert float(view[0, 6].mean()) > 0.95  # from the newest frame's own pose nearly all is seen
+    with pytest.raises(ShapeError, match="the context lacks"):
+        latent_view({}, torch.zeros(1, 3), 64, transform.encode, SETTINGS)
+
+
+def test_lapped_transform_starts_as_the_best_linear_block_code_and_training_improves_it(drive) -> None:
+    images = drive[0]
+    full = LappedTransform(3 * 4 * 4, 4)
+    full.start_from_components(images)
+    torch.testing.assert_close(full.decode(full.encode(images)), images, atol=1e-3, rtol=0)  # nothing left out
+    few = LappedTransform(6, 4)
+    few.start_from_components(images, flattening=0.5)
+    start = (few.decode(few.encode(images)) - images).square().mean()
+    blocks = torch.nn.functional.unfold(images, 4, stride=4).transpose(1, 2).flatten(0, 1)
+    centred = blocks.double() - blocks.double().unflatten(1, (3, -1)).mean((0, 2)).repeat_interleave(16)
+    left_out = torch.linalg.eigvalsh(centred.T @ centred / len(centred))[:-6].sum() / 48
+    assert float(start) == pytest.approx(float(left_out), rel=1e-3)  # the eigenvalues left out
+    optimiser = torch.optim.Adam(few.parameters(), 1e-3)
+    for _ in range(60):
+        loss = (few.decode(few.encode(images)) - images).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 0.9 * float(start)
+    with pytest.raises(ConfigError, match="even block_size"):
+        LappedTransform(4, 3)
+
+
+def test_depth_estimator_learns_the_depth_of_a_view(drive) -> None:
+    images, depth, _ = drive
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        estimator = DepthEstimator(DepthSettings(widths=(16, 16, 16), inner_blocks=1))
+    start = estimator(images[:2])
+    assert torch.equal(start, torch.full_like(start, MEAN_LOG_DEPTH))
+    optimiser = torch.optim.Adam(estimator.parameters(), 5e-3)
+    for _ in range(60):
+        loss = (estimator(images[:2]) - depth[:2].log()).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 0.5 * float((start - depth[:2].log()).abs().mean())
+    metres = estimator.depth_m(images[:1])
+    assert math.exp(LOG_DEPTH_RANGE[0]) <= float(metres.min()) <= float(metres.max()) <= math.exp(LOG_DEPTH_RANGE[1])
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match="multiples of 16"):
+        DepthEstimator()(torch.zeros(1, 3, 24, 24))
+    with pytest.raises(ConfigError, match=r"depth\.widths"):
+        DepthSettings(widths=(12,))
+    with pytest.raises(ConfigError, match=r"reprojection\.gap_passes"):
+        ReprojectionSettings(gap_passes=-1)
