@@ -29,6 +29,8 @@ class ArrivalRules:
     Attributes:
         tolerance_m: a pose goal is reached within this distance; a picture when the best path is shorter than this.
         tolerance_rad: and within this turn.
+        difference: and a picture when the view differs from it by less than this (mean squared difference of latents;
+            unrelated views of a trained model differ by 1 to 2).
         confirmations: times in a row that a picture's best path must be that short.
         max_failures: plans in a row that are not OK before the mission fails.
         time_limit_s: from goal to failure, on the clock of the stamps.
@@ -36,6 +38,7 @@ class ArrivalRules:
 
     tolerance_m: float = 0.25
     tolerance_rad: float = 0.35
+    difference: float = 0.5
     confirmations: int = 2
     max_failures: int = 20
     time_limit_s: float = 120.0
@@ -68,8 +71,8 @@ class Mission:
         if self.active:
             self._end(MissionState.CANCELLED, "CANCELLED", why)
 
-    def judge(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64]) -> MissionState:
-        """Take the newest plan and where the robot is; return the state."""
+    def judge(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64], difference: float | None = None) -> MissionState:
+        """Take the newest plan, where the robot is and how its view differs from the goal's; return the state."""
         if not self.active or self.goal is None:
             return self.state
         if self._started_s is None or plan.stamp_s < self._started_s:
@@ -82,7 +85,7 @@ class Mission:
             return self.state
         self._failures = 0
         self.message = "on the way"
-        self._near = self._near + 1 if self._arrives(plan, pose_odom_xyyaw) else 0
+        self._near = self._near + 1 if self._arrives(plan, pose_odom_xyyaw, difference) else 0
         needed = self.rules.confirmations if self.goal.image_rgb is not None else 1
         if self._near >= needed:
             self._end(MissionState.REACHED, "", "goal reached")
@@ -90,7 +93,9 @@ class Mission:
             self._end(MissionState.FAILED, "TIME_LIMIT", f"not reached within {self.rules.time_limit_s:g} s")
         return self.state
 
-    def _arrives(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64]) -> bool:
+    def _arrives(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64], difference: float | None) -> bool:
+        if difference is not None and difference > self.rules.difference:
+            return False
         if self.goal is not None and self.goal.image_rgb is None and self.goal.pose_odom_xyyaw is not None:
             left = se2.relative(pose_odom_xyyaw, self.goal.pose_odom_xyyaw)
         else:

@@ -60,6 +60,7 @@ class PlannerNode(ManagedNode):
         Parameter("max_candidates", 100, "most candidates shown", 1, 5000),
         Parameter("goal_tolerance_m", 0.25, "a goal is reached within this distance, m", 0.01, 5.0),
         Parameter("goal_tolerance_rad", 0.35, "and within this turn, rad", 0.01, 3.15),
+        Parameter("goal_difference", 0.5, "and the view must differ from a goal picture by less than this", 0.0, 1e6),
         Parameter("goal_confirmations", 2, "plans in a row that must agree that a picture is reached", 1, 50),
         Parameter("max_failures", 20, "failed plans in a row that end a mission", 1, 10000),
         Parameter("time_limit_s", 120.0, "longest mission, s", 1.0, 86400.0),
@@ -92,6 +93,7 @@ class PlannerNode(ManagedNode):
         self._wish: tuple[str, Any] | None = None
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
         self._plan: Plan | None = None
+        self._goal_latents: torch.Tensor | None = None
         self._next_plan_s = self._next_save_s = 0.0
         self._saved_places = len(self._places)
         self._goal_received_s: float | None = None
@@ -248,14 +250,19 @@ class PlannerNode(ManagedNode):
         return Goal(image_rgb=frame.rgb, pose_odom_xyyaw=frame.pose_odom_xyyaw)
 
     def _begin_guide(self, goal: Goal) -> None:
-        similar, difference = None, None
-        newest = self._stack.memory.newest
-        if goal.image_rgb is not None and goal.pose_odom_xyyaw is None and self.values["use_places"]:
-            latents = self._encode([goal.image_rgb])[0]
-            similar = self._places.most_similar(latents)
-            if newest is not None and newest.features is not None:
-                difference = float(((newest.features.float() - latents.float()) ** 2).mean())
-        self._guide.begin(goal, similar, difference)
+        similar, self._goal_latents = None, None
+        if goal.image_rgb is not None:
+            self._goal_latents = self._encode([goal.image_rgb])[0].float()
+            if goal.pose_odom_xyyaw is None and self.values["use_places"]:
+                similar = self._places.most_similar(self._goal_latents)
+        self._guide.begin(goal, similar, self._difference())
+
+    def _difference(self) -> float | None:
+        """Return the mean squared difference of latents between the present view and the goal's picture."""
+        newest, wanted = self._stack.memory.newest, self._goal_latents
+        if newest is None or newest.features is None or wanted is None:
+            return None
+        return float(((newest.features.float() - wanted) ** 2).mean())
 
     def _plan_once(self) -> None:
         newest, goal = self._stack.memory.newest, self._mission.goal
@@ -276,7 +283,7 @@ class PlannerNode(ManagedNode):
         if final or plan.status is not PlanStatus.OK:
             present = self._camera.track.newest
             here = plan.start_odom_xyyaw if present is None else present.pose_xyyaw
-            self._mission.judge(plan, here)
+            self._mission.judge(plan, here, self._difference())
         self._publish(plan, target)
         self._tell()
 
@@ -307,6 +314,9 @@ class PlannerNode(ManagedNode):
         mission, plan = self._mission, self._plan
         bad = mission.state is MissionState.FAILED or (mission.active and mission.message != "on the way")
         values: dict[str, Any] = {"state": mission.state.value, "code": mission.code, "places": len(self._places)}
+        difference = self._difference()
+        if difference is not None:
+            values["difference"] = difference
         if plan is not None:
             values |= {"plan_status": plan.status.value, "cost": plan.cost, "plan_stamp_s": f"{plan.stamp_s:.3f}"}
         way = self._guide.way_xy
@@ -369,6 +379,7 @@ class PlannerNode(ManagedNode):
         return ArrivalRules(
             values["goal_tolerance_m"],
             values["goal_tolerance_rad"],
+            values["goal_difference"],
             values["goal_confirmations"],
             values["max_failures"],
             values["time_limit_s"],

@@ -23,6 +23,7 @@ def main(names: Sequence[str], args: Sequence[str] | None = None) -> int:
         import rclpy
         from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
+        from rclpy.utilities import ok, try_shutdown
     except ImportError as error:
         raise SystemExit(str(MissingDependencyError("rclpy", "ros", "a ROS 2 node"))) from error
     # rclpy's own handlers would shut the context down at once, before a controller could say "stand still"
@@ -38,7 +39,7 @@ def main(names: Sequence[str], args: Sequence[str] | None = None) -> int:
                 node.trigger_configure()
                 if node.configured:
                     node.trigger_activate()
-        while rclpy.ok() and not stop():
+        while ok() and not stop():
             executor.spin_once(timeout_sec=0.2)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -47,7 +48,7 @@ def main(names: Sequence[str], args: Sequence[str] | None = None) -> int:
             node.close()
             executor.remove_node(node)
             node.destroy_node()
-        rclpy.try_shutdown()
+        try_shutdown()
     return 0
 
 

@@ -66,7 +66,7 @@ class OdometryTrack:
         nearest = after if after.stamp_s - stamp_s < stamp_s - before.stamp_s else before
         return Odometry(stamp_s, T, nearest.v_mps, nearest.w_radps)
 
-    def poses_at(self, stamps_s: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    def poses_at(self, stamps_s: NDArray[Any]) -> NDArray[np.float64] | None:
         """Return planar poses (N, 3) at stamps (N,), or None if any of them is not known."""
         found = [self.at(float(stamp_s)) for stamp_s in stamps_s]
         known = [odometry.pose_xyyaw for odometry in found if odometry is not None]

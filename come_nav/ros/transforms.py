@@ -97,7 +97,8 @@ class TransformBuffer:
             return None
         stamps_s = np.array([stamp for stamp, _ in edge])
         transforms = np.stack([transform for _, transform in edge])
-        return interpolate_poses(stamps_s, transforms, np.array([stamp_s]))[0]
+        found: NDArray[np.float64] = interpolate_poses(stamps_s, transforms, np.array([stamp_s]))[0]
+        return found
 
 
 class Tf2Transforms:
