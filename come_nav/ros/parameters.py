@@ -11,13 +11,16 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.parameter import Parameter as RosParameter
 
 from come_nav.config import Config, field_explanations, load_config
 from come_nav.core.errors import ComeNavError, suggest
+from come_nav.core.settings import from_mapping
+
+SettingsT = TypeVar("SettingsT")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,27 @@ def judge(
 
 
 # -- the keys of Config --------------------------------------------------------------------------------------------
+
+
+def settings_parameters(settings: Any, prefix: str) -> tuple[Parameter, ...]:
+    """Return parameters for the fields of a settings dataclass, read at configure."""
+    return tuple(
+        Parameter(key, default, explanation + ("; 0 = null" if optional else ""), when="start")
+        for key, default, optional, explanation in _keys(settings, prefix)
+    )
+
+
+def settings_from(settings: SettingsT, values: Mapping[str, Any], prefix: str) -> SettingsT:
+    """Return the settings with those ``values`` (dotted names); raise ConfigError naming the key and the rule."""
+    found: dict[str, Any] = {}
+    for key, _, optional, _ in _keys(settings, prefix):
+        *parents, last = key.removeprefix(prefix).split(".")
+        group = found
+        for parent in parents:
+            group = group.setdefault(parent, {})
+        group[last] = None if optional and values[key] == 0 else values[key]
+    return from_mapping(type(settings), found, prefix)
+
 
 START_KEYS = ("model", "device", "seed", "memory.", "inference.")
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.core.errors import MemoryStoreError, ShapeError
-from come_nav.core.files import atomic_path
 from come_nav.core.types import Frame, Odometry
 from come_nav.memory.keyframes import Keyframe, Keyframes
+from come_nav.memory.store import MemoryStore
+from come_nav.memory.store_files import KEYFRAMES
 
 Encode = Callable[[Sequence[NDArray[np.uint8]]], torch.Tensor]
 ENCODE_BATCH = 16
@@ -64,16 +63,19 @@ class Places:
         self.keyframes.clear()
         self._latents.clear()
 
-    def save(self, path: Path) -> None:
-        """Write the frames to one file, atomically; raise StorageError if that fails, the old file stays."""
-        with atomic_path(path) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **self.keyframes.state())  # type: ignore[arg-type]
+    def save(self, store: MemoryStore) -> None:
+        """Write the frames as a new version of the store; what other nodes saved there stays.
 
-    def load(self, path: Path) -> None:
-        """Replace the frames by saved ones; raise MemoryStoreError for a file that is damaged."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                self.keyframes.load_state({name: file[name] for name in file.files})
-        except (OSError, ValueError, EOFError, ShapeError) as error:
-            raise MemoryStoreError(f"{path}: holds no key frames ({error}); delete it to learn them anew") from error
-        self._latents.clear()
+        Raises:
+            MemoryStoreError: no space or no permission; the versions from before stay.
+        """
+        store.save(keyframes=self.keyframes.state())
+
+    def load(self, store: MemoryStore) -> None:
+        """Replace the frames by those saved last, if any; raise MemoryStoreError where no version is valid."""
+        if store.newest() is None:
+            return
+        saved = store.load(parts=(KEYFRAMES,)).keyframes
+        if saved is not None:
+            self.keyframes.load_state(saved)
+            self._latents.clear()

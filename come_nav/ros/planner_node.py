@@ -25,6 +25,7 @@ from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.data.images import decode_colour
 from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesConfig
 from come_nav.memory.short_term import Observed
+from come_nav.memory.store import MemoryStore
 from come_nav.ros import messages
 from come_nav.ros.accuracy import RunningAccuracy
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
@@ -94,6 +95,7 @@ class PlannerNode(ManagedNode):
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
         self._plan: Plan | None = None
         self._goal_latents: torch.Tensor | None = None
+        self._memory_trouble: tuple[float, str] | None = None
         self._next_plan_s = self._next_save_s = 0.0
         self._saved_places = len(self._places)
         self._goal_received_s: float | None = None
@@ -337,22 +339,28 @@ class PlannerNode(ManagedNode):
         return [
             self._mission_report(),
             Report("plans", Level.OK, "timing of plans", timing),
-            Report("memory", Level.OK, f"{len(self._stack.memory)} frames", {**memory, **resets}),
+            self._memory_report({**memory, **resets, "places": len(self._places)}),
             Report("accuracy", Level.OK, "past plans against the way driven", self._accuracy.values()),
             *self._obstacles.reports(),
         ]
+
+    def _memory_report(self, values: dict[str, Any]) -> Report:
+        trouble = self._memory_trouble
+        if trouble is not None and time.monotonic() - trouble[0] < self.values["save_period_s"] + 2.0:
+            return Report("memory", Level.ERROR, trouble[1], values)
+        return Report("memory", Level.OK, f"{len(self._stack.memory)} frames", values)
 
     # -- places --------------------------------------------------------------------------------------------------------
 
     def _load_places(self) -> Places:
         settings = {parameter.name: self.values[parameter.name] for parameter in KEYFRAME_PARAMETERS}
         config = KeyframesConfig(**{name.partition(".")[2]: value for name, value in settings.items()})
-        places, path = Places(Keyframes(config), self._encode), self._places_file()
-        if path is not None and path.is_file():
+        places, store = Places(Keyframes(config), self._encode), self._store()
+        if store is not None:
             try:
-                places.load(path)
-                self.get_logger().info(f"{len(places)} places remembered from {path}")
-            except MemoryStoreError as error:
+                places.load(store)
+                self.get_logger().info(f"{len(places)} places remembered from {store.path}")
+            except (MemoryStoreError, DataError) as error:
                 self.trouble(error, "memory")
         return places
 
@@ -360,19 +368,19 @@ class PlannerNode(ManagedNode):
         return self._stack.model.encode(self._stack.model.images_from_rgb(pictures))
 
     def _save_places(self) -> None:
-        path = self._places_file()
-        if path is None or len(self._places) == self._saved_places:
+        store, count = self._store(), len(self._places)
+        if store is None or count == self._saved_places:
             return
-        count = len(self._places)
         try:
-            self._places.save(path)
+            self._places.save(store)
             self._saved_places = count
         except ComeNavError as error:
+            self._memory_trouble = (time.monotonic(), str(error))
             self.trouble(error, "memory")
 
-    def _places_file(self) -> Path | None:
+    def _store(self) -> MemoryStore | None:
         folder = str(self.values["memory_folder"])
-        return Path(folder).expanduser() / "places.npz" if folder else None
+        return MemoryStore(Path(folder).expanduser()) if folder else None
 
     def _rules(self) -> ArrivalRules:
         values = self.values

@@ -14,6 +14,8 @@ NODES = {
     "simulator": "simulator_node:SimulatorNode",
     "planner": "planner_node:PlannerNode",
     "controller": "controller_node:ControllerNode",
+    "spatial_memory": "spatial_memory_node:SpatialMemoryNode",
+    "bag_player": "bag_player_node:BagPlayerNode",
 }
 
 
