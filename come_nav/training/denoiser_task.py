@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +15,9 @@ from come_nav.training.config import OptimiserConfig
 from come_nav.training.optimisation import adamw_with_cosine
 from come_nav.training.sharding import row_noise, shard
 from come_nav.world_model.schedule import NoiseSchedule
+
+Weighting = Literal["uniform", "min_snr"]
+MIN_SNR_GAMMA = 5.0  # Hang et al., ICCV 2023 (arXiv 2303.09556), equation 8 and its default
 
 
 class DenoiserTask(pl.LightningModule):
@@ -28,8 +31,10 @@ class DenoiserTask(pl.LightningModule):
         context_dropout: float,
         seed: int,
         views: Callable[[WindowBatch], torch.Tensor] | None = None,
+        weighting: Weighting = "uniform",
     ) -> None:
         super().__init__()
+        self.weighting = weighting
         self.views = views
         self.expert, self.schedule = expert, schedule
         self.optimiser, self.context_dropout, self.seed = optimiser, context_dropout, seed
@@ -71,8 +76,18 @@ class DenoiserTask(pl.LightningModule):
         context, actions, times = self.condition(batch)
         output = self.expert.network_output(x_t, t, context, actions, times, drop.repeat_interleave(goals))
         target = self.schedule.velocity(x_0, noise, t) if self.expert.prediction == "v" else noise
-        loss: torch.Tensor = (output - target).square().mean()
+        error = (output - target).square().mean(dim=(1, 2, 3))
+        loss: torch.Tensor = (error * self._weights(t)).mean()
         return loss
+
+    def _weights(self, t: torch.Tensor) -> torch.Tensor:
+        """Return the weight (B,) of each sample's squared error for its noise level."""
+        if self.weighting == "uniform":
+            return torch.ones_like(t, dtype=torch.float32)
+        abar = torch.as_tensor(self.schedule.alphas_cumprod, device=t.device)[t]
+        ratio = abar / (1.0 - abar)
+        least = ratio.clamp(max=MIN_SNR_GAMMA)
+        return (least / (ratio + 1.0 if self.expert.prediction == "v" else ratio)).float()
 
     def condition(self, batch: WindowBatch) -> tuple[Context, torch.Tensor, torch.Tensor]:
         """Return what the expert looks at for each of the B*G goals: context, actions (B*G, 3) and times (B*G,)."""

@@ -1,0 +1,71 @@
+"""The denoiser's loss: weights over noise levels in closed form, and views that reach the network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.cdit import CDiT
+from come_nav.experts.normalizer import Normalizer
+from come_nav.training.bank import WindowBatch, step_generator
+from come_nav.training.config import OptimiserConfig
+from come_nav.training.denoiser_task import MIN_SNR_GAMMA, DenoiserTask
+from come_nav.world_model.schedule import NoiseSchedule
+
+SCHEDULE = NoiseSchedule.linear()
+
+
+def task(prediction: str, weighting: str, views: object = None, extra: int = 0) -> DenoiserTask:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = CDiT(4, 2, 2, 3, 24, 1, 2, 2.0, False, context_dropout=True, extra_channels=extra)
+    expert = BaseExpert(network, Normalizer.metric(1.0), SCHEDULE, prediction)  # type: ignore[arg-type]
+    return DenoiserTask(expert, SCHEDULE, OptimiserConfig(), 0.0, 0, views, weighting)  # type: ignore[arg-type]
+
+
+def batch() -> WindowBatch:
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return WindowBatch(
+        normal(2, 2, 3, 4, 4),
+        normal(2, 2, 3),
+        torch.tensor([[-1.0, 0.0]]).expand(2, -1),
+        normal(2, 3, 3, 4, 4),
+        normal(2, 3, 3),
+        torch.full((2, 3), 4.0),
+    )
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_min_snr_weighs_errors_of_the_clean_latents_by_the_clipped_ratio(prediction: str) -> None:
+    weights = task(prediction, "min_snr")._weights(torch.tensor([0, 200, 500, 999]))
+    abar = torch.tensor(SCHEDULE.alphas_cumprod[[0, 200, 500, 999]])
+    # An error e of x_0 is an error e sqrt(abar / (1 - abar)) of eps and e / sqrt(1 - abar) of v.
+    per_clean_error = weights * (abar / (1 - abar) if prediction == "eps" else 1 / (1 - abar))
+    torch.testing.assert_close(per_clean_error, (abar / (1 - abar)).clamp(max=MIN_SNR_GAMMA), rtol=1e-5, atol=0)
+
+
+def test_an_untrained_network_has_the_loss_of_its_target() -> None:
+    made = task("eps", "uniform")
+    loss = made.diffusion_loss(batch(), step_generator(0, 0, 0), 0.0)
+    assert float(loss.detach()) == pytest.approx(1.0, abs=0.25)  # it answers zero, and noise has variance one
+
+
+def test_views_reach_the_network_and_learn() -> None:
+    seen = torch.randn(6, 5, 4, 4, generator=torch.Generator().manual_seed(5))
+    made = task("v", "uniform", lambda _: seen, extra=5)
+    made.diffusion_loss(batch(), step_generator(0, 0, 0), 0.0).backward()
+    gradient = made.expert.model.final_layer.linear.weight.grad
+    assert gradient is not None
+    assert float(gradient.abs().sum()) > 0.0
+    with torch.no_grad():
+        made.expert.model.final_layer.linear.weight.normal_(generator=torch.Generator().manual_seed(2))
+        made.expert.model.extra_embedder.proj.weight.normal_(generator=torch.Generator().manual_seed(3))
+        one = made.diffusion_loss(batch(), step_generator(0, 0, 0), 0.0)
+        seen.neg_()
+        other = made.diffusion_loss(batch(), step_generator(0, 0, 0), 0.0)
+    assert float(one) != float(other)
