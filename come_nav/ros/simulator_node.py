@@ -24,6 +24,7 @@ from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import COMMAND, SENSOR
 from come_nav.ros.transforms import optional_module
 from come_nav.ros.worker import Worker
+from come_nav.sim.robot import OdometryNoise
 
 BACKENDS = ("builtin", "habitat")
 
@@ -35,6 +36,7 @@ class SimulatorNode(ManagedNode):
         Parameter("backend", "builtin", "which simulator", choices=BACKENDS, when="start"),
         Parameter("world_seed", 20000, "built-in world; 20000-20099 are the test worlds", 0, 99999, when="start"),
         Parameter("scene", "", "habitat: path of the scene file", when="start"),
+        Parameter("habitat_python", "python3", "habitat: the Python that has habitat-sim", when="start"),
         Parameter("seed", 0, "of start pose and noise", 0, 2**31 - 1, when="start"),
         Parameter(
             "start_pose", [float("nan")] * 3, "x m, y m, yaw rad in the world; NaN = a random free pose", when="start"
@@ -90,6 +92,13 @@ class SimulatorNode(ManagedNode):
     def stop(self) -> None:
         """Stop time."""
         self._worker.stop()
+
+    def teardown(self) -> None:
+        """End the simulator's process, where it has one."""
+        close = getattr(self._simulator, "close", None)
+        if close is not None:
+            close()
+        self._simulator = None
 
     def reports(self) -> Sequence[Report]:
         """Return the robot's state."""
@@ -172,17 +181,18 @@ def make_simulator(values: dict[str, Any]) -> Simulator:
     if pose.shape != (3,):
         raise ConfigError(f"start_pose must be x, y, yaw, got {values['start_pose']}")
     start = pose if np.isfinite(pose).all() else None
+    percent = values["odometry_noise_percent"]
+    noise = OdometryNoise.from_percent(percent) if percent > 0 else None
     if values["backend"] == "habitat":
-        from come_nav.sim.habitat import HabitatProcess
+        from come_nav.sim.habitat import HabitatSimulator
 
-        simulator: Simulator = HabitatProcess(values["scene"], camera, values["seed"])
+        simulator: Simulator = HabitatSimulator(
+            values["scene"], camera, python=values["habitat_python"], seed=values["seed"], odometry_noise=noise
+        )
     else:
         from come_nav.sim.builtin import BuiltInSimulator
-        from come_nav.sim.robot import OdometryNoise
         from come_nav.sim.worlds import generate_world
 
-        percent = values["odometry_noise_percent"]
-        noise = OdometryNoise.from_percent(percent) if percent > 0 else None
         simulator = BuiltInSimulator.in_world(
             generate_world(values["world_seed"]), camera, odometry_noise=noise, seed=values["seed"]
         )
