@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from come_nav.core.errors import DataError
-from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2
+from come_nav.training.goals import Drives, Goals, Sampling, choose_goals, draw_uniforms
 from come_nav.training.sharding import shard
+from come_nav.training.windows import Encode, Rows, WindowBatch, from_uint8, step_generator, to_uint8
 
-Encode = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)
-
-
-@dataclass
-class WindowBatch:
-    """One training batch. B contexts with G goals each, T context frames.
-
-    Attributes:
-        context_latents: (B, T, C, h, w).
-        context_poses_xyyaw: (B, T, 3) in the newest context frame's base.
-        frame_offsets: (B, T) in frames, 0 for the newest.
-        goal_latents: (B, G, C, h, w).
-        actions_xyyaw: (B, G, 3) goal poses in the newest context frame's base.
-        rel_frames: (B, G) time of the goal in frames.
-        context_images: (B, T, 3, S, S) uint8, None where the bank keeps no images.
-        goal_images: (B, G, 3, S, S) uint8 likewise.
-        context_depth_m: (B, T, S, S) z-depth in metres, NaN = unknown; None where the bank keeps no depth.
-        camera: (B, 4) fx, fy, cx, cy as fractions of the image's width and height, NaN = unknown; None where the bank
-            keeps none.
-    """
-
-    context_latents: torch.Tensor
-    context_poses_xyyaw: torch.Tensor
-    frame_offsets: torch.Tensor
-    goal_latents: torch.Tensor
-    actions_xyyaw: torch.Tensor
-    rel_frames: torch.Tensor
-    context_images: torch.Tensor | None = None
-    goal_images: torch.Tensor | None = None
-    context_depth_m: torch.Tensor | None = None
-    camera: torch.Tensor | None = None
-
-    def to(self, device: torch.device | str) -> WindowBatch:
-        """Return the batch on ``device``."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return WindowBatch(**{name: value.to(device) for name, value in fields.items() if value is not None})
+__all__ = [
+    "Encode",
+    "LatentBank",
+    "Sampling",
+    "WindowBatch",
+    "WindowStream",
+    "from_uint8",
+    "step_generator",
+    "to_uint8",
+]
 
 
 @dataclass
@@ -91,17 +66,16 @@ class LatentBank:
 
     def save(self, path: Path) -> None:
         """Write the bank as one safetensors file, atomically."""
-        with atomic_path(path) as temporary:
-            fields = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-            save_file({name: value.contiguous() for name, value in fields if value is not None}, temporary)
+        from come_nav.training.bank_file import write_bank
+
+        write_bank(path, len(self), [self])
 
     @classmethod
     def load(cls, path: Path) -> LatentBank:
-        """Read a bank; a damaged file is a DataError that says to delete it."""
-        try:
-            return cls(**load_file(path))
-        except Exception as error:  # safetensors raises its own and TypeErrors for missing keys
-            raise DataError(f"{path}: not a readable latent bank ({error}); delete it to have it made again") from error
+        """Map a bank; a damaged file is a DataError that says to delete it."""
+        from come_nav.training.bank_file import open_bank
+
+        return open_bank(path)
 
     @classmethod
     def concatenate(cls, banks: list[LatentBank]) -> LatentBank:
@@ -121,109 +95,83 @@ class LatentBank:
             )
         return cls(**joined)
 
+    @cached_property
+    def _usable(self) -> dict[int, torch.Tensor]:
+        return {}
+
+    def usable(self, context_frames: int) -> torch.Tensor:
+        """Return the frames (U,) that have a full context before them and a frame after them in their stretch.
+
+        Raises:
+            DataError: if there is none.
+        """
+        if context_frames not in self._usable:
+            frames = torch.arange(len(self))
+            enough = (frames - self.first >= context_frames - 1) & (self.last > frames)
+            self._usable[context_frames] = frames[enough]
+        usable = self._usable[context_frames]
+        if len(usable) == 0:
+            raise DataError(f"the drives are shorter than {context_frames + 1} frames: record longer ones")
+        return usable
+
     def sample(
-        self, sampling: Sampling, batch_size: int, generator: torch.Generator, rows: slice = slice(None)
+        self, sampling: Sampling, batch_size: int, generator: torch.Generator, rows: Rows = slice(None)
     ) -> WindowBatch:
         """Draw ``batch_size`` contexts with goals; the same generator state gives the same batch.
 
         Only ``rows`` of the batch are gathered and returned: the share of one process of several.
         """
-        frames = torch.arange(len(self))
-        usable = frames[(frames - self.first >= sampling.context_frames - 1) & (self.last > frames)]
-        if len(usable) == 0:
-            raise DataError(f"the drives are shorter than {sampling.context_frames + 1} frames: record longer ones")
+        usable = self.usable(sampling.context_frames)
         newest = usable[torch.randint(len(usable), (batch_size,), generator=generator)]
-        goals = self._goals(newest, sampling, generator)[rows]
-        newest = newest[rows]
+        uniforms = draw_uniforms(batch_size, sampling, generator)
+        return self.windows(newest[rows], sampling, uniforms[rows])
+
+    def windows(self, newest: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor) -> WindowBatch:
+        """Return the windows whose contexts end at frames ``newest`` (B,); ``uniforms`` (B, G, 2) choose the goals."""
+        branches = self.branch_latents.shape[1]
+        drives = Drives(self.poses_xyyaw, self.first, self.last)
+        goals = choose_goals(drives, newest, branches, sampling, uniforms)
         offsets = torch.arange(1 - sampling.context_frames, 1)
         context = newest[:, None] + offsets
         base = self.poses_xyyaw[newest][:, None]
-        actions, rel_frames = self._goal_poses(newest, goals)
-        return WindowBatch(
-            self.latents[context].float(),
-            se2.relative(base, self.poses_xyyaw[context]),
-            offsets.float().expand(len(newest), -1),
-            _pick(self.latents, self.branch_latents, newest, goals).float(),
-            actions,
-            rel_frames.float(),
-            None if self.images is None else self.images[context],
-            None
-            if self.images is None or self.branch_images is None
-            else _pick(self.images, self.branch_images, newest, goals),
-            None if self.depth_m is None else self.depth_m[context].float(),
-            None if self.cameras is None or self.camera_index is None else self.cameras[self.camera_index[newest]],
-        )
-
-    def _goals(self, newest: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> Goals:
-        shape = (len(newest), sampling.goals_per_context)
-        reach = sampling.max_offset_frames
-        offset = torch.randint(-reach, reach + 1, shape, generator=generator)
-        first, last = self.first[newest][:, None], self.last[newest][:, None]
-        frame = torch.minimum(torch.maximum(newest[:, None] + offset, first), last)
-        branches = self.branch_latents.shape[1]
-        if branches == 0:
-            return Goals(frame, torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool))
-        use_branch = torch.rand(shape, generator=generator) < sampling.branch_fraction
-        return Goals(frame, torch.randint(branches, shape, generator=generator), use_branch)
-
-    def _goal_poses(self, newest: torch.Tensor, goals: Goals) -> tuple[torch.Tensor, torch.Tensor]:
-        actions = se2.relative(self.poses_xyyaw[newest][:, None], self.poses_xyyaw[goals.frame])
+        actions = se2.relative(base, self.poses_xyyaw[goals.frame])
         rel_frames = goals.frame - newest[:, None]
-        if self.branch_latents.shape[1] == 0:
-            return actions, rel_frames
-        rows = newest[:, None]
-        return (
-            torch.where(goals.use_branch[..., None], self.branch_actions_xyyaw[rows, goals.branch], actions),
-            torch.where(goals.use_branch, self.branch_rel_frames[rows, goals.branch], rel_frames),
+        if branches:
+            row = newest[:, None]
+            actions = torch.where(goals.use_branch[..., None], self.branch_actions_xyyaw[row, goals.branch], actions)
+            rel_frames = torch.where(goals.use_branch, self.branch_rel_frames[row, goals.branch], rel_frames)
+        device = self.latents.device
+        depth_m, pictures = self.depth_m, None
+        if self.images is not None and (self.branch_images is not None or branches == 0):
+            pictures = _pick(self.images, self.branch_images, newest, goals)
+        return WindowBatch(
+            context_latents=_take(self.latents, context).float(),
+            context_poses_xyyaw=se2.relative(base, self.poses_xyyaw[context]).to(device),
+            frame_offsets=offsets.float().expand(len(newest), -1).to(device),
+            goal_latents=_pick(self.latents, self.branch_latents, newest, goals).float(),
+            actions_xyyaw=actions.to(device),
+            rel_frames=rel_frames.float().to(device),
+            context_images=None if self.images is None else _take(self.images, context),
+            goal_images=pictures,
+            context_depth_m=None if depth_m is None else _take(depth_m, context).float(),
+            camera=None
+            if self.cameras is None or self.camera_index is None
+            else self.cameras[self.camera_index[newest]].to(device),
         )
 
 
-@dataclass(frozen=True)
-class Goals:
-    """Goals (B, G): ``frame`` of the bank, or where ``use_branch`` that ``branch`` of the newest context frame."""
-
-    frame: torch.Tensor
-    branch: torch.Tensor
-    use_branch: torch.Tensor
-
-    def __getitem__(self, rows: slice) -> Goals:
-        return Goals(self.frame[rows], self.branch[rows], self.use_branch[rows])
+def _take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return values[index.to(values.device)]
 
 
-def _pick(frames: torch.Tensor, branches: torch.Tensor, newest: torch.Tensor, goals: Goals) -> torch.Tensor:
-    """Return (B, G, ...) of frames (F, ...) or of branches (F, Q, ...) at the newest context frame."""
-    picked = frames[goals.frame]
-    if goals.use_branch.any():
+def _pick(frames: torch.Tensor, branches: torch.Tensor | None, newest: torch.Tensor, goals: Goals) -> torch.Tensor:
+    """Return (B, G, ...) of frames (F, ...), or of branches (F, Q, ...) of the newest context frame."""
+    picked = _take(frames, goals.frame)
+    if branches is not None and goals.use_branch.any():
         row, slot = goals.use_branch.nonzero(as_tuple=True)
-        picked[row, slot] = branches[newest[row], goals.branch[row, slot]]
+        frame, branch = newest[row].to(branches.device), goals.branch[row, slot].to(branches.device)
+        picked[row.to(picked.device), slot.to(picked.device)] = branches[frame, branch]
     return picked
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Return images in [-1, 1] as uint8, as the bank keeps them."""
-    return images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def from_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Return uint8 images of a bank as float32 in [-1, 1]."""
-    return images.float().div_(127.5).sub_(1.0)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How windows are drawn from a bank (see DataConfig for the meaning of each)."""
-
-    context_frames: int = 4
-    goals_per_context: int = 4
-    max_offset_frames: int = 32
-    branch_fraction: float = 0.5
-
-
-def step_generator(seed: int, stream: int, step: int) -> torch.Generator:
-    """Return a CPU generator that depends only on its arguments, so that a resumed run draws the same numbers."""
-    generator = torch.Generator()
-    generator.manual_seed((seed * 1_000_003 + stream * 7_919 + step * 104_729 + 12_345) % (2**63 - 1))
-    return generator
 
 
 class WindowStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]

@@ -8,6 +8,7 @@ from typing import Literal
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiTSettings
+from come_nav.training.goals import Sampling
 from come_nav.world_model.autoencoder import AutoencoderSettings
 from come_nav.world_model.depth import DepthSettings
 from come_nav.world_model.reprojection import VIEW_FACTS, ReprojectionSettings
@@ -25,14 +26,27 @@ class DataConfig:
         drivers: scripted drivers, taken in turn.
         branches: views rendered per frame at poses where the driver did not go (random arcs from that frame), so that
             the model learns what other actions would have shown. Only in built-in worlds.
-        branch_fraction: share of goals taken from branches rather than from the drive itself.
+        turn_branches: share of the branches that turn on the spot.
+        endless: render new drives as windows are consumed instead of drawing from a bank made once; no window comes
+            twice. When every world has been driven through, the next drives through them are new ones.
+        pool_drives: drives that an endless stream mixes at a time, at most; one or more windows of each per batch.
+        passes: how often an endless stream uses a window's context (with new goals) before its drive leaves.
+        workers: processes that make worlds and drives for an endless stream; 0 = none but the training process.
         max_offset_frames: goals of the drive lie at most so many frames before or after the newest context frame.
         goals_per_context: goals drawn for each context (NWM: 4).
+        branch_fraction: share of goals taken from branches rather than from the drive itself.
+        near_frames: goals of the drive within so many frames are near, those beyond it far.
+        near_fraction, turn_fraction, revisit_fraction: shares of the drive's goals that are near, from the same place
+            with another heading, and from a place seen before; the rest is far (see come_nav/training/goals.py).
         recordings: bags or NWM folders to learn from as well.
         recording_fraction: share of contexts drawn from recordings, when there are any.
+        recording_weights: relative weight of each recording; empty = by their numbers of windows.
         recording_use: part of each recording that is learned from, as fractions of its frames.
         keep_images: batches carry the pictures of context and goals as well (uint8; 12 kB per frame at 64 px).
         keep_depth: batches carry the depth of the context frames as well.
+        cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
+            them, as long as autoencoder, rate, size and recording are the same.
+        cache_limit_gb: caches used longest ago are removed when the folder grows beyond it.
     """
 
     first_world: int = 0
@@ -41,14 +55,26 @@ class DataConfig:
     episode_s: float = 90.0
     drivers: tuple[str, ...] = ("wander", "tour")
     branches: int = 2
-    branch_fraction: float = 0.5
-    max_offset_frames: int = 32
+    turn_branches: float = 0.25
+    endless: bool = False
+    pool_drives: int = 32
+    passes: int = 1
+    workers: int = 1
+    max_offset_frames: int = 64
     goals_per_context: int = 4
+    branch_fraction: float = 0.5
+    near_frames: int = 8
+    near_fraction: float = 0.4
+    turn_fraction: float = 0.15
+    revisit_fraction: float = 0.15
     recordings: tuple[str, ...] = ()
     recording_fraction: float = 0.5
+    recording_weights: tuple[float, ...] = ()
     recording_use: tuple[float, float] = (0.0, 1.0)
     keep_images: bool = False
     keep_depth: bool = False
+    cache_folder: str = ""
+    cache_limit_gb: float = 50.0
 
     def __post_init__(self) -> None:
         check_range("data.worlds", self.worlds, 0, 10000)
@@ -58,6 +84,19 @@ class DataConfig:
         check_range("data.max_offset_frames", self.max_offset_frames, 1, 64)
         check_range("data.goals_per_context", self.goals_per_context, 1, 64)
         check_range("data.recording_fraction", self.recording_fraction, 0.0, 1.0)
+        check_range("data.turn_branches", self.turn_branches, 0.0, 1.0)
+        check_range("data.pool_drives", self.pool_drives, 1, 4096)
+        check_range("data.passes", self.passes, 1, 1000)
+        check_range("data.workers", self.workers, 0, 256)
+        check_range("data.cache_limit_gb", self.cache_limit_gb, 0.0, open_low=True)
+        self.sampling(1)
+        if self.recording_weights and len(self.recording_weights) != len(self.recordings):
+            raise ConfigError(
+                f"data.recording_weights must name one weight for each of the {len(self.recordings)} recordings, got "
+                f"{len(self.recording_weights)}"
+            )
+        for weight in self.recording_weights:
+            check_range("data.recording_weights", weight, 0.0, open_low=True)
         if self.first_world < 0 or self.first_world + self.worlds > 10000:
             raise ConfigError(
                 f"data.first_world + data.worlds must stay within the training seeds 0-9999, got "
@@ -68,6 +107,19 @@ class DataConfig:
         low, high = self.recording_use
         if not 0.0 <= low < high <= 1.0:
             raise ConfigError(f"data.recording_use must be 0 <= start < end <= 1, got {self.recording_use}")
+
+    def sampling(self, context_frames: int) -> Sampling:
+        """Return how windows are drawn; raises ConfigError for shares that do not fit together."""
+        return Sampling(
+            context_frames,
+            self.goals_per_context,
+            self.max_offset_frames,
+            self.branch_fraction,
+            self.near_frames,
+            self.near_fraction,
+            self.turn_fraction,
+            self.revisit_fraction,
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +196,7 @@ class TrainConfig:
         context_dropout: share of samples that learn without context (the unconditional branch).
         prediction: what the network outputs: "eps" as NWM, or "v", which is better conditioned at few
             steps; experts answer noise either way.
+        weighting: of the squared error over noise levels: "uniform" as NWM, or "min_snr" (arXiv 2303.09556).
         kl_weight: weight of the autoencoder's KL term.
         precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
         autoencoder_from: take over a finished autoencoder instead of training one: a model folder of come_nav, or a
@@ -165,6 +218,7 @@ class TrainConfig:
     waypoint_spacing_m: float | None = None
     context_dropout: float = 0.1
     prediction: Literal["eps", "v"] = "v"
+    weighting: Literal["uniform", "min_snr"] = "uniform"
     kl_weight: float = 1e-6
     precision: str = "auto"
     autoencoder_from: str | None = None

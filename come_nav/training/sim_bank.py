@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
@@ -24,6 +25,7 @@ BRANCH_YAW_RATE_RADPS = (-1.2, 1.2)
 BRANCH_CLEARANCE_M = 0.2
 BRANCH_TRIES = 8
 WORLDS_PER_BATCH = 4
+VIEWS_PER_CALL = 256
 
 
 def training_camera(image_size: int) -> CameraIntrinsics:
@@ -31,43 +33,83 @@ def training_camera(image_size: int) -> CameraIntrinsics:
     return CameraIntrinsics.from_field_of_view(image_size, image_size, math.pi / 2)
 
 
+@dataclass(frozen=True)
+class Drive:
+    """One drive through a built-in world, ready to be rendered.
+
+    Attributes:
+        world: where it goes.
+        poses_world_xyyaw: (F, 3) of the frames.
+        branch_poses_xyyaw: (F, Q, 3) of the branches, in the world.
+        branch_frames: (F, Q) their times in frames.
+    """
+
+    world: World
+    poses_world_xyyaw: torch.Tensor
+    branch_poses_xyyaw: torch.Tensor
+    branch_frames: torch.Tensor
+
+
+def make_drive(world_seed: int, number: int, config: DataConfig, rate_hz: float, seed: int | None = None) -> Drive:
+    """Return the drive ``number`` (it chooses the driver) through a world; ``seed`` of the drive: the world's if None.
+
+    It renders nothing and needs no device, so that it can run in another process; it takes some 0.3 s a minute.
+    """
+    seed = world_seed if seed is None else seed
+    world = generate_world(world_seed)
+    driver = config.drivers[number % len(config.drivers)]
+    episode = simulate_episode(world, driver, config.episode_s, rate_hz, seed=seed)
+    poses = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
+    generator = step_generator(seed, 0, 0)
+    return Drive(world, poses, *draw_branches(world, poses, config.branches, rate_hz, generator, config.turn_branches))
+
+
+def drive_frames(config: DataConfig, rate_hz: float) -> int:
+    """Return the number of frames of every drive."""
+    return int(config.episode_s * rate_hz + 1e-9) + 1
+
+
+def sim_banks(
+    seeds: Sequence[int], config: DataConfig, image_size: int, rate_hz: float, encode: Encode, device: str
+) -> Iterator[LatentBank]:
+    """Drive once through every world of ``seeds`` and yield the encoded frames and branches of each drive."""
+    camera = training_camera(image_size)
+    for number, seed in enumerate(tqdm(seeds, desc="render and encode worlds", unit="world")):
+        yield encode_drive(make_drive(seed, number, config, rate_hz), camera, config, encode, device, "cpu")
+
+
 def sim_bank(
     seeds: Sequence[int], config: DataConfig, image_size: int, rate_hz: float, encode: Encode, device: str
 ) -> LatentBank:
-    """Drive once through every world of ``seeds`` and return the encoded frames and branches."""
-    camera = training_camera(image_size)
-    banks = []
-    for index, seed in enumerate(tqdm(seeds, desc="render and encode worlds", unit="world")):
-        world = generate_world(seed)
-        driver = config.drivers[index % len(config.drivers)]
-        episode = simulate_episode(world, driver, config.episode_s, rate_hz, seed=seed)
-        poses = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
-        branch_poses, branch_frames = draw_branches(world, poses, config.branches, rate_hz, step_generator(seed, 0, 0))
-        raycaster = Raycaster([world], camera, device=device)
-        banks.append(_encode_drive(raycaster, poses, branch_poses, branch_frames, encode, config))
-    return LatentBank.concatenate(banks)
+    """Return the drives of :func:`sim_banks` as one bank in memory."""
+    return LatentBank.concatenate(list(sim_banks(seeds, config, image_size, rate_hz, encode, device)))
 
 
 def draw_branches(
-    world: World, poses_world_xyyaw: torch.Tensor, branches: int, rate_hz: float, generator: torch.Generator
+    world: World,
+    poses_world_xyyaw: torch.Tensor,
+    branches: int,
+    rate_hz: float,
+    generator: torch.Generator,
+    turn_share: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return collision-free branch poses (F, Q, 3) in the world and their times (F, Q) in frames.
 
     Each is the end of an arc of random twist and length from its frame; an arc that ends in an obstacle is drawn
-    again, and after ``BRANCH_TRIES`` replaced by a turn on the spot.
+    again, and after ``BRANCH_TRIES`` replaced by a turn on the spot. ``turn_share`` of them turn on the spot anyway.
     """
     shape = (len(poses_world_xyyaw), branches)
     result = torch.zeros(*shape, 3)
     frames = torch.zeros(shape, dtype=torch.int64)
     open_slots = torch.ones(shape, dtype=torch.bool)
+    turns = torch.rand(shape, generator=generator) < turn_share
     for attempt in range(BRANCH_TRIES + 1):
         v, w, count = _draw_twists(shape, generator)
-        if attempt == BRANCH_TRIES:
-            v = torch.zeros_like(v)
+        v = torch.zeros_like(v) if attempt == BRANCH_TRIES else v.masked_fill(turns, 0.0)
         local = se2.integrate_twist(v, w, count / rate_hz)
         poses = se2.compose(poses_world_xyyaw[:, None], local)
         free = world.free(poses[..., :2].reshape(-1, 2), BRANCH_CLEARANCE_M).reshape(shape)
-        accept = open_slots & (free | torch.tensor(attempt == BRANCH_TRIES))
+        accept = open_slots & (free | turns | torch.tensor(attempt == BRANCH_TRIES))
         result = torch.where(accept[..., None], poses, result)
         frames = torch.where(accept, count, frames)
         open_slots &= ~accept
@@ -145,26 +187,23 @@ def camera_fractions(camera: CameraIntrinsics) -> torch.Tensor:
     return torch.tensor([camera.fx / wide, camera.fy / high, camera.cx / wide, camera.cy / high])
 
 
-def _encode_drive(
-    raycaster: Raycaster,
-    poses: torch.Tensor,
-    branch_poses: torch.Tensor,
-    branch_frames: torch.Tensor,
-    encode: Encode,
-    config: DataConfig,
+def encode_drive(
+    drive: Drive, camera: CameraIntrinsics, config: DataConfig, encode: Encode, device: str, keep_on: str
 ) -> LatentBank:
-    count, branches = branch_frames.shape
-    everything = torch.cat([poses, branch_poses.reshape(-1, 3)])
+    """Render and encode a drive on ``device``; return its bank with latents and pictures on device ``keep_on``."""
+    raycaster = Raycaster([drive.world], camera, device=device)
+    poses, branch_poses = drive.poses_world_xyyaw, drive.branch_poses_xyyaw
+    count, branches = drive.branch_frames.shape
     latents: list[torch.Tensor] = []
     images: list[torch.Tensor] = []
     depths: list[torch.Tensor] = []
-    for chunk in everything.split(256):
-        rendered, depth = raycaster.render(chunk.to(raycaster.device))
-        latents.append(encode(rendered).half().cpu())
+    for chunk in torch.cat([poses, branch_poses.reshape(-1, 3)]).split(VIEWS_PER_CALL):
+        rendered, depth = raycaster.render(chunk.to(device))
+        latents.append(encode(rendered).half().to(keep_on))
         if config.keep_images:
-            images.append(to_uint8(rendered).cpu())
-        if config.keep_depth and len(depths) * 256 < count:
-            depths.append(depth.half().cpu())
+            images.append(to_uint8(rendered).to(keep_on))
+        if config.keep_depth and len(depths) * VIEWS_PER_CALL < count:
+            depths.append(depth.half().to(keep_on))
     frames, branch_latents = _split(torch.cat(latents), count, branches)
     pictures, branch_pictures = _split(torch.cat(images), count, branches) if images else (None, None)
     return LatentBank(
@@ -174,11 +213,11 @@ def _encode_drive(
         last=torch.full((count,), count - 1),
         branch_latents=branch_latents,
         branch_actions_xyyaw=se2.relative(poses[:, None], branch_poses) if branches else branch_poses,
-        branch_rel_frames=branch_frames,
+        branch_rel_frames=drive.branch_frames,
         images=pictures,
         branch_images=branch_pictures,
         depth_m=torch.cat(depths)[:count] if depths else None,
-        cameras=camera_fractions(raycaster.intrinsics)[None],
+        cameras=camera_fractions(camera)[None],
         camera_index=torch.zeros(count, dtype=torch.int64),
     )
 

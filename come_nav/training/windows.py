@@ -1,0 +1,80 @@
+"""Training batches: contexts, goals, and where asked the pictures, depth and camera that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+Encode = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)
+Rows = slice | torch.Tensor  # which rows of a batch: a range, or indices (R,)
+
+
+@dataclass
+class WindowBatch:
+    """One training batch. B contexts with G goals each, T context frames.
+
+    Attributes:
+        context_latents: (B, T, C, h, w).
+        context_poses_xyyaw: (B, T, 3) in the newest context frame's base.
+        frame_offsets: (B, T) in frames, 0 for the newest.
+        goal_latents: (B, G, C, h, w).
+        actions_xyyaw: (B, G, 3) goal poses in the newest context frame's base.
+        rel_frames: (B, G) time of the goal in frames.
+        context_images: (B, T, 3, S, S) uint8, None where the bank keeps no images.
+        goal_images: (B, G, 3, S, S) uint8 likewise.
+        context_depth_m: (B, T, S, S) z-depth in metres, NaN = unknown; None where the bank keeps no depth.
+        camera: (B, 4) fx, fy, cx, cy as fractions of the image's width and height, NaN = unknown; None where the bank
+            keeps none.
+    """
+
+    context_latents: torch.Tensor
+    context_poses_xyyaw: torch.Tensor
+    frame_offsets: torch.Tensor
+    goal_latents: torch.Tensor
+    actions_xyyaw: torch.Tensor
+    rel_frames: torch.Tensor
+    context_images: torch.Tensor | None = None
+    goal_images: torch.Tensor | None = None
+    context_depth_m: torch.Tensor | None = None
+    camera: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.context_latents)
+
+    def to(self, device: torch.device | str) -> WindowBatch:
+        """Return the batch on ``device``."""
+        return WindowBatch(**{name: value.to(device) for name, value in self._tensors().items()})
+
+    def pin_memory(self) -> WindowBatch:
+        """Return the batch in page-locked memory, for fast copies to a GPU."""
+        return WindowBatch(**{name: value.pin_memory() for name, value in self._tensors().items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[WindowBatch], order: torch.Tensor) -> WindowBatch:
+        """Return the contexts of all ``parts`` in ``order`` (B,) indices; what one part lacks, the batch lacks."""
+        common = set.intersection(*(set(part._tensors()) for part in parts))
+        device = parts[0].context_latents.device
+        return cls(**{name: torch.cat([getattr(p, name).to(device) for p in parts])[order] for name in common})
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def step_generator(seed: int, stream: int, step: int) -> torch.Generator:
+    """Return a CPU generator that depends only on its arguments, so that a resumed run draws the same numbers."""
+    generator = torch.Generator()
+    generator.manual_seed((seed * 1_000_003 + stream * 7_919 + step * 104_729 + 12_345) % (2**63 - 1))
+    return generator
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Return images in [-1, 1] as uint8, as banks keep them."""
+    return images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def from_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Return uint8 images of a bank as float32 in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1.0)
