@@ -45,6 +45,7 @@ from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.schedule import NoiseSchedule
 
 VALIDATION_BATCHES = 8
+HELD_OUT = 0.1  # of recordings, to validate on, where nothing else is learned from
 COMPONENT_VIEWS = 512  # views whose principal components start a lapped autoencoder
 
 TaskT = TypeVar("TaskT", bound=pl.LightningModule)
@@ -162,7 +163,9 @@ class Run:
         views = None
         if depth is not None:
             views = ViewMaker(self._encode(autoencoder), config.reprojection, self._images())
-        task = DenoiserTask(expert, schedule, config.denoiser, config.context_dropout, config.seed, views)
+        task = DenoiserTask(
+            expert, schedule, config.denoiser, config.context_dropout, config.seed, views, config.weighting
+        )
         sampling = Sampling(
             config.context_frames,
             config.data.goals_per_context,
@@ -196,12 +199,22 @@ class Run:
             return finished(sim_bank(list(seeds), data, config.image_size, config.rate_hz, encode, device))
 
         training = [] if data.worlds == 0 else [self._bank("bank", lambda: make(self._training_seeds()))]
-        training += [
-            self._bank(f"bank_recording_{index}", lambda path=path: finished(self._recording_bank(path, data, encode)))
-            for index, path in enumerate(data.recordings)
-        ]
-        validation = self._bank("bank_validation", lambda: make(VALIDATION_SEEDS[: data.validation_worlds]))
-        return LatentBank.concatenate(training), validation
+
+        def recorded(name: str, use: tuple[float, float]) -> list[LatentBank]:
+            part = replace(data, recording_use=use)
+            return [
+                self._bank(f"{name}_{index}", lambda path=path: finished(self._recording_bank(path, part, encode)))
+                for index, path in enumerate(data.recordings)
+            ]
+
+        if data.worlds:
+            training += recorded("bank_recording", data.recording_use)
+            validation = self._bank("bank_validation", lambda: make(VALIDATION_SEEDS[: data.validation_worlds]))
+            return LatentBank.concatenate(training), validation
+        low, high = data.recording_use  # without built-in worlds, the end of each recording's used part validates
+        split = high - HELD_OUT * (high - low)
+        validation = LatentBank.concatenate(recorded("bank_validation", (split, high)))
+        return LatentBank.concatenate(recorded("bank_recording", (low, split))), validation
 
     def export(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None, expert: BaseExpert) -> Path:
         """Write the model folder that every other verb loads."""
