@@ -1,0 +1,238 @@
+"""Parameters, their YAML files, launch files and views: what a user edits fits what the nodes declare."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+import types
+from pathlib import Path
+from typing import ClassVar
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+from rclpy.parameter import Parameter as RosParameter
+
+from come_nav.config import Config, load_config
+from come_nav.ros.parameters import Parameter, config_from, config_parameters, judge, settings_from, settings_parameters
+from come_nav.ros.run import NODES, node_class
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMETER_FILES = sorted((ROOT / "config").glob("ros_*.yaml"))
+DECLARED = {name: {item.name: item for item in node_class(name).PARAMETERS} for name in NODES}
+
+
+def flat(values: dict, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_parameter_is_described_and_its_default_is_in_range(name):
+    for key, item in DECLARED[name].items():
+        assert item.description, key
+        if item.low is not None and item.high is not None and item.default == item.default:
+            assert item.low <= item.default <= item.high, key
+        if item.choices:
+            assert item.default in item.choices, key
+        assert isinstance(item.default, (bool, int, float, str, list)), key
+        item.descriptor()
+
+
+@pytest.mark.parametrize("file", PARAMETER_FILES, ids=lambda path: path.name)
+def test_every_key_of_the_parameter_files_is_declared_and_accepted(file):
+    common = {"autostart", "diagnostics_rate_hz", "use_sim_time"}
+    sections = yaml.safe_load(file.read_text())
+    assert sections
+    for section, content in sections.items():
+        node = section.rpartition("/")[2]
+        values = flat(content["ros__parameters"])
+        for key, value in values.items():
+            owners = [DECLARED[node]] if node != "**" else [known for known in DECLARED.values() if key in known]
+            assert key in common or (owners and all(key in known for known in owners)), f"{section}: {key}"
+            for known in owners:
+                if key in known:
+                    assert type(value) is type(known[key].default), f"{key}: ROS parameters do not change type"
+        if node in DECLARED:
+            defaults = {key: item.default for key, item in DECLARED[node].items()}
+            config_from({**defaults, **values})
+
+
+def test_every_key_of_the_configuration_is_a_parameter():
+    keys = {item.name for item in config_parameters()}
+    assert {"model", "planner.samples", "planner.limits.v_max_mps", "memory.rate_hz", "follower.gain_x"} <= keys
+    assert config_from({item.name: item.default for item in config_parameters()}) == Config()
+
+
+def test_zero_stands_for_null_and_values_reach_the_configuration():
+    values = {item.name: item.default for item in config_parameters()}
+    changed = config_from(
+        {**values, "planner.initial_samples": 0, "planner.samples": 60, "objective.image_scales": [1]}
+    )
+    assert changed == load_config(
+        None, ["planner.initial_samples=null", "planner.samples=60", "objective.image_scales=[1]"]
+    )
+
+
+def test_settings_of_a_room_become_parameters_and_back():
+    from come_nav.memory.spatial import SpatialConfig
+
+    parameters = settings_parameters(SpatialConfig(), "spatial.")
+    values = {item.name: item.default for item in parameters}
+    assert settings_from(SpatialConfig(), values, "spatial.") == SpatialConfig()
+    assert settings_from(SpatialConfig(), {**values, "spatial.voxel_m": 0.1}, "spatial.").voxel_m == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "running", "reason"),
+    [
+        ("planner.samples", 0, False, "planner.samples must be >= 1, got 0"),
+        ("planner.samples", 50, True, ""),
+        ("model", "other", True, "model is read when the node is configured"),
+        ("image_transport", "compresed", False, "image_transport is 'compresed'; did you mean 'compressed'?"),
+    ],
+)
+def test_values_are_judged_with_a_reason(name, value, running, reason):
+    parameters = list(DECLARED["planner"].values())
+    present = {item.name: item.default for item in parameters}
+    answer = judge(parameters, [RosParameter(name, value=value)], present, running)
+    assert answer.successful is (reason == "")
+    assert answer.reason.startswith(reason)
+
+
+def test_descriptors_carry_ranges():
+    found = Parameter("rate", 2.0, "how often, Hz", 0.5, 10.0).descriptor()
+    assert (found.floating_point_range[0].from_value, found.floating_point_range[0].to_value) == (0.5, 10.0)
+    assert Parameter("count", 2, "number", 1, 9).descriptor().integer_range[0].to_value == 9
+
+
+# -- launch files, against stand-ins for launch and launch_ros, which exist on a robot only ------------------------
+
+
+class Recorded:
+    """Stands for any launch class and remembers how it was made."""
+
+    made: ClassVar[list[Recorded]] = []
+
+    def __init__(self, *args, **keywords):
+        self.args, self.keywords = args, keywords
+        Recorded.made.append(self)
+
+
+@pytest.fixture
+def launch_modules(monkeypatch):
+    def module(name: str, *names: str) -> types.ModuleType:
+        made = types.ModuleType(name)
+        for attribute in names:
+            setattr(made, attribute, type(attribute, (Recorded,), {}))
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
+    Recorded.made = []
+    module("launch", "LaunchDescription")
+    module("launch.actions", "DeclareLaunchArgument", "IncludeLaunchDescription", "ExecuteProcess")
+    module("launch.substitutions", "LaunchConfiguration")
+    module("launch.launch_description_sources", "PythonLaunchDescriptionSource")
+    module("launch_ros", "actions")
+    module("launch_ros.actions", "Node")
+    index = module("ament_index_python.packages")
+    index.get_package_share_directory = lambda package: str(ROOT) if package == "come_nav" else f"/opt/{package}"
+    return Recorded
+
+
+def of_class(name: str) -> list[Recorded]:
+    return [item for item in Recorded.made if type(item).__name__ == name]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "launch").glob("*.launch.py")), ids=lambda path: path.name)
+def test_launch_files_name_what_exists(file, launch_modules):
+    description = runpy.run_path(str(file))["generate_launch_description"]()
+    assert type(description).__name__ == "LaunchDescription"
+    arguments = {item.args[0]: item.keywords for item in of_class("DeclareLaunchArgument")}
+    assert all(keywords.get("description") for keywords in arguments.values())
+    for item in of_class("LaunchConfiguration"):
+        assert item.args[0] in arguments, f"{item.args[0]} is used but not declared"
+    for keywords in arguments.values():
+        default = str(keywords.get("default_value", ""))
+        if default.startswith("/"):
+            assert Path(default).is_file(), default
+    for node in of_class("Node"):
+        if node.keywords["package"] != "come_nav":
+            continue
+        executable = node.keywords["executable"]
+        assert os.access(ROOT / "scripts" / executable, os.X_OK), executable
+        for values in node.keywords["parameters"]:
+            if isinstance(values, dict):
+                known = set(DECLARED[executable]) | {"use_sim_time", "autostart"}
+                assert set(values) <= known, set(values) - known
+    for source in of_class("PythonLaunchDescriptionSource"):
+        path = Path(source.args[0])
+        assert path.is_file() or path.is_relative_to("/opt"), path
+    if file.name != "record.launch.py":
+        assert {"namespace", "params_file", "use_sim_time", "log_level", "model", "device"} <= set(arguments)
+
+
+def test_launch_files_run_under_launch_ros():
+    pytest.importorskip("launch_ros", reason="launch_ros is part of a ROS installation, not on PyPI")
+    for file in (ROOT / "launch").glob("*.launch.py"):
+        assert runpy.run_path(str(file))["generate_launch_description"]().entities
+
+
+# -- views and the Gazebo world ------------------------------------------------------------------------------------
+
+PUBLISHED = {"spatial_memory", "obstacles", "candidates", "plan", "route", "odom", "camera/color/image_raw"}
+PUBLISHED |= {"imagined_image", "goal_pose", "goal_image", "camera/color/camera_info", "cmd_vel"}
+PUBLISHED |= {"navigation_status", "diagnostics"}
+DISPLAYS = {"Grid", "TF", "PointCloud2", "MarkerArray", "Path", "Odometry", "Image"}
+
+
+def test_rviz_shows_topics_that_the_nodes_publish():
+    view = yaml.safe_load((ROOT / "config" / "rviz" / "nav.rviz").read_text())["Visualization Manager"]
+    kinds = {item["Class"].removeprefix("rviz_default_plugins/") for item in view["Displays"]}
+    assert kinds == DISPLAYS
+    topics = {item["Topic"]["Value"] for item in [*view["Displays"], *view["Tools"]] if "Topic" in item}
+    assert topics <= PUBLISHED
+    latched = {item["Topic"]["Value"] for item in view["Displays"] if "Transient" in str(item.get("Topic"))}
+    assert latched == {"spatial_memory", "obstacles", "route"}
+    assert view["Global Options"]["Fixed Frame"] == "odom"
+
+
+def test_foxglove_layout_shows_topics_that_the_nodes_publish():
+    text = (ROOT / "config" / "foxglove" / "nav.json").read_text()
+    layout = json.loads(text)
+
+    def leaves(part):
+        return [part] if isinstance(part, str) else leaves(part["first"]) + leaves(part["second"])
+
+    assert sorted(leaves(layout["layout"])) == sorted(layout["configById"])
+    topics = {word.split(".")[0] for word in text.split('"') if word.startswith("/")}
+    assert {topic.lstrip("/") for topic in topics} <= PUBLISHED
+
+
+def test_gazebo_bridge_fits_the_robot_and_the_nodes():
+    folder = ROOT / "config" / "gazebo"
+    bridge = yaml.safe_load((folder / "bridge.yaml").read_text())
+    keys = {"ros_topic_name", "gz_topic_name", "ros_type_name", "gz_type_name", "direction"}
+    assert all(set(entry) == keys for entry in bridge)
+    assert {entry["direction"] for entry in bridge} == {"GZ_TO_ROS", "ROS_TO_GZ"}
+    robot = ElementTree.parse(folder / "robot.sdf").getroot()
+    drive = next(item for item in robot.iter("plugin") if item.get("name") == "gz::sim::systems::DiffDrive")
+    offered = {drive.findtext("topic"), drive.findtext("odom_topic"), drive.findtext("tf_topic"), "clock"}
+    camera = robot.find(".//sensor[@type='rgbd_camera']")
+    assert camera is not None
+    offered |= {f"{camera.findtext('topic')}/{leaf}" for leaf in ("image", "depth_image", "camera_info")}
+    assert {entry["gz_topic_name"].lstrip("/") for entry in bridge} == offered
+    assert (drive.findtext("frame_id"), drive.findtext("child_frame_id")) == ("odom", "base_link")
+    world = ElementTree.parse(folder / "rooms.sdf").getroot()
+    plugins = {item.get("name", "").rpartition("::")[2] for item in world.iter("plugin")}
+    assert plugins == {"Physics", "UserCommands", "SceneBroadcaster", "Sensors"}
+    assert (folder / str(world.findtext(".//include/uri"))).is_file()
