@@ -1,0 +1,104 @@
+"""Points tracked between two pictures and triangulated with a known motion between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.types import CameraIntrinsics
+
+MAX_FEATURES = 400
+FEATURE_QUALITY = 0.01
+FEATURE_SPACING_PX = 5
+WINDOW_PX = 15
+MAX_ROUND_TRIP_PX = 0.7  # a point that is tracked there and back must return this near
+
+
+class Tracker:
+    """Remembers the corners of one picture and finds them again in the next (Lucas-Kanade, there and back)."""
+
+    def __init__(self, min_parallax_rad: float, max_error_px: float) -> None:
+        self._min_parallax_rad = min_parallax_rad
+        self._max_error_px = max_error_px
+        self._grey: NDArray[np.uint8] | None = None
+        self._corners: NDArray[np.float32] | None = None
+
+    def look(self, rgb: NDArray[np.uint8]) -> None:
+        """Take the picture whose corners are looked for from now on."""
+        import cv2
+
+        self._grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+        found = cv2.goodFeaturesToTrack(self._grey, MAX_FEATURES, FEATURE_QUALITY, FEATURE_SPACING_PX)
+        self._corners = None if found is None else np.asarray(found, np.float32)
+
+    def triangulate(
+        self, rgb: NDArray[np.uint8], camera: CameraIntrinsics, T_now_then: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return pixels (M, 2) of ``rgb`` (column, row; 0.5 = centre of the first) and their depth (M,) in metres.
+
+        Args:
+            rgb: the picture now.
+            camera: of both pictures.
+            T_now_then: (4, 4) pose of the remembered picture's optical frame in the present one.
+        """
+        then, now = self._tracks(rgb)
+        if not len(then):
+            return np.zeros((0, 2)), np.zeros(0)
+        depth, sound = triangulate(then, now, camera, T_now_then, self._min_parallax_rad, self._max_error_px)
+        return now[sound], depth[sound]
+
+    def _tracks(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the pixels (M, 2) of the same points then and now."""
+        import cv2
+
+        if self._grey is None or self._corners is None or self._grey.shape != rgb.shape[:2]:
+            return np.zeros((0, 2)), np.zeros((0, 2))
+        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        size = (WINDOW_PX, WINDOW_PX)
+        there, ok_there, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, self._corners, np.empty(0), winSize=size)
+        back, ok_back, _ = cv2.calcOpticalFlowPyrLK(grey, self._grey, there, np.empty(0), winSize=size)
+        drift = np.linalg.norm(back - self._corners, axis=2)[:, 0]
+        now = there[:, 0].astype(np.float64) + 0.5  # OpenCV counts from the centre of the first pixel
+        inside = (now >= 0).all(axis=1) & (now[:, 0] < grey.shape[1]) & (now[:, 1] < grey.shape[0])
+        good = (ok_there[:, 0] == 1) & (ok_back[:, 0] == 1) & (drift < MAX_ROUND_TRIP_PX) & inside
+        return self._corners[good, 0].astype(np.float64) + 0.5, now[good]
+
+
+def triangulate(
+    pixels_then: NDArray[Any],
+    pixels_now: NDArray[Any],
+    camera: CameraIntrinsics,
+    T_now_then: NDArray[np.float64],
+    min_parallax_rad: float,
+    max_error_px: float,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return depth (M,) in the present view, and which points (M,) are sound.
+
+    Least squares for the two depths in z_now x_now = z_then R x_then + t. A point is sound if both depths are positive,
+    its rays are far enough from parallel, and it projects near to where it was seen.
+    """
+    rays_now = _rays(pixels_now, camera)
+    turned = _rays(pixels_then, camera) @ T_now_then[:3, :3].T
+    t = T_now_then[:3, 3]
+    aa, bb, ab = (rays_now**2).sum(1), (turned**2).sum(1), (rays_now * turned).sum(1)
+    at, bt = rays_now @ t, turned @ t
+    determinant = aa * bb - ab**2  # |x_now x R x_then|^2
+    safe = np.where(determinant > 1e-12, determinant, 1.0)
+    z_now = (bb * at - ab * bt) / safe
+    z_then = (ab * at - aa * bt) / safe
+    parallax = np.arctan2(np.sqrt(np.maximum(determinant, 0.0)), ab)
+    point = z_then[:, None] * turned + t
+    ahead = np.where(point[:, 2:] > 1e-6, point[:, 2:], 1.0)
+    error = (point[:, :2] / ahead - rays_now[:, :2]) * [camera.fx, camera.fy]
+    sound = (z_now > 0) & (z_then > 0) & (point[:, 2] > 1e-6) & (parallax >= min_parallax_rad)
+    sound &= np.linalg.norm(error, axis=1) <= max_error_px
+    return z_now, sound
+
+
+def _rays(pixels_uv: NDArray[Any], camera: CameraIntrinsics) -> NDArray[np.float64]:
+    """Return rays (M, 3) with z = 1."""
+    x = (pixels_uv[:, 0] - camera.cx) / camera.fx
+    y = (pixels_uv[:, 1] - camera.cy) / camera.fy
+    return np.stack([x, y, np.ones_like(x)], axis=1)
