@@ -17,6 +17,7 @@ REQUIRES = [
     "open3d>=0.18",
     "opencv-python>=4.8",
     "packaging>=23.0",
+    "peft>=0.14",
     "pillow>=10.0",
     "pyyaml>=6.0",
     "rosbags>=0.11",

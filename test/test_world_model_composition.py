@@ -55,15 +55,6 @@ def test_one_expert_is_classifier_free_guidance_in_both_modes() -> None:
         torch.testing.assert_close(compose(EPS[:1], EPS_BAR[:1], one, mode), guided)
 
 
-def test_unconditional_side_is_needed_only_where_it_counts() -> None:
-    assert not CompositionSettings("normalised", (1.0,)).needs_unconditional
-    assert not CompositionSettings("literal", (1.0, 1.0)).needs_unconditional
-    assert CompositionSettings("normalised", (1.0, 1.0)).needs_unconditional
-    assert CompositionSettings("literal", (1.5,)).needs_unconditional
-    same = compose(EPS, EPS_BAR, torch.ones(3), "literal")
-    torch.testing.assert_close(same, EPS.sum(0))
-
-
 def test_disagreeing_shapes_are_told() -> None:
     with pytest.raises(ShapeError, match="one shape"):
         compose(EPS, EPS_BAR[:2], WEIGHTS)

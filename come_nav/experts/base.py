@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from come_nav.core.checks import check_choice
 from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.geometry import se2
 from come_nav.core.types import Context
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
+from come_nav.experts.passes import ABSOLUTE_POSE, VIEW, Condition, Pass, Query, batched, schedule_digest
 
 Prediction = Literal["eps", "v"]
-VIEW = "view"  # Context.extras: what the context shows from each target, for models with extra channels
 NULL_CONTEXT_SEED = 0  # one fixed noise stands for "no context" in models without a null token, at every step alike
 
 
@@ -63,18 +65,25 @@ class BaseExpert(nn.Module):
         self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return noise with and without the context, both (B, C, h, w), from one batch of 2B (see Expert)."""
-        batch = len(x_t)
-        drop = torch.arange(2 * batch, device=x_t.device) >= batch
-        shared = context.latents.shape[0] == 1
-        epsilon = self._epsilon(
-            _twice(x_t),
-            _twice(t),
-            context if shared else _twice_context(context),
-            _twice(action),
-            _twice(rel_time),
-            drop,
-        )
-        return epsilon[:batch], epsilon[batch:]
+        sides = [own.condition for own in self.shared_passes()]
+        both = self.noises(sides, Query(x_t, t, context, action, rel_time))
+        return both[0], both[1]
+
+    def shared_passes(self) -> tuple[Pass, Pass]:
+        """Return the passes with the context and without it (see :mod:`come_nav.experts.passes`)."""
+        return Pass(self, Condition()), Pass(self, Condition(context=False))
+
+    @property
+    def schedule_digest(self) -> str | None:
+        """Name of the noise schedule; None for an expert that was not told its schedule."""
+        return None if self.abar is None else schedule_digest(self.abar.cpu())
+
+    def noises(self, conditions: Sequence[Condition], query: Query) -> Tensor:
+        """Return the noise (P, B, C, h, w) under P conditions from one batch of P*B."""
+        wide, drop = batched(conditions, query, self.model.settings.extra_channels > 0)
+        epsilon = self._epsilon(wide.x_t, wide.t, wide.context, wide.action, wide.rel_time, drop)
+        stacked: Tensor = epsilon.unflatten(0, (len(conditions), len(query.x_t)))
+        return stacked
 
     def eps(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
         """Return only the noise with the context (B, C, h, w): half the work of :meth:`scores`."""
@@ -110,6 +119,9 @@ class BaseExpert(nn.Module):
             options["context_pose"] = self.normalizer.context_pose(context.poses_xyyaw, context.frame_offsets)
         if self.model.settings.extra_channels:
             options["extra"] = _view(context, len(x_t), drop_context)
+        if ABSOLUTE_POSE in context.extras and hasattr(self.model, "pose_embedder"):
+            target = se2.compose(context.extras[ABSOLUTE_POSE].to(action), action)
+            options["absolute_pose"] = self.normalizer.absolute_pose(target)
         generator = None
         if drop_context is not None:
             options["drop_context"] = drop_context
@@ -146,12 +158,3 @@ def _view(context: Context, batch: int, drop_context: Tensor | None) -> Tensor:
     if len(view) != batch:  # one context shared by a batch of conditional and unconditional samples
         view = view.repeat(batch // len(view), 1, 1, 1)
     return view if drop_context is None else view * ~drop_context[:, None, None, None]
-
-
-def _twice(tensor: Tensor) -> Tensor:
-    return torch.cat([tensor, tensor])
-
-
-def _twice_context(context: Context) -> Context:
-    extras = {name: _twice(value) for name, value in context.extras.items()}
-    return Context(_twice(context.latents), _twice(context.poses_xyyaw), _twice(context.frame_offsets), extras)

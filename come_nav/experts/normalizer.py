@@ -70,6 +70,11 @@ class Normalizer:
         time = frame_offsets.to(poses_xyyaw) / CONTEXT_TIME_FRAMES
         return torch.stack([x / self.scale_m, y / self.scale_m, yaw.sin(), yaw.cos(), time], dim=-1)
 
+    def absolute_pose(self, pose_xyyaw: Tensor) -> Tensor:
+        """Return (..., 4): x, y, sin yaw, cos yaw of poses (..., 3) in the frame of an episode."""
+        x, y, yaw = (pose_xyyaw[..., index] for index in range(3))
+        return torch.stack([x / self.scale_m, y / self.scale_m, yaw.sin(), yaw.cos()], dim=-1)
+
     def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return factor and offset (2,) of ``normalized = metres * factor + offset``."""
         if self.kind == "scale":

@@ -1,20 +1,26 @@
 """Contrastive product of experts over noise predictions (CoME, arXiv 2605.18813; composable diffusion, 2206.01714).
 
-Letters: K experts. An expert's prediction with its memory is eps_k, without it eps_bar_k; -sqrt(1 - abar) times a
-score is a noise, so products of densities are sums of noises with the exponents as weights.
+Letters: K experts, P passes. An expert's prediction with its memory is eps_k, without it eps_bar_k; -sqrt(1 - abar)
+times a score is a noise, so products of densities are sums of noises with the exponents as weights. Experts may share
+passes: their exponents then add up, and what is left with exponent zero is never computed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from come_nav.core.checks import check_choice
 from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.protocols import Expert
+from come_nav.experts.passes import Condition, Network, Pass, Query, passes_of
 
 CompositionMode = Literal["literal", "normalised"]
+NEGLIGIBLE = 1e-9  # exponents that cancel up to rounding
 
 
 @dataclass(frozen=True)
@@ -23,20 +29,47 @@ class CompositionSettings:
 
     "literal" is CoME equation 4, whose exponents sum to K; with a deterministic sampler and K > 1 it seeks modes and
     loses its spread. "normalised" keeps the sum at 1. For one expert both are classifier-free guidance.
+
+    Attributes:
+        mode: which of the two sums.
+        weights: alpha_k (literal) or w_k (normalised), one for each expert.
+        interval: noise levels at which the experts count, as fractions of the schedule: 0 is the clean end, 1 pure
+            noise (arXiv 2404.07724). Elsewhere the first expert predicts alone, with weight 1.
     """
 
     mode: CompositionMode = "normalised"
     weights: tuple[float, ...] = (1.0,)
+    interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        check_choice("composition.mode", self.mode, ("literal", "normalised"))
         if not self.weights:
             raise ConfigError("composition.weights must hold one weight for each expert, got none")
+        low, high = self.interval
+        if not 0.0 <= low <= high <= 1.0:
+            raise ConfigError(f"composition.interval must satisfy 0 <= low <= high <= 1, got {list(self.interval)}")
 
     @property
-    def needs_unconditional(self) -> bool:
-        """Whether eps_bar enters the sum at all; where not, the experts need only half the work."""
-        plain = all(weight == 1.0 for weight in self.weights)
-        return not (plain and (self.mode == "literal" or len(self.weights) == 1))
+    def everywhere(self) -> bool:
+        """Whether the experts count at all noise levels."""
+        return self.interval == (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ProductNoise:
+    """The parts of a composed prediction.
+
+    Attributes:
+        noises: (P, B, C, h, w) one for each density of the product.
+        exponents: (P,) of the densities.
+    """
+
+    noises: Tensor
+    exponents: Tensor
+
+    def composed(self) -> Tensor:
+        """Return the noise (B, C, h, w) of the product."""
+        return _weighted_sum(self.exponents, self.noises)
 
 
 def compose(
@@ -65,6 +98,89 @@ def compose(
         return _weighted_sum(weights, eps) + _weighted_sum(1.0 - weights, eps_bar)
     free = eps_bar[0] if eps_free is None else eps_free
     return free + _weighted_sum(weights, eps - eps_bar)
+
+
+def exponents_of(pairs: Sequence[tuple[Pass, Pass]], settings: CompositionSettings) -> dict[Pass, float]:
+    """Return the exponent of every pass that is left in the product of experts with (eps, eps_bar) ``pairs``.
+
+    Equal passes are one density: the sum of the returned noises, weighted, is that of :func:`compose`.
+    """
+    exponents: dict[Pass, float] = {}
+    for (eps, eps_bar), weight in zip(pairs, settings.weights, strict=True):
+        without = 1.0 - weight if settings.mode == "literal" else -weight
+        exponents[eps] = exponents.get(eps, 0.0) + weight
+        exponents[eps_bar] = exponents.get(eps_bar, 0.0) + without
+    if settings.mode == "normalised":
+        exponents[pairs[0][1]] += 1.0
+    return {own: exponent for own, exponent in exponents.items() if abs(exponent) > NEGLIGIBLE}
+
+
+class ExpertProduct:
+    """The product of experts as it stood when it was made: an adapter swapped later does not change it.
+
+    Args:
+        experts: the first one is the base.
+        settings: weights, mode and interval.
+        steps: length of the full noise schedule.
+
+    Raises:
+        ConfigError: for another number of weights than of experts.
+    """
+
+    def __init__(self, experts: Sequence[Expert], settings: CompositionSettings, steps: int) -> None:
+        if len(settings.weights) != len(experts):
+            raise ConfigError(
+                f"composition.weights must hold one weight for each of {len(experts)} experts, "
+                f"got {list(settings.weights)}"
+            )
+        pairs = [passes_of(expert) for expert in experts]
+        self._inside = exponents_of(pairs, settings)
+        self._outside = {pairs[0][0]: 1.0}
+        self._low, self._high = (fraction * (steps - 1) for fraction in settings.interval)
+
+    def exponents(self, step: int) -> dict[Pass, float]:
+        """Return the passes that count at a step of the full schedule, and their exponents."""
+        return self._inside if self._low <= step <= self._high else self._outside
+
+    def single(self, step: int) -> Pass | None:
+        """Return the one pass of exponent 1 that is the whole product at ``step``, if it is."""
+        exponents = self.exponents(step)
+        (own, exponent), *others = exponents.items()
+        return own if not others and exponent == 1.0 else None
+
+    def __call__(self, query: Query, step: int) -> ProductNoise:
+        """Predict; passes of one network run as one batch. All rows of ``query`` are at ``step``."""
+        exponents = self.exponents(step)
+        by_network: dict[int, tuple[Network, list[Condition]]] = {}
+        for own in exponents:
+            by_network.setdefault(id(own.network), (own.network, []))[1].append(own.condition)
+        noises, weights = [], []
+        for network, conditions in by_network.values():
+            noises.append(network.noises(conditions, query))
+            weights += [exponents[Pass(network, condition)] for condition in conditions]
+        values = torch.cat(noises).float() if query.x_t.dtype == torch.float32 else torch.cat(noises)
+        return ProductNoise(values, torch.tensor(weights, device=values.device, dtype=values.dtype))
+
+
+def check_schedules(experts: Mapping[str, Expert], digest: str) -> None:
+    """Refuse to compose experts of different noise schedules: their product may not be a density at all.
+
+    With negative exponents and unequal schedules the product can be non-normalisable between the ends (2512.10339).
+
+    Raises:
+        ConfigError: naming the expert whose schedule is unknown or another one.
+    """
+    for name, expert in experts.items():
+        own = getattr(expert, "schedule_digest", None)
+        if own is None and len(experts) > 1:
+            raise ConfigError(
+                f"expert '{name}' does not tell its noise schedule, so it cannot be composed; give it a schedule"
+            )
+        if own is not None and own != digest:
+            raise ConfigError(
+                f"expert '{name}' was trained on the noise schedule {own}, the model has {digest}: products across "
+                "schedules may have no density; train the expert on the model's schedule"
+            )
 
 
 def _weighted_sum(weights: Tensor, terms: Tensor) -> Tensor:

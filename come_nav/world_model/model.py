@@ -20,8 +20,9 @@ from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.core.protocols import Expert
 from come_nav.core.types import Context, Frame
 from come_nav.experts.base import BaseExpert
+from come_nav.experts.passes import ABSOLUTE_POSE, Condition, Query
 from come_nav.world_model.autoencoder import ImageAutoencoder
-from come_nav.world_model.composition import CompositionSettings, compose
+from come_nav.world_model.composition import CompositionSettings, ExpertProduct, ProductNoise, check_schedules
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings, camera_of_frame, images_from_rgb
 from come_nav.world_model.imaginer import ModelImaginer
@@ -86,6 +87,7 @@ class DiffusionWorldModel:
         self.schedule = schedule
         self.sampler = sampler or SamplerSettings()
         self.composition = composition or CompositionSettings(weights=(1.0,) * len(self.experts))
+        check_schedules(self.experts, schedule.digest)
         self.rate_hz = check_range("rate_hz", rate_hz, 0.0, open_low=True)
         self.images = images or ImageSettings()
         self.inference = inference or InferenceSettings()
@@ -252,6 +254,7 @@ class DiffusionWorldModel:
 
         Raises:
             ShapeError: when the batch sizes do not agree.
+            ConfigError: for particles together with a guidance interval, or weights that do not fit the experts.
         """
         count = check_shape("actions_xyyaw", actions_xyyaw, "S 3")["S"]
         check_shape("rel_frames", rel_frames, f"{count}")
@@ -262,19 +265,21 @@ class DiffusionWorldModel:
         times = rel_frames.to(self.device, torch.float32)
         shape = (1 if shared_noise else count, *context.latents.shape[2:])
         noise = noise_source(generator)(torch.empty(shape, device=self.device)).expand(count, *shape[1:])
+        product = self._product()
+        context, actions, times = _particles(context, actions, times, self.sampler.resampling.particles)
         size = self.inference.micro_batch
-        parts = [slice(start, start + size) for start in range(0, count, size)]
+        parts = [slice(start, start + size) for start in range(0, len(actions), size)]
         contexts = [self._seen_from(_rows(context, part), actions[part]) for part in parts]
 
-        def noise_prediction(x_t: Tensor, t: Tensor) -> Tensor:
-            return torch.cat(
-                [
-                    self._noise(x_t[part], t[part], seen, actions[part], times[part])
-                    for part, seen in zip(parts, contexts, strict=True)
-                ]
-            )
+        def noise_prediction(x_t: Tensor, t: Tensor) -> Tensor | ProductNoise:
+            queries = [
+                Query(x_t[part], t[part], seen, actions[part], times[part])
+                for part, seen in zip(parts, contexts, strict=True)
+            ]
+            return self._noise(product, queries, int(t[0]))
 
-        return sample(noise_prediction, noise, self.sampler, self.schedule, generator)
+        start_exponents = sum(product.exponents(len(self.schedule) - 1).values())
+        return sample(noise_prediction, noise, self.sampler, self.schedule, generator, exponent_sum=start_exponents)
 
     @torch.inference_mode()
     def rollout(
@@ -334,26 +339,29 @@ class DiffusionWorldModel:
         view = latent_view(context.extras, actions, self.image_size, self.autoencoder.encode, self.reprojection)
         return with_view(context, view)
 
-    def _noise(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
-        """Return the composed noise (with variance values where one expert alone provides them)."""
-        with self._autocast():
-            if not self.composition.needs_unconditional:
-                return self._conditional_noise(x_t, t, context, action, rel_time)
-            pairs = [expert.scores(x_t, t, context, action, rel_time) for expert in self.experts.values()]
-        eps, eps_bar = (torch.stack([pair[side] for pair in pairs]).float() for side in (0, 1))
-        return compose(eps, eps_bar, torch.tensor(self.composition.weights), self.composition.mode)
+    def _product(self) -> ExpertProduct:
+        """Return the product of the experts as they are now."""
+        if self.sampler.resampling.particles > 1 and not self.composition.everywhere:
+            raise ConfigError(
+                f"sampler.resampling.particles {self.sampler.resampling.particles} needs composition.interval [0, 1], "
+                f"got {list(self.composition.interval)}: weights follow one product through all noise levels"
+            )
+        return ExpertProduct(list(self.experts.values()), self.composition, len(self.schedule))
 
-    def _conditional_noise(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
-        """Return the sum of the experts' conditional noises: all that weights of 1 leave of the literal product."""
-        if len(self.experts) == 1 and self.sampler.name == "ddpm":
-            return self.base.eps_with_variance(x_t, t, context, action, rel_time)
-        total = torch.zeros_like(x_t)
-        for expert in self.experts.values():
-            if isinstance(expert, BaseExpert):
-                total = total + expert.eps(x_t, t, context, action, rel_time)
-            else:
-                total = total + expert.scores(x_t, t, context, action, rel_time)[0]
-        return total
+    def _noise(self, product: ExpertProduct, queries: Sequence[Query], step: int) -> Tensor | ProductNoise:
+        """Return the composed noise, its parts for resampling, or with variance values from one expert alone."""
+        single = product.single(step)
+        with self._autocast():
+            if self.sampler.name == "ddpm" and single is not None and single.condition == Condition():
+                network = single.network
+                if isinstance(network, BaseExpert):
+                    return torch.cat(
+                        [network.eps_with_variance(q.x_t, q.t, q.context, q.action, q.rel_time) for q in queries]
+                    )
+            answers = [product(query, step) for query in queries]
+        if self.sampler.resampling.particles == 1:
+            return torch.cat([answer.composed() for answer in answers])
+        return ProductNoise(torch.cat([answer.noises for answer in answers], dim=1), answers[0].exponents)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device = self.device.type
@@ -395,6 +403,17 @@ def _rows(context: Context, rows: slice) -> Context:
     return Context(context.latents[rows], context.poses_xyyaw[rows], context.frame_offsets[rows], extras)
 
 
+def _particles(context: Context, actions: Tensor, times: Tensor, count: int) -> tuple[Context, Tensor, Tensor]:
+    """Repeat what each candidate is asked for its ``count`` particles, which lie side by side."""
+    if count == 1:
+        return context, actions, times
+    if context.latents.shape[0] > 1:
+        index = torch.arange(len(actions)).repeat_interleave(count)
+        extras = {name: value[index] if len(value) > 1 else value for name, value in context.extras.items()}
+        context = Context(context.latents[index], context.poses_xyyaw[index], context.frame_offsets[index], extras)
+    return context, actions.repeat_interleave(count, 0), times.repeat_interleave(count, 0)
+
+
 def _slide(context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_frames: int) -> Context:
     """Drop the oldest frame, append imagined ones (S, C, h, w) at ``action_xyyaw`` (S, 3) and re-base on them."""
     context = context if context.latents.shape[0] == len(latents) else context.expand(len(latents))
@@ -404,4 +423,6 @@ def _slide(context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_fram
         [context.frame_offsets[:, 1:] - elapsed_frames, torch.zeros_like(context.frame_offsets[:, :1])], dim=1
     )
     extras = slide_points(context.extras, action_xyyaw)
+    if ABSOLUTE_POSE in extras:
+        extras = {**extras, ABSOLUTE_POSE: se2.compose(extras[ABSOLUTE_POSE], action_xyyaw)}
     return Context(torch.cat([context.latents[:, 1:], latents[:, None]], dim=1), relative, offsets, extras)

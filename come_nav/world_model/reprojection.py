@@ -25,7 +25,7 @@ from come_nav.core.geometry.point_rendering import (
     transform_points,
 )
 from come_nav.core.types import Context
-from come_nav.experts.base import VIEW
+from come_nav.experts.passes import VIEW
 
 POINTS = ("points_xyz", "points_rgb", "camera", "T_base_camera")  # Context.extras that views are rendered from
 VIEW_FACTS = 2  # channels of a view beside the latents: share of seen pixels, mean inverse depth

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from come_nav.core.checks import check_range
+from come_nav.world_model.composition import ProductNoise
+from come_nav.world_model.correctors import CorrectorSettings, langevin
+from come_nav.world_model.resampling import Population, ResamplingSettings, step_duration
 from come_nav.world_model.schedule import NoiseSchedule
 
-EpsilonFunction = Callable[[Tensor, Tensor], Tensor]
+EpsilonFunction = Callable[[Tensor, Tensor], Tensor | ProductNoise]
 NoiseFunction = Callable[[Tensor], Tensor]
 StepFunction = Callable[["_State"], Tensor]
 
@@ -33,6 +36,8 @@ class SamplerSettings:
         spacing: which steps of the schedule are visited: "trailing" always starts at the noisiest one (best for few
             steps), "even" is NWM's 'N', "ddim" its 'ddimN' (a whole stride from 0, never the noisiest step).
         clip_x0: predicted clean latents are limited to plus and minus this value; 0 switches it off.
+        corrector: Langevin steps at every visited noise level.
+        resampling: particles of a Feynman-Kac corrected product; needs many steps (50 or more) to be exact.
     """
 
     name: Literal["ddpm", "ddim", "dpm++"] = "ddim"
@@ -40,6 +45,8 @@ class SamplerSettings:
     eta: float = 0.0
     spacing: Literal["trailing", "even", "ddim"] = "trailing"
     clip_x0: float = 0.0
+    corrector: CorrectorSettings = field(default_factory=CorrectorSettings)
+    resampling: ResamplingSettings = field(default_factory=ResamplingSettings)
 
     def __post_init__(self) -> None:
         check_range("sampler.steps", self.steps, 1)
@@ -78,30 +85,102 @@ def sample(
     *,
     draw: NoiseFunction | None = None,
     device: torch.device | str = "cpu",
+    exponent_sum: float = 1.0,
 ) -> Tensor:
     """Return clean latents (B, C, h, w).
 
     Args:
         eps_fn: maps x_t (B, C, h, w) and full-schedule steps (B,) to noise (B, C, h, w), or to (B, 2C, h, w) with
-            variance values behind it, which "ddpm" then uses (Improved DDPM's learned range).
-        shape_or_noise: (B, C, h, w) to draw the initial noise from ``generator``, or that noise.
+            variance values behind it, which "ddpm" then uses (Improved DDPM's learned range), or to the parts of a
+            product of experts, which resampling needs. With M particles it is called with B*M rows, the particles of
+            one answer side by side.
+        shape_or_noise: (B, C, h, w) to draw the initial noise from ``generator``, or that noise (the first particle's).
         settings: sampler, number of steps and options.
         schedule: the full schedule of the denoiser.
         generator: source of all randomness; needed for a shape and for stochastic samplers.
         draw: takes a tensor and returns noise like it, in place of ``generator`` for the steps.
         device: of the latents when a shape is given.
+        exponent_sum: of the product at the noisiest step; particles start from its N(0, 1 / exponent_sum).
     """
     draw = draw or noise_source(generator)
     x_t = shape_or_noise if isinstance(shape_or_noise, Tensor) else draw(torch.empty(*shape_or_noise, device=device))
     visited = settings.visited(schedule)
     step = _STEPS[settings.name]
+    particles = _Particles(x_t, settings, visited, generator)
+    x_t = particles.start(x_t, draw, exponent_sum)
     x_0_previous: Tensor | None = None
     for index in reversed(range(len(visited))):
         t = torch.full((len(x_t),), int(visited.timestep_map[index]), dtype=torch.long, device=x_t.device)
+        x_t = _correct(x_t, t, index, eps_fn, visited, settings, draw)
         prediction = eps_fn(x_t, t)
-        state = _denoise(visited, index, x_t, prediction, settings, draw, x_0_previous)
+        x_t, prediction, x_0_previous = particles.advance(index, x_t, prediction, x_0_previous)
+        values = prediction.composed() if isinstance(prediction, ProductNoise) else prediction
+        state = _denoise(visited, index, x_t, values, settings, draw, x_0_previous)
         x_t, x_0_previous = step(state), state.x_0
-    return x_t
+    return particles.finish(x_t)
+
+
+def _correct(
+    x_t: Tensor,
+    t: Tensor,
+    index: int,
+    eps_fn: EpsilonFunction,
+    visited: NoiseSchedule,
+    settings: SamplerSettings,
+    draw: NoiseFunction,
+) -> Tensor:
+    """Return x_t after the Langevin steps of one level."""
+    if settings.corrector.steps == 0:
+        return x_t
+
+    def noise_of(latents: Tensor) -> Tensor:
+        prediction = eps_fn(latents, t)
+        values = prediction.composed() if isinstance(prediction, ProductNoise) else prediction
+        return values[:, : latents.shape[1]].to(latents.dtype)
+
+    sigma = _signal_sigma(float(visited.alphas_cumprod[index]))[1]
+    return langevin(x_t, noise_of, float(visited.betas[index]), sigma, settings.corrector, draw)
+
+
+class _Particles:
+    """The population of a sampling run, or nothing at all where each answer has one particle."""
+
+    def __init__(
+        self, noise: Tensor, settings: SamplerSettings, visited: NoiseSchedule, generator: torch.Generator | None
+    ) -> None:
+        self._count = settings.resampling.particles
+        self._durations = [step_duration(float(beta)) for beta in visited.betas]
+        self._visited = visited
+        self._population = Population(len(noise) * self._count, settings.resampling, generator)
+
+    def start(self, noise: Tensor, draw: NoiseFunction, exponent_sum: float) -> Tensor:
+        """Return (B*M, C, h, w): each given noise and M - 1 new ones, of variance 1 / exponent_sum."""
+        if self._count == 1:
+            return noise
+        others = draw(noise.new_empty(len(noise), self._count - 1, *noise.shape[1:]))
+        return torch.cat([noise[:, None], others], dim=1).flatten(0, 1) / math.sqrt(exponent_sum)
+
+    def advance(
+        self, index: int, x_t: Tensor, prediction: Tensor | ProductNoise, x_0_previous: Tensor | None
+    ) -> tuple[Tensor, Tensor | ProductNoise, Tensor | None]:
+        """Weigh the particles at a level; return them with what was predicted for them, drawn anew where need be."""
+        if self._count == 1 or not isinstance(prediction, ProductNoise):
+            return x_t, prediction, x_0_previous
+        top = len(self._durations) - 1
+        sigma = _signal_sigma(float(self._visited.alphas_cumprod[index]))[1]
+        before = 0.0 if index == top else 0.5 * self._durations[index + 1]
+        after = self._durations[0] if index == 0 else 0.5 * self._durations[index]
+        self._population.weigh(prediction, sigma, before, after)
+        rows = self._population.resample()
+        if rows is None:
+            return x_t, prediction, x_0_previous
+        rows = rows.to(x_t.device)
+        prediction = ProductNoise(prediction.noises[:, rows], prediction.exponents)
+        return x_t[rows], prediction, None if x_0_previous is None else x_0_previous[rows]
+
+    def finish(self, latents: Tensor) -> Tensor:
+        """Return one particle (B, C, h, w) for each answer."""
+        return latents if self._count == 1 else latents[self._population.draw_one().to(latents.device)]
 
 
 def noise_source(generator: torch.Generator | None) -> NoiseFunction:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
+from come_nav.experts.passes import schedule_digest
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class NoiseSchedule:
     def steps(self) -> int:
         """Number of steps."""
         return len(self.betas)
+
+    @property
+    def digest(self) -> str:
+        """Short name; experts of one product must agree in it."""
+        return schedule_digest(self.alphas_cumprod)
 
     def __len__(self) -> int:
         return self.steps
