@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,26 @@ def private_environment() -> dict[str, str]:
 class Process:
     """One node process, started with the command line that ros2 launch makes."""
 
-    def __init__(self, executable: str, folder: Path, parameters: dict[str, Any], remap: dict[str, str]) -> None:
-        self.name = executable
+    def __init__(
+        self,
+        executable: str,
+        folder: Path,
+        parameters: dict[str, Any],
+        remap: dict[str, str],
+        words: Sequence[str] = (),
+        largest_file_kb: int = 0,
+    ) -> None:
+        self.name, self.ended = executable, False
         file = folder / f"{executable}.{time.monotonic_ns()}.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-        words = [f"{old}:={new}" for old, new in remap.items()]
-        arguments = ["--ros-args", "--params-file", str(file), *(item for word in words for item in ("-r", word))]
+        rules = [f"{old}:={new}" for old, new in remap.items()]
+        arguments = ["--ros-args", "--params-file", str(file), *(item for rule in rules for item in ("-r", rule))]
         self.log_path = folder / f"{executable}.{time.monotonic_ns()}.log"
+        shell = f'ulimit -f {2 * largest_file_kb} && exec "$@"'  # counted in blocks of 512 bytes
+        limit = ["sh", "-c", shell, "sh"] if largest_file_kb else []
         with self.log_path.open("wb") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, str(ROOT / "scripts" / executable), *arguments],
+                [*limit, sys.executable, str(ROOT / "scripts" / executable), *words, *arguments],
                 env=private_environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -58,6 +68,7 @@ class Process:
         return self.popen.poll() is None
 
     def stop(self, number: int = signal.SIGINT, timeout_s: float = 20.0) -> int:
+        self.ended = True
         if self.alive():
             self.popen.send_signal(number)
             try:
@@ -90,8 +101,15 @@ class Bench:
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
-    def start(self, executable: str, parameters: dict[str, Any] | None = None, **remap: str) -> Process:
-        process = Process(executable, self.folder, parameters or {}, remap)
+    def start(
+        self,
+        executable: str,
+        parameters: dict[str, Any] | None = None,
+        words: Sequence[str] = (),
+        largest_file_kb: int = 0,
+        **remap: str,
+    ) -> Process:
+        process = Process(executable, self.folder, parameters or {}, remap, words, largest_file_kb)
         self.processes.append(process)
         return process
 
@@ -115,6 +133,8 @@ class Bench:
             value = condition()
             if value:
                 return value
+            if any(not process.alive() and not process.ended for process in self.processes):
+                break  # a node that died will do nothing any more
             time.sleep(0.02)
         logs = "\n".join(f"--- {process.name}\n{process.log()[-1500:]}" for process in self.processes)
         told = "\n".join(f"{name}: {status.message}" for name, status in self.diagnostics.items())

@@ -1,0 +1,251 @@
+"""What goes wrong on a robot, live: it stands still when blind, diagnostics name the cause, and it recovers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from nav_msgs.msg import Odometry as OdometryMessage
+from ros_harness import Bench
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Bool
+
+from come_nav.core.geometry import se3
+from come_nav.core.types import CameraIntrinsics, Odometry
+from come_nav.ros import messages
+from come_nav.ros.qos import SENSOR
+
+pytestmark = pytest.mark.slow
+PLANNER = {
+    "device": "cpu",
+    "max_failures": 100000,
+    "time_limit_s": 86000.0,
+    "plan_rate_hz": 4.0,
+    "use_places": False,
+    "use_obstacles": False,
+    "max_input_age_s": 1.0,
+    "planner": {"initial_samples": 40, "samples": 20, "iterations": 2, "elites": 4},
+}
+
+
+class FakeRobot:
+    """A robot on a stand: it publishes what a healthy robot would, until a test breaks something."""
+
+    def __init__(self, bench: Bench) -> None:
+        make = bench.publisher
+        self.clock, self.odom = make(Clock, "/clock", SENSOR), make(OdometryMessage, "odom", SENSOR)
+        self.image, self.depth = make(Image, "camera/color/image_raw"), make(Image, "camera/depth/image_raw")
+        self.info = make(CameraInfo, "camera/color/camera_info")
+        self.rng = np.random.default_rng(0)
+        self.heal()
+        self.time_s, self._running = 100.0, True
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def heal(self) -> None:
+        self.silent: set[str] = set()
+        self.size, self.encoding, self.depth_m = 64, "rgb8", 2.0
+        self.yaw = 0.0
+
+    def close(self) -> None:
+        self._running = False
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        tick = 0
+        while self._running:
+            self.time_s += 0.05
+            self.clock.publish(Clock(clock=messages.stamp_from_seconds(self.time_s)))
+            if "odom" not in self.silent:
+                T = se3.transform_from_xyyaw(np.array([0.0, 0.0, self.yaw]))
+                self.odom.publish(messages.odometry_message(Odometry(self.time_s, T, 0.0, 0.0), ("odom", "base_link")))
+            if tick % 4 == 0:
+                self._look()
+            tick += 1
+            time.sleep(0.05)
+
+    def _look(self) -> None:
+        size, stamp_s = self.size, self.time_s
+        if "camera" not in self.silent:
+            rgb = self.rng.integers(0, 255, (size, size, 3), np.uint8)
+            message = messages.image_message(rgb, stamp_s, "camera")
+            message.encoding = self.encoding
+            self.image.publish(message)
+        if "info" not in self.silent:
+            camera = CameraIntrinsics.from_field_of_view(size, size, np.pi / 2)
+            self.info.publish(messages.camera_info_message(camera, stamp_s, "camera"))
+        depth = np.full((size, size), self.depth_m, np.float32)
+        self.depth.publish(messages.depth_message(depth, stamp_s, "camera"))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    made = Bench(tmp_path_factory.mktemp("faults"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def robot(bench: Bench):
+    made = FakeRobot(bench)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def nodes(bench: Bench, robot: FakeRobot):
+    """Three nodes composed in one process, driving towards a far pose."""
+    bench.commands = bench.listen(Twist, "cmd_vel")
+    process = bench.start(
+        "come_nav_nodes",
+        {"use_sim_time": True, "diagnostics_rate_hz": 5.0, **PLANNER},
+        words=("spatial_memory", "planner", "controller"),
+    )
+    goal = bench.publisher(PoseStamped, "goal_pose")
+    bench.wait("nodes", lambda: bench.said("planner", "node") == "active")
+    bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4)
+    goal.publish(messages.pose_list(np.array([[20.0, 0.0, 0.0]]), [0.0], "odom")[0])
+    yield process
+    assert process.alive()
+    assert process.stop() == 0
+
+
+@pytest.fixture
+def drive(bench: Bench, robot: FakeRobot, nodes):
+    """The robot drives before and after each test."""
+
+    def driving() -> bool:
+        return bench.commands[-1].linear.x > 0.05
+
+    bench.wait("driving", driving)
+    yield bench
+    robot.heal()
+    bench.wait("driving again", driving)
+    assert nodes.alive()
+
+
+def stands(bench: Bench) -> None:
+    """Wait until the robot stands, and see that it goes on standing."""
+
+    def zero(message: Twist) -> bool:
+        return message.linear.x == 0.0 and message.angular.z == 0.0
+
+    bench.wait("standing", lambda: zero(bench.commands[-1]))
+    count = len(bench.commands)
+    del bench.commands[:-1]
+    bench.wait("further commands", lambda: len(bench.commands) > 10 or count == 0)
+    assert all(map(zero, bench.commands))
+
+
+def says(bench: Bench, node: str, entry: str, words: str) -> Callable[[], bool]:
+    return lambda: words in bench.said(node, entry)
+
+
+def test_camera_stops(drive: Bench, robot: FakeRobot):
+    robot.silent = {"camera"}
+    drive.wait("cause", says(drive, "planner", "camera", "nothing received on /camera/color/image_raw for"))
+    drive.wait("status", says(drive, "planner", "mission", "STALE_SENSOR"))
+    stands(drive)
+
+
+def test_odometry_stops(drive: Bench, robot: FakeRobot):
+    robot.silent = {"odom"}
+    drive.wait("cause", says(drive, "controller", "odometry", "nothing received on /odom for"))
+    drive.wait("reason", says(drive, "controller", "control", "no odometry"))
+    stands(drive)
+
+
+def test_odometry_is_not_a_number(drive: Bench, robot: FakeRobot):
+    robot.yaw = float("nan")
+    drive.wait("cause", says(drive, "controller", "odometry", "a pose holds NaN"))
+    stands(drive)
+
+
+def test_clock_jumps_back_and_forth(drive: Bench, robot: FakeRobot):
+    jumps = int(drive.told("controller", "control").get("clock_jumps", 0))
+    robot.time_s -= 50.0
+    drive.wait("notice", lambda: int(drive.told("controller", "control")["clock_jumps"]) > jumps)
+    drive.wait("driving", lambda: drive.commands[-1].linear.x > 0.05)
+    robot.time_s += 80.0
+    drive.wait("a gap in memory", lambda: int(drive.told("planner", "memory").get("resets: gap", 0)) > 0)
+
+
+def test_colour_has_an_unknown_encoding(drive: Bench, robot: FakeRobot):
+    robot.encoding = "banana8"
+    drive.wait("cause", says(drive, "planner", "camera", "image encoding 'banana8' is not supported"))
+    stands(drive)
+
+
+def test_depth_is_unknown_everywhere(drive: Bench, robot: FakeRobot):
+    robot.depth_m = float("nan")
+    drive.wait("cause", says(drive, "spatial_memory", "memory", "not remembered: no_points"))
+    robot.heal()
+    drive.wait("recovery", says(drive, "spatial_memory", "memory", " points"))
+
+
+def test_calibration_is_missing(drive: Bench, robot: FakeRobot):
+    robot.silent = {"info"}
+    drive.wait(
+        "cause", says(drive, "spatial_memory", "calibration", "nothing received on /camera/color/camera_info for")
+    )
+
+
+def test_resolution_changes(drive: Bench, robot: FakeRobot):
+    kept = int(drive.told("planner", "memory")["frames kept"])
+    robot.size = 96
+    drive.wait("frames", lambda: int(drive.told("planner", "memory")["frames kept"]) > kept + 8)
+
+
+def test_emergency_stop(drive: Bench, robot: FakeRobot):
+    stop = drive.publisher(Bool, "e_stop")
+    drive.wait("connection", lambda: stop.get_subscription_count() > 0)
+    stop.publish(Bool(data=True))
+    stands(drive)
+    assert drive.said("controller", "control") == "e-stop"
+    stop.publish(Bool(data=False))
+
+
+def test_goal_picture_of_another_size_and_of_no_picture(drive: Bench, robot: FakeRobot):
+    send = drive.publisher(Image, "goal_image")
+    drive.wait("connection", lambda: send.get_subscription_count() > 0)
+    odd = messages.image_message(np.zeros((48, 120, 3), np.uint8), 0.0, "camera")
+    odd.encoding = "banana8"
+    send.publish(odd)  # refused: the mission before goes on
+    drive.wait("cause", says(drive, "planner", "goal", "image encoding 'banana8' is not supported"))
+    assert drive.told("planner", "mission")["state"] == "ACTIVE"
+    send.publish(messages.image_message(np.zeros((48, 120, 3), np.uint8), 0.0, "camera"))
+    drive.wait("a plan for the picture", lambda: drive.told("planner", "mission").get("difference"))
+    goal = drive.publisher(PoseStamped, "goal_pose")
+    drive.wait("connection", lambda: goal.get_subscription_count() > 0)
+    goal.publish(messages.pose_list(np.array([[20.0, 0.0, 0.0]]), [0.0], "odom")[0])
+
+
+def test_somebody_expects_another_type_of_command(drive: Bench, robot: FakeRobot):
+    other = drive.node.create_subscription(TwistStamped, "cmd_vel", lambda message: None, 10)
+    drive.wait("report", says(drive, "controller", "cmd_vel", "bench uses geometry_msgs/msg/TwistStamped"))
+    drive.node.destroy_subscription(other)
+    drive.wait("recovery", says(drive, "controller", "cmd_vel", "geometry_msgs/msg/Twist on"))
+
+
+def test_disk_is_full(drive: Bench, robot: FakeRobot):
+    """A limit on the size of files stands for a full disk: writing fails in the middle of a version."""
+    folder = drive.folder / "full"
+    process = drive.start(
+        "spatial_memory",
+        {"use_sim_time": True, "memory_folder": str(folder), "save_period_s": 0.5, "diagnostics_rate_hz": 5.0},
+        largest_file_kb=20,
+        __ns="/full",
+        **{f"/full/{name}": f"/{name}" for name in ("camera/color/image_raw", "camera/color/camera_info", "odom")},
+        **{"/full/camera/depth/image_raw": "/camera/depth/image_raw"},
+    )
+    drive.wait("cause", says(drive, "full/spatial_memory", "memory", str(folder)))
+    assert process.alive()
+    assert not [path for path in folder.glob("v*") if path.is_dir()]
+    process.stop()

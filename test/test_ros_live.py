@@ -1,0 +1,172 @@
+"""Nodes in processes of their own, over DDS: a simulated robot drives to a picture, and memory outlives a kill."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Twist
+from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry as OdometryMessage
+from nav_msgs.msg import Path as PathMessage
+from ros_harness import Bench
+from sensor_msgs.msg import Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
+
+from come_nav.core.geometry import se2, se3
+from come_nav.ros import messages
+from come_nav.ros.qos import LATCHED
+from come_nav.sim.builtin import BuiltInSimulator
+from come_nav.sim.worlds import generate_world
+
+pytestmark = pytest.mark.slow
+WORLD = 10000  # a validation world
+SMALL_SEARCH = {
+    "device": "cpu",
+    "planner": {"initial_samples": 60, "samples": 20, "iterations": 3, "elites": 6},
+}
+
+
+def picture_ahead(distance_m: float, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a start pose with free space ahead, the pose that far ahead, and what is seen from there."""
+    simulator = BuiltInSimulator.in_world(generate_world(WORLD), seed=seed)
+    for _ in range(200):
+        simulator.reset()
+        start = simulator.pose_world_xyyaw.copy()
+        poses = [se2.compose(start, np.array([x, 0.0, 0.0])) for x in np.arange(0.0, distance_m + 1.0, 0.05)]
+        if all(not simulator._robot.map.touches(pose[0], pose[1], 0.3) for pose in poses):
+            goal = se2.compose(start, np.array([distance_m, 0.0, 0.0]))
+            simulator.reset(goal)
+            return start, goal, simulator.observe()[0].rgb
+    raise AssertionError("no free corridor in this world")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    made = Bench(tmp_path_factory.mktemp("live"))
+    yield made
+    made.close()
+
+
+def value(status: DiagnosticStatus, key: str) -> str:
+    return next((item.value for item in status.values if item.key == key), "")
+
+
+def test_a_robot_drives_to_a_picture_and_remembers_after_a_kill(bench: Bench):
+    start, goal, picture = picture_ahead(0.8)
+    folder = bench.folder / "memory"
+    planner = {
+        **SMALL_SEARCH,
+        "use_sim_time": True,
+        "memory_folder": str(folder),
+        "save_period_s": 0.5,
+        "show_imagined": True,
+        "goal_tolerance_m": 0.35,
+        "goal_difference": 1.2,
+        "keyframes.spacing_m": 0.2,
+    }
+    simulator = {"world_seed": WORLD, "start_pose": [float(number) for number in start], "publish_clock": True}
+    bench.start("simulator", {**simulator, "real_time_factor": 0.5})
+    bench.start("spatial_memory", {"use_sim_time": True, "memory_folder": str(folder), "save_period_s": 1.0})
+    first = bench.start("planner", planner)
+    bench.start("controller", {"use_sim_time": True})
+    truth = bench.listen(OdometryMessage, "ground_truth/odom")
+    commands = bench.listen(Twist, "cmd_vel")
+    plans = bench.listen(PathMessage, "plan")
+    status = bench.listen(DiagnosticStatus, "navigation_status", LATCHED)
+    candidates = bench.listen(MarkerArray, "candidates")
+    imagined = bench.listen(Image, "imagined_image")
+    obstacles = bench.listen(PointCloud2, "obstacles", LATCHED)
+    send = bench.publisher(Image, "goal_image")
+
+    def left_m() -> float:
+        T = messages.transform_from_pose(truth[-1].pose.pose)
+        return float(np.linalg.norm(se3.xyyaw_from_transform(T)[:2] - goal[:2]))
+
+    bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4)
+    bench.wait("obstacles", lambda: obstacles and obstacles[-1].width > 0)
+    assert left_m() == pytest.approx(0.8, abs=0.01)
+    assert not any(message.linear.x for message in commands)
+    send.publish(messages.image_message(picture, 0.0, "camera"))
+    nearest = bench.wait("half of the way", lambda: left_m() < 0.4 and left_m())
+    bench.wait("the end", lambda: status and value(status[-1], "state") in ("REACHED", "FAILED"))
+    assert nearest < 0.4
+    assert left_m() < 0.6
+    assert bench.told("simulator", "robot")["collisions"] == "0"
+    assert any(len(plan.poses) == 9 for plan in plans)
+    assert any(len(marker.points) > 0 for marker in candidates[-1].markers)
+    assert imagined
+    bench.wait("judged plans", lambda: float(bench.told("planner", "accuracy").get("ate_m", 9)) < 1.0)
+    bench.wait("standing still", lambda: commands[-1].linear.x == 0.0 and commands[-1].angular.z == 0.0)
+
+    # killed, not asked: what it saved before is there again
+    places = bench.wait("saved places", lambda: int(bench.told("planner", "memory").get("places", 0)) >= 2) and int(
+        bench.told("planner", "memory")["places"]
+    )
+    time.sleep(1.0)
+    first.stop(signal.SIGKILL)
+    bench.diagnostics.clear()
+    again = bench.start("planner", planner)
+    bench.wait("places again", lambda: int(bench.told("planner", "memory").get("places", 0)) >= places)
+    assert "places remembered from" in again.log()
+
+
+def test_lifecycle_and_a_clean_end(bench: Bench):
+    """The controller by hand: unconfigured, inactive, active, inactive, and a last zero when it ends."""
+    process = bench.start("controller", {"autostart": False}, __ns="/hand")
+    commands = bench.listen(Twist, "/hand/cmd_vel")
+    state = bench.call(GetState, "/hand/controller/get_state").current_state
+    assert state.label == "unconfigured"
+
+    def change(label: str) -> bool:
+        request = ChangeState.Request()
+        request.transition.label = label
+        request.transition.id = {"configure": 1, "cleanup": 2, "activate": 3, "deactivate": 4}[label]
+        return bool(bench.call(ChangeState, "/hand/controller/change_state", request).success)
+
+    assert change("configure")
+    assert not commands
+    assert change("activate")
+    bench.wait("commands", lambda: commands)
+    assert commands[-1].linear.x == 0.0
+    assert change("deactivate")
+    assert change("cleanup")
+    assert change("configure")
+    assert change("activate")
+    assert process.stop() == 0
+    assert "Traceback" not in process.log()
+
+
+def test_a_mistake_in_the_parameters_is_one_line(bench: Bench):
+    process = bench.start("bag_player", {"bag": "/no/such/bag"}, __ns="/mistake")
+    bench.wait("a message", lambda: "/no/such/bag" in process.log())
+    assert "Traceback" not in process.log()
+    assert process.alive()  # unconfigured, as a lifecycle node that could not be configured
+    unknown = bench.start("controller", {"rate_hertz": 10.0}, __ns="/typo")
+    bench.wait("a hint", lambda: "did you mean 'rate_hz'?" in unknown.log())
+    process.stop()
+    unknown.stop()
+
+
+@pytest.mark.shared_data
+def test_a_recorded_drive_reaches_the_memory(bench: Bench, shared_data: Path):
+    names = {
+        "/camera/color/image_raw/compressed": "/replay/camera/color/image_raw/compressed",
+        "/camera/color/camera_info": "/replay/camera/color/camera_info",
+        "/odom": "/replay/odom",
+        "/clock": "/replay/clock",
+    }
+    topics = [name for name in names if name != "/clock"]
+    images = bench.listen(OdometryMessage, "/replay/odom")
+    bag = {"bag": str(shared_data / "bags" / "kitchen"), "rate": 8.0, "topics": topics, "start_delay_s": 0.5}
+    player = bench.start("bag_player", bag, __ns="/replay", **names)
+    bench.wait("the end", lambda: bench.said("replay/bag_player", "playback") == "finished")
+    assert int(bench.told("replay/bag_player", "playback")["sent"]) == 3 * 250
+    assert len(images) >= 0.9 * 250
+    assert player.stop() == 0
