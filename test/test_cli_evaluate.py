@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from data_samples import SampleRecording
 
+from come_nav.cli.evaluate import add_arguments
 from come_nav.cli.main import main
 from come_nav.data.bag_writer import write_bag
 
@@ -41,6 +43,47 @@ def simulated(tmp_path_factory) -> Path:
     recording = EpisodeRecording(episode, raycaster)
     truth = Trajectory.from_xyyaw(episode.stamps_s, episode.poses_world_xyyaw, "world")
     return write_bag(tmp_path_factory.mktemp("bags") / "episode", recording, ground_truth=truth)
+
+
+def small_model(folder: Path) -> Path:
+    """Save an untrained model with two context frames, as small as the architecture goes."""
+    import torch
+
+    from come_nav.experts.base import BaseExpert
+    from come_nav.experts.cdit import CDiT, CDiTSettings
+    from come_nav.experts.normalizer import Normalizer
+    from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+    from come_nav.world_model.model import DiffusionWorldModel
+    from come_nav.world_model.sampler import SamplerSettings
+    from come_nav.world_model.schedule import NoiseSchedule
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape = AutoencoderSettings(image_size=16, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1)
+        autoencoder = ImageAutoencoder(shape)
+        settings = CDiTSettings(
+            input_size=shape.latent_size,
+            context_size=2,
+            in_channels=shape.latent_channels,
+            hidden_size=16,
+            depth=1,
+            num_heads=2,
+            learn_sigma=False,
+        )
+        network = CDiT.from_settings(settings)
+        for parameter in network.parameters():  # the last layers begin at zero, which would hide every input
+            torch.nn.init.normal_(parameter, std=0.2)
+    schedule = NoiseSchedule.linear()
+    expert = BaseExpert(network, Normalizer(kind="scale", scale_m=1.0), schedule)
+    DiffusionWorldModel(autoencoder, {"base": expert}, schedule, SamplerSettings(steps=2)).save(folder)
+    return folder
+
+
+def flags(*words) -> argparse.Namespace:
+    """Return the flags of the verb as the command line reads them."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(list(words))
 
 
 def document(capsys, *words) -> dict:
@@ -107,16 +150,165 @@ def test_the_perfect_model_sees_what_the_recording_saw(simulated):
     from come_nav.config import Config
     from come_nav.evaluation.protocol import ProtocolConfig, choose_windows
 
-    class Args:
-        suite, image_topic, pose_topic = None, None, None
-        input = str(simulated)
-
-    source = open_input(Args, Config(device="cpu"), 4.0)
+    source = open_input(flags(str(simulated)), Config(device="cpu"), 4.0)
     for window in choose_windows(source.recordings, ProtocolConfig(), 3):
         imaginer = RenderedImaginer(source.places[window.recording_id], window.start, None)
         path = torch.from_numpy(window.driven_xyyaw)[None]
         view = imaginer.imagine(path, torch.Generator()).images[0]
         assert float((view - unit_image(window.goal_frame())).abs().mean()) < 0.01
+
+
+def test_the_horizon_is_in_seconds(bag, tmp_path, capsys):
+    words = ["evaluate", str(bag), "--rows", "trivial", "--windows", "3", "--no-report"]
+    result = document(capsys, *words, "--horizon", "4", "--out", str(tmp_path / "4"))
+    assert result["table"]["steps_s"] == pytest.approx([0.25 * step for step in range(1, 17)], abs=1e-3)
+    assert len(document(capsys, *words, "--out", str(tmp_path / "2"))["table"]["steps_s"]) == 8
+
+
+def test_parts_of_a_recording_share_no_frame(bag, tmp_path, capsys):
+    seen = {}
+    for part in ("0-0.6", "0.6-1.0"):
+        words = ["evaluate", str(bag), "--rows", "trivial", "--part", part, "--horizon", "1", "--no-report"]
+        document(capsys, *words, "--out", str(tmp_path / part))
+        windows = json.loads((tmp_path / part / "results.json").read_text())["windows"]
+        seen[part] = (min(w["start"] for w in windows) - 3, max(w["goal"] for w in windows))
+    assert seen == {"0-0.6": (0, 23), "0.6-1.0": (24, 39)}
+
+
+def test_several_recordings_are_judged_together(bag, tmp_path, capsys):
+    second = write_bag(tmp_path / "second", SampleRecording(30))
+    words = ["evaluate", str(bag), str(second), "--rows", "trivial", "--windows", "6", "--no-report"]
+    result = document(capsys, *words, "--out", str(tmp_path / "out"))
+    assert {line["n"] for line in result["table"]["rows"]} == {6}
+    assert list(result["table"]["ate_m_by_group"]) == ["drive", "second"]
+    again = document(capsys, "evaluate", str(bag), str(bag), *words[3:], "--out", str(tmp_path / "twice"))
+    assert len(again["table"]["ate_m_by_group"]) == 2
+
+
+def test_gap_closure_and_paired_differences_are_in_every_output(simulated, tmp_path, capsys):
+    words = ["evaluate", str(simulated), "--windows", "3", "--out", str(tmp_path), *QUICK]
+    table = document(capsys, *words)["table"]
+    assert table["gap_closure"] == {}  # nothing lies between constant velocity and the perfect model here
+    pairs = {(line["row"], line["reference"]): line for line in table["differences"]}
+    found = pairs["perfect model", "constant velocity"]
+    expected = mean_ate({"table": table}, "perfect model") - mean_ate({"table": table}, "constant velocity")
+    assert found["ate_m"]["value"] == pytest.approx(expected)
+    assert found["rpe_m"]["low"] <= found["rpe_m"]["value"] <= found["rpe_m"]["high"]
+    assert main(words) == 0
+    assert "RPE difference [m]" in capsys.readouterr().out
+    assert "gap_closure_high" in (tmp_path / "table.csv").read_text().splitlines()[0]
+
+
+QUALITY = ["--suite", "quality", "--device", "cpu", "--no-report"]
+
+
+def test_quality_in_a_built_in_world_without_a_model(tmp_path, capsys):
+    words = ["evaluate", *QUALITY, "--worlds", "10003", "--windows", "6", "--rows", "copy,depth"]
+    result = document(capsys, *words, "--out", str(tmp_path))
+    table = result["table"]
+    assert table["horizons_s"] == [1.0, 2.0, 4.0, 8.0]
+    assert table["windows"] == 6
+    assert result["planning"] is None
+    gains = {line["horizon_s"]: line["psnr_db"]["value"] for line in table["gains_over_copy"]}
+    assert gains[1.0] > 2.0  # true depth and poses tell most of the next second
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + 6 * 2
+    (tmp_path / "results.jsonl").write_text("\n".join(lines[:6]) + "\n")
+    assert document(capsys, *words, "--out", str(tmp_path))["table"] == table
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    assert "gain over 'copy the last frame'" in capsys.readouterr().out
+
+
+def test_quality_of_a_recording_and_its_depth(bag, tmp_path, capsys):
+    words = ["evaluate", str(bag), *QUALITY, "--horizon", "0.5,1", "--windows", "3"]
+    result = document(capsys, *words, "--rows", "copy,depth", "--out", str(tmp_path / "depth"))
+    names = {line["row"] for line in result["table"]["rows"]}
+    assert names == {"copy the last frame", "nearest context frame warped by depth"}
+    blind = [*words, "--depth-topic", "none", "--out", str(tmp_path / "blind")]
+    assert main([*blind, "--rows", "copy,depth"]) == 1
+    error = capsys.readouterr().err
+    assert "take 'depth' out of --rows" in error
+    assert error.count("\n") == 1
+
+
+def test_quality_with_a_model_judges_jump_rollout_and_autoencoder(tmp_path, capsys):
+    model = small_model(tmp_path / "model")
+    words = ["evaluate", *QUALITY, "--worlds", "10003", "--windows", "3", "--horizon", "0.5,1", "--model", str(model)]
+    quick = ["--set", "planner.samples=4", "--set", "planner.initial_samples=4", "--set", "planner.elites=2"]
+    result = document(capsys, *words, *quick, "--planning-windows", "2", "--out", str(tmp_path / "out"))
+    rows = list(dict.fromkeys(line["row"] for line in result["table"]["rows"]))
+    assert rows == [
+        "copy the last frame",
+        "nearest context frame warped by depth",
+        "autoencoder of the truth",
+        "world model, jump",
+        "world model, rollout",
+    ]
+    assert all(np.isfinite(line["psnr_db"]["value"]) for line in result["table"]["rows"])
+    closure = result["planning"]["table"]["gap_closure"]
+    assert list(closure) == ["world model"]
+    ates = {line["row"]: line["ate_m"]["value"] for line in result["planning"]["table"]["rows"]}
+    gap = ates["constant velocity"] - ates["perfect model"]
+    assert closure["world model"]["value"] == pytest.approx((ates["constant velocity"] - ates["world model"]) / gap)
+
+
+def test_a_batch_imagines_each_window_as_if_it_were_alone(tmp_path):
+    """All windows and horizons in one prediction, against the model's own calls, one window and target at a time."""
+    import torch
+
+    from come_nav.cli.evaluate_quality_rows import batched_context, jump_row, pictures_of, rollout_row
+    from come_nav.evaluation.protocol import ProtocolConfig
+    from come_nav.evaluation.quality import quality_windows, read_batch
+    from come_nav.world_model.model import DiffusionWorldModel
+
+    model = DiffusionWorldModel.load(small_model(tmp_path / "model"))
+    protocol = ProtocolConfig(model.context_frames, 4)
+    windows = quality_windows([("drive", SampleRecording(30))], protocol, (2, 4), 3)
+    batch = read_batch(windows, pictures_of(model))
+    assert batch.truth.shape[:2] == (3, 2)
+    together = batched_context(model, batch)
+    noise = torch.randn(6, *together.latents.shape[2:], generator=batch.generator())
+    jumped, rolled = jump_row(model).imagine(batch), rollout_row(model).imagine(batch)
+    draws = batch.generator()
+    steps = [torch.randn(3, *together.latents.shape[2:], generator=draws) for _ in range(4)]
+    for index, item in enumerate(windows):
+        context = model.context_from_frames(batch.context[index], item.window.context_xyyaw)
+        for k in range(2):
+            alone = Given(noise[2 * index + k])
+            pose = torch.from_numpy(item.poses_xyyaw[k : k + 1]).float()
+            latents = alone.predict(model, context, pose, torch.tensor([float(item.rel_frames[k])]))
+            torch.testing.assert_close(jumped[index, k], model.decode(latents)[0], atol=2e-4, rtol=0)
+        alone = Given(*(step[index] for step in steps))
+        latents = alone.rollout(model, context, torch.from_numpy(item.path_xyyaw[None]).float())
+        torch.testing.assert_close(rolled[index], model.decode(latents[0, [1, 3]]), atol=2e-3, rtol=0)
+
+
+class Given:
+    """Predicts with given noise, one draw per call of the sampler."""
+
+    def __init__(self, *noises) -> None:
+        self.noises = list(noises)
+
+    def _source(self, generator):
+        return lambda like: self.noises.pop(0)[None].to(like)
+
+    def predict(self, model, context, actions, times):
+        import torch
+
+        from come_nav.world_model import model as module
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "noise_source", self._source)
+            return model.predict(context, actions, times, torch.Generator())
+
+    def rollout(self, model, context, path):
+        import torch
+
+        from come_nav.world_model import model as module
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "noise_source", self._source)
+            return model.rollout(context, path, torch.Generator())
 
 
 @pytest.mark.slow
@@ -150,14 +342,23 @@ def test_a_killed_evaluation_resumes_to_the_same_table(tmp_path):
         (["--rows", "perfect"], "was not made in a built-in world"),
         (["--rows", "trivial", "--windows", "0"], "windows must be"),
         (["--rows", "trivial", "--horizon", "400"], "no window fits: 40 frames"),
-        (["--rows", "trivial", "--horizon", "0"], "horizon_steps"),
+        (["--rows", "trivial", "--horizon", "0"], "whole frames at 4 Hz"),
+        (["--rows", "trivial", "--horizon", "2.1"], "whole frames at 4 Hz"),
+        (["--rows", "trivial", "--horizon", "1,2"], "one number of seconds"),
+        (["--rows", "trivial", "--part", "0.6"], "--part must look like 0.6-1.0"),
+        (["--rows", "trivial", "--part", "0.9-0.2"], "0 <= first < last <= 1"),
+        (["--rows", "trivial", "--part", "0.9-1"], "in its part 0.9-1"),
+        (["--rows", "trivial", "--rate", "8"], "the model's rate, 4 Hz"),
+        (["--rows", "trivial", "--info-topic", "/none"], "/none"),
+        (["--suite", "quality", "--rows", "copy,jumps"], "did you mean 'jump'"),
+        (["--suite", "quality", "--rows", "copy", "--horizon", "2,1"], "increase"),
+        (["--suite", "qualty"], "did you mean 'quality'"),
         (["--rows", "trivial", "--set", "planner.sampels=3"], "did you mean 'samples'"),
         (["--rows", "trivial", "--pose-topic", "/odon"], "/odom"),
         (["--rows", "trivial", "--config", "missing.yaml"], "missing.yaml"),
         (["--rows", "trivial", "--seed", "-1"], "seed must be"),
         (["--model", "no_such_model"], "no_such_model"),
         (["--rows", "trivial", "--out", "/proc/none"], "cannot be written"),
-        (["--suite", "planning"], "not both"),
     ],
 )
 def test_mistakes_are_one_line(bag, tmp_path, capsys, words, message):
@@ -172,7 +373,7 @@ def test_mistakes_are_one_line(bag, tmp_path, capsys, words, message):
     ("words", "message"),
     [
         (["missing_bag"], "missing_bag"),
-        ([], "not both or neither"),
+        ([], "give a recording to evaluate"),
         (["--suite", "planing"], "did you mean 'planning'"),
         (["--suite", "planning", "--worlds", "9-3"], "20000-20019"),
         (["--suite", "planning", "--worlds", "all"], "20000-20019"),
@@ -218,7 +419,12 @@ def test_help_shows_the_defaults_and_examples(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
     out = capsys.readouterr().out
-    for words in ("--suite planning --worlds 20000-20019", "default 50; suite 200", "goes on where it stopped"):
+    for words in (
+        "--suite planning --worlds 20000-20019",
+        "default 50; suite 200",
+        "goes on where it stopped",
+        "--part",
+    ):
         assert words in out
 
 

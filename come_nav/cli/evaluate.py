@@ -137,11 +137,12 @@ def evaluate(args: argparse.Namespace) -> Outcome:
     wanted = chosen_rows(args.rows, ROWS)
     model = load_model(config) if "model" in wanted else None
     rate_hz = model.rate_hz if model is not None else 4.0
+    horizons = [config.planner.horizon_steps] if args.horizon is None else parse_horizons(args.horizon, rate_hz)
+    if len(horizons) > 1:
+        raise ConfigError(f"--horizon takes one number of seconds for plans, got '{args.horizon}'")
     protocol = ProtocolConfig(
         context_frames=model.context_frames if model is not None else 4,
-        horizon_steps=config.planner.horizon_steps
-        if args.horizon is None
-        else parse_horizons(args.horizon, rate_hz)[0],
+        horizon_steps=horizons[0],
         rate_hz=rate_hz,
         choice=args.choice,
         seed=config.seed,
