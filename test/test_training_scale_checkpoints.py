@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,19 @@ def no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "banks", lambda self, *unused: (bank, bank))
 
 
+@pytest.fixture(scope="module")
+def whole(model: DiffusionWorldModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Weights of a run that nothing disturbed, without pictures."""
+    from come_nav.training.samples import SamplePictures
+
+    bank = random_bank()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "banks", lambda self, *unused: (bank, bank))
+        patch.setattr(SamplePictures, "on_validation_batch_end", lambda *unused: None)
+        exported = Run(CONFIG, tmp_path_factory.mktemp("whole"), MACHINE, model).finish()
+    return DiffusionWorldModel.load(exported).base.state_dict()
+
+
 @pytest.fixture
 def weights(model: DiffusionWorldModel) -> Callable[[Path], dict[str, torch.Tensor] | None]:
     """Run in a folder whatever is not done; return the exported weights, None when it stopped before."""
@@ -76,7 +90,8 @@ def weights(model: DiffusionWorldModel) -> Callable[[Path], dict[str, torch.Tens
 def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Do something in the middle of a training step."""
 
-    def patch(step: int, action: Callable[[DenoiserTask], None]) -> Any:
+    @contextmanager
+    def patch(step: int, action: Callable[[DenoiserTask], Any]) -> Iterator[None]:
         original = DenoiserTask.training_step
 
         def training_step(self: DenoiserTask, batch: Any, batch_idx: int) -> torch.Tensor:
@@ -84,9 +99,9 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
                 action(self)
             return original(self, batch, batch_idx)
 
-        context = monkeypatch.context()
-        context.__enter__().setattr(DenoiserTask, "training_step", training_step)
-        return context
+        with monkeypatch.context() as context:
+            context.setattr(DenoiserTask, "training_step", training_step)
+            yield
 
     return patch
 
@@ -98,8 +113,8 @@ def assert_equal(one: dict[str, torch.Tensor] | None, two: dict[str, torch.Tenso
         assert torch.equal(tensor, two[name]), name
 
 
-def test_what_a_finished_run_leaves_and_that_it_does_not_train_again(weights, tmp_path, at_step) -> None:
-    whole = weights(tmp_path)
+def test_what_a_finished_run_leaves_and_that_it_does_not_train_again(weights, whole, tmp_path, at_step) -> None:
+    assert_equal(weights(tmp_path), whole)
     folder = tmp_path / "denoiser"
     assert sorted(p.name for p in folder.iterdir()) == [
         "best.ckpt",
@@ -117,11 +132,9 @@ def test_what_a_finished_run_leaves_and_that_it_does_not_train_again(weights, tm
         assert_equal(whole, weights(tmp_path))
 
 
-def test_pictures_reach_the_run_folder_and_tensorboard_and_change_nothing(weights, tmp_path, monkeypatch) -> None:
+def test_pictures_reach_the_run_folder_and_tensorboard_and_change_nothing(weights, whole, tmp_path) -> None:
     from PIL import Image
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from come_nav.training.samples import SamplePictures
 
     drawn = weights(tmp_path / "drawn")
     picture = Image.open(tmp_path / "drawn" / "samples" / "denoiser" / "0000004.png")
@@ -131,8 +144,7 @@ def test_pictures_reach_the_run_folder_and_tensorboard_and_change_nothing(weight
     events.Reload()
     assert [event.step for event in events.Images("samples")] == [4, 8]
     assert {"train/loss", "validation/loss"} <= set(events.Tags()["scalars"])
-    monkeypatch.setattr(SamplePictures, "on_validation_batch_end", lambda *unused: None)
-    assert_equal(drawn, weights(tmp_path / "plain"))
+    assert_equal(drawn, whole)
 
 
 def test_a_picture_leaves_every_random_state_as_it_was(tmp_path, monkeypatch) -> None:
@@ -160,16 +172,22 @@ def test_a_picture_leaves_every_random_state_as_it_was(tmp_path, monkeypatch) ->
     assert np.array_equal(np.random.get_state()[1], before[2])  # noqa: NPY002
 
 
-def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(
-    weights, model, tmp_path, capsys, monkeypatch
-) -> None:
+def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(whole, model, tmp_path, capsys) -> None:
     """The write of step 6 lands on /dev/full, which has no space left; the one of step 3 stays and is gone on from."""
     folder = tmp_path / "run" / "denoiser"
     folder.mkdir(parents=True)
     (folder / f".step-0000006.ckpt.{os.getpid()}.tmp").symlink_to("/dev/full")
     model.save(tmp_path / "start")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(to_mapping(CONFIG)), encoding="utf-8")
-    words = ["train", "--config", tmp_path / "toy.yaml", "--init", tmp_path / "start", "--out", tmp_path / "run"]
+    words: list[Any] = [
+        "train",
+        "--config",
+        tmp_path / "toy.yaml",
+        "--init",
+        tmp_path / "start",
+        "--out",
+        tmp_path / "run",
+    ]
     words += ["--accelerator", "cpu", "--no-progress"]
     assert main.main([str(word) for word in words]) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("come-nav:")]
@@ -201,13 +219,13 @@ def test_weights_that_are_not_finite_are_never_saved(weights, model, tmp_path, a
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_after_the_step_and_the_run_goes_on_exactly(weights, tmp_path, at_step, number) -> None:
+def test_a_signal_ends_after_the_step_and_the_run_goes_on_exactly(weights, whole, tmp_path, at_step, number) -> None:
     before = signal.getsignal(number)
     with at_step(4, lambda task: os.kill(os.getpid(), number)):
         assert weights(tmp_path / "cut") is None
     assert signal.getsignal(number) is before
     assert steps_done(newest_checkpoint(tmp_path / "cut" / "denoiser")) == 5
-    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert_equal(whole, weights(tmp_path / "cut"))
 
 
 def test_a_kill_while_writing_leaves_the_old_checkpoint_and_nothing_that_could_be_taken_for_one(
@@ -237,7 +255,7 @@ def test_the_error_of_a_full_disk_is_not_hidden_by_torch(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_its_last_file_goes_on_from_the_newest_numbered_one(weights, tmp_path, at_step) -> None:
+def test_a_run_without_its_last_file_goes_on_from_the_newest_numbered_one(weights, whole, tmp_path, at_step) -> None:
     def die(task: DenoiserTask) -> None:
         raise RuntimeError("killed")
 
@@ -251,7 +269,7 @@ def test_a_run_without_its_last_file_goes_on_from_the_newest_numbered_one(weight
     ):
         weights(tmp_path / "cut")
     (folder / "last.ckpt").unlink()
-    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert_equal(whole, weights(tmp_path / "cut"))
 
 
 def test_the_best_checkpoint_outlives_the_rotation(tmp_path, model) -> None:

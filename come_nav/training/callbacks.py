@@ -64,15 +64,15 @@ class StopOnSignal(Callback):
         elif trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             trainer.should_stop = trainer.strategy.reduce_boolean_decision(trainer.should_stop or self.asked, all=False)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signals back, before Lightning gives back its own."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
-        self.teardown(trainer, pl_module, "fit")
+        self.on_train_end(trainer, pl_module)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

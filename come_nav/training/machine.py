@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from come_nav.core.errors import ConfigError
 from come_nav.training.checkpoints import AtomicCheckpointIO
@@ -90,7 +91,12 @@ class Machine:
                 num_nodes=self.num_nodes,
                 strategy="ddp" if self.sharded else self.strategy,
             )
-        except (ValueError, RuntimeError) as error:  # Lightning's own checks of devices, strategies and launchers
+        except (
+            ValueError,
+            RuntimeError,
+            ImportError,
+            MisconfigurationException,
+        ) as error:  # Lightning's own checks of devices, strategies and launchers
             raise ConfigError(
                 f"--accelerator {self.accelerator}, --devices {self.devices}, --num-nodes {self.num_nodes}, "
                 f"--strategy {self.strategy}: {' '.join(str(error).split())}"
