@@ -18,6 +18,8 @@ from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.experts.passes import ABSOLUTE_POSE, VIEW, Condition, Pass, Query, batched, schedule_digest
 
+__all__ = ["NULL_CONTEXT_SEED", "VIEW", "BaseExpert", "Prediction", "SignalSchedule"]
+
 Prediction = Literal["eps", "v"]
 NULL_CONTEXT_SEED = 0  # one fixed noise stands for "no context" in models without a null token, at every step alike
 
@@ -60,6 +62,16 @@ class BaseExpert(nn.Module):
         self.prediction: Prediction = prediction
         abar = None if schedule is None else torch.as_tensor(schedule.alphas_cumprod, dtype=torch.float64)
         self.register_buffer("abar", abar, persistent=False)
+
+    @torch.no_grad()
+    def start_from_view(self) -> None:
+        """Let an untrained network of velocity prediction answer the view in its extra channels, if it has any.
+
+        At the noisiest step v is -x_0, so a skip gate of -1 passes the view on as the clean latents; from zero, the
+        optimiser would need a thousand steps to get there. Noise prediction has no such constant, and starts at zero.
+        """
+        if self.prediction == "v" and self.model.settings.extra_skip:
+            self.model.skip_layer.linear.bias.fill_(-1.0)
 
     def scores(
         self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor

@@ -280,7 +280,9 @@ class Run:
             network = CDiT.from_settings(self.config.denoiser_model)
         scale_m, spacing_m = self.config.scale_m, self.config.waypoint_spacing_m
         normalizer = Normalizer.metric(scale_m) if spacing_m is None else Normalizer.nwm(spacing_m)
-        return BaseExpert(network, normalizer, schedule, self.config.prediction)
+        expert = BaseExpert(network, normalizer, schedule, self.config.prediction)
+        expert.start_from_view()
+        return expert
 
     def _bank(self, name: str, make: Callable[[], LatentBank]) -> LatentBank:
         path = self.folder / f"{name}.safetensors"
