@@ -25,7 +25,7 @@ from come_nav.ros.qos import SENSOR
 pytestmark = pytest.mark.slow
 PLANNER = {
     "device": "cpu",
-    "max_failures": 100000,
+    "max_failures": 10000,
     "time_limit_s": 86000.0,
     "plan_rate_hz": 4.0,
     "use_places": False,

@@ -146,12 +146,16 @@ def test_lifecycle_and_a_clean_end(bench: Bench):
 def test_a_mistake_in_the_parameters_is_one_line(bench: Bench):
     process = bench.start("bag_player", {"bag": "/no/such/bag"}, __ns="/mistake")
     bench.wait("a message", lambda: "/no/such/bag" in process.log())
-    assert "Traceback" not in process.log()
     assert process.alive()  # unconfigured, as a lifecycle node that could not be configured
     unknown = bench.start("controller", {"rate_hertz": 10.0}, __ns="/typo")
     bench.wait("a hint", lambda: "did you mean 'rate_hz'?" in unknown.log())
-    process.stop()
-    unknown.stop()
+    wrong = bench.start("controller", {"rate_hz": 1000.0}, __ns="/range")
+    wrong.ended = True
+    bench.wait("an end", lambda: not wrong.alive())
+    assert "rate_hz out of range. Min: 1.0, Max: 100.0, value: 1000" in wrong.log()
+    for started in (process, unknown, wrong):
+        started.stop()
+        assert "Traceback" not in started.log()
 
 
 @pytest.mark.shared_data

@@ -99,7 +99,7 @@ class CameraInput:
         found = self._transforms.lookup(self._node.values["base_frame"], frame_id) if frame_id else None
         frame = decode_frame(matched, self._T_base_camera if found is None else found, self.warnings)
         for warning in self.warnings:
-            self._node.get_logger().warning(warning, throttle_duration_sec=60.0)
+            self._node.log.warning(warning, throttle_duration_sec=60.0)
         self.warnings.clear()
         return frame
 

@@ -34,6 +34,7 @@ class ManagedNode(LifecycleNode):
 
     def __init__(self, name: str, **keywords: Any) -> None:
         super().__init__(name, **keywords)
+        self.log: Any = LifecycleNode.get_logger(self)
         self.declared = (*COMMON, *self.PARAMETERS)
         declare(self, self.declared)
         self.values = values_of(self, self.declared)
@@ -117,7 +118,7 @@ class ManagedNode(LifecycleNode):
         """Count an error and log it, at most once in five seconds for each place."""
         text = str(error) if isinstance(error, ComeNavError) else "".join(traceback.format_exception(error))
         self.errors[where] = self.errors.get(where, 0) + 1
-        self.get_logger().error(f"{where}: {text}", throttle_duration_sec=5.0)
+        self.log.error(f"{where}: {text}", throttle_duration_sec=5.0)
 
     def _guard(self, where: str, action: Callable[..., None], *arguments: Any) -> None:
         """Call; one bad message or a defect must not end the process that holds the robot's watchdog."""
@@ -178,10 +179,10 @@ class ManagedNode(LifecycleNode):
         try:
             action()
         except ComeNavError as error:
-            self.get_logger().error(f"{what}: {error}")
+            self.log.error(f"{what}: {error}")
             return TransitionCallbackReturn.FAILURE
         except Exception:
-            self.get_logger().error(f"{what}: {traceback.format_exc()}")
+            self.log.error(f"{what}: {traceback.format_exc()}")
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 

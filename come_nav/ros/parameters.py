@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter as RosParameter
 
 from come_nav.config import Config, field_explanations, load_config
-from come_nav.core.errors import ComeNavError, suggest
+from come_nav.core.errors import ComeNavError, ConfigError, suggest
 from come_nav.core.settings import from_mapping
 
 SettingsT = TypeVar("SettingsT")
@@ -58,9 +59,16 @@ class Parameter:
 
 
 def declare(node: Any, parameters: Sequence[Parameter]) -> None:
-    """Declare all parameters; warn about names in the node's YAML that nobody declares."""
+    """Declare all parameters; warn about names in the node's YAML that nobody declares.
+
+    Raises:
+        ConfigError: a given value is out of range or of another type.
+    """
     for parameter in parameters:
-        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+        try:
+            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+        except (InvalidParameterValueException, InvalidParameterTypeException) as error:
+            raise ConfigError(f"{node.get_name()}: {' '.join(str(error).split())}") from error
     known = {parameter.name for parameter in parameters} | {"use_sim_time", "start_type_description_service"}
     for name in sorted(set(node._parameter_overrides) - known):
         if not name.startswith("qos_overrides."):

@@ -217,7 +217,7 @@ class PlannerNode(ManagedNode):
                 self._places.clear()
                 self._saved_places = -1
             else:
-                self.get_logger().warning("the clock of odometry jumped back; short-term memory starts anew")
+                self.log.warning("the clock of odometry jumped back; short-term memory starts anew")
             return
         if kind == "cancel":
             self._mission.cancel()
@@ -359,7 +359,7 @@ class PlannerNode(ManagedNode):
         if store is not None:
             try:
                 places.load(store)
-                self.get_logger().info(f"{len(places)} places remembered from {store.path}")
+                self.log.info(f"{len(places)} places remembered from {store.path}")
             except (MemoryStoreError, DataError) as error:
                 self.trouble(error, "memory")
         return places

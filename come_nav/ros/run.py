@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from come_nav.core.errors import MissingDependencyError, suggest
+from come_nav.core.errors import ComeNavError, MissingDependencyError, suggest
 
 NODES = {
     "simulator": "simulator_node:SimulatorNode",
@@ -32,8 +32,9 @@ def main(names: Sequence[str], args: Sequence[str] | None = None) -> int:
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     stop = _stop_on_signals()
-    nodes = [node_class(name)() for name in names]
+    nodes: list[Any] = []
     try:
+        nodes += [node_class(name)() for name in names]
         for node in nodes:
             executor.add_node(node)
         for node in nodes:
@@ -45,6 +46,8 @@ def main(names: Sequence[str], args: Sequence[str] | None = None) -> int:
             executor.spin_once(timeout_sec=0.2)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except ComeNavError as error:
+        raise SystemExit(str(error)) from error
     finally:
         for node in nodes:
             node.close()

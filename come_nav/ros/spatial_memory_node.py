@@ -93,7 +93,7 @@ class SpatialMemoryNode(ManagedNode):
     def _take_odometry(self, message: OdometryMessage) -> None:
         if self._camera.take_odometry(message):
             self._last_stamp_s = float("-inf")
-            self.get_logger().warning("the clock of odometry jumped back; the memory stays, in its odom frame")
+            self.log.warning("the clock of odometry jumped back; the memory stays, in its odom frame")
         self._worker.wake()
 
     def _reset(self, request: Any, response: Any) -> Any:
@@ -185,7 +185,7 @@ class SpatialMemoryNode(ManagedNode):
             stored = store.load(parts=(CLOUD,))
             if stored.cloud is not None:
                 self._memory.load_state(stored.cloud)
-                self.get_logger().info(f"{len(self._memory)} points remembered from {store.path}")
+                self.log.info(f"{len(self._memory)} points remembered from {store.path}")
         except (MemoryStoreError, DataError) as error:
             self.trouble(error, "memory")
 

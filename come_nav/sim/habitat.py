@@ -72,6 +72,8 @@ class HabitatSimulator:
         self._noise, self._camera_height_m = odometry_noise, camera_height_m
         self._generator = torch.Generator().manual_seed(seed)
         self._rng = np.random.default_rng(seed)
+        self._xyz: NDArray[np.float64] = np.zeros(3)
+        self._yaw = 0.0
         try:
             self._process = subprocess.Popen([python, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         except OSError as error:
@@ -110,8 +112,7 @@ class HabitatSimulator:
             self._yaw = float(self._rng.uniform(-math.pi, math.pi))
         else:
             check_shape("pose_world_xyyaw", pose_world_xyyaw, "3")
-            height = float(self._xyz[2]) if hasattr(self, "_xyz") else 0.0
-            wanted = np.array([pose_world_xyyaw[0], pose_world_xyyaw[1], height])
+            wanted = np.array([pose_world_xyyaw[0], pose_world_xyyaw[1], self._xyz[2]])  # on the same floor
             found, _ = self._ask({"do": "snap", "position": habitat_from_ros(wanted).tolist()})
             self._yaw = float(pose_world_xyyaw[2])
         position = ros_from_habitat(np.array(found["position"], float))
