@@ -128,9 +128,10 @@ def _run_planning(args: argparse.Namespace) -> int:
 
     dataset = open_dataset(args)
     quirks, search = quirks_of(args), search_config(args, dataset.facts)
-    distance = _distance(args.cost, "cpu")  # an absent library is told before anything is loaded
+    _distance(args.cost, "cpu")  # an absent library is told before anything is loaded
     model, config = open_model(args, dataset.facts)
-    windows = planning_windows(dataset, config.seed, args.windows)
+    distance = _distance(args.cost, str(model.device))
+    windows = planning_windows(dataset, config.seed, args.windows, model.context_frames)
     rows = [*trivial_rows(), _row(model, search, args, distance)]
     settings = {
         "protocol": "nwm",

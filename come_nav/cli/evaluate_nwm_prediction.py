@@ -45,7 +45,7 @@ def run_prediction(args: argparse.Namespace) -> int:
     model, config = open_model(args, dataset.facts)
     if "latent" in names:
         distances["latent"] = _latent_distance(model)
-    windows = prediction_windows(dataset, kind, seconds, config.seed, args.windows)
+    windows = prediction_windows(dataset, kind, seconds, config.seed, args.windows, model.context_frames)
     settings = _settings(args, config, model, dataset.facts.name)
     folder = writable_folder(args.out or Path("runs/evaluate") / f"{args.protocol}_{dataset.facts.name}")
     pictures = folder / "pictures" / settings_hash(settings)

@@ -140,11 +140,13 @@ class NwmDataset:
             raise DataError(f"{path}: lists no window; the trajectories are too short for this evaluation")
         return [_entry(path, number, item) for number, item in enumerate(content)]
 
-    def window(self, entry: IndexEntry, frames_ahead: int, kind: str) -> NwmRecording:
+    def window(
+        self, entry: IndexEntry, frames_ahead: int, kind: str, context_frames: int = CONTEXT_FRAMES
+    ) -> NwmRecording:
         """Return the trajectory of a window, after a check that it holds its context and its goal."""
         path = self.index_path(kind)
         recording = self.trajectory(entry.trajectory, path)
-        first, last = entry.start - CONTEXT_FRAMES + 1, entry.start + frames_ahead
+        first, last = entry.start - context_frames + 1, entry.start + frames_ahead
         if first < 0 or last >= len(recording):
             raise DataError(
                 f"{path}: window at frame {entry.start} of '{entry.trajectory}' needs frames {first} to {last}, "

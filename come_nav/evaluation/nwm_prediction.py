@@ -58,16 +58,21 @@ class PredictionScores:
 
 
 def prediction_windows(
-    dataset: NwmDataset, kind: str, seconds: Sequence[int], seed: int, count: int | None = None
+    dataset: NwmDataset,
+    kind: str,
+    seconds: Sequence[int],
+    seed: int,
+    count: int | None = None,
+    context_frames: int = CONTEXT_FRAMES,
 ) -> list[Window]:
     """Return the windows of ``time.pkl`` or ``rollout.pkl``, the first ``count`` of them."""
     if not seconds or min(seconds) < 1:
         raise ConfigError(f"--seconds must be whole seconds >= 1, got {list(seconds)}")
     frames = frames_of(max(seconds))
-    config = ProtocolConfig(context_frames=CONTEXT_FRAMES, horizon_steps=frames, rate_hz=RATE_HZ, seed=seed)
+    config = ProtocolConfig(context_frames=context_frames, horizon_steps=frames, rate_hz=RATE_HZ, seed=seed)
     windows = []
     for entry in dataset.index(kind)[:count]:
-        recording = dataset.window(entry, frames, kind)
+        recording = dataset.window(entry, frames, kind, context_frames)
         windows.append(make_window(entry.trajectory, recording, entry.start, entry.start + frames, config))
     return windows
 

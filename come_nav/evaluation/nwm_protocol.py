@@ -54,16 +54,18 @@ class NwmQuirks:
         return cls(True, True, True, True, True)
 
 
-def planning_windows(dataset: NwmDataset, seed: int, count: int | None = None) -> list[Window]:
+def planning_windows(
+    dataset: NwmDataset, seed: int, count: int | None = None, context_frames: int = CONTEXT_FRAMES
+) -> list[Window]:
     """Return the windows that the data set's ``navigation_eval.pkl`` lists, the first ``count`` of them.
 
     Raises:
         DataError: naming the index file and the trajectory that is absent or too short.
     """
-    config = ProtocolConfig(context_frames=CONTEXT_FRAMES, horizon_steps=HORIZON_STEPS, rate_hz=RATE_HZ, seed=seed)
+    config = ProtocolConfig(context_frames=context_frames, horizon_steps=HORIZON_STEPS, rate_hz=RATE_HZ, seed=seed)
     windows = []
     for entry in dataset.index("navigation")[:count]:
-        recording = dataset.window(entry, HORIZON_STEPS, "navigation")
+        recording = dataset.window(entry, HORIZON_STEPS, "navigation", context_frames)
         windows.append(make_window(entry.trajectory, recording, entry.start, entry.start + HORIZON_STEPS, config))
     return windows
 

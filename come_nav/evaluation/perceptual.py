@@ -18,7 +18,7 @@ from come_nav.core.errors import DataError, MissingDependencyError
 PAIR_DISTANCES = ("lpips", "dreamsim")
 # images (B, 3, H, W) and references of the same shape, both in [-1, 1] -> (B,), lower is nearer
 Distance = Callable[[Tensor, Tensor], Tensor]
-WITHOUT = "(or do without, with the latent distance)"
+WITHOUT = "(the latent distance does without)"
 DREAMSIM_SIZE = 224
 
 
