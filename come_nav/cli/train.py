@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from come_nav.training.run import Machine, Run
+    from come_nav.training.machine import Machine
+    from come_nav.training.run import Run
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     if args.threads:

@@ -28,10 +28,12 @@ def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fin
     hardware = torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})"
     worlds = f"seeds {data.first_world}-{data.first_world + data.worlds - 1}, {data.episode_s:g} s each"
     goals = stage.steps * stage.batch_size * data.goals_per_context
-    images = config.autoencoder.steps * config.autoencoder.batch_size
+    images = f"{config.autoencoder.steps * config.autoencoder.batch_size:,} images seen"
+    if fine_tuned or config.autoencoder_from is not None:
+        images = f"from {config.autoencoder_from or 'the initial model'}"
     rows = {
         "images": f"{size}x{size} RGB, latents {network.in_channels}x{grid}x{grid}",
-        "autoencoder": f"AutoencoderKL, {_millions(model.autoencoder)} parameters, {images:,} images seen",
+        "autoencoder": f"AutoencoderKL, {_millions(model.autoencoder)} parameters, {images}",
         "denoiser": f"CDiT, hidden {network.hidden_size}, depth {network.depth}, {_millions(model.base)} parameters",
         "prediction": f"{config.prediction}, NWM's linear schedule of 1000 steps",
         "training": f"{stage.steps:,} steps, {goals:,} goals, AdamW {stage.learning_rate:g}, EMA {stage.ema_decay:g}",

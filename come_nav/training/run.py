@@ -111,7 +111,9 @@ class Run:
         with self.processes.first_alone() as first:
             if first:
                 autoencoder = trained.autoencoder.eval().to(machine.device)
-                batches = self._frames(training_seeds, stage.batch_size, self.config.seed + 1, range(16), shared=False)
+                batches: Iterable[Any] = self._frames(
+                    training_seeds, stage.batch_size, self.config.seed + 1, range(16), shared=False
+                )
                 autoencoder.fit_scaling_factor(images.to(machine.device) for images in batches)
                 facts = {"scaling_factor": repr(autoencoder.scaling_factor)}
                 with atomic_path(done) as temporary:
@@ -202,10 +204,11 @@ class Run:
 
         def recorded(name: str, use: tuple[float, float]) -> list[LatentBank]:
             part = replace(data, recording_use=use)
-            return [
-                self._bank(f"{name}_{index}", lambda path=path: finished(self._recording_bank(path, part, encode)))
-                for index, path in enumerate(data.recordings)
-            ]
+
+            def one(path: str) -> Callable[[], LatentBank]:
+                return lambda: finished(self._recording_bank(path, part, encode))
+
+            return [self._bank(f"{name}_{index}", one(path)) for index, path in enumerate(data.recordings)]
 
         if data.worlds:
             training += recorded("bank_recording", data.recording_use)

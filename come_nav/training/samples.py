@@ -91,7 +91,8 @@ def draw_windows(
     )
     pairs = torch.stack([few.goal_latents, imagined.unflatten(0, (rows, goals))], dim=2)
     latents = torch.cat([few.context_latents, pairs.flatten(1, 2)], dim=1)
-    return autoencoder.decode(latents.flatten(0, 1).to(task.device)).unflatten(0, latents.shape[:2])
+    pictures: torch.Tensor = autoencoder.decode(latents.flatten(0, 1).to(task.device))
+    return pictures.unflatten(0, latents.shape[:2])  # type: ignore[no-any-return]
 
 
 def first_of(batch: WindowBatch, rows: int, goals: int) -> WindowBatch:
