@@ -235,6 +235,7 @@ def test_quality_with_a_model_judges_jump_rollout_and_autoencoder(tmp_path, caps
     model = small_model(tmp_path / "model")
     words = ["evaluate", *QUALITY, "--worlds", "10003", "--windows", "3", "--horizon", "0.5,1", "--model", str(model)]
     quick = ["--set", "planner.samples=4", "--set", "planner.initial_samples=4", "--set", "planner.elites=2"]
+    quick += ["--set", "planner.iterations=1"]
     result = document(capsys, *words, *quick, "--planning-windows", "2", "--out", str(tmp_path / "out"))
     rows = list(dict.fromkeys(line["row"] for line in result["table"]["rows"]))
     assert rows == [
