@@ -1,0 +1,268 @@
+"""Cost of one plan of NWM's protocol: the released loop against come_nav's paths, and what the savings do to ATE.
+
+    python benchmarks/nwm_planning.py                          CPU: unit costs at size S, a reduced plan, ATE of tiny
+    python benchmarks/nwm_planning.py --device cuda --full --sizes S XL        whole plans, where a GPU is at hand
+    python benchmarks/nwm_planning.py --ate nwm_data --model tiny              only the effect on ATE, on a data set
+
+Weights are random: the time of a network does not depend on them. The full protocol's seconds are, without --full,
+counted calls times measured unit costs; a plan at reduced numbers is measured whole beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from come_nav.core.files import atomic_write_text
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.cdit import CDIT_SIZES, CDiT
+from come_nav.experts.normalizer import Normalizer
+from come_nav.planning.nwm_search import NwmPlanner, NwmSearchConfig
+from come_nav.planning.objectives import ImageDistance, LatentDistance
+from come_nav.world_model.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
+from come_nav.world_model.nwm_rollout import NwmImaginer, micro_batch_for
+from come_nav.world_model.sampler import SamplerSettings
+from come_nav.world_model.schedule import NoiseSchedule
+
+OFFICIAL = SamplerSettings("ddpm", 250, spacing="even")
+CONTEXT = 4
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to make a plan: how the rollout goes on, which cost, which sampler, and what that changes."""
+
+    name: str
+    path: str
+    cost: str
+    sampler: SamplerSettings
+    changes: str
+
+
+def ways() -> list[Way]:
+    few = {steps: SamplerSettings("ddim", steps) for steps in (5, 2)}
+    return [
+        Way("released loop", "pixels", "image", OFFICIAL, "-"),
+        Way("kept moments", "moments", "image", OFFICIAL, "nothing: the same distribution"),
+        Way("latent rollout", "latents", "image", OFFICIAL, "no decode-clip-encode between steps"),
+        Way("latent rollout, DDIM 5", "latents", "image", few[5], "and 5 deterministic steps"),
+        Way("latent rollout and cost, DDIM 5", "latents", "latent", few[5], "and views compared as latents"),
+        Way("latent rollout and cost, DDIM 2", "latents", "latent", few[2], "and 2 deterministic steps"),
+    ]
+
+
+def build(size: str, device: str, precision: str) -> DiffusionWorldModel:
+    """Return a model with random weights: S, B, L, XL as published, or 'reduced' (64 px, the same classes)."""
+    torch.manual_seed(0)
+    if size == "reduced":
+        autoencoder = AutoencoderSettings(64, 4, (16, 32, 32, 32), 1, 8, True, NWM_SCALING_FACTOR)
+        network = CDiT(input_size=8, context_size=CONTEXT, hidden_size=96, depth=3, num_heads=4)
+    else:
+        autoencoder, network = AutoencoderSettings.stable_diffusion(), CDiT(**CDIT_SIZES[size])
+    expert = BaseExpert(network, Normalizer.nwm(0.25)).eval()
+    model = DiffusionWorldModel(
+        ImageAutoencoder(autoencoder).eval(), {"base": expert}, NoiseSchedule.linear(), OFFICIAL,
+        inference=InferenceSettings(precision=precision),  # type: ignore[arg-type]
+    ).to(device)  # fmt: skip
+    model.inference = InferenceSettings(micro_batch_for(model), precision)  # type: ignore[arg-type]
+    return model
+
+
+def seconds_of(work: Any, device: str, repeats: int) -> dict[str, float]:
+    """Return the least wall and processor seconds of a call; on a shared machine the wall clock counts others' work."""
+    wall, busy = [], []
+    for _ in range(repeats):
+        started, busy_started = time.perf_counter(), time.process_time()
+        work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        wall.append(time.perf_counter() - started)
+        busy.append(time.process_time() - busy_started)
+    return {"wall_s": min(wall), "cpu_s": min(busy)}
+
+
+def unit_costs(size: str, device: str, precision: str, batch: int, repeats: int) -> dict[str, Any]:
+    """Return seconds of one denoiser sample, one encoded and one decoded image."""
+    model = build(size, device, precision)
+    pixels, grid = model.image_size, model.base.model.settings.input_size
+    images = torch.rand(batch, 3, pixels, pixels, device=device) * 2 - 1
+    latents = torch.randn(batch, 4, grid, grid, device=device)
+    context = model.context_from_images(torch.zeros(CONTEXT, 3, pixels, pixels), torch.zeros(CONTEXT, 3))
+    action, ahead, t = torch.zeros(batch, 3, device=device), torch.ones(batch, device=device), torch.zeros(batch).long()
+
+    @torch.inference_mode()
+    def forward() -> None:
+        model._noise(latents, t.to(device), context, action, ahead)
+
+    calls = {
+        "forward": forward,
+        "encode": lambda: model.encode_moments(images),
+        "decode": lambda: model.decode(latents),
+    }
+    found: dict[str, Any] = {}
+    for name, call in calls.items():
+        if device.startswith("cuda"):
+            call()  # warm up
+        measured = seconds_of(call, device, repeats)
+        found[name] = {key: value / batch for key, value in measured.items()}
+    return {"size": size, "batch": batch, "n": repeats, "precision": precision, **found}
+
+
+def full_counts(way: Way, samples: int, repeats: int, waypoints: int) -> dict[str, int]:
+    """Return the calls of one plan: every candidate of every repeat, and the answer once."""
+    rollouts = samples * repeats + 1
+    steps = rollouts * waypoints
+    encodes = {"pixels": CONTEXT * steps, "moments": CONTEXT + steps - rollouts, "latents": CONTEXT}[way.path]
+    decodes = steps if way.path != "latents" else (rollouts if way.cost == "image" else 0)
+    return {"forwards": steps * way.sampler.steps, "encodes": encodes + 1, "decodes": decodes}
+
+
+def estimate(way: Way, unit: dict[str, Any], clock: str) -> dict[str, Any]:
+    """Return the counted calls of the full protocol and their seconds at the measured unit costs."""
+    counts = full_counts(way, 120, 3, 8)
+    parts = {name: counts[f"{name}s"] * unit[name][clock] for name in ("forward", "encode", "decode")}
+    return {**counts, "seconds": sum(parts.values()), "seconds_by_part": parts}
+
+
+def measured_plan(model: DiffusionWorldModel, way: Way, search: NwmSearchConfig, device: str) -> dict[str, Any]:
+    """Make one plan and return its seconds and counted calls."""
+    model.sampler = way.sampler
+    generator = torch.Generator(device).manual_seed(0)
+    pixels = model.image_size
+    images = torch.rand(CONTEXT, 3, pixels, pixels, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    goal = images[-1:].flip(-1)
+    imaginer = NwmImaginer(model, images, np.zeros((CONTEXT, 3)), way.path, way.cost == "image")  # type: ignore[arg-type]
+    cost = ImageDistance(goal[0].to(device)) if way.cost == "image" else LatentDistance(model.encode(goal))
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    spent = seconds_of(lambda: NwmPlanner(search).plan(imaginer, cost, generator), device, 1)
+    peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_bytes = kilobytes * 1024 if peak is None else peak
+    return {"way": way.name, **spent, **asdict(imaginer.counts), "peak_memory_bytes": peak_bytes}
+
+
+def ate_by_way(root: Path, model: str, windows: int, samples: int, device: str, folder: Path) -> list[dict[str, Any]]:
+    """Judge a trained model on a data set in NWM's layout by every way, on the same windows and random numbers."""
+    import contextlib
+    import io
+
+    from come_nav.cli.main import main as come_nav
+
+    search = ["--windows", str(windows), "--samples", str(samples), "--top-k", "5", "--repeats", "1"]
+    shape = [("pixels", 10, "image"), ("moments", 10, "image"), ("latents", 10, "image"), ("latents", 10, "latent")]
+    found = []
+    for path, steps, cost in [*shape, ("latents", 5, "latent"), ("latents", 2, "latent"), ("latents", 1, "latent")]:
+        words = ["evaluate", "--protocol", "nwm", "--dataset", "recon", "--root", str(root), "--model", model, *search]
+        words += ["--rollout-path", path, "--cost", cost, "--set", "sampler.name=ddim", "--json", "--no-report"]
+        words += [
+            "--set",
+            f"sampler.steps={steps}",
+            "--device",
+            device,
+            "--out",
+            str(folder / f"{path}-{cost}-{steps}"),
+        ]
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            status = come_nav(words)
+        if status == 0:
+            row = json.loads(text.getvalue())["table"]["world model"]["ate_m"]
+            found.append({"path": path, "cost": cost, "ddim_steps": steps, "ate_m": row})
+            print(f"{path:8} {cost:7} {steps:3d} steps  ATE {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] m")
+    return found
+
+
+def compare(plans: list[dict[str, Any]], clock: str) -> None:
+    for plan in plans:
+        plan["ratio"] = plans[0][clock] / max(plan[clock], 1e-9)
+
+
+def machine(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ":unknown")
+    return f"{os.cpu_count()} cores, {model.partition(':')[2].strip()}, {platform.system()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sizes", nargs="*", default=["S"], choices=[*CDIT_SIZES, "reduced"], help="for unit costs")
+    parser.add_argument("--plan-size", default="reduced", choices=[*CDIT_SIZES, "reduced"], help="for whole plans")
+    parser.add_argument("--full", action="store_true", help="whole plans of the full protocol")
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--waypoints", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=1, help="of the unit costs")
+    parser.add_argument("--n", type=int, default=2, help="measurements of each unit cost; the least counts")
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser of whole plans")
+    parser.add_argument("--machine", help="description of the machine for the result")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/nwm_planning.json"))
+    parser.add_argument("--ate", type=Path, metavar="DIR", help="data set in NWM's layout: judge --model by every way")
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--windows", type=int, default=8)
+    args = parser.parse_args()
+    if args.ate is not None:
+        judge(args)
+        return
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
+    clock = "wall_s" if args.device.startswith("cuda") else "cpu_s"
+    result: dict[str, Any] = {
+        "machine": args.machine or machine(args.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "clock": clock,
+        "ways": [{**asdict(way), "exact": way.path != "latents"} for way in ways()],
+        "full_protocol_at_unit_costs": [],
+    }
+    for size in args.sizes:
+        unit = unit_costs(size, args.device, args.precision, args.batch, args.n)
+        table = [{"way": way.name, **estimate(way, unit, clock)} for way in ways()]
+        compare(table, "seconds")
+        result["full_protocol_at_unit_costs"].append({"unit": unit, "plans": table})
+        print_table(f"full protocol, size {size}, from unit costs", table, "seconds")
+    search = NwmSearchConfig() if args.full else NwmSearchConfig(
+        samples=args.samples, elites=2, repeats=args.repeats, steps=args.waypoints
+    )  # fmt: skip
+    model = build(args.plan_size, args.device, args.precision)
+    if args.compile:
+        model.base.model.compile()
+    plans = [measured_plan(model, way, search, args.device) for way in ways()]
+    compare(plans, clock)
+    result["measured_plans"] = {"size": args.plan_size, "search": asdict(search), "n": 1, "plans": plans}
+    print_table(f"measured, {args.plan_size}, {search.samples} samples, {search.steps} waypoints", plans, clock)
+    atomic_write_text(args.out, json.dumps(result, indent=1) + "\n")
+    print(f"\n{args.out}")
+
+
+def judge(args: argparse.Namespace) -> None:
+    """Add the effect on ATE to the result file."""
+    folder = args.out.with_suffix("")
+    found = ate_by_way(args.ate, args.model, args.windows, args.samples, args.device, folder)
+    result = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    result["ate"] = {"model": args.model, "windows": args.windows, "samples": args.samples, "repeats": 1, "ways": found}
+    atomic_write_text(args.out, json.dumps(result, indent=1) + "\n")
+
+
+def print_table(title: str, plans: list[dict[str, Any]], clock: str) -> None:
+    print(f"\n{title}\n{'way':34} {'forwards':>9} {'encodes':>8} {'decodes':>8} {'seconds':>10} {'ratio':>7}")
+    for plan in plans:
+        counts = f"{plan['forwards']:9d} {plan['encodes']:8d} {plan['decodes']:8d}"
+        print(f"{plan['way']:34} {counts} {plan[clock]:10.2f} {plan['ratio']:7.1f}")
+
+
+if __name__ == "__main__":
+    main()
