@@ -236,3 +236,16 @@ def test_gazebo_bridge_fits_the_robot_and_the_nodes():
     plugins = {item.get("name", "").rpartition("::")[2] for item in world.iter("plugin")}
     assert plugins == {"Physics", "UserCommands", "SceneBroadcaster", "Sensors"}
     assert (folder / str(world.findtext(".//include/uri"))).is_file()
+
+
+# -- documentation -------------------------------------------------------------------------------------------------
+
+
+def test_the_documentation_lists_every_parameter_with_its_default():
+    text = (ROOT / "docs" / "ros.md").read_text()
+    configuration = {item.name for item in config_parameters()}
+    for name in NODES:
+        for item in node_class(name).PARAMETERS:
+            if item.name not in configuration:
+                row = next((line for line in text.splitlines() if line.startswith(f"| `{item.name}` |")), "")
+                assert item.description in row, f"docs/ros.md: {name}: {item.name}"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+import rclpy
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from ros_harness import Bench
@@ -228,9 +229,13 @@ def test_goal_picture_of_another_size_and_of_no_picture(drive: Bench, robot: Fak
 
 
 def test_somebody_expects_another_type_of_command(drive: Bench, robot: FakeRobot):
-    other = drive.node.create_subscription(TwistStamped, "cmd_vel", lambda message: None, 10)
-    drive.wait("report", says(drive, "controller", "cmd_vel", "bench uses geometry_msgs/msg/TwistStamped"))
-    drive.node.destroy_subscription(other)
+    context = rclpy.Context()  # one DDS participant cannot hold two types on one topic, two can
+    rclpy.init(context=context)
+    base = rclpy.create_node("base", context=context)
+    base.create_subscription(TwistStamped, "cmd_vel", lambda message: None, 10)
+    drive.wait("report", says(drive, "controller", "cmd_vel", "base uses geometry_msgs/msg/TwistStamped"))
+    base.destroy_node()
+    context.try_shutdown()
     drive.wait("recovery", says(drive, "controller", "cmd_vel", "geometry_msgs/msg/Twist on"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,14 +85,13 @@ class PlannerNode(ManagedNode):
     def setup(self) -> None:
         """Load the model and the places; subscribe."""
         values = self.values
-        config = replace(config_from(values), show_imagined=values["show_imagined"])
-        self._stack: NavStack = load_stack(config)
+        self._stack: NavStack = load_stack(config_from(values))
         self._camera = CameraInput(self, depth="none")
         self._obstacles = Obstacles(self)
         self._mission, self._accuracy = Mission(self._rules()), RunningAccuracy()
         self._places = self._load_places()
         self._guide = Guide(self._places, self._guide_rules())
-        self._wish: tuple[str, Any] | None = None
+        self._wishes: deque[tuple[str, Any]] = deque()
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
         self._plan: Plan | None = None
         self._goal_latents: torch.Tensor | None = None
@@ -124,14 +124,10 @@ class PlannerNode(ManagedNode):
                 delattr(self, name)
 
     def parameters_changed(self, names: set[str]) -> None:
-        """Take over what may change while running."""
+        """Take over what may change while running; single assignments, because the worker goes on meanwhile."""
         if self.configured:
-            config = config_from(self.values)
-            self._stack.config = config
-            self._mission.rules = self._rules()
-            self._guide = Guide(self._places, self._guide_rules())
-            if self._mission.goal is not None and self._mission.active:
-                self._begin_guide(self._mission.goal)
+            self._stack.config = config_from(self.values)
+            self._mission.rules, self._guide.rules = self._rules(), self._guide_rules()
 
     def _advertise(self) -> None:
         self._plans = self.advertise(PathMessage, "plan", COMMAND)
@@ -155,23 +151,23 @@ class PlannerNode(ManagedNode):
 
     def _take_odometry(self, message: OdometryMessage) -> None:
         if self._camera.take_odometry(message):
-            self._wish = ("forget", None)
+            self._wishes.append(("forget", None))
         self._worker.wake()
 
     def _take_goal(self, kind: str, message: Any) -> None:
         self._goals.received(time.monotonic())
         self._goal_received_s = time.monotonic()
-        self._wish = (kind, message)
+        self._wishes.append((kind, message))
         self._worker.wake()
 
     def _cancel(self, request: Any, response: Any) -> Any:
-        self._wish = ("cancel", None)
+        self._wishes.append(("cancel", None))
         self._worker.wake()
         response.success, response.message = True, "the robot stops"
         return response
 
     def _reset(self, request: Any, response: Any) -> Any:
-        self._wish = ("reset", None)
+        self._wishes.append(("reset", None))
         self._worker.wake()
         response.success, response.message = True, "memory is forgotten"
         return response
@@ -181,9 +177,8 @@ class PlannerNode(ManagedNode):
     def _work(self) -> float:
         """Remember what came, take a new goal, plan if it is time; return how long to wait."""
         self._remember()
-        wish, self._wish = self._wish, None
-        if wish is not None:
-            self._obey(*wish)
+        while self._wishes:
+            self._obey(*self._wishes.popleft())
         self._accuracy.update(self._camera.track)
         now = time.monotonic()
         if now >= self._next_save_s:
