@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from come_nav.experts.base import BaseExpert
+from come_nav.core.types import Context
+from come_nav.experts.base import VIEW, BaseExpert
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.bank import WindowBatch, step_generator
@@ -69,3 +70,19 @@ def test_views_reach_the_network_and_learn() -> None:
         seen.neg_()
         other = made.diffusion_loss(batch(), step_generator(0, 0, 0), 0.0)
     assert float(one) != float(other)
+
+
+def test_an_untrained_velocity_network_answers_the_view_in_one_step() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = CDiT(4, 2, 2, 3, 24, 1, 2, 2.0, False, extra_channels=5, extra_skip=True)
+    expert = BaseExpert(network, Normalizer.metric(1.0), SCHEDULE, "v")
+    expert.start_from_view()
+    generator = torch.Generator().manual_seed(4)
+    view, x_t = (torch.randn(2, channels, 4, 4, generator=generator) for channels in (5, 3))
+    context = Context(torch.zeros(1, 2, 3, 4, 4), torch.zeros(1, 2, 3), torch.zeros(1, 2), {VIEW: view})
+    last = torch.full((2,), len(SCHEDULE) - 1)
+    with torch.no_grad():
+        eps = expert.eps(x_t, last, context, torch.zeros(2, 3), torch.zeros(2))
+    torch.testing.assert_close(SCHEDULE.predict_x0(x_t, eps, last), view[:, :3], atol=0.05, rtol=0)
+    assert not CDiT(4, 2, 2, 3, 24, 1, 2, 2.0, False, extra_channels=5, extra_skip=True).skip_layer.linear.bias.any()
