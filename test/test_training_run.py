@@ -7,32 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_samples import CONFIG, MACHINE, STAGE, state
 
 from come_nav.core.errors import CheckpointError, ComeNavError, ConfigError
-from come_nav.experts.cdit import CDiTSettings
 from come_nav.training.autoencoder_task import AutoencoderTask
 from come_nav.training.bank import LatentBank, Sampling, step_generator
-from come_nav.training.config import DataConfig, OptimiserConfig, TrainConfig
 from come_nav.training.denoiser_task import DenoiserTask
-from come_nav.training.run import Machine, Run
-from come_nav.world_model.autoencoder import AutoencoderSettings
+from come_nav.training.run import Run
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.schedule import NoiseSchedule
-
-STAGE = OptimiserConfig(
-    steps=8, batch_size=4, warmup_steps=2, validate_every=4, save_every=3, log_every=1, learning_rate=1e-3
-)
-CONFIG = TrainConfig(
-    name="toy",
-    data=DataConfig(worlds=1, validation_worlds=1, episode_s=8.0, branches=1),
-    autoencoder_model=AutoencoderSettings(block_out_channels=(8, 8, 8, 8), norm_num_groups=4),
-    denoiser_model=CDiTSettings(
-        input_size=8, hidden_size=24, depth=1, num_heads=2, learn_sigma=False, context_pose=True, context_dropout=True
-    ),
-    autoencoder=STAGE,
-    denoiser=STAGE,
-)
-MACHINE = Machine(accelerator="cpu", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +25,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DiffusionW
     exported = Run(CONFIG, folder, MACHINE).finish()
     assert exported is not None
     return folder, DiffusionWorldModel.load(exported)
-
-
-def state(model: DiffusionWorldModel) -> dict[str, torch.Tensor]:
-    """All weights of a model by name."""
-    return {**model.base.state_dict(), **{f"ae.{k}": v for k, v in model.autoencoder.state_dict().items()}}
 
 
 def test_run_exports_a_model_that_imagines(finished: tuple[Path, DiffusionWorldModel]) -> None:
