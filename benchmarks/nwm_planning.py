@@ -101,9 +101,12 @@ def unit_costs(size: str, device: str, precision: str, batch: int, repeats: int)
     context = model.context_from_images(torch.zeros(CONTEXT, 3, pixels, pixels), torch.zeros(CONTEXT, 3))
     action, ahead, t = torch.zeros(batch, 3, device=device), torch.ones(batch, device=device), torch.zeros(batch).long()
 
+    fast = precision == "bfloat16" or (precision == "auto" and device.startswith("cuda"))
+
     @torch.inference_mode()
     def forward() -> None:
-        model._noise(latents, t.to(device), context, action, ahead)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=fast):
+            model.base.eps_with_variance(latents, t.to(device), context, action, ahead)
 
     calls = {
         "forward": forward,
@@ -161,7 +164,7 @@ def ate_by_way(root: Path, model: str, windows: int, samples: int, device: str, 
     from come_nav.cli.main import main as come_nav
 
     search = ["--windows", str(windows), "--samples", str(samples), "--top-k", "5", "--repeats", "1"]
-    shape = [("pixels", 10, "image"), ("moments", 10, "image"), ("latents", 10, "image"), ("latents", 10, "latent")]
+    shape = [("pixels", 8, "image"), ("moments", 8, "image"), ("latents", 8, "image"), ("latents", 8, "latent")]
     found = []
     for path, steps, cost in [*shape, ("latents", 5, "latent"), ("latents", 2, "latent"), ("latents", 1, "latent")]:
         words = ["evaluate", "--protocol", "nwm", "--dataset", "recon", "--root", str(root), "--model", model, *search]
@@ -202,9 +205,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", default=["S"], choices=[*CDIT_SIZES, "reduced"], help="for unit costs")
     parser.add_argument("--plan-size", default="reduced", choices=[*CDIT_SIZES, "reduced"], help="for whole plans")
     parser.add_argument("--full", action="store_true", help="whole plans of the full protocol")
-    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--waypoints", type=int, default=3)
+    parser.add_argument("--waypoints", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1, help="of the unit costs")
     parser.add_argument("--n", type=int, default=2, help="measurements of each unit cost; the least counts")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
