@@ -78,7 +78,10 @@ class PoseKey(nn.Module):
     def __init__(self, width: int, generator: torch.Generator, inner: nn.Module | None = None) -> None:
         super().__init__()
         features = 4 * len(KEY_WAVELENGTHS) + ABSOLUTE_POSE_VALUES
-        self.first, self.last, self.inner = nn.Linear(features, width), nn.Linear(width, width), inner
+        with torch.device("meta"):  # where initial values are not drawn from torch's global generator
+            first, last = nn.Linear(features, width), nn.Linear(width, width)
+        self.first, self.last = first.to_empty(device="cpu"), last.to_empty(device="cpu")
+        self.inner = inner
         self.register_buffer("wave_numbers", 2.0 * math.pi / torch.tensor(KEY_WAVELENGTHS), persistent=False)
         nn.init.normal_(self.first.weight, std=features**-0.5, generator=generator)
         for parameter in (self.first.bias, self.last.weight, self.last.bias):

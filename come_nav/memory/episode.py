@@ -212,7 +212,5 @@ class EpisodeFrames:
 
 def _newest_rows(segments: Tensor, context_frames: int) -> Tensor:
     """Return the rows (M,) that end a context without a gap."""
-    rows = torch.arange(context_frames - 1, len(segments))
-    if len(rows) == 0:
-        return rows
+    rows = torch.arange(context_frames - 1, max(len(segments), context_frames - 1))
     return rows[segments[rows] == segments[rows - context_frames + 1]]

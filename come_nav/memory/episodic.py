@@ -205,9 +205,7 @@ class EpisodicMemory:
         )
         with torch.enable_grad():
             loss = self._loss(self._network, batch, self._generator)
-            gradients = torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True)
-        for parameter, gradient in zip(self._parameters.values(), gradients, strict=True):
-            parameter.grad = gradient
+            loss.backward(inputs=list(self._parameters.values()))
         norm = torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), settings.clip_norm)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             self._reject()

@@ -49,7 +49,7 @@ class Population:
         """Take ``rows`` = S*M particles of equal weight."""
         self.settings, self._generator = settings, generator
         self.log_weights = torch.zeros(rows // settings.particles, settings.particles, dtype=torch.float64)
-        self._pending = torch.zeros(())
+        self._pending = torch.zeros_like(self.log_weights)
 
     def weigh(self, noise: ProductNoise, sigma: float, before: float, after: float) -> None:
         """Add one level's share of the integral of the rate.

@@ -1,0 +1,108 @@
+"""The loss that an episodic memory trains with: a world model's diffusion loss on windows of the episode."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.geometry.point_rendering import level_camera
+from come_nav.core.types import Context
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.lora import diffusion_loss
+from come_nav.experts.passes import VIEW
+from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.reprojection import context_points, latent_view
+
+IMAGE, DEPTH = "rgb", "depth_m"  # names of what is kept of a frame for models with reprojected views
+
+
+class Windows(Protocol):
+    """Windows of an episode; see :class:`come_nav.memory.episode.EpisodeBatch`."""
+
+    @property
+    def context(self) -> Context: ...  # noqa: D102
+    @property
+    def target_latents(self) -> Tensor: ...  # noqa: D102
+    @property
+    def actions_xyyaw(self) -> Tensor: ...  # noqa: D102
+    @property
+    def rel_frames(self) -> Tensor: ...  # noqa: D102
+    @property
+    def frames(self) -> dict[str, Tensor]: ...  # noqa: D102
+
+
+class EpisodeLoss:
+    """Mean squared error of a network's target on windows, at the noise levels that the model's sampler visits."""
+
+    def __init__(
+        self,
+        model: DiffusionWorldModel,
+        *,
+        all_levels: bool = False,
+        context_dropout: float = 0.0,
+        camera: Tensor | None = None,
+        T_base_camera: Tensor | None = None,
+    ) -> None:
+        """Take the model whose base the network is a copy of.
+
+        Args:
+            model: gives the noise levels, and what its base's extra channels take.
+            all_levels: train all steps of the schedule, not only those that the sampler visits.
+            context_dropout: share of windows that do not see their context.
+            camera: (1, 4) of the frames; the model's own by default.
+            T_base_camera: (1, 4, 4); level by default.
+        """
+        self.model, self.context_dropout = model, context_dropout
+        visited = model.schedule if all_levels else model.sampler.visited(model.schedule)
+        self._levels = torch.as_tensor(visited.timestep_map)
+        self._camera = model.images.camera() if camera is None else camera
+        self._mount = level_camera(model.images.camera_height_m) if T_base_camera is None else T_base_camera
+
+    def frame(self, image: Tensor) -> dict[str, Tensor]:
+        """Return what the memory must keep of an image (3, H, W) in [-1, 1] besides its latents; often nothing."""
+        if self.model.depth is None:
+            return {}
+        rgb = ((image + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        return {IMAGE: rgb, DEPTH: self.model.estimate_depth_m(image[None])[0].half().cpu()}
+
+    def __call__(self, network: nn.Module, batch: Windows, generator: torch.Generator) -> Tensor:
+        """Return the loss of ``network``, a copy of the model's base expert, on ``batch``."""
+        if not isinstance(network, BaseExpert):
+            raise ConfigError(f"an episode trains a copy of the base expert, got {type(network).__name__}")
+        device = self.model.device
+        return diffusion_loss(
+            network,
+            batch.target_latents.to(device),
+            self.context(batch),
+            batch.actions_xyyaw.to(device),
+            batch.rel_frames.to(device),
+            generator,
+            levels=self._levels,
+            context_dropout=self.context_dropout,
+        )
+
+    @torch.no_grad()
+    def context(self, batch: Windows) -> Context:
+        """Return the windows' context on the model's device, with the reprojected view where the base takes one."""
+        device, own = self.model.device, batch.context
+        extras = {name: value.to(device) for name, value in own.extras.items()}
+        poses = own.poses_xyyaw.to(device)
+        if self.model.depth is not None:
+            missing = [name for name in (IMAGE, DEPTH) if name not in batch.frames]
+            if missing:
+                raise ShapeError(f"the episode's frames lack {missing}: pass frame=loss.frame(image) to observe")
+            images = batch.frames[IMAGE].to(device).float() / 127.5 - 1.0
+            depth_m = batch.frames[DEPTH].to(device).float()
+            camera, mount = self._camera.to(device, torch.float32), self._mount.to(device, torch.float32)
+            points = context_points(images, depth_m, poses, camera, mount, self.model.reprojection)
+            extras[VIEW] = latent_view(
+                points,
+                batch.actions_xyyaw.to(device),
+                self.model.image_size,
+                self.model.autoencoder.encode,
+                self.model.reprojection,
+            )
+        return Context(own.latents.to(device), poses, own.frame_offsets.to(device), extras)
