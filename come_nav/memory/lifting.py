@@ -116,7 +116,8 @@ class Lifted:
         points_xyz: (M, 3) float32 metres.
         features: (M, C) float32.
         normals: (M, 3) float32 unit normals of the surface, towards the camera.
-        pixel_m: (M,) length of the patch of surface that each pixel shows, along the row or column where it is longer.
+        pixel_m: (M,) width of a pixel at each point.
+        patch_m: (M,) length of the patch of surface that each pixel shows, along the row or column where it is longer.
         untrusted: pixels with a depth in range that were left out as edges or speckles.
     """
 
@@ -124,6 +125,7 @@ class Lifted:
     features: FloatArray
     normals: FloatArray
     pixel_m: FloatArray
+    patch_m: FloatArray
     untrusted: int
 
 
@@ -154,12 +156,14 @@ def lift(
     features = grid.features[v, u].astype(np.float32)
     if grid.features.dtype == np.uint8:
         features = features / 127.5 - 1.0
-    pixel_m = np.hypot(depth / camera.fx, depth * depth * np.abs(slopes).max(axis=1, initial=0.0))  # dz = z^2 d(1/z)
+    pixel_m = depth / camera.fx
+    patch_m = np.hypot(pixel_m, depth * depth * np.abs(slopes).max(axis=1, initial=0.0))  # dz = z^2 d(1/z)
     return Lifted(
         points_xyz=(rays * depth[:, None]).astype(np.float32),
         features=features,
         normals=_normals(rays, depth, slopes * [camera.fx, camera.fy]).astype(np.float32),
         pixel_m=pixel_m.astype(np.float32),
+        patch_m=patch_m.astype(np.float32),
         untrusted=int(len(trusted) - trusted.sum()),
     )
 
@@ -189,7 +193,8 @@ def judge_pixels(
     v, u = v + 2, u + 2
     here = inverse[v, u]
     tolerance = edge_ratio * here
-    flying, slopes = np.zeros(len(here), bool), np.zeros((len(here), 2), np.float32)
+    flying, near = np.zeros(len(here), bool), np.zeros(len(here), np.int8)
+    slopes = np.zeros((len(here), 2), np.float32)
     for axis, (dv, du) in enumerate(((0, 1), (1, 0))):
         before, after = inverse[v - dv, u - du], inverse[v + dv, u + du]
         from_before = _continues(here, before, inverse[v - 2 * dv, u - 2 * du], tolerance)
@@ -200,8 +205,9 @@ def judge_pixels(
         flying |= lonely & known & ~extreme
         change = np.where(from_before, here - before, 0.0) + np.where(to_after, after - here, 0.0)
         slopes[:, axis] = change / np.maximum(1, from_before.astype(np.int8) + to_after)
-    around = [(dv, du) for dv in (-1, 0, 1) for du in (-1, 0, 1) if dv or du]
-    near = sum((np.abs(inverse[v + dv, u + du] - here) <= tolerance).astype(np.int8) for dv, du in around)
+        near += from_before.astype(np.int8) + to_after
+    for dv, du in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+        near += np.abs(inverse[v + dv, u + du] - here) <= tolerance
     trusted: NDArray[np.bool_] = ~flying & (near >= min_neighbours)
     return trusted, slopes
 

@@ -26,10 +26,11 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.carving import seen_through
 from come_nav.memory.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
 from come_nav.memory.poses import as_transform
-from come_nav.memory.splatting import SpatialView, Viewpoint, render_splats
+from come_nav.memory.splatting import SpatialView, Splats, Viewpoint, render_splats
 from come_nav.memory.voxels import VoxelMap
 
 Array = NDArray[Any]
+EXTRA = 4  # what a voxel keeps beside its features: the mean normal of its surface, the mean width of the pixels, m
 MetricDepth = Callable[[Frame, NDArray[np.float64]], "NDArray[np.float32] | None"]
 
 
@@ -118,7 +119,7 @@ class SpatialMemory:
         self.voxels = VoxelMap(
             settings.voxel_m,
             settings.max_voxels,
-            self.features.channels + 3,  # and the normal of its surface
+            self.features.channels + EXTRA,
             max_weight=settings.max_weight,
             max_hits=settings.max_hits,
             forget_s=settings.forget_s,
@@ -133,7 +134,7 @@ class SpatialMemory:
         self.frames = 0
         self.carved = 0
         self.untrusted = 0
-        self._tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._splats: Splats | None = None
 
     def __len__(self) -> int:
         return len(self.voxels)
@@ -146,7 +147,7 @@ class SpatialMemory:
     @property
     def point_features(self) -> NDArray[np.float32]:
         """Features (N, C) of the points: colours in [-1, 1], or latents."""
-        return self.voxels.features[:, :-3]
+        return self.voxels.features[:, :-EXTRA]
 
     @property
     def nbytes(self) -> int:
@@ -187,10 +188,9 @@ class SpatialMemory:
             check_shape("poses", poses, "B 4 4")
             mount, poses = poses.to(mount) @ mount, poses.new_zeros(len(poses), 3)
         check_shape("poses", poses, "B 3")
-        points, features, normals = self._on(torch.device(device))
-        view = Viewpoint(poses.to(points), camera_fractions(camera).to(points), mount.to(points))
-        size = (camera.height, camera.width)
-        return render_splats(points, features, normals, view, size, self.config.voxel_m, gaps)
+        splats = self._on(torch.device(device))
+        view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), mount)))
+        return render_splats(splats, view, (camera.height, camera.width), gaps)
 
     def points_near(
         self,
@@ -240,14 +240,14 @@ class SpatialMemory:
         self.voxels.load_state(state)
         self.rejected.clear()
         self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
-        self._tensors = None
+        self._splats = None
 
     @classmethod
     def from_state(cls, state: dict[str, Array], features: FeatureSource | None = None) -> SpatialMemory:
         """Return a memory with a saved cloud and otherwise default settings, with room for at least this cloud."""
         count = check_shape("features", state["features"], "N C")
         room = max(SpatialConfig.max_voxels, count["N"])
-        source = features or _Unknown(count["C"] - 3)
+        source = features or _Unknown(count["C"] - EXTRA)
         memory = cls(SpatialConfig(voxel_m=float(state["voxel_m"]), max_voxels=room), source)
         memory.load_state(state)
         return memory
@@ -303,13 +303,13 @@ class SpatialMemory:
             return Noted.NO_POINTS
         self._carve(grid, T_odom_camera)
         points = se3.transform_points(T_odom_camera, seen.points_xyz.astype(np.float64))
-        # A pixel that is wider than a voxel blurs it: the nearer look counts more, by the areas.
-        weights = np.minimum(1.0, (settings.voxel_m / seen.pixel_m) ** 2)
+        # A pixel that shows more than a voxel blurs it: the nearer look counts more, by the areas.
+        weights = np.minimum(1.0, (settings.voxel_m / seen.patch_m) ** 2)
         normals = seen.normals @ T_odom_camera[:3, :3].T.astype(np.float32)
-        values = np.concatenate([seen.features, normals], axis=1)
+        values = np.concatenate([seen.features, normals, seen.pixel_m[:, None] * stride], axis=1)
         self.voxels.add(points, values, weights, stamp_s, T_odom_camera[:3, 3])
         self.frames += 1
-        self._tensors = None
+        self._splats = None
         return Noted.KEPT
 
     def _carve(self, grid: FeatureGrid, T_odom_camera: Array) -> None:
@@ -322,13 +322,14 @@ class SpatialMemory:
         rows, filled = seen_through(points, grid.depth_m, grid.camera, settings.voxel_m, margin)
         self.carved += self.voxels.weaken(rows, settings.carve_looks * filled)
 
-    def _on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return points (N, 3), features (N, C) and normals (N, 3) as tensors; kept until the next change."""
-        if self._tensors is None or self._tensors[0].device != device:
-            arrays = (self.voxels.xyz, self.point_features, self.voxels.features[:, -3:])
-            points, features, normals = (torch.tensor(array, device=device) for array in arrays)
-            self._tensors = (points, features, normals)
-        return self._tensors
+    def _on(self, device: torch.device) -> Splats:
+        """Return the cloud as tensors; kept until the next change."""
+        if self._splats is None or self._splats.points_xyz.device != device:
+            extra = self.voxels.features[:, -EXTRA:]
+            sizes = np.maximum(self.config.voxel_m, extra[:, -1])
+            arrays = (self.points_xyz, self.point_features, extra[:, :3], sizes, self.voxels.weight)
+            self._splats = Splats(*(torch.tensor(array, device=device) for array in arrays))
+        return self._splats
 
 
 class _Unknown:

@@ -1,8 +1,8 @@
 """Rendering of a voxel cloud without holes in near surfaces: what shines through the gaps between points is covered.
 
-A point in a z-buffer is one pixel wide, so that a wall nearer than (focal length x voxel) has gaps that show what lies
-behind. A morphological closing of the inverse depth (dilation, then erosion) finds these gaps: it fills what is
-narrower than the spacing of the points at that depth and leaves outlines where they are.
+A point in a z-buffer is one pixel wide, so that a wall nearer than (focal length x size of a point) has gaps that show
+what lies behind. A morphological closing of the inverse depth (dilation, then erosion) finds these gaps: it fills what
+is narrower than the spacing of the points at that depth and leaves outlines where they are.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
-from come_nav.core.geometry.point_rendering import close_gaps, render_points
+from come_nav.core.geometry.point_rendering import FARTHEST_M, NEAREST_M, close_gaps, project_points
 
 SPREAD = 1.4  # mean positions of neighbouring cells lie up to so many voxels apart
 WINDOWS_PX = (3, 5, 9, 17, 33)  # close gaps between points that lie up to 2, 4, 8, 16, 32 px apart
 BEHIND = -0.1  # cosine between a normal and the direction to the camera, below which a point is seen from behind
+SLAB_M, SLAB_RATIO = 0.05, 0.01  # points so far behind the nearest one of a pixel belong to the same surface
+LEAK_M, LEAK_RATIO = 0.03, 0.02  # what is farther than the closed surface by this lies behind it
 POINTS_PER_CHUNK = 2_000_000
 
 
@@ -56,19 +58,13 @@ class Viewpoint:
     camera: Tensor
     T_base_camera: Tensor
 
-    def towards_camera(self, size: tuple[int, int]) -> Tensor:
-        """Return unit vectors (B, 3, H, W) in the reference frame from what each pixel shows to the camera."""
-        fx, fy, cx, cy = (self.camera[:, index, None, None] for index in range(4))
-        u = (torch.arange(size[1], device=fx.device, dtype=fx.dtype) + 0.5) / size[1]
-        v = (torch.arange(size[0], device=fx.device, dtype=fx.dtype)[:, None] + 0.5) / size[0]
-        right, down = ((u - cx) / fx).expand(-1, *size), ((v - cy) / fy).expand(-1, *size)
-        optical = torch.stack([right, down, torch.ones_like(right)], dim=1)
-        base = torch.einsum("bij,bjhw->bihw", self.T_base_camera[:, :3, :3], optical)
-        cosine, sine = (value[:, None, None] for value in (self.poses_xyyaw[:, 2].cos(), self.poses_xyyaw[:, 2].sin()))
-        x, y, z = base.unbind(1)
-        rays = torch.stack([cosine * x - sine * y, sine * x + cosine * y, z.expand(len(cosine), *size)], dim=1)
-        towards: Tensor = -rays / rays.norm(dim=1, keepdim=True)
-        return towards
+    @property
+    def positions(self) -> Tensor:
+        """Positions (B, 3) of the cameras in the reference frame."""
+        cosine, sine = self.poses_xyyaw[:, 2].cos(), self.poses_xyyaw[:, 2].sin()
+        x, y, z = self.T_base_camera[:, :3, 3].unbind(1)
+        ahead, left = cosine * x - sine * y, sine * x + cosine * y
+        return torch.stack([self.poses_xyyaw[:, 0] + ahead, self.poses_xyyaw[:, 1] + left, z.expand_as(ahead)], dim=1)
 
     def part(self, rows: slice) -> Viewpoint:
         """Return some rows of the batch."""
@@ -76,37 +72,41 @@ class Viewpoint:
         return Viewpoint(self.poses_xyyaw[rows], camera, extrinsic)
 
 
-def render_splats(
-    points_xyz: Tensor,
-    features: Tensor,
-    normals: Tensor,
-    view: Viewpoint,
-    size: tuple[int, int],
-    point_m: float,
-    gaps: bool = True,
-) -> SpatialView:
-    """Render points that each stand for ``point_m`` metres; see the module.
+@dataclass(frozen=True)
+class Splats:
+    """The cloud as tensors.
 
-    Args:
+    Attributes:
         points_xyz: (N, 3).
         features: (N, C).
         normals: (N, 3) mean normals, towards where the points were seen from. A point that is looked at from behind
             hides what is farther away, but what it looks like from there is not known.
+        sizes_m: (N,) what each point stands for: its voxel, or the pixel that saw it where that is wider.
+        weights: (N,) how much each point counts where several fall into one pixel.
+    """
+
+    points_xyz: Tensor
+    features: Tensor
+    normals: Tensor
+    sizes_m: Tensor
+    weights: Tensor
+
+
+def render_splats(splats: Splats, view: Viewpoint, size: tuple[int, int], gaps: bool = True) -> SpatialView:
+    """Render a cloud from B cameras; see the module.
+
+    Args:
+        splats: the cloud.
         view: B cameras.
         size: rows and columns of the picture.
-        point_m: size of what a point stands for, m.
         gaps: close single unseen pixels among seen ones.
     """
-    batch, channels = len(view.poses_xyyaw), features.shape[1]
-    if not len(points_xyz) or not batch:
-        empty = points_xyz.new_zeros(batch, *size)
-        return SpatialView(points_xyz.new_zeros(batch, channels, *size), empty + math.nan, empty.bool())
-    step = max(1, POINTS_PER_CHUNK // len(points_xyz))
-    values = torch.cat([features, normals], dim=1)[None]
-    parts = [
-        _render(points_xyz[None], values, view.part(slice(start, start + step)), size, point_m)
-        for start in range(0, batch, step)
-    ]
+    batch, (count, channels) = len(view.poses_xyyaw), splats.features.shape
+    if not count or not batch:
+        empty = splats.points_xyz.new_zeros(batch, *size)
+        return SpatialView(empty.new_zeros(batch, channels, *size), empty + math.nan, empty.bool())
+    step = max(1, POINTS_PER_CHUNK // count)
+    parts = [_render(splats, view.part(slice(start, start + step)), size) for start in range(0, batch, step)]
     image, depth, visible = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     if gaps:
         joined = torch.cat([image, depth[:, None]], dim=1)
@@ -115,33 +115,56 @@ def render_splats(
     return SpatialView(image, torch.where(visible, depth, math.nan), visible)
 
 
-def _render(
-    points: Tensor, values: Tensor, view: Viewpoint, size: tuple[int, int], point_m: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _render(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return image, depth (0 = unknown) and visibility."""
-    image, depth, _ = render_points(points, values, view.poses_xyyaw, view.camera, view.T_base_camera, size)
-    inverse = (1.0 / depth).nan_to_num()[:, None]
-    front = (image[:, -3:] * view.towards_camera(size)).sum(dim=1, keepdim=True) > BEHIND
-    image = image[:, :-3]
-    points_px = SPREAD * point_m * view.camera[:, 0, None, None, None] * size[1] * inverse
+    image, sizes_m, inverse, front = _blend(splats, view, size)
+    points_px = SPREAD * sizes_m * view.camera[:, 0, None, None, None] * size[1] * inverse
     for window in WINDOWS_PX:
         near = points_px > (window - 1) / 2
         if not bool(near.any()):
             break
-        image, inverse, front = _cover(image, inverse, front, near, window, point_m)
+        image, inverse, front = _cover(image, inverse, front, near, window)
     visible = (inverse > 0) & front
     return image * visible, torch.where(visible, 1.0 / inverse, 0.0)[:, 0], visible[:, 0]
 
 
-def _cover(
-    image: Tensor, inverse: Tensor, front: Tensor, near: Tensor, window: int, point_m: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _blend(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return image (B, C, H, W), size of the points, inverse depth, and whether the front was seen, each (B, 1, H, W).
+
+    A z-buffer finds the nearest point of each pixel; those that lie on the same surface, up to a slab behind it, are
+    averaged, so that noise of depth does not become noise of colour.
+    """
+    batch, pixels = len(view.poses_xyyaw), size[0] * size[1]
+    points = splats.points_xyz
+    u, v, depth = project_points(points[None], view.poses_xyyaw, view.camera, view.T_base_camera)
+    inside = (u >= 0) & (u < 1) & (v >= 0) & (v < 1) & (depth > NEAREST_M) & (depth < FARTHEST_M)
+    which, chosen = inside.nonzero(as_tuple=True)
+    u, v, depth = u[inside], v[inside], depth[inside]
+    row, column = (v * size[0]).long(), (u * size[1]).long()
+    pixel = which * pixels + row * size[1] + column
+    nearest = depth.new_full((batch * pixels,), math.inf).scatter_reduce_(0, pixel, depth, "amin")
+    same = depth <= nearest[pixel] * (1.0 + SLAB_RATIO) + SLAB_M
+    which, chosen, pixel, depth = which[same], chosen[same], pixel[same], depth[same]
+    towards = view.positions[which] - points[chosen]
+    cosine = (splats.normals[chosen] * towards).sum(dim=1) / towards.norm(dim=1).clamp_min(1e-6)
+    weights = (splats.weights[chosen] * (cosine > BEHIND))[:, None]
+    own = torch.stack([splats.sizes_m[chosen], depth, torch.ones_like(depth)], dim=1)
+    values = torch.cat([splats.features[chosen], own], dim=1)
+    sums = values.new_zeros(batch * pixels, values.shape[1]).index_add_(0, pixel, values * weights)
+    front = sums[:, -1] > 0
+    means = sums[:, :-1] / torch.where(front, sums[:, -1], 1.0)[:, None]
+    inverse = 1.0 / torch.where(front, means[:, -1], nearest)  # 0 where nothing is
+    image, sizes_m = means[:, :-1].reshape(batch, *size, -1).permute(0, 3, 1, 2).split([means.shape[1] - 2, 1], dim=1)
+    return image, sizes_m, inverse.reshape(batch, 1, *size), front.reshape(batch, 1, *size)
+
+
+def _cover(image: Tensor, inverse: Tensor, front: Tensor, near: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
     """Close gaps up to ``window`` px among the ``near`` points that are seen from the front."""
     surface = near & front
     closed = -_dilate(-_dilate(torch.where(surface, inverse, 0.0), window), window)
-    slack = 1.0 - 0.6 * point_m * closed - 0.02  # a depth that is larger by more than this lies behind
+    slack = 1.0 - LEAK_M * closed - LEAK_RATIO
     leak = (inverse < closed * slack.clamp_min(0.1)) | (~front & (inverse < closed))
-    mask = surface.to(image)
+    mask = (surface & ~leak).to(image)
     total, share = (_mean(value, window) for value in (image * mask, mask))
     leak &= share > 0
     image = torch.where(leak, total / share.clamp_min(1e-6), image)
