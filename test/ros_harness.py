@@ -46,7 +46,9 @@ class Process:
     ) -> None:
         self.name, self.ended = executable, False
         file = folder / f"{executable}.{time.monotonic_ns()}.yaml"
-        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+        by_node = any(key.startswith("/") for key in parameters)  # else for whatever nodes the process holds
+        sections = parameters if by_node else {"/**": parameters}
+        file.write_text(yaml.safe_dump({key: {"ros__parameters": values} for key, values in sections.items()}))
         rules = [f"{old}:={new}" for old, new in remap.items()]
         arguments = ["--ros-args", "--params-file", str(file), *(item for rule in rules for item in ("-r", rule))]
         self.log_path = folder / f"{executable}.{time.monotonic_ns()}.log"

@@ -31,7 +31,8 @@ PLANNER = {
     "plan_rate_hz": 4.0,
     "use_places": False,
     "use_obstacles": False,
-    "max_input_age_s": 1.0,
+    "max_input_age_s": 1.5,
+    "max_sensor_age_s": 3.0,
     "planner": {"initial_samples": 40, "samples": 20, "iterations": 2, "elites": 4},
 }
 
@@ -70,7 +71,7 @@ class FakeRobot:
             if tick % 4 == 0:
                 self._look()
             tick += 1
-            time.sleep(0.05)
+            time.sleep(0.1)  # half of real time, for loaded machines
 
     def _look(self) -> None:
         size, stamp_s = self.size, self.time_s
@@ -106,7 +107,11 @@ def nodes(bench: Bench, robot: FakeRobot):
     bench.commands = bench.listen(Twist, "cmd_vel")
     process = bench.start(
         "come_nav_nodes",
-        {"use_sim_time": True, "diagnostics_rate_hz": 5.0, **PLANNER},
+        {
+            "/**": {"use_sim_time": True, "diagnostics_rate_hz": 5.0},
+            "/planner": PLANNER,
+            "/controller": {"max_odometry_age_s": 1.5, "max_silence_s": 10.0},
+        },
         words=("spatial_memory", "planner", "controller"),
     )
     goal = bench.publisher(PoseStamped, "goal_pose")
