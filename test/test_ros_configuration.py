@@ -247,5 +247,5 @@ def test_the_documentation_lists_every_parameter_with_its_default():
     for name in NODES:
         for item in node_class(name).PARAMETERS:
             if item.name not in configuration:
-                row = next((line for line in text.splitlines() if line.startswith(f"| `{item.name}` |")), "")
-                assert item.description in row, f"docs/ros.md: {name}: {item.name}"
+                rows = [line for line in text.splitlines() if line.startswith(f"| `{item.name}` |")]
+                assert any(item.description in row for row in rows), f"docs/ros.md: {name}: {item.name}"
