@@ -43,7 +43,7 @@ class ObjectiveConfig:
         smoothness_weight: weight of changes of the twist, >= 0.
     """
 
-    view_distance: Literal["latent", "latent_cosine", "image_l1", "image_l2"] = "latent"
+    view_distance: Literal["latent", "latent_cosine", "image_l1", "image_l2"] = "latent_cosine"
     image_scales: tuple[int, ...] = (1, 2, 4, 8)
     view_weight: float = 1.0
     pose_weight: float = 1.0
