@@ -31,11 +31,13 @@ def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fin
     images = f"{config.autoencoder.steps * config.autoencoder.batch_size:,} images seen"
     if fine_tuned or config.autoencoder_from is not None:
         images = f"from {config.autoencoder_from or 'the initial model'}"
+    kind = "lapped transform" if model.autoencoder.settings.kind == "lapped" else "AutoencoderKL"
     rows = {
         "images": f"{size}x{size} RGB, latents {network.in_channels}x{grid}x{grid}",
-        "autoencoder": f"AutoencoderKL, {_millions(model.autoencoder)} parameters, {images}",
+        "autoencoder": f"{kind}, {_millions(model.autoencoder)} parameters, {images}",
+        "depth": _depth(config, model, fine_tuned),
         "denoiser": f"CDiT, hidden {network.hidden_size}, depth {network.depth}, {_millions(model.base)} parameters",
-        "prediction": f"{config.prediction}, NWM's linear schedule of 1000 steps",
+        "prediction": f"{config.prediction}, {config.weighting} weights, NWM's linear schedule of 1000 steps",
         "training": f"{stage.steps:,} steps, {goals:,} goals, AdamW {stage.learning_rate:g}, EMA {stage.ema_decay:g}",
         "context dropout": f"{config.context_dropout:g}",
         "built-in worlds": worlds if data.worlds else "none",
@@ -47,6 +49,15 @@ def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fin
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
     return TEXT.format(name=config.name, frames=config.context_frames, rate=config.rate_hz, table=table)
+
+
+def _depth(config: TrainConfig, model: DiffusionWorldModel, fine_tuned: bool) -> str:
+    """Say what moves the context's pixels to a target, if anything does."""
+    if model.depth is None:
+        return "none: no reprojected views"
+    seen = f"{config.depth.steps * config.depth.batch_size:,} images with true depth"
+    learned = "from the initial model, tuned on recordings that measure depth" if fine_tuned else seen
+    return f"estimated for reprojected views, U-Net, {_millions(model.depth)} parameters, {learned}"
 
 
 def _millions(module: torch.nn.Module) -> str:
