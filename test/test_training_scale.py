@@ -28,7 +28,7 @@ from come_nav.world_model.schedule import NoiseSchedule
 
 ROOT = Path(__file__).resolve().parents[1]
 # Sums of float32 gradients in another order, through Adam's division by their size: measured 3e-5 after 8 steps of rate
-# 1e-3 each. Windows or noise that differ between one and two processes give 7e-3.
+# 1e-3 each (autoencoder).
 ROUND_OFF = 2e-4
 
 
