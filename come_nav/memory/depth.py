@@ -22,6 +22,8 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.triangulation import Tracker
 
 FloatArray = NDArray[np.float32]
+FIT_ROUNDS = 10
+EDGE_RATIO = 0.1  # a change within two pixels by more than this part of the whole range is an edge
 
 
 class DepthSource(Protocol):
@@ -82,8 +84,8 @@ class ScaleConfig:
     Attributes:
         min_baseline_m: the camera must have moved this far between two frames, m, > 0.
         max_turn_rad: and turned no more than this, rad, > 0.
-        min_parallax_rad: rays to a point must differ by this in direction, rad, > 0.
-        max_error_px: a triangulated point must project this near to where it was seen, px, > 0.
+        min_sideways_m: motion across the ray to a point, below which it tells nothing of the depth, m, > 0.
+        max_error_px: a point must be found again this near to its epipolar line, px, > 0.
         min_points: fewest points that fix a scale, >= 4.
         window: so many newest points are used, >= min_points.
         max_depth_m: larger depth is unknown, m, > 0.
@@ -91,14 +93,14 @@ class ScaleConfig:
 
     min_baseline_m: float = 0.08
     max_turn_rad: float = 0.5
-    min_parallax_rad: float = 0.015
+    min_sideways_m: float = 0.02
     max_error_px: float = 1.0
     min_points: int = 20
     window: int = 400
     max_depth_m: float = 15.0
 
     def __post_init__(self) -> None:
-        for name in ("min_baseline_m", "max_turn_rad", "min_parallax_rad", "max_error_px", "max_depth_m"):
+        for name in ("min_baseline_m", "max_turn_rad", "min_sideways_m", "max_error_px", "max_depth_m"):
             check_range(f"scale.{name}", getattr(self, name), 0.0, open_low=True)
         check_range("scale.min_points", self.min_points, 4)
         check_range("scale.window", self.window, self.min_points)
@@ -115,8 +117,8 @@ class OdometryScaledDepth:
 
     def reset(self) -> None:
         """Forget the scale, e.g. for another camera."""
-        self._tracker = Tracker(self.config.min_parallax_rad, self.config.max_error_px)
-        self._pairs: deque[tuple[float, float]] = deque(maxlen=self.config.window)
+        self._tracker = Tracker(self.config.min_sideways_m, self.config.max_error_px)
+        self._points: deque[tuple[float, float, float]] = deque(maxlen=self.config.window)
         self._T_odom_camera: NDArray[np.float64] | None = None
         self.scale: tuple[float, float] | None = None
 
@@ -145,26 +147,26 @@ class OdometryScaledDepth:
             if np.linalg.norm(T_now_then[:3, 3]) < settings.min_baseline_m and turn_rad <= settings.max_turn_rad:
                 return
             if turn_rad <= settings.max_turn_rad:
-                pixels_uv, depth = self._tracker.triangulate(rgb, camera, T_now_then)
-                columns, rows = pixels_uv.astype(int).T if len(pixels_uv) else np.zeros((2, 0), int)
-                values = shape[rows, columns]
-                self._pairs.extend((float(value), float(z)) for value, z in zip(values, depth, strict=True))
+                pixels_uv, inverse, sideways_m = self._tracker.triangulate(rgb, camera, T_now_then)
+                columns, rows = pixels_uv.astype(int).T
+                self._points.extend(
+                    zip(shape[rows, columns].tolist(), inverse.tolist(), sideways_m.tolist(), strict=True)
+                )
                 self._fit()
         self._tracker.look(rgb)
         self._T_odom_camera = T_odom_camera
 
     def _fit(self) -> None:
-        values, depth = np.array(self._pairs).reshape(-1, 2).T
-        known = np.isfinite(values) & (depth > 0)
-        values, depth = values[known], depth[known]
+        values, inverse, sideways_m = np.array(self._points).reshape(-1, 3).T
+        known = np.isfinite(values) & ((values > 0.0) | (self._source.kind == "disparity"))
+        values, inverse, sideways_m = values[known], inverse[known], sideways_m[known]
         if len(values) < self.config.min_points:
             return
-        if self._source.kind == "depth":
-            positive = values > 0
-            if positive.sum() >= self.config.min_points:
-                self.scale = (float(np.median(depth[positive] / values[positive])), 0.0)
+        if self._source.kind == "depth":  # 1 / depth = k / value; the error of value / depth is value / sideways motion
+            ratio = weighted_median(values * inverse, sideways_m / values)
+            self.scale = (1.0 / ratio, 0.0) if ratio > 0.0 else self.scale
             return
-        line = robust_line(values, 1.0 / depth)
+        line = robust_line(values, inverse, sideways_m)
         if line is not None and line[0] > 0.0:
             self.scale = line
 
@@ -183,18 +185,53 @@ class OdometryScaledDepth:
         return metres
 
 
-def robust_line(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float] | None:
+def weighted_median(values: NDArray[Any], weights: NDArray[Any]) -> float:
+    """Return the value (N,) below which half of the weight (N,) lies."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
+
+
+def robust_line(x: NDArray[Any], y: NDArray[Any], certainty: NDArray[Any] | None = None) -> tuple[float, float] | None:
     """Return slope and offset of the line through most points (N,), None if all x are equal.
 
-    The median slope of pairs half of the sorted range apart (Theil 1950, Sen 1968, with pairs of wide separation only):
-    deterministic, and untouched by a quarter of wrong points.
+    Starts with the median slope of pairs half of the sorted range apart (Theil 1950, Sen 1968, wide pairs only), then
+    refines it by least squares that weighs each point by its ``certainty`` (N,), the inverse of its standard error, and
+    lets points far off the line go (Cauchy's weights). No random numbers.
     """
     order = np.argsort(x, kind="stable")
     x, y = np.asarray(x, float)[order], np.asarray(y, float)[order]
+    certainty = np.ones(len(x)) if certainty is None else np.asarray(certainty, float)[order]
     half = len(x) // 2
     run, rise = x[half:] - x[: len(x) - half], y[half:] - y[: len(y) - half]
     usable = run > 1e-9 * max(1.0, float(np.abs(x).max(initial=0.0)))
     if not usable.any():
         return None
     slope = float(np.median(rise[usable] / run[usable]))
-    return slope, float(np.median(y - slope * x))
+    offset = float(np.median(y - slope * x))
+    for _ in range(FIT_ROUNDS):
+        error = (y - slope * x - offset) * certainty
+        spread = max(float(np.median(np.abs(error))), 1e-12)
+        weight = certainty**2 / (1.0 + (error / (2.0 * spread)) ** 2)
+        mean_x, mean_y = np.average(x, weights=weight), np.average(y, weights=weight)
+        variance = float(np.average((x - mean_x) ** 2, weights=weight))
+        if variance <= 0.0:
+            return None
+        slope = float(np.average((x - mean_x) * (y - mean_y), weights=weight)) / variance
+        offset = float(mean_y - slope * mean_x)
+    return slope, offset
+
+
+def away_from_edges(shape: FloatArray, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which pixels (M,) lie on one surface: a corner at an edge of ``shape`` (H, W) belongs to either side."""
+    known = shape[np.isfinite(shape)]
+    if not len(known):
+        return np.zeros(len(rows), bool)
+    low, high = np.quantile(known, [0.05, 0.95])
+    steps = [(dv, du) for dv in (-2, 0, 2) for du in (-2, 0, 2)]
+    height, width = shape.shape
+    around = np.stack(
+        [shape[np.clip(rows + dv, 0, height - 1), np.clip(columns + du, 0, width - 1)] for dv, du in steps]
+    )
+    same: NDArray[np.bool_] = np.ptp(around, axis=0) <= EDGE_RATIO * (high - low)
+    return same

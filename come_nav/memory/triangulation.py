@@ -19,8 +19,8 @@ MAX_ROUND_TRIP_PX = 0.7  # a point that is tracked there and back must return th
 class Tracker:
     """Remembers the corners of one picture and finds them again in the next (Lucas-Kanade, there and back)."""
 
-    def __init__(self, min_parallax_rad: float, max_error_px: float) -> None:
-        self._min_parallax_rad = min_parallax_rad
+    def __init__(self, min_sideways_m: float, max_error_px: float) -> None:
+        self._min_sideways_m = min_sideways_m
         self._max_error_px = max_error_px
         self._grey: NDArray[np.uint8] | None = None
         self._corners: NDArray[np.float32] | None = None
@@ -35,8 +35,8 @@ class Tracker:
 
     def triangulate(
         self, rgb: NDArray[np.uint8], camera: CameraIntrinsics, T_now_then: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return pixels (M, 2) of ``rgb`` (column, row; 0.5 = centre of the first) and their depth (M,) in metres.
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return pixels (M, 2) of ``rgb``, their inverse depth (M,) in 1/m, and the sideways motion (M,) in m.
 
         Args:
             rgb: the picture now.
@@ -44,10 +44,9 @@ class Tracker:
             T_now_then: (4, 4) pose of the remembered picture's optical frame in the present one.
         """
         then, now = self._tracks(rgb)
-        if not len(then):
-            return np.zeros((0, 2)), np.zeros(0)
-        depth, sound = triangulate(then, now, camera, T_now_then, self._min_parallax_rad, self._max_error_px)
-        return now[sound], depth[sound]
+        inverse, sideways_m, error_px = triangulate(then, now, camera, T_now_then)
+        sound = (sideways_m >= self._min_sideways_m) & (error_px <= self._max_error_px)
+        return now[sound], inverse[sound], sideways_m[sound]
 
     def _tracks(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the pixels (M, 2) of the same points then and now."""
@@ -67,34 +66,23 @@ class Tracker:
 
 
 def triangulate(
-    pixels_then: NDArray[Any],
-    pixels_now: NDArray[Any],
-    camera: CameraIntrinsics,
-    T_now_then: NDArray[np.float64],
-    min_parallax_rad: float,
-    max_error_px: float,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return depth (M,) in the present view, and which points (M,) are sound.
+    pixels_then: NDArray[Any], pixels_now: NDArray[Any], camera: CameraIntrinsics, T_now_then: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return inverse depth (M,) in the present view, sideways motion (M,) in m, and distance to the epipolar line, px.
 
-    Least squares for the two depths in z_now x_now = z_then R x_then + t. A point is sound if both depths are positive,
-    its rays are far enough from parallel, and it projects near to where it was seen.
+    With rays x and depths z: z_now x_now = z_then R x_then + t, so (R x_then) x (x_now - t / z_now) = 0: linear in
+    1 / z_now. Its error is that of the pixels over focal length and sideways motion, and has no bias; depth itself,
+    or a choice of points by how far they moved in the picture, would come out too near.
     """
     rays_now = _rays(pixels_now, camera)
     turned = _rays(pixels_then, camera) @ T_now_then[:3, :3].T
-    t = T_now_then[:3, 3]
-    aa, bb, ab = (rays_now**2).sum(1), (turned**2).sum(1), (rays_now * turned).sum(1)
-    at, bt = rays_now @ t, turned @ t
-    determinant = aa * bb - ab**2  # |x_now x R x_then|^2
-    safe = np.where(determinant > 1e-12, determinant, 1.0)
-    z_now = (bb * at - ab * bt) / safe
-    z_then = (ab * at - aa * bt) / safe
-    parallax = np.arctan2(np.sqrt(np.maximum(determinant, 0.0)), ab)
-    point = z_then[:, None] * turned + t
-    ahead = np.where(point[:, 2:] > 1e-6, point[:, 2:], 1.0)
-    error = (point[:, :2] / ahead - rays_now[:, :2]) * [camera.fx, camera.fy]
-    sound = (z_now > 0) & (z_then > 0) & (point[:, 2] > 1e-6) & (parallax >= min_parallax_rad)
-    sound &= np.linalg.norm(error, axis=1) <= max_error_px
-    return z_now, sound
+    t = np.broadcast_to(T_now_then[:3, 3], turned.shape)
+    across = np.cross(turned, t)
+    squared = np.maximum((across**2).sum(axis=1), 1e-18)
+    inverse = (np.cross(turned, rays_now) * across).sum(axis=1) / squared
+    line = np.hypot(across[:, 0] / camera.fx, across[:, 1] / camera.fy)
+    error_px = np.abs((across * rays_now).sum(axis=1)) / np.maximum(line, 1e-18)
+    return inverse, np.sqrt(squared) / np.linalg.norm(turned, axis=1), error_px
 
 
 def _rays(pixels_uv: NDArray[Any], camera: CameraIntrinsics) -> NDArray[np.float64]:
