@@ -256,13 +256,15 @@ class SpatialMemory:
         """Write the cloud as a PLY file with Open3D; return the number of points.
 
         Raises:
-            DataError: if the points remember latents, which have no colour to show.
+            DataError: if there is no point, or the points remember latents, which have no colour to show.
         """
         from come_nav.memory.ply import write_ply
 
         if self.features.channels != 3:
             raise DataError(f"a cloud with {self.features.channels} features for each point has no colours to export")
         chosen = self.voxels.hits >= min_hits
+        if not chosen.any():
+            raise DataError(f"{path}: of {len(self)} points none was seen {min_hits:g} times; ask for fewer looks")
         write_ply(path, self.voxels.xyz[chosen], self.point_features[chosen])
         return int(chosen.sum())
 
