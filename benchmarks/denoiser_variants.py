@@ -96,7 +96,7 @@ class Comparison:
         self.shared = Run(base, args.work / "shared", self.machine)
         self.autoencoder = self.shared.train_autoencoder()
         self.depth = None if base.depth_model is None else self.shared.train_depth(self.autoencoder)
-        self.shared.banks(self.autoencoder, self.depth)
+        self.shared.data(self.autoencoder, self.depth).prepare()
         self.protocol = ProtocolConfig(base.context_frames, round(HORIZONS_S[-1] * base.rate_hz), base.rate_hz)
         self.source = drive_worlds("variants", args.windows, args.worlds, Config(device="cpu"), base.rate_hz)
 

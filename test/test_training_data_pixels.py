@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,7 +66,7 @@ def test_a_bank_without_pictures_gives_none() -> None:
     assert batch.context_depth_m is None
 
 
-def test_recordings_keep_pictures_depth_and_the_crops_camera(tmp_path: Path) -> None:
+def test_recordings_keep_pictures_depth_and_the_crops_camera() -> None:
     """A wide camera is cropped to its middle square; its focal length in pixels stays, the fractions change."""
     world = generate_world(5)
     camera = CameraIntrinsics.from_field_of_view(48, 32, math.pi / 2)
@@ -75,7 +74,6 @@ def test_recordings_keep_pictures_depth_and_the_crops_camera(tmp_path: Path) -> 
     bank = recording_bank(
         recording,
         (0.0, 1.0),
-        0,
         lambda frames: images_from_rgb(frames, SIZE),
         shrink,
         keep_images=True,

@@ -26,6 +26,7 @@ from come_nav.training.bank import LatentBank
 from come_nav.training.checkpoints import AtomicCheckpointIO, newest_checkpoint, numbered_checkpoints, steps_done
 from come_nav.training.denoiser_task import DenoiserTask
 from come_nav.training.run import Run, seeded_layers
+from come_nav.training.sources import TrainingData
 from come_nav.world_model.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.schedule import NoiseSchedule
@@ -59,7 +60,7 @@ def model() -> DiffusionWorldModel:
 @pytest.fixture(autouse=True)
 def no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = random_bank()
-    monkeypatch.setattr(Run, "banks", lambda self, *unused: (bank, bank))
+    monkeypatch.setattr(TrainingData, "worlds_bank", lambda self, *unused: bank)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def whole(model: DiffusionWorldModel, tmp_path_factory: pytest.TempPathFactory) 
 
     bank = random_bank()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "banks", lambda self, *unused: (bank, bank))
+        patch.setattr(TrainingData, "worlds_bank", lambda self, *unused: bank)
         patch.setattr(SamplePictures, "on_validation_batch_end", lambda *unused: None)
         exported = Run(CONFIG, tmp_path_factory.mktemp("whole"), MACHINE, model).finish()
     return DiffusionWorldModel.load(exported).base.state_dict()

@@ -135,7 +135,7 @@ class LatentBank:
         context = newest[:, None] + offsets
         base = self.poses_xyyaw[newest][:, None]
         actions = se2.relative(base, self.poses_xyyaw[goals.frame])
-        rel_frames = goals.frame - newest[:, None]
+        rel_frames = goals.rel_frames
         if branches:
             row = newest[:, None]
             actions = torch.where(goals.use_branch[..., None], self.branch_actions_xyyaw[row, goals.branch], actions)

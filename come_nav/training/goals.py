@@ -6,7 +6,8 @@ ever a turn on the spot or a place seen before. So each goal first draws its kin
 - branch: where the driver did not go (rendered, built-in worlds only; part of them turns on the spot);
 - near: a frame of the drive within ``near_frames``, the times that a plan looks at;
 - turn: a frame of the drive from nearly the same place but another heading;
-- revisit: a frame of the drive from nearly the same pose, far in time, with the place left in between;
+- revisit: a frame of the drive from nearly the same pose, far in time, with the place left in between; it may lie
+  beyond ``max_offset_frames`` (drives seldom come back within seconds), its time then counts as that bound;
 - far: a frame of the drive beyond ``near_frames``, up to ``max_offset_frames``.
 
 Within a kind all candidates are equally likely. A kind without a candidate gives a near goal, which always exists.
@@ -33,8 +34,8 @@ class Sampling:
 
     Attributes:
         turn_radius_m, turn_yaw_rad: a turn goal stands closer than the one and is turned by more than the other.
-        revisit_radius_m, revisit_yaw_rad, revisit_frames: a revisit goal stands closer than these and is at least so
-            many frames away.
+        revisit_radius_m, revisit_yaw_rad: a revisit goal stands closer than these.
+        revisit_frames: least and greatest number of frames between a place and its revisit.
     """
 
     context_frames: int = 4
@@ -47,9 +48,9 @@ class Sampling:
     revisit_fraction: float = 0.15
     turn_radius_m: float = 0.1
     turn_yaw_rad: float = 0.25
-    revisit_radius_m: float = 0.4
-    revisit_yaw_rad: float = 0.4
-    revisit_frames: int = 16
+    revisit_radius_m: float = 0.6
+    revisit_yaw_rad: float = 0.5
+    revisit_frames: tuple[int, int] = (16, 512)
 
     def __post_init__(self) -> None:
         for name in ("goals_per_context", "max_offset_frames", "near_frames"):
@@ -76,12 +77,14 @@ class Goals:
 
     Attributes:
         frame: (B, G) index of a frame of the drive; that of a near goal where ``use_branch``.
+        rel_frames: (B, G) its time after the newest context frame, within the protocol's bounds.
         branch: (B, G) index of a branch of the newest context frame.
         use_branch: (B, G) whether the branch is the goal.
         kind: (B, G) the kind that was found.
     """
 
     frame: torch.Tensor
+    rel_frames: torch.Tensor
     branch: torch.Tensor
     use_branch: torch.Tensor
     kind: torch.Tensor
@@ -110,45 +113,74 @@ def choose_goals(
     edges = sampling.shares(branches > 0).cumsum(0)[:-1].contiguous()
     kind = torch.searchsorted(edges, strata.contiguous(), right=True)
     choice = uniforms[..., 1]
-    low, high = drives.first[newest] - newest, drives.last[newest] - newest
-    candidates = _candidates(drives, newest, low, high, sampling)
-    counts = candidates.sum(-1)  # (4, B) of near, turn, revisit, far
-    wanted = (kind - NEAR).clamp_min(0)
-    found = counts.T.gather(1, wanted) > 0
-    kind = torch.where(found | (kind == BRANCH), kind, NEAR)
-    wanted = torch.where(found, wanted, 0)
-    number = (choice * counts.T.gather(1, wanted)).long()
-    # the offset of candidate n is where the running count of candidates reaches n + 1
-    running = candidates.long().cumsum(-1).transpose(0, 1)  # (B, 4, 2R + 1)
-    row = torch.arange(len(newest))[:, None]
-    position = torch.searchsorted(running[row, wanted].contiguous(), (number + 1)[..., None])[..., 0]
+    reach = sampling.max_offset_frames
+    offset, _ = _pick(_near(drives, newest, sampling), choice)
+    for wanted, candidates in ((TURN, _turns), (REVISIT, _revisits), (FAR, _far)):
+        rows = (kind == wanted).any(1).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        other, found = _pick(candidates(drives, newest[rows], sampling), choice[rows])
+        use = kind[rows] == wanted
+        offset[rows] = torch.where(use & found, other, offset[rows])
+        kind[rows] = torch.where(use & ~found, NEAR, kind[rows])
     return Goals(
-        frame=newest[:, None] + position - sampling.max_offset_frames,
+        frame=newest[:, None] + offset,
+        rel_frames=offset.clamp(-reach, reach),
         branch=(choice * branches).long(),
         use_branch=kind == BRANCH,
         kind=kind,
     )
 
 
-def _candidates(
-    drives: Drives, newest: torch.Tensor, low: torch.Tensor, high: torch.Tensor, sampling: Sampling
-) -> torch.Tensor:
-    """Return which offsets -R .. R are near, turn, revisit and far goals, bool (4, B, 2R + 1)."""
-    reach = sampling.max_offset_frames
-    offsets = torch.arange(-reach, reach + 1)
-    inside = (offsets >= low[:, None]) & (offsets <= high[:, None])
-    frame = newest[:, None] + offsets.clamp(low[:, None], high[:, None])
-    pose, here = drives.poses_xyyaw[frame], drives.poses_xyyaw[newest][:, None]
-    distance = (pose[..., :2] - here[..., :2]).norm(dim=-1)
-    turned = se2.wrap_angle(pose[..., 2] - here[..., 2]).abs()
+def _pick(candidates: torch.Tensor, choice: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the offset (B, G) that ``choice`` in [0, 1) picks of bool (B, 2R + 1) for -R .. R, and if there is one."""
+    running = candidates.long().cumsum(-1)
+    count = running[:, -1:]
+    number = (choice * count).long() + 1  # of the candidate: it is where the running count gets there
+    position = torch.searchsorted(running, number).clamp_max(candidates.shape[1] - 1)
+    return position - candidates.shape[1] // 2, (count > 0).expand_as(choice)
+
+
+def _near(drives: Drives, newest: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    return _inside(drives, newest, min(sampling.near_frames, sampling.max_offset_frames))[1]
+
+
+def _far(drives: Drives, newest: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    offsets, inside = _inside(drives, newest, sampling.max_offset_frames)
+    return inside & (offsets.abs() > sampling.near_frames)
+
+
+def _turns(drives: Drives, newest: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    offsets, inside = _inside(drives, newest, sampling.max_offset_frames)
+    distance, turned = _moved(drives, newest, offsets, inside)
+    return inside & (distance < sampling.turn_radius_m) & (turned > sampling.turn_yaw_rad)
+
+
+def _revisits(drives: Drives, newest: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    shortest, longest = sampling.revisit_frames
+    offsets, inside = _inside(drives, newest, longest)
+    distance, turned = _moved(drives, newest, offsets, inside)
     close = (distance < sampling.revisit_radius_m) & (turned < sampling.revisit_yaw_rad)
-    after = _left_before(~close[:, reach:])
-    before = _left_before(~close[:, : reach + 1].flip(-1)).flip(-1)
+    after = _left_before(~close[:, longest:])
+    before = _left_before(~close[:, : longest + 1].flip(-1)).flip(-1)
     left = torch.cat([before, after[:, 1:]], dim=1)
-    near = offsets.abs() <= min(sampling.near_frames, reach)
-    turn = (distance < sampling.turn_radius_m) & (turned > sampling.turn_yaw_rad)
-    revisit = close & left & (offsets.abs() >= sampling.revisit_frames)
-    return torch.stack([near.expand_as(inside), turn, revisit, (~near).expand_as(inside)]) & inside
+    return inside & close & left & (offsets.abs() >= shortest)
+
+
+def _inside(drives: Drives, newest: torch.Tensor, reach: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the offsets -reach .. reach, and which stay in the stretch, bool (B, 2 reach + 1)."""
+    offsets = torch.arange(-reach, reach + 1)
+    frame = newest[:, None] + offsets
+    return offsets, (frame >= drives.first[newest][:, None]) & (frame <= drives.last[newest][:, None])
+
+
+def _moved(
+    drives: Drives, newest: torch.Tensor, offsets: torch.Tensor, inside: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return distance in m and absolute turn in rad (B, 2 reach + 1) from each newest frame to those at ``offsets``."""
+    here = drives.poses_xyyaw[newest][:, None]
+    pose = drives.poses_xyyaw[torch.where(inside, newest[:, None] + offsets, newest[:, None])]
+    return (pose[..., :2] - here[..., :2]).norm(dim=-1), se2.wrap_angle(pose[..., 2] - here[..., 2]).abs()
 
 
 def _left_before(away: torch.Tensor) -> torch.Tensor:

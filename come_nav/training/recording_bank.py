@@ -1,8 +1,10 @@
-"""Fill a latent bank from bags and NWM folders, so that a model learns one's own robot and rooms."""
+"""Latents of bags and NWM folders, so that a model learns one's own robot and rooms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,17 +14,132 @@ from tqdm import tqdm
 from come_nav.core.errors import DataError
 from come_nav.core.protocols import Recording
 from come_nav.core.types import CameraIntrinsics, Frame
-from come_nav.training.bank import Encode, LatentBank, to_uint8
+from come_nav.training.bank import LatentBank
 from come_nav.training.sim_bank import camera_fractions
+from come_nav.training.windows import Encode, to_uint8
 from come_nav.world_model.images import crop_window
 
 Prepare = Callable[[list[NDArray[np.uint8]]], torch.Tensor]  # RGB images -> (T, 3, S, S) in [-1, 1]
+FRAMES_PER_PART = 32
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class RecordingEncoder:
+    """Encodes the part ``use`` (fractions) of a recording, 32 frames at a time.
+
+    A frame that cannot be decoded is skipped and counted; its row stays, black, and belongs to no stretch, so that no
+    window holds it or reaches over it. The same goes for gaps that the recording itself tells of (``segments``).
+    A recording shows only what was driven: it has no branches.
+
+    Attributes:
+        recording: bag, NWM folder or simulated drive.
+        use: from where to where, as fractions of its frames.
+        prepare, encode: pictures to the model's images, and those to latents.
+        aspect: of the crop that ``prepare`` makes.
+        keep_images, keep_depth: what the bank keeps beside latents.
+        damaged: frames that were skipped; filled by :meth:`parts`.
+    """
+
+    recording: Recording
+    use: tuple[float, float]
+    prepare: Prepare
+    encode: Encode
+    aspect: float = 1.0
+    keep_images: bool = False
+    keep_depth: bool = False
+    damaged: list[int] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.start, self.stop = (round(fraction * len(self.recording)) for fraction in self.use)
+        if len(self) < 2:
+            raise DataError(
+                f"{self.recording.name}: only {len(self)} frames in the part {self.use} of it; at least 2 are needed"
+            )
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def parts(self) -> Iterator[LatentBank]:
+        """Yield the frames in order, a few at a time; ``first`` and ``last`` come from :meth:`segments`.
+
+        Raises:
+            DataError: no frame at all could be decoded.
+        """
+        self.damaged.clear()
+        first_reason = ""
+        steps = range(self.start, self.stop, FRAMES_PER_PART)
+        for low in tqdm(steps, desc=f"encode {self.recording.name}", unit="batch"):
+            frames: list[Frame | None] = []
+            for index in range(low, min(low + FRAMES_PER_PART, self.stop)):
+                try:
+                    frames.append(self.recording.frame(index))
+                except DataError as error:
+                    frames.append(None)
+                    self.damaged.append(index - self.start)
+                    first_reason = first_reason or str(error)
+            yield self._part(frames, low)
+        if len(self.damaged) == len(self):
+            raise DataError(f"{self.recording.name}: none of {len(self)} frames can be decoded; first: {first_reason}")
+        if self.damaged:
+            _log.warning(
+                "%s: skipped %d of %d frames that cannot be decoded; first: %s",
+                self.recording.name,
+                len(self.damaged),
+                len(self),
+                first_reason,
+            )
+
+    def segments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return first and last frame (F,) of the stretch of each frame, after :meth:`parts` has run."""
+        cuts = {0, len(self)}
+        for low, high in getattr(self.recording, "segments", ()):
+            cuts |= {min(max(edge - self.start, 0), len(self)) for edge in (low, high)}
+        for index in self.damaged:
+            cuts |= {index, index + 1}
+        edges = torch.tensor(sorted(cuts))
+        lengths = edges.diff()
+        return edges[:-1].repeat_interleave(lengths), (edges[1:] - 1).repeat_interleave(lengths)
+
+    def _part(self, frames: list[Frame | None], low: int) -> LatentBank:
+        good = [frame for frame in frames if frame is not None]
+        rows = torch.tensor([index for index, frame in enumerate(frames) if frame is not None], dtype=torch.int64)
+        black = np.zeros((8, 8, 3), np.uint8)
+        prepared = self.prepare([frame.rgb for frame in good] or [black])
+        latents = self.encode(prepared).half().cpu()
+        count, size = len(frames), prepared.shape[-1]
+
+        def spread(values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
+            whole = torch.full((count, *values.shape[1:]), fill, dtype=values.dtype)
+            whole[rows] = values[: len(good)]
+            return whole
+
+        depths = None
+        if self.keep_depth:
+            unknown = torch.full((1, size, size), torch.nan, dtype=torch.float16)
+            known = [model_depth(frame, size, self.aspect) for frame in good]
+            depths = spread(torch.stack(known) if known else unknown, torch.nan)
+        latents = spread(latents)
+        pose = torch.as_tensor(self.recording.poses_xyyaw[low : low + count], dtype=torch.float32)
+        return LatentBank(
+            latents=latents,
+            poses_xyyaw=pose,
+            first=torch.zeros(count, dtype=torch.int64),
+            last=torch.full((count,), count - 1),
+            branch_latents=latents[:, None][:, :0],
+            branch_actions_xyyaw=torch.zeros(count, 0, 3),
+            branch_rel_frames=torch.zeros(count, 0, dtype=torch.int64),
+            images=spread(to_uint8(prepared)) if self.keep_images else None,
+            depth_m=depths,
+            cameras=model_camera(self.recording.intrinsics, self.aspect)[None],
+            camera_index=torch.zeros(count, dtype=torch.int64),
+        )
 
 
 def recording_bank(
     recording: Recording,
     use: tuple[float, float],
-    branches: int,
     prepare: Prepare,
     encode: Encode,
     *,
@@ -30,44 +147,11 @@ def recording_bank(
     keep_images: bool = False,
     keep_depth: bool = False,
 ) -> LatentBank:
-    """Encode the part ``use`` (fractions) of a recording.
-
-    A recording shows only what was driven: its branch slots are filled with its own frames at offset 0, and sampling
-    from it uses ``branch_fraction`` 0. ``aspect`` is that of the crop which ``prepare`` makes.
-    """
-    start, stop = (round(fraction * len(recording)) for fraction in use)
-    if stop - start < 2:
-        raise DataError(f"{recording.name}: only {stop - start} frames in the part {use} of it; at least 2 are needed")
-    latents, images, depths = [], [], []
-    for low in tqdm(range(start, stop, 32), desc=f"encode {recording.name}", unit="batch"):
-        frames = [recording.frame(index) for index in range(low, min(low + 32, stop))]
-        prepared = prepare([frame.rgb for frame in frames])
-        latents.append(encode(prepared).half().cpu())
-        if keep_images:
-            images.append(to_uint8(prepared))
-        if keep_depth:
-            depths.append(torch.stack([model_depth(frame, prepared.shape[-1], aspect) for frame in frames]))
-    joined = torch.cat(latents)
-    pictures = torch.cat(images) if images else None
-    count = len(joined)
-
-    def as_branches(values: torch.Tensor) -> torch.Tensor:
-        return values[:, None].expand(-1, branches, *values.shape[1:]).contiguous()
-
-    return LatentBank(
-        latents=joined,
-        poses_xyyaw=torch.as_tensor(recording.poses_xyyaw[start:stop], dtype=torch.float32),
-        first=torch.zeros(count, dtype=torch.int64),
-        last=torch.full((count,), count - 1),
-        branch_latents=as_branches(joined),
-        branch_actions_xyyaw=torch.zeros(count, branches, 3),
-        branch_rel_frames=torch.zeros(count, branches, dtype=torch.int64),
-        images=pictures,
-        branch_images=None if pictures is None else as_branches(pictures),
-        depth_m=torch.cat(depths) if depths else None,
-        cameras=model_camera(recording.intrinsics, aspect)[None],
-        camera_index=torch.zeros(count, dtype=torch.int64),
-    )
+    """Return a recording as one bank in memory; the arguments are :class:`RecordingEncoder`'s."""
+    encoder = RecordingEncoder(recording, use, prepare, encode, aspect, keep_images, keep_depth)
+    bank = LatentBank.concatenate(list(encoder.parts()))
+    bank.first, bank.last = encoder.segments()
+    return bank
 
 
 def model_camera(intrinsics: CameraIntrinsics | None, aspect: float) -> torch.Tensor:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, IterableDataset
@@ -26,18 +23,20 @@ from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.training.autoencoder_task import AutoencoderTask
-from come_nav.training.bank import Encode, LatentBank, Sampling, WindowStream, step_generator
+from come_nav.training.bank import LatentBank
 from come_nav.training.callbacks import training_callbacks
 from come_nav.training.card import model_card
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
-from come_nav.training.config import DataConfig, OptimiserConfig, TrainConfig
+from come_nav.training.config import OptimiserConfig, TrainConfig
 from come_nav.training.denoiser_task import DenoiserTask
 from come_nav.training.depth_task import DepthTask
 from come_nav.training.machine import Machine, make_trainer
 from come_nav.training.pretrained import given_autoencoder
 from come_nav.training.samples import SamplePictures
-from come_nav.training.sim_bank import FrameStream, sim_bank
-from come_nav.training.views import DepthStream, ViewMaker, with_estimated_depth
+from come_nav.training.sim_bank import FrameStream
+from come_nav.training.sources import TrainingData
+from come_nav.training.views import DepthStream, ViewMaker
+from come_nav.training.windows import Encode
 from come_nav.world_model.autoencoder import ImageAutoencoder
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
@@ -45,7 +44,6 @@ from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.schedule import NoiseSchedule
 
 VALIDATION_BATCHES = 8
-HELD_OUT = 0.1  # of recordings, to validate on, where nothing else is learned from
 COMPONENT_VIEWS = 512  # views whose principal components start a lapped autoencoder
 
 TaskT = TypeVar("TaskT", bound=pl.LightningModule)
@@ -161,63 +159,33 @@ class Run:
         """Return the trained expert with averaged weights, or None when time ran out."""
         config, schedule = self.config, NoiseSchedule.linear()
         expert = self._new_expert(schedule)
-        training, validation = self.banks(autoencoder, depth)
+        data = self.data(autoencoder, depth)
         views = None
         if depth is not None:
             views = ViewMaker(self._encode(autoencoder), config.reprojection, self._images())
         task = DenoiserTask(
             expert, schedule, config.denoiser, config.context_dropout, config.seed, views, config.weighting
         )
-        sampling = Sampling(
-            config.context_frames,
-            config.data.goals_per_context,
-            config.data.max_offset_frames,
-            config.data.branch_fraction if config.data.worlds else 0.0,
-        )
         stage = config.denoiser
-        held_out = [validation.sample(sampling, 64, step_generator(1, 0, index)) for index in range(VALIDATION_BATCHES)]
+        held_out = data.held_out(VALIDATION_BATCHES)
         share = self.processes.rank, self.processes.count
         trained = self._fit(
             task,
             "denoiser",
             stage,
-            lambda start: WindowStream(training, sampling, stage.batch_size, config.seed, start, stage.steps, *share),
+            lambda start: data.stream(stage.batch_size, start, stage.steps, *share),
             held_out,
             ("validation/loss", "min"),
             SamplePictures(self.folder / "samples" / "denoiser", autoencoder, config.sampler),
         )
         return None if trained is None else trained.expert
 
-    def banks(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None) -> tuple[LatentBank, LatentBank]:
-        """Return the training and validation banks, made once and kept in the run folder."""
-        config, device = self.config, self.machine.device
-        data = replace(config.data, keep_images=config.data.keep_images or depth is not None)
-        encode = self._encode(autoencoder)
-
-        def finished(bank: LatentBank) -> LatentBank:
-            return bank if depth is None else with_estimated_depth(bank, depth, device)
-
-        def make(seeds: Iterable[int]) -> LatentBank:
-            return finished(sim_bank(list(seeds), data, config.image_size, config.rate_hz, encode, device))
-
-        training = [] if data.worlds == 0 else [self._bank("bank", lambda: make(self._training_seeds()))]
-
-        def recorded(name: str, use: tuple[float, float]) -> list[LatentBank]:
-            part = replace(data, recording_use=use)
-
-            def one(path: str) -> Callable[[], LatentBank]:
-                return lambda: finished(self._recording_bank(path, part, encode))
-
-            return [self._bank(f"{name}_{index}", one(path)) for index, path in enumerate(data.recordings)]
-
-        if data.worlds:
-            training += recorded("bank_recording", data.recording_use)
-            validation = self._bank("bank_validation", lambda: make(VALIDATION_SEEDS[: data.validation_worlds]))
-            return LatentBank.concatenate(training), validation
-        low, high = data.recording_use  # without built-in worlds, the end of each recording's used part validates
-        split = high - HELD_OUT * (high - low)
-        validation = LatentBank.concatenate(recorded("bank_validation", (split, high)))
-        return LatentBank.concatenate(recorded("bank_recording", (low, split))), validation
+    def data(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None) -> TrainingData:
+        """Return the windows to learn from; their banks are made once and kept, unless built-in worlds are endless."""
+        alone = self.processes.first_alone
+        return TrainingData(
+            self.config, self.folder, self.machine.device, autoencoder, depth, self._images(), first_alone=alone
+        )
 
     def export(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None, expert: BaseExpert) -> Path:
         """Write the model folder that every other verb loads."""
@@ -287,39 +255,10 @@ class Run:
         expert.start_from_view()
         return expert
 
-    def _bank(self, name: str, make: Callable[[], LatentBank]) -> LatentBank:
-        path = self.folder / f"{name}.safetensors"
-        with self.processes.first_alone() as first:
-            if first and not path.exists():
-                make().save(path)
-        return LatentBank.load(path)
-
-    def _recording_bank(self, path: str, data: DataConfig, encode: Encode) -> LatentBank:
-        from come_nav.data import open_recording
-        from come_nav.training.recording_bank import recording_bank
-        from come_nav.world_model.images import images_from_rgb
-
-        aspect = self._images().aspect
-
-        def prepare(images: list[NDArray[np.uint8]]) -> torch.Tensor:
-            return images_from_rgb(images, self.config.image_size, aspect)
-
-        return recording_bank(
-            open_recording(path, rate_hz=self.config.rate_hz),
-            data.recording_use,
-            data.branches if data.worlds else 0,
-            prepare,
-            encode,
-            aspect=aspect,
-            keep_images=data.keep_images,
-            keep_depth=data.keep_depth,
-        )
-
     def _measured_depth(self, autoencoder: ImageAutoencoder) -> LatentBank | None:
         """Return the frames of all recordings with measured depth, or None where no recording has any."""
-        data = replace(self.config.data, keep_images=True, keep_depth=True)
-        encode = self._encode(autoencoder)
-        banks = [self._recording_bank(path, data, encode) for path in data.recordings]
+        data = self.data(autoencoder, None)
+        banks = [data.recording_bank(path, estimated_depth=False) for path in self.config.data.recordings]
         banks = [bank for bank in banks if bank.depth_m is not None and bool(torch.isfinite(bank.depth_m).any())]
         return LatentBank.concatenate(banks) if banks else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from tqdm import tqdm
@@ -61,6 +61,7 @@ def make_drive(world_seed: int, number: int, config: DataConfig, rate_hz: float,
     episode = simulate_episode(world, driver, config.episode_s, rate_hz, seed=seed)
     poses = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
     generator = step_generator(seed, 0, 0)
+    world = replace(world)  # without what was computed on the way: it may go to another process
     return Drive(world, poses, *draw_branches(world, poses, config.branches, rate_hz, generator, config.turn_branches))
 
 

@@ -58,7 +58,8 @@ def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: st
         raise DataError("the bank keeps no images to estimate depth from")
     estimator = estimator.eval().to(device)
     parts = []
-    for chunk in tqdm(bank.images.split(FRAMES_PER_CALL), desc="estimate depth", unit="batch"):
+    quiet = len(bank.images) <= 8 * FRAMES_PER_CALL  # one drive of many, whose maker shows the progress
+    for chunk in tqdm(bank.images.split(FRAMES_PER_CALL), desc="estimate depth", unit="batch", disable=quiet):
         parts.append(estimator.depth_m(chunk.to(device).float() / 127.5 - 1.0).half().cpu())
     return replace(bank, depth_m=torch.cat(parts), branch_images=None)
 
