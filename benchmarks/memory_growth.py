@@ -3,8 +3,8 @@
     python benchmarks/memory_growth.py --frames 10000 --out benchmarks/results/memory_growth.json
 
 The robot drives through one built-in world after another, laid out side by side, so that there is always something new
-to remember and the budget is reached. For each mark (100, 1,000, 10,000 frames) the medians of the frames just before it
-are printed; time is that of the processor, because other programs may run beside it.
+to remember and the budget is reached. For each mark (100, 1,000, 10,000 frames) the medians of the frames just before
+it are printed; time is that of the processor, because other programs may run beside it.
 """
 
 from __future__ import annotations

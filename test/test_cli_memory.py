@@ -72,7 +72,7 @@ def test_export_of_the_cloud(store, tmp_path, capsys):
     assert main(["memory", "export", str(store), str(path)]) == 1
     assert "replace it with --overwrite" in capsys.readouterr().err
     again = run_json(capsys, "memory", "export", str(store), str(path), "--overwrite", "--min-hits", "1")
-    assert again["count"] == facts["count"]
+    assert 0 < again["count"] < facts["count"], "some points were seen through later, and count less than one look"
     assert main(["memory", "export", str(store), str(path), "--overwrite", "--min-hits", "99"]) == 1
     assert "none was seen 99 times" in capsys.readouterr().err
 
