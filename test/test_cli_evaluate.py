@@ -291,7 +291,10 @@ class Given:
         self.noises = list(noises)
 
     def _source(self, generator):
-        return lambda like: self.noises.pop(0)[None].to(like)
+        def next_given(like):
+            return self.noises.pop(0)[None].to(like)
+
+        return next_given
 
     def predict(self, model, context, actions, times):
         import torch

@@ -236,7 +236,7 @@ class EndlessWorlds:
 
     def _due(self, position: int) -> Iterator[int]:
         """Yield the numbers of drives without end, by the position in its slot at which each is first needed."""
-        due = []
+        due: list[tuple[int, int, int]] = []
         for slot in self._place:
             generation = (position + self.slots.head_start(slot)) // self.slots.uses
             heapq.heappush(due, (-1, slot, generation))

@@ -83,4 +83,4 @@ def _bytes(name: str, tensor: Tensor, dtype: torch.dtype) -> memoryview:
         if not torch.isfinite(values).all():
             raise CheckpointError(f"tensor '{name}' holds NaN or infinite values as {dtype}; the file is of no use")
     flat = values.contiguous().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    return memoryview(flat.numpy().data)
