@@ -31,7 +31,8 @@ def nearest_depth(depth_m: FloatArray, block: int) -> FloatArray:
 
 
 def seen_through(
-    points_camera: FloatArray,
+    points_xyz: FloatArray,
+    T_camera_world: NDArray[np.float64],
     depth_m: FloatArray,
     camera: CameraIntrinsics,
     voxel_m: float,
@@ -40,7 +41,8 @@ def seen_through(
     """Return which points a depth image sees through, and how surely.
 
     Args:
-        points_camera: (N, 3) in the optical frame.
+        points_xyz: (N, 3) in the world.
+        T_camera_world: (4, 4) pose of the world in the optical frame.
         depth_m: (H, W).
         camera: of the depth image.
         voxel_m: size of what a point stands for.
@@ -52,9 +54,11 @@ def seen_through(
     block = max(1, -(-max(depth_m.shape) // MAX_CELLS))
     nearest = nearest_depth(depth_m, block)
     reach = float(np.nanmax(nearest)) if np.isfinite(nearest).any() else 0.0
-    z = points_camera[:, 2]
-    rows = np.flatnonzero((z > 1e-3) & (z + margin[0] < reach))
-    x, y, z = points_camera[rows].T
+    right, down, ahead = T_camera_world[:3].astype(np.float32)
+    z = points_xyz[:, 0] * ahead[0] + points_xyz[:, 1] * ahead[1] + points_xyz[:, 2] * ahead[2] + ahead[3]
+    rows = np.flatnonzero((z > 1e-3) & (z + margin[0] < reach))  # most points lie behind or beyond: first this one sum
+    points, z = points_xyz[rows], z[rows]
+    x, y = points @ right[:3] + right[3], points @ down[:3] + down[3]
     u = camera.fx * x / z + camera.cx
     v = camera.fy * y / z + camera.cy
     inside = (u >= 0.0) & (u < camera.width) & (v >= 0.0) & (v < camera.height)

@@ -318,10 +318,9 @@ class SpatialMemory:
         settings = self.config
         if settings.carve_looks == 0.0 or not len(self.voxels):
             return
-        T_camera_odom = se3.inverse(T_odom_camera).astype(np.float32)
-        points = se3.transform_points(T_camera_odom, self.voxels.xyz)
         margin = (settings.carve_margin_m, settings.carve_margin_ratio)
-        rows, filled = seen_through(points, grid.depth_m, grid.camera, settings.voxel_m, margin)
+        T_camera_odom = se3.inverse(T_odom_camera)
+        rows, filled = seen_through(self.voxels.xyz, T_camera_odom, grid.depth_m, grid.camera, settings.voxel_m, margin)
         self.carved += self.voxels.weaken(rows, settings.carve_looks * filled)
 
     def _on(self, device: torch.device) -> Splats:
