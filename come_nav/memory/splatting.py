@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad
 from come_nav.core.geometry.point_rendering import FARTHEST_M, NEAREST_M, close_gaps, project_points
 
 SPREAD = 1.4  # mean positions of neighbouring cells lie up to so many voxels apart
-WINDOWS_PX = (3, 5, 9, 17, 33)  # close gaps between points that lie up to 2, 4, 8, 16, 32 px apart
+WINDOWS_PX = (33, 17, 9, 5, 3)  # close gaps between points that lie up to 32, 16, 8, 4, 2 px apart
 BEHIND = -0.1  # cosine between a normal and the direction to the camera, below which a point is seen from behind
 SLAB_M, SLAB_RATIO = 0.05, 0.01  # points so far behind the nearest one of a pixel belong to the same surface
 LEAK_M, LEAK_RATIO = 0.03, 0.02  # what is farther than the closed surface by this lies behind it
@@ -119,11 +119,10 @@ def _render(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Ten
     """Return image, depth (0 = unknown) and visibility."""
     image, sizes_m, inverse, front = _blend(splats, view, size)
     points_px = SPREAD * sizes_m * view.camera[:, 0, None, None, None] * size[1] * inverse
-    for window in WINDOWS_PX:
+    for window in WINDOWS_PX:  # the nearest surfaces first: what shines through them is no surface
         near = points_px > (window - 1) / 2
-        if not bool(near.any()):
-            break
-        image, inverse, front = _cover(image, inverse, front, near, window)
+        if bool(near.any()):
+            image, inverse, front = _cover(image, inverse, front, near, window)
     visible = (inverse > 0) & front
     return image * visible, torch.where(visible, 1.0 / inverse, 0.0)[:, 0], visible[:, 0]
 
