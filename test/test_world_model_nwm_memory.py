@@ -17,7 +17,7 @@ from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
 from come_nav.world_model.sampler import SamplerSettings
 
 ADAPTER = LoraSettings(rank=4, alpha=8, pose_key=False)
-STEPS = 120
+STEPS = 80
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -51,7 +51,7 @@ def trained(model: DiffusionWorldModel) -> tuple[LongTermExpert, list[float]]:
     expert = adapted(model.base, ADAPTER, seeded())
     own = {name: value for name, value in expert.named_parameters() if value.requires_grad}
     optimiser, generator, losses = torch.optim.AdamW(own.values(), lr=5e-3), seeded(3), []
-    batch = 8
+    batch = 4
     for _ in range(STEPS):
         loss = diffusion_loss(
             expert, target.expand(batch, -1, -1, -1), context.expand(batch), action.expand(batch, 3),
