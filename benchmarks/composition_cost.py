@@ -53,17 +53,19 @@ def a_query(model: DiffusionWorldModel, candidates: int, generator: torch.Genera
     return Query(x_t, t, moved, action, torch.full((candidates,), 8.0, device=model.device))
 
 
-def median_ms(product: ExpertProduct, query: Query, repeats: int) -> float:
-    times = []
+def medians_ms(products: dict[str, ExpertProduct], query: Query, repeats: int) -> dict[str, float]:
+    """Median time of a step of each product, measured in turns so that a slow minute hits all of them."""
+    times: dict[str, list[float]] = {name: [] for name in products}
     clock_s = time.perf_counter if query.x_t.is_cuda else time.process_time
     with torch.inference_mode():
         for _ in range(repeats + 1):
-            started_s = clock_s()
-            product(query, 500).composed()
-            if query.x_t.is_cuda:
-                torch.cuda.synchronize()
-            times.append((clock_s() - started_s) * 1e3)
-    return statistics.median(times[1:])  # the first one warms up
+            for name, product in products.items():
+                started_s = clock_s()
+                product(query, 500).composed()
+                if query.x_t.is_cuda:
+                    torch.cuda.synchronize()
+                times[name].append((clock_s() - started_s) * 1e3)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}  # the first one warms up
 
 
 def main() -> None:
@@ -93,15 +95,19 @@ def main() -> None:
     }
     unmerged = {rank: adapted(base, LoraSettings(rank, rank), generator) for rank in args.ranks}
     pairs |= {f"one expert, adapter of rank {rank} not merged": ([own], (1.0,)) for rank, own in unmerged.items()}
+    products = {
+        name: ExpertProduct(experts, CompositionSettings("normalised", weights), steps)
+        for name, (experts, weights) in pairs.items()
+    }
+    medians = medians_ms(products, query, args.repeats)
     rows = []
-    for name, (experts, weights) in pairs.items():
-        product = ExpertProduct(experts, CompositionSettings("normalised", weights), steps)
+    for name, product in products.items():
         passes = product.exponents(500)
         row = {
             "name": name,
             "passes": len(passes),
             "batches": len({id(own.network) for own in passes}),
-            "ms_per_step": round(median_ms(product, query, args.repeats), 2),
+            "ms_per_step": round(medians[name], 2),
         }
         rows.append(row)
         row["over_base"] = round(row["ms_per_step"] / rows[0]["ms_per_step"], 2)
