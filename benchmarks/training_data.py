@@ -4,9 +4,11 @@
     python benchmarks/training_data.py --config config/train_tiny.yaml --device cuda --steps 200
 
 The networks are untrained: speed does not depend on the weights. Every row trains the same denoiser, step by step, on
-batches from its source, which makes them ahead in a thread as in training. Three figures per source: the share of the
-time that the loop waits for a batch (the target is 5 %), how much longer a step takes than on one batch given over and
-over (data and step share the processor), and the time to make a batch when nothing else runs.
+batches from its source, which makes them ahead in a thread as in training. Figures per source: the share of the time
+that the loop waits for a batch (the target is 5 %), how much longer a step takes than on one batch given over and over,
+and the time to make a batch when nothing else runs, drives included. On a CPU data and step share the processor, so
+that the loop hardly waits but takes longer: there the share of processor time tells what data cost, and other programs
+on the machine do not disturb it.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ class Measurement:
             views = ViewMaker(self.encode, config.reprojection, ImageSettings())
         self.task = DenoiserTask(expert, schedule, config.denoiser, 0.1, 0, views).to(args.device)
         self.optimiser = torch.optim.AdamW(self.task.expert.parameters(), 1e-4)
-        self.given_s = 0.0
+        self.given_s = self.given_cpu_s = 0.0
 
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -138,12 +140,15 @@ class Measurement:
         first = next(stream)
         start_s = time.perf_counter() - started_s
         if not self.given_s:
-            given, _ = self.loop(cycle([first]), max(10, steps // 4))
+            self.step(first, 0)
+            cpu_s = time.process_time()
+            given, _ = self.loop(cycle([first]), max(8, steps // 4))
             self.given_s = float(np.median(given))
-        self.loop(stream, 5)
+            self.given_cpu_s = (time.process_time() - cpu_s) / len(given)
+        self.loop(stream, 2)
         step_s, wait_s = self.loop(stream, steps)
         stream.close()  # type: ignore[attr-defined]
-        alone_s = self.alone(data, batch_size)
+        alone_s, alone_cpu_s = self.alone(data, batch_size)
         total_s = sum(step_s) + sum(wait_s)
         return {
             "source": name,
@@ -151,6 +156,7 @@ class Measurement:
             "seconds_per_step": total_s / steps,
             "slower_than_given_batch": total_s / steps / self.given_s - 1.0,
             "batch_alone_s": alone_s,
+            "share_of_processor": alone_cpu_s / (alone_cpu_s + self.given_cpu_s),
             "start_s": start_s,
             "steps": steps,
         }
@@ -168,16 +174,22 @@ class Measurement:
             wait_s.append(got_s - asked_s)
         return step_s, wait_s
 
-    def alone(self, data: TrainingData, batch_size: int) -> float:
-        """Return the seconds to make a batch when nothing else runs: the mean, since new drives come in jumps."""
-        sources, weights = data.sources(batch_size)
+    def alone(self, data: TrainingData, batch_size: int) -> tuple[float, float]:
+        """Return seconds and processor seconds to make a batch in this process when nothing else runs.
+
+        They are means over many batches, since new drives come in jumps.
+        """
+        settings = replace(data.config, data=replace(data.config.data, workers=0))
+        here = TrainingData(settings, self.folder, self.args.device, self.autoencoder, self.depth)
+        sources, weights = here.sources(batch_size)
         batches: Iterator[WindowBatch] = iter(MixtureStream(sources, weights, batch_size, 0, 0, 10**9))
         next(batches)
-        started_s = time.perf_counter()
-        for _ in islice(batches, self.args.steps):
+        started_s, cpu_s = time.perf_counter(), time.process_time()
+        count = 2 * self.args.steps
+        for _ in islice(batches, count):
             pass
         synchronise(self.args.device)
-        return (time.perf_counter() - started_s) / self.args.steps
+        return (time.perf_counter() - started_s) / count, (time.process_time() - cpu_s) / count
 
     def parts(self) -> dict[str, float]:
         """Frames per second rendered, encoded and (where the model estimates depth) given depth; drives per second."""
@@ -236,13 +248,14 @@ def report(document: dict[str, Any]) -> None:
             row["source"],
             f"{100 * row['share_waited']:.1f}",
             f"{100 * row['slower_than_given_batch']:.1f}",
+            f"{100 * row['share_of_processor']:.1f}",
             f"{1e3 * row['seconds_per_step']:.1f}",
             f"{1e3 * row['batch_alone_s']:.1f}",
             f"{row['start_s']:.1f}",
         ]
         for row in document["sources"]
     ]
-    print(format_table(["source", "waits %", "slower %", "step ms", "batch alone ms", "start s"], rows))
+    print(format_table(["source", "waits %", "slower %", "processor %", "step ms", "batch alone ms", "start s"], rows))
     print(f"a step on a given batch: {1e3 * document['given_batch_s']:.1f} ms")
     for name, value in document["parts"].items():
         print(f"{name.replace('_', ' ')}: {value:.1f}")
