@@ -169,7 +169,7 @@ def test_a_recorded_drive_reaches_the_memory(bench: Bench, shared_data: Path):
     }
     topics = [name for name in names if name != "/clock"]
     images = bench.listen(OdometryMessage, "/replay/odom")
-    bag = {"bag": str(shared_data / "bags" / "kitchen"), "rate": 8.0, "topics": topics, "start_delay_s": 0.5}
+    bag = {"bag": str(shared_data / "bags" / "kitchen"), "rate": 8.0, "topics": topics, "start_delay_s": 4.0}
     player = bench.start("bag_player", bag, __ns="/replay", **names)
     bench.wait("the end", lambda: bench.said("replay/bag_player", "playback") == "finished")
     assert int(bench.told("replay/bag_player", "playback")["sent"]) == 3 * 250
