@@ -18,7 +18,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool
 
-from come_nav.core.geometry import se3
+from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Odometry
 from come_nav.ros import messages
 from come_nav.ros.qos import SENSOR
@@ -37,8 +37,11 @@ PLANNER = {
 }
 
 
+TICK_S = 0.05
+
+
 class FakeRobot:
-    """A robot on a stand: it publishes what a healthy robot would, until a test breaks something."""
+    """A robot that obeys at once and publishes what a healthy one would, until a test breaks something."""
 
     def __init__(self, bench: Bench) -> None:
         make = bench.publisher
@@ -46,6 +49,8 @@ class FakeRobot:
         self.image, self.depth = make(Image, "camera/color/image_raw"), make(Image, "camera/depth/image_raw")
         self.info = make(CameraInfo, "camera/color/camera_info")
         self.rng = np.random.default_rng(0)
+        self.commands: list[Twist] = bench.listen(Twist, "cmd_vel")
+        self.pose, self.twist = np.zeros(3), (0.0, 0.0)
         self.heal()
         self.time_s, self._running = 100.0, True
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -54,7 +59,7 @@ class FakeRobot:
     def heal(self) -> None:
         self.silent: set[str] = set()
         self.size, self.encoding, self.depth_m = 64, "rgb8", 2.0
-        self.yaw = 0.0
+        self.yaw_error_rad = 0.0
 
     def close(self) -> None:
         self._running = False
@@ -63,15 +68,23 @@ class FakeRobot:
     def _run(self) -> None:
         tick = 0
         while self._running:
-            self.time_s += 0.05
+            self.time_s += TICK_S
+            self._drive()
             self.clock.publish(Clock(clock=messages.stamp_from_seconds(self.time_s)))
             if "odom" not in self.silent:
-                T = se3.transform_from_xyyaw(np.array([0.0, 0.0, self.yaw]))
-                self.odom.publish(messages.odometry_message(Odometry(self.time_s, T, 0.0, 0.0), ("odom", "base_link")))
+                T = se3.transform_from_xyyaw(self.pose + [0.0, 0.0, self.yaw_error_rad])
+                odometry = Odometry(self.time_s, T, *self.twist)
+                self.odom.publish(messages.odometry_message(odometry, ("odom", "base_link")))
             if tick % 4 == 0:
                 self._look()
             tick += 1
-            time.sleep(0.1)  # half of real time, for loaded machines
+            time.sleep(2 * TICK_S)  # half of real time, for loaded machines
+
+    def _drive(self) -> None:
+        if self.commands:
+            self.twist = (self.commands[-1].linear.x, self.commands[-1].angular.z)
+        moved = se2.integrate_twist(*map(np.asarray, self.twist), TICK_S)
+        self.pose = se2.compose(self.pose, moved)
 
     def _look(self) -> None:
         size, stamp_s = self.size, self.time_s
@@ -104,7 +117,7 @@ def robot(bench: Bench):
 @pytest.fixture(scope="module")
 def nodes(bench: Bench, robot: FakeRobot):
     """Three nodes composed in one process, driving towards a far pose."""
-    bench.commands = bench.listen(Twist, "cmd_vel")
+    bench.commands = robot.commands
     process = bench.start(
         "come_nav_nodes",
         {
@@ -117,7 +130,7 @@ def nodes(bench: Bench, robot: FakeRobot):
     goal = bench.publisher(PoseStamped, "goal_pose")
     bench.wait("nodes", lambda: bench.said("planner", "node") == "active")
     bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4)
-    goal.publish(messages.pose_list(np.array([[20.0, 0.0, 0.0]]), [0.0], "odom")[0])
+    goal.publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])
     yield process
     assert process.alive()
     assert process.stop() == 0
@@ -174,7 +187,7 @@ def test_odometry_stops(drive: Bench, robot: FakeRobot):
 
 
 def test_odometry_is_not_a_number(drive: Bench, robot: FakeRobot):
-    robot.yaw = float("nan")
+    robot.yaw_error_rad = float("nan")
     drive.wait("cause", says(drive, "controller", "odometry", "a pose holds NaN"))
     stands(drive)
 
@@ -235,7 +248,7 @@ def test_goal_picture_of_another_size_and_of_no_picture(drive: Bench, robot: Fak
     drive.wait("a plan for the picture", lambda: drive.told("planner", "mission").get("difference"))
     goal = drive.publisher(PoseStamped, "goal_pose")
     drive.wait("connection", lambda: goal.get_subscription_count() > 0)
-    goal.publish(messages.pose_list(np.array([[20.0, 0.0, 0.0]]), [0.0], "odom")[0])
+    goal.publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])
 
 
 def test_somebody_expects_another_type_of_command(drive: Bench, robot: FakeRobot):
