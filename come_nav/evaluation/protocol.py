@@ -136,9 +136,8 @@ def possible_starts(recording: Recording, config: ProtocolConfig) -> list[tuple[
     stamps_s = np.asarray(recording.stamps_s, float)
     if len(stamps_s) < 2:
         return []
-    steps_s = np.diff(stamps_s)
-    median_s = float(np.median(steps_s))
-    segment = np.concatenate([[0], np.cumsum(steps_s > _GAP_STEPS * median_s)])
+    median_s = float(np.median(np.diff(stamps_s)))
+    segment = segments_of(stamps_s)
     part = config.frames_of(len(stamps_s))
     found = []
     for start in range(part.start + config.context_frames - 1, part.stop - 1):
@@ -148,6 +147,13 @@ def possible_starts(recording: Recording, config: ProtocolConfig) -> list[tuple[
         if whole and abs(stamps_s[goal] - goal_s) <= 0.5 * median_s + 1e-6:
             found.append((start, goal))
     return found
+
+
+def segments_of(stamps_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the number (N,) of the stretch without a gap that each frame lies in."""
+    steps_s = np.diff(stamps_s)
+    gaps = steps_s > _GAP_STEPS * np.median(steps_s) if len(steps_s) else steps_s > 0.0
+    return np.concatenate([np.zeros(min(1, len(stamps_s)), np.int64), np.cumsum(gaps)])
 
 
 def choose_windows(
@@ -169,7 +175,7 @@ def choose_windows(
     for (name, recording), found in zip(recordings, starts, strict=True):
         if not found:
             raise DataError(_too_short(name, recording, config))
-    shares = _shares([len(found) for found in starts], count)
+    shares = shares_of([len(found) for found in starts], count)
     windows = []
     for (name, recording), found, share in zip(recordings, starts, shares, strict=True):
         for index in _pick(len(found), share, config, name):
@@ -209,7 +215,7 @@ def waypoint_spacing_m(windows: Sequence[Window]) -> float:
     return float(np.linalg.norm(np.concatenate(steps), axis=1).mean())
 
 
-def _shares(available: list[int], count: int | None) -> list[int]:
+def shares_of(available: list[int], count: int | None) -> list[int]:
     """Deal ``count`` windows out one by one in turn, never more than a recording has."""
     if count is None or count >= sum(available):
         return available
