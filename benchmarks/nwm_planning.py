@@ -2,10 +2,14 @@
 
     python benchmarks/nwm_planning.py                          CPU: unit costs at size S, a reduced plan, ATE of tiny
     python benchmarks/nwm_planning.py --device cuda --full --sizes S XL        whole plans, where a GPU is at hand
+    python benchmarks/nwm_planning.py --sizes --plan-size S --samples 2 --only "released loop" "one jump, DDIM 5"
+                                                               whole plans of a published size at few candidates
     python benchmarks/nwm_planning.py --ate nwm_data --model tiny              only the effect on ATE, on a data set
 
 Weights are random: the time of a network does not depend on them. The full protocol's seconds are, without --full,
-counted calls times measured unit costs; a plan at reduced numbers is measured whole beside them.
+counted calls times measured unit costs. Plans at reduced numbers are measured whole beside them and compared with
+the same prediction, so that the ratio of the full protocol rests on more than a product. Each run replaces its own part
+of the result file.
 """
 
 from __future__ import annotations
@@ -22,8 +26,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from come_nav.core.files import atomic_write_text
+from come_nav.evaluation.statistics import bootstrap_mean
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.normalizer import Normalizer
@@ -37,6 +43,17 @@ from come_nav.world_model.schedule import NoiseSchedule
 
 OFFICIAL = SamplerSettings("ddpm", 250, spacing="even")
 CONTEXT = 4
+# path, cost, sampler, steps, stride of the rows that are judged by ATE; every other one is compared with the first
+ATE_WAYS = [
+    ("pixels", "image", "ddpm", 250, 1),
+    ("moments", "image", "ddpm", 250, 1),
+    ("latents", "image", "ddpm", 250, 1),
+    ("latents", "image", "ddim", 5, 1),
+    ("latents", "latent", "ddim", 5, 1),
+    ("latents", "latent", "ddim", 2, 1),
+    ("latents", "latent", "ddim", 10, 8),
+    ("latents", "latent", "ddim", 5, 8),
+]
 
 
 @dataclass(frozen=True)
@@ -48,10 +65,11 @@ class Way:
     cost: str
     sampler: SamplerSettings
     changes: str
+    jump: bool = False  # the end of a path at once, instead of frame by frame
 
 
 def ways() -> list[Way]:
-    few = {steps: SamplerSettings("ddim", steps) for steps in (5, 2)}
+    few = {steps: SamplerSettings("ddim", steps) for steps in (10, 5, 2)}
     return [
         Way("released loop", "pixels", "image", OFFICIAL, "-"),
         Way("kept moments", "moments", "image", OFFICIAL, "nothing: the same distribution"),
@@ -59,6 +77,8 @@ def ways() -> list[Way]:
         Way("latent rollout, DDIM 5", "latents", "image", few[5], "and 5 deterministic steps"),
         Way("latent rollout and cost, DDIM 5", "latents", "latent", few[5], "and views compared as latents"),
         Way("latent rollout and cost, DDIM 2", "latents", "latent", few[2], "and 2 deterministic steps"),
+        Way("one jump, DDIM 10", "latents", "latent", few[10], "10 deterministic steps, latent cost, no rollout", True),
+        Way("one jump, DDIM 5", "latents", "latent", few[5], "5 deterministic steps, latent cost, no rollout", True),
     ]
 
 
@@ -123,35 +143,65 @@ def unit_costs(size: str, device: str, precision: str, batch: int, repeats: int)
 
 
 def full_counts(way: Way, samples: int, repeats: int, waypoints: int) -> dict[str, int]:
-    """Return the calls of one plan: every candidate of every repeat, and the answer once."""
+    """Return the calls of one plan: every candidate of every repeat, the answer once; the latent cost encodes the goal."""
     rollouts = samples * repeats + 1
-    steps = rollouts * waypoints
+    steps = rollouts * (1 if way.jump else waypoints)
     encodes = {"pixels": CONTEXT * steps, "moments": CONTEXT + steps - rollouts, "latents": CONTEXT}[way.path]
     decodes = steps if way.path != "latents" else (rollouts if way.cost == "image" else 0)
-    return {"forwards": steps * way.sampler.steps, "encodes": encodes + 1, "decodes": decodes}
+    encodes += way.cost == "latent"
+    return {"forwards": steps * way.sampler.steps, "encodes": encodes, "decodes": decodes}
 
 
-def estimate(way: Way, unit: dict[str, Any], clock: str) -> dict[str, Any]:
-    """Return the counted calls of the full protocol and their seconds at the measured unit costs."""
-    counts = full_counts(way, 120, 3, 8)
+def estimate(way: Way, unit: dict[str, Any], clock: str, search: NwmSearchConfig | None = None) -> dict[str, Any]:
+    """Return the counted calls of a search (the full protocol's) and their seconds at the measured unit costs."""
+    search = search or NwmSearchConfig()
+    counts = full_counts(way, search.samples, search.repeats, search.steps)
     parts = {name: counts[f"{name}s"] * unit[name][clock] for name in ("forward", "encode", "decode")}
     return {**counts, "seconds": sum(parts.values()), "seconds_by_part": parts}
 
 
-def measured_plan(model: DiffusionWorldModel, way: Way, search: NwmSearchConfig, device: str) -> dict[str, Any]:
-    """Make one plan and return its seconds and counted calls."""
+def measured_plan(
+    model: DiffusionWorldModel, way: Way, search: NwmSearchConfig, device: str, unit: dict[str, Any], clock: str
+) -> dict[str, Any]:
+    """Make one plan; return its seconds, the calls that it made, those foreseen, and their seconds at ``unit``."""
     model.sampler = way.sampler
     generator = torch.Generator(device).manual_seed(0)
     pixels = model.image_size
     images = torch.rand(CONTEXT, 3, pixels, pixels, generator=torch.Generator().manual_seed(1)) * 2 - 1
     goal = images[-1:].flip(-1)
-    imaginer = NwmImaginer(model, images, np.zeros((CONTEXT, 3)), way.path, way.cost == "image")  # type: ignore[arg-type]
-    cost = ImageDistance(goal[0].to(device)) if way.cost == "image" else LatentDistance(model.encode(goal))
+    imaginer = NwmImaginer(
+        model, images, np.zeros((CONTEXT, 3)), way.path, way.cost == "image",  # type: ignore[arg-type]
+        stride=search.steps if way.jump else 1,
+    )  # fmt: skip
+
+    def plan() -> None:
+        encoded_goal = way.cost == "latent"
+        cost = LatentDistance(model.encode(goal)) if encoded_goal else ImageDistance(goal[0].to(device))
+        imaginer.counts.encodes += encoded_goal
+        NwmPlanner(search).plan(imaginer, cost, generator)
+
+    start_peak(device)
+    spent = seconds_of(plan, device, 1)
+    expected = estimate(way, unit, clock, search)
+    counted = asdict(imaginer.counts)
+    assert all(expected[name] == counted[name] for name in counted), (way.name, expected, counted)
+    return {"way": way.name, **spent, **counted, "foreseen_s": expected["seconds"], "peak_bytes": peak_bytes(device)}
+
+
+def start_peak(device: str) -> None:
+    """Forget the peak of memory so far."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
-    spent = seconds_of(lambda: NwmPlanner(search).plan(imaginer, cost, generator), device, 1)
-    peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
-    return {"way": way.name, **spent, **asdict(imaginer.counts), "peak_memory_bytes": peak}
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: str) -> int:
+    """Return the peak of memory since :func:`start_peak`: of the GPU, or of the process."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def ate_by_way(root: Path, model: str, windows: int, samples: int, device: str, folder: Path) -> list[dict[str, Any]]:
@@ -162,27 +212,35 @@ def ate_by_way(root: Path, model: str, windows: int, samples: int, device: str, 
     from come_nav.cli.main import main as come_nav
 
     search = ["--windows", str(windows), "--samples", str(samples), "--top-k", "5", "--repeats", "1"]
-    shape = [("pixels", 8, "image"), ("moments", 8, "image"), ("latents", 8, "image"), ("latents", 8, "latent")]
-    found = []
-    for path, steps, cost in [*shape, ("latents", 5, "latent"), ("latents", 2, "latent"), ("latents", 1, "latent")]:
+    found: list[dict[str, Any]] = []
+    errors: list[NDArray[np.float64]] = []
+    for path, cost, sampler, steps, stride in ATE_WAYS:
         words = ["evaluate", "--protocol", "nwm", "--dataset", "recon", "--root", str(root), "--model", model, *search]
-        words += ["--rollout-path", path, "--cost", cost, "--set", "sampler.name=ddim", "--json", "--no-report"]
-        words += [
-            "--set",
-            f"sampler.steps={steps}",
-            "--device",
-            device,
-            "--out",
-            str(folder / f"{path}-{cost}-{steps}"),
-        ]
+        words += ["--rollout-path", path, "--cost", cost, "--rollout-stride", str(stride), "--json", "--no-report"]
+        spacing = "even" if sampler == "ddpm" else "trailing"
+        for setting in (f"name={sampler}", f"steps={steps}", f"spacing={spacing}"):
+            words += ["--set", f"sampler.{setting}"]
+        out = folder / f"{path}-{cost}-{sampler}{steps}-{stride}"
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
-            status = come_nav(words)
-        if status == 0:
-            row = json.loads(text.getvalue())["table"]["world model"]["ate_m"]
-            found.append({"path": path, "cost": cost, "ddim_steps": steps, "ate_m": row})
-            print(f"{path:8} {cost:7} {steps:3d} steps  ATE {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] m")
+            status = come_nav([*words, "--device", device, "--out", str(out)])
+        if status != 0:
+            raise SystemExit(status)
+        document = json.loads(text.getvalue())
+        errors.append(np.array([record["ate_m"] for record in records_of(out)]))
+        change = asdict(bootstrap_mean(errors[-1] - errors[0], seed=0))
+        way = {"path": path, "cost": cost, "sampler": sampler, "steps": steps, "stride": stride}
+        found.append({**way, "ate_m": document["table"]["world model"]["ate_m"], "change_m": change})
+        rows = {name: document["table"][name]["ate_m"]["value"] for name in ("stand still", "constant velocity")}
+        print(json.dumps({**found[-1], "trivial": rows}), flush=True)
     return found
+
+
+def records_of(out: Path) -> list[dict[str, Any]]:
+    """Return the records of the world model in the order of the windows."""
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    records = [line for line in lines if line.get("row") == "world model"]
+    return sorted(records, key=lambda record: (record["recording"], record["start"]))
 
 
 def compare(plans: list[dict[str, Any]], clock: str) -> None:
@@ -201,7 +259,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sizes", nargs="*", default=["S"], choices=[*CDIT_SIZES, "reduced"], help="for unit costs")
-    parser.add_argument("--plan-size", default="reduced", choices=[*CDIT_SIZES, "reduced"], help="for whole plans")
+    parser.add_argument("--plan-size", choices=[*CDIT_SIZES, "reduced"], help="for whole plans")
+    parser.add_argument("--only", nargs="*", choices=[way.name for way in ways()], help="ways of whole plans")
     parser.add_argument("--full", action="store_true", help="whole plans of the full protocol")
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=1)
@@ -221,33 +280,47 @@ def main() -> None:
         return
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
     clock = "wall_s" if args.device.startswith("cuda") else "cpu_s"
-    result: dict[str, Any] = {
+    result = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    result |= {
         "machine": args.machine or machine(args.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "clock": clock,
         "ways": [{**asdict(way), "exact": way.path != "latents"} for way in ways()],
-        "full_protocol_at_unit_costs": [],
     }
+    if args.sizes:
+        result["full_protocol_at_unit_costs"] = []
     for size in args.sizes:
         unit = unit_costs(size, args.device, args.precision, args.batch, args.n)
         table = [{"way": way.name, **estimate(way, unit, clock)} for way in ways()]
         compare(table, "seconds")
         result["full_protocol_at_unit_costs"].append({"unit": unit, "plans": table})
         print_table(f"full protocol, size {size}, from unit costs", table, "seconds")
-    search = NwmSearchConfig() if args.full else NwmSearchConfig(
-        samples=args.samples, elites=2, repeats=args.repeats, steps=args.waypoints
-    )  # fmt: skip
-    model = build(args.plan_size, args.device, args.precision)
-    if args.compile:
-        model.base.model.compile()
-    plans = [measured_plan(model, way, search, args.device) for way in ways()]
-    compare(plans, clock)
-    result["measured_plans"] = {"size": args.plan_size, "search": asdict(search), "n": 1, "plans": plans}
-    print_table(f"measured, {args.plan_size}, {search.samples} samples, {search.steps} waypoints", plans, clock)
+    if args.plan_size is not None:
+        plans = result.setdefault("measured_plans", {})
+        plans[args.plan_size] = whole_plans(args, clock)
     result["process_peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     atomic_write_text(args.out, json.dumps(result, indent=1) + "\n")
     print(f"\n{args.out}")
+
+
+def whole_plans(args: argparse.Namespace, clock: str) -> dict[str, Any]:
+    """Measure plans from start to end, the unit costs of their batches beside them."""
+    search = NwmSearchConfig() if args.full else NwmSearchConfig(
+        samples=args.samples, elites=2, repeats=args.repeats, steps=args.waypoints
+    )  # fmt: skip
+    unit = unit_costs(args.plan_size, args.device, args.precision, min(search.samples, 16), args.n)
+    model = build(args.plan_size, args.device, args.precision)
+    if args.compile:
+        model.base.model.compile()
+    chosen = [way for way in ways() if args.only is None or way.name in args.only]
+    plans = [measured_plan(model, way, search, args.device, unit, clock) for way in chosen]
+    compare(plans, clock)
+    print_table(f"measured, {args.plan_size}, {search.samples} samples, {search.steps} waypoints", plans, clock)
+    for plan in plans:
+        share = plan[clock] / plan["foreseen_s"]
+        print(f"{plan['way']:34} foreseen {plan['foreseen_s']:10.2f} s, {share:.2f} of it; {plan['peak_bytes']:,} B")
+    return {"search": asdict(search), "n": 1, "unit": unit, "plans": plans}
 
 
 def judge(args: argparse.Namespace) -> None:
@@ -256,6 +329,7 @@ def judge(args: argparse.Namespace) -> None:
     found = ate_by_way(args.ate, args.model, args.windows, args.samples, args.device, folder)
     result = json.loads(args.out.read_text()) if args.out.is_file() else {}
     result["ate"] = {"model": args.model, "windows": args.windows, "samples": args.samples, "repeats": 1, "ways": found}
+    result["ate"]["note"] = "change_m: against the first way, window by window, the same random numbers"
     atomic_write_text(args.out, json.dumps(result, indent=1) + "\n")
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("nwm", "nwm-time", "nwm-rollout")
 COSTS = ("lpips", "dreamsim", "latent", "image")
+STRIDES = (1, 2, 4, 8)  # they divide the 8 frames of a plan
 PATHS = ("latents", "moments", "pixels")
 
 
@@ -38,6 +39,8 @@ def add_nwm_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--official-quirks", action="store_true", help="with the habits of the released code, see docs")
     group.add_argument("--cost", choices=COSTS, default="lpips", help="of imagined views (default lpips, as NWM)")
     group.add_argument("--rollout-path", choices=PATHS, default="latents", help="how rollouts go on (default latents)")
+    line = "frames per rollout step of a plan, 8 is one jump to its end (default 1, as NWM)"
+    group.add_argument("--rollout-stride", type=int, choices=STRIDES, default=1, help=line)
     group.add_argument("--samples", type=int, default=120, metavar="N", help="candidates (default 120)")
     group.add_argument("--top-k", type=int, default=5, metavar="N", help="elites (default 5)")
     group.add_argument("--iterations", type=int, default=1, metavar="N", help="of the search (default 1)")
@@ -52,6 +55,7 @@ def add_nwm_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one of the protocols; return the exit status."""
+    _check_stride(args)
     if args.protocol == "nwm":
         return _run_planning(args)
     from come_nav.cli.evaluate_nwm_prediction import run_prediction
@@ -105,6 +109,7 @@ def model_settings(model: DiffusionWorldModel, config: Config, args: argparse.Na
         "sampler": to_mapping(model.sampler),
         "precision": model.inference.precision,
         "rollout_path": args.rollout_path,
+        "rollout_stride": args.rollout_stride,
         "device": model.device.type,
     }
 
@@ -114,7 +119,9 @@ def imaginer_of(model: DiffusionWorldModel, window: Window, args: argparse.Names
     from come_nav.world_model.nwm_rollout import NwmImaginer
 
     images = model.images_from_rgb([frame.rgb for frame in window.context_frames()])
-    return NwmImaginer(model, images, window.context_xyyaw, args.rollout_path, decode)
+    return NwmImaginer(
+        model, images, window.context_xyyaw, args.rollout_path, decode, stride=args.rollout_stride
+    )  # fmt: skip
 
 
 def _run_planning(args: argparse.Namespace) -> int:
@@ -153,6 +160,18 @@ def _run_planning(args: argparse.Namespace) -> int:
     page = write_planning(folder, document, windows, rows, records, report=not args.no_report)
     print_planning(document, folder, page, as_json=args.json)
     return 0
+
+
+def _check_stride(args: argparse.Namespace) -> None:
+    if args.rollout_stride == 1:
+        return
+    if args.protocol != "nwm":
+        raise ConfigError(f"--rollout-stride is for plans, --protocol {args.protocol} takes --fps instead")
+    if args.official_quirks:
+        raise ConfigError(
+            f"--rollout-stride must be 1 with --official-quirks, got {args.rollout_stride}: published tables have "
+            "stride 1; leave one of the two out"
+        )
 
 
 def search_config(args: argparse.Namespace, facts: DatasetFacts) -> NwmSearchConfig:

@@ -53,7 +53,8 @@ def headline(document: Mapping[str, Any]) -> str:
     return (
         f"population {search['samples']}, top-k {search['elites']}, iterations {search['iterations']}, repeats "
         f"{search['repeats']}, {search['steps']} waypoints, {sampler['name']} {sampler['steps']} steps, cost "
-        f"{settings['cost']}, rollout through {settings['model']['rollout_path']}, {quirks}"
+        f"{settings['cost']}, rollout through {settings['model']['rollout_path']}, stride "
+        f"{settings['model']['rollout_stride']}, {quirks}"
     )
 
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from come_nav.core.checks import check_choice, check_shape
+from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Context, Imagination
@@ -53,6 +53,8 @@ class NwmImaginer:
         decode: also return the last view as an image.
         sample_latents: draw latents from their posterior, as NWM does; else take the mode.
         counts: network calls so far.
+        stride: protocol frames that one step of a rollout covers, as many as NWM's training knows (64 at most); with
+            that of a whole path, its end is imagined in one jump. More than 1 is approximate.
     """
 
     model: DiffusionWorldModel
@@ -62,9 +64,11 @@ class NwmImaginer:
     decode: bool = True
     sample_latents: bool = True
     counts: Counts = field(default_factory=Counts)
+    stride: int = 1
 
     def __post_init__(self) -> None:
         check_choice("rollout path", self.path, get_args(RolloutPath))
+        check_range("rollout stride", self.stride, 1)
         if self.path != "latents" and self.model.depth is not None:
             raise ConfigError(f"rollout path '{self.path}' is for models without estimated depth; use 'latents'")
         poses = torch.as_tensor(self.poses_xyyaw, dtype=torch.float64)
@@ -75,27 +79,36 @@ class NwmImaginer:
 
     def imagine(self, poses_xyyaw: Tensor, generator: torch.Generator) -> Imagination:
         """Imagine the view at the end of each candidate (S, T, 3); poses lie one protocol frame apart."""
-        steps = check_shape("candidate poses_xyyaw", poses_xyyaw, "S T 3")["T"]
+        frames = check_shape("candidate poses_xyyaw", poses_xyyaw, "S T 3")["T"]
+        self._check_stride(frames, self.stride)
         if self.path == "latents":
-            latents = self._latent_rollout(poses_xyyaw, generator, 1)[:, -1]
+            latents = self._latent_rollout(poses_xyyaw, generator, self.stride)[:, -1]
             return Imagination(poses_xyyaw, latents, self._decode(latents) if self.decode else None)
         parts = torch.split(poses_xyyaw, self.model.inference.micro_batch)
-        found = [self._frame_rollout(part, generator, 1, [steps - 1]) for part in parts]
+        found = [self._frame_rollout(part, generator, self.stride, [-1]) for part in parts]
         latents, images = (torch.cat([part[side] for part in found])[:, 0] for side in (0, 1))
         return Imagination(poses_xyyaw, latents, images)
 
     def views(
-        self, poses_xyyaw: Tensor, generator: torch.Generator, stride: int = 1, keep: Sequence[int] = (-1,)
+        self, poses_xyyaw: Tensor, generator: torch.Generator, stride: int | None = None, keep: Sequence[int] = (-1,)
     ) -> Tensor:
         """Return the images (S, K, 3, H, W) after the steps ``keep`` of a rollout along poses (S, T, 3).
 
-        One step covers ``stride`` poses; ``keep`` counts steps from 0.
+        One step covers ``stride`` poses (default: the imaginer's own); ``keep`` counts steps from 0.
         """
+        stride = self.stride if stride is None else stride
+        self._check_stride(poses_xyyaw.shape[1], stride)
         if self.path != "latents":
             return self._frame_rollout(poses_xyyaw, generator, stride, keep)[1]
         latents = self._latent_rollout(poses_xyyaw, generator, stride)[:, list(keep)]
         views: Tensor = self._decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
         return views
+
+    @staticmethod
+    def _check_stride(frames: int, stride: int) -> None:
+        """Refuse a stride that would leave the end of the path unseen."""
+        if frames % stride:
+            raise ConfigError(f"rollout stride must divide the {frames} frames of a path, got {stride}")
 
     # -- latents -----------------------------------------------------------------------------------------------------
 
