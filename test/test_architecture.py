@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "world_model": {"core", "experts"},
     "planning": {"core"},
     "evaluation": {"core", "data", "viz"},
-    "training": {"core", "data", "sim", "experts", "world_model"},
+    "training": {"core", "data", "sim", "memory", "experts", "world_model"},
     "viz": {"core"},
     "ros": {"core", "data", "memory", "sim", "planning", "evaluation", "stack", "config"},
     "config": {"core", "memory", "experts", "world_model", "planning", "evaluation", "training", "sim", "data", "viz"},

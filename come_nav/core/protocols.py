@@ -78,6 +78,19 @@ class ViewRenderer(Protocol):
         ...
 
 
+class SpatialSource(Protocol):
+    """Shows what a spatial memory knows of views, as the world model's camera would see it."""
+
+    def views(self, poses_odom_xyyaw: torch.Tensor, image_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what is remembered of the views from base_link's poses (S, 3) in odom.
+
+        Returns:
+            image (S, 3, H, W) in [-1, 1], arbitrary where nothing is known; known (S, H, W) bool; inverse depth
+            (S, H, W) 1/m, zero where unknown. All on the device of the poses.
+        """
+        ...
+
+
 class Expert(Protocol):
     """One denoiser, conditioned on one memory."""
 

@@ -20,6 +20,8 @@ from torch import Tensor
 from come_nav.core.types import Context
 
 VIEW = "view"  # Context.extras: what the context shows from each target, for models with extra channels
+LONG_VIEW = "long_view"  # the same of a longer context
+MEMORY_VIEW = "memory_view"  # the same with the spatial memory laid over it
 ABSOLUTE_POSE = "absolute_pose"  # Context.extras: (B or 1, 3) pose of the newest context frame in the episode's frame
 
 

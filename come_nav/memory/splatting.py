@@ -178,5 +178,7 @@ def _dilate(image: Tensor, window: int) -> Tensor:
 
 
 def _mean(image: Tensor, window: int) -> Tensor:
+    """Mean in a square window, one axis after the other; what lies outside counts as zero."""
     half = window // 2
-    return avg_pool2d(pad(image, (half, half, half, half)), window, 1)
+    rows = avg_pool2d(pad(image, (0, 0, half, half)), (window, 1), 1)
+    return avg_pool2d(pad(rows, (half, half, 0, 0)), (1, window), 1)

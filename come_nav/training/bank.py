@@ -46,6 +46,8 @@ class LatentBank:
         cameras: (D, 4) float32 fx, fy, cx, cy of D cameras as fractions of the image's width and height, NaN = unknown,
             or None.
         camera_index: (F,) camera of each frame, or None.
+        memory: (F, 5, S, S) uint8 what a spatial memory of the time before shows at each frame, or None.
+        branch_memory: (F, Q, 5, S, S) uint8 the same at the branches, or None.
     """
 
     latents: torch.Tensor
@@ -60,6 +62,8 @@ class LatentBank:
     depth_m: torch.Tensor | None = None
     cameras: torch.Tensor | None = None
     camera_index: torch.Tensor | None = None
+    memory: torch.Tensor | None = None
+    branch_memory: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -157,6 +161,7 @@ class LatentBank:
             camera=None
             if self.cameras is None or self.camera_index is None
             else self.cameras[self.camera_index[newest]].to(device),
+            goal_memory=None if self.memory is None else _pick(self.memory, self.branch_memory, newest, goals),
         )
 
 

@@ -27,6 +27,10 @@ class DataConfig:
         branches: views rendered per frame at poses where the driver did not go (random arcs from that frame), so that
             the model learns what other actions would have shown. Only in built-in worlds.
         turn_branches: share of the branches that turn on the spot.
+        memory_s: length of an earlier part of each episode, s, that a spatial memory keeps (a random 30 to 100 % of
+            it), so that the denoiser learns to look at what the memory shows; 0 = no memory. Only in built-in worlds.
+        memory_fraction: share of goals that are learned with the memory's view in place of the context's alone.
+        memory_drift_percent: odometry of a drive drifts by a random share of this many percent (OdometryNoise).
         endless: render new drives as windows are consumed instead of drawing from a bank made once; no window comes
             twice. When every world has been driven through, the next drives through them are new ones.
         pool_drives: drives that an endless stream mixes at a time, at most; one or more windows of each per batch.
@@ -56,6 +60,9 @@ class DataConfig:
     drivers: tuple[str, ...] = ("wander", "tour")
     branches: int = 2
     turn_branches: float = 0.25
+    memory_s: float = 0.0
+    memory_fraction: float = 0.5
+    memory_drift_percent: float = 1.0
     endless: bool = False
     pool_drives: int = 32
     passes: int = 1
@@ -88,6 +95,9 @@ class DataConfig:
         check_range("data.pool_drives", self.pool_drives, 1, 4096)
         check_range("data.passes", self.passes, 1, 1000)
         check_range("data.workers", self.workers, 0, 256)
+        check_range("data.memory_s", self.memory_s, 0.0, 3600.0)
+        check_range("data.memory_fraction", self.memory_fraction, 0.0, 1.0)
+        check_range("data.memory_drift_percent", self.memory_drift_percent, 0.0, 50.0)
         check_range("data.cache_limit_gb", self.cache_limit_gb, 0.0, open_low=True)
         self.sampling(1)
         if self.recording_weights and len(self.recording_weights) != len(self.recordings):

@@ -30,10 +30,12 @@ class DenoiserTask(pl.LightningModule):
         optimiser: OptimiserConfig,
         context_dropout: float,
         seed: int,
-        views: Callable[[WindowBatch], torch.Tensor] | None = None,
+        views: Callable[[WindowBatch, torch.Tensor | None], torch.Tensor] | None = None,
         weighting: Weighting = "uniform",
+        memory_fraction: float = 0.0,
     ) -> None:
         super().__init__()
+        self.memory_fraction = memory_fraction
         self.weighting = weighting
         self.views = views
         self.expert, self.schedule = expert, schedule
@@ -43,7 +45,12 @@ class DenoiserTask(pl.LightningModule):
         """Return the loss of one batch; noise, levels and dropout depend only on (seed, step, row)."""
         generator = step_generator(self.seed, 2_000, self.global_step)
         loss = self.diffusion_loss(
-            batch, generator, self.context_dropout, self.trainer.global_rank, self.trainer.world_size
+            batch,
+            generator,
+            self.context_dropout,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self.memory_fraction,
         )
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -52,6 +59,10 @@ class DenoiserTask(pl.LightningModule):
         """Log the loss on the same windows, levels and noise every time."""
         loss = self.diffusion_loss(batch, step_generator(self.seed, 3_000, batch_idx), 0.0)
         self.log("validation/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.goal_latents))
+        if batch.goal_memory is not None:
+            generator = step_generator(self.seed, 3_000, batch_idx)
+            loss = self.diffusion_loss(batch, generator, 0.0, memory_fraction=1.0)
+            self.log("validation/memory_loss", loss, sync_dist=True, batch_size=len(batch.goal_latents))
 
     def diffusion_loss(
         self,
@@ -60,10 +71,12 @@ class DenoiserTask(pl.LightningModule):
         context_dropout: float,
         rank: int = 0,
         world_size: int = 1,
+        memory_fraction: float = 0.0,
     ) -> torch.Tensor:
         """Return the mean squared error over goals with a random noise level each.
 
-        ``batch`` is the share of process ``rank``: it takes its rows of what is drawn for the batch of all processes.
+        ``memory_fraction`` of the goals see what the memory shows, where the batch has it. ``batch`` is the share of
+        process ``rank``: it takes its rows of what is drawn for the batch of all processes.
         """
         contexts, goals = batch.goal_latents.shape[:2]
         total = contexts * world_size
@@ -73,7 +86,10 @@ class DenoiserTask(pl.LightningModule):
         t = torch.randint(len(self.schedule), (total, goals), generator=generator)[rows].flatten().to(x_0.device)
         drop = (torch.rand(total, generator=generator)[rows] < context_dropout).to(x_0.device)
         x_t = self.schedule.add_noise(x_0, noise, t)
-        context, actions, times = self.condition(batch)
+        remembered = None
+        if batch.goal_memory is not None:
+            remembered = (torch.rand(total, goals, generator=generator)[rows] < memory_fraction).flatten()
+        context, actions, times = self.condition(batch, remembered)
         output = self.expert.network_output(x_t, t, context, actions, times, drop.repeat_interleave(goals))
         target = self.schedule.velocity(x_0, noise, t) if self.expert.prediction == "v" else noise
         error = (output - target).square().mean(dim=(1, 2, 3))
@@ -89,14 +105,19 @@ class DenoiserTask(pl.LightningModule):
         least = ratio.clamp(max=MIN_SNR_GAMMA)
         return (least / (ratio + 1.0 if self.expert.prediction == "v" else ratio)).float()
 
-    def condition(self, batch: WindowBatch) -> tuple[Context, torch.Tensor, torch.Tensor]:
-        """Return what the expert looks at for each of the B*G goals: context, actions (B*G, 3) and times (B*G,)."""
+    def condition(
+        self, batch: WindowBatch, with_memory: torch.Tensor | None = None
+    ) -> tuple[Context, torch.Tensor, torch.Tensor]:
+        """Return what the expert looks at for each of the B*G goals: context, actions (B*G, 3) and times (B*G,).
+
+        Goals where ``with_memory`` (B*G,) is set see what the batch's memory shows as well.
+        """
         goals = batch.goal_latents.shape[1]
         context = Context(
             batch.context_latents.repeat_interleave(goals, 0),
             batch.context_poses_xyyaw.repeat_interleave(goals, 0),
             batch.frame_offsets.repeat_interleave(goals, 0),
-            {} if self.views is None else {VIEW: self.views(batch)},
+            {} if self.views is None else {VIEW: self.views(batch, with_memory)},
         )
         return context, batch.actions_xyyaw.flatten(0, 1), batch.rel_frames.flatten(0, 1)
 

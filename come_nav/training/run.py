@@ -164,7 +164,14 @@ class Run:
         if depth is not None:
             views = ViewMaker(self._encode(autoencoder), config.reprojection, self._images())
         task = DenoiserTask(
-            expert, schedule, config.denoiser, config.context_dropout, config.seed, views, config.weighting
+            expert,
+            schedule,
+            config.denoiser,
+            config.context_dropout,
+            config.seed,
+            views,
+            config.weighting,
+            config.data.memory_fraction if config.data.memory_s else 0.0,
         )
         stage = config.denoiser
         held_out = data.held_out(VALIDATION_BATCHES)

@@ -13,9 +13,12 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.robot import OdometryNoise
 from come_nav.sim.worlds import World, generate_world
 from come_nav.training.bank import Encode, LatentBank, step_generator, to_uint8
 from come_nav.training.config import DataConfig
+from come_nav.training.memory_views import branch_poses as branch_poses_odom
+from come_nav.training.memory_views import fill_memory, remembered_views
 from come_nav.training.sharding import shard
 
 # Branches are the views of random drives from a frame: up to 4 s ahead, over the robot's whole range of twists.
@@ -25,6 +28,7 @@ BRANCH_YAW_RATE_RADPS = (-1.2, 1.2)
 BRANCH_CLEARANCE_M = 0.2
 BRANCH_TRIES = 8
 WORLDS_PER_BATCH = 4
+LEAST_MEMORY = 0.3  # share of data.memory_s that the shortest memory holds
 VIEWS_PER_CALL = 256
 
 
@@ -42,12 +46,16 @@ class Drive:
         poses_world_xyyaw: (F, 3) of the frames.
         branch_poses_xyyaw: (F, Q, 3) of the branches, in the world.
         branch_frames: (F, Q) their times in frames.
+        before_world_xyyaw: (M, 3) poses of the time before, which a spatial memory holds; M may be 0.
+        odometry_xyyaw: (M + F, 3) where odometry believed the robot all the time.
     """
 
     world: World
     poses_world_xyyaw: torch.Tensor
     branch_poses_xyyaw: torch.Tensor
     branch_frames: torch.Tensor
+    before_world_xyyaw: torch.Tensor
+    odometry_xyyaw: torch.Tensor
 
 
 def make_drive(world_seed: int, number: int, config: DataConfig, rate_hz: float, seed: int | None = None) -> Drive:
@@ -58,11 +66,17 @@ def make_drive(world_seed: int, number: int, config: DataConfig, rate_hz: float,
     seed = world_seed if seed is None else seed
     world = generate_world(world_seed)
     driver = config.drivers[number % len(config.drivers)]
-    episode = simulate_episode(world, driver, config.episode_s, rate_hz, seed=seed)
-    poses = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
+    drift, length = torch.rand(2, generator=step_generator(seed, 60, 0)).tolist()
+    before = int(config.memory_s * (LEAST_MEMORY + (1.0 - LEAST_MEMORY) * length) * rate_hz)
+    noise = OdometryNoise.from_percent(drift * config.memory_drift_percent) if before else None
+    episode = simulate_episode(world, driver, config.episode_s + before / rate_hz, rate_hz, seed, noise)
+    everywhere = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
+    odometry = torch.as_tensor(episode.odometry_xyyaw, dtype=torch.float32)
+    poses = everywhere[before:]
     generator = step_generator(seed, 0, 0)
     world = replace(world)  # without what was computed on the way: it may go to another process
-    return Drive(world, poses, *draw_branches(world, poses, config.branches, rate_hz, generator, config.turn_branches))
+    branches = draw_branches(world, poses, config.branches, rate_hz, generator, config.turn_branches)
+    return Drive(world, poses, *branches, everywhere[:before], odometry)
 
 
 def drive_frames(config: DataConfig, rate_hz: float) -> int:
@@ -207,20 +221,38 @@ def encode_drive(
             depths.append(depth.half().to(keep_on))
     frames, branch_latents = _split(torch.cat(latents), count, branches)
     pictures, branch_pictures = _split(torch.cat(images), count, branches) if images else (None, None)
+    actions = se2.relative(poses[:, None], branch_poses) if branches else branch_poses
+    memory, branch_memory = _memory(drive, raycaster, actions, device, keep_on)
     return LatentBank(
         latents=frames,
         poses_xyyaw=poses,
         first=torch.zeros(count, dtype=torch.int64),
         last=torch.full((count,), count - 1),
         branch_latents=branch_latents,
-        branch_actions_xyyaw=se2.relative(poses[:, None], branch_poses) if branches else branch_poses,
+        branch_actions_xyyaw=actions,
         branch_rel_frames=drive.branch_frames,
         images=pictures,
         branch_images=branch_pictures,
         depth_m=torch.cat(depths)[:count] if depths else None,
         cameras=camera_fractions(camera)[None],
         camera_index=torch.zeros(count, dtype=torch.int64),
+        memory=memory,
+        branch_memory=branch_memory,
     )
+
+
+def _memory(
+    drive: Drive, raycaster: Raycaster, actions_xyyaw: torch.Tensor, device: str, keep_on: str
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return what a memory of the time before shows at the frames and at the branches, where there was such a time."""
+    before, (count, branches) = len(drive.before_world_xyyaw), drive.branch_frames.shape
+    if not before:
+        return None, None
+    odometry = drive.odometry_xyyaw
+    memory = fill_memory(raycaster, drive.before_world_xyyaw, odometry[:before], device)
+    poses = torch.cat([odometry[before:], branch_poses_odom(odometry[before:], actions_xyyaw).reshape(-1, 3)])
+    views = remembered_views(memory, raycaster.intrinsics, raycaster.camera_height_m, poses).to(keep_on)
+    return _split(views, count, branches)
 
 
 def _split(values: torch.Tensor, count: int, branches: int) -> tuple[torch.Tensor, torch.Tensor]:

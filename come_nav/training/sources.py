@@ -32,6 +32,7 @@ HELD_OUT_BATCH, HELD_OUT_SEED = 64, 1
 
 # What a bank of built-in worlds depends on, beside the networks.
 SIM_FACTS = ("episode_s", "drivers", "branches", "turn_branches", "keep_images", "keep_depth")
+MEMORY_FACTS = ("memory_s", "memory_drift_percent")  # where there is a memory
 
 
 class TrainingData:
@@ -125,7 +126,8 @@ class TrainingData:
         """Return the bank of one drive through each world of ``seeds``."""
         data = self._data()
         facts = {**self._facts(), "seeds": [min(seeds), len(seeds)]}
-        facts |= {key: value for key, value in to_mapping(data).items() if key in SIM_FACTS}
+        wanted = SIM_FACTS + (MEMORY_FACTS if data.memory_s else ())
+        facts |= {key: value for key, value in to_mapping(data).items() if key in wanted}
 
         def recipe() -> BankRecipe:
             args = (data, self.config.image_size, self.config.rate_hz, self._encode(), self.device)

@@ -11,9 +11,10 @@ from tqdm import tqdm
 from come_nav.core.errors import DataError
 from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.training.bank import Encode, LatentBank, WindowBatch, step_generator
+from come_nav.training.memory_views import unpacked
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
-from come_nav.world_model.reprojection import ReprojectionSettings, context_points, latent_view
+from come_nav.world_model.reprojection import Layer, ReprojectionSettings, context_layer, context_points
 
 FRAMES_PER_CALL = 128
 
@@ -33,8 +34,11 @@ class ViewMaker:
     images: ImageSettings
 
     @torch.no_grad()
-    def __call__(self, batch: WindowBatch) -> torch.Tensor:
-        """Return views (B * G, C + 2, h, w), goals of one context in a row."""
+    def __call__(self, batch: WindowBatch, with_memory: torch.Tensor | None = None) -> torch.Tensor:
+        """Return views (B * G, C + 2, h, w), goals of one context in a row.
+
+        Where ``with_memory`` (B * G,) bool is set, what the memory shows lies over what the context shows.
+        """
         if batch.context_images is None or batch.context_depth_m is None:
             raise DataError("reprojected views need a bank with images and depth; delete the run's banks and run again")
         pictures = batch.context_images.float() / 127.5 - 1.0
@@ -48,7 +52,12 @@ class ViewMaker:
         )
         extras = {name: value.repeat_interleave(goals, 0) for name, value in extras.items()}
         size = pictures.shape[-1]
-        return latent_view(extras, batch.actions_xyyaw.flatten(0, 1), size, self.encode, self.reprojection)
+        layer = context_layer(extras, batch.actions_xyyaw.flatten(0, 1), size, self.reprojection)
+        if with_memory is not None and batch.goal_memory is not None:
+            memory = unpacked(batch.goal_memory.flatten(0, 1).to(pictures.device))
+            known = memory.known & with_memory.to(pictures.device)[:, None, None]
+            layer = Layer(memory.image, known, memory.inverse_depth).over(layer)
+        return layer.encoded(self.encode)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.protocols import Expert
 from come_nav.experts.passes import Condition, Network, Pass, Query, passes_of
 
-CompositionMode = Literal["literal", "normalised"]
+CompositionMode = Literal["literal", "normalised", "average"]
 NEGLIGIBLE = 1e-9  # exponents that cancel up to rounding
 
 
@@ -28,11 +28,12 @@ class CompositionSettings:
     """How experts are weighed; one weight for each expert.
 
     "literal" is CoME equation 4, whose exponents sum to K; with a deterministic sampler and K > 1 it seeks modes and
-    loses its spread. "normalised" keeps the sum at 1. For one expert both are classifier-free guidance.
+    loses its spread. "normalised" keeps the sum at 1. For one expert both are classifier-free guidance. "average" has
+    no contrast: the weighted geometric mean of what the experts predict with their memories.
 
     Attributes:
-        mode: which of the two sums.
-        weights: alpha_k (literal) or w_k (normalised), one for each expert.
+        mode: which of the sums.
+        weights: alpha_k (literal) or w_k (normalised, average), one for each expert.
         interval: noise levels at which the experts count, as fractions of the schedule: 0 is the clean end, 1 pure
             noise (arXiv 2404.07724). Elsewhere the first expert predicts alone, with weight 1.
     """
@@ -42,9 +43,11 @@ class CompositionSettings:
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        check_choice("composition.mode", self.mode, ("literal", "normalised"))
+        check_choice("composition.mode", self.mode, ("literal", "normalised", "average"))
         if not self.weights:
             raise ConfigError("composition.weights must hold one weight for each expert, got none")
+        if self.mode == "average" and sum(self.weights) <= 0.0:
+            raise ConfigError(f"composition.weights of an average must have a sum above 0, got {list(self.weights)}")
         low, high = self.interval
         if not 0.0 <= low <= high <= 1.0:
             raise ConfigError(f"composition.interval must satisfy 0 <= low <= high <= 1, got {list(self.interval)}")
@@ -79,12 +82,13 @@ def compose(
 
     literal:     sum_k  w_k eps_k + (1 - w_k) eps_bar_k          (exponents sum to K)
     normalised:  eps_free + sum_k  w_k (eps_k - eps_bar_k)       (exponents sum to 1)
+    average:     sum_k  w_k eps_k / sum_k  w_k                   (exponents sum to 1, no contrast)
 
     Args:
         eps: (K, B, C, h, w) predictions with each expert's memory.
         eps_bar: (K, B, C, h, w) predictions without it.
         weights: (K,) alpha_k or w_k.
-        mode: which of the two sums.
+        mode: which of the sums.
         eps_free: (B, C, h, w) prediction without any memory; the first expert's ``eps_bar`` where not given.
 
     Raises:
@@ -96,6 +100,8 @@ def compose(
     weights = weights.to(eps)
     if mode == "literal":
         return _weighted_sum(weights, eps) + _weighted_sum(1.0 - weights, eps_bar)
+    if mode == "average":
+        return _weighted_sum(weights / weights.sum(), eps)
     free = eps_bar[0] if eps_free is None else eps_free
     return free + _weighted_sum(weights, eps - eps_bar)
 
@@ -106,7 +112,11 @@ def exponents_of(pairs: Sequence[tuple[Pass, Pass]], settings: CompositionSettin
     Equal passes are one density: the sum of the returned noises, weighted, is that of :func:`compose`.
     """
     exponents: dict[Pass, float] = {}
+    total = sum(settings.weights)
     for (eps, eps_bar), weight in zip(pairs, settings.weights, strict=True):
+        if settings.mode == "average":
+            exponents[eps] = exponents.get(eps, 0.0) + weight / total
+            continue
         without = 1.0 - weight if settings.mode == "literal" else -weight
         exponents[eps] = exponents.get(eps, 0.0) + weight
         exponents[eps_bar] = exponents.get(eps_bar, 0.0) + without
@@ -141,6 +151,12 @@ class ExpertProduct:
     def exponents(self, step: int) -> dict[Pass, float]:
         """Return the passes that count at a step of the full schedule, and their exponents."""
         return self._inside if self._low <= step <= self._high else self._outside
+
+    @property
+    def views(self) -> frozenset[str]:
+        """Names of the views that the passes look at."""
+        passes = [*self._inside, *self._outside]
+        return frozenset(own.condition.view for own in passes if own.condition.context)
 
     def single(self, step: int) -> Pass | None:
         """Return the one pass of exponent 1 that is the whole product at ``step``, if it is."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,19 +15,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from come_nav.core.checks import check_choice, check_range, check_shape
-from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.errors import ConfigError, ShapeError, suggest
 from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import level_camera
-from come_nav.core.protocols import Expert
+from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.core.types import Context, Frame
 from come_nav.experts.base import BaseExpert
-from come_nav.experts.passes import ABSOLUTE_POSE, Condition, Query
+from come_nav.experts.lora import LongTermExpert
+from come_nav.experts.memory_views import short_term_expert, spatial_expert
+from come_nav.experts.passes import ABSOLUTE_POSE, LONG_VIEW, MEMORY_VIEW, VIEW, Condition, Query
 from come_nav.world_model.autoencoder import ImageAutoencoder
-from come_nav.world_model.composition import CompositionSettings, ExpertProduct, ProductNoise, check_schedules
+from come_nav.world_model.composition import (
+    CompositionMode,
+    CompositionSettings,
+    ExpertProduct,
+    ProductNoise,
+    check_schedules,
+)
+from come_nav.world_model.contexts import repeat_for_particles, rows_of, slide
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings, camera_of_frame, images_from_rgb
 from come_nav.world_model.imaginer import ModelImaginer
-from come_nav.world_model.reprojection import ReprojectionSettings, context_points, latent_view, slide_points, with_view
+from come_nav.world_model.reprojection import (
+    OLDER_POINTS,
+    Layer,
+    ReprojectionSettings,
+    context_layer,
+    context_points,
+    long_layer,
+    older_points,
+    with_views,
+)
 from come_nav.world_model.sampler import SamplerSettings, noise_source, sample
 from come_nav.world_model.schedule import NoiseSchedule
 
@@ -93,6 +112,7 @@ class DiffusionWorldModel:
         self.inference = inference or InferenceSettings()
         self.depth = depth
         self.reprojection = reprojection or ReprojectionSettings()
+        self.spatial: SpatialSource | None = None
         if (depth is not None) != (self.base.model.settings.extra_channels > 0):
             raise ConfigError("a base expert with extra channels needs a depth estimator, and only such a one does")
 
@@ -128,6 +148,53 @@ class DiffusionWorldModel:
                 expert.to(device)
         return self
 
+    # -- memories ----------------------------------------------------------------------------------------------------
+
+    def with_memory(
+        self, spatial: SpatialSource | None = None, long_term: LongTermExpert | None = None
+    ) -> DiffusionWorldModel:
+        """Return a model of the same weights whose experts look at memories too.
+
+        Experts are "base", "short_term" (where the base looks at views), "long_term" and "spatial" (where given), all
+        of weight 1 but for the short-term one, which is left out until :meth:`composed` gives it a weight.
+
+        Raises:
+            ConfigError: for a spatial memory and a base that looks at no views.
+        """
+        experts: dict[str, Expert] = {"base": self.base}
+        weights = [1.0]
+        if self.depth is not None:
+            experts["short_term"], weights = short_term_expert(self.base), [*weights, 0.0]
+        if long_term is not None:
+            experts["long_term"], weights = long_term, [*weights, 1.0]
+        if spatial is not None:
+            experts["spatial"], weights = spatial_expert(self.base), [*weights, 1.0]
+        check_schedules(experts, self.schedule.digest)
+        model = copy.copy(self)
+        model.spatial, model.experts = spatial, experts
+        model.composition = replace(self.composition, weights=tuple(weights))
+        return model
+
+    def composed(self, weights: Mapping[str, float], mode: CompositionMode | None = None) -> DiffusionWorldModel:
+        """Return the product of some of this model's experts; the base always stays the first of them.
+
+        Args:
+            weights: by the expert's name; experts that are not named have weight 0.
+            mode: of the composition, this model's by default.
+
+        Raises:
+            ConfigError: for an expert that this model does not have.
+        """
+        for name in weights:
+            if name not in self.experts:
+                raise ConfigError(f"this model has no expert '{name}'{suggest(name, self.experts)}")
+        chosen = [name for name in self.experts if name in weights or self.experts[name] is self.base]
+        model = copy.copy(self)
+        model.experts = {name: self.experts[name] for name in chosen}
+        exponents = tuple(float(weights.get(name, 0.0)) for name in chosen)
+        model.composition = replace(self.composition, mode=mode or self.composition.mode, weights=exponents)
+        return model
+
     # -- images and contexts -----------------------------------------------------------------------------------------
 
     def images_from_rgb(self, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -157,7 +224,7 @@ class DiffusionWorldModel:
         with self._autocast():
             return torch.cat([self.autoencoder.decode(part).float() for part in parts])
 
-    def context_from_images(
+    def context_from_images(  # noqa: PLR0913  what is known of the camera and the past, each optional
         self,
         images: Tensor,
         poses_xyyaw: Tensor | NDArray[Any],
@@ -167,6 +234,8 @@ class DiffusionWorldModel:
         camera: Tensor | None = None,
         T_base_camera: Tensor | None = None,
         latents: Tensor | None = None,
+        older: tuple[Tensor, Tensor] | None = None,
+        absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
     ) -> Context:
         """Return the context (batch 1) of images (T, 3, H, W), oldest first, seen from poses (T, 3) in one frame.
 
@@ -178,6 +247,8 @@ class DiffusionWorldModel:
             camera: (1, 4) of the images (fractions, see core.geometry.point_rendering); the model's own by default.
             T_base_camera: (1, 4, 4); level over base_link's origin by default.
             latents: (T, C, h, w) of the images where they are encoded already.
+            older: images (N, 3, H, W) and poses (N, 3) of frames before, oldest first, for the short-term expert.
+            absolute_pose_xyyaw: (3,) of the newest frame in the odom frame, where memories of the episode are in use.
 
         Raises:
             ShapeError: for another number of images, or shapes that do not agree.
@@ -192,17 +263,16 @@ class DiffusionWorldModel:
         relative = se2.relative(poses[-1:], poses).float().to(latents.device)[None]
         extras: dict[str, Tensor] = {}
         if self.depth is not None:
-            images = images.to(self.device)
-            camera = self.images.camera() if camera is None else camera
+            camera = (self.images.camera() if camera is None else camera).to(self.device, torch.float32)
             mount = level_camera(self.images.camera_height_m) if T_base_camera is None else T_base_camera
-            extras = context_points(
-                images[None],
-                self.estimate_depth_m(images)[None],
-                relative,
-                camera.to(self.device, torch.float32),
-                mount.to(self.device, torch.float32),
-                self.reprojection,
-            )
+            mount = mount.to(self.device, torch.float32)
+            extras = context_points(*self._with_depth(images), relative, camera, mount, self.reprojection)
+            if older is not None and len(older[0]):
+                past = se2.relative(poses[-1:], torch.as_tensor(older[1], dtype=torch.float64)).float()
+                past = past.to(self.device)[None]
+                extras |= older_points(*self._with_depth(older[0]), past, camera, mount, self.reprojection)
+        if absolute_pose_xyyaw is not None:
+            extras[ABSOLUTE_POSE] = torch.as_tensor(absolute_pose_xyyaw).to(latents.device, torch.float32)[None]
         return Context(latents[None], relative, offsets.float().to(latents.device)[None], extras)
 
     def context_from_frames(
@@ -213,15 +283,34 @@ class DiffusionWorldModel:
         generator: torch.Generator | None = None,
         *,
         latents: Tensor | None = None,
+        older: Sequence[tuple[Frame, NDArray[np.float64]]] = (),
+        absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
     ) -> Context:
         """Return the context of camera frames, with the newest one's intrinsics and mount where they are known."""
         newest = frames[-1]
         camera = camera_of_frame(newest.intrinsics, self.images.aspect)
         mount = None if newest.T_base_camera is None else torch.as_tensor(newest.T_base_camera)[None]
         images = self.images_from_rgb([frame.rgb for frame in frames])
+        past = None
+        if older and self.depth is not None:
+            past_images = self.images_from_rgb([frame.rgb for frame, _ in older])
+            past = past_images, torch.from_numpy(np.stack([pose for _, pose in older]))
         return self.context_from_images(
-            images, poses_xyyaw, frame_offsets, generator, camera=camera, T_base_camera=mount, latents=latents
+            images,
+            poses_xyyaw,
+            frame_offsets,
+            generator,
+            camera=camera,
+            T_base_camera=mount,
+            latents=latents,
+            older=past,
+            absolute_pose_xyyaw=absolute_pose_xyyaw,
         )
+
+    def _with_depth(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (1, T, 3, H, W) and their estimated depth (1, T, H, W)."""
+        images = images.to(self.device)
+        return images[None], self.estimate_depth_m(images)[None]
 
     @torch.no_grad()
     def estimate_depth_m(self, images: Tensor) -> Tensor:
@@ -266,10 +355,10 @@ class DiffusionWorldModel:
         shape = (1 if shared_noise else count, *context.latents.shape[2:])
         noise = noise_source(generator)(torch.empty(shape, device=self.device)).expand(count, *shape[1:])
         product = self._product()
-        context, actions, times = _particles(context, actions, times, self.sampler.resampling.particles)
+        context, actions, times = repeat_for_particles(context, actions, times, self.sampler.resampling.particles)
         size = self.inference.micro_batch
         parts = [slice(start, start + size) for start in range(0, len(actions), size)]
-        contexts = [self._seen_from(_rows(context, part), actions[part]) for part in parts]
+        contexts = [self._seen_from(rows_of(context, part), actions[part], product.views) for part in parts]
 
         def noise_prediction(x_t: Tensor, t: Tensor) -> Tensor | ProductNoise:
             queries = [
@@ -307,7 +396,7 @@ class DiffusionWorldModel:
         for target in targets.unbind(1):
             action: Tensor = se2.relative(newest, target)
             latents = self.predict(context, action, elapsed, generator, shared_noise=shared_noise)
-            context = _slide(context, latents, action, stride)
+            context = slide(context, latents, action, stride)
             imagined.append(latents)
             newest = target
         return torch.stack(imagined, dim=1)
@@ -332,12 +421,27 @@ class DiffusionWorldModel:
         """
         return ModelImaginer(self, context, float(rel_frames), mode, decode, shared_noise)
 
-    def _seen_from(self, context: Context, actions: Tensor) -> Context:
-        """Add what the context's points show from each target, once for all sampling steps."""
+    def _seen_from(self, context: Context, actions: Tensor, wanted: frozenset[str]) -> Context:
+        """Add what the context's points and the memory show from each target, once for all sampling steps."""
         if self.depth is None:
             return context
-        view = latent_view(context.extras, actions, self.image_size, self.autoencoder.encode, self.reprojection)
-        return with_view(context, view)
+        size, settings, extras = self.image_size, self.reprojection, context.extras
+        layers = {VIEW: context_layer(extras, actions, size, settings)}
+        if wanted & {LONG_VIEW, MEMORY_VIEW}:
+            longer = layers[VIEW]
+            if OLDER_POINTS[0] in extras:
+                longer = longer.over(long_layer(extras, actions, size, settings))
+            layers[LONG_VIEW] = layers[MEMORY_VIEW] = longer
+        if MEMORY_VIEW in wanted:
+            layers[MEMORY_VIEW] = self._remembered(extras, actions).over(layers[MEMORY_VIEW])
+        return with_views(context, {name: layers[name].encoded(self.autoencoder.encode) for name in wanted | {VIEW}})
+
+    def _remembered(self, extras: Mapping[str, Tensor], actions: Tensor) -> Layer:
+        """Return what the spatial memory shows from each target."""
+        if self.spatial is None or ABSOLUTE_POSE not in extras:
+            raise ShapeError("the spatial expert needs a memory (with_memory) and a context with absolute_pose_xyyaw")
+        poses: Tensor = se2.compose(extras[ABSOLUTE_POSE].expand(len(actions), -1), actions)
+        return Layer(*self.spatial.views(poses, self.image_size))
 
     def _product(self) -> ExpertProduct:
         """Return the product of the experts as they are now."""
@@ -393,36 +497,3 @@ class DiffusionWorldModel:
         from come_nav.world_model.checkpoint import load_model
 
         return load_model(Path(folder)).to(device)
-
-
-def _rows(context: Context, rows: slice) -> Context:
-    """Return some candidates of a context; a shared context stays whole."""
-    if context.latents.shape[0] == 1:
-        return context
-    extras = {name: value[rows] for name, value in context.extras.items()}
-    return Context(context.latents[rows], context.poses_xyyaw[rows], context.frame_offsets[rows], extras)
-
-
-def _particles(context: Context, actions: Tensor, times: Tensor, count: int) -> tuple[Context, Tensor, Tensor]:
-    """Repeat what each candidate is asked for its ``count`` particles, which lie side by side."""
-    if count == 1:
-        return context, actions, times
-    if context.latents.shape[0] > 1:
-        index = torch.arange(len(actions)).repeat_interleave(count)
-        extras = {name: value[index] if len(value) > 1 else value for name, value in context.extras.items()}
-        context = Context(context.latents[index], context.poses_xyyaw[index], context.frame_offsets[index], extras)
-    return context, actions.repeat_interleave(count, 0), times.repeat_interleave(count, 0)
-
-
-def _slide(context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_frames: int) -> Context:
-    """Drop the oldest frame, append imagined ones (S, C, h, w) at ``action_xyyaw`` (S, 3) and re-base on them."""
-    context = context if context.latents.shape[0] == len(latents) else context.expand(len(latents))
-    poses = torch.cat([context.poses_xyyaw[:, 1:], action_xyyaw[:, None]], dim=1)
-    relative: Tensor = se2.relative(action_xyyaw[:, None], poses)
-    offsets = torch.cat(
-        [context.frame_offsets[:, 1:] - elapsed_frames, torch.zeros_like(context.frame_offsets[:, :1])], dim=1
-    )
-    extras = slide_points(context.extras, action_xyyaw)
-    if ABSOLUTE_POSE in extras:
-        extras = {**extras, ABSOLUTE_POSE: se2.compose(extras[ABSOLUTE_POSE], action_xyyaw)}
-    return Context(torch.cat([context.latents[:, 1:], latents[:, None]], dim=1), relative, offsets, extras)

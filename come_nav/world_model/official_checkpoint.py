@@ -21,11 +21,18 @@ import torch
 from torch import Tensor
 
 from come_nav.core.checks import check_choice
-from come_nav.core.errors import CheckpointError, suggest
+from come_nav.core.errors import CheckpointError, ConfigError, suggest
 from come_nav.experts.cdit import CDIT_SIZES, CDiT, CDiTSettings
 
 PREFIXES = ("_orig_mod.", "module.")
 WEIGHTS = ("ema", "model")
+# tensors that tell the shape of a network, and their axes
+NEEDED = {
+    "pos_embed": 3,
+    "x_embedder.proj.weight": 4,
+    "final_layer.linear.weight": 2,
+    "blocks.0.mlp.fc1.weight": 2,
+}
 WAY_OUT = "only tensors, numbers, strings and argparse.Namespace are read from a checkpoint"
 
 
@@ -90,13 +97,15 @@ def network_settings(checkpoint: OfficialCheckpoint, size: str | None = None, he
         CheckpointError: another size than asked for, a tensor missing, surplus or of another shape.
     """
     path, tensors = checkpoint.path, checkpoint.tensors
-    needed = ("pos_embed", "x_embedder.proj.weight", "final_layer.linear.weight", "blocks.0.mlp.fc1.weight")
-    for name in needed:
+    for name, axes in NEEDED.items():
         if name not in tensors:
             raise CheckpointError(f"{path}: not a CDiT, tensor '{name}' is missing{suggest(name, tensors)}")
+        if tensors[name].ndim != axes or 0 in tensors[name].shape:
+            shape = tuple(tensors[name].shape)
+            raise CheckpointError(f"{path}: not a CDiT, tensor '{name}' must have {axes} axes, its shape is {shape}")
     frames, cells, width = tensors["pos_embed"].shape
     channels, patch = tensors["x_embedder.proj.weight"].shape[1:3]
-    depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
     found = next((n for n, s in CDIT_SIZES.items() if (s["depth"], s["hidden_size"]) == (depth, width)), None)
     described = f"CDiT-{found}" if found else f"CDiT with depth {depth} and width {width}"
     if size is not None and found != check_choice("size", size, tuple(CDIT_SIZES)):
@@ -104,19 +113,28 @@ def network_settings(checkpoint: OfficialCheckpoint, size: str | None = None, he
     if heads is None and found is None:
         known = ", ".join(CDIT_SIZES)
         raise CheckpointError(f"{path}: is a {described}, none of the published {known}; tell its heads with --heads")
-    settings = CDiTSettings(
-        input_size=round(cells**0.5) * patch,
-        context_size=frames - 1,
-        patch_size=patch,
-        in_channels=channels,
-        hidden_size=width,
-        depth=depth,
-        num_heads=heads or CDIT_SIZES[str(found)]["num_heads"],
-        mlp_ratio=tensors["blocks.0.mlp.fc1.weight"].shape[0] / width,
-        learn_sigma=tensors["final_layer.linear.weight"].shape[0] == 2 * channels * patch**2,
-    )
+    try:
+        settings = CDiTSettings(
+            input_size=round(cells**0.5) * patch,
+            context_size=frames - 1,
+            patch_size=patch,
+            in_channels=channels,
+            hidden_size=width,
+            depth=depth,
+            num_heads=heads or CDIT_SIZES[str(found)]["num_heads"],
+            mlp_ratio=_mlp_ratio(tensors["blocks.0.mlp.fc1.weight"].shape[0], width),
+            learn_sigma=tensors["final_layer.linear.weight"].shape[0] == 2 * channels * patch**2,
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: is a {described}, but {error}") from error
     _check_tensors(path, settings, tensors)
     return settings
+
+
+def _mlp_ratio(inner: int, width: int) -> float:
+    """Return a ratio that the network's int(width * ratio) turns into ``inner`` again: 116 / 25 * 25 is below 116."""
+    ratio = inner / width
+    return ratio if int(width * ratio) == inner else (inner + 0.5) / width
 
 
 def _check_tensors(path: Path, settings: CDiTSettings, tensors: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ nothing but its context frames: their depth is estimated, not measured. Off for 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,9 +25,9 @@ from come_nav.core.geometry.point_rendering import (
     transform_points,
 )
 from come_nav.core.types import Context
-from come_nav.experts.passes import VIEW
 
 POINTS = ("points_xyz", "points_rgb", "camera", "T_base_camera")  # Context.extras that views are rendered from
+OLDER_POINTS = ("older_xyz", "older_rgb")  # the same of frames before the context, for the short-term expert
 VIEW_FACTS = 2  # channels of a view beside the latents: share of seen pixels, mean inverse depth
 
 
@@ -38,14 +38,51 @@ class ReprojectionSettings:
     Attributes:
         older_points: points kept of the frames before the newest, those first that the newest frame does not show.
         gap_passes: times that cracks between points are closed from their neighbours.
+        long_points: points kept of the frames before the context, for the short-term expert.
     """
 
     older_points: int = 4096
     gap_passes: int = 2
+    long_points: int = 8192
 
     def __post_init__(self) -> None:
         check_range("reprojection.older_points", self.older_points, 0)
         check_range("reprojection.gap_passes", self.gap_passes, 0)
+        check_range("reprojection.long_points", self.long_points, 1)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one source shows from S targets.
+
+    Attributes:
+        image: (S, 3, H, W) in [-1, 1], arbitrary where nothing is known.
+        known: (S, H, W) bool.
+        inverse_depth: (S, H, W) 1/m, zero where unknown.
+    """
+
+    image: Tensor
+    known: Tensor
+    inverse_depth: Tensor
+
+    def over(self, back: Layer) -> Layer:
+        """Return this layer with ``back`` where it knows nothing."""
+        return Layer(
+            torch.where(self.known[:, None], self.image, back.image),
+            self.known | back.known,
+            torch.where(self.known, self.inverse_depth, back.inverse_depth),
+        )
+
+    def encoded(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the view (S, C + 2, h, w) that a network's extra channels take.
+
+        The first C channels are the latents of the picture with its holes filled smoothly, then the share of each cell
+        that is known, then the mean inverse depth (1/m).
+        """
+        latents = encode(fill_unseen(self.image, self.known))
+        cell = self.image.shape[-1] // latents.shape[-1]
+        facts = [avg_pool2d(self.known[:, None].to(latents), cell), avg_pool2d(self.inverse_depth[:, None], cell)]
+        return torch.cat([latents, *facts], dim=1)
 
 
 def context_points(
@@ -70,22 +107,28 @@ def context_points(
         points_xyz, points_rgb (B, N, 3) with the newest frame's points first; camera (B, 4); T_base_camera (B, 4, 4).
     """
     sizes = check_shape("context images", images, "B T 3 H W")
-    batch, frames = sizes["B"], sizes["T"]
+    batch = sizes["B"]
     camera, mount = camera.expand(batch, -1), T_base_camera.expand(batch, -1, -1)
+    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, mount)
+    newest, newest_rgb = points[:, -1], colours[:, -1]
+    if points.shape[1] > 1 and settings.older_points:
+        older, older_rgb = _not_shown_by_newest(points[:, :-1], colours[:, :-1], camera, mount, settings)
+        newest, newest_rgb = torch.cat([newest, older], 1), torch.cat([newest_rgb, older_rgb], 1)
+    return dict(zip(POINTS, (newest, newest_rgb, camera, mount), strict=True))
+
+
+def _lifted(
+    images: Tensor, depth_m: Tensor, poses_xyyaw: Tensor, camera: Tensor, mount: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return points and colours (B, T, H*W, 3) of all frames in the reference base."""
     points, colours = [], []
-    for index in range(frames):
+    for index in range(images.shape[1]):
         lifted = lift_depth(depth_m[:, index], camera, mount)
         nowhere = lifted[..., :1] <= 0.5 * NOWHERE
         moved = transform_points(poses_xyyaw[:, index], lifted)
         points.append(torch.where(nowhere, lifted, moved))
         colours.append(images[:, index].flatten(2).transpose(1, 2))
-    newest, newest_rgb = points.pop(), colours.pop()
-    if points and settings.older_points:
-        older, older_rgb = _not_shown_by_newest(
-            torch.stack(points, 1), torch.stack(colours, 1), camera, mount, settings
-        )
-        newest, newest_rgb = torch.cat([newest, older], 1), torch.cat([newest_rgb, older_rgb], 1)
-    return dict(zip(POINTS, (newest, newest_rgb, camera, mount), strict=True))
+    return torch.stack(points, 1), torch.stack(colours, 1)
 
 
 def latent_view(
@@ -95,30 +138,70 @@ def latent_view(
     encode: Callable[[Tensor], Tensor],
     settings: ReprojectionSettings,
 ) -> Tensor:
-    """Return what the context's points show from target poses: (S, C + 2, h, w).
-
-    The first C channels are the latents of the rendered picture with its holes filled smoothly, then the share of each
-    cell that was really seen, then the mean inverse depth (1/m) of what was seen.
-    """
-    image, seen_share, inverse_depth = rendered_view(extras, actions_xyyaw, image_size, settings)
-    latents = encode(image)
-    cell = image_size // latents.shape[-1]
-    return torch.cat([latents, avg_pool2d(seen_share, cell), avg_pool2d(inverse_depth, cell)], dim=1)
+    """Return what the context's points show from target poses, as latents: (S, C + 2, h, w), see :class:`Layer`."""
+    return context_layer(extras, actions_xyyaw, image_size, settings).encoded(encode)
 
 
 def rendered_view(
     extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return picture (S, 3, H, W) with holes filled, seen (S, 1, H, W) 0 or 1, and inverse depth (S, 1, H, W) 1/m."""
+    layer = context_layer(extras, actions_xyyaw, image_size, settings)
+    known = layer.known
+    return fill_unseen(layer.image, known), known[:, None].to(layer.image), layer.inverse_depth[:, None]
+
+
+def context_layer(
+    extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
+) -> Layer:
+    """Return what the context's points show from target poses (S, 3)."""
     missing = [name for name in POINTS if name not in extras]
     if missing:
         raise ShapeError(f"the context lacks {missing}: make it with context_from_images, which this model needs")
     xyz, rgb, camera, mount = (extras[name] for name in POINTS)
+    return _layer(xyz, rgb, camera, mount, actions_xyyaw, image_size, settings)
+
+
+def long_layer(
+    extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
+) -> Layer:
+    """Return what the frames before the context show from target poses (S, 3)."""
+    xyz, rgb = (extras[name] for name in OLDER_POINTS)
+    return _layer(xyz, rgb, extras["camera"], extras["T_base_camera"], actions_xyyaw, image_size, settings)
+
+
+def _layer(
+    xyz: Tensor,
+    rgb: Tensor,
+    camera: Tensor,
+    mount: Tensor,
+    actions_xyyaw: Tensor,
+    image_size: int,
+    settings: ReprojectionSettings,
+) -> Layer:
     image, depth, visible = render_points(xyz, rgb, actions_xyyaw, camera, mount, (image_size, image_size))
     inverse_depth = torch.nan_to_num(1.0 / depth)
     for _ in range(settings.gap_passes):
         image, visible = close_gaps(image, visible)
-    return fill_unseen(image, visible), visible[:, None].to(image), inverse_depth[:, None]
+    return Layer(image, visible, inverse_depth)
+
+
+def older_points(
+    images: Tensor,
+    depth_m: Tensor,
+    poses_xyyaw: Tensor,
+    camera: Tensor,
+    T_base_camera: Tensor,
+    settings: ReprojectionSettings,
+) -> dict[str, Tensor]:
+    """Return the extras of frames before the context (arguments as of :func:`context_points`, poses likewise).
+
+    Points that the newest context frame could show are left out; of the others the newest are kept.
+    """
+    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, T_base_camera)
+    bounded = replace(settings, older_points=settings.long_points)
+    kept = _not_shown_by_newest(points, colours, camera, T_base_camera, bounded)
+    return dict(zip(OLDER_POINTS, kept, strict=True))
 
 
 def slide_points(extras: dict[str, Tensor], action_xyyaw: Tensor) -> dict[str, Tensor]:
@@ -127,17 +210,21 @@ def slide_points(extras: dict[str, Tensor], action_xyyaw: Tensor) -> dict[str, T
         return extras
     count = len(action_xyyaw)
     cosine, sine = action_xyyaw[:, 2:].cos(), action_xyyaw[:, 2:].sin()
-    x, y, z = extras[POINTS[0]].unbind(-1)
-    x, y = x - action_xyyaw[:, 0:1], y - action_xyyaw[:, 1:2]
-    points = torch.stack([cosine * x + sine * y, cosine * y - sine * x, z.expand(count, -1)], dim=-1)
-    rest = {name: extras[name].expand(count, *extras[name].shape[1:]) for name in POINTS[1:]}
-    return {**extras, POINTS[0]: points, **rest}
+    moved = {}
+    for name in (POINTS[0], OLDER_POINTS[0]):
+        if name in extras:
+            x, y, z = extras[name].unbind(-1)
+            x, y = x - action_xyyaw[:, 0:1], y - action_xyyaw[:, 1:2]
+            moved[name] = torch.stack([cosine * x + sine * y, cosine * y - sine * x, z.expand(count, -1)], dim=-1)
+    others = [name for name in (*POINTS, *OLDER_POINTS) if name in extras and name not in moved]
+    rest = {name: extras[name].expand(count, *extras[name].shape[1:]) for name in others}
+    return {**extras, **moved, **rest}
 
 
-def with_view(context: Context, view: Tensor) -> Context:
-    """Return the context with ``view`` (S, C + 2, h, w) and without the points it was made of."""
-    extras = {name: value for name, value in context.extras.items() if name not in POINTS}
-    return Context(context.latents, context.poses_xyyaw, context.frame_offsets, {**extras, VIEW: view})
+def with_views(context: Context, views: dict[str, Tensor]) -> Context:
+    """Return the context with views (S, C + 2, h, w) by name, and without the points they were made of."""
+    extras = {name: value for name, value in context.extras.items() if name not in (*POINTS, *OLDER_POINTS)}
+    return Context(context.latents, context.poses_xyyaw, context.frame_offsets, {**extras, **views})
 
 
 def _not_shown_by_newest(

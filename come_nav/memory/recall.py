@@ -1,0 +1,35 @@
+"""What a spatial memory shows a world model: views through the model's own camera (SpatialSource protocol)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from come_nav.core.types import CameraIntrinsics
+from come_nav.memory.lifting import model_camera
+from come_nav.memory.spatial import SpatialMemory
+
+
+class RememberedViews:
+    """Renders a spatial memory of colours as the square pictures that a world model takes.
+
+    Args:
+        memory: looked at anew in every call, so that what was seen meanwhile counts.
+        camera: of the robot's images; the model sees their largest centred window of ``aspect``.
+        T_base_camera: (4, 4) pose of the optical frame in base_link.
+        aspect: width over height of that window.
+    """
+
+    def __init__(
+        self, memory: SpatialMemory, camera: CameraIntrinsics, T_base_camera: NDArray[Any], aspect: float = 1.0
+    ) -> None:
+        self.memory, self.camera, self.T_base_camera, self.aspect = memory, camera, T_base_camera, aspect
+
+    def views(self, poses_odom_xyyaw: Tensor, image_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image (S, 3, H, W), known (S, H, W) and inverse depth (S, H, W) 1/m; see SpatialSource."""
+        camera = model_camera(self.camera, image_size, self.aspect)
+        view = self.memory.render(poses_odom_xyyaw, camera, self.T_base_camera, device=poses_odom_xyyaw.device)
+        return view.image, view.visible, torch.nan_to_num(1.0 / view.depth_m)
