@@ -19,7 +19,11 @@ from typing import Any, Literal
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError, suggest
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.experts.lora import LoraSettings
+from come_nav.memory.episodic import EpisodicSettings
+from come_nav.memory.episodic_thread import BudgetSettings
 from come_nav.memory.short_term import ShortTermConfig
+from come_nav.memory.spatial import SpatialConfig
 from come_nav.planning.follower import FollowerConfig
 from come_nav.planning.settings import PlannerConfig
 from come_nav.world_model.model import InferenceSettings
@@ -27,6 +31,8 @@ from come_nav.world_model.sampler import SamplerSettings
 
 KINDS = ("config", "models", "launch")
 VIEW_DISTANCES = ("latent", "latent_cosine", "image_l1", "image_l2")
+MEMORY_EXPERTS = ("short_term", "long_term", "spatial")
+COMPOSITION_MODES = ("literal", "normalised", "average")
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,46 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True)
+class ExpertsConfig:
+    """Which memories the imagination looks at, beside the newest frames, and how much.
+
+    Attributes:
+        use: of short_term, long_term and spatial. One that cannot work (no depth, no adapter yet) is left out of the
+            plan, with a warning in its message.
+        mode: normalised (with contrast, exponents sum to 1), literal (CoME equation 4) or average (no contrast).
+        base: weight of the base expert, >= 0.
+        short_term: weight of the longer past, >= 0.
+        long_term: weight of the episode's adapter, >= 0.
+        spatial: weight of the spatial memory, >= 0.
+        older_frames: frames before the context that the short-term expert sees, >= 1.
+        estimate_depth: fill the spatial memory with the model's own estimate where a frame has no depth.
+        budget: how much of the machine the training of adapters may take.
+    """
+
+    use: tuple[str, ...] = ()
+    mode: Literal["literal", "normalised", "average"] = "normalised"
+    base: float = 1.0
+    short_term: float = 0.0
+    long_term: float = 1.0
+    spatial: float = 1.0
+    older_frames: int = 12
+    estimate_depth: bool = False
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+
+    def __post_init__(self) -> None:
+        for name in self.use:
+            check_choice("experts.use", name, MEMORY_EXPERTS)
+        check_choice("experts.mode", self.mode, COMPOSITION_MODES)
+        for name in ("base", *MEMORY_EXPERTS):
+            check_range(f"experts.{name}", getattr(self, name), 0.0)
+        check_range("experts.older_frames", self.older_frames, 1)
+
+    def weights(self, names: Sequence[str]) -> dict[str, float]:
+        """Return the weight of the base and of the memory experts ``names``."""
+        return {name: float(getattr(self, name)) for name in ("base", *names)}
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that a command or a node can be told.
 
@@ -73,6 +119,10 @@ class Config:
         planner: the search.
         objective: what a good path is.
         memory: the short-term memory.
+        experts: the memories that the imagination looks at.
+        spatial: the spatial memory.
+        episodic: training of the long-term memory's adapter.
+        lora: shape of that adapter.
         sampler: of the world model; null = as the model's own config.yaml says.
         inference: batch sizes and precision of the world model.
         follower: how a plan is driven.
@@ -88,6 +138,10 @@ class Config:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     memory: ShortTermConfig = field(default_factory=ShortTermConfig)
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    spatial: SpatialConfig = field(default_factory=SpatialConfig)
+    episodic: EpisodicSettings = field(default_factory=EpisodicSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     sampler: SamplerSettings | None = None
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     follower: FollowerConfig = field(default_factory=FollowerConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,9 +15,17 @@ from come_nav.core.errors import ConfigError, PlanningError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer, Objective, WorldModel
 from come_nav.core.types import Context, Frame, Goal, Imagination, Odometry, Plan, PlanStatus
+from come_nav.experts.lora import LongTermExpert, adapted, adapter_metadata
+from come_nav.memory.episodic import Adapter, EpisodicMemory
+from come_nav.memory.episodic_thread import BackgroundTrainer
+from come_nav.memory.lifting import model_camera
+from come_nav.memory.recall import RememberedViews
 from come_nav.memory.short_term import Observed, Remembered, ShortTermBuffer
+from come_nav.memory.spatial import Noted, SpatialMemory
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
+from come_nav.world_model.episode_loss import EpisodeLoss
+from come_nav.world_model.model import DiffusionWorldModel
 
 
 class NavigationModel(WorldModel, Protocol):
@@ -34,8 +42,13 @@ class NavigationModel(WorldModel, Protocol):
         frame_offsets: Sequence[float],
         *,
         latents: torch.Tensor | None = None,
+        older: Sequence[tuple[Frame, NDArray[np.float64]]] = (),
+        absolute_pose_xyyaw: NDArray[np.float64] | None = None,
     ) -> Context:
-        """Return the context of frames, oldest first, seen from poses (T, 3) in odom; ``latents`` are theirs."""
+        """Return the context of frames, oldest first, seen from poses (T, 3) in odom; ``latents`` are theirs.
+
+        Memories of the episode need ``older`` frames with their poses, and the newest frame's pose in odom.
+        """
         ...
 
     def imaginer(
@@ -52,6 +65,7 @@ class NavStack:
         self.config = config or Config()
         self.model = model
         self.memory = ShortTermBuffer(self.config.memory, self._encode)
+        self.episode = EpisodeMemories(model, self.config)
         self._generator = torch.Generator().manual_seed(self.config.seed)
         self._odometry: Odometry | None = None
         self._last: tuple[Goal, Plan] | None = None
@@ -70,6 +84,8 @@ class NavStack:
         verdict = self.memory.observe(frame, odometry)
         if verdict in (Observed.KEPT, Observed.BETWEEN):
             self._odometry = odometry
+        if verdict is Observed.KEPT and self.memory.newest is not None:
+            self.episode.observe(self.memory.newest, odometry.T_odom_base)
         return verdict
 
     def plan(self, goal: Goal | None, now_s: float | None = None, clearance: Clearance | None = None) -> Plan:
@@ -88,8 +104,9 @@ class NavStack:
         if refusal is not None or goal is None or newest is None:
             return _no_plan(refusal or (PlanStatus.NO_CONTEXT, ""), newest, self.config.planner.dt_s)
         twist = self.present_twist()
-        # 3. Imagine: bind what was seen lately into the world model.
-        imaginer = self._imaginer() if goal.image_rgb is not None else _PathsOnly()
+        # 3. Imagine: bind what was seen lately, and what is remembered, into the world model.
+        model, warnings = self.episode.model() if goal.image_rgb is not None else (self.model, [])
+        imaginer = self._imaginer(model) if goal.image_rgb is not None else _PathsOnly()
         # 4. Score: say what is wanted of an imagined future.
         objectives, weights = self._objectives(goal, newest, twist)
         # 5. Act: search the path whose end is best.
@@ -102,12 +119,15 @@ class NavStack:
             warm_start=self._warm_start(goal),
             clearance=clearance,
         )
+        if warnings:
+            plan = replace(plan, message="; ".join([plan.message, *warnings] if plan.message else warnings))
         self._last = (goal, plan)
         return self._with_picture(plan, imaginer) if goal.image_rgb is not None else plan
 
     def reset(self) -> None:
         """Forget everything, e.g. when the robot was carried away or a new episode begins."""
         self.memory.clear()
+        self.episode.reset()
         self._odometry, self._last = None, None
         self._generator.manual_seed(self.config.seed)
 
@@ -120,7 +140,19 @@ class NavStack:
         poses = np.stack([frame.pose_odom_xyyaw for frame in frames])
         ages_s = np.array([frame.stamp_s - frames[-1].stamp_s for frame in frames])
         offsets = np.round(ages_s * self.model.rate_hz).tolist()
-        return self.model.context_from_frames([frame.frame for frame in frames], poses, offsets, latents=latents)
+        past: dict[str, Any] = {}
+        if self.config.experts.use:
+            count = self.config.experts.older_frames if "short_term" in self.config.experts.use else 0
+            older = self.memory.newest_frames(len(frames) + count)[: -len(frames)]
+            past["older"] = [(own.frame, own.pose_odom_xyyaw) for own in older]
+            past["absolute_pose_xyyaw"] = frames[-1].pose_odom_xyyaw
+        return self.model.context_from_frames(
+            [frame.frame for frame in frames], poses, offsets, latents=latents, **past
+        )
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        self.episode.close()
 
     def present_twist(self) -> NDArray[np.float64] | None:
         """Return (v m/s, w rad/s) as odometry measured it, else from the last two remembered poses."""
@@ -152,13 +184,13 @@ class NavStack:
             return PlanStatus.NO_CONTEXT, f"{len(self.memory)} of {self.model.context_frames} context frames so far"
         return None
 
-    def _imaginer(self) -> Imaginer:
+    def _imaginer(self, model: NavigationModel) -> Imaginer:
         context = self.context()
         if context is None:
             raise RuntimeError("the context was checked before")
         rel_frames = self.config.planner.horizon_steps * self.config.planner.dt_s * self.model.rate_hz
         decode = self.config.objective.view_distance.startswith("image")
-        return self.model.imaginer(context, rel_frames, self.config.imagination, decode=decode)
+        return model.imaginer(context, rel_frames, self.config.imagination, decode=decode)
 
     def _objectives(
         self, goal: Goal, newest: Remembered, twist: NDArray[np.float64] | None
@@ -188,10 +220,119 @@ class NavStack:
         return replace(plan, imagined_rgb=imagined_rgb(self.model, imaginer, path, self._generator)[0])
 
 
+class EpisodeMemories:
+    """The spatial and the episodic memory of one robot, and the world model that looks at those that can be used.
+
+    Trouble with a memory never stops the robot: its expert is left out, and the plan says why.
+    """
+
+    def __init__(self, model: NavigationModel, config: Config) -> None:
+        self.base_model, self.config = model, config
+        self.spatial: SpatialMemory | None = None
+        self.episodic: EpisodicMemory | None = None
+        self._expert: LongTermExpert | None = None
+        self._trainer: BackgroundTrainer | None = None
+        self._loss: EpisodeLoss | None = None
+        self._views: RememberedViews | None = None
+        self._trouble: dict[str, str] = {}
+        wanted = config.experts.use
+        for name in wanted:
+            if not isinstance(model, DiffusionWorldModel):
+                self._trouble[name] = "this world model takes no experts"
+            elif model.depth is None and name != "long_term":
+                self._trouble[name] = "this model looks at no views"
+        if "spatial" in wanted and "spatial" not in self._trouble:
+            self.spatial = SpatialMemory(config.spatial)
+        if "long_term" in wanted and isinstance(model, DiffusionWorldModel):
+            self._begin_training(model)
+
+    def observe(self, seen: Remembered, T_odom_base: NDArray[np.float64]) -> None:
+        """Memorise a frame that the short-term memory kept."""
+        frame = seen.frame
+        if self.spatial is not None:
+            if frame.depth_m is None and self.config.experts.estimate_depth:
+                frame = self._with_estimated_depth(frame)
+            if self.spatial.observe(frame, T_odom_base) is Noted.KEPT and self._views is None:
+                assert seen.frame.intrinsics is not None and seen.frame.T_base_camera is not None
+                aspect = self.base_model.images.aspect if isinstance(self.base_model, DiffusionWorldModel) else 1.0
+                camera, mount = seen.frame.intrinsics, seen.frame.T_base_camera
+                self._views = RememberedViews(self.spatial, camera, mount, aspect)
+        if self.episodic is not None and self._loss is not None and seen.features is not None:
+            image = self.base_model.images_from_rgb([seen.frame.rgb])[0]
+            pose = torch.from_numpy(seen.pose_odom_xyyaw).float()
+            self.episodic.observe(seen.features, pose, seen.stamp_s, self._loss.frame(image))
+
+    def model(self) -> tuple[NavigationModel, list[str]]:
+        """Return the world model as it can remember now, and a warning for each expert that is left out."""
+        if not self.config.experts.use:
+            return self.base_model, []
+        trouble = self._trouble | self._present_trouble()
+        usable = [name for name in self.config.experts.use if name not in trouble]
+        warnings = [
+            f"without the {name} expert: {trouble[name]}" for name in self.config.experts.use if name in trouble
+        ]
+        if not isinstance(self.base_model, DiffusionWorldModel) or not usable:
+            return self.base_model, warnings
+        spatial = self._views if "spatial" in usable else None
+        long_term = self._expert if "long_term" in usable else None
+        model = self.base_model.with_memory(spatial, long_term)
+        return model.composed(self.config.experts.weights(usable), self.config.experts.mode), warnings
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        if self.spatial is not None:
+            self.spatial.clear()
+        if self.episodic is not None:
+            self.episodic.reset()
+
+    def close(self) -> None:
+        """End the training."""
+        if self._trainer is not None:
+            self._trainer.stop()
+
+    def _present_trouble(self) -> dict[str, str]:
+        found = {}
+        if self.spatial is not None and not len(self.spatial):
+            reasons = ", ".join(f"{name} {count}" for name, count in self.spatial.rejected.most_common(2))
+            found["spatial"] = f"nothing is remembered yet{f' (frames refused: {reasons})' if reasons else ''}"
+        if self._expert is not None and not self._expert.has_adapter:
+            failure = None if self._trainer is None else self._trainer.failure
+            stopped = None if self.episodic is None else self.episodic.stopped
+            found["long_term"] = str(failure or stopped or "no adapter is trained yet")
+        return found
+
+    def _begin_training(self, model: DiffusionWorldModel) -> None:
+        settings, lora = replace(self.config.episodic, context_frames=model.context_frames), self.config.lora
+        expert = LongTermExpert(model.base, lora)
+
+        def publish(adapter: Adapter | None) -> None:
+            expert.swap(None if adapter is None else adapter.tensors)
+
+        try:
+            network = adapted(model.base, lora, torch.Generator().manual_seed(self.config.seed))
+        except ImportError as error:
+            self._trouble["long_term"] = f"{error}; install peft"
+            return
+        self._expert, self._loss = expert, EpisodeLoss(model)
+        facts = adapter_metadata(model.base, lora)
+        self.episodic = EpisodicMemory(network, self._loss, settings, on_publish=publish, metadata=facts)
+        self._trainer = BackgroundTrainer(self.episodic, self.config.experts.budget)
+        self._trainer.start()
+
+    def _with_estimated_depth(self, frame: Frame) -> Frame:
+        """Return the frame as the model sees it, with the model's own estimate of depth."""
+        model = self.base_model
+        if not isinstance(model, DiffusionWorldModel) or model.depth is None or frame.intrinsics is None:
+            return frame
+        image = model.images_from_rgb([frame.rgb])
+        rgb = ((image[0] + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        camera = model_camera(frame.intrinsics, model.image_size, model.images.aspect)
+        depth_m = model.estimate_depth_m(image)[0].float().cpu().numpy()
+        return Frame(frame.stamp_s, rgb, depth_m, camera, frame.T_base_camera)
+
+
 def load_stack(config: Config) -> NavStack:
     """Return a stack with the model and on the device that ``config`` names; raise ConfigError or CheckpointError."""
-    from come_nav.world_model.model import DiffusionWorldModel
-
     model = DiffusionWorldModel.load(find_resource("models", config.model), choose_device(config.device))
     if config.sampler is not None:
         model.sampler = config.sampler

@@ -128,6 +128,10 @@ class ShortTermBuffer:
             return []
         return list(self._ring)[-count:]
 
+    def newest_frames(self, count: int) -> list[Remembered]:
+        """Return up to ``count`` of the newest frames, oldest first."""
+        return list(self._ring)[-count:] if count > 0 else []
+
     def _judge(self, stamp_s: float, odometry: Odometry) -> Observed:
         if not (np.isfinite(stamp_s) and np.isfinite(odometry.T_odom_base).all()):
             return Observed.NON_FINITE

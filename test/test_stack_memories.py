@@ -1,0 +1,112 @@
+"""The stack with memories: a robot that comes back imagines what it has seen, and a broken memory is only left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from come_nav.config import find_resource, load_config
+from come_nav.core.errors import ConfigError
+from come_nav.core.geometry import se2
+from come_nav.core.types import CameraIntrinsics, Goal, Odometry, PlanStatus
+from come_nav.evaluation.image_metrics import psnr
+from come_nav.sim.episodes import EpisodeRecording, simulate_episode
+from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.worlds import generate_world
+from come_nav.stack import NavStack
+from come_nav.world_model.model import DiffusionWorldModel
+
+SMALL = {"planner.initial_samples": 24, "planner.samples": 8, "planner.iterations": 2, "planner.elites": 4}
+FRAMES = 60
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DiffusionWorldModel.load(find_resource("models", "tiny"))
+
+
+@pytest.fixture(scope="module")
+def drive():
+    world = generate_world(10000)
+    camera = CameraIntrinsics.from_field_of_view(64, 64, np.pi / 2)
+    episode = simulate_episode(world, "tour", FRAMES / 4.0, seed=1)
+    return EpisodeRecording(episode, Raycaster([world], camera), use_truth=True)
+
+
+def stack_of(model, drive, use, spoil=lambda frame: frame, **more):
+    stack = NavStack(model, load_config(None, {**SMALL, "experts.use": list(use), **more}))
+    for index in range(FRAMES):
+        frame = spoil(drive.frame(index))
+        stack.observe(frame, Odometry(frame.stamp_s, drive.T_odom_base[index]))
+    return stack
+
+
+def test_the_spatial_expert_imagines_what_lies_behind_the_robot(model, drive):
+    stack = stack_of(model, drive, ["short_term", "spatial"])
+    composed, warnings = stack.episode.model()
+    assert warnings == []
+    back = [index for index in range(FRAMES - 20) if abs(_action(drive, index)[2]) > 1.8]  # far outside of the context
+    assert len(back) >= 5
+    actions = torch.from_numpy(np.stack([_action(drive, index) for index in back])).float()
+    truth = model.images_from_rgb([drive.frame(index).rgb for index in back])
+    gain = []
+    for imagining in (composed, model):
+        latents = imagining.predict(stack.context(), actions, torch.ones(len(back)), torch.Generator().manual_seed(0))
+        gain.append(float(psnr(model.decode(latents).clamp(-1, 1), truth).mean()))
+    assert gain[0] > gain[1] + 2.0
+    plan = stack.plan(Goal(image_rgb=drive.frame(back[0]).rgb))
+    assert plan.status is PlanStatus.OK
+    assert plan.message == ""
+
+
+def _action(drive, index):
+    return se2.relative(drive.poses_xyyaw[FRAMES - 1], drive.poses_xyyaw[index])
+
+
+def test_a_memory_without_depth_is_left_out_with_a_warning(model, drive):
+    def blind(frame):
+        return replace(frame, depth_m=None)
+
+    stack = stack_of(model, drive, ["spatial"], blind)
+    plan = stack.plan(Goal(image_rgb=drive.frame(0).rgb))
+    assert plan.status is PlanStatus.OK
+    assert plan.message == f"without the spatial expert: nothing is remembered yet (frames refused: no_depth {FRAMES})"
+    estimating = stack_of(model, drive, ["spatial"], blind, **{"experts.estimate_depth": True})
+    assert estimating.plan(Goal(image_rgb=drive.frame(0).rgb)).message == ""
+    assert len(estimating.episode.spatial) > 1000
+
+
+def test_the_long_term_expert_trains_while_the_robot_plans(model, drive):
+    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2, "episodic.round_steps": 1}
+    stack = stack_of(model, drive, ["long_term"], **keys, **{"experts.budget.steps_per_s": 100.0})
+    try:
+        episodic = stack.episode.episodic
+        for _ in range(600):
+            if episodic.newest is not None:
+                break
+            stack.episode._trainer._stop.wait(0.05)
+        assert episodic.newest is not None
+        assert stack.plan(Goal(image_rgb=drive.frame(0).rgb)).message == ""
+        stack.reset()
+        assert "no adapter is trained yet" in "".join(stack.episode.model()[1])
+    finally:
+        stack.close()
+
+
+def test_a_model_that_takes_no_experts_says_so(drive):
+    class Other:
+        rate_hz, context_frames = 4.0, 4
+
+        def images_from_rgb(self, frames):
+            return torch.zeros(len(frames), 3, 8, 8)
+
+        def encode(self, images):
+            return images
+
+    stack = NavStack(Other(), load_config(None, {"experts.use": ["spatial"]}))
+    assert stack.episode.model()[1] == ["without the spatial expert: this world model takes no experts"]
+    with pytest.raises(ConfigError, match=r"experts\.use"):
+        load_config(None, {"experts.use": ["spacial"]})
