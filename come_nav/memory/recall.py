@@ -12,6 +12,8 @@ from come_nav.core.types import CameraIntrinsics
 from come_nav.memory.lifting import model_camera
 from come_nav.memory.spatial import SpatialMemory
 
+MANY_VIEWS = 16  # from so many on it pays to merge far points first
+
 
 class RememberedViews:
     """Renders a spatial memory of colours as the square pictures that a world model takes.
@@ -31,5 +33,8 @@ class RememberedViews:
     def views(self, poses_odom_xyyaw: Tensor, image_size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return image (S, 3, H, W), known (S, H, W) and inverse depth (S, H, W) 1/m; see SpatialSource."""
         camera = model_camera(self.camera, image_size, self.aspect)
-        view = self.memory.render(poses_odom_xyyaw, camera, self.T_base_camera, device=poses_odom_xyyaw.device)
+        thin = len(poses_odom_xyyaw) >= MANY_VIEWS
+        view = self.memory.render(
+            poses_odom_xyyaw, camera, self.T_base_camera, thin=thin, device=poses_odom_xyyaw.device
+        )
         return view.image, view.visible, torch.nan_to_num(1.0 / view.depth_m)

@@ -26,7 +26,7 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.carving import seen_through
 from come_nav.memory.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
 from come_nav.memory.poses import as_transform
-from come_nav.memory.splatting import SpatialView, Splats, Viewpoint, render_splats
+from come_nav.memory.splatting import SpatialView, Splats, Viewpoint, render_splats, thinned
 from come_nav.memory.voxels import VoxelMap
 
 Array = NDArray[Any]
@@ -171,6 +171,7 @@ class SpatialMemory:
         T_base_camera: Array,
         *,
         gaps: bool = True,
+        thin: bool = False,
         device: str | torch.device = "cpu",
     ) -> SpatialView:
         """Render what is remembered of B views.
@@ -180,6 +181,7 @@ class SpatialMemory:
             camera: of the picture to render; see :func:`come_nav.memory.lifting.model_camera`.
             T_base_camera: (4, 4).
             gaps: close single unseen pixels among seen ones.
+            thin: merge far points that no pixel could tell apart first, which pays for many views from one place.
             device: where to render and where the result lies.
         """
         poses = torch.as_tensor(poses)
@@ -190,6 +192,11 @@ class SpatialMemory:
         check_shape("poses", poses, "B 3")
         splats = self._on(torch.device(device))
         view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), mount)))
+        if thin and len(poses) and len(self):
+            positions = view.positions
+            centre = positions.mean(dim=0)
+            reach_m = float((positions - centre).norm(dim=1).max())
+            splats = thinned(splats, centre, reach_m, 1.0 / camera.fx, self.config.voxel_m)
         return render_splats(splats, view, (camera.height, camera.width), gaps)
 
     def points_near(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
-from come_nav.core.geometry.point_rendering import FARTHEST_M, NEAREST_M, close_gaps, project_points
+from come_nav.core.geometry.point_rendering import FARTHEST_M, NEAREST_M, close_gaps
 
 SPREAD = 1.4  # mean positions of neighbouring cells lie up to so many voxels apart
 WINDOWS_PX = (33, 17, 9, 5, 3)  # close gaps between points that lie up to 32, 16, 8, 4, 2 px apart
@@ -22,6 +22,8 @@ BEHIND = -0.1  # cosine between a normal and the direction to the camera, below 
 SLAB_M, SLAB_RATIO = 0.05, 0.01  # points so far behind the nearest one of a pixel belong to the same surface
 LEAK_M, LEAK_RATIO = 0.03, 0.02  # what is farther than the closed surface by this lies behind it
 POINTS_PER_CHUNK = 2_000_000
+MAX_LEVEL = 3  # of merged cells: 8 voxels
+_HALF_GRID = 1 << 15  # cells on each side of the origin
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,29 @@ class Viewpoint:
         ahead, left = cosine * x - sine * y, sine * x + cosine * y
         return torch.stack([self.poses_xyyaw[:, 0] + ahead, self.poses_xyyaw[:, 1] + left, z.expand_as(ahead)], dim=1)
 
+    @property
+    def projection(self) -> Tensor:
+        """Matrices (B, 3, 4) from homogeneous points of the reference frame to (u z, v z, z), u and v as fractions."""
+        batch = len(self.poses_xyyaw)
+        x, y, yaw = self.poses_xyyaw.double().unbind(1)
+        zero, one = torch.zeros_like(x), torch.ones_like(x)
+        cosine, sine = yaw.cos(), yaw.sin()
+        rows = [
+            [cosine, sine, zero, -cosine * x - sine * y],
+            [-sine, cosine, zero, sine * x - cosine * y],
+            [zero, zero, one, zero],
+            [zero, zero, zero, one],
+        ]
+        T_base_reference = torch.stack([torch.stack(row, 1) for row in rows], 1)
+        mount = self.T_base_camera.double()
+        T_camera_base = torch.linalg.inv(mount)[:, :3].expand(batch, -1, -1)
+        fx, fy, cx, cy = self.camera.double().expand(batch, -1).unbind(1)
+        zero = torch.zeros_like(fx)
+        lens = [[fx, zero, cx], [zero, fy, cy], [zero, zero, torch.ones_like(fx)]]
+        matrix = torch.stack([torch.stack(row, 1) for row in lens], 1)
+        projection: Tensor = (matrix @ T_camera_base @ T_base_reference).to(self.poses_xyyaw)
+        return projection
+
     def part(self, rows: slice) -> Viewpoint:
         """Return some rows of the batch."""
         camera, extrinsic = (value if len(value) == 1 else value[rows] for value in (self.camera, self.T_base_camera))
@@ -90,6 +115,40 @@ class Splats:
     normals: Tensor
     sizes_m: Tensor
     weights: Tensor
+
+
+def thinned(splats: Splats, centre_xyz: Tensor, reach_m: float, pixel: float, voxel_m: float) -> Splats:
+    """Merge points that cameras around ``centre_xyz`` (3,) cannot tell apart, so that many views cost little.
+
+    Args:
+        splats: the cloud, one point for each voxel.
+        centre_xyz: middle of the cameras.
+        reach_m: largest distance of a camera from it.
+        pixel: width of a pixel per unit of distance, 1 / (focal length in pixels).
+        voxel_m: edge of a voxel. Points merge in cells of 2, 4, ... voxels that are no wider than a pixel.
+    """
+    distance = (splats.points_xyz - centre_xyz).norm(dim=1) - reach_m
+    level = (distance.clamp_min(voxel_m) * pixel / voxel_m).log2().floor().clamp(0, MAX_LEVEL).long()
+    far = level > 0
+    if not bool(far.any()):
+        return splats
+    level = level[far]
+    cell_m = voxel_m * (2.0**level)[:, None]
+    index = (splats.points_xyz[far] / cell_m).floor().long() + _HALF_GRID
+    key = ((level * 2 * _HALF_GRID + index[:, 0]) * 2 * _HALF_GRID + index[:, 1]) * 2 * _HALF_GRID + index[:, 2]
+    _, cell = key.unique(return_inverse=True)
+    count = int(cell.max()) + 1
+    weights = splats.weights[far][:, None]
+    parts = [splats.points_xyz[far], splats.features[far], splats.normals[far]]
+    values = torch.cat([*(part * weights for part in parts), weights], dim=1)
+    sums = values.new_zeros(count, values.shape[1]).index_add_(0, cell, values)
+    points, features, normals = (sums[:, :-1] / sums[:, -1:].clamp_min(1e-9)).split([p.shape[1] for p in parts], dim=1)
+    sizes = torch.maximum(splats.sizes_m[far], cell_m[:, 0])
+    sizes = sizes.new_zeros(count).scatter_reduce_(0, cell, sizes, "amax")
+    unit = normals / normals.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    merged = (points, features, unit, sizes, sums[:, -1])
+    kept = (splats.points_xyz, splats.features, splats.normals, splats.sizes_m, splats.weights)
+    return Splats(*(torch.cat([own[~far], new]) for own, new in zip(kept, merged, strict=True)))
 
 
 def render_splats(splats: Splats, view: Viewpoint, size: tuple[int, int], gaps: bool = True) -> SpatialView:
@@ -121,8 +180,10 @@ def _render(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Ten
     points_px = SPREAD * sizes_m * view.camera[:, 0, None, None, None] * size[1] * inverse
     for window in WINDOWS_PX:  # the nearest surfaces first: what shines through them is no surface
         near = points_px > (window - 1) / 2
-        if bool(near.any()):
-            image, inverse, front = _cover(image, inverse, front, near, window)
+        which = near.flatten(1).any(dim=1)  # few views come so near to a surface
+        if bool(which.any()):
+            covered = _cover(image[which], inverse[which], front[which], near[which], window)
+            image[which], inverse[which], front[which] = covered
     visible = (inverse > 0) & front
     return image * visible, torch.where(visible, 1.0 / inverse, 0.0)[:, 0], visible[:, 0]
 
@@ -135,7 +196,10 @@ def _blend(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tens
     """
     batch, pixels = len(view.poses_xyyaw), size[0] * size[1]
     points = splats.points_xyz
-    u, v, depth = project_points(points[None], view.poses_xyyaw, view.camera, view.T_base_camera)
+    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
+    projected = (view.projection.flatten(0, 1) @ homogeneous.T).unflatten(0, (batch, 3))  # one product for all views
+    depth = projected[:, 2]
+    u, v = (projected[:, :2] / depth.clamp_min(NEAREST_M)[:, None]).unbind(1)
     inside = (u >= 0) & (u < 1) & (v >= 0) & (v < 1) & (depth > NEAREST_M) & (depth < FARTHEST_M)
     which, chosen = inside.nonzero(as_tuple=True)
     u, v, depth = u[inside], v[inside], depth[inside]

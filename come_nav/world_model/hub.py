@@ -63,5 +63,5 @@ def check_download(entry: ZooEntry, path: Path) -> None:
     if found != entry.sha256:
         raise CheckpointError(
             f"{path}: sha256 is {found[:12]}..., {entry.file} must have {entry.sha256[:12]}...; delete it and download "
-            "it again"
+            "it again, or rename it if it is another checkpoint"
         )
