@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d, pad
+from torch.nn.functional import max_pool2d, pad
 
 from come_nav.core.geometry.point_rendering import FARTHEST_M, NEAREST_M, close_gaps
 
@@ -242,7 +242,9 @@ def _dilate(image: Tensor, window: int) -> Tensor:
 
 
 def _mean(image: Tensor, window: int) -> Tensor:
-    """Mean in a square window, one axis after the other; what lies outside counts as zero."""
+    """Mean in a square window by running sums, one axis after the other; what lies outside counts as zero."""
     half = window // 2
-    rows = avg_pool2d(pad(image, (0, 0, half, half)), (window, 1), 1)
-    return avg_pool2d(pad(rows, (half, half, 0, 0)), (1, window), 1)
+    columns = pad(image, (0, 0, half + 1, half)).cumsum(dim=2)
+    image = columns[:, :, window:] - columns[:, :, :-window]
+    rows = pad(image, (half + 1, half, 0, 0)).cumsum(dim=3)
+    return (rows[..., window:] - rows[..., :-window]) / window**2

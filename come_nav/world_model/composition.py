@@ -145,7 +145,7 @@ class ExpertProduct:
             )
         pairs = [passes_of(expert) for expert in experts]
         self._inside = exponents_of(pairs, settings)
-        self._outside = {pairs[0][0]: 1.0}
+        self._outside = {} if settings.everywhere else {pairs[0][0]: 1.0}
         self._low, self._high = (fraction * (steps - 1) for fraction in settings.interval)
 
     def exponents(self, step: int) -> dict[Pass, float]:
@@ -155,8 +155,7 @@ class ExpertProduct:
     @property
     def views(self) -> frozenset[str]:
         """Names of the views that the passes look at."""
-        passes = [*self._inside, *self._outside]
-        return frozenset(own.condition.view for own in passes if own.condition.context)
+        return frozenset(own.condition.view for own in (*self._inside, *self._outside))
 
     def single(self, step: int) -> Pass | None:
         """Return the one pass of exponent 1 that is the whole product at ``step``, if it is."""

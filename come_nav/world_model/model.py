@@ -434,7 +434,7 @@ class DiffusionWorldModel:
             layers[LONG_VIEW] = layers[MEMORY_VIEW] = longer
         if MEMORY_VIEW in wanted:
             layers[MEMORY_VIEW] = self._remembered(extras, actions).over(layers[MEMORY_VIEW])
-        return with_views(context, {name: layers[name].encoded(self.autoencoder.encode) for name in wanted | {VIEW}})
+        return with_views(context, {name: layers[name].encoded(self.autoencoder.encode) for name in wanted})
 
     def _remembered(self, extras: Mapping[str, Tensor], actions: Tensor) -> Layer:
         """Return what the spatial memory shows from each target."""
