@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from come_nav.cli.evaluate_memory import MEMORY_SUITES, add_memory_arguments
 from come_nav.cli.evaluate_nwm import add_nwm_arguments
 from come_nav.cli.output import add_json_flag, format_table, print_json
 from come_nav.cli.recording_flags import add_recording_flags
@@ -34,6 +35,9 @@ EPILOG = """examples:
   come-nav evaluate --suite planning --rows perfect --worlds 10000-10009     tune the search without a model
   come-nav evaluate --suite quality --out quality                imagined views, 500 windows at 1, 2, 4 and 8 s
   come-nav evaluate my_bag --suite quality --horizon 1,2         the same on a recording
+  come-nav evaluate --suite recall --out recall                  what memories are worth: views seen long before
+  come-nav evaluate --suite memory-planning --horizon 4 --out mp plans to such views
+  come-nav evaluate --suite recall --choose-weights --worlds 10000-10009     weights of the experts, into weights.yaml
   come-nav evaluate --protocol nwm --dataset recon --root DIR    NWM's own protocol; also nwm-time, nwm-rollout
 
 Planning: a window is 4 context frames and a goal frame 2 s later (8 waypoints at 4 Hz, --horizon). Windows are spread
@@ -44,6 +48,12 @@ hindsight' is the best path that its search tried.
 Quality: from each start the model imagines the views at 1, 2, 4 and 8 s, by a jump and by a rollout along the true
 poses; PSNR, SSIM and sharpness against copying the last frame, the autoencoder alone and a warp by true depth. In
 built-in worlds a planning evaluation of the same model follows in the folder 'planning' (--planning-windows 0: none).
+
+Memory: on a tour of each world (or on the first 60 % of a recording) the memories fill; windows start in the rest, and
+their targets are hardly visible from the context, were seen in the memory phase, and not within the last 60 frames.
+'recall' asks for the view, 'memory-planning' for a plan to it. Rows: base, short-term (stm), long-term (ltm, an adapter
+trained on the drive), spatial (sltm), and their compositions with and without contrast, against the remembered frame
+nearest in pose and the point cloud itself.
 
 The output folder gets results.jsonl (written as computed), results.json, table.csv, report.html and, of plans,
 plan.mp4. Stop at any time: the same command goes on where it stopped and gives the same table. More windows or rows may
@@ -58,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suite",
         metavar="NAME",
-        help="planning (default) or quality; without INPUT on tours and walks in built-in worlds",
+        help="planning (default), quality, recall or memory-planning; without INPUT in built-in worlds",
     )
     parser.add_argument(
         "--worlds", default="20000-20019", metavar="A-B", help="of the suite (default 20000-20019: test)"
@@ -75,7 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows",
         default=None,
         metavar="A,B",
-        help="trivial, model, perfect; of quality copy, autoencoder, depth, jump, rollout (default: all that apply)",
+        help="trivial, model, perfect; of quality copy, autoencoder, depth, jump, rollout; of memory copy, nearest, "
+        "geometry, context, perfect, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, stm+ltm, all "
+        "(default: all that apply)",
     )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
     parser.add_argument("--seed", type=int, metavar="S", help="of plans, random choice and bootstrap (default 0)")
@@ -94,6 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="no video and no HTML page")
     add_recording_flags(parser)
     parser.set_defaults(rate=None)  # the model's
+    add_memory_arguments(parser)
     add_nwm_arguments(parser)
     add_json_flag(parser)
 
@@ -118,6 +131,10 @@ def run(args: argparse.Namespace) -> int:
         from come_nav.cli import evaluate_quality
 
         return evaluate_quality.run(args)
+    if args.suite in MEMORY_SUITES:
+        from come_nav.cli import evaluate_memory
+
+        return evaluate_memory.run(args)
     outcome = evaluate(args)
     if args.json:
         print_json(outcome_document(outcome))

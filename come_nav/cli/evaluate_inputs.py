@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav import __version__
+from come_nav.cli.evaluate_memory import MEMORY_SUITES
 from come_nav.cli.evaluate_rows import Place
 from come_nav.config import Config, find_resource
 from come_nav.core.errors import ConfigError, DataError, suggest
@@ -75,8 +76,9 @@ def open_input(args: argparse.Namespace, config: Config, rate_hz: float) -> Inpu
 
 def check_suite(name: str) -> str:
     """Return ``name`` if there is such a suite; raise ConfigError with the nearest one otherwise."""
-    if name not in SUITES:
-        raise ConfigError(f"unknown suite '{name}'{suggest(name, SUITES)}")
+    known = (*SUITES, *MEMORY_SUITES)
+    if name not in known:
+        raise ConfigError(f"unknown suite '{name}'{suggest(name, known)}")
     return name
 
 
@@ -110,7 +112,7 @@ def _open_recording(path: str, args: argparse.Namespace, config: Config, rate_hz
             f"--rate {args.rate}: an evaluation runs at the model's rate, {rate_hz:g} Hz; leave --rate out"
         )
     settings = recording_settings(argparse.Namespace(**vars(args) | {"rate": "all"})) | {"rate_hz": rate_hz}
-    if args.suite != "quality":  # no plan looks at depth
+    if args.suite in (None, "planning"):  # no plan looks at depth
         settings["depth_topic"] = args.depth_topic or "none"
     recording = open_recording(Path(path), **settings)
     if len(recording) == 0:
@@ -125,7 +127,7 @@ def _open_recording(path: str, args: argparse.Namespace, config: Config, rate_hz
             "frames": len(recording),
             "first_stamp_s": float(stamps_s[0]),
             "last_stamp_s": float(stamps_s[-1]),
-            "poses": _digest(np.asarray(recording.poses_xyyaw)),
+            "poses": digest(np.asarray(recording.poses_xyyaw)),
         },
         default_windows=50,
         places={} if place is None else {recording.name: place},
@@ -166,7 +168,7 @@ def _place_of(recording: Recording, path: str, config: Config) -> Place | None:
     if true is None:  # without ground truth, odometry from the known start pose is the best there is
         first = poses[0] if len(poses) else np.zeros(3)
         true = se2.compose(np.asarray(start, float)[None], se2.relative(first[None], poses))
-    return Place(_raycaster(world, recording.intrinsics, config), true, world.polygons())
+    return Place(raycaster_of(world, recording.intrinsics, config), true, world.polygons())
 
 
 def _true_poses(path: str, stamps_s: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -201,7 +203,7 @@ def drive_worlds(suite: str, default_windows: int, worlds: str, config: Config, 
     places, groups = {}, {}
     for seed in seeds:
         world = generate_world(seed)
-        raycaster = _raycaster(world, None, config)
+        raycaster = raycaster_of(world, None, config)
         for driver in EPISODE_DRIVERS:
             episode = simulate_episode(world, driver, EPISODE_S, rate_hz, seed=config.seed)
             place = Place(raycaster, np.asarray(episode.poses_world_xyyaw, float), world.polygons())
@@ -216,7 +218,7 @@ def drive_worlds(suite: str, default_windows: int, worlds: str, config: Config, 
             "worlds": f"{seeds.start}-{seeds.stop - 1}",
             "episode_s": EPISODE_S,
             "drivers": list(EPISODE_DRIVERS),
-            "poses": _digest(np.concatenate([place.poses_world_xyyaw for place in places.values()])),
+            "poses": digest(np.concatenate([place.poses_world_xyyaw for place in places.values()])),
         },
         default_windows=default_windows,
         places=places,
@@ -232,7 +234,8 @@ SUITES: dict[str, Callable[[argparse.Namespace, Config, float], Input]] = {
 }
 
 
-def _raycaster(world: World, intrinsics: CameraIntrinsics | None, config: Config) -> Raycaster:
+def raycaster_of(world: World, intrinsics: CameraIntrinsics | None, config: Config) -> Raycaster:
+    """Return a renderer of one world with a camera, the built-in one by default."""
     from come_nav.cli.plan import choose_device
     from come_nav.sim.raycaster import Raycaster
 
@@ -259,6 +262,6 @@ def machine_facts() -> dict[str, Any]:
     return {"versions": {**versions, "python": platform.python_version()}, "device_name": device}
 
 
-def _digest(poses: NDArray[np.float64]) -> str:
+def digest(poses: NDArray[np.float64]) -> str:
     """Return a short name of poses, to the tenth of a millimetre, so that platforms agree."""
     return hashlib.sha256(np.round(poses, 4).astype("<f8").tobytes()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
-from come_nav.evaluation.memory_visibility import GRID, DepthViews, depth_views, longest_unseen, union_share
+from come_nav.evaluation.memory_visibility import GRID, depth_views, longest_unseen, union_share
 from come_nav.evaluation.protocol import ProtocolConfig, make_window, segments_of, shares_of
 from come_nav.evaluation.quality import QualityWindow
 
@@ -138,6 +138,7 @@ def find_revisits(
     context_frames: int = 4,
     limits: RevisitLimits | None = None,
     most_visible: float = 0.25,
+    stride: int = 1,
 ) -> Revisits:
     """Look at every frame of the test phase: how much of it was seen when.
 
@@ -146,6 +147,7 @@ def find_revisits(
         offsets: frames from a start to its target, increasing.
         context_frames: of a window, the newest at the start; all lie in the test phase.
         limits: gives the share of a view that counts as having seen it.
+        stride: look at every so many frames of the test phase.
         most_visible: targets of which every context shows so much are not looked at further.
 
     Raises:
@@ -154,7 +156,7 @@ def find_revisits(
     share = (limits or RevisitLimits()).max_context_share
     views = depth_views(drive.truth, drive.truth.T_odom_base)
     first = drive.memory.stop
-    targets = np.arange(first + context_frames, len(views))
+    targets = np.arange(first + context_frames, len(views), stride)
     found = np.asarray(offsets, np.int64)
     remembered = np.zeros(len(targets))
     visible = np.full((len(targets), len(found)), np.nan)

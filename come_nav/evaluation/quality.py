@@ -19,6 +19,7 @@ from come_nav.core.protocols import Recording
 from come_nav.core.types import Frame
 from come_nav.evaluation.depth_warp import can_warp, warp_context
 from come_nav.evaluation.image_metrics import gradient_energy, psnr, ssim
+from come_nav.evaluation.perceptual import Distance
 from come_nav.evaluation.protocol import ProtocolConfig, Window, choose_windows
 from come_nav.evaluation.results import Record, ResultStore
 from come_nav.evaluation.rows import PSNR_CEILING_DB
@@ -171,18 +172,20 @@ def evaluate_quality(
     store: ResultStore,
     on_record: Callable[[Record], None] = lambda record: None,
     batch_size: int = WINDOWS_PER_BATCH,
+    distance: Distance | None = None,
 ) -> None:
     """Judge every row on every window that ``store`` does not have yet, ``batch_size`` windows at a time.
 
     A batch with any record missing is imagined as a whole, so that a resumed run draws the same noise.
-    ``on_record`` is called with every record, those found in the store included, for a progress bar.
+    ``on_record`` is called with every record, those found in the store included, for a progress bar. ``distance`` is
+    measured too where it is given (column "lpips").
     """
     for part in _parts(windows, batch_size):
         missing = [row for row in rows if any(store.get(item.window, row.name) is None for item in part)]
         batch = read_batch(part, pictures) if missing else None
         for row in rows:
             if batch is not None and row in missing:
-                for item, record in zip(part, judge_batch(row, batch), strict=True):
+                for item, record in zip(part, judge_batch(row, batch, distance), strict=True):
                     if store.get(item.window, row.name) is None:
                         store.add(record)
             for item in part:
@@ -191,13 +194,15 @@ def evaluate_quality(
                 on_record(found)
 
 
-def judge_batch(row: QualityRow, batch: Batch) -> list[Record]:
-    """Return one record per window: PSNR, SSIM and gradient energies at each target."""
+def judge_batch(row: QualityRow, batch: Batch, distance: Distance | None = None) -> list[Record]:
+    """Return one record per window: PSNR, SSIM, gradient energies and perhaps a distance at each target."""
     started_s = time.perf_counter()
     images = row.imagine(batch)
     seconds = (time.perf_counter() - started_s) / len(batch.windows)
     check_shape(f"pictures of '{row.name}'", images, " ".join(map(str, batch.truth.shape)))
     columns = measure(images.flatten(0, 1), batch.truth.flatten(0, 1))
+    if distance is not None:
+        columns["lpips"] = distance(images.flatten(0, 1).clamp(-1.0, 1.0), batch.truth.flatten(0, 1)).cpu()
     count = batch.truth.shape[1]
     records = []
     for index, item in enumerate(batch.windows):

@@ -54,6 +54,7 @@ class Evaluation:
         settings: all that the figures depend on.
         facts: further things worth knowing: versions, device, command; nothing here changes a figure.
         map_of: obstacles around a window, for figures.
+        main: name of the row to show pictures of, where there is such a row.
     """
 
     title: str
@@ -64,12 +65,13 @@ class Evaluation:
     settings: Mapping[str, Any]
     facts: Mapping[str, Any]
     map_of: show.MapFunction = field(default=lambda window: None)
+    main: str = WORLD_MODEL
 
     @property
     def main_row(self) -> Row:
         """The row that the report shows pictures of."""
         by_name = {row.name: row for row in self.rows}
-        for name in (WORLD_MODEL, PERFECT_MODEL, CONSTANT_VELOCITY):
+        for name in (self.main, PERFECT_MODEL, CONSTANT_VELOCITY):
             if name in by_name:
                 return by_name[name]
         return self.rows[0]
@@ -158,7 +160,7 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
         "Mean distance between plan and drive at each waypoint.",
     )
     report.heading("Compared on the same windows", 3)
-    compared = "mean ATE of the row over mean ATE of the other, below 1 is better; differences below 0 are better"
+    compared = "mean error of the row over that of the other, below 1 is better; differences below 0 are better"
     report.table(*ratio_lines(table), compared)
     if len(table.groups) > 1:
         report.heading("By world or recording", 3)

@@ -35,6 +35,7 @@ class PlanningTable:
         rows: row -> metric -> interval (``ate_m``, ``ate_spacings``, ``rpe_m``, ``final_m``, ``final_yaw_rad``).
         counts: row -> ``n`` windows and ``not_ok`` plans that were not driven.
         ratios: (row, reference row) -> interval of mean ATE over mean ATE on the same windows.
+        rpe_ratios: the same of RPE.
         differences: (row, reference row) -> ``ate_m`` and ``rpe_m`` -> interval of the mean of row minus reference.
         gap_closure: row -> (ATE constant velocity - ATE row) / (ATE constant velocity - ATE perfect model), paired; of
             every row but these, the hindsight one and standing still; empty without a perfect model.
@@ -49,6 +50,7 @@ class PlanningTable:
     rows: dict[str, dict[str, Interval]]
     counts: dict[str, dict[str, int]]
     ratios: dict[tuple[str, str], Interval]
+    rpe_ratios: dict[tuple[str, str], Interval]
     differences: dict[tuple[str, str], dict[str, Interval]]
     gap_closure: dict[str, Interval]
     groups: dict[str, dict[str, float]]
@@ -66,10 +68,13 @@ class PlanningTable:
             "waypoint_spacing_m": self.spacing_m,
             "resampled": self.resampled,
             "rows": [{"row": row, **self.counts[row], **plain(metrics)} for row, metrics in self.rows.items()],
-            "ate_ratios": [
-                {"row": row, "reference": reference, **asdict(interval)}
-                for (row, reference), interval in self.ratios.items()
-            ],
+            **{
+                name: [
+                    {"row": row, "reference": reference, **asdict(interval)}
+                    for (row, reference), interval in found.items()
+                ]
+                for name, found in (("ate_ratios", self.ratios), ("rpe_ratios", self.rpe_ratios))
+            },
             "differences": [
                 {"row": row, "reference": reference, **plain(metrics)}
                 for (row, reference), metrics in self.differences.items()
@@ -112,7 +117,8 @@ def planning_table(
         resampled="windows" if clusters is None else f"{count} worlds or recordings",
         rows=rows,
         counts={row: {"n": len(found), "not_ok": _not_ok(found)} for row, found in records.items()},
-        ratios=_ratios(records, seed, clusters),
+        ratios=_ratios(records, "ate_m", seed, clusters),
+        rpe_ratios=_ratios(records, "rpe_m", seed, clusters),
         differences=_differences(records, seed, clusters),
         gap_closure=_gap_closure(records, seed, clusters),
         groups=_by_group(records, groups),
@@ -142,13 +148,16 @@ def plan_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def ratio_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
-    """Return header and text cells of the paired comparisons."""
+def ratio_lines(table: PlanningTable, references: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of the paired comparisons, with ``references`` alone where they are given."""
     lines = []
     for (row, reference), ratio in table.ratios.items():
+        if references is not None and reference not in references:
+            continue
         differences = [format_interval(table.differences[row, reference][metric]) for metric in ("ate_m", "rpe_m")]
-        lines.append([row, reference, format_interval(ratio), *differences, str(ratio.n)])
-    return ["row", "compared with", "ATE ratio", "ATE difference [m]", "RPE difference [m]", "n"], lines
+        ratios = [format_interval(ratio), format_interval(table.rpe_ratios[row, reference])]
+        lines.append([row, reference, *ratios, *differences, str(ratio.n)])
+    return ["row", "compared with", "ATE ratio", "RPE ratio", "ATE difference [m]", "RPE difference [m]", "n"], lines
 
 
 def gap_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
@@ -189,14 +198,14 @@ def format_interval(interval: Interval, digits: int = 3) -> str:
 
 
 def _ratios(
-    records: Mapping[str, Sequence[Record]], seed: int, groups: Mapping[str, str] | None
+    records: Mapping[str, Sequence[Record]], metric: str, seed: int, groups: Mapping[str, str] | None
 ) -> dict[tuple[str, str], Interval]:
     """Compare every row with every row above it in the table, on the same windows."""
     ratios = {}
     for row, reference in _pairs(records):
         first, second = _on_shared_windows(records[row], records[reference])
-        ates = _column(first, "ate_m"), _column(second, "ate_m")
-        ratios[row, reference] = bootstrap_ratio(*ates, seed, _labels(first, groups))
+        errors = _column(first, metric), _column(second, metric)
+        ratios[row, reference] = bootstrap_ratio(*errors, seed, _labels(first, groups))
     return ratios
 
 

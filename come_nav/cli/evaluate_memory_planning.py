@@ -1,0 +1,265 @@
+"""``--suite memory-planning``: plans to views that only memory knows, by memory experts, geometry and copies."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from come_nav.cli.evaluate import (
+    Outcome,
+    chosen_rows,
+    load_model,
+    outcome_document,
+    parse_horizons,
+    prepare,
+)
+from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
+from come_nav.cli.evaluate_memory_blends import TITLES, Blend, weight_lines
+from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection, Steps, open_memory_input, select_windows
+from come_nav.cli.evaluate_memory_rows import available_rows, geometry_pictures, memory_context
+from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
+from come_nav.cli.evaluate_rows import perfect_model_row, search
+from come_nav.cli.output import format_table, print_json
+from come_nav.core.errors import ConfigError
+from come_nav.core.geometry import se2
+from come_nav.core.protocols import Imaginer
+from come_nav.core.settings import to_mapping
+from come_nav.core.types import Context, Frame, Imagination, Plan
+from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
+from come_nav.evaluation.protocol import ProtocolConfig, Window
+from come_nav.evaluation.report import Evaluation, write_report, write_results
+from come_nav.evaluation.results import Record, ResultStore, evaluate_windows
+from come_nav.evaluation.rows import CONSTANT_VELOCITY, Row, trivial_rows
+from come_nav.evaluation.tables import gap_lines, plan_lines, planning_table, ratio_lines
+from come_nav.stack import view_objective
+from come_nav.world_model.model import DiffusionWorldModel
+
+if TYPE_CHECKING:
+    from come_nav.config import Config
+
+REFERENCES = ("perfect", "nearest", "geometry")
+PLANNING_ROWS = (*REFERENCES, *TITLES)
+DEFAULT_ROWS = "perfect,nearest,geometry,base,stm,ltm,sltm,all"
+DEFAULT_HORIZON_S = "2"
+
+# (window, decode) -> what imagines the ends of its candidates
+MakeImaginer = Callable[[Window, bool], Imaginer]
+
+
+@dataclass(frozen=True)
+class MemoryPlanning:
+    """A finished evaluation with what belongs to memories."""
+
+    outcome: Outcome
+    selection: Selection
+    blends: list[Blend]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge plans, or go on; print the tables and where the report is."""
+    done = evaluate_memory_planning(args)
+    if args.json:
+        print_json(outcome_document(done.outcome))
+    else:
+        print_planning(done)
+    return 0
+
+
+def evaluate_memory_planning(args: argparse.Namespace) -> MemoryPlanning:
+    """Judge plans as the flags of the verb say; write the results and the report."""
+    wanted = chosen_rows(args.rows or DEFAULT_ROWS, PLANNING_ROWS)
+    config, folder = prepare(args)
+    weights, settings = load_weights(args), memory_settings(config)
+    model = load_model(config)
+    horizons = parse_horizons(args.horizon or DEFAULT_HORIZON_S, model.rate_hz)
+    if len(horizons) > 1:
+        raise ConfigError(f"--horizon takes one number of seconds for plans, got '{args.horizon}'")
+    protocol = ProtocolConfig(model.context_frames, horizons[0], model.rate_hz, seed=config.seed)
+    found = open_memory_input(args, config, model.rate_hz, horizons[0])
+    count = found.source.default_windows if args.windows is None else args.windows
+    with Steps(len(found.drives), "looking for windows", "drive") as progress:
+        selection = select_windows(found, protocol, range(horizons[0], horizons[0] + 1), count, progress.add)
+    shelf = memory_shelf(model, config, found.drives, folder, settings)
+    keys = available_rows(wanted, args.rows is not None, model)
+    contrast = "off" if args.contrast == "off" else "on" if args.rows is None else args.contrast
+    blends = weights.blends([key for key in TITLES if key in keys or key == "base"], contrast)
+    rows = planning_rows(keys, blends, found, config, model, shelf)
+    stored = suite_settings(found.source.fingerprint, to_mapping(protocol), config, model, weights, settings) | {
+        "limits": to_mapping(selection.limits),
+        "planner": to_mapping(config.planner),
+        "objective": to_mapping(config.objective),
+        "imagination": config.imagination,
+    }
+    evaluation = _judge(args, folder, found, selection, rows, blends, stored, config)
+    write_results(folder, evaluation)
+    page = None if args.no_report else write_report(folder, evaluation)
+    return MemoryPlanning(Outcome(found.source, evaluation, folder, page), selection, blends)
+
+
+def planning_rows(
+    keys: Sequence[str],
+    blends: Sequence[Blend],
+    found: MemoryInput,
+    config: Config,
+    model: DiffusionWorldModel,
+    shelf: MemoryShelf,
+) -> list[Row]:
+    """Return the rows in the order of the table; the trivial ones and the base are always there."""
+    rows = trivial_rows()
+    if "perfect" in keys and found.source.places:
+        rows.append(perfect_model_row(found.source.places, config, model))
+
+    def geometry(window: Window, decode: bool) -> Imaginer:
+        return GeometryImaginer(shelf.of(window.recording_id), window.start_odom_xyyaw, model, decode)
+
+    def nearest(window: Window, decode: bool) -> Imaginer:
+        return NearestImaginer(shelf.of(window.recording_id), window.start_odom_xyyaw, decode)
+
+    if "nearest" in keys:
+        rows.append(imagining_row(NEAREST, nearest, config, model))
+    if "geometry" in keys:
+        rows.append(imagining_row(GEOMETRY, geometry, config, model))
+    contexts = WindowContexts(model, config.experts.older_frames)
+    for blend in blends:
+        rows.append(imagining_row(blend.name, _blended(blend, shelf, contexts, config), config, model))
+    return rows
+
+
+def _blended(blend: Blend, shelf: MemoryShelf, contexts: WindowContexts, config: Config) -> MakeImaginer:
+    def imaginer(window: Window, decode: bool) -> Imaginer:
+        model = shelf.of(window.recording_id).composed(blend)
+        steps = float(len(window.driven_xyyaw))
+        rel_frames = steps if config.imagination == "rollout" else window.rel_frames
+        return model.imaginer(contexts.of(window), rel_frames, config.imagination, decode=decode)
+
+    return imaginer
+
+
+def imagining_row(name: str, make: MakeImaginer, config: Config, model: DiffusionWorldModel) -> Row:
+    """Return the row that plans with the configured search over what ``make``'s imaginer shows."""
+
+    def plan(window: Window, generator: torch.Generator) -> Plan:
+        view = view_objective(config.objective, model.images_from_rgb([window.goal_frame().rgb]), model)
+        decode = config.objective.view_distance.startswith("image")
+        return search(window, config, view, make(window, decode), generator)
+
+    def imagine(window: Window, paths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        images = make(window, True).imagine(paths, generator).images
+        assert images is not None
+        return images.cpu()
+
+    def picture(frame: Frame) -> torch.Tensor:
+        return model.images_from_rgb([frame.rgb])[0].cpu()
+
+    return Row(name, plan, imagine, picture)
+
+
+class WindowContexts:
+    """The context of the window that was asked for last: all rows of a window share it."""
+
+    def __init__(self, model: DiffusionWorldModel, older_frames: int) -> None:
+        self._model, self._older_frames = model, older_frames
+        self._newest: tuple[Window, Context] | None = None
+
+    def of(self, window: Window) -> Context:
+        """Return the context of a window."""
+        if self._newest is None or self._newest[0] is not window:
+            self._newest = (window, memory_context(self._model, window, self._older_frames))
+        return self._newest[1]
+
+
+class GeometryImaginer:
+    """Imaginer that shows the remembered point cloud from the end of each candidate, without any network."""
+
+    def __init__(
+        self, memories: Memories, start_odom_xyyaw: np.ndarray[Any, Any], model: DiffusionWorldModel, decode: bool
+    ) -> None:
+        self._memories, self._model, self._decode = memories, model, decode
+        self._start = torch.from_numpy(np.asarray(start_odom_xyyaw, float))
+
+    def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
+        """Render and encode the views at the last poses of candidates (S, T, 3)."""
+        images = geometry_pictures(self._memories, ends_in_odom(self._start, poses_xyyaw), self._model.image_size)
+        latents = self._model.encode(images).to(poses_xyyaw)
+        return Imagination(poses_xyyaw, latents, images.to(poses_xyyaw) if self._decode else None)
+
+
+class NearestImaginer:
+    """Imaginer that shows, at the end of each candidate, the remembered frame nearest in pose."""
+
+    def __init__(self, memories: Memories, start_odom_xyyaw: np.ndarray[Any, Any], decode: bool) -> None:
+        self._memories, self._decode = memories, decode
+        self._start = torch.from_numpy(np.asarray(start_odom_xyyaw, float))
+
+    def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
+        """Copy remembered latents, and pictures where they are asked for."""
+        index = self._memories.nearest(ends_in_odom(self._start, poses_xyyaw))
+        latents = self._memories.latents[index.to(self._memories.latents.device)]
+        images = self._memories.pictures(index).to(poses_xyyaw) if self._decode else None
+        return Imagination(poses_xyyaw, latents.to(poses_xyyaw), images)
+
+
+def ends_in_odom(start_odom_xyyaw: torch.Tensor, poses_xyyaw: torch.Tensor) -> torch.Tensor:
+    """Return where candidates (S, T, 3) in the start frame end in odom, (S, 3)."""
+    ends: torch.Tensor = se2.compose(start_odom_xyyaw.expand(len(poses_xyyaw), 3), poses_xyyaw[:, -1].double().cpu())
+    return ends
+
+
+def _judge(
+    args: argparse.Namespace,
+    folder: Path,
+    found: MemoryInput,
+    selection: Selection,
+    rows: list[Row],
+    blends: list[Blend],
+    stored: dict[str, Any],
+    config: Config,
+) -> Evaluation:
+    from come_nav.cli.evaluate_inputs import machine_facts
+
+    windows = [window.window for window in selection.windows]
+    with ResultStore(folder / "results.jsonl", stored, args.fresh) as store:
+        with Steps(len(windows) * sum(len(row.names) for row in rows), "plans", "plan") as progress:
+
+            def count(record: Record) -> None:
+                progress.add(record["row"])
+
+            evaluate_windows(windows, rows, store, count)
+        records = {name: store.table(windows, name) for row in rows for name in row.names}
+    notes = {f"note {number}": note for number, note in enumerate(selection.notes, start=1)}
+    shown = {blend.name: dict(blend.weights) for blend in blends}
+    return Evaluation(
+        title=found.source.title,
+        windows=windows,
+        rows=rows,
+        records=records,
+        table=planning_table(windows, records, config.seed, found.source.groups),
+        settings={"windows": len(windows), **stored},
+        facts={**notes, "weights": shown, **found.source.facts, **machine_facts()},
+        map_of=found.source.map_of,
+        main=next((blend.name for blend in blends if blend.key == "all" and blend.contrast), blends[-1].name),
+    )
+
+
+def print_planning(done: MemoryPlanning) -> None:
+    """Print the tables, the weights, the notes and where the files are."""
+    evaluation, outcome = done.outcome.evaluation, done.outcome
+    table = evaluation.table
+    print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m")
+    print(f"targets: {done.selection.limits.describe()}")
+    for note in done.selection.notes:
+        print(note)
+    print("\n" + format_table(*plan_lines(table)))
+    if table.gap_closure:
+        print("\n" + format_table(*gap_lines(table)))
+    base = next(blend.name for blend in done.blends if blend.key == "base")
+    print("\n" + format_table(*ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])))
+    print("\n" + format_table(*weight_lines(done.blends)))
+    page = "" if outcome.page is None else f"\nreport:  {outcome.page}"
+    print(f"\nresults: {outcome.folder / 'results.json'}{page}")

@@ -1,0 +1,241 @@
+"""``--suite recall``: views of places seen long before, by every composition of memory experts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from come_nav.cli.evaluate import chosen_rows, load_model, parse_horizons, prepare
+from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
+from come_nav.cli.output import format_table, print_json
+from come_nav.core.errors import ComeNavError
+
+if TYPE_CHECKING:
+    from come_nav.cli.evaluate_memory_blends import Blend, BlendWeights
+    from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection
+    from come_nav.cli.evaluate_memory_store import MemoryShelf
+    from come_nav.config import Config
+    from come_nav.evaluation.memory_report import RecallEvaluation
+    from come_nav.evaluation.memory_windows import MemoryWindow
+    from come_nav.evaluation.perceptual import Distance
+    from come_nav.evaluation.protocol import ProtocolConfig
+    from come_nav.evaluation.quality import PicturesFunction, QualityRow
+    from come_nav.evaluation.results import ResultStore
+    from come_nav.world_model.model import DiffusionWorldModel
+
+LONGEST_S = "16"  # to the farthest target
+
+
+@dataclass(frozen=True)
+class RecallOutcome:
+    """What an evaluation made: the figures, the folder and the HTML page (None with --no-report)."""
+
+    evaluation: RecallEvaluation
+    folder: Path
+    page: Path | None
+
+
+@dataclass(frozen=True)
+class RecallSetup:
+    """Everything that is judged, before the first picture is made."""
+
+    config: Config
+    folder: Path
+    model: DiffusionWorldModel
+    protocol: ProtocolConfig
+    found: MemoryInput
+    selection: Selection
+    shelf: MemoryShelf
+    weights: BlendWeights
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge recall, or go on; print the tables and where the report is."""
+    outcome = evaluate_recall(args)
+    if args.json:
+        print_json(recall_document(outcome))
+    else:
+        print_recall(outcome)
+    return 0
+
+
+def evaluate_recall(args: argparse.Namespace) -> RecallOutcome:
+    """Judge recall as the flags of the verb say; write the results and the report."""
+    from come_nav.cli.evaluate_memory_rows import RECALL_ROWS, available_rows
+    from come_nav.evaluation.memory_report import write_recall_report, write_recall_results
+
+    wanted = chosen_rows(args.rows, RECALL_ROWS)
+    setup = set_up(args)
+    evaluation = _judge(args, setup, available_rows(wanted, args.rows is not None, setup.model))
+    write_recall_results(setup.folder, evaluation)
+    page = None if args.no_report else write_recall_report(setup.folder, evaluation)
+    return RecallOutcome(evaluation, setup.folder, page)
+
+
+def set_up(args: argparse.Namespace) -> RecallSetup:
+    """Load the model, drive the worlds or open the recordings, and choose the windows."""
+    from come_nav.cli.evaluate_memory_inputs import Steps, open_memory_input, select_windows
+    from come_nav.evaluation.protocol import ProtocolConfig
+
+    config, folder = prepare(args)
+    weights, settings = load_weights(args), memory_settings(config)
+    model = load_model(config)
+    longest = parse_horizons(args.horizon or LONGEST_S, model.rate_hz)[-1]
+    protocol = ProtocolConfig(
+        context_frames=model.context_frames, horizon_steps=longest, rate_hz=model.rate_hz, seed=config.seed
+    )
+    found = open_memory_input(args, config, model.rate_hz, longest)
+    count = found.source.default_windows if args.windows is None else args.windows
+    with Steps(len(found.drives), "looking for windows", "drive") as progress:
+        selection = select_windows(found, protocol, range(1, longest + 1), count, progress.add)
+    room = len(found.drives) if args.choose_weights else 1  # all windows are imagined again and again
+    shelf = memory_shelf(model, config, found.drives, folder, settings, room)
+    return RecallSetup(config, folder, model, protocol, found, selection, shelf, weights)
+
+
+def picture_distance() -> tuple[Distance | None, str]:
+    """Return LPIPS, or None and the line that says why it is left out."""
+    from come_nav.evaluation.perceptual import pair_distance
+
+    try:
+        return pair_distance("lpips"), ""
+    except ComeNavError as error:
+        return None, f"LPIPS left out: {str(error).splitlines()[0]}"
+
+
+def judge_windows(
+    windows: Sequence[MemoryWindow],
+    rows: Sequence[QualityRow],
+    pictures: PicturesFunction,
+    store: ResultStore,
+    distance: Distance | None,
+    on_record: Any,
+) -> None:
+    """Judge every row on all windows, drive by drive: the windows of one drive share its memories."""
+    from come_nav.evaluation.quality import evaluate_quality
+
+    for _, own in groupby(windows, key=lambda window: window.window.recording_id):
+        evaluate_quality(list(own), rows, pictures, store, on_record, distance=distance)
+
+
+def note_coverage(windows: Sequence[MemoryWindow], shelf: MemoryShelf, store: ResultStore) -> None:
+    """Keep in the store what the point cloud knows of each target, where it is not there yet."""
+    import numpy as np
+    import torch
+
+    from come_nav.evaluation.memory_tables import FACTS
+
+    for name, own in groupby(windows, key=lambda window: window.window.recording_id):
+        missing = [window for window in own if store.get(window.window, FACTS) is None]
+        if not missing:
+            continue
+        poses = np.stack([np.asarray(window.window.recording.poses_xyyaw)[window.targets[0]] for window in missing])
+        for window, share in zip(missing, shelf.of(name).coverage(torch.from_numpy(poses)).tolist(), strict=True):
+            store.add({"recording": name, "start": window.window.start, "row": FACTS, "coverage": share})
+
+
+def _judge(args: argparse.Namespace, setup: RecallSetup, wanted: list[str]) -> RecallEvaluation:
+    from come_nav.cli.evaluate_inputs import machine_facts
+    from come_nav.cli.evaluate_memory_blends import weight_lines
+    from come_nav.cli.evaluate_memory_inputs import Steps
+    from come_nav.cli.evaluate_memory_rows import recall_rows
+    from come_nav.cli.evaluate_quality_rows import pictures_of
+    from come_nav.core.settings import to_mapping
+    from come_nav.evaluation.memory_report import RecallEvaluation
+    from come_nav.evaluation.memory_tables import FACTS, recall_table
+    from come_nav.evaluation.quality import WINDOWS_PER_BATCH
+    from come_nav.evaluation.results import ResultStore
+
+    config, model, found, selection = setup.config, setup.model, setup.found, setup.selection
+    windows = selection.windows
+    distance, note = picture_distance()
+    rows, blends = recall_rows(wanted, args.contrast, setup.weights, model, setup.shelf, config.experts.older_frames)
+    pictures = pictures_of(model)
+    settings = suite_settings(
+        found.source.fingerprint, to_mapping(setup.protocol), config, model, setup.weights, memory_settings(config)
+    ) | {
+        "limits": to_mapping(selection.limits),
+        "recall": {"windows_per_batch": WINDOWS_PER_BATCH, "lpips": distance is not None},
+    }
+    with ResultStore(setup.folder / "results.jsonl", settings, args.fresh) as store:
+        with Steps(len(windows) * len(rows), "views", "window") as progress:
+            for _, own in groupby(windows, key=lambda window: window.window.recording_id):
+                part = list(own)
+                note_coverage(part, setup.shelf, store)
+                judge_windows(part, rows, pictures, store, distance, lambda record: progress.add(record["row"]))
+        chosen = [item.window for item in windows]
+        records = {row.name: store.table(chosen, row.name) for row in rows}
+        facts = store.table(chosen, FACTS)
+    names = [row.name for row in rows]
+    main = main_row(blends)
+    return RecallEvaluation(
+        title=found.source.title,
+        windows=windows,
+        rows=rows,
+        main=main,
+        pictures=pictures,
+        records=records,
+        table=recall_table(windows, records, facts, references(names, blends, main), config.seed, found.source.groups),
+        limits=selection.limits,
+        weights=weight_lines(blends),
+        settings={"windows": len(windows), **settings},
+        facts={**found.source.facts, **machine_facts()},
+        notes=[*selection.notes, *([note] if note else [])],
+    )
+
+
+def main_row(blends: Sequence[Blend]) -> str:
+    """Return the row that the report shows: the full composition, or the last one there is."""
+    return next((blend.name for blend in blends if blend.key == "all" and blend.contrast), blends[-1].name)
+
+
+def references(names: Sequence[str], blends: Sequence[Blend], main: str) -> Mapping[str, list[str]]:
+    """Return what each row is compared with: the base; the full composition with everything; and contrast with none."""
+    from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
+
+    base = next(blend.name for blend in blends if blend.key == "base")
+    found = {name: [base] for name in names}
+    found[main] = [base, GEOMETRY, NEAREST, *(name for name in names if name not in (base, GEOMETRY, NEAREST, main))]
+    for blend in blends:
+        if blend.contrast and blend.name != main:
+            found[blend.name] += [other.name for other in blends if other.key == blend.key and not other.contrast]
+    return found
+
+
+def recall_document(outcome: RecallOutcome) -> dict[str, Any]:
+    """Return all figures and where the files are, for ``--json``."""
+    from come_nav.evaluation.report import timing
+
+    evaluation = outcome.evaluation
+    return {
+        "title": evaluation.title,
+        "out": str(outcome.folder),
+        "report": None if outcome.page is None else str(outcome.page),
+        "settings": evaluation.settings,
+        "table": evaluation.table.to_mapping(),
+        "timing": timing(evaluation.records),
+        "facts": evaluation.facts,
+        "notes": list(evaluation.notes),
+    }
+
+
+def print_recall(outcome: RecallOutcome) -> None:
+    """Print the tables, the weights, the notes and where the files are."""
+    from come_nav.evaluation.memory_tables import ALL, gain_lines, metric_lines, shown_metrics
+
+    evaluation, table = outcome.evaluation, outcome.evaluation.table
+    print(f"{evaluation.title}: {table.counts[ALL]} windows, intervals over {table.resampled}")
+    print(f"targets: {evaluation.limits.describe()}")
+    for note in evaluation.notes:
+        print(note)
+    for metric in shown_metrics(table):
+        print("\n" + format_table(*metric_lines(table, metric)))
+    print("\n" + format_table(*gain_lines(table)))
+    print("\n" + format_table(*evaluation.weights))
+    page = "" if outcome.page is None else f"\nreport:  {outcome.page}"
+    print(f"\nresults: {outcome.folder / 'results.json'}{page}", file=sys.stdout)

@@ -1,0 +1,163 @@
+"""Rows of the recall table: compositions of memory experts, and what geometry or a copy can do without any model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from come_nav.cli.evaluate_memory_blends import EXPERTS, TITLES, Blend, BlendWeights
+from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
+from come_nav.core.errors import ConfigError
+from come_nav.core.geometry import se2
+from come_nav.core.geometry.point_rendering import fill_unseen
+from come_nav.core.types import Context
+from come_nav.evaluation.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
+from come_nav.evaluation.protocol import Window
+from come_nav.evaluation.quality import Batch, QualityRow, copy_last_row
+from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.reprojection import rendered_view
+
+REFERENCES = ("copy", "nearest", "geometry", "context")
+RECALL_ROWS = (*REFERENCES, *TITLES)
+
+
+def recall_rows(
+    wanted: Sequence[str],
+    contrast: str,
+    weights: BlendWeights,
+    model: DiffusionWorldModel,
+    shelf: MemoryShelf,
+    older_frames: int,
+) -> tuple[list[QualityRow], list[Blend]]:
+    """Return the rows that ``wanted`` names, in the order of the table, and the compositions among them.
+
+    Copying the last frame and the base are always there: all else is compared with them.
+    """
+    contexts = BatchContexts(model, older_frames)
+    rows = [copy_last_row()]
+    if "nearest" in wanted:
+        rows.append(nearest_row(shelf))
+    if "geometry" in wanted:
+        rows.append(geometry_row(shelf, model))
+    if "context" in wanted and model.depth is not None:
+        rows.append(context_geometry_row(contexts, model))
+    blends = weights.blends([key for key in TITLES if key in wanted or key == "base"], contrast)
+    rows += [blend_row(blend, shelf, contexts) for blend in blends]
+    return rows, blends
+
+
+def available_rows(wanted: Sequence[str], asked: bool, model: DiffusionWorldModel) -> list[str]:
+    """Return the rows that this model has experts for; raise ConfigError where one of the others was asked for."""
+    if model.depth is not None:
+        return list(wanted)
+    missing = [key for key in wanted if {"short_term", "spatial"} & {*EXPERTS.get(key, ())} or key == "context"]
+    if missing and asked:
+        raise ConfigError(f"--rows {', '.join(missing)}: this model looks at no views, so it has no such expert")
+    return [key for key in wanted if key not in missing]
+
+
+def nearest_row(shelf: MemoryShelf) -> QualityRow:
+    """Return the row that copies the remembered frame whose pose is nearest to the target's."""
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        memories = _memories(shelf, batch)
+        first = memories.drive.memory.start
+        frames = [first + int(index) for index in memories.nearest(target_poses(batch))]
+        recording = batch.windows[0].window.recording
+        return batch.pictures([recording.frame(index) for index in frames])[:, None]
+
+    return QualityRow(NEAREST, imagine)
+
+
+def geometry_row(shelf: MemoryShelf, model: DiffusionWorldModel) -> QualityRow:
+    """Return the row that shows the point cloud itself, its holes filled smoothly; no network takes part."""
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        return geometry_pictures(_memories(shelf, batch), target_poses(batch), model.image_size)[:, None]
+
+    return QualityRow(GEOMETRY, imagine)
+
+
+def geometry_pictures(memories: Memories, poses_odom_xyyaw: torch.Tensor, image_size: int) -> torch.Tensor:
+    """Return what the cloud shows from poses (S, 3), (S, 3, H, W) in [-1, 1], filled from coarser and coarser means."""
+    image, known, _ = memories.views.views(poses_odom_xyyaw.float(), image_size)
+    return fill_unseen(image, known.bool())
+
+
+def context_geometry_row(contexts: BatchContexts, model: DiffusionWorldModel) -> QualityRow:
+    """Return the row that shows the context's own points (of estimated depth) from the target."""
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        context = contexts.of(batch)
+        actions = actions_of(batch).to(context.latents.device)
+        image, _, _ = rendered_view(context.extras, actions, model.image_size, model.reprojection)
+        return image.cpu()[:, None]
+
+    return QualityRow(CONTEXT_GEOMETRY, imagine)
+
+
+def blend_row(blend: Blend, shelf: MemoryShelf, contexts: BatchContexts) -> QualityRow:
+    """Return the row that composes experts: one prediction for all windows of a batch."""
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        model = _memories(shelf, batch).composed(blend)
+        times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
+        latents = model.predict(contexts.of(batch), actions_of(batch), times, batch.generator(model.device))
+        return model.decode(latents).cpu()[:, None]
+
+    return QualityRow(blend.name, imagine)
+
+
+class BatchContexts:
+    """The contexts of the batch that was asked for last: all rows of a batch share them."""
+
+    def __init__(self, model: DiffusionWorldModel, older_frames: int) -> None:
+        self._model, self._older_frames = model, older_frames
+        self._newest: tuple[Batch, Context] | None = None
+
+    def of(self, batch: Batch) -> Context:
+        """Return the contexts of a batch, joined."""
+        if self._newest is None or self._newest[0] is not batch:
+            made = [memory_context(self._model, item.window, self._older_frames) for item in batch.windows]
+            self._newest = (batch, joined(made))
+        return self._newest[1]
+
+
+def memory_context(model: DiffusionWorldModel, window: Window, older_frames: int) -> Context:
+    """Return a window's context with the frames before it and with its pose in odom: all that experts may ask for."""
+    poses = np.asarray(window.recording.poses_xyyaw, float)
+    older = range(max(0, window.context[0] - older_frames), window.context[0])
+    return model.context_from_frames(
+        window.context_frames(),
+        poses[list(window.context)],
+        (window.context_stamps_s * model.rate_hz).tolist(),
+        older=[(window.recording.frame(index), poses[index]) for index in older],
+        absolute_pose_xyyaw=poses[window.start],
+    )
+
+
+def joined(contexts: Sequence[Context]) -> Context:
+    """Return the contexts of several windows as one batch."""
+    return Context(
+        torch.cat([context.latents for context in contexts]),
+        torch.cat([context.poses_xyyaw for context in contexts]),
+        torch.cat([context.frame_offsets for context in contexts]),
+        {name: torch.cat([context.extras[name] for context in contexts]) for name in contexts[0].extras},
+    )
+
+
+def actions_of(batch: Batch) -> torch.Tensor:
+    """Return where each target lies (B, 3) in its start frame, as the robot believes."""
+    return torch.from_numpy(np.concatenate([item.poses_xyyaw for item in batch.windows])).float()
+
+
+def target_poses(batch: Batch) -> torch.Tensor:
+    """Return the poses (B, 3) of the targets in odom, as the robot believes."""
+    starts = np.stack([item.window.start_odom_xyyaw for item in batch.windows])
+    return torch.from_numpy(se2.compose(starts, np.concatenate([item.poses_xyyaw for item in batch.windows])))
+
+
+def _memories(shelf: MemoryShelf, batch: Batch) -> Memories:
+    return shelf.of(batch.windows[0].window.recording_id)
