@@ -226,7 +226,8 @@ def recall_document(outcome: RecallOutcome) -> dict[str, Any]:
 
 def print_recall(outcome: RecallOutcome) -> None:
     """Print the tables, the weights, the notes and where the files are."""
-    from come_nav.evaluation.memory_tables import ALL, gain_lines, metric_lines, shown_metrics
+    from come_nav.cli.evaluate_memory_blends import TITLES
+    from come_nav.evaluation.memory_tables import ALL, GEOMETRY, NEAREST, gain_lines, metric_lines, shown_metrics
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {table.counts[ALL]} windows, intervals over {table.resampled}")
@@ -235,7 +236,7 @@ def print_recall(outcome: RecallOutcome) -> None:
         print(note)
     for metric in shown_metrics(table):
         print("\n" + format_table(*metric_lines(table, metric)))
-    print("\n" + format_table(*gain_lines(table)))
+    print("\n" + format_table(*gain_lines(table, [TITLES["base"], GEOMETRY, NEAREST])))
     print("\n" + format_table(*evaluation.weights))
     page = "" if outcome.page is None else f"\nreport:  {outcome.page}"
     print(f"\nresults: {outcome.folder / 'results.json'}{page}", file=sys.stdout)

@@ -233,33 +233,39 @@ def _starts_of(revisits: Revisits, mask: NDArray[np.bool_]) -> NDArray[np.int64]
 def _pick(revisits: Revisits, mask: NDArray[np.bool_], share: int) -> list[tuple[int, int]]:
     """Choose ``share`` (row, column) with different starts, offsets spread over the bins, in order of the starts."""
     row, column = np.nonzero(mask)
-    start, offset = revisits.targets[row] - revisits.offsets[column], revisits.offsets[column]
-    where = np.digitize(offset, OFFSET_BINS, right=True)
+    pairs = Pairs(row, column, revisits.targets[row] - revisits.offsets[column], revisits.offsets[column])
+    where = np.digitize(pairs.offset, OFFSET_BINS, right=True)
     bins = [np.flatnonzero(where == index) for index in range(len(OFFSET_BINS) + 1)]
-    bins = sorted((found for found in bins if len(found)), key=lambda found: len(np.unique(start[found])))
-    chosen: dict[int, int] = {}  # start -> index of the candidate
+    bins = sorted((found for found in bins if len(found)), key=lambda found: len(np.unique(pairs.start[found])))
+    chosen: dict[int, int] = {}  # start -> index of the pair
     for position, candidates in enumerate(bins):
-        quota = (share - len(chosen)) // (len(bins) - position)
-        _take(chosen, candidates, start, offset, quota)
-    _take(chosen, np.arange(len(row)), start, offset, share - len(chosen))
+        _take(chosen, candidates, pairs, (share - len(chosen)) // (len(bins) - position))
+    _take(chosen, np.arange(len(row)), pairs, share - len(chosen))
     return [(int(row[index]), int(column[index])) for _, index in sorted(chosen.items())]
 
 
-def _take(
-    chosen: dict[int, int],
-    candidates: NDArray[np.int64],
-    start: NDArray[np.int64],
-    offset: NDArray[np.int64],
-    quota: int,
-) -> None:
-    """Add ``quota`` further starts, as far apart as possible, each with an offset of its candidates."""
-    free = candidates[~np.isin(start[candidates], list(chosen))]
-    starts = np.unique(start[free])
+@dataclass(frozen=True)
+class Pairs:
+    """Qualifying (target, offset), each (M,): their rows and columns, starts and offsets in frames."""
+
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    start: NDArray[np.int64]
+    offset: NDArray[np.int64]
+
+
+def _take(chosen: dict[int, int], candidates: NDArray[np.int64], pairs: Pairs, quota: int) -> None:
+    """Add ``quota`` further starts, as far apart as possible, each with an offset of its own; least used targets first."""
+    free = candidates[~np.isin(pairs.start[candidates], list(chosen))]
+    starts = np.unique(pairs.start[free])
     quota = min(quota, len(starts))
     for part in range(quota):
-        own = free[start[free] == starts[(2 * part + 1) * len(starts) // (2 * quota)]]
-        own = own[np.argsort(offset[own], kind="stable")]
-        chosen[int(start[own[0]])] = int(own[int(len(own) * ((0.5 + part * GOLDEN) % 1.0))])
+        own = free[pairs.start[free] == starts[(2 * part + 1) * len(starts) // (2 * quota)]]
+        used = [int(pairs.row[index]) for index in chosen.values()]
+        times = np.array([used.count(int(pairs.row[index])) for index in own])
+        own = own[times == times.min()]
+        own = own[np.argsort(pairs.offset[own], kind="stable")]
+        chosen[int(pairs.start[own[0]])] = int(own[int(len(own) * ((0.5 + part * GOLDEN) % 1.0))])
 
 
 def _window(revisits: Revisits, row: int, column: int, config: ProtocolConfig) -> MemoryWindow:

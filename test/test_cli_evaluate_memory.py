@@ -1,0 +1,165 @@
+"""``come-nav evaluate --suite recall | memory-planning`` from end to end, weights files, and one-line errors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from come_nav.cli.evaluate_memory_blends import EXPERTS, BlendWeights, read_weights, write_weights
+from come_nav.cli.evaluate_memory_weights import climb
+from come_nav.cli.main import main
+from come_nav.config import find_resource
+from come_nav.core.errors import ConfigError
+
+SMALL = ["--device", "cpu", "--memory-frames", "100", "--test-frames", "90", "--horizon", "6", "--windows", "3"]
+SMALL += ["--set", "lora.rank=2", "--set", "episodic.steps_per_frame=0.02", "--set", "episodic.batch_size=2"]
+WORLD = ["evaluate", "--worlds", "10003", *SMALL]
+
+
+def document(capsys, *words) -> dict:
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def rows_of(result: dict) -> dict[str, dict]:
+    return {line["row"]: line for line in result["table"]["rows"] if line.get("part", "all") == "all"}
+
+
+def error_of(capsys, *words) -> str:
+    assert main(list(words)) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_recall_from_end_to_end_and_again(tmp_path, capsys):
+    words = [*WORLD, "--suite", "recall", "--out", str(tmp_path), "--contrast", "on"]
+    words += ["--rows", "copy,nearest,geometry,base,ltm,sltm,all"]
+    result = document(capsys, *words)
+    rows = rows_of(result)
+    assert list(rows) == [
+        "copy the last frame",
+        "nearest remembered frame",
+        "geometry only",
+        "base (NWM)",
+        "LTM",
+        "SLTM",
+        "all (CoME)",
+    ]
+    assert {line["psnr_db"]["n"] for line in rows.values()} == {3}
+    assert rows["geometry only"]["psnr_db"]["value"] > rows["copy the last frame"]["psnr_db"]["value"]
+    facts = result["table"]["facts_of_windows"]
+    assert facts["visible_from_context"] < 0.25
+    assert facts["seen_in_memory_phase"] >= 0.5
+    assert facts["median_age_frames"] >= 60
+    compared = {(line["row"], line["reference"]) for line in result["table"]["gains"]}
+    assert {("all (CoME)", "geometry only"), ("all (CoME)", "nearest remembered frame")} <= compared
+    assert result["settings"]["weights"]["contrast"]["all"]["spatial"] == pytest.approx(
+        read_weights(find_resource("config", "memory_weights")).blend("all", True).weights["spatial"]
+    )
+    assert "</html>" in (tmp_path / "report.html").read_text()
+
+    table, adapter = (tmp_path / "table.csv").read_bytes(), next((tmp_path / "adapters").iterdir())
+    trained_ns = adapter.stat().st_mtime_ns
+    lines = (tmp_path / "results.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if '"row": "LTM"' not in line]
+    assert len(kept) == len(lines) - 3
+    (tmp_path / "results.jsonl").write_text("".join(kept))
+    assert main([*words, "--no-report"]) == 0
+    assert "all (CoME)" in capsys.readouterr().out
+    assert (tmp_path / "table.csv").read_bytes() == table
+    assert adapter.stat().st_mtime_ns == trained_ns, "a trained adapter is found again"
+
+
+def test_plans_to_remembered_views(tmp_path, capsys):
+    words = [
+        *WORLD,
+        "--suite",
+        "memory-planning",
+        "--out",
+        str(tmp_path),
+        "--no-report",
+        "--rows",
+        "nearest,geometry,base",
+    ]
+    words += ["--set", "planner.samples=4", "--set", "planner.initial_samples=4", "--set", "planner.iterations=1"]
+    words += ["--set", "planner.elites=2"]
+    words[words.index("--windows") + 1] = "1"
+    rows = rows_of(document(capsys, *words))
+    assert list(rows) == [
+        "stand still",
+        "constant velocity",
+        "nearest remembered frame",
+        "geometry only",
+        "base (NWM)",
+    ]
+    assert {line["n"] for line in rows.values()} == {1}
+
+
+def test_weights_are_chosen_on_validation_worlds_alone(tmp_path, capsys):
+    words = ["evaluate", "--suite", "recall", "--choose-weights", "--out", str(tmp_path)]
+    for worlds in ("20000-20001", "10099-10100", "20099", "5"):
+        line = error_of(capsys, *words, "--worlds", worlds)
+        assert "validation worlds alone" in line
+    assert "no recording" in error_of(capsys, *words, "some_bag")
+    assert "--suite recall" in error_of(capsys, *words[:2], "memory-planning", *words[3:])
+
+
+def test_a_weights_file_comes_back(tmp_path):
+    weights = BlendWeights({"contrast": {"all": {"spatial": 1.5, "long_term": 0.0}}, "average": {}})
+    write_weights(tmp_path / "w.yaml", weights, "two\nlines")
+    back = read_weights(tmp_path / "w.yaml")
+    assert back.to_mapping() == weights.to_mapping()
+    blend = back.blend("all", True)
+    assert blend.counting == {"base": 1.0, "short_term": 1.0, "spatial": 1.5}
+    assert blend.mode == "normalised"
+    assert back.blend("all", False).name == "all (CoME), no contrast"
+    assert back.blend("ltm", True).mode == "average", "one expert alone is its own prediction"
+    assert len(back.blends(list(EXPERTS))) == 4 + 2 * 5
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"contrasts": {}}, "unknown section 'contrasts'"),
+        ({"contrast": {"base+spatial": {}}}, "unknown row of contrast 'base+spatial'"),
+        ({"contrast": {"base+stm": {"spatial": 1}}}, "unknown expert of base+stm 'spatial'"),
+        ({"contrast": {"base+stm": {"base": float("nan")}}}, "contrast.base+stm.base must be a finite number"),
+        ({"average": {"base+stm": {"base": 0, "short_term": 0}}}, "must have a sum above 0"),
+        ({"contrast": [1]}, "contrast must be a mapping"),
+    ],
+)
+def test_mistakes_in_a_weights_file_are_named(tmp_path, content, words):
+    path = tmp_path / "w.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=words):
+        read_weights(path)
+
+
+def test_the_search_finds_the_top_of_a_hill_and_leaves_harm_at_zero():
+    peak = (1.25, 0.0, 2.5)
+    calls = []
+
+    def score(weights: tuple[float, ...]) -> float:
+        calls.append(weights)
+        return 30.0 - sum((weight - best) ** 2 for weight, best in zip(weights, peak, strict=True))
+
+    assert climb(score, (1.0, 1.0, 1.0))[0] == peak
+    assert all(0.0 <= weight <= 3.0 for weights in calls for weight in weights)
+    assert climb(lambda weights: 1.0, (1.0, 1.0)) == ((1.0, 1.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--part", "0.6-1.0"], "--memory-part"),
+        (["--rows", "copy,everything"], "--rows takes"),
+        (["--memory-frames", "4"], "--memory-frames"),
+        (["--weights", "nowhere.yaml"], "nowhere.yaml"),
+        (["--drift", "-1"], "--drift"),
+    ],
+)
+def test_mistakes_cost_one_line(tmp_path, capsys, words, message):
+    assert message in error_of(capsys, "evaluate", "--suite", "recall", "--out", str(tmp_path), *words)
