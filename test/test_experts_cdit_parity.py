@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_experts_cdit import inputs, randomised
 
@@ -137,16 +141,45 @@ def test_output_and_blocks_equal_a_numpy_formulation(
         monkeypatch.setattr("come_nav.experts.embeddings.sinusoid", exact_sinusoid)
     model = randomised(**settings)
     second = NumpyCDiT(model)
-    given = inputs(model, batch=2)
+    arguments = inputs(model, batch=2)
     output, blocks = blocks_of(
-        model.to(dtype), tuple(value.to(dtype) if value.is_floating_point() else value for value in given)
+        model.to(dtype), tuple(value.to(dtype) if value.is_floating_point() else value for value in arguments)
     )
     for sample in range(2):
-        x, t, y, x_cond, rel_t = (value[sample].double().numpy() for value in given)
+        x, t, y, x_cond, rel_t = (value[sample].double().numpy() for value in arguments)
         expected, after = second(x, float(t), y, x_cond, float(rel_t))
         for found, wanted in zip(blocks, after, strict=True):
             assert np.abs(found[sample].double().numpy() - wanted).max() < tolerance * max(1.0, np.abs(wanted).max())
         assert np.abs(output[sample].double().numpy() - expected).max() < tolerance * max(1.0, np.abs(expected).max())
+
+
+@st.composite
+def constructor_values(draw: st.DrawFn) -> dict[str, Any]:
+    heads, patch = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    width = heads * draw(st.integers(-(-3 // heads), 9))
+    return {
+        "input_size": patch * draw(st.integers(1, 3)),
+        "context_size": draw(st.integers(1, 6)),
+        "patch_size": patch,
+        "in_channels": draw(st.integers(1, 5)),
+        "hidden_size": width,
+        "depth": draw(st.integers(1, 2)),
+        "num_heads": heads,
+        "mlp_ratio": (draw(st.integers(1, 90)) + 0.5) / width,
+        "learn_sigma": draw(st.booleans()),
+    }
+
+
+@given(constructor_values())
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_any_constructor_values_equal_the_numpy_formulation(values: dict[str, Any]) -> None:
+    model = randomised(**values)
+    second, given_inputs = NumpyCDiT(model), inputs(model, batch=1)
+    with torch.no_grad():
+        output = model(*given_inputs)[0].double().numpy()
+    x, t, y, x_cond, rel_t = (value[0].double().numpy() for value in given_inputs)
+    expected, _ = second(x, float(t), y, x_cond, float(rel_t))
+    assert np.abs(output - expected).max() < 1e-4 * max(1.0, np.abs(expected).max())
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +204,18 @@ def test_float64_equals_the_published_network_in_float64(published, case: int) -
         output = model.double()(*given)
     model.float()
     assert np.abs(output.numpy() - recorded[f"out{case}_f64"]).max() < 1e-5  # sinusoids are taken in float32
+
+
+@pytest.mark.shared_data
+def test_blocks_in_bfloat16_stay_near_the_published_ones(published) -> None:
+    """The tokens between blocks stay float32, as in the official evaluation; only what is added to them is rounded."""
+    model, recorded = published
+    with torch.autocast("cpu", torch.bfloat16):
+        _, blocks = blocks_of(model, arguments_of(recorded, 0))
+    for index, found in enumerate(blocks):
+        wanted = recorded[f"in0_block{index}"]
+        assert found.dtype is torch.float32
+        assert np.sqrt(((found.numpy() - wanted) ** 2).mean()) < 0.02 * wanted.std()
 
 
 @pytest.mark.shared_data

@@ -98,6 +98,29 @@ def test_views_with_a_stride(model: DiffusionWorldModel, path: str) -> None:
     torch.testing.assert_close(views[:, 1:], every, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("path", ["pixels", "moments", "latents"])
+def test_one_jump_is_one_prediction_of_the_end(model: DiffusionWorldModel, path: str) -> None:
+    images = model.images_from_rgb(rgb_frames())
+    found = NwmImaginer(model, images, POSES, path, sample_latents=False, stride=STEPS)  # type: ignore[arg-type]
+    latents = found.imagine(paths(), seeded()).latents
+    context = model.context_from_images(images, POSES)
+    expected = model.predict(context, paths()[:, -1], torch.full((CANDIDATES,), float(STEPS)), seeded())
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-5)
+    assert (found.counts.forwards, found.counts.encodes) == (
+        CANDIDATES * 2,
+        FRAMES * (CANDIDATES ** (path == "pixels")),
+    )
+    torch.testing.assert_close(found.views(paths(), seeded())[:, 0], model.decode(latents), rtol=1e-4, atol=1e-5)
+
+
+def test_a_stride_that_misses_the_end_is_told(model: DiffusionWorldModel) -> None:
+    images = model.images_from_rgb(rgb_frames())
+    with pytest.raises(ConfigError, match="rollout stride must divide the 4 frames of a path, got 3"):
+        NwmImaginer(model, images, POSES, stride=3).imagine(paths(), seeded())
+    with pytest.raises(ConfigError, match="rollout stride must be"):
+        NwmImaginer(model, images, POSES, stride=0)
+
+
 def test_first_step_is_the_same_on_every_path(model: DiffusionWorldModel) -> None:
     one = [
         imaginer(model, path, sample_latents=False).imagine(paths()[:, :1], seeded()).latents

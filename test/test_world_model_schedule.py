@@ -20,14 +20,10 @@ def test_respacings_equal_the_published_ones(shared_data: Path, spec: str) -> No
     schedule = NoiseSchedule.linear().respaced(spec)
     with np.load(shared_data / "nwm_parity" / "schedules.npz") as recorded:
         assert np.array_equal(schedule.timestep_map, recorded[f"{spec}_map"])
-        for name in (
-            "betas",
-            "alphas_cumprod",
-            "posterior_log_variance_clipped",
-            "posterior_mean_coef1",
-            "posterior_mean_coef2",
-        ):
-            np.testing.assert_allclose(getattr(schedule, name), recorded[f"{spec}_{name}"], rtol=1e-10, atol=1e-15)
+        for name in ("betas", "alphas_cumprod", "posterior_mean_coef1", "posterior_mean_coef2"):
+            assert np.array_equal(getattr(schedule, name), recorded[f"{spec}_{name}"]), name
+        name = "posterior_log_variance_clipped"  # logarithms of different processors may differ in the last bit
+        np.testing.assert_array_max_ulp(getattr(schedule, name), recorded[f"{spec}_{name}"], maxulp=1)
 
 
 def test_respaced_steps_of_every_form() -> None:

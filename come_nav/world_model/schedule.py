@@ -55,11 +55,11 @@ class NoiseSchedule:
         self.settings = settings
         self.alphas_cumprod = np.cumprod(1.0 - self.betas)
         self.alphas_cumprod_previous = np.append(1.0, self.alphas_cumprod[:-1])
-        # q(x_{t-1} | x_t, x_0), DDPM equations 6 and 7
-        share = (1.0 - self.alphas_cumprod_previous) / (1.0 - self.alphas_cumprod)
-        self.posterior_variance = self.betas * share
-        self.posterior_mean_coef1 = self.betas * np.sqrt(self.alphas_cumprod_previous) / (1.0 - self.alphas_cumprod)
-        self.posterior_mean_coef2 = np.sqrt(1.0 - self.betas) * share
+        # q(x_{t-1} | x_t, x_0), DDPM equations 6 and 7; products before quotients, which is how published values round
+        noise, noise_previous = 1.0 - self.alphas_cumprod, 1.0 - self.alphas_cumprod_previous
+        self.posterior_variance = self.betas * noise_previous / noise
+        self.posterior_mean_coef1 = self.betas * np.sqrt(self.alphas_cumprod_previous) / noise
+        self.posterior_mean_coef2 = noise_previous * np.sqrt(1.0 - self.betas) / noise
         # the first step's variance is 0: take the second's, as the published samplers do
         second = self.posterior_variance[1] if len(self.betas) > 1 else self.betas[0]
         self.posterior_log_variance_clipped = np.log(np.append(second, self.posterior_variance[1:]))
