@@ -53,6 +53,13 @@ def test_normalised_is_the_product_whose_exponents_sum_to_one() -> None:
     torch.testing.assert_close(compose(EPS, EPS_BAR, WEIGHTS, "normalised", free), expected)
 
 
+def test_an_average_is_the_weighted_geometric_mean_of_what_the_experts_predict_with_their_memories() -> None:
+    shares = (WEIGHTS / WEIGHTS.sum()).tolist()
+    torch.testing.assert_close(compose(EPS, EPS_BAR, WEIGHTS, "average"), noise_of_product(shares, MEANS, STDS))
+    with pytest.raises(ConfigError, match=r"average must have a sum above 0"):
+        CompositionSettings("average", (0.0, 0.0))
+
+
 def test_one_expert_is_classifier_free_guidance_in_both_modes() -> None:
     one = WEIGHTS[:1]
     guided = EPS_BAR[0] + 2.0 * (EPS[0] - EPS_BAR[0])

@@ -21,7 +21,7 @@ from come_nav.core.types import Context
 
 VIEW = "view"  # Context.extras: what the context shows from each target, for models with extra channels
 LONG_VIEW = "long_view"  # the same of a longer context
-MEMORY_VIEW = "memory_view"  # the same with the spatial memory laid over it
+MEMORY_VIEW = "memory_view"  # the same, and the spatial memory where nothing else is known
 ABSOLUTE_POSE = "absolute_pose"  # Context.extras: (B or 1, 3) pose of the newest context frame in the episode's frame
 
 

@@ -37,7 +37,7 @@ class ViewMaker:
     def __call__(self, batch: WindowBatch, with_memory: torch.Tensor | None = None) -> torch.Tensor:
         """Return views (B * G, C + 2, h, w), goals of one context in a row.
 
-        Where ``with_memory`` (B * G,) bool is set, what the memory shows lies over what the context shows.
+        Where ``with_memory`` (B * G,) bool is set, the memory fills in what the context does not show.
         """
         if batch.context_images is None or batch.context_depth_m is None:
             raise DataError("reprojected views need a bank with images and depth; delete the run's banks and run again")
@@ -56,7 +56,7 @@ class ViewMaker:
         if with_memory is not None and batch.goal_memory is not None:
             memory = unpacked(batch.goal_memory.flatten(0, 1).to(pictures.device))
             known = memory.known & with_memory.to(pictures.device)[:, None, None]
-            layer = Layer(memory.image, known, memory.inverse_depth).over(layer)
+            layer = layer.over(Layer(memory.image, known, memory.inverse_depth * known))
         return layer.encoded(self.encode)
 
 

@@ -433,7 +433,8 @@ class DiffusionWorldModel:
                 longer = longer.over(long_layer(extras, actions, size, settings))
             layers[LONG_VIEW] = layers[MEMORY_VIEW] = longer
         if MEMORY_VIEW in wanted:
-            layers[MEMORY_VIEW] = self._remembered(extras, actions).over(layers[MEMORY_VIEW])
+            # What was seen just now is sharper than voxels, and no drift of odometry lies between: it comes first.
+            layers[MEMORY_VIEW] = layers[MEMORY_VIEW].over(self._remembered(extras, actions))
         return with_views(context, {name: layers[name].encoded(self.autoencoder.encode) for name in wanted})
 
     def _remembered(self, extras: Mapping[str, Tensor], actions: Tensor) -> Layer:

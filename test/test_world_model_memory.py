@@ -1,0 +1,112 @@
+"""Experts that share the base's weights and look at more: a longer past, and a spatial memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from come_nav.config import find_resource
+from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.geometry import se2
+from come_nav.core.types import CameraIntrinsics
+from come_nav.evaluation.image_metrics import psnr
+from come_nav.sim.episodes import EpisodeRecording, simulate_episode
+from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.worlds import generate_world
+from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.reprojection import Layer
+
+NEWEST = 40
+
+
+@pytest.fixture(scope="module")
+def drive() -> EpisodeRecording:
+    world = generate_world(10002)
+    camera = CameraIntrinsics.from_field_of_view(64, 64, np.pi / 2)
+    return EpisodeRecording(simulate_episode(world, "tour", 20.0, seed=2), Raycaster([world], camera), use_truth=True)
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionWorldModel:
+    return DiffusionWorldModel.load(find_resource("models", "tiny"))
+
+
+class Oracle:
+    """Remembers everything: it renders the true world."""
+
+    def __init__(self, drive: EpisodeRecording) -> None:
+        self.drive = drive
+
+    def views(self, poses, image_size):
+        start = torch.from_numpy(self.drive.episode.poses_world_xyyaw[:1]).float()
+        images, depth = self.drive.raycaster.render(se2.compose(start.expand(len(poses), 3), poses))
+        return images, torch.ones(len(poses), image_size, image_size, dtype=torch.bool), 1.0 / depth
+
+
+def context_of(model, drive, older=0):
+    frames = [drive.frame(index) for index in range(NEWEST - 3, NEWEST + 1)]
+    past = [(drive.frame(index), drive.poses_xyyaw[index]) for index in range(NEWEST - 3 - older, NEWEST - 3)]
+    poses = drive.poses_xyyaw[NEWEST - 3 : NEWEST + 1]
+    return model.context_from_frames(frames, poses, older=past, absolute_pose_xyyaw=poses[-1])
+
+
+ACTIONS = torch.tensor([[0.3, 0.0, 0.4], [0.0, 0.0, 2.5], [0.2, -0.1, -1.5]])
+
+
+def predicted(model, context):
+    return model.predict(context, ACTIONS, torch.full((3,), 8.0), torch.Generator().manual_seed(0))
+
+
+def test_the_base_alone_is_the_model_itself(model, drive) -> None:
+    alone = model.with_memory(Oracle(drive)).composed({"base": 1.0})
+    torch.testing.assert_close(predicted(alone, context_of(model, drive)), predicted(model, context_of(model, drive)))
+
+
+def test_a_spatial_memory_shows_what_no_context_frame_does(model, drive) -> None:
+    remembering = model.with_memory(Oracle(drive))
+    context = context_of(model, drive)
+    start = torch.from_numpy(drive.poses_xyyaw[NEWEST]).float()
+    truth, _, _ = Oracle(drive).views(se2.compose(start.expand(3, 3), ACTIONS), 64)
+    with_memory = psnr(model.decode(predicted(remembering, context)).clamp(-1, 1), truth)
+    without = psnr(model.decode(predicted(model, context)).clamp(-1, 1), truth)
+    assert (with_memory[1:] > without[1:] + 5.0).all()  # behind the robot
+    assert with_memory[0] > without[0]  # ahead, where the context knows most
+    assert with_memory.mean() > 24.0
+
+
+def test_a_contrast_goes_on_from_the_base_beyond_the_memory(model, drive) -> None:
+    remembering, context = model.with_memory(Oracle(drive)), context_of(model, drive)
+    base, full = predicted(model, context), predicted(remembering, context)
+    between = predicted(remembering.composed({"base": 1.0, "spatial": 0.5}), context)
+    torch.testing.assert_close(between, 0.5 * (base + full), atol=2e-4, rtol=1e-3)  # one step is linear in the noise
+    mean = predicted(remembering.composed({"base": 1.0, "spatial": 1.0}, "average"), context)
+    torch.testing.assert_close(mean, between, atol=2e-4, rtol=1e-3)
+
+
+def test_a_longer_past_knows_more_of_the_view_behind(model, drive) -> None:
+    long, short = context_of(model, drive, older=30), context_of(model, drive)
+    assert long.extras["older_xyz"].shape[1] == model.reprojection.long_points
+    longer = model.with_memory().composed({"short_term": 1.0})
+    assert not torch.equal(predicted(longer, long), predicted(longer, short))
+    rolled = longer.rollout(long, ACTIONS[:1, None].expand(-1, 2, -1) * 0.1, torch.Generator().manual_seed(0))
+    assert torch.isfinite(rolled).all()
+
+
+def test_mistakes_are_told(model, drive) -> None:
+    remembering = model.with_memory(Oracle(drive))
+    with pytest.raises(ConfigError, match="no expert 'spatal'; did you mean 'spatial'"):
+        remembering.composed({"spatal": 1.0})
+    frames = [drive.frame(index) for index in range(4)]
+    lost = model.context_from_frames(frames, drive.poses_xyyaw[:4])
+    with pytest.raises(ShapeError, match="absolute_pose_xyyaw"):
+        predicted(remembering, lost)
+
+
+def test_a_layer_lies_over_another() -> None:
+    front = Layer(torch.ones(1, 3, 2, 2), torch.tensor([[[True, False], [False, False]]]), torch.full((1, 2, 2), 2.0))
+    back = Layer(-torch.ones(1, 3, 2, 2), torch.tensor([[[True, True], [False, False]]]), torch.full((1, 2, 2), 0.5))
+    both = front.over(back)
+    assert both.image[0, 0].tolist() == [[1.0, -1.0], [-1.0, -1.0]]
+    assert both.known[0].tolist() == [[True, True], [False, False]]
+    assert both.inverse_depth[0].tolist() == [[2.0, 0.5], [0.5, 0.5]]
