@@ -1,8 +1,9 @@
 """What a sampling step of composed experts costs, over a step of one expert alone.
 
-The long-term expert stands for every expert: its adapted side has weights of its own, its other side is the base's pass
-and costs nothing. The table gives, for each composition, the passes and batches of a step, its time, and the time over
-that of the base alone with and without guidance. Random adapters: times do not depend on what they hold.
+Short-term and spatial experts are further views of the base's own network; the long-term expert's adapted side has
+weights of its own, its other side is the base's pass and costs nothing. The table gives, for each composition, the
+passes and batches of a step, its time, and the time over that of the base alone with and without guidance. Random
+adapters: times do not depend on what they hold.
 
     python benchmarks/composition_cost.py --model tiny --candidates 64 --repeats 5
 """
@@ -23,7 +24,8 @@ from come_nav.config import find_resource
 from come_nav.core.files import atomic_write_text
 from come_nav.core.types import Context
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted
-from come_nav.experts.passes import ABSOLUTE_POSE, VIEW, Query
+from come_nav.experts.memory_views import short_term_expert, spatial_expert
+from come_nav.experts.passes import ABSOLUTE_POSE, LONG_VIEW, MEMORY_VIEW, VIEW, Query
 from come_nav.world_model.composition import CompositionSettings, ExpertProduct
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -34,7 +36,8 @@ def a_query(model: DiffusionWorldModel, candidates: int, generator: torch.Genera
     frames = settings.context_size
     extras = {ABSOLUTE_POSE: torch.zeros(1, 3)}
     if settings.extra_channels:
-        extras[VIEW] = torch.randn(candidates, settings.extra_channels, *grid[1:], generator=generator)
+        shape = (candidates, settings.extra_channels, *grid[1:])
+        extras |= {view: torch.randn(shape, generator=generator) for view in (VIEW, LONG_VIEW, MEMORY_VIEW)}
     context = Context(
         torch.randn(1, frames, *grid, generator=generator),
         torch.zeros(1, frames, 3),
@@ -93,6 +96,14 @@ def main() -> None:
         "base with contrast + long-term": ([base, long_term[0]], (2.0, 2.0)),
         "base with contrast + 2 long-term": ([base, long_term[0], long_term[-1]], (2.0, 2.0, 2.0)),
     }
+    if base.model.settings.extra_channels:
+        short, spatial, long = short_term_expert(base), spatial_expert(base), long_term[0]
+        pairs |= {
+            "base + spatial": ([base, spatial], (1.0, 1.0)),
+            "base + spatial, contrast beyond it": ([base, spatial], (1.0, 1.5)),
+            "base + long-term + spatial": ([base, long, spatial], (1.0, 1.0, 1.0)),
+            "base + short-term + long-term + spatial": ([base, short, long, spatial], (1.0, 0.5, 1.0, 1.0)),
+        }
     unmerged = {rank: adapted(base, LoraSettings(rank, rank), generator) for rank in args.ranks}
     pairs |= {f"one expert, adapter of rank {rank} not merged": ([own], (1.0,)) for rank, own in unmerged.items()}
     products = {
