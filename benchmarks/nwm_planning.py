@@ -45,12 +45,13 @@ OFFICIAL = SamplerSettings("ddpm", 250, spacing="even")
 CONTEXT = 4
 # path, cost, sampler, steps, stride of the rows that are judged by ATE; every other one is compared with the first
 ATE_WAYS = [
-    ("pixels", "image", "ddpm", 250, 1),
-    ("moments", "image", "ddpm", 250, 1),
-    ("latents", "image", "ddpm", 250, 1),
-    ("latents", "image", "ddim", 5, 1),
+    ("pixels", "image", "ddim", 8, 1),
+    ("moments", "image", "ddim", 8, 1),
+    ("latents", "image", "ddim", 8, 1),
+    ("latents", "latent", "ddim", 8, 1),
     ("latents", "latent", "ddim", 5, 1),
     ("latents", "latent", "ddim", 2, 1),
+    ("latents", "latent", "ddpm", 250, 8),
     ("latents", "latent", "ddim", 10, 8),
     ("latents", "latent", "ddim", 5, 8),
 ]
@@ -143,7 +144,7 @@ def unit_costs(size: str, device: str, precision: str, batch: int, repeats: int)
 
 
 def full_counts(way: Way, samples: int, repeats: int, waypoints: int) -> dict[str, int]:
-    """Return the calls of one plan: every candidate of every repeat, the answer once; the latent cost encodes the goal."""
+    """Return the calls of one plan: every candidate of every repeat, the answer, and the goal of the latent cost."""
     rollouts = samples * repeats + 1
     steps = rollouts * (1 if way.jump else waypoints)
     encodes = {"pixels": CONTEXT * steps, "moments": CONTEXT + steps - rollouts, "latents": CONTEXT}[way.path]
@@ -204,18 +205,19 @@ def peak_bytes(device: str) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def ate_by_way(root: Path, model: str, windows: int, samples: int, device: str, folder: Path) -> list[dict[str, Any]]:
-    """Judge a trained model on a data set in NWM's layout by every way, on the same windows and random numbers."""
+def ate_by_way(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Judge a trained model on a data set in NWM's layout, on the same windows and random numbers in every way."""
     import contextlib
     import io
 
     from come_nav.cli.main import main as come_nav
 
-    search = ["--windows", str(windows), "--samples", str(samples), "--top-k", "5", "--repeats", "1"]
+    search = ["--windows", str(args.windows), "--samples", str(args.samples), "--top-k", "5", "--repeats", "1"]
+    data = ["--dataset", "recon", "--root", str(args.ate), "--model", args.model, "--device", args.device]
     found: list[dict[str, Any]] = []
     errors: list[NDArray[np.float64]] = []
-    for path, cost, sampler, steps, stride in ATE_WAYS:
-        words = ["evaluate", "--protocol", "nwm", "--dataset", "recon", "--root", str(root), "--model", model, *search]
+    for path, cost, sampler, steps, stride in (ATE_WAYS[number] for number in args.ways):
+        words = ["evaluate", "--protocol", "nwm", *data, *search]
         words += ["--rollout-path", path, "--cost", cost, "--rollout-stride", str(stride), "--json", "--no-report"]
         spacing = "even" if sampler == "ddpm" else "trailing"
         for setting in (f"name={sampler}", f"steps={steps}", f"spacing={spacing}"):
@@ -223,7 +225,7 @@ def ate_by_way(root: Path, model: str, windows: int, samples: int, device: str, 
         out = folder / f"{path}-{cost}-{sampler}{steps}-{stride}"
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
-            status = come_nav([*words, "--device", device, "--out", str(out)])
+            status = come_nav([*words, "--out", str(out)])
         if status != 0:
             raise SystemExit(status)
         document = json.loads(text.getvalue())
@@ -232,7 +234,8 @@ def ate_by_way(root: Path, model: str, windows: int, samples: int, device: str, 
         way = {"path": path, "cost": cost, "sampler": sampler, "steps": steps, "stride": stride}
         found.append({**way, "ate_m": document["table"]["world model"]["ate_m"], "change_m": change})
         rows = {name: document["table"][name]["ate_m"]["value"] for name in ("stand still", "constant velocity")}
-        print(json.dumps({**found[-1], "trivial": rows}), flush=True)
+        found[-1]["trivial_ate_m"] = rows
+        print(json.dumps(found[-1]), flush=True)
     return found
 
 
@@ -274,6 +277,8 @@ def main() -> None:
     parser.add_argument("--ate", type=Path, metavar="DIR", help="data set in NWM's layout: judge --model by every way")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--windows", type=int, default=8)
+    parser.add_argument("--ways", type=int, nargs="*", default=range(len(ATE_WAYS)), help="of ATE_WAYS, for --ate")
+    parser.add_argument("--key", default="ate", help="where --ate puts its result")
     args = parser.parse_args()
     if args.ate is not None:
         judge(args)
@@ -324,12 +329,17 @@ def whole_plans(args: argparse.Namespace, clock: str) -> dict[str, Any]:
 
 
 def judge(args: argparse.Namespace) -> None:
-    """Add the effect on ATE to the result file."""
-    folder = args.out.with_suffix("")
-    found = ate_by_way(args.ate, args.model, args.windows, args.samples, args.device, folder)
+    """Add the effect on ATE to the result file; a second run with other --ways stands beside the first."""
+    found = ate_by_way(args, args.out.with_suffix(""))
     result = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    result["ate"] = {"model": args.model, "windows": args.windows, "samples": args.samples, "repeats": 1, "ways": found}
-    result["ate"]["note"] = "change_m: against the first way, window by window, the same random numbers"
+    result[args.key] = {
+        "model": Path(args.model).name,
+        "windows": args.windows,
+        "samples": args.samples,
+        "repeats": 1,
+        "change_m": "against the first way, window by window, the same random numbers",
+        "ways": found,
+    }
     atomic_write_text(args.out, json.dumps(result, indent=1) + "\n")
 
 

@@ -16,6 +16,7 @@ from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.core.geometry.waypoint_units import normalised_from_spacings, spacings_from_normalised
+from come_nav.data.bag_writer import write_bag
 from come_nav.data.nwm_actions import (
     in_metres,
     official_step_actions,
@@ -236,3 +237,19 @@ def test_simulate_and_convert_write_data_sets(tmp_path: Path, capsys: pytest.Cap
     assert "--overwrite" in capsys.readouterr().err
     assert main([*words[:4], "20001-20000", *words[5:], "--out", str(root)]) == 1
     assert "--worlds must be a seed or a range" in capsys.readouterr().err
+
+
+def test_a_bag_becomes_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = Drive(24)
+    bag = write_bag(tmp_path / "drive", sample)
+    words = ["convert", str(bag), str(tmp_path / "nwm"), "--to", "nwm-dataset", "--dataset", "recon", "--size", "32x24"]
+    assert main(words) == 0
+    dataset = NwmDataset(tmp_path / "nwm", RECON)
+    entries = dataset.index("navigation")
+    recording = dataset.window(entries[0], 8, "navigation")
+    assert recording.frame(3).rgb.shape == (24, 32, 3)
+    np.testing.assert_allclose(
+        se2.relative(recording.poses_xyyaw[:1], recording.poses_xyyaw),
+        se2.relative(sample.poses_xyyaw[:1], sample.poses_xyyaw)[: len(recording)],
+        atol=1e-3,
+    )

@@ -201,6 +201,10 @@ def test_planning_end_to_end(root: Path, model: Path, tmp_path: Path, capsys: py
     assert "holds results of other settings (quirks." in capsys.readouterr().err
     assert run(root, model, tmp_path / "quirks", *words, "--official-quirks", "--no-report", "--json") == 0
     with_quirks = json.loads(capsys.readouterr().out)
+    assert run(root, model, tmp_path / "quirks", *words, "--official-quirks", "--no-report") == 0
+    header = capsys.readouterr().out.partition("ATE")[2]
+    assert header.startswith(" [spacings]")  # published units lead
+    assert text.partition("\nrow")[2].strip().startswith("ATE [m]")
     still = (document["table"]["stand still"]["ate_m"]["value"], with_quirks["table"]["stand still"]["ate_m"]["value"])
     assert still[0] == pytest.approx(still[1] * np.sqrt(8 / 9))
 
@@ -209,6 +213,16 @@ def test_planning_end_to_end(root: Path, model: Path, tmp_path: Path, capsys: py
 def test_planning_through_pictures_with_an_image_cost(root: Path, model: Path, tmp_path: Path, way: str) -> None:
     words = ["--windows", "1", "--cost", "image", "--samples", "2", "--top-k", "2", "--repeats", "1", "--no-report"]
     assert run(root, model, tmp_path / "out", *words, "--rollout-path", way) == 0
+
+
+def test_planning_by_one_jump(root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--windows", "1", "--cost", "latent", "--samples", "4", "--top-k", "2", "--repeats", "1", "--no-report"]
+    assert run(root, model, tmp_path / "out", *words, "--rollout-stride", "8") == 0
+    assert "stride 8" in capsys.readouterr().out
+    assert run(root, model, tmp_path / "out", *words, "--rollout-stride", "8", "--official-quirks") == 1
+    assert "--rollout-stride must be 1 with --official-quirks, got 8" in capsys.readouterr().err
+    assert run(root, model, tmp_path / "out", "--rollout-stride", "2", protocol="nwm-rollout") == 1
+    assert "takes --fps instead" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("protocol", "more"), [("nwm-time", []), ("nwm-rollout", ["--fps", "1"])])

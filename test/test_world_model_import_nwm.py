@@ -6,22 +6,26 @@ import argparse
 import hashlib
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_experts_cdit import randomised
 from torch import Tensor
 
 from come_nav.cli.main import main
 from come_nav.core.errors import CheckpointError, StorageError
+from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model import hub
 from come_nav.world_model.import_nwm import ImportOptions, import_checkpoint
 from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
-from come_nav.world_model.official_checkpoint import network_settings, open_checkpoint
+from come_nav.world_model.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
 from come_nav.world_model.sampler import SamplerSettings
 from come_nav.world_model.weights_stream import write_weights
 from come_nav.world_model.zoo import ZooEntry
@@ -161,15 +165,43 @@ def test_storage_types(checkpoint: Path, vae: Path, tmp_path: Path, storage: str
 
 
 def test_the_published_sizes_tell_their_heads() -> None:
-    from come_nav.experts.cdit import CDIT_SIZES, CDiT
-    from come_nav.world_model.official_checkpoint import OfficialCheckpoint
-
     for size, shape in CDIT_SIZES.items():
         with torch.device("meta"):
             tensors = dict(CDiT(**shape).state_dict())
         settings = network_settings(OfficialCheckpoint(Path("x"), "ema", tensors, {}))
         assert settings.num_heads == shape["num_heads"], size
         assert (settings.input_size, settings.context_size, settings.mlp_ratio) == (28, 4, 4.0)
+
+
+@given(
+    heads=st.integers(1, 4),
+    head_width=st.integers(3, 11),
+    inner=st.integers(1, 200),
+    patch=st.integers(1, 3),
+    grid=st.integers(1, 4),
+    frames=st.integers(1, 6),
+    channels=st.integers(1, 6),
+    learn_sigma=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_shape_of_any_network_is_told_from_its_tensors(
+    heads: int, head_width: int, inner: int, patch: int, grid: int, frames: int, channels: int, learn_sigma: bool
+) -> None:
+    width = heads * head_width
+    with torch.device("meta"):
+        network = CDiT(grid * patch, frames, patch, channels, width, 2, heads, (inner + 0.5) / width, learn_sigma)
+    found = network_settings(OfficialCheckpoint(Path("x"), "ema", dict(network.state_dict()), {}), heads=heads)
+    assert replace(found, mlp_ratio=1.0) == replace(network.settings, mlp_ratio=1.0)
+    assert int(width * found.mlp_ratio) == inner
+
+
+def test_an_inner_width_that_rounding_would_miss_is_kept() -> None:
+    with torch.device("meta"):
+        tensors = dict(CDiT(4, hidden_size=25, depth=1, num_heads=5, mlp_ratio=116.5 / 25).state_dict())
+    assert int(25 * (116 / 25)) == 115  # what the plain ratio would give
+    network_settings(OfficialCheckpoint(Path("x"), "ema", tensors, {}), heads=5)
+    with pytest.raises(CheckpointError, match=r"but cdit\.hidden_size must be a multiple of num_heads 7, got 25"):
+        network_settings(OfficialCheckpoint(Path("x"), "ema", tensors, {}), heads=7)
 
 
 def anonymous_bytes() -> int:
@@ -265,6 +297,16 @@ def test_another_size_than_asked_for_is_told(checkpoint: Path, vae: Path) -> Non
             r"must have shape \(24,\), got \(5,\)",
         ),
         (lambda state: state.pop("pos_embed"), "not a CDiT, tensor 'pos_embed' is missing"),
+        (
+            lambda state: state.update(pos_embed=torch.zeros(5, 24)),
+            r"'pos_embed' must have 3 axes, its shape is \(5, 24\)",
+        ),
+        (
+            lambda state: state.update(pos_embed=torch.zeros(5, 3, 24)),
+            r"must have shape \(5, 4, 24\), got \(5, 3, 24\)",
+        ),
+        (lambda state: state.update(pos_embed=torch.zeros(1, 4, 24)), "but cdit.context_size must be"),
+        (lambda state: state.update({"blocks.x": torch.zeros(1)}), "tensor 'blocks.2.attn.qkv.weight' is missing"),
         (lambda state: state["pos_embed"].fill_(torch.nan), "'base.pos_embed' holds NaN or infinite values"),
     ],
 )
@@ -389,3 +431,15 @@ def test_pull_imports_what_it_downloaded(checkpoint: Path, vae: Path, tmp_path: 
     assert "ships with come_nav, there is nothing to download" in capsys.readouterr().err
     assert main(["models", "pull", "nwm-xxl"]) == 1
     assert "did you mean 'nwm-xl'?" in capsys.readouterr().err
+
+
+def test_a_file_that_the_zoo_knows_by_name_must_be_that_file(checkpoint: Path, vae: Path, capsys) -> None:
+    known = checkpoint.rename(checkpoint.parent / "cdit_b_100000.pth.tar")
+    words = ["models", "import", str(known), "--name", "b", "--vae", str(vae), "--heads", "3", "--out"]
+    assert main([*words, str(checkpoint.parent / "out")]) == 1
+    message = capsys.readouterr().err
+    assert "cdit_b_100000.pth.tar must have 2a41c71eabd2...; delete it" in message
+    assert "or rename it if it is another checkpoint" in message
+    assert not (checkpoint.parent / "out").exists()
+    words[2] = str(known.rename(checkpoint.parent / "cdit_own.pth.tar"))
+    assert main([*words, str(checkpoint.parent / "out")]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from test_world_model_import_nwm import official, vae  # noqa: F401  a fixture
 
 from come_nav.core.types import Context
+from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, diffusion_loss
 from come_nav.experts.passes import ABSOLUTE_POSE
+from come_nav.memory.store import MemoryStore
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.import_nwm import ImportOptions, import_checkpoint
 from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
@@ -46,7 +49,7 @@ def episode(model: DiffusionWorldModel) -> tuple[Context, torch.Tensor, torch.Te
 
 
 @pytest.fixture(scope="module")
-def trained(model: DiffusionWorldModel) -> tuple[LongTermExpert, list[float]]:
+def trained(model: DiffusionWorldModel) -> tuple[LongTermExpert, list[float], dict[str, torch.Tensor]]:
     context, target, action, ahead = episode(model)
     expert = adapted(model.base, ADAPTER, seeded())
     own = {name: value for name, value in expert.named_parameters() if value.requires_grad}
@@ -62,12 +65,13 @@ def trained(model: DiffusionWorldModel) -> tuple[LongTermExpert, list[float]]:
         optimiser.step()
         losses.append(float(loss.detach()))
     long_term = LongTermExpert(model.base, ADAPTER)
-    long_term.swap({name: value.detach().clone() for name, value in own.items()})
-    return long_term, losses
+    tensors = {name: value.detach().clone() for name, value in own.items()}
+    long_term.swap(tensors)
+    return long_term, losses, tensors
 
 
 def test_an_adapter_learns_at_test_time_and_leaves_the_base_alone(model: DiffusionWorldModel, trained) -> None:
-    _, losses = trained
+    _, losses, _ = trained
     assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
     expected = official()["ema"]
     for name, tensor in model.base.model.state_dict().items():
@@ -76,7 +80,7 @@ def test_an_adapter_learns_at_test_time_and_leaves_the_base_alone(model: Diffusi
 
 @pytest.mark.parametrize("mode", ["normalised", "literal"])
 def test_base_and_adapter_compose_on_an_nwm_model(model: DiffusionWorldModel, trained, mode: str) -> None:
-    long_term, _ = trained
+    long_term, _, _ = trained
     context, target, action, ahead = episode(model)
     both = DiffusionWorldModel(
         model.autoencoder, {"base": model.base, "long_term": long_term}, model.schedule, model.sampler,
@@ -88,6 +92,37 @@ def test_base_and_adapter_compose_on_an_nwm_model(model: DiffusionWorldModel, tr
     assert not torch.allclose(alone, found, rtol=1e-3)
     long_term_alone = long_term.scores(target, torch.tensor([500]), context, action, ahead)
     assert not torch.allclose(long_term_alone[0], long_term_alone[1], rtol=1e-3)
+
+
+def test_an_adapter_comes_back_from_the_disk_as_it_was(model: DiffusionWorldModel, trained, tmp_path: Path) -> None:
+    """Saved by one process, loaded by another: the model imagines the same, bit for bit."""
+    long_term, _, tensors = trained
+    context, target, action, ahead = episode(model)
+    MemoryStore(tmp_path / "store").save(adapters={"kitchen": tensors}, about={"model": "nwm"})
+    again = LongTermExpert(model.base, ADAPTER)
+    again.swap(MemoryStore(tmp_path / "store").load().adapters["kitchen"])
+    t = torch.tensor([300])
+    for mine, theirs in zip(
+        again.scores(target, t, context, action, ahead),
+        long_term.scores(target, t, context, action, ahead),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("size", ["S", "XL"])
+def test_an_adapter_of_a_published_size_is_a_small_part_of_it(size: str) -> None:
+    """Shapes only: what the default adapter adds to a network of the published size."""
+    with torch.device("meta"):
+        network = CDiT(**CDIT_SIZES[size])
+    shape, rank = network.settings, 64
+    width, inner = shape.hidden_size, 4 * shape.hidden_size
+    expected = shape.depth * rank * ((width + 3 * width) + (width + width) + 2 * (width + inner))
+    pattern = re.compile(LoraSettings().pattern)
+    layers = {name: module for name, module in network.named_modules() if pattern.fullmatch(name)}
+    assert len(layers) == 4 * shape.depth
+    assert sum(rank * sum(layer.weight.shape) for layer in layers.values()) == expected
+    assert expected / sum(parameter.numel() for parameter in network.parameters()) < 0.2
 
 
 def test_an_adapter_of_another_network_is_refused(model: DiffusionWorldModel, trained) -> None:

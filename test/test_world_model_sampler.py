@@ -62,11 +62,20 @@ def test_runs_equal_the_published_sampler(shared_data: Path, run: str) -> None:
     with np.load(folder / "sampler_small.npz") as archive:
         z, y, x_cond, rel_t = (torch.from_numpy(archive[name]) for name in ("z", "y", "x_cond", "rel_t"))
         noise, final = iter(torch.from_numpy(archive[f"{run}_noise"])), archive[f"{run}_final"]
+        between, asked = archive[f"{run}_x"], archive[f"{run}_timestep_map"][::-1]
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def network(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append((x_t, t))
+        return model(x_t, t, y, x_cond, rel_t)
+
     with torch.no_grad():
-        found = sample(
-            lambda x_t, t: model(x_t, t, y, x_cond, rel_t), z, RUNS[run], SCHEDULE, draw=lambda like: next(noise)
-        )
-    assert np.abs(found.numpy() - final).max() < 1e-5 * np.abs(final).max()
+        found = sample(network, z, RUNS[run], SCHEDULE, draw=lambda like: next(noise))
+    scale = np.abs(final).max()
+    assert np.abs(found.numpy() - final).max() < 1e-5 * scale
+    assert [int(t[0]) for _, t in seen] == asked.tolist()
+    for (x_t, _), recorded in zip(seen[1:], between, strict=False):  # the state after every step but the last
+        assert np.abs(x_t.numpy() - recorded).max() < 1e-5 * scale
 
 
 # -- diffusers ---------------------------------------------------------------------------------------------------------

@@ -44,7 +44,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def run_import(args: argparse.Namespace) -> int:
-    """Import a file that is here."""
+    """Import a file that is here; one of a name that the zoo knows must be that very file."""
+    from come_nav.config import find_resource
+    from come_nav.world_model.hub import check_download
+    from come_nav.world_model.zoo import ZOO_NAME, read_zoo
+
+    for entry in read_zoo(find_resource("models", ZOO_NAME)).models:
+        if entry.file == args.file.name and args.file.is_file():
+            check_download(entry, args.file)
     return _import(args, args.file, _options(args, args.size, args.heads))
 
 
