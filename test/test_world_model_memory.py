@@ -11,6 +11,7 @@ from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.image_metrics import psnr
+from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
@@ -82,6 +83,21 @@ def test_a_contrast_goes_on_from_the_base_beyond_the_memory(model, drive) -> Non
     torch.testing.assert_close(between, 0.5 * (base + full), atol=2e-4, rtol=1e-3)  # one step is linear in the noise
     mean = predicted(remembering.composed({"base": 1.0, "spatial": 1.0}, "average"), context)
     torch.testing.assert_close(mean, between, atol=2e-4, rtol=1e-3)
+
+
+def test_all_memories_together_cost_two_passes_of_the_network(model, drive) -> None:
+    long_term = LongTermExpert(model.base, LoraSettings(4, 4))
+    network = adapted(model.base, long_term.settings, torch.Generator().manual_seed(0))
+    tensors = {name: own.detach() for name, own in network.named_parameters() if own.requires_grad}
+    long_term.swap({name: own + 0.05 for name, own in tensors.items()})
+    together = model.with_memory(Oracle(drive), long_term)
+    context = context_of(model, drive)
+    assert len(together._product().exponents(999)) == 1  # both contrasts fully on: the adapter with the memory's view
+    beyond = together.composed({"base": 1.0, "spatial": 1.0, "long_term": 1.5})
+    assert len(beyond._product().exponents(999)) == 2
+    one, more = predicted(together, context), predicted(beyond, context)
+    without = predicted(together.composed({"base": 1.0, "spatial": 1.0}), context)
+    torch.testing.assert_close(more, without + 1.5 * (one - without), atol=1e-3, rtol=1e-3)
 
 
 def test_a_longer_past_knows_more_of_the_view_behind(model, drive) -> None:

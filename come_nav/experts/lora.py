@@ -167,6 +167,37 @@ class LongTermExpert:
         return eps, eps_bar
 
 
+@dataclass(frozen=True)
+class LongTermThroughView:
+    """The long-term expert, both of whose sides look at another view than the context's: what the spatial memory shows.
+
+    Its contrast is then what the episode taught beyond that view, and its untuned side is a pass that the spatial
+    expert stands on anyway.
+    """
+
+    expert: LongTermExpert
+    view: str
+
+    @property
+    def schedule_digest(self) -> str | None:
+        """The base's."""
+        return self.expert.schedule_digest
+
+    def shared_passes(self) -> tuple[Pass, Pass]:
+        """Return the adapted and the untuned pass with the view."""
+        tuned, untuned = self.expert.shared_passes()
+        condition = Condition(view=self.view)
+        return Pass(tuned.network, condition), Pass(untuned.network, condition)
+
+    def scores(
+        self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return noise of the adapted and of the untuned weights (see Expert)."""
+        query = Query(x_t, t, context, action, rel_time)
+        eps, eps_bar = (own.network.noises([own.condition], query)[0] for own in self.shared_passes())
+        return eps, eps_bar
+
+
 def adapted(base: BaseExpert, settings: LoraSettings, generator: torch.Generator) -> AdaptedExpert:
     """Return a trainable copy of ``base`` that answers as ``base`` does until it is trained.
 

@@ -21,7 +21,7 @@ from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.core.types import Context, Frame
 from come_nav.experts.base import BaseExpert
-from come_nav.experts.lora import LongTermExpert
+from come_nav.experts.lora import LongTermExpert, LongTermThroughView
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
 from come_nav.experts.passes import ABSOLUTE_POSE, LONG_VIEW, MEMORY_VIEW, VIEW, Condition, Query
 from come_nav.world_model.autoencoder import ImageAutoencoder
@@ -451,7 +451,13 @@ class DiffusionWorldModel:
                 f"sampler.resampling.particles {self.sampler.resampling.particles} needs composition.interval [0, 1], "
                 f"got {list(self.composition.interval)}: weights follow one product through all noise levels"
             )
-        return ExpertProduct(list(self.experts.values()), self.composition, len(self.schedule))
+        experts = dict(self.experts)
+        weights = dict(zip(experts, self.composition.weights, strict=False))
+        long_term = experts.get("long_term")
+        if isinstance(long_term, LongTermExpert) and weights.get("spatial"):
+            # Both memories see the same view, so that together they cost no more passes than one of them.
+            experts["long_term"] = LongTermThroughView(long_term, MEMORY_VIEW)
+        return ExpertProduct(list(experts.values()), self.composition, len(self.schedule))
 
     def _noise(self, product: ExpertProduct, queries: Sequence[Query], step: int) -> Tensor | ProductNoise:
         """Return the composed noise, its parts for resampling, or with variance values from one expert alone."""
