@@ -90,7 +90,7 @@ def select_windows(
     revisits: list[Revisits] = []
     share = -(-count // len(found.drives))
     for name, drive in found.drives.items():
-        most = RevisitLimits().max_context_share if found.strict else np.inf
+        most = RevisitLimits.max_context_share if found.strict else np.inf
         frames = len(drive.recording) - drive.memory.stop
         stride = max(1, frames // (TARGETS_PER_WINDOW * share)) if len(offsets) > 1 else 1
         revisits.append(find_revisits(drive, offsets, protocol.context_frames, most_visible=most, stride=stride))
@@ -123,8 +123,9 @@ def _worlds(args: argparse.Namespace, config: Config, rate_hz: float, longest: i
     from come_nav.sim.worlds import generate_world
 
     seeds = parse_worlds(args.worlds)
-    memory = check_range("--memory-frames", args.memory_frames or MEMORY_FRAMES, FEWEST_MEMORY_FRAMES, 4000)
-    test = check_range("--test-frames", args.test_frames or frames_to_test(args.suite, longest), longest + 4, 20000)
+    memory = int(check_range("--memory-frames", args.memory_frames or MEMORY_FRAMES, FEWEST_MEMORY_FRAMES, 4000))
+    asked = args.test_frames or frames_to_test(args.suite, longest)
+    test = int(check_range("--test-frames", asked, longest + 4, 20000))
     drift = check_range("--drift", args.drift, 0.0, 50.0)
     noise = OdometryNoise.from_percent(drift) if drift else None
     drives, places, groups = {}, {}, {}

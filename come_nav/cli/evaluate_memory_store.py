@@ -88,7 +88,8 @@ class Memories:
     def nearest(self, poses_odom_xyyaw: torch.Tensor) -> torch.Tensor:
         """Return which remembered frames (S,) lie nearest to poses (S, 3): metres plus half a metre per radian."""
         away = se2.relative(poses_odom_xyyaw.double().cpu()[:, None], self.poses_xyyaw[None])
-        return (away[..., :2].norm(dim=-1) + YAW_M_PER_RAD * away[..., 2].abs()).argmin(dim=1)
+        distance: torch.Tensor = away[..., :2].norm(dim=-1) + YAW_M_PER_RAD * away[..., 2].abs()
+        return distance.argmin(dim=1)
 
     def pictures(self, index: torch.Tensor) -> torch.Tensor:
         """Return remembered frames (S,) as the model sees them, (S, 3, H, W) in [-1, 1]."""

@@ -77,7 +77,7 @@ def check_validation(args: argparse.Namespace) -> None:
         if split_of(seed) != "validation":
             raise ConfigError(
                 f"--choose-weights takes validation worlds alone, e.g. --worlds 10000-10009; world {seed} is for "
-                f"{split_of(seed) or 'nothing'}"
+                f"{split_of(seed)}"
             )
 
 

@@ -176,7 +176,7 @@ def _examples(evaluation: RecallEvaluation) -> bytes:
                 view = row.imagine(batch)[0].float().clamp(-1, 1)
                 strips.setdefault(row.name, {})[index] = rgb_from_unit(view)[0]
     rows = [(name, [found[index] for index in range(len(windows))]) for name, found in strips.items()]
-    names = [f"+{window.times_s[0]:.1f} s, {window.share_visible:.0%} visible" for window in windows]
+    names = [f"+{window.times_s[0]:.1f} s" for window in windows]
     return imagined_vs_real(rows, names)
 
 

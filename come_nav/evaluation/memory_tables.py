@@ -136,11 +136,12 @@ def _parts(windows: Sequence[MemoryWindow], coverage: NDArray[np.float64]) -> di
     offsets = np.array([window.offset_frames for window in windows])
     rate_hz = float(np.median(offsets / times_s))
     short, middle = OFFSET_BINS
+    short_s, middle_s = (f"{round(offset / rate_hz, 1):g}" for offset in OFFSET_BINS)
     parts = {
         ALL: np.ones(len(windows), bool),
-        f"<= {short / rate_hz:g} s": offsets <= short,
-        f"{short / rate_hz:g}-{middle / rate_hz:g} s": (offsets > short) & (offsets <= middle),
-        f"> {middle / rate_hz:g} s": offsets > middle,
+        f"<= {short_s} s": offsets <= short,
+        f"{short_s}-{middle_s} s": (offsets > short) & (offsets <= middle),
+        f"> {middle_s} s": offsets > middle,
         f"cloud < {COVERED:.0%}": coverage < COVERED,
         f"cloud >= {COVERED:.0%}": coverage >= COVERED,
     }

@@ -21,6 +21,7 @@ from come_nav.evaluation.quality import QualityWindow
 
 OFFSET_BINS = (8, 16)  # frames; windows are spread over offsets up to 8, up to 16 and beyond
 GOLDEN = 0.6180339887498949
+SEEN_SHARE = 0.25  # a frame that shows more than this share of a view has seen it
 MIN_KNOWN = 0.5  # a target with less depth than this share of its pixels is no target
 
 
@@ -31,8 +32,8 @@ class RevisitLimits:
     Attributes:
         max_context_share: less than this share of the target's pixels is visible from the context.
         min_memory_share: at least this share was seen in the memory phase.
-        min_age_frames: no frame of the last so many before the target saw more than ``max_context_share`` of it, those
-            after the start excepted, which are the future.
+        min_age_frames: no frame of the last so many before the target saw more than SEEN_SHARE of it, those after the
+            start excepted, which are the future.
     """
 
     max_context_share: float = 0.25
@@ -46,7 +47,8 @@ class RevisitLimits:
 
     def describe(self) -> str:
         """Return the limits in words."""
-        shown = f"less than {self.max_context_share:.0%} visible from the context"
+        hidden = f"less than {self.max_context_share:.0%} visible from the context"
+        shown = hidden if self.max_context_share <= 1.0 else "visible from the context or not"
         seen = f"at least {self.min_memory_share:.0%} seen in the memory phase"
         return f"{shown}, {seen}, last seen at least {self.min_age_frames} frames ago"
 
@@ -89,7 +91,7 @@ class MemoryWindow(QualityWindow):
         memory: frames of the memory phase.
         share_visible: share of the target's pixels visible from the context.
         share_remembered: share of them seen in the memory phase.
-        age_frames: how many frames before the target more than the limit of it was seen last; a target that no single
+        age_frames: how many frames before the target more than SEEN_SHARE of it was seen last; a target that no single
             frame ever saw so much of has the frames since the beginning.
     """
 
@@ -136,8 +138,7 @@ def find_revisits(
     drive: MemoryDrive,
     offsets: Sequence[int],
     context_frames: int = 4,
-    limits: RevisitLimits | None = None,
-    most_visible: float = 0.25,
+    most_visible: float = RevisitLimits.max_context_share,
     stride: int = 1,
 ) -> Revisits:
     """Look at every frame of the test phase: how much of it was seen when.
@@ -146,14 +147,12 @@ def find_revisits(
         drive: with depth.
         offsets: frames from a start to its target, increasing.
         context_frames: of a window, the newest at the start; all lie in the test phase.
-        limits: gives the share of a view that counts as having seen it.
-        stride: look at every so many frames of the test phase.
         most_visible: targets of which every context shows so much are not looked at further.
+        stride: look at every so many frames of the test phase.
 
     Raises:
         DataError: for a drive without depth.
     """
-    share = (limits or RevisitLimits()).max_context_share
     views = depth_views(drive.truth, drive.truth.T_odom_base)
     first = drive.memory.stop
     targets = np.arange(first + context_frames, len(views), stride)
@@ -175,7 +174,7 @@ def find_revisits(
             continue
         seen = views.see(points, range(int(target)))
         remembered[row] = float(seen[drive.memory.start : drive.memory.stop].any(axis=0).mean())
-        age[row, columns] = np.minimum(longest_unseen(seen, share)[starts] + found[columns], target)
+        age[row, columns] = np.minimum(longest_unseen(seen, SEEN_SHARE)[starts] + found[columns], target)
     return Revisits(drive, targets, found, remembered, visible, age)
 
 
@@ -255,7 +254,7 @@ class Pairs:
 
 
 def _take(chosen: dict[int, int], candidates: NDArray[np.int64], pairs: Pairs, quota: int) -> None:
-    """Add ``quota`` further starts, as far apart as possible, each with an offset of its own; least used targets first."""
+    """Add ``quota`` further starts, as far apart as possible, each with one offset; least used targets first."""
     free = candidates[~np.isin(pairs.start[candidates], list(chosen))]
     starts = np.unique(pairs.start[free])
     quota = min(quota, len(starts))
