@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.config import Config, ObjectiveConfig, find_resource
-from come_nav.core.errors import ConfigError, PlanningError
+from come_nav.core.errors import ConfigError, DataError, PlanningError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer, Objective, WorldModel
 from come_nav.core.types import Context, Frame, Goal, Imagination, Odometry, Plan, PlanStatus
@@ -26,6 +26,7 @@ from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
 from come_nav.world_model.episode_loss import EpisodeLoss
 from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.reprojection import Layer
 
 
 class NavigationModel(WorldModel, Protocol):
@@ -249,6 +250,7 @@ class EpisodeMemories:
     def observe(self, seen: Remembered, T_odom_base: NDArray[np.float64]) -> None:
         """Memorise a frame that the short-term memory kept."""
         frame = seen.frame
+        remembered = self._remembered(seen)
         if self.spatial is not None:
             if frame.depth_m is None and self.config.experts.estimate_depth:
                 frame = self._with_estimated_depth(frame)
@@ -260,7 +262,21 @@ class EpisodeMemories:
         if self.episodic is not None and self._loss is not None and seen.features is not None:
             image = self.base_model.images_from_rgb([seen.frame.rgb])[0]
             pose = torch.from_numpy(seen.pose_odom_xyyaw).float()
-            self.episodic.observe(seen.features, pose, seen.stamp_s, self._loss.frame(image))
+            try:
+                self.episodic.observe(seen.features, pose, seen.stamp_s, self._loss.frame(image, remembered))
+            except DataError as error:  # a camera whose calibration came or went
+                self._trouble["long_term"] = str(error)
+
+    def _remembered(self, seen: Remembered) -> Layer | None:
+        """Return what the spatial memory shows of a frame that it does not hold yet, for the adapter to learn from."""
+        camera, mount = seen.frame.intrinsics, seen.frame.T_base_camera
+        if self.spatial is None or self.episodic is None or camera is None or mount is None:
+            return None
+        size, aspect = 64, 1.0
+        if isinstance(self.base_model, DiffusionWorldModel):
+            size, aspect = self.base_model.image_size, self.base_model.images.aspect
+        poses = torch.from_numpy(seen.pose_odom_xyyaw).float()[None]
+        return Layer(*RememberedViews(self.spatial, camera, mount, aspect).views(poses, size))
 
     def model(self) -> tuple[NavigationModel, list[str]]:
         """Return the world model as it can remember now, and a warning for each expert that is left out."""

@@ -28,6 +28,7 @@ from come_nav.memory.spatial import SpatialConfig, SpatialMemory
 from come_nav.world_model.episode_loss import EpisodeLoss
 from come_nav.world_model.images import camera_of_frame
 from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.reprojection import Layer
 
 YAW_M_PER_RAD = 0.5  # what a turn counts when the nearest remembered frame is looked for
 ENCODE_FRAMES = 32
@@ -148,8 +149,10 @@ class Memories:
         memory = EpisodicMemory(network, loss, settings, metadata=metadata)
         images = torch.cat(self._images())
         stamps_s = np.asarray(recording.stamps_s, float)[_slice(self.drive.memory)]
-        for image, latents, pose, stamp_s in zip(images, self.latents, self.poses_xyyaw, stamps_s, strict=True):
-            memory.observe(latents, pose.float(), float(stamp_s), loss.frame(image))
+        remembered = self._remembered_on_the_way()
+        for number, (image, latents, pose) in enumerate(zip(images, self.latents, self.poses_xyyaw, strict=True)):
+            kept = loss.frame(image, remembered[number] if remembered else None)
+            memory.observe(latents, pose.float(), float(stamps_s[number]), kept)
         with Steps(memory.steps_due, f"adapter of {self.drive.name}", "step") as progress:
             while memory.steps_due and (done := memory.train_steps(1, publish=False)):
                 progress.add(f"loss {memory.last_loss:.3f}", done)
@@ -157,6 +160,20 @@ class Memories:
         if memory.newest is None:
             raise DataError(f"{self.drive.name}: no adapter could be trained on its memory phase: {memory.stopped}")
         return memory.newest.tensors
+
+    def _remembered_on_the_way(self) -> list[Layer]:
+        """Return what the spatial memory showed of every frame before it was added; nothing without depth."""
+        recording, frames, model = self.drive.recording, self.drive.memory, self.model
+        camera, mount = recording.intrinsics, recording.T_base_camera
+        if model.depth is None or camera is None or mount is None:
+            return []
+        memory = SpatialMemory(self.settings.spatial)
+        source = RememberedViews(memory, camera, mount, model.images.aspect)
+        layers = []
+        for index, pose in zip(frames, self.poses_xyyaw, strict=True):
+            layers.append(Layer(*source.views(pose.float()[None], model.image_size)))
+            memory.observe(recording.frame(index), recording.T_odom_base[index])
+        return layers if len(memory) else []
 
 
 class MemoryShelf:

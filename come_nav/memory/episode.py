@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ class EpisodeBatch:
         actions_xyyaw: (B, 3) target poses in the newest context frame's base.
         rel_frames: (B,) times of the targets after that frame, negative for earlier ones.
         frames: what was kept of each context frame besides its latents, by name, (B, T, ...).
+        targets: the same of each target, by name, (B, ...).
     """
 
     context: Context
@@ -34,6 +35,7 @@ class EpisodeBatch:
     actions_xyyaw: Tensor
     rel_frames: Tensor
     frames: dict[str, Tensor]
+    targets: dict[str, Tensor] = field(default_factory=dict)
 
 
 class EpisodeFrames:
@@ -107,7 +109,7 @@ class EpisodeFrames:
             newest, target = self._choose(self._segments[order], context_frames, reach, batch_size, generator)
             rows = newest[:, None] + torch.arange(1 - context_frames, 1)
             context = {name: value[order[rows]] for name, value in self._values.items()}
-            target_latents = self._values["latents"][order[target]].float()
+            targets = {name: value[order[target]] for name, value in self._values.items()}
             poses = self._poses[order]
         base = poses[newest][:, None]
         offsets = torch.arange(1.0 - context_frames, 1.0).expand(batch_size, -1)
@@ -118,10 +120,11 @@ class EpisodeFrames:
                 offsets,
                 {ABSOLUTE_POSE: poses[newest].float()},
             ),
-            target_latents,
+            targets.pop("latents").float(),
             se2.relative(poses[newest], poses[target]).float(),
             (target - newest).float(),
             context,
+            targets,
         )
 
     def usable(self, context_frames: int) -> bool:

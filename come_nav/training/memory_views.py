@@ -1,7 +1,7 @@
 """What a spatial memory shows at every goal of a drive, made once with the drive: the robot has been there before.
 
 The first part of an episode fills a :class:`SpatialMemory` by odometry that drifts; the rest is the drive that windows
-are drawn from. Views are kept as bytes: three colours, known or not, inverse depth.
+are drawn from. Views are kept as bytes (see :meth:`come_nav.world_model.reprojection.Layer.packed`).
 """
 
 from __future__ import annotations
@@ -16,23 +16,7 @@ from come_nav.sim.episodes import camera_in_base, to_uint8
 from come_nav.sim.raycaster import Raycaster
 from come_nav.world_model.reprojection import Layer
 
-CHANNELS = 5
-INVERSE_DEPTH_STEPS = 64.0  # per 1/m: what is nearer than 0.25 m counts as that near
 FRAMES_PER_CALL, VIEWS_PER_CALL = 64, 32
-
-
-def packed(layer: Layer) -> torch.Tensor:
-    """Return a layer's views as bytes (S, 5, H, W)."""
-    colours = layer.image.clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
-    inverse_depth = layer.inverse_depth.mul(INVERSE_DEPTH_STEPS).round().clamp(0, 255)
-    known = layer.known.to(colours)
-    return torch.cat([colours * known[:, None], known[:, None], inverse_depth[:, None]], dim=1).to(torch.uint8)
-
-
-def unpacked(views: torch.Tensor) -> Layer:
-    """Return the layer of bytes (S, 5, H, W)."""
-    numbers = views.float()
-    return Layer(numbers[:, :3] / 127.5 - 1.0, views[:, 3] > 0, numbers[:, 4] / INVERSE_DEPTH_STEPS)
 
 
 def fill_memory(
@@ -59,7 +43,7 @@ def remembered_views(
     """Return bytes (S, 5, H, W) of what the memory shows from odometry poses (S, 3)."""
     source = RememberedViews(memory, camera, camera_in_base(camera_height_m))
     parts = poses_odom_xyyaw.float().split(VIEWS_PER_CALL)
-    return torch.cat([packed(Layer(*source.views(part, camera.width))) for part in parts])
+    return torch.cat([Layer(*source.views(part, camera.width)).packed() for part in parts])
 
 
 def branch_poses(odometry_xyyaw: torch.Tensor, actions_xyyaw: torch.Tensor) -> torch.Tensor:

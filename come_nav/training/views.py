@@ -11,7 +11,6 @@ from tqdm import tqdm
 from come_nav.core.errors import DataError
 from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.training.bank import Encode, LatentBank, WindowBatch, step_generator
-from come_nav.training.memory_views import unpacked
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.reprojection import Layer, ReprojectionSettings, context_layer, context_points
@@ -54,7 +53,7 @@ class ViewMaker:
         size = pictures.shape[-1]
         layer = context_layer(extras, batch.actions_xyyaw.flatten(0, 1), size, self.reprojection)
         if with_memory is not None and batch.goal_memory is not None:
-            memory = unpacked(batch.goal_memory.flatten(0, 1).to(pictures.device))
+            memory = Layer.unpacked(batch.goal_memory.flatten(0, 1).to(pictures.device))
             known = memory.known & with_memory.to(pictures.device)[:, None, None]
             layer = layer.over(Layer(memory.image, known, memory.inverse_depth * known))
         return layer.encoded(self.encode)

@@ -27,8 +27,8 @@ class WindowBatch:
         context_depth_m: (B, T, S, S) z-depth in metres, NaN = unknown; None where the bank keeps no depth.
         camera: (B, 4) fx, fy, cx, cy as fractions of the image's width and height, NaN = unknown; None where the bank
             keeps none.
-        goal_memory: (B, G, 5, S, S) uint8 what a spatial memory shows at the goals (see training.memory_views); None
-            where there is none.
+        goal_memory: (B, G, 5, S, S) uint8 what a spatial memory shows at the goals (a packed
+            world_model.reprojection.Layer); None where there is none.
     """
 
     context_latents: torch.Tensor

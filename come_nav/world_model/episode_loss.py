@@ -14,9 +14,10 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import diffusion_loss
 from come_nav.experts.passes import VIEW
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.reprojection import context_points, latent_view
+from come_nav.world_model.reprojection import Layer, context_layer, context_points
 
 IMAGE, DEPTH = "rgb", "depth_m"  # names of what is kept of a frame for models with reprojected views
+MEMORY = "memory"  # what the spatial memory showed of the frame's view before the frame was added to it
 
 
 class Windows(Protocol):
@@ -32,6 +33,8 @@ class Windows(Protocol):
     def rel_frames(self) -> Tensor: ...  # noqa: D102
     @property
     def frames(self) -> dict[str, Tensor]: ...  # noqa: D102
+    @property
+    def targets(self) -> dict[str, Tensor]: ...  # noqa: D102
 
 
 class EpisodeLoss:
@@ -43,6 +46,7 @@ class EpisodeLoss:
         *,
         all_levels: bool = False,
         context_dropout: float = 0.0,
+        memory_fraction: float = 0.5,
         camera: Tensor | None = None,
         T_base_camera: Tensor | None = None,
     ) -> None:
@@ -52,21 +56,29 @@ class EpisodeLoss:
             model: gives the noise levels, and what its base's extra channels take.
             all_levels: train all steps of the schedule, not only those that the sampler visits.
             context_dropout: share of windows that do not see their context.
+            memory_fraction: share of windows that see what the spatial memory knew of the target, where it was kept.
             camera: (1, 4) of the frames; the model's own by default.
             T_base_camera: (1, 4, 4); level by default.
         """
-        self.model, self.context_dropout = model, context_dropout
+        self.model, self.context_dropout, self.memory_fraction = model, context_dropout, memory_fraction
         visited = model.schedule if all_levels else model.sampler.visited(model.schedule)
         self._levels = torch.as_tensor(visited.timestep_map)
         self._camera = model.images.camera() if camera is None else camera
         self._mount = level_camera(model.images.camera_height_m) if T_base_camera is None else T_base_camera
 
-    def frame(self, image: Tensor) -> dict[str, Tensor]:
-        """Return what the memory must keep of an image (3, H, W) in [-1, 1] besides its latents; often nothing."""
+    def frame(self, image: Tensor, remembered: Layer | None = None) -> dict[str, Tensor]:
+        """Return what the memory must keep of an image besides its latents; often nothing.
+
+        Args:
+            image: (3, H, W) in [-1, 1].
+            remembered: what a spatial memory that does not hold this frame yet shows of its view, where there is one:
+                the adapter then learns what such views lack, and never from the answer itself. For all frames or none.
+        """
         if self.model.depth is None:
             return {}
         rgb = ((image + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-        return {IMAGE: rgb, DEPTH: self.model.estimate_depth_m(image[None])[0].half().cpu()}
+        kept = {IMAGE: rgb, DEPTH: self.model.estimate_depth_m(image[None])[0].half().cpu()}
+        return kept if remembered is None else {**kept, MEMORY: remembered.packed()[0].cpu()}
 
     def __call__(self, network: nn.Module, batch: Windows, generator: torch.Generator) -> Tensor:
         """Return the loss of ``network``, a copy of the model's base expert, on ``batch``."""
@@ -76,7 +88,7 @@ class EpisodeLoss:
         return diffusion_loss(
             network,
             batch.target_latents.to(device),
-            self.context(batch),
+            self.context(batch, generator),
             batch.actions_xyyaw.to(device),
             batch.rel_frames.to(device),
             generator,
@@ -85,7 +97,7 @@ class EpisodeLoss:
         )
 
     @torch.no_grad()
-    def context(self, batch: Windows) -> Context:
+    def context(self, batch: Windows, generator: torch.Generator) -> Context:
         """Return the windows' context on the model's device, with the reprojected view where the base takes one."""
         device, own = self.model.device, batch.context
         extras = {name: value.to(device) for name, value in own.extras.items()}
@@ -98,11 +110,12 @@ class EpisodeLoss:
             depth_m = batch.frames[DEPTH].to(device).float()
             camera, mount = self._camera.to(device, torch.float32), self._mount.to(device, torch.float32)
             points = context_points(images, depth_m, poses, camera, mount, self.model.reprojection)
-            extras[VIEW] = latent_view(
-                points,
-                batch.actions_xyyaw.to(device),
-                self.model.image_size,
-                self.model.autoencoder.encode,
-                self.model.reprojection,
-            )
+            size, settings = self.model.image_size, self.model.reprojection
+            layer = context_layer(points, batch.actions_xyyaw.to(device), size, settings)
+            if MEMORY in batch.targets:
+                memory = Layer.unpacked(batch.targets[MEMORY].to(device))
+                seen = (torch.rand(len(memory.known), generator=generator) < self.memory_fraction).to(device)
+                known = memory.known & seen[:, None, None]
+                layer = layer.over(Layer(memory.image, known, memory.inverse_depth * known))
+            extras[VIEW] = layer.encoded(self.model.autoencoder.encode)
         return Context(own.latents.to(device), poses, own.frame_offsets.to(device), extras)

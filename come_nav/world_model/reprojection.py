@@ -28,6 +28,7 @@ from come_nav.core.types import Context
 
 POINTS = ("points_xyz", "points_rgb", "camera", "T_base_camera")  # Context.extras that views are rendered from
 OLDER_POINTS = ("older_xyz", "older_rgb")  # the same of frames before the context, for the short-term expert
+INVERSE_DEPTH_STEPS = 64.0  # of a byte, per 1/m
 VIEW_FACTS = 2  # channels of a view beside the latents: share of seen pixels, mean inverse depth
 
 
@@ -72,6 +73,19 @@ class Layer:
             self.known | back.known,
             torch.where(self.known, self.inverse_depth, back.inverse_depth),
         )
+
+    def packed(self) -> Tensor:
+        """Return the layer as bytes (S, 5, H, W): colours, known or not, inverse depth up to 4 per metre."""
+        colours = self.image.clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
+        inverse_depth = self.inverse_depth.mul(INVERSE_DEPTH_STEPS).round().clamp(0, 255)
+        known = self.known[:, None].to(colours)
+        return torch.cat([colours * known, known, inverse_depth[:, None] * known], dim=1).to(torch.uint8)
+
+    @classmethod
+    def unpacked(cls, views: Tensor) -> Layer:
+        """Return the layer of bytes (S, 5, H, W)."""
+        numbers = views.float()
+        return cls(numbers[:, :3] / 127.5 - 1.0, views[:, 3] > 0, numbers[:, 4] / INVERSE_DEPTH_STEPS)
 
     def encoded(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the view (S, C + 2, h, w) that a network's extra channels take.
