@@ -118,6 +118,19 @@ def test_an_absent_library_is_one_line_with_the_way_out(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["lpips", "dreamsim"])
+def test_a_library_that_breaks_while_it_is_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """What a torchvision for another torch does."""
+    (tmp_path / f"{name}.py").write_text("raise RuntimeError('operator torchvision::nms\\ndoes not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(DataError, match=r"cannot be loaded .operator torchvision::nms does not exist") as caught:
+        pair_distance(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lpips", "dreamsim"])
 def test_absent_weights_are_one_line(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def offline(*words: object, **named: object) -> None:
         raise OSError("<urlopen error [Errno -3]\nTemporary failure in name resolution>")

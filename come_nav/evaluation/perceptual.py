@@ -104,6 +104,15 @@ def _library(module: str, package: str, purpose: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(package, "perceptual", f"{purpose} {WITHOUT}") from error
+    except Exception as error:  # a torchvision built for another torch raises RuntimeError while it is imported
+        raise DataError(
+            f"{purpose}: the library '{module}' cannot be loaded ({_reason(error)}); install the torchvision that "
+            f"belongs to torch {torch.__version__} {WITHOUT}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:100] or type(error).__name__
 
 
 def _build(purpose: str, package: str, make: Callable[[], Any]) -> Any:
@@ -113,8 +122,7 @@ def _build(purpose: str, package: str, make: Callable[[], Any]) -> Any:
     except ModuleNotFoundError as error:
         raise MissingDependencyError(package, "perceptual", f"{purpose} {WITHOUT}") from error
     except Exception as error:  # whatever the libraries raise without network or cache
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise DataError(
-            f"{purpose}: its weights are not here and cannot be downloaded ({reason}); run it once with a network "
-            f"{WITHOUT}"
+            f"{purpose}: its weights are not here and cannot be downloaded ({_reason(error)}); run it once with a "
+            f"network {WITHOUT}"
         ) from error
