@@ -76,7 +76,7 @@ def test_demo_leaves_a_bag_a_table_pictures_a_video_and_a_page(finished: Path) -
 
 def test_demo_tells_its_steps_the_table_and_what_is_next(first_run: tuple[Path, str, str]) -> None:
     folder, out, err = first_run
-    assert [err.count(f"[{step}/4]") for step in (1, 2, 3, 4)] == [1] * 4
+    assert [err.count(f"[{step}/5]") for step in (1, 2, 3, 4, 5)] == [1] * 5
     for words in ("world model", "ATE [m]", str(folder / "report.html"), str(folder / "map.png"), "What to try next"):
         assert words in out
     assert "judge plans" not in out, "the recording verb's own words are not the demo's"

@@ -1,4 +1,4 @@
-"""``come-nav demo``: the whole job in a built-in world: record a bag, open it, plan, evaluate, report."""
+"""``come-nav demo``: the whole job in a built-in world: record a bag, plan, evaluate, remember and come back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,19 +16,26 @@ from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from come_nav.cli.evaluate import Outcome
+    from come_nav.cli.evaluate_memory_planning import MemoryPlanning
+    from come_nav.cli.evaluate_memory_recall import RecallOutcome
 
 DRIVER = "tour"
 RATE_HZ = 4.0
 SHOWN_WINDOWS = 6
+STEPS = 5
+MEMORY_ROWS = "nearest,geometry,base,all"
+MEMORY_WINDOWS, MEMORY_PLANS, SHORTEST_MEMORY_S = 40, 8, 60.0
 EPILOG = """examples:
-  come-nav demo                          a tour through world 20003, 20 plans, report in demo_out
+  come-nav demo                          a tour through world 20003, 20 plans, memories, report in demo_out
   come-nav demo --quick                  a shorter drive and fewer plans
   come-nav demo --world 20011 --windows 60 --out demo_20011
 
 It runs, with the same code, what these commands run one by one:
-  come-nav simulate --world 20003 --driver tour --duration 60 --out demo_out/tour_20003
+  come-nav simulate --world 20003 --driver tour --duration 120 --out demo_out/tour_20003
   come-nav evaluate demo_out/tour_20003 --windows 20 --out demo_out
-and draws map.png and imagined.png. Stop at any time: the same command goes on where it stopped.
+  come-nav evaluate demo_out/tour_20003 --suite recall --windows 40 ... --out demo_out/recall
+  come-nav evaluate demo_out/tour_20003 --suite memory-planning --windows 8 ... --out demo_out/memory_planning
+and draws map.png, imagined.png and memory.png. Stop at any time: the same command goes on where it stopped.
 """
 NEXT = """
 What to try next:
@@ -44,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", type=int, default=20003, metavar="SEED", help="built-in world (default 20003)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the drive and the plans (default 0)")
     parser.add_argument("--windows", type=int, metavar="N", help="number of plans (default 20; 6 with --quick)")
-    parser.add_argument("--duration", type=float, metavar="S", help="of the drive (default 60; 30 with --quick)")
+    parser.add_argument("--duration", type=float, metavar="S", help="of the drive (default 120; 30 with --quick)")
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a configuration key")
     parser.add_argument("--quick", action="store_true", help="a shorter drive and fewer plans")
@@ -69,22 +77,97 @@ def run(args: argparse.Namespace) -> int:
     words += [word for key in [*args.set, *flags] for word in ("--set", key)] + (["--fresh"] if args.fresh else [])
     _tell(3, "planning and judging each plan against the real drive (stop at any time; the same command goes on)")
     outcome = evaluate.evaluate(_parse(evaluate, words))
-    _tell(4, f"drawing {folder / 'map.png'} and {folder / 'imagined.png'}")
-    files = {**_draw(folder, outcome), "bag": str(episode)}
+    memory = _remember(args, episode, [word for key in [*args.set, *flags] for word in ("--set", key)])
+    _tell(5, f"drawing {folder / 'map.png'}, {folder / 'imagined.png'} and {folder / 'memory.png'}")
+    files = {**_draw(folder, outcome), **_draw_memory(folder, memory), "bag": str(episode)}
     if args.json:
-        print_json({**evaluate.outcome_document(outcome), "files": files})
+        print_json({**evaluate.outcome_document(outcome), "files": files, **_memory_document(memory)})
         return 0
     evaluate.print_outcome(outcome)
-    print("".join(f"{name + ':':<10}{path}\n" for name, path in files.items()), end="")
+    _print_memory(memory)
+    print("".join(f"{name + chr(58):<17}{path}\n" for name, path in files.items()), end="")
     print(NEXT.format(episode=episode))
     return 0
+
+
+@dataclass(frozen=True)
+class MemoryPart:
+    """What memories were worth on this drive: pictures of places seen before, and plans to them."""
+
+    recall: RecallOutcome
+    planning: MemoryPlanning
+
+
+def _remember(args: argparse.Namespace, episode: Path, settings: list[str]) -> MemoryPart | None:
+    """Remember the first 60 % of the drive; let the base model and the memory experts imagine the rest, and plan."""
+    from come_nav.cli import evaluate, evaluate_memory_planning, evaluate_memory_recall
+    from come_nav.core.errors import DataError
+
+    if _duration_s(args) < SHORTEST_MEMORY_S:
+        _tell(4, f"memories: a drive of {_duration_s(args):g} s hardly comes back anywhere, left out")
+        return None
+    common = [str(episode), "--seed", str(args.seed), "--rows", MEMORY_ROWS, "--contrast", "on", *settings]
+    common += ["--fresh"] if args.fresh else []
+    _tell(4, "remembering the first 60 % of the drive; then NWM without and CoME with memories, on places seen before")
+    words = ["--suite", "recall", "--windows", str(MEMORY_WINDOWS), "--out", str(args.out / "recall")]
+    try:
+        recall = evaluate_memory_recall.evaluate_recall(_parse(evaluate, [*common, *words]))
+        words = ["--suite", "memory-planning", "--windows", str(MEMORY_PLANS), "--horizon", "4"]
+        words += ["--out", str(args.out / "memory_planning")]
+        return MemoryPart(
+            recall, evaluate_memory_planning.evaluate_memory_planning(_parse(evaluate, [*common, *words]))
+        )
+    except (ConfigError, DataError) as error:  # a model without views, or a drive that never comes back
+        _tell(4, f"memories are left out: {error}")
+        return None
+
+
+def _memory_document(memory: MemoryPart | None) -> dict[str, Any]:
+    from come_nav.cli.evaluate import outcome_document
+    from come_nav.cli.evaluate_memory_recall import recall_document
+
+    if memory is None:
+        return {}
+    return {"recall": recall_document(memory.recall), "memory_planning": outcome_document(memory.planning.outcome)}
+
+
+def _print_memory(memory: MemoryPart | None) -> None:
+    """Print the two tables that compare the base model with the memory experts."""
+    from come_nav.cli.output import format_table
+    from come_nav.evaluation.memory_tables import ALL, metric_lines
+    from come_nav.evaluation.tables import plan_lines
+
+    if memory is None:
+        return
+    table = memory.recall.evaluation.table
+    print(f"\nPlaces seen before, as imagined ({table.counts[ALL]} windows), and 4 s plans to them:\n")
+    for metric in ("psnr_db", "ssim"):
+        print(format_table(*metric_lines(table, metric)) + "\n")
+    print(format_table(*plan_lines(memory.planning.outcome.evaluation.table)) + "\n")
+
+
+def _draw_memory(folder: Path, memory: MemoryPart | None) -> dict[str, str]:
+    """Write what each row imagines beside the truth; return name -> file."""
+    from come_nav.core.files import atomic_path
+    from come_nav.evaluation.memory_report import examples_figure
+
+    if memory is None:
+        return {}
+    with atomic_path(folder / "memory.png") as temporary:
+        temporary.write_bytes(examples_figure(memory.recall.evaluation))
+    pages = {"recall": memory.recall.page, "memory_planning": memory.planning.outcome.page}
+    return {"memory": str(folder / "memory.png"), **{name: str(page) for name, page in pages.items()}}
+
+
+def _duration_s(args: argparse.Namespace) -> float:
+    return float(args.duration or (30.0 if args.quick else 120.0))
 
 
 def _record(args: argparse.Namespace, episode: Path) -> None:
     """Record the drive with the verb ``simulate``, unless the bag is there from an earlier run."""
     from come_nav.cli import simulate
 
-    duration_s = args.duration or (30.0 if args.quick else 60.0)
+    duration_s = _duration_s(args)
     if episode.exists() and not args.fresh:
         _check_same(args, episode, duration_s)
         _tell(1, f"recording: {episode} is there from an earlier run")
@@ -168,4 +251,4 @@ def _parse(verb: ModuleType, words: list[str]) -> argparse.Namespace:
 
 
 def _tell(step: int, text: str) -> None:
-    print(f"[{step}/4] {text}", file=sys.stderr, flush=True)
+    print(f"[{step}/{STEPS}] {text}", file=sys.stderr, flush=True)

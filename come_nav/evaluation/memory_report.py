@@ -117,7 +117,9 @@ def write_recall_report(folder: Path, evaluation: RecallEvaluation) -> Path:
     for note in evaluation.notes:
         report.text(note)
     report.heading("Memory against truth")
-    report.figure(_examples(evaluation), f"Windows over the range of '{evaluation.main}' by PSNR, noise drawn anew.")
+    report.figure(
+        examples_figure(evaluation), f"Windows over the range of '{evaluation.main}' by PSNR, noise drawn anew."
+    )
     report.heading("Results")
     caption = f"{table.counts[ALL]} windows; 95 % bootstrap intervals over {table.resampled}"
     for metric in shown_metrics(table):
@@ -162,7 +164,7 @@ def pick_examples(evaluation: RecallEvaluation) -> list[MemoryWindow]:
     return [evaluation.windows[index] for index in chosen]
 
 
-def _examples(evaluation: RecallEvaluation) -> bytes:
+def examples_figure(evaluation: RecallEvaluation) -> bytes:
     """Return a PNG: one window per column, what was seen last, the truth and every row beneath."""
     windows = pick_examples(evaluation)
     by_place = sorted(range(len(windows)), key=lambda index: windows[index].window.recording_id)
