@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     evaluate.print_outcome(outcome)
     _print_memory(memory)
-    print("".join(f"{name + chr(58):<17}{path}\n" for name, path in files.items()), end="")
+    print("".join(f"{name + ':':<17}{path}\n" for name, path in files.items()), end="")
     print(NEXT.format(episode=episode))
     return 0
 

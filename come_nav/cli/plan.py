@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     stack = load_stack(config)
     remember(stack, recording, at)
     plan = stack.plan(goal)
+    stack.close()
     if args.json:
         print_json(_document(plan, recording, at))
     else:
@@ -85,10 +86,11 @@ def frame_index(recording: Recording, text: str) -> int:
 
 
 def remember(stack: NavStack, recording: Recording, at: int) -> None:
-    """Show the stack the frames up to and including ``at`` that can be context."""
+    """Show the stack the frames up to and including ``at``: all where memories are in use, else what can be context."""
     from come_nav.core.types import Odometry
 
-    for index in range(max(0, at - 2 * stack.model.context_frames), at + 1):
+    first = 0 if stack.config.experts.use else max(0, at - 2 * stack.model.context_frames)
+    for index in range(first, at + 1):
         frame = recording.frame(index)
         stack.observe(frame, Odometry(frame.stamp_s, recording.T_odom_base[index]))
 
