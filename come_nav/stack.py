@@ -301,8 +301,13 @@ class EpisodeMemories:
         if self.episodic is not None:
             self.episodic.reset()
 
+    def start(self) -> None:
+        """Go on training after :meth:`close`."""
+        if self._trainer is not None:
+            self._trainer.start()
+
     def close(self) -> None:
-        """End the training."""
+        """End the training; what was trained stays in use."""
         if self._trainer is not None:
             self._trainer.stop()
 

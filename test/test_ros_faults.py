@@ -31,6 +31,7 @@ PLANNER = {
     "plan_rate_hz": 4.0,
     "use_places": False,
     "use_obstacles": False,
+    "experts": {"use": ["spatial"]},
     "max_input_age_s": 1.5,
     "max_sensor_age_s": 3.0,
     "planner": {"initial_samples": 40, "samples": 20, "iterations": 2, "elites": 4},

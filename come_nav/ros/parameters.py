@@ -1,7 +1,8 @@
 """Parameters of nodes: each is declared with its meaning, unit and range, and a wrong value is refused with a reason.
 
 The keys of :class:`come_nav.config.Config` become parameters of the same dotted names, so a node's YAML file and the
-command line's configuration speak one language. ROS has no null: where a key may be null, 0 stands for it.
+command line's configuration speak one language. ROS has no null: where a key may be null, 0 stands for it. An empty
+list has no type there: a list of one empty word stands for it.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def settings_from(settings: SettingsT, values: Mapping[str, Any], prefix: str) -
     return from_mapping(type(settings), found, prefix)
 
 
-START_KEYS = ("model", "device", "seed", "memory.", "inference.")
+START_KEYS = ("model", "device", "seed", "memory.", "inference.", "experts.", "spatial.", "episodic.", "lora.")
 
 
 def config_parameters(*sections: str) -> tuple[Parameter, ...]:
@@ -157,7 +158,9 @@ def config_from(values: Mapping[str, Any]) -> Config:
     for key, default, optional, _ in _keys(Config(), ""):
         if key in values:
             value = values[key]
-            overrides[key] = None if optional and value == 0 else list(value) if isinstance(default, list) else value
+            if isinstance(default, list):
+                value = [item for item in value if item != ""]
+            overrides[key] = None if optional and value == 0 else value
     return load_config(None, overrides)
 
 
@@ -178,7 +181,7 @@ def _keys(settings: Any, prefix: str) -> Iterator[tuple[str, Any, bool, str]]:
         default = plain(0) if value is None else value
         yield (
             f"{prefix}{field.name}",
-            list(default) if isinstance(default, tuple) else default,
+            (list(default) or [""]) if isinstance(default, tuple) else default,
             optional,
             " ".join(explanations.get(field.name, [])),
         )

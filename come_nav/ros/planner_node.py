@@ -86,7 +86,8 @@ class PlannerNode(ManagedNode):
         """Load the model and the places; subscribe."""
         values = self.values
         self._stack: NavStack = load_stack(config_from(values))
-        self._camera = CameraInput(self, depth="none")
+        remembers_space = "spatial" in self._stack.config.experts.use
+        self._camera = CameraInput(self, depth="optional" if remembers_space else "none")
         self._obstacles = Obstacles(self)
         self._mission, self._accuracy = Mission(self._rules()), RunningAccuracy()
         self._places = self._load_places()
@@ -105,12 +106,14 @@ class PlannerNode(ManagedNode):
 
     def start(self) -> None:
         """Begin to remember and to plan."""
+        self._stack.episode.start()
         self._worker.start()
         self._tell()
 
     def stop(self) -> None:
         """Stop the robot and the work."""
         finished = self._worker.stop()
+        self._stack.close()
         self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
         self._mission.cancel("planner was deactivated")
         if finished:
