@@ -31,6 +31,14 @@ def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fin
     images = f"{config.autoencoder.steps * config.autoencoder.batch_size:,} images seen"
     if fine_tuned or config.autoencoder_from is not None:
         images = f"from {config.autoencoder_from or 'the initial model'}"
+    memory = (
+        "none"
+        if not data.memory_s
+        else (
+            f"of up to {data.memory_s:g} s before each drive, at {100 * data.memory_fraction:g} % of the goals, "
+            f"odometry drifts by up to {data.memory_drift_percent:g} %"
+        )
+    )
     kind = "lapped transform" if model.autoencoder.settings.kind == "lapped" else "AutoencoderKL"
     rows = {
         "images": f"{size}x{size} RGB, latents {network.in_channels}x{grid}x{grid}",
@@ -42,6 +50,7 @@ def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fin
         "context dropout": f"{config.context_dropout:g}",
         "built-in worlds": worlds if data.worlds else "none",
         "drives": f"{', '.join(data.drivers)}; {data.branches} further views per frame",
+        "memory": memory,
         "recordings": ", ".join(data.recordings) or "none",
         "started from": "another model (fine-tuned)" if fine_tuned else "nothing",
         "device": f"{hardware}, torch {torch.__version__}",
@@ -56,7 +65,8 @@ def _depth(config: TrainConfig, model: DiffusionWorldModel, fine_tuned: bool) ->
     if model.depth is None:
         return "none: no reprojected views"
     seen = f"{config.depth.steps * config.depth.batch_size:,} images with true depth"
-    learned = "from the initial model, tuned on recordings that measure depth" if fine_tuned else seen
+    tuned = ", tuned on recordings that measure depth" if config.data.recordings else ""
+    learned = f"from the initial model{tuned}" if fine_tuned else seen
     return f"estimated for reprojected views, U-Net, {_millions(model.depth)} parameters, {learned}"
 
 
