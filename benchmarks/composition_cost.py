@@ -23,7 +23,7 @@ import torch
 from come_nav.config import find_resource
 from come_nav.core.files import atomic_write_text
 from come_nav.core.types import Context
-from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted
+from come_nav.experts.lora import LongTermExpert, LongTermThroughView, LoraSettings, adapted
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
 from come_nav.experts.passes import ABSOLUTE_POSE, LONG_VIEW, MEMORY_VIEW, VIEW, Query
 from come_nav.world_model.composition import CompositionSettings, ExpertProduct
@@ -86,8 +86,10 @@ def main() -> None:
     long_term = []
     for rank in args.ranks:
         settings = LoraSettings(rank, rank)
-        expert = LongTermExpert(base, settings)
-        expert.swap({n: p for n, p in adapted(base, settings, generator).named_parameters() if p.requires_grad})
+        expert = LongTermExpert(model.memory_base, settings)
+        expert.swap(
+            {n: p for n, p in adapted(model.memory_base, settings, generator).named_parameters() if p.requires_grad}
+        )
         long_term.append(expert)
     pairs = {
         "base": ([base], (1.0,)),
@@ -97,12 +99,14 @@ def main() -> None:
         "base with contrast + 2 long-term": ([base, long_term[0], long_term[-1]], (2.0, 2.0, 2.0)),
     }
     if base.model.settings.extra_channels:
-        short, spatial, long = short_term_expert(base), spatial_expert(base), long_term[0]
+        short, spatial = short_term_expert(base), spatial_expert(base, model.memory_base)
+        long = LongTermThroughView(long_term[0], MEMORY_VIEW)  # as a model composes it beside the spatial expert
         pairs |= {
             "base + spatial": ([base, spatial], (1.0, 1.0)),
             "base + spatial, contrast beyond it": ([base, spatial], (1.0, 1.5)),
             "base + long-term + spatial": ([base, long, spatial], (1.0, 1.0, 1.0)),
-            "base + short-term + long-term + spatial": ([base, short, long, spatial], (1.0, 0.5, 1.0, 1.0)),
+            "base + long-term + spatial, contrast beyond them": ([base, long, spatial], (1.0, 1.5, 1.25)),
+            "base + short-term + long-term + spatial": ([base, short, long, spatial], (1.0, 0.5, 1.5, 1.25)),
         }
     unmerged = {rank: adapted(base, LoraSettings(rank, rank), generator) for rank in args.ranks}
     pairs |= {f"one expert, adapter of rank {rank} not merged": ([own], (1.0,)) for rank, own in unmerged.items()}

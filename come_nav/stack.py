@@ -324,18 +324,18 @@ class EpisodeMemories:
 
     def _begin_training(self, model: DiffusionWorldModel) -> None:
         settings, lora = replace(self.config.episodic, context_frames=model.context_frames), self.config.lora
-        expert = LongTermExpert(model.base, lora)
+        expert = LongTermExpert(model.memory_base, lora)
 
         def publish(adapter: Adapter | None) -> None:
             expert.swap(None if adapter is None else adapter.tensors)
 
         try:
-            network = adapted(model.base, lora, torch.Generator().manual_seed(self.config.seed))
+            network = adapted(model.memory_base, lora, torch.Generator().manual_seed(self.config.seed))
         except ImportError as error:
             self._trouble["long_term"] = f"{error}; install peft"
             return
         self._expert, self._loss = expert, EpisodeLoss(model)
-        facts = adapter_metadata(model.base, lora)
+        facts = adapter_metadata(model.memory_base, lora)
         self.episodic = EpisodicMemory(network, self._loss, settings, on_publish=publish, metadata=facts)
         self._trainer = BackgroundTrainer(self.episodic, self.config.experts.budget)
         self._trainer.start()

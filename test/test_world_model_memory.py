@@ -86,8 +86,8 @@ def test_a_contrast_goes_on_from_the_base_beyond_the_memory(model, drive) -> Non
 
 
 def test_all_memories_together_cost_two_passes_of_the_network(model, drive) -> None:
-    long_term = LongTermExpert(model.base, LoraSettings(4, 4))
-    network = adapted(model.base, long_term.settings, torch.Generator().manual_seed(0))
+    long_term = LongTermExpert(model.memory_base, LoraSettings(4, 4))
+    network = adapted(model.memory_base, long_term.settings, torch.Generator().manual_seed(0))
     tensors = {name: own.detach() for name, own in network.named_parameters() if own.requires_grad}
     long_term.swap({name: own + 0.05 for name, own in tensors.items()})
     together = model.with_memory(Oracle(drive), long_term)

@@ -73,7 +73,7 @@ class Memories:
     @cached_property
     def long_term(self) -> LongTermExpert:
         """The expert with the adapter of this drive, trained or found in the folder."""
-        expert = LongTermExpert(self.model.base, self.settings.lora)
+        expert = LongTermExpert(self.model.memory_base, self.settings.lora)
         expert.swap(self._adapter())
         return expert
 
@@ -144,8 +144,8 @@ class Memories:
         mount = None if recording.T_base_camera is None else torch.as_tensor(recording.T_base_camera)[None]
         camera = camera_of_frame(recording.intrinsics, model.images.aspect)
         loss = EpisodeLoss(model, camera=camera, T_base_camera=mount)
-        network = adapted(model.base, self.settings.lora, torch.Generator().manual_seed(settings.seed))
-        metadata = adapter_metadata(model.base, self.settings.lora)
+        network = adapted(model.memory_base, self.settings.lora, torch.Generator().manual_seed(settings.seed))
+        metadata = adapter_metadata(model.memory_base, self.settings.lora)
         memory = EpisodicMemory(network, loss, settings, metadata=metadata)
         images = torch.cat(self._images())
         stamps_s = np.asarray(recording.stamps_s, float)[_slice(self.drive.memory)]

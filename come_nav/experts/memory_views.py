@@ -1,7 +1,7 @@
-"""Experts that show the base's own network more than its context does: a longer past, or the spatial memory.
+"""Experts that show a network more than the base's context does: a longer past, or the spatial memory.
 
 The network's extra channels take a view from the target's pose (see :mod:`come_nav.world_model.reprojection`). What the
-view was rendered from is the expert's memory; the weights are the base's, so that all sides run as one batch.
+view was rendered from is the expert's memory; where the weights are the base's, all sides run as one batch.
 """
 
 from __future__ import annotations
@@ -15,41 +15,38 @@ from come_nav.experts.passes import LONG_VIEW, MEMORY_VIEW, Condition, Pass, Que
 
 
 class ViewExpert:
-    """Contrast of one view against another pass of the same network (SharingExpert protocol).
+    """Contrast of one view against another pass (SharingExpert protocol).
 
     Args:
-        base: shared, not copied; must have extra channels.
+        network: looks at the view; shared, not copied. Must have extra channels.
         view: name of the memory's view in ``Context.extras``.
         without: the side without the memory.
 
     Raises:
-        ConfigError: for a base that looks at no views.
+        ConfigError: for a network that looks at no views.
     """
 
-    def __init__(self, base: BaseExpert, view: str, without: Condition) -> None:
-        if not base.model.settings.extra_channels:
-            raise ConfigError(
-                f"an expert of the '{view}' needs a base with extra channels; train one with a depth_model"
-            )
-        self.base, self.view, self.without = base, view, without
+    def __init__(self, network: BaseExpert, view: str, without: Pass) -> None:
+        if not network.model.settings.extra_channels:
+            raise ConfigError(f"an expert of the '{view}' needs a base with extra channels: train one with depth_model")
+        self.network, self.view, self.without = network, view, without
 
     @property
     def schedule_digest(self) -> str | None:
-        """The base's."""
-        return self.base.schedule_digest
+        """The network's."""
+        return self.network.schedule_digest
 
     def shared_passes(self) -> tuple[Pass, Pass]:
         """Return the passes with the memory's view and without it."""
-        return Pass(self.base, Condition(view=self.view)), Pass(self.base, self.without)
+        return Pass(self.network, Condition(view=self.view)), self.without
 
     def scores(
         self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return noise with and without the memory (see Expert)."""
-        both = self.base.noises(
-            [own.condition for own in self.shared_passes()], Query(x_t, t, context, action, rel_time)
-        )
-        return both[0], both[1]
+        query = Query(x_t, t, context, action, rel_time)
+        eps, eps_bar = (own.network.noises([own.condition], query)[0] for own in self.shared_passes())
+        return eps, eps_bar
 
 
 def short_term_expert(base: BaseExpert) -> ViewExpert:
@@ -57,9 +54,12 @@ def short_term_expert(base: BaseExpert) -> ViewExpert:
 
     Its cost does not grow with the square of the context: older frames are points in one view, not tokens.
     """
-    return ViewExpert(base, LONG_VIEW, Condition(context=False))
+    return ViewExpert(base, LONG_VIEW, Pass(base, Condition(context=False)))
 
 
-def spatial_expert(base: BaseExpert) -> ViewExpert:
-    """Return the expert of the spatial memory: eps_bar sees the same context without it (CoME, SLTM)."""
-    return ViewExpert(base, MEMORY_VIEW, Condition())
+def spatial_expert(base: BaseExpert, tuned: BaseExpert) -> ViewExpert:
+    """Return the expert of the spatial memory: eps_bar is the base, which knows the same context (CoME, SLTM).
+
+    ``tuned`` is the network that learned to look at memories; it may be the base itself.
+    """
+    return ViewExpert(tuned, MEMORY_VIEW, Pass(base, Condition()))

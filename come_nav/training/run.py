@@ -196,13 +196,17 @@ class Run:
 
     def export(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None, expert: BaseExpert) -> Path:
         """Write the model folder that every other verb loads."""
+        base, memory_expert = expert.cpu().eval(), None
+        if self.init is not None and self.config.data.memory_s:  # the base stays; what was trained looks at memories
+            base, memory_expert = self.init.base, base
         model = DiffusionWorldModel(
             autoencoder.cpu().eval(),
-            {"base": expert.cpu().eval()},
+            {"base": base},
             NoiseSchedule.linear(),
             self.config.sampler,
             rate_hz=self.config.rate_hz,
             images=self._images(),
+            memory_expert=memory_expert,
             depth=None if depth is None else depth.cpu().eval(),
             reprojection=self.config.reprojection,
         )
@@ -250,7 +254,7 @@ class Run:
     def _new_expert(self, schedule: NoiseSchedule) -> BaseExpert:
         """Return the expert to train: the initial model's, or a new one whose weights depend only on the seed."""
         if self.init is not None:
-            expert = self.init.experts["base"]
+            expert = self.init.memory_base if self.config.data.memory_s else self.init.base
             if not isinstance(expert, BaseExpert):
                 raise CheckpointError("the initial model has no base expert to fine-tune")
             return copy.deepcopy(expert).train()

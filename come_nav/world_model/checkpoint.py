@@ -56,6 +56,7 @@ class WorldModelConfig:
         storage: type of the numbers in the weights file; they are float32 once loaded.
         weights_sha256: of the weights file; None = unknown, then it is not checked.
         autoencoder, expert, schedule, sampler, composition, images: the parts of the model.
+        memory_expert: the network of the spatial and the long-term expert; None = the base's.
         depth: the estimator that reprojected views need; None for models without extra channels.
         reprojection: how context frames become points.
     """
@@ -66,6 +67,7 @@ class WorldModelConfig:
     weights_sha256: str | None = None
     autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     expert: ExpertConfig = field(default_factory=ExpertConfig)
+    memory_expert: ExpertConfig | None = None
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     composition: CompositionSettings = field(default_factory=CompositionSettings)
@@ -114,7 +116,8 @@ def save_model(
         storage=storage,
         weights_sha256=file_sha256(weights),
         autoencoder=model.autoencoder.settings,
-        expert=ExpertConfig(model.base.model.settings, model.base.normalizer, model.base.prediction),
+        expert=_expert_config(model.base),
+        memory_expert=None if model.memory_expert is None else _expert_config(model.memory_expert),
         schedule=model.schedule.settings,
         sampler=model.sampler,
         composition=CompositionSettings(model.composition.mode, model.composition.weights[:1]),
@@ -144,9 +147,8 @@ def load_model(folder: Path) -> DiffusionWorldModel:
     if config.weights_sha256 is not None and weights.stat().st_size <= HASHED_AT_LOAD_BYTES:
         check_sha256(weights, config.weights_sha256)
     schedule = NoiseSchedule.linear(config.schedule)
-    expert = BaseExpert(
-        CDiT.from_settings(config.expert.network), config.expert.normalizer, schedule, config.expert.prediction
-    )
+    expert = _expert(config.expert, schedule)
+    memory_expert = None if config.memory_expert is None else _expert(config.memory_expert, schedule)
     model = DiffusionWorldModel(
         ImageAutoencoder(config.autoencoder),
         {"base": expert},
@@ -155,11 +157,12 @@ def load_model(folder: Path) -> DiffusionWorldModel:
         composition=config.composition,
         rate_hz=config.rate_hz,
         images=config.images,
+        memory_expert=memory_expert,
         depth=None if config.depth is None else DepthEstimator(config.depth),
         reprojection=config.reprojection,
     )
     load_tensors(_modules(model), tensors, weights)
-    for module in (model.autoencoder, expert, model.depth):  # not frozen: fine-tuning starts from here
+    for module in (model.autoencoder, expert, memory_expert, model.depth):  # not frozen: fine-tuning starts from here
         if module is not None:
             module.eval()
     return model
@@ -270,9 +273,19 @@ def _damage(path: Path, error: Exception) -> str:
     return f"not a valid safetensors file ({str(error).splitlines()[0]})"
 
 
+def _expert(config: ExpertConfig, schedule: NoiseSchedule) -> BaseExpert:
+    return BaseExpert(CDiT.from_settings(config.network), config.normalizer, schedule, config.prediction)
+
+
+def _expert_config(expert: BaseExpert) -> ExpertConfig:
+    return ExpertConfig(expert.model.settings, expert.normalizer, expert.prediction)
+
+
 def _modules(model: DiffusionWorldModel) -> nn.ModuleDict:
     """The trained parts by the names that prefix their tensors in the file."""
     modules: dict[str, nn.Module] = {"autoencoder": model.autoencoder.network, "base": model.base.model}
+    if model.memory_expert is not None:
+        modules["memory"] = model.memory_expert.model
     if model.depth is not None:
         modules["depth"] = model.depth
     return nn.ModuleDict(modules)

@@ -81,6 +81,8 @@ class DiffusionWorldModel:
         rate_hz: protocol frames per second.
         images: how camera images become the model's.
         inference: batch sizes and precision.
+        memory_expert: the network that learned to look at memories, for the spatial and the long-term expert; the base
+            where not given.
         depth: estimates the depth of context frames, for a base whose extra channels take reprojected views.
         reprojection: how context frames become points.
     """
@@ -96,6 +98,7 @@ class DiffusionWorldModel:
         rate_hz: float = 4.0,
         images: ImageSettings | None = None,
         inference: InferenceSettings | None = None,
+        memory_expert: BaseExpert | None = None,
         depth: DepthEstimator | None = None,
         reprojection: ReprojectionSettings | None = None,
     ) -> None:
@@ -112,6 +115,7 @@ class DiffusionWorldModel:
         self.inference = inference or InferenceSettings()
         self.depth = depth
         self.reprojection = reprojection or ReprojectionSettings()
+        self.memory_expert = memory_expert
         self.spatial: SpatialSource | None = None
         if (depth is not None) != (self.base.model.settings.extra_channels > 0):
             raise ConfigError("a base expert with extra channels needs a depth estimator, and only such a one does")
@@ -122,6 +126,11 @@ class DiffusionWorldModel:
     def base(self) -> BaseExpert:
         """The first expert."""
         return cast(BaseExpert, next(iter(self.experts.values())))
+
+    @property
+    def memory_base(self) -> BaseExpert:
+        """The network of the spatial and the long-term expert."""
+        return self.base if self.memory_expert is None else self.memory_expert
 
     @property
     def image_size(self) -> int:
@@ -143,6 +152,8 @@ class DiffusionWorldModel:
         self.autoencoder.to(device)
         if self.depth is not None:
             self.depth.to(device)
+        if self.memory_expert is not None:
+            self.memory_expert.to(device)
         for expert in self.experts.values():
             if isinstance(expert, torch.nn.Module):
                 expert.to(device)
@@ -168,7 +179,7 @@ class DiffusionWorldModel:
         if long_term is not None:
             experts["long_term"], weights = long_term, [*weights, 1.0]
         if spatial is not None:
-            experts["spatial"], weights = spatial_expert(self.base), [*weights, 1.0]
+            experts["spatial"], weights = spatial_expert(self.base, self.memory_base), [*weights, 1.0]
         check_schedules(experts, self.schedule.digest)
         model = copy.copy(self)
         model.spatial, model.experts = spatial, experts
