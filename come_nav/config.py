@@ -104,6 +104,11 @@ class ExpertsConfig:
         return {name: float(getattr(self, name)) for name in ("base", *names)}
 
 
+def small_model_training() -> EpisodicSettings:
+    """Return how the adapter of the shipped model trains; CoME's own settings are the class's defaults."""
+    return EpisodicSettings(reach=40, batch_size=8, learning_rate=1e-3, steps_per_frame=1.0)
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that a command or a node can be told.
@@ -140,8 +145,8 @@ class Config:
     memory: ShortTermConfig = field(default_factory=ShortTermConfig)
     experts: ExpertsConfig = field(default_factory=ExpertsConfig)
     spatial: SpatialConfig = field(default_factory=SpatialConfig)
-    episodic: EpisodicSettings = field(default_factory=EpisodicSettings)
-    lora: LoraSettings = field(default_factory=LoraSettings)
+    episodic: EpisodicSettings = field(default_factory=small_model_training)
+    lora: LoraSettings = field(default_factory=lambda: LoraSettings(rank=16, alpha=16))
     sampler: SamplerSettings | None = None
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     follower: FollowerConfig = field(default_factory=FollowerConfig)
