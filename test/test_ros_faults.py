@@ -73,7 +73,8 @@ class FakeRobot:
             self._drive()
             self.clock.publish(Clock(clock=messages.stamp_from_seconds(self.time_s)))
             if "odom" not in self.silent:
-                T = se3.transform_from_xyyaw(self.pose + [0.0, 0.0, self.yaw_error_rad])
+                believed = np.add(self.pose, (0.0, 0.0, self.yaw_error_rad))
+                T = se3.transform_from_xyyaw(believed)
                 odometry = Odometry(self.time_s, T, *self.twist)
                 self.odom.publish(messages.odometry_message(odometry, ("odom", "base_link")))
             if tick % 4 == 0:
