@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE_S = float(os.environ.get("COME_NAV_TEST_PATIENCE_S", "90"))  # for loaded machines
+PATIENCE_S = float(os.environ.get("COME_NAV_TEST_PATIENCE_S", "240"))  # for loaded machines
 
 
 def private_environment() -> dict[str, str]:

@@ -58,7 +58,7 @@ def test_an_untrained_network_has_the_loss_of_its_target() -> None:
 
 def test_views_reach_the_network_and_learn() -> None:
     seen = torch.randn(6, 5, 4, 4, generator=torch.Generator().manual_seed(5))
-    made = task("v", "uniform", lambda _: seen, extra=5)
+    made = task("v", "uniform", lambda *_: seen, extra=5)
     made.diffusion_loss(batch(), step_generator(0, 0, 0), 0.0).backward()
     gradient = made.expert.model.final_layer.linear.weight.grad
     assert gradient is not None
