@@ -11,18 +11,18 @@ from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.bank import WindowBatch, step_generator
 from come_nav.training.config import OptimiserConfig
-from come_nav.training.denoiser_task import MIN_SNR_GAMMA, DenoiserTask
+from come_nav.training.denoiser_task import MIN_SNR_GAMMA, DenoiserTask, Emphasis
 from come_nav.world_model.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear()
 
 
-def task(prediction: str, weighting: str, views: object = None, extra: int = 0) -> DenoiserTask:
+def task(prediction: str, weighting: str, views: object = None, extra: int = 0, shift: float = 1.0) -> DenoiserTask:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = CDiT(4, 2, 2, 3, 24, 1, 2, 2.0, False, context_dropout=True, extra_channels=extra)
     expert = BaseExpert(network, Normalizer.metric(1.0), SCHEDULE, prediction)  # type: ignore[arg-type]
-    return DenoiserTask(expert, SCHEDULE, OptimiserConfig(), 0.0, 0, views, weighting)  # type: ignore[arg-type]
+    return DenoiserTask(expert, SCHEDULE, OptimiserConfig(), 0.0, 0, views, Emphasis(weighting, shift))  # type: ignore[arg-type]
 
 
 def batch() -> WindowBatch:
@@ -86,3 +86,15 @@ def test_an_untrained_velocity_network_answers_the_view_in_one_step() -> None:
         eps = expert.eps(x_t, last, context, torch.zeros(2, 3), torch.zeros(2))
     torch.testing.assert_close(SCHEDULE.predict_x0(x_t, eps, last), view[:, :3], atol=0.05, rtol=0)
     assert not CDiT(4, 2, 2, 3, 24, 1, 2, 2.0, False, extra_channels=5, extra_skip=True).skip_layer.linear.bias.any()
+
+
+def test_shifted_noise_levels_follow_their_distribution_in_training_alone() -> None:
+    shifted, steps = task("v", "uniform", shift=6.0), len(SCHEDULE)
+    even = torch.randint(steps, (4000, 4), generator=torch.Generator().manual_seed(1))
+    levels = shifted.train()._noise_levels((4000, 4), torch.Generator().manual_seed(1))
+    # P(t' <= u') = u'/(6 - 5 u') for even u: the inverse of u' = 6 u/(1 + 5 u)
+    for share in (0.25, 0.5, 0.75, 0.9):
+        expected = share / (6.0 - 5.0 * share)
+        assert ((levels + 0.5) / steps <= share).float().mean().item() == pytest.approx(expected, abs=0.012)
+    assert levels.min() >= 0 and levels.max() < steps
+    assert torch.equal(shifted.eval()._noise_levels((4000, 4), torch.Generator().manual_seed(1)), even)

@@ -207,6 +207,8 @@ class TrainConfig:
         prediction: what the network outputs: "eps" as NWM, or "v", which is better conditioned at few
             steps; experts answer noise either way.
         weighting: of the squared error over noise levels: "uniform" as NWM, or "min_snr" (arXiv 2303.09556).
+        noise_shift: 1 draws noise levels evenly, as NWM; more draws noisier ones more often, which is where a sampler
+            of few steps works (timestep shift of arXiv 2403.03206, equation 23).
         kl_weight: weight of the autoencoder's KL term.
         precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
         autoencoder_from: take over a finished autoencoder instead of training one: a model folder of come_nav, or a
@@ -229,6 +231,7 @@ class TrainConfig:
     context_dropout: float = 0.1
     prediction: Literal["eps", "v"] = "v"
     weighting: Literal["uniform", "min_snr"] = "uniform"
+    noise_shift: float = 1.0
     kl_weight: float = 1e-6
     precision: str = "auto"
     autoencoder_from: str | None = None
@@ -246,6 +249,7 @@ class TrainConfig:
         check_range("context_frames", self.context_frames, 1, 64)
         check_range("context_dropout", self.context_dropout, 0.0, 0.9)
         check_range("scale_m", self.scale_m, 0.0, open_low=True)
+        check_range("noise_shift", self.noise_shift, 0.01, 100.0)
         if self.waypoint_spacing_m is not None:
             check_range("waypoint_spacing_m", self.waypoint_spacing_m, 0.0, open_low=True)
         if self.denoiser_model.learn_sigma:

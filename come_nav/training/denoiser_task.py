@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -16,8 +17,15 @@ from come_nav.training.optimisation import adamw_with_cosine
 from come_nav.training.sharding import row_noise, shard
 from come_nav.world_model.schedule import NoiseSchedule
 
-Weighting = Literal["uniform", "min_snr"]
 MIN_SNR_GAMMA = 5.0  # Hang et al., ICCV 2023 (arXiv 2303.09556), equation 8 and its default
+
+
+@dataclass(frozen=True)
+class Emphasis:
+    """Which noise levels count: how their squared errors weigh, and how often each is drawn (see TrainConfig)."""
+
+    weighting: Literal["uniform", "min_snr"] = "uniform"
+    noise_shift: float = 1.0
 
 
 class DenoiserTask(pl.LightningModule):
@@ -31,12 +39,11 @@ class DenoiserTask(pl.LightningModule):
         context_dropout: float,
         seed: int,
         views: Callable[[WindowBatch, torch.Tensor | None], torch.Tensor] | None = None,
-        weighting: Weighting = "uniform",
+        emphasis: Emphasis | None = None,
         memory_fraction: float = 0.0,
     ) -> None:
         super().__init__()
-        self.memory_fraction = memory_fraction
-        self.weighting = weighting
+        self.memory_fraction, self.emphasis = memory_fraction, emphasis or Emphasis()
         self.views = views
         self.expert, self.schedule = expert, schedule
         self.optimiser, self.context_dropout, self.seed = optimiser, context_dropout, seed
@@ -83,7 +90,7 @@ class DenoiserTask(pl.LightningModule):
         rows = shard(total, rank, world_size)
         x_0 = batch.goal_latents.flatten(0, 1)
         noise = row_noise(total, batch.goal_latents.shape[1:], generator, rows).flatten(0, 1).to(x_0.device)
-        t = torch.randint(len(self.schedule), (total, goals), generator=generator)[rows].flatten().to(x_0.device)
+        t = self._noise_levels((total, goals), generator)[rows].flatten().to(x_0.device)
         drop = (torch.rand(total, generator=generator)[rows] < context_dropout).to(x_0.device)
         x_t = self.schedule.add_noise(x_0, noise, t)
         remembered = None
@@ -96,9 +103,18 @@ class DenoiserTask(pl.LightningModule):
         loss: torch.Tensor = (error * self._weights(t)).mean()
         return loss
 
+    def _noise_levels(self, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+        """Return steps of the schedule: even, or in training the noisier the more often (arXiv 2403.03206, eq. 23)."""
+        t = torch.randint(len(self.schedule), shape, generator=generator)
+        shift, steps = self.emphasis.noise_shift, len(self.schedule)
+        if not self.training or shift == 1.0:
+            return t
+        share = (t + 0.5) / steps
+        return (shift * share / (1.0 + (shift - 1.0) * share) * steps).long()
+
     def _weights(self, t: torch.Tensor) -> torch.Tensor:
         """Return the weight (B,) of each sample's squared error for its noise level."""
-        if self.weighting == "uniform":
+        if self.emphasis.weighting == "uniform":
             return torch.ones_like(t, dtype=torch.float32)
         abar = torch.as_tensor(self.schedule.alphas_cumprod, device=t.device)[t]
         ratio = abar / (1.0 - abar)

@@ -28,7 +28,7 @@ from come_nav.training.callbacks import training_callbacks
 from come_nav.training.card import model_card
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
 from come_nav.training.config import OptimiserConfig, TrainConfig
-from come_nav.training.denoiser_task import DenoiserTask
+from come_nav.training.denoiser_task import DenoiserTask, Emphasis
 from come_nav.training.depth_task import DepthTask
 from come_nav.training.machine import Machine, make_trainer
 from come_nav.training.pretrained import given_autoencoder
@@ -170,7 +170,7 @@ class Run:
             config.context_dropout,
             config.seed,
             views,
-            config.weighting,
+            Emphasis(config.weighting, config.noise_shift),
             config.data.memory_fraction if config.data.memory_s else 0.0,
         )
         stage = config.denoiser
