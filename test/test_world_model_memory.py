@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.image_metrics import psnr
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted
+from come_nav.experts.passes import MEMORY_VIEW
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
@@ -117,6 +121,19 @@ def test_mistakes_are_told(model, drive) -> None:
     lost = model.context_from_frames(frames, drive.poses_xyyaw[:4])
     with pytest.raises(ShapeError, match="absolute_pose_xyyaw"):
         predicted(remembering, lost)
+
+
+def test_pictures_get_back_the_detail_of_a_remembered_view(model, drive) -> None:
+    remembering, context = copy.copy(model.with_memory(Oracle(drive))), context_of(model, drive)
+    view = remembering._layers(context, ACTIONS, frozenset([MEMORY_VIEW]))[MEMORY_VIEW]
+    latents = model.encode(view.image)  # everything is known, so a perfect prediction is the view itself
+    lost = (model.decode(latents) - view.image).abs().mean()
+    for share in (0.0, 0.25, 1.0):
+        remembering.reprojection = replace(model.reprojection, memory_detail=share)
+        left = (remembering.pictures(latents, context, ACTIONS) - view.image).abs().mean()
+        torch.testing.assert_close(left, (1.0 - share) * lost, atol=1e-5, rtol=1e-4)
+    without = remembering.composed({"base": 1.0}).pictures(latents, context, ACTIONS)
+    torch.testing.assert_close(without, model.decode(latents))
 
 
 def test_a_layer_lies_over_another() -> None:

@@ -104,8 +104,9 @@ def blend_row(blend: Blend, shelf: MemoryShelf, contexts: BatchContexts) -> Qual
     def imagine(batch: Batch) -> torch.Tensor:
         model = _memories(shelf, batch).composed(blend)
         times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-        latents = model.predict(contexts.of(batch), actions_of(batch), times, batch.generator(model.device))
-        return model.decode(latents).cpu()[:, None]
+        context, actions = contexts.of(batch), actions_of(batch)
+        latents = model.predict(context, actions, times, batch.generator(model.device))
+        return model.pictures(latents, context, actions).cpu()[:, None]
 
     return QualityRow(blend.name, imagine)
 

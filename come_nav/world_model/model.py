@@ -235,6 +235,21 @@ class DiffusionWorldModel:
         with self._autocast():
             return torch.cat([self.autoencoder.decode(part).float() for part in parts])
 
+    @torch.inference_mode()
+    def pictures(self, latents: Tensor, context: Context, actions_xyyaw: Tensor) -> Tensor:
+        """Return images (S, 3, H, W) of latents predicted at poses (S, 3): decoded, with the detail of a memory.
+
+        An autoencoder of few latents loses fine detail of what it is shown. Where the spatial memory has a say in the
+        prediction and knows the view, ``reprojection.memory_detail`` of that loss is given back, as codecs code what
+        their prediction leaves over.
+        """
+        images, share = self.decode(latents), self.reprojection.memory_detail
+        if share == 0.0 or not self._looks_at_memory:
+            return images
+        actions = actions_xyyaw.to(self.device, torch.float32)
+        layer = self._layers(self._on_device(context), actions, frozenset([MEMORY_VIEW]))[MEMORY_VIEW]
+        return images + share * layer.beyond(lambda views: self.decode(self.encode(views)))
+
     def context_from_images(  # noqa: PLR0913  what is known of the camera and the past, each optional
         self,
         images: Tensor,
@@ -432,10 +447,20 @@ class DiffusionWorldModel:
         """
         return ModelImaginer(self, context, float(rel_frames), mode, decode, shared_noise)
 
+    @property
+    def _looks_at_memory(self) -> bool:
+        weights = dict(zip(self.experts, self.composition.weights, strict=False))
+        return self.depth is not None and self.spatial is not None and weights.get("spatial", 0.0) > 0.0
+
     def _seen_from(self, context: Context, actions: Tensor, wanted: frozenset[str]) -> Context:
         """Add what the context's points and the memory show from each target, once for all sampling steps."""
         if self.depth is None:
             return context
+        layers = self._layers(context, actions, wanted)
+        return with_views(context, {name: layers[name].encoded(self.autoencoder.encode) for name in wanted})
+
+    def _layers(self, context: Context, actions: Tensor, wanted: frozenset[str]) -> dict[str, Layer]:
+        """Return what is seen from each target, by the name of the view; more views than wanted may be there."""
         size, settings, extras = self.image_size, self.reprojection, context.extras
         layers = {VIEW: context_layer(extras, actions, size, settings)}
         if wanted & {LONG_VIEW, MEMORY_VIEW}:
@@ -446,7 +471,7 @@ class DiffusionWorldModel:
         if MEMORY_VIEW in wanted:
             # What was seen just now is sharper than voxels, and no drift of odometry lies between: it comes first.
             layers[MEMORY_VIEW] = layers[MEMORY_VIEW].over(self._remembered(extras, actions))
-        return with_views(context, {name: layers[name].encoded(self.autoencoder.encode) for name in wanted})
+        return layers
 
     def _remembered(self, extras: Mapping[str, Tensor], actions: Tensor) -> Layer:
         """Return what the spatial memory shows from each target."""

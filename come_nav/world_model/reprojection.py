@@ -40,16 +40,19 @@ class ReprojectionSettings:
         older_points: points kept of the frames before the newest, those first that the newest frame does not show.
         gap_passes: times that cracks between points are closed from their neighbours.
         long_points: points kept of the frames before the context, for the short-term expert.
+        memory_detail: share of what the autoencoder loses of a remembered view that pictures get back (0 to 1).
     """
 
     older_points: int = 4096
     gap_passes: int = 2
     long_points: int = 8192
+    memory_detail: float = 0.5
 
     def __post_init__(self) -> None:
         check_range("reprojection.older_points", self.older_points, 0)
         check_range("reprojection.gap_passes", self.gap_passes, 0)
         check_range("reprojection.long_points", self.long_points, 1)
+        check_range("reprojection.memory_detail", self.memory_detail, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,17 @@ class Layer:
     image: Tensor
     known: Tensor
     inverse_depth: Tensor
+
+    @property
+    def filled(self) -> Tensor:
+        """Picture (S, 3, H, W) with its holes filled smoothly."""
+        return fill_unseen(self.image, self.known)
+
+    def beyond(self, coded: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the detail (S, 3, H, W) of known pixels that ``coded``, an autoencoder there and back, loses."""
+        picture = self.filled
+        detail: Tensor = (picture - coded(picture)) * self.known[:, None]
+        return detail
 
     def over(self, back: Layer) -> Layer:
         """Return this layer with ``back`` where it knows nothing."""
@@ -93,7 +107,7 @@ class Layer:
         The first C channels are the latents of the picture with its holes filled smoothly, then the share of each cell
         that is known, then the mean inverse depth (1/m).
         """
-        latents = encode(fill_unseen(self.image, self.known))
+        latents = encode(self.filled)
         cell = self.image.shape[-1] // latents.shape[-1]
         facts = [avg_pool2d(self.known[:, None].to(latents), cell), avg_pool2d(self.inverse_depth[:, None], cell)]
         return torch.cat([latents, *facts], dim=1)
