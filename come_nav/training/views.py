@@ -54,8 +54,7 @@ class ViewMaker:
         layer = context_layer(extras, batch.actions_xyyaw.flatten(0, 1), size, self.reprojection)
         if with_memory is not None and batch.goal_memory is not None:
             memory = Layer.unpacked(batch.goal_memory.flatten(0, 1).to(pictures.device))
-            known = memory.known & with_memory.to(pictures.device)[:, None, None]
-            layer = layer.over(Layer(memory.image, known, memory.inverse_depth * known))
+            layer = layer.over(memory.only(with_memory.to(pictures.device)[:, None, None]))
         return layer.encoded(self.encode)
 
 

@@ -115,7 +115,6 @@ class EpisodeLoss:
             if MEMORY in batch.targets:
                 memory = Layer.unpacked(batch.targets[MEMORY].to(device))
                 seen = (torch.rand(len(memory.known), generator=generator) < self.memory_fraction).to(device)
-                known = memory.known & seen[:, None, None]
-                layer = layer.over(Layer(memory.image, known, memory.inverse_depth * known))
+                layer = layer.over(memory.only(seen[:, None, None]))
             extras[VIEW] = layer.encoded(self.model.autoencoder.encode)
         return Context(own.latents.to(device), poses, own.frame_offsets.to(device), extras)

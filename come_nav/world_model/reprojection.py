@@ -74,6 +74,11 @@ class Layer:
             torch.where(self.known, self.inverse_depth, back.inverse_depth),
         )
 
+    def only(self, where: Tensor) -> Layer:
+        """Return the layer that knows nothing but ``where``, bool that broadcasts to (S, H, W)."""
+        known = self.known & where
+        return Layer(self.image, known, self.inverse_depth * known)
+
     def packed(self) -> Tensor:
         """Return the layer as bytes (S, 5, H, W): colours, known or not, inverse depth up to 4 per metre."""
         colours = self.image.clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
