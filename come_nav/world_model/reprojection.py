@@ -150,17 +150,6 @@ def _lifted(
     return torch.stack(points, 1), torch.stack(colours, 1)
 
 
-def latent_view(
-    extras: dict[str, Tensor],
-    actions_xyyaw: Tensor,
-    image_size: int,
-    encode: Callable[[Tensor], Tensor],
-    settings: ReprojectionSettings,
-) -> Tensor:
-    """Return what the context's points show from target poses, as latents: (S, C + 2, h, w), see :class:`Layer`."""
-    return context_layer(extras, actions_xyyaw, image_size, settings).encoded(encode)
-
-
 def rendered_view(
     extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
