@@ -25,6 +25,7 @@ from come_nav.memory.spatial import Noted, SpatialMemory
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
 from come_nav.world_model.episode_loss import EpisodeLoss
+from come_nav.world_model.images import rgb_from_images
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import Layer
 
@@ -346,10 +347,9 @@ class EpisodeMemories:
         if not isinstance(model, DiffusionWorldModel) or model.depth is None or frame.intrinsics is None:
             return frame
         image = model.images_from_rgb([frame.rgb])
-        rgb = ((image[0] + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         camera = model_camera(frame.intrinsics, model.image_size, model.images.aspect)
         depth_m = model.estimate_depth_m(image)[0].float().cpu().numpy()
-        return Frame(frame.stamp_s, rgb, depth_m, camera, frame.T_base_camera)
+        return Frame(frame.stamp_s, rgb_from_images(image)[0], depth_m, camera, frame.T_base_camera)
 
 
 def load_stack(config: Config) -> NavStack:
@@ -394,8 +394,7 @@ def imagined_rgb(
         images = model.decode(imagination.latents)
     if images is None:
         raise PlanningError("the imaginer returns neither images nor latents")
-    scaled = ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).cpu().numpy()
+    return rgb_from_images(images)
 
 
 def _no_plan(refusal: tuple[PlanStatus, str], newest: Remembered | None, dt_s: float) -> Plan:

@@ -19,6 +19,7 @@ from come_nav.evaluation.rows import HINDSIGHT, PERFECT_MODEL, WORLD_MODEL, Row
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import ImageDistance, Smoothness
 from come_nav.stack import view_objective
+from come_nav.world_model.images import images_from_bytes, rgb_from_images
 from come_nav.world_model.model import DiffusionWorldModel
 
 
@@ -130,10 +131,9 @@ def as_model_sees(images: torch.Tensor, model: DiffusionWorldModel) -> torch.Ten
     """Bring rendered images (B, 3, H, W) to the model's size, by the same way that camera images take."""
     if images.shape[-2:] == (model.image_size, model.image_size):
         return images
-    rgb = ((images + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return model.images_from_rgb(list(rgb))
+    return model.images_from_rgb(list(rgb_from_images(images)))
 
 
 def unit_image(frame: Frame) -> torch.Tensor:
     """Return a frame's colours (3, H, W) in [-1, 1] at its own size."""
-    return torch.from_numpy(np.ascontiguousarray(frame.rgb.transpose(2, 0, 1))).float() / 127.5 - 1.0
+    return images_from_bytes(torch.from_numpy(np.ascontiguousarray(frame.rgb.transpose(2, 0, 1))))

@@ -16,8 +16,8 @@ from come_nav.core.protocols import Recording
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.training.bank import LatentBank
 from come_nav.training.sim_bank import camera_fractions
-from come_nav.training.windows import Encode, to_uint8
-from come_nav.world_model.images import crop_window
+from come_nav.training.windows import Encode
+from come_nav.world_model.images import bytes_from_images, crop_window
 
 Prepare = Callable[[list[NDArray[np.uint8]]], torch.Tensor]  # RGB images -> (T, 3, S, S) in [-1, 1]
 FRAMES_PER_PART = 32
@@ -130,7 +130,7 @@ class RecordingEncoder:
             branch_latents=latents[:, None][:, :0],
             branch_actions_xyyaw=torch.zeros(count, 0, 3),
             branch_rel_frames=torch.zeros(count, 0, dtype=torch.int64),
-            images=spread(to_uint8(prepared)) if self.keep_images else None,
+            images=spread(bytes_from_images(prepared)) if self.keep_images else None,
             depth_m=depths,
             cameras=model_camera(self.recording.intrinsics, self.aspect)[None],
             camera_index=torch.zeros(count, dtype=torch.int64),

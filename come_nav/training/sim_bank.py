@@ -15,11 +15,12 @@ from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import OdometryNoise
 from come_nav.sim.worlds import World, generate_world
-from come_nav.training.bank import Encode, LatentBank, step_generator, to_uint8
+from come_nav.training.bank import Encode, LatentBank, step_generator
 from come_nav.training.config import DataConfig
 from come_nav.training.memory_views import branch_poses as branch_poses_odom
 from come_nav.training.memory_views import fill_memory, remembered_views
 from come_nav.training.sharding import shard
+from come_nav.world_model.images import bytes_from_images
 
 # Branches are the views of random drives from a frame: up to 4 s ahead, over the robot's whole range of twists.
 BRANCH_MAX_FRAMES = 16
@@ -216,7 +217,7 @@ def encode_drive(
         rendered, depth = raycaster.render(chunk.to(device))
         latents.append(encode(rendered).half().to(keep_on))
         if config.keep_images:
-            images.append(to_uint8(rendered).to(keep_on))
+            images.append(bytes_from_images(rendered).to(keep_on))
         if config.keep_depth and len(depths) * VIEWS_PER_CALL < count:
             depths.append(depth.half().to(keep_on))
     frames, branch_latents = _split(torch.cat(latents), count, branches)
