@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from come_nav.core.geometry import se2
+from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
@@ -197,12 +198,6 @@ def _draw_twists(shape: tuple[int, int], generator: torch.Generator) -> tuple[to
     return v, w, torch.randint(1, BRANCH_MAX_FRAMES + 1, shape, generator=generator)
 
 
-def camera_fractions(camera: CameraIntrinsics) -> torch.Tensor:
-    """Return fx, fy, cx, cy (4,) as fractions of the image's width and height."""
-    wide, high = camera.width, camera.height
-    return torch.tensor([camera.fx / wide, camera.fy / high, camera.cx / wide, camera.cy / high])
-
-
 def encode_drive(
     drive: Drive, camera: CameraIntrinsics, config: DataConfig, encode: Encode, device: str, keep_on: str
 ) -> LatentBank:
@@ -235,7 +230,7 @@ def encode_drive(
         images=pictures,
         branch_images=branch_pictures,
         depth_m=torch.cat(depths)[:count] if depths else None,
-        cameras=camera_fractions(camera)[None],
+        cameras=camera_fractions(camera),
         camera_index=torch.zeros(count, dtype=torch.int64),
         memory=memory,
         branch_memory=branch_memory,
