@@ -15,17 +15,16 @@ from come_nav.cli.evaluate import (
     Outcome,
     chosen_rows,
     load_model,
-    outcome_document,
     parse_horizons,
     prepare,
 )
 from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
 from come_nav.cli.evaluate_memory_blends import TITLES, Blend, weight_lines
-from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection, Steps, open_memory_input, select_windows
+from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection, open_memory_input, select_windows
 from come_nav.cli.evaluate_memory_rows import available_rows, geometry_pictures, memory_context
 from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
 from come_nav.cli.evaluate_rows import perfect_model_row, search
-from come_nav.cli.output import format_table, print_json
+from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer
@@ -34,7 +33,7 @@ from come_nav.core.types import Context, Frame, Imagination, Plan
 from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
 from come_nav.evaluation.protocol import ProtocolConfig, Window
 from come_nav.evaluation.report import Evaluation, write_report, write_results
-from come_nav.evaluation.results import Record, ResultStore, evaluate_windows
+from come_nav.evaluation.results import ResultStore, evaluate_windows
 from come_nav.evaluation.rows import CONSTANT_VELOCITY, Row, trivial_rows
 from come_nav.evaluation.tables import gap_lines, plan_lines, planning_table, ratio_lines
 from come_nav.stack import view_objective
@@ -226,11 +225,7 @@ def _judge(
     windows = [window.window for window in selection.windows]
     with ResultStore(folder / "results.jsonl", stored, args.fresh) as store:
         with Steps(len(windows) * sum(len(row.names) for row in rows), "plans", "plan") as progress:
-
-            def count(record: Record) -> None:
-                progress.add(record["row"])
-
-            evaluate_windows(windows, rows, store, count)
+            evaluate_windows(windows, rows, store, lambda record: progress.add(record["row"]))
         records = {name: store.table(windows, name) for row in rows for name in row.names}
     notes = {f"note {number}": note for number, note in enumerate(selection.notes, start=1)}
     shown = {blend.name: dict(blend.weights) for blend in blends}
@@ -261,5 +256,4 @@ def print_planning(done: MemoryPlanning) -> None:
     base = next(blend.name for blend in done.blends if blend.key == "base")
     print("\n" + format_table(*ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])))
     print("\n" + format_table(*weight_lines(done.blends)))
-    page = "" if outcome.page is None else f"\nreport:  {outcome.page}"
-    print(f"\nresults: {outcome.folder / 'results.json'}{page}")
+    print_files(outcome.folder, outcome.page)

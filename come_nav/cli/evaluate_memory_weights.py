@@ -20,11 +20,10 @@ from come_nav.cli.evaluate_memory_blends import (
     weight_lines,
     write_weights,
 )
-from come_nav.cli.evaluate_memory_inputs import Steps
 from come_nav.cli.evaluate_memory_recall import RecallSetup, set_up
 from come_nav.cli.evaluate_memory_rows import BatchContexts, available_rows, blend_row
 from come_nav.cli.evaluate_quality_rows import pictures_of
-from come_nav.cli.output import format_table, print_json
+from come_nav.cli.output import Steps, format_table, print_json
 from come_nav.core.errors import ConfigError
 from come_nav.evaluation.quality import WINDOWS_PER_BATCH, Batch, QualityRow, measure, read_batch
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from come_nav.cli.output import format_table, print_json
+from come_nav.cli.output import format_table, print_files, print_json
 
 if TYPE_CHECKING:
     from come_nav.data.nwm_dataset import DatasetFacts
@@ -77,7 +77,7 @@ def print_planning(document: Mapping[str, Any], folder: Path, page: Path | None,
     print(f"{document['title']}: {document['windows']} windows, one spacing is {document['spacing_m']:g} m")
     print(f"{headline(document)}\n")
     print(format_table(*table_lines(document)))
-    print(f"\nresults: {folder / 'results.json'}" + ("" if page is None else f"\nreport:  {page}"))
+    print_files(folder, page)
 
 
 def write_planning(
