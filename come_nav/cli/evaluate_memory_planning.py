@@ -19,9 +19,9 @@ from come_nav.cli.evaluate import (
     prepare,
 )
 from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
-from come_nav.cli.evaluate_memory_blends import TITLES, Blend, weight_lines
+from come_nav.cli.evaluate_memory_blends import TITLES, Blend, base_row, main_row, weight_lines
 from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection, open_memory_input, select_windows
-from come_nav.cli.evaluate_memory_rows import available_rows, geometry_pictures, memory_context
+from come_nav.cli.evaluate_memory_rows import NewestContext, available_rows, geometry_pictures, memory_context
 from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
 from come_nav.cli.evaluate_rows import perfect_model_row, search
 from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
@@ -29,7 +29,7 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer
 from come_nav.core.settings import to_mapping
-from come_nav.core.types import Context, Frame, Imagination, Plan
+from come_nav.core.types import Frame, Imagination, Plan
 from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
 from come_nav.evaluation.protocol import ProtocolConfig, Window
 from come_nav.evaluation.report import Evaluation, write_report, write_results
@@ -87,7 +87,7 @@ def evaluate_memory_planning(args: argparse.Namespace) -> MemoryPlanning:
     shelf = memory_shelf(model, config, found.drives, folder, settings)
     keys = available_rows(wanted, args.rows is not None, model)
     contrast = "off" if args.contrast == "off" else "on" if args.rows is None else args.contrast
-    blends = weights.blends([key for key in TITLES if key in keys or key == "base"], contrast)
+    blends = weights.blends(keys, contrast)
     rows = planning_rows(keys, blends, found, config, model, shelf)
     stored = suite_settings(found.source.fingerprint, to_mapping(protocol), config, model, weights, settings) | {
         "limits": to_mapping(selection.limits),
@@ -124,13 +124,13 @@ def planning_rows(
         rows.append(imagining_row(NEAREST, nearest, config, model))
     if "geometry" in keys:
         rows.append(imagining_row(GEOMETRY, geometry, config, model))
-    contexts = WindowContexts(model, config.experts.older_frames)
+    contexts = NewestContext[Window](lambda window: memory_context(model, window, config.experts.older_frames))
     for blend in blends:
         rows.append(imagining_row(blend.name, _blended(blend, shelf, contexts, config), config, model))
     return rows
 
 
-def _blended(blend: Blend, shelf: MemoryShelf, contexts: WindowContexts, config: Config) -> MakeImaginer:
+def _blended(blend: Blend, shelf: MemoryShelf, contexts: NewestContext[Window], config: Config) -> MakeImaginer:
     def imaginer(window: Window, decode: bool) -> Imaginer:
         model = shelf.of(window.recording_id).composed(blend)
         steps = float(len(window.driven_xyyaw))
@@ -157,20 +157,6 @@ def imagining_row(name: str, make: MakeImaginer, config: Config, model: Diffusio
         return model.images_from_rgb([frame.rgb])[0].cpu()
 
     return Row(name, plan, imagine, picture)
-
-
-class WindowContexts:
-    """The context of the window that was asked for last: all rows of a window share it."""
-
-    def __init__(self, model: DiffusionWorldModel, older_frames: int) -> None:
-        self._model, self._older_frames = model, older_frames
-        self._newest: tuple[Window, Context] | None = None
-
-    def of(self, window: Window) -> Context:
-        """Return the context of a window."""
-        if self._newest is None or self._newest[0] is not window:
-            self._newest = (window, memory_context(self._model, window, self._older_frames))
-        return self._newest[1]
 
 
 class GeometryImaginer:
@@ -238,7 +224,7 @@ def _judge(
         settings={"windows": len(windows), **stored},
         facts={**notes, "weights": shown, **found.source.facts, **machine_facts()},
         map_of=found.source.map_of,
-        main=next((blend.name for blend in blends if blend.key == "all" and blend.contrast), blends[-1].name),
+        main=main_row(blends),
     )
 
 
@@ -253,7 +239,7 @@ def print_planning(done: MemoryPlanning) -> None:
     print("\n" + format_table(*plan_lines(table)))
     if table.gap_closure:
         print("\n" + format_table(*gap_lines(table)))
-    base = next(blend.name for blend in done.blends if blend.key == "base")
+    base = base_row(done.blends)
     print("\n" + format_table(*ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])))
     print("\n" + format_table(*weight_lines(done.blends)))
     print_files(outcome.folder, outcome.page)

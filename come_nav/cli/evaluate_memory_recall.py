@@ -140,7 +140,7 @@ def note_coverage(windows: Sequence[MemoryWindow], shelf: MemoryShelf, store: Re
 
 def _judge(args: argparse.Namespace, setup: RecallSetup, wanted: list[str]) -> RecallEvaluation:
     from come_nav.cli.evaluate_inputs import machine_facts
-    from come_nav.cli.evaluate_memory_blends import weight_lines
+    from come_nav.cli.evaluate_memory_blends import main_row, weight_lines
     from come_nav.cli.evaluate_memory_rows import recall_rows
     from come_nav.cli.evaluate_quality_rows import pictures_of
     from come_nav.core.settings import to_mapping
@@ -187,16 +187,12 @@ def _judge(args: argparse.Namespace, setup: RecallSetup, wanted: list[str]) -> R
     )
 
 
-def main_row(blends: Sequence[Blend]) -> str:
-    """Return the row that the report shows: the full composition, or the last one there is."""
-    return next((blend.name for blend in blends if blend.key == "all" and blend.contrast), blends[-1].name)
-
-
 def references(names: Sequence[str], blends: Sequence[Blend], main: str) -> Mapping[str, list[str]]:
     """Return what each row is compared with: the base; the full composition with everything; and contrast with none."""
+    from come_nav.cli.evaluate_memory_blends import base_row
     from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
 
-    base = next(blend.name for blend in blends if blend.key == "base")
+    base = base_row(blends)
     found = {name: [base] for name in names}
     found[main] = [base, GEOMETRY, NEAREST, *(name for name in names if name not in (base, GEOMETRY, NEAREST, main))]
     for blend in blends:

@@ -21,7 +21,7 @@ from come_nav.cli.evaluate_memory_blends import (
     write_weights,
 )
 from come_nav.cli.evaluate_memory_recall import RecallSetup, set_up
-from come_nav.cli.evaluate_memory_rows import BatchContexts, available_rows, blend_row
+from come_nav.cli.evaluate_memory_rows import NewestContext, available_rows, batch_contexts, blend_row
 from come_nav.cli.evaluate_quality_rows import pictures_of
 from come_nav.cli.output import Steps, format_table, print_json
 from come_nav.core.errors import ConfigError
@@ -125,12 +125,12 @@ class Scorer:
     def __init__(self, setup: RecallSetup) -> None:
         self._shelf, self._model = setup.shelf, setup.model
         pictures = pictures_of(setup.model)
-        self._batches: list[tuple[Batch, BatchContexts]] = []
+        self._batches: list[tuple[Batch, NewestContext[Batch]]] = []
         for _, group in groupby(setup.selection.windows, key=lambda window: window.window.recording_id):
             own = list(group)
             for start in range(0, len(own), WINDOWS_PER_BATCH):
                 batch = read_batch(own[start : start + WINDOWS_PER_BATCH], pictures)
-                self._batches.append((batch, BatchContexts(setup.model, setup.config.experts.older_frames)))
+                self._batches.append((batch, batch_contexts(setup.model, setup.config.experts.older_frames)))
         self._known: dict[tuple[str, tuple[tuple[str, float], ...]], float] = {}
 
     def of(self, key: str, contrast: bool) -> Callable[[Weights], float]:
