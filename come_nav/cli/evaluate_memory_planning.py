@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,20 +23,19 @@ from come_nav.cli.evaluate_memory_blends import TITLES, Blend, base_row, main_ro
 from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection, open_memory_input, select_windows
 from come_nav.cli.evaluate_memory_rows import NewestContext, available_rows, geometry_pictures, memory_context
 from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
-from come_nav.cli.evaluate_rows import perfect_model_row, search
+from come_nav.cli.evaluate_rows import MakeImaginer, frames_ahead, imagining_row, perfect_model_row
 from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer
 from come_nav.core.settings import to_mapping
-from come_nav.core.types import Frame, Imagination, Plan
+from come_nav.core.types import Imagination
 from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
 from come_nav.evaluation.protocol import ProtocolConfig, Window
 from come_nav.evaluation.report import Evaluation, write_report, write_results
 from come_nav.evaluation.results import ResultStore, evaluate_windows
 from come_nav.evaluation.rows import CONSTANT_VELOCITY, Row, trivial_rows
 from come_nav.evaluation.tables import gap_lines, plan_lines, planning_table, ratio_lines
-from come_nav.stack import view_objective
 from come_nav.world_model.model import DiffusionWorldModel
 
 if TYPE_CHECKING:
@@ -46,9 +45,6 @@ REFERENCES = ("perfect", "nearest", "geometry")
 PLANNING_ROWS = (*REFERENCES, *TITLES)
 DEFAULT_ROWS = "perfect,nearest,geometry,base,stm,ltm,sltm,all"
 DEFAULT_HORIZON_S = "2"
-
-# (window, decode) -> what imagines the ends of its candidates
-MakeImaginer = Callable[[Window, bool], Imaginer]
 
 
 @dataclass(frozen=True)
@@ -133,30 +129,9 @@ def planning_rows(
 def _blended(blend: Blend, shelf: MemoryShelf, contexts: NewestContext[Window], config: Config) -> MakeImaginer:
     def imaginer(window: Window, decode: bool) -> Imaginer:
         model = shelf.of(window.recording_id).composed(blend)
-        steps = float(len(window.driven_xyyaw))
-        rel_frames = steps if config.imagination == "rollout" else window.rel_frames
-        return model.imaginer(contexts.of(window), rel_frames, config.imagination, decode=decode)
+        return model.imaginer(contexts.of(window), frames_ahead(window, config), config.imagination, decode=decode)
 
     return imaginer
-
-
-def imagining_row(name: str, make: MakeImaginer, config: Config, model: DiffusionWorldModel) -> Row:
-    """Return the row that plans with the configured search over what ``make``'s imaginer shows."""
-
-    def plan(window: Window, generator: torch.Generator) -> Plan:
-        view = view_objective(config.objective, model.images_from_rgb([window.goal_frame().rgb]), model)
-        decode = config.objective.view_distance.startswith("image")
-        return search(window, config, view, make(window, decode), generator)
-
-    def imagine(window: Window, paths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        images = make(window, True).imagine(paths, generator).images
-        assert images is not None
-        return images.cpu()
-
-    def picture(frame: Frame) -> torch.Tensor:
-        return model.images_from_rgb([frame.rgb])[0].cpu()
-
-    return Row(name, plan, imagine, picture)
 
 
 class GeometryImaginer:

@@ -17,6 +17,7 @@ from come_nav.core.types import Context
 from come_nav.evaluation.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
 from come_nav.evaluation.protocol import Window
 from come_nav.evaluation.quality import Batch, QualityRow, copy_last_row
+from come_nav.world_model.contexts import joined
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import rendered_view
 
@@ -145,16 +146,6 @@ def memory_context(model: DiffusionWorldModel, window: Window, older_frames: int
         (window.context_stamps_s * model.rate_hz).tolist(),
         older=[(window.recording.frame(index), poses[index]) for index in older],
         absolute_pose_xyyaw=poses[window.start],
-    )
-
-
-def joined(contexts: Sequence[Context]) -> Context:
-    """Return the contexts of several windows as one batch."""
-    return Context(
-        torch.cat([context.latents for context in contexts]),
-        torch.cat([context.poses_xyyaw for context in contexts]),
-        torch.cat([context.frame_offsets for context in contexts]),
-        {name: torch.cat([context.extras[name] for context in contexts]) for name in contexts[0].extras},
     )
 
 
