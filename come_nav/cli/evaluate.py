@@ -238,8 +238,8 @@ def _rows(
 
 def load_model(config: Config) -> DiffusionWorldModel:
     """Load the configured model, with the configured sampler where one is set."""
-    from come_nav.cli.plan import choose_device
     from come_nav.config import find_resource
+    from come_nav.stack import choose_device
     from come_nav.world_model.model import DiffusionWorldModel
 
     model = DiffusionWorldModel.load(find_resource("models", config.model), choose_device(config.device))
@@ -250,8 +250,8 @@ def load_model(config: Config) -> DiffusionWorldModel:
 
 def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorldModel | None) -> dict[str, Any]:
     """Return all that a record depends on: a folder of results belongs to exactly these values."""
-    from come_nav.cli.plan import choose_device
     from come_nav.core.settings import to_mapping
+    from come_nav.stack import choose_device
 
     return {
         "input": source.fingerprint,

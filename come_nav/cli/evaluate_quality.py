@@ -94,12 +94,12 @@ def _judge(
 ) -> QualityEvaluation:
     from come_nav.cli.evaluate_inputs import machine_facts
     from come_nav.cli.evaluate_quality_rows import pictures_of, quality_rows
-    from come_nav.cli.plan import choose_device
     from come_nav.core.settings import to_mapping
     from come_nav.evaluation.quality import WINDOWS_PER_BATCH, evaluate_quality, has_depth, quality_windows
     from come_nav.evaluation.quality_report import QualityEvaluation
     from come_nav.evaluation.quality_tables import quality_table
     from come_nav.evaluation.results import ResultStore
+    from come_nav.stack import choose_device
 
     count = source.default_windows if args.windows is None else args.windows
     windows = quality_windows(source.recordings, protocol, steps, count)
