@@ -119,9 +119,7 @@ def imaginer_of(model: DiffusionWorldModel, window: Window, args: argparse.Names
     from come_nav.world_model.nwm_rollout import NwmImaginer
 
     images = model.images_from_rgb([frame.rgb for frame in window.context_frames()])
-    return NwmImaginer(
-        model, images, window.context_xyyaw, args.rollout_path, decode, stride=args.rollout_stride
-    )  # fmt: skip
+    return NwmImaginer(model, images, window.context_xyyaw, args.rollout_path, decode, stride=args.rollout_stride)
 
 
 def _run_planning(args: argparse.Namespace) -> int:
