@@ -36,8 +36,8 @@ from come_nav.experts.normalizer import Normalizer
 from come_nav.planning.nwm_search import NwmPlanner, NwmSearchConfig
 from come_nav.planning.objectives import ImageDistance, LatentDistance
 from come_nav.world_model.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings, ImageAutoencoder
-from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
-from come_nav.world_model.nwm_rollout import NwmImaginer, micro_batch_for
+from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings, Precision
+from come_nav.world_model.nwm_rollout import NwmImaginer, RolloutPath, micro_batch_for
 from come_nav.world_model.sampler import SamplerSettings
 from come_nav.world_model.schedule import NoiseSchedule
 
@@ -62,7 +62,7 @@ class Way:
     """One way to make a plan: how the rollout goes on, which cost, which sampler, and what that changes."""
 
     name: str
-    path: str
+    path: RolloutPath
     cost: str
     sampler: SamplerSettings
     changes: str
@@ -83,7 +83,7 @@ def ways() -> list[Way]:
     ]
 
 
-def build(size: str, device: str, precision: str) -> DiffusionWorldModel:
+def build(size: str, device: str, precision: Precision) -> DiffusionWorldModel:
     """Return a model with random weights: S, B, L, XL as published, or 'reduced' (64 px, the same classes)."""
     torch.manual_seed(0)
     if size == "reduced":
@@ -93,10 +93,13 @@ def build(size: str, device: str, precision: str) -> DiffusionWorldModel:
         autoencoder, network = AutoencoderSettings.stable_diffusion(), CDiT(**CDIT_SIZES[size])
     expert = BaseExpert(network, Normalizer.nwm(0.25)).eval()
     model = DiffusionWorldModel(
-        ImageAutoencoder(autoencoder).eval(), {"base": expert}, NoiseSchedule.linear(), OFFICIAL,
-        inference=InferenceSettings(precision=precision),  # type: ignore[arg-type]
-    ).to(device)  # fmt: skip
-    model.inference = InferenceSettings(micro_batch_for(model), precision)  # type: ignore[arg-type]
+        ImageAutoencoder(autoencoder).eval(),
+        {"base": expert},
+        NoiseSchedule.linear(),
+        OFFICIAL,
+        inference=InferenceSettings(precision=precision),
+    ).to(device)
+    model.inference = InferenceSettings(micro_batch_for(model), precision)
     return model
 
 
@@ -113,7 +116,7 @@ def seconds_of(work: Any, device: str, repeats: int) -> dict[str, float]:
     return {"wall_s": min(wall), "cpu_s": min(busy)}
 
 
-def unit_costs(size: str, device: str, precision: str, batch: int, repeats: int) -> dict[str, Any]:
+def unit_costs(size: str, device: str, precision: Precision, batch: int, repeats: int) -> dict[str, Any]:
     """Return seconds of one denoiser sample, one encoded and one decoded image."""
     model = build(size, device, precision)
     pixels, grid = model.image_size, model.base.model.settings.input_size
@@ -171,9 +174,13 @@ def measured_plan(
     images = torch.rand(CONTEXT, 3, pixels, pixels, generator=torch.Generator().manual_seed(1)) * 2 - 1
     goal = images[-1:].flip(-1)
     imaginer = NwmImaginer(
-        model, images, np.zeros((CONTEXT, 3)), way.path, way.cost == "image",  # type: ignore[arg-type]
+        model,
+        images,
+        np.zeros((CONTEXT, 3)),
+        way.path,
+        way.cost == "image",
         stride=search.steps if way.jump else 1,
-    )  # fmt: skip
+    )
 
     def plan() -> None:
         encoded_goal = way.cost == "latent"

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError, suggest
@@ -26,13 +26,13 @@ from come_nav.memory.short_term import ShortTermConfig
 from come_nav.memory.spatial import SpatialConfig
 from come_nav.planning.follower import FollowerConfig
 from come_nav.planning.settings import PlannerConfig
+from come_nav.world_model.composition import CompositionMode
 from come_nav.world_model.model import InferenceSettings
 from come_nav.world_model.sampler import SamplerSettings
 
 KINDS = ("config", "models", "launch")
-VIEW_DISTANCES = ("latent", "latent_cosine", "image_l1", "image_l2")
 MEMORY_EXPERTS = ("short_term", "long_term", "spatial")
-COMPOSITION_MODES = ("literal", "normalised", "average")
+ViewDistanceName = Literal["latent", "latent_cosine", "image_l1", "image_l2"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ObjectiveConfig:
         smoothness_weight: weight of changes of the twist, >= 0.
     """
 
-    view_distance: Literal["latent", "latent_cosine", "image_l1", "image_l2"] = "latent_cosine"
+    view_distance: ViewDistanceName = "latent_cosine"
     image_scales: tuple[int, ...] = (1, 2, 4, 8)
     view_weight: float = 1.0
     pose_weight: float = 1.0
@@ -57,7 +57,7 @@ class ObjectiveConfig:
     smoothness_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choice("objective.view_distance", self.view_distance, VIEW_DISTANCES)
+        check_choice("objective.view_distance", self.view_distance, get_args(ViewDistanceName))
         for scale in self.image_scales:
             check_range("objective.image_scales", scale, 1)
         for name in ("view_weight", "pose_weight", "yaw_weight", "smoothness_weight"):
@@ -82,7 +82,7 @@ class ExpertsConfig:
     """
 
     use: tuple[str, ...] = ()
-    mode: Literal["literal", "normalised", "average"] = "normalised"
+    mode: CompositionMode = "normalised"
     base: float = 1.0
     short_term: float = 0.0
     long_term: float = 1.0
@@ -94,7 +94,7 @@ class ExpertsConfig:
     def __post_init__(self) -> None:
         for name in self.use:
             check_choice("experts.use", name, MEMORY_EXPERTS)
-        check_choice("experts.mode", self.mode, COMPOSITION_MODES)
+        check_choice("experts.mode", self.mode, get_args(CompositionMode))
         for name in ("base", *MEMORY_EXPERTS):
             check_range(f"experts.{name}", getattr(self, name), 0.0)
         check_range("experts.older_frames", self.older_frames, 1)

@@ -25,6 +25,7 @@ from come_nav.memory.spatial import Noted, SpatialMemory
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
 from come_nav.world_model.episode_loss import EpisodeLoss
+from come_nav.world_model.images import rgb_from_images
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import Layer
 
@@ -231,52 +232,53 @@ class EpisodeMemories:
         self.base_model, self.config = model, config
         self.spatial: SpatialMemory | None = None
         self.episodic: EpisodicMemory | None = None
+        self._model = model if isinstance(model, DiffusionWorldModel) else None  # the one that takes experts
         self._expert: LongTermExpert | None = None
         self._trainer: BackgroundTrainer | None = None
         self._loss: EpisodeLoss | None = None
         self._views: RememberedViews | None = None
         self._trouble: dict[str, str] = {}
         wanted = config.experts.use
-        for name in wanted:
-            if not isinstance(model, DiffusionWorldModel):
-                self._trouble[name] = "this world model takes no experts"
-            elif model.depth is None and name != "long_term":
-                self._trouble[name] = "this model looks at no views"
+        if self._model is None:
+            self._trouble = dict.fromkeys(wanted, "this world model takes no experts")
+            return
+        if self._model.depth is None:
+            blind = [name for name in wanted if name != "long_term"]
+            self._trouble = dict.fromkeys(blind, "this model looks at no views")
         if "spatial" in wanted and "spatial" not in self._trouble:
             self.spatial = SpatialMemory(config.spatial)
-        if "long_term" in wanted and isinstance(model, DiffusionWorldModel):
-            self._begin_training(model)
+        if "long_term" in wanted:
+            self._begin_training(self._model)
 
     def observe(self, seen: Remembered, T_odom_base: NDArray[np.float64]) -> None:
         """Memorise a frame that the short-term memory kept."""
-        frame = seen.frame
-        remembered = self._remembered(seen)
+        views = self._views_through(seen.frame)
+        shown = self._shown(views, seen)  # before the spatial memory holds the frame
         if self.spatial is not None:
-            if frame.depth_m is None and self.config.experts.estimate_depth:
-                frame = self._with_estimated_depth(frame)
-            if self.spatial.observe(frame, T_odom_base) is Noted.KEPT and self._views is None:
-                assert seen.frame.intrinsics is not None and seen.frame.T_base_camera is not None
-                aspect = self.base_model.images.aspect if isinstance(self.base_model, DiffusionWorldModel) else 1.0
-                camera, mount = seen.frame.intrinsics, seen.frame.T_base_camera
-                self._views = RememberedViews(self.spatial, camera, mount, aspect)
+            noted = self.spatial.observe(self._with_depth(seen.frame), T_odom_base)
+            if noted is Noted.KEPT and self._views is None:
+                self._views = views
         if self.episodic is not None and self._loss is not None and seen.features is not None:
             image = self.base_model.images_from_rgb([seen.frame.rgb])[0]
             pose = torch.from_numpy(seen.pose_odom_xyyaw).float()
             try:
-                self.episodic.observe(seen.features, pose, seen.stamp_s, self._loss.frame(image, remembered))
+                self.episodic.observe(seen.features, pose, seen.stamp_s, self._loss.frame(image, shown))
             except DataError as error:  # a camera whose calibration came or went
                 self._trouble["long_term"] = str(error)
 
-    def _remembered(self, seen: Remembered) -> Layer | None:
-        """Return what the spatial memory shows of a frame that it does not hold yet, for the adapter to learn from."""
-        camera, mount = seen.frame.intrinsics, seen.frame.T_base_camera
-        if self.spatial is None or self.episodic is None or camera is None or mount is None:
+    def _views_through(self, frame: Frame) -> RememberedViews | None:
+        """Return what shows the spatial memory to the camera of ``frame``; None without a memory or a calibration."""
+        camera, mount = frame.intrinsics, frame.T_base_camera
+        if self.spatial is None or self._model is None or camera is None or mount is None:
             return None
-        size, aspect = 64, 1.0
-        if isinstance(self.base_model, DiffusionWorldModel):
-            size, aspect = self.base_model.image_size, self.base_model.images.aspect
+        return RememberedViews(self.spatial, camera, mount, self._model.images.aspect)
+
+    def _shown(self, views: RememberedViews | None, seen: Remembered) -> Layer | None:
+        """Return what the spatial memory shows of a frame, for the adapter to learn from; None where none learns."""
+        if views is None or self.episodic is None or self._model is None:
+            return None
         poses = torch.from_numpy(seen.pose_odom_xyyaw).float()[None]
-        return Layer(*RememberedViews(self.spatial, camera, mount, aspect).views(poses, size))
+        return Layer(*views.views(poses, self._model.image_size))
 
     def model(self) -> tuple[NavigationModel, list[str]]:
         """Return the world model as it can remember now, and a warning for each expert that is left out."""
@@ -287,11 +289,11 @@ class EpisodeMemories:
         warnings = [
             f"without the {name} expert: {trouble[name]}" for name in self.config.experts.use if name in trouble
         ]
-        if not isinstance(self.base_model, DiffusionWorldModel) or not usable:
+        if self._model is None or not usable:
             return self.base_model, warnings
         spatial = self._views if "spatial" in usable else None
         long_term = self._expert if "long_term" in usable else None
-        model = self.base_model.with_memory(spatial, long_term)
+        model = self._model.with_memory(spatial, long_term)
         return model.composed(self.config.experts.weights(usable), self.config.experts.mode), warnings
 
     def reset(self) -> None:
@@ -340,16 +342,15 @@ class EpisodeMemories:
         self._trainer = BackgroundTrainer(self.episodic, self.config.experts.budget)
         self._trainer.start()
 
-    def _with_estimated_depth(self, frame: Frame) -> Frame:
-        """Return the frame as the model sees it, with the model's own estimate of depth."""
-        model = self.base_model
-        if not isinstance(model, DiffusionWorldModel) or model.depth is None or frame.intrinsics is None:
+    def _with_depth(self, frame: Frame) -> Frame:
+        """Return the frame; as the model sees it with its own estimate where there is no depth and that is wanted."""
+        model, wanted = self._model, frame.depth_m is None and self.config.experts.estimate_depth
+        if not wanted or model is None or model.depth is None or frame.intrinsics is None:
             return frame
         image = model.images_from_rgb([frame.rgb])
-        rgb = ((image[0] + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         camera = model_camera(frame.intrinsics, model.image_size, model.images.aspect)
         depth_m = model.estimate_depth_m(image)[0].float().cpu().numpy()
-        return Frame(frame.stamp_s, rgb, depth_m, camera, frame.T_base_camera)
+        return Frame(frame.stamp_s, rgb_from_images(image)[0], depth_m, camera, frame.T_base_camera)
 
 
 def load_stack(config: Config) -> NavStack:
@@ -394,8 +395,7 @@ def imagined_rgb(
         images = model.decode(imagination.latents)
     if images is None:
         raise PlanningError("the imaginer returns neither images nor latents")
-    scaled = ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).cpu().numpy()
+    return rgb_from_images(images)
 
 
 def _no_plan(refusal: tuple[PlanStatus, str], newest: Remembered | None, dt_s: float) -> Plan:

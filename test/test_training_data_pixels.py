@@ -12,11 +12,11 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
-from come_nav.training.bank import LatentBank, Sampling, from_uint8
+from come_nav.training.bank import LatentBank, Sampling
 from come_nav.training.config import DataConfig
 from come_nav.training.recording_bank import model_camera, model_depth, recording_bank
 from come_nav.training.sim_bank import sim_bank, training_camera
-from come_nav.world_model.images import images_from_rgb
+from come_nav.world_model.images import images_from_bytes, images_from_rgb
 
 SIZE = 16
 
@@ -42,7 +42,7 @@ def test_pictures_of_context_and_goals_belong_to_their_latents(rendered: LatentB
         (batch.context_images, batch.context_latents),
         (batch.goal_images, batch.goal_latents),
     ):
-        expected = shrink(from_uint8(images).flatten(0, 1))
+        expected = shrink(images_from_bytes(images).flatten(0, 1))
         torch.testing.assert_close(latents.flatten(0, 1), expected, atol=5e-3, rtol=0)
 
 
@@ -89,7 +89,7 @@ def test_recordings_keep_pictures_depth_and_the_crops_camera() -> None:
     torch.testing.assert_close(bank.depth_m[7].float(), expected, atol=0, rtol=2e-3)
     batch = bank.sample(Sampling(), 8, torch.Generator().manual_seed(0))
     assert batch.goal_images is not None
-    expected_latents = shrink(from_uint8(batch.goal_images).flatten(0, 1))
+    expected_latents = shrink(images_from_bytes(batch.goal_images).flatten(0, 1))
     torch.testing.assert_close(batch.goal_latents.flatten(0, 1), expected_latents, atol=5e-3, rtol=0)
 
 

@@ -10,7 +10,7 @@ from test_world_model_model import FRAMES, rgb_frames, seeded, small_model
 
 from come_nav.core.errors import ConfigError
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.nwm_rollout import NwmImaginer, micro_batch_for
+from come_nav.world_model.nwm_rollout import NwmImaginer, RolloutPath, micro_batch_for
 from come_nav.world_model.sampler import SamplerSettings
 
 STEPS, CANDIDATES = 4, 3
@@ -27,8 +27,10 @@ def paths() -> torch.Tensor:
     return step[:, None] * torch.arange(1.0, STEPS + 1)[None, :, None]
 
 
-def imaginer(model: DiffusionWorldModel, path: str, sample_latents: bool = True, decode: bool = True) -> NwmImaginer:
-    return NwmImaginer(model, model.images_from_rgb(rgb_frames()), POSES, path, decode, sample_latents)  # type: ignore[arg-type]
+def imaginer(
+    model: DiffusionWorldModel, path: RolloutPath, sample_latents: bool = True, decode: bool = True
+) -> NwmImaginer:
+    return NwmImaginer(model, model.images_from_rgb(rgb_frames()), POSES, path, decode, sample_latents)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,9 @@ def imaginer(model: DiffusionWorldModel, path: str, sample_latents: bool = True,
         ("latents", FRAMES, CANDIDATES),
     ],
 )
-def test_calls_are_counted_in_samples(model: DiffusionWorldModel, path: str, encodes: int, decodes: int) -> None:
+def test_calls_are_counted_in_samples(
+    model: DiffusionWorldModel, path: RolloutPath, encodes: int, decodes: int
+) -> None:
     found = imaginer(model, path)
     result = found.imagine(paths(), seeded())
     assert (found.counts.forwards, found.counts.encodes, found.counts.decodes) == (
@@ -89,7 +93,7 @@ def test_latents_equal_the_models_own_rollout(model: DiffusionWorldModel) -> Non
 
 
 @pytest.mark.parametrize("path", ["pixels", "moments", "latents"])
-def test_views_with_a_stride(model: DiffusionWorldModel, path: str) -> None:
+def test_views_with_a_stride(model: DiffusionWorldModel, path: RolloutPath) -> None:
     found = imaginer(model, path, sample_latents=False)
     views = found.views(paths(), seeded(), stride=2, keep=(0, 1))
     assert views.shape == (CANDIDATES, 2, 3, 16, 16)
@@ -99,9 +103,9 @@ def test_views_with_a_stride(model: DiffusionWorldModel, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["pixels", "moments", "latents"])
-def test_one_jump_is_one_prediction_of_the_end(model: DiffusionWorldModel, path: str) -> None:
+def test_one_jump_is_one_prediction_of_the_end(model: DiffusionWorldModel, path: RolloutPath) -> None:
     images = model.images_from_rgb(rgb_frames())
-    found = NwmImaginer(model, images, POSES, path, sample_latents=False, stride=STEPS)  # type: ignore[arg-type]
+    found = NwmImaginer(model, images, POSES, path, sample_latents=False, stride=STEPS)
     latents = found.imagine(paths(), seeded()).latents
     context = model.context_from_images(images, POSES)
     expected = model.predict(context, paths()[:, -1], torch.full((CANDIDATES,), float(STEPS)), seeded())

@@ -18,8 +18,8 @@ from come_nav.world_model.lapped import LappedTransform
 from come_nav.world_model.reprojection import (
     VIEW_FACTS,
     ReprojectionSettings,
+    context_layer,
     context_points,
-    latent_view,
     rendered_view,
     slide_points,
 )
@@ -83,16 +83,16 @@ def test_sliding_the_base_leaves_views_where_they_were(drive) -> None:
 
 
 @torch.no_grad()
-def test_latent_view_is_latents_seen_share_and_inverse_depth(drive) -> None:
+def test_an_encoded_layer_is_latents_seen_share_and_inverse_depth(drive) -> None:
     extras = extras_of(drive, slice(0, 4))
     transform = LappedTransform(6, 8)
-    view = latent_view(extras, torch.zeros(3, 3), 64, transform.encode, SETTINGS)
+    view = context_layer(extras, torch.zeros(3, 3), 64, SETTINGS).encoded(transform.encode)
     assert view.shape == (3, 6 + VIEW_FACTS, 8, 8)
     assert float(view[:, 6].min()) >= 0.0
     assert float(view[:, 6].max()) <= 1.0
     assert float(view[0, 6].mean()) > 0.95  # from the newest frame's own pose nearly all is seen
     with pytest.raises(ShapeError, match="the context lacks"):
-        latent_view({}, torch.zeros(1, 3), 64, transform.encode, SETTINGS)
+        context_layer({}, torch.zeros(1, 3), 64, SETTINGS)
 
 
 def test_lapped_transform_starts_as_the_best_linear_block_code_and_training_improves_it(drive) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from come_nav.cli.output import add_json_flag, print_json
+from come_nav.cli.output import add_json_flag, format_table, outcome_document, print_json
 from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     _tell(5, f"drawing {folder / 'map.png'}, {folder / 'imagined.png'} and {folder / 'memory.png'}")
     files = {**_draw(folder, outcome), **_draw_memory(folder, memory), "bag": str(episode)}
     if args.json:
-        print_json({**evaluate.outcome_document(outcome), "files": files, **_memory_document(memory)})
+        print_json({**outcome_document(outcome), "files": files, **_memory_document(memory)})
         return 0
     evaluate.print_outcome(outcome)
     _print_memory(memory)
@@ -123,7 +123,6 @@ def _remember(args: argparse.Namespace, episode: Path, settings: list[str]) -> M
 
 
 def _memory_document(memory: MemoryPart | None) -> dict[str, Any]:
-    from come_nav.cli.evaluate import outcome_document
     from come_nav.cli.evaluate_memory_recall import recall_document
 
     if memory is None:
@@ -133,7 +132,6 @@ def _memory_document(memory: MemoryPart | None) -> dict[str, Any]:
 
 def _print_memory(memory: MemoryPart | None) -> None:
     """Print the two tables that compare the base model with the memory experts."""
-    from come_nav.cli.output import format_table
     from come_nav.evaluation.memory_tables import ALL, metric_lines
     from come_nav.evaluation.tables import plan_lines
 

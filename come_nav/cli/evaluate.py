@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.evaluate_memory import MEMORY_SUITES, add_memory_arguments
 from come_nav.cli.evaluate_nwm import add_nwm_arguments
-from come_nav.cli.output import add_json_flag, format_table, print_json
+from come_nav.cli.output import add_json_flag, format_table, outcome_document, print_files, print_json
 from come_nav.cli.recording_flags import add_recording_flags
 from come_nav.core.errors import ConfigError, DataError, suggest
 
@@ -238,8 +238,8 @@ def _rows(
 
 def load_model(config: Config) -> DiffusionWorldModel:
     """Load the configured model, with the configured sampler where one is set."""
-    from come_nav.cli.plan import choose_device
     from come_nav.config import find_resource
+    from come_nav.stack import choose_device
     from come_nav.world_model.model import DiffusionWorldModel
 
     model = DiffusionWorldModel.load(find_resource("models", config.model), choose_device(config.device))
@@ -250,8 +250,8 @@ def load_model(config: Config) -> DiffusionWorldModel:
 
 def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorldModel | None) -> dict[str, Any]:
     """Return all that a record depends on: a folder of results belongs to exactly these values."""
-    from come_nav.cli.plan import choose_device
     from come_nav.core.settings import to_mapping
+    from come_nav.stack import choose_device
 
     return {
         "input": source.fingerprint,
@@ -306,22 +306,6 @@ def _candidates(records: dict[str, list[Record]]) -> dict[str, int]:
     return {row: count for row, count in tried.items() if count}
 
 
-def outcome_document(outcome: Outcome) -> dict[str, Any]:
-    """Return all figures of an evaluation and where its files are, for ``--json``."""
-    from come_nav.evaluation.report import timing
-
-    evaluation = outcome.evaluation
-    return {
-        "title": evaluation.title,
-        "out": str(outcome.folder),
-        "report": None if outcome.page is None else str(outcome.page),
-        "settings": evaluation.settings,
-        "table": evaluation.table.to_mapping(),
-        "timing": timing(evaluation.records),
-        "facts": evaluation.facts,
-    }
-
-
 def print_outcome(outcome: Outcome) -> None:
     """Print the tables of an evaluation and where its files are."""
     from come_nav.evaluation.tables import gap_lines, group_lines, picture_lines, plan_lines, ratio_lines
@@ -335,8 +319,7 @@ def print_outcome(outcome: Outcome) -> None:
     for lines in (picture_lines(table), group_lines(table) if len(table.groups) > 1 else ([], [])):
         if lines[1]:
             print("\n" + format_table(*lines))
-    page = "" if outcome.page is None else f"\nreport:  {outcome.page}"
-    print(f"\nresults: {outcome.folder / 'results.json'}{page}")
+    print_files(outcome.folder, outcome.page)
 
 
 class _Progress:

@@ -94,8 +94,8 @@ def suite_settings(
 ) -> dict[str, Any]:
     """Return all that a record of these suites depends on."""
     from come_nav.cli.evaluate import model_settings
-    from come_nav.cli.plan import choose_device
     from come_nav.core.settings import to_mapping
+    from come_nav.stack import choose_device
 
     return {
         "input": source,

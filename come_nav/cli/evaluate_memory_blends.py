@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,10 +84,13 @@ class BlendWeights:
         given = self.sections.get(CONTRAST if contrast else AVERAGE, {}).get(key, {})
         return Blend(key, contrast, {name: given.get(name, 1.0) for name in EXPERTS[key]})
 
-    def blends(self, keys: list[str], contrast: str = "both") -> list[Blend]:
-        """Return the rows of ``keys``, with the contrast on, off or both where there are several experts."""
+    def blends(self, wanted: Collection[str], contrast: str = "both") -> list[Blend]:
+        """Return the base and the rows that are ``wanted``, in the order of the table.
+
+        Where there are several experts, with the contrast on, off or both.
+        """
         found = []
-        for key in keys:
+        for key in (key for key in TITLES if key in wanted or key == "base"):
             if contrast != "off" or len(EXPERTS[key]) == 1:
                 found.append(self.blend(key, True))
             if contrast != "on" and len(EXPERTS[key]) > 1:
@@ -130,6 +133,16 @@ def write_weights(path: Path, weights: BlendWeights, comment: str) -> None:
 
     lines = "".join(f"# {line}\n" for line in comment.splitlines())
     atomic_write_text(path, COMMENT + lines + yaml.safe_dump(weights.to_mapping(), sort_keys=False))
+
+
+def main_row(blends: Sequence[Blend]) -> str:
+    """Return the row that a report shows: the full composition, or the last one there is."""
+    return next((blend.name for blend in blends if blend.key == "all" and blend.contrast), blends[-1].name)
+
+
+def base_row(blends: Sequence[Blend]) -> str:
+    """Return the row of the base alone, which all others are compared with."""
+    return next(blend.name for blend in blends if blend.key == "base")
 
 
 def weight_lines(blends: list[Blend]) -> tuple[list[str], list[list[str]]]:

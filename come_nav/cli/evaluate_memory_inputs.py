@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -187,25 +185,3 @@ def _recordings(args: argparse.Namespace, config: Config, rate_hz: float) -> Mem
     return MemoryInput(
         replace(source, fingerprint=fingerprint, title=f"{args.suite}: {source.title}"), drives, 0.0, strict=False
     )
-
-
-class Steps:
-    """A bar on stderr with a word beside it; silent where stderr is no terminal."""
-
-    def __init__(self, total: int, label: str, unit: str) -> None:
-        from tqdm import tqdm
-
-        self._bar: Any = tqdm(
-            total=total, desc=label, unit=unit, file=sys.stderr, disable=None, dynamic_ncols=True, leave=False
-        )
-
-    def __enter__(self) -> Steps:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-    def add(self, word: str = "", count: int = 1) -> None:
-        """Count and show ``word``."""
-        self._bar.set_postfix_str(word, refresh=False)
-        self._bar.update(count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,29 +15,27 @@ from come_nav.cli.evaluate import (
     Outcome,
     chosen_rows,
     load_model,
-    outcome_document,
     parse_horizons,
     prepare,
 )
 from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
-from come_nav.cli.evaluate_memory_blends import TITLES, Blend, weight_lines
-from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection, Steps, open_memory_input, select_windows
-from come_nav.cli.evaluate_memory_rows import available_rows, geometry_pictures, memory_context
+from come_nav.cli.evaluate_memory_blends import TITLES, Blend, base_row, main_row, weight_lines
+from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection, open_memory_input, select_windows
+from come_nav.cli.evaluate_memory_rows import NewestContext, available_rows, geometry_pictures, memory_context
 from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
-from come_nav.cli.evaluate_rows import perfect_model_row, search
-from come_nav.cli.output import format_table, print_json
+from come_nav.cli.evaluate_rows import MakeImaginer, frames_ahead, imagining_row, perfect_model_row
+from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer
 from come_nav.core.settings import to_mapping
-from come_nav.core.types import Context, Frame, Imagination, Plan
+from come_nav.core.types import Imagination
 from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
 from come_nav.evaluation.protocol import ProtocolConfig, Window
 from come_nav.evaluation.report import Evaluation, write_report, write_results
-from come_nav.evaluation.results import Record, ResultStore, evaluate_windows
+from come_nav.evaluation.results import ResultStore, evaluate_windows
 from come_nav.evaluation.rows import CONSTANT_VELOCITY, Row, trivial_rows
 from come_nav.evaluation.tables import gap_lines, plan_lines, planning_table, ratio_lines
-from come_nav.stack import view_objective
 from come_nav.world_model.model import DiffusionWorldModel
 
 if TYPE_CHECKING:
@@ -47,9 +45,6 @@ REFERENCES = ("perfect", "nearest", "geometry")
 PLANNING_ROWS = (*REFERENCES, *TITLES)
 DEFAULT_ROWS = "perfect,nearest,geometry,base,stm,ltm,sltm,all"
 DEFAULT_HORIZON_S = "2"
-
-# (window, decode) -> what imagines the ends of its candidates
-MakeImaginer = Callable[[Window, bool], Imaginer]
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def evaluate_memory_planning(args: argparse.Namespace) -> MemoryPlanning:
     shelf = memory_shelf(model, config, found.drives, folder, settings)
     keys = available_rows(wanted, args.rows is not None, model)
     contrast = "off" if args.contrast == "off" else "on" if args.rows is None else args.contrast
-    blends = weights.blends([key for key in TITLES if key in keys or key == "base"], contrast)
+    blends = weights.blends(keys, contrast)
     rows = planning_rows(keys, blends, found, config, model, shelf)
     stored = suite_settings(found.source.fingerprint, to_mapping(protocol), config, model, weights, settings) | {
         "limits": to_mapping(selection.limits),
@@ -125,53 +120,18 @@ def planning_rows(
         rows.append(imagining_row(NEAREST, nearest, config, model))
     if "geometry" in keys:
         rows.append(imagining_row(GEOMETRY, geometry, config, model))
-    contexts = WindowContexts(model, config.experts.older_frames)
+    contexts = NewestContext[Window](lambda window: memory_context(model, window, config.experts.older_frames))
     for blend in blends:
         rows.append(imagining_row(blend.name, _blended(blend, shelf, contexts, config), config, model))
     return rows
 
 
-def _blended(blend: Blend, shelf: MemoryShelf, contexts: WindowContexts, config: Config) -> MakeImaginer:
+def _blended(blend: Blend, shelf: MemoryShelf, contexts: NewestContext[Window], config: Config) -> MakeImaginer:
     def imaginer(window: Window, decode: bool) -> Imaginer:
         model = shelf.of(window.recording_id).composed(blend)
-        steps = float(len(window.driven_xyyaw))
-        rel_frames = steps if config.imagination == "rollout" else window.rel_frames
-        return model.imaginer(contexts.of(window), rel_frames, config.imagination, decode=decode)
+        return model.imaginer(contexts.of(window), frames_ahead(window, config), config.imagination, decode=decode)
 
     return imaginer
-
-
-def imagining_row(name: str, make: MakeImaginer, config: Config, model: DiffusionWorldModel) -> Row:
-    """Return the row that plans with the configured search over what ``make``'s imaginer shows."""
-
-    def plan(window: Window, generator: torch.Generator) -> Plan:
-        view = view_objective(config.objective, model.images_from_rgb([window.goal_frame().rgb]), model)
-        decode = config.objective.view_distance.startswith("image")
-        return search(window, config, view, make(window, decode), generator)
-
-    def imagine(window: Window, paths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        images = make(window, True).imagine(paths, generator).images
-        assert images is not None
-        return images.cpu()
-
-    def picture(frame: Frame) -> torch.Tensor:
-        return model.images_from_rgb([frame.rgb])[0].cpu()
-
-    return Row(name, plan, imagine, picture)
-
-
-class WindowContexts:
-    """The context of the window that was asked for last: all rows of a window share it."""
-
-    def __init__(self, model: DiffusionWorldModel, older_frames: int) -> None:
-        self._model, self._older_frames = model, older_frames
-        self._newest: tuple[Window, Context] | None = None
-
-    def of(self, window: Window) -> Context:
-        """Return the context of a window."""
-        if self._newest is None or self._newest[0] is not window:
-            self._newest = (window, memory_context(self._model, window, self._older_frames))
-        return self._newest[1]
 
 
 class GeometryImaginer:
@@ -226,11 +186,7 @@ def _judge(
     windows = [window.window for window in selection.windows]
     with ResultStore(folder / "results.jsonl", stored, args.fresh) as store:
         with Steps(len(windows) * sum(len(row.names) for row in rows), "plans", "plan") as progress:
-
-            def count(record: Record) -> None:
-                progress.add(record["row"])
-
-            evaluate_windows(windows, rows, store, count)
+            evaluate_windows(windows, rows, store, lambda record: progress.add(record["row"]))
         records = {name: store.table(windows, name) for row in rows for name in row.names}
     notes = {f"note {number}": note for number, note in enumerate(selection.notes, start=1)}
     shown = {blend.name: dict(blend.weights) for blend in blends}
@@ -243,7 +199,7 @@ def _judge(
         settings={"windows": len(windows), **stored},
         facts={**notes, "weights": shown, **found.source.facts, **machine_facts()},
         map_of=found.source.map_of,
-        main=next((blend.name for blend in blends if blend.key == "all" and blend.contrast), blends[-1].name),
+        main=main_row(blends),
     )
 
 
@@ -258,8 +214,7 @@ def print_planning(done: MemoryPlanning) -> None:
     print("\n" + format_table(*plan_lines(table)))
     if table.gap_closure:
         print("\n" + format_table(*gap_lines(table)))
-    base = next(blend.name for blend in done.blends if blend.key == "base")
+    base = base_row(done.blends)
     print("\n" + format_table(*ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])))
     print("\n" + format_table(*weight_lines(done.blends)))
-    page = "" if outcome.page is None else f"\nreport:  {outcome.page}"
-    print(f"\nresults: {outcome.folder / 'results.json'}{page}")
+    print_files(outcome.folder, outcome.page)

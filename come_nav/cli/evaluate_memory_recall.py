@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.evaluate import chosen_rows, load_model, parse_horizons, prepare
 from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
-from come_nav.cli.output import format_table, print_json
+from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import ComeNavError
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def evaluate_recall(args: argparse.Namespace) -> RecallOutcome:
 
 def set_up(args: argparse.Namespace) -> RecallSetup:
     """Load the model, drive the worlds or open the recordings, and choose the windows."""
-    from come_nav.cli.evaluate_memory_inputs import Steps, open_memory_input, select_windows
+    from come_nav.cli.evaluate_memory_inputs import open_memory_input, select_windows
     from come_nav.evaluation.protocol import ProtocolConfig
 
     config, folder = prepare(args)
@@ -141,8 +140,7 @@ def note_coverage(windows: Sequence[MemoryWindow], shelf: MemoryShelf, store: Re
 
 def _judge(args: argparse.Namespace, setup: RecallSetup, wanted: list[str]) -> RecallEvaluation:
     from come_nav.cli.evaluate_inputs import machine_facts
-    from come_nav.cli.evaluate_memory_blends import weight_lines
-    from come_nav.cli.evaluate_memory_inputs import Steps
+    from come_nav.cli.evaluate_memory_blends import main_row, weight_lines
     from come_nav.cli.evaluate_memory_rows import recall_rows
     from come_nav.cli.evaluate_quality_rows import pictures_of
     from come_nav.core.settings import to_mapping
@@ -189,16 +187,12 @@ def _judge(args: argparse.Namespace, setup: RecallSetup, wanted: list[str]) -> R
     )
 
 
-def main_row(blends: Sequence[Blend]) -> str:
-    """Return the row that the report shows: the full composition, or the last one there is."""
-    return next((blend.name for blend in blends if blend.key == "all" and blend.contrast), blends[-1].name)
-
-
 def references(names: Sequence[str], blends: Sequence[Blend], main: str) -> Mapping[str, list[str]]:
     """Return what each row is compared with: the base; the full composition with everything; and contrast with none."""
+    from come_nav.cli.evaluate_memory_blends import base_row
     from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
 
-    base = next(blend.name for blend in blends if blend.key == "base")
+    base = base_row(blends)
     found = {name: [base] for name in names}
     found[main] = [base, GEOMETRY, NEAREST, *(name for name in names if name not in (base, GEOMETRY, NEAREST, main))]
     for blend in blends:
@@ -209,19 +203,7 @@ def references(names: Sequence[str], blends: Sequence[Blend], main: str) -> Mapp
 
 def recall_document(outcome: RecallOutcome) -> dict[str, Any]:
     """Return all figures and where the files are, for ``--json``."""
-    from come_nav.evaluation.report import timing
-
-    evaluation = outcome.evaluation
-    return {
-        "title": evaluation.title,
-        "out": str(outcome.folder),
-        "report": None if outcome.page is None else str(outcome.page),
-        "settings": evaluation.settings,
-        "table": evaluation.table.to_mapping(),
-        "timing": timing(evaluation.records),
-        "facts": evaluation.facts,
-        "notes": list(evaluation.notes),
-    }
+    return {**outcome_document(outcome), "notes": list(outcome.evaluation.notes)}
 
 
 def print_recall(outcome: RecallOutcome) -> None:
@@ -238,5 +220,4 @@ def print_recall(outcome: RecallOutcome) -> None:
         print("\n" + format_table(*metric_lines(table, metric)))
     print("\n" + format_table(*gain_lines(table, [TITLES["base"], GEOMETRY, NEAREST])))
     print("\n" + format_table(*evaluation.weights))
-    page = "" if outcome.page is None else f"\nreport:  {outcome.page}"
-    print(f"\nresults: {outcome.folder / 'results.json'}{page}", file=sys.stdout)
+    print_files(outcome.folder, outcome.page)

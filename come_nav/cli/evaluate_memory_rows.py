@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from come_nav.core.types import Context
 from come_nav.evaluation.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
 from come_nav.evaluation.protocol import Window
 from come_nav.evaluation.quality import Batch, QualityRow, copy_last_row
+from come_nav.world_model.contexts import joined
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import rendered_view
 
 REFERENCES = ("copy", "nearest", "geometry", "context")
 RECALL_ROWS = (*REFERENCES, *TITLES)
+AskedT = TypeVar("AskedT")
 
 
 def recall_rows(
@@ -35,7 +38,7 @@ def recall_rows(
 
     Copying the last frame and the base are always there: all else is compared with them.
     """
-    contexts = BatchContexts(model, older_frames)
+    contexts = batch_contexts(model, older_frames)
     rows = [copy_last_row()]
     if "nearest" in wanted:
         rows.append(nearest_row(shelf))
@@ -43,7 +46,7 @@ def recall_rows(
         rows.append(geometry_row(shelf, model))
     if "context" in wanted and model.depth is not None:
         rows.append(context_geometry_row(contexts, model))
-    blends = weights.blends([key for key in TITLES if key in wanted or key == "base"], contrast)
+    blends = weights.blends(wanted, contrast)
     rows += [blend_row(blend, shelf, contexts) for blend in blends]
     return rows, blends
 
@@ -86,7 +89,7 @@ def geometry_pictures(memories: Memories, poses_odom_xyyaw: torch.Tensor, image_
     return fill_unseen(image, known.bool())
 
 
-def context_geometry_row(contexts: BatchContexts, model: DiffusionWorldModel) -> QualityRow:
+def context_geometry_row(contexts: NewestContext[Batch], model: DiffusionWorldModel) -> QualityRow:
     """Return the row that shows the context's own points (of estimated depth) from the target."""
 
     def imagine(batch: Batch) -> torch.Tensor:
@@ -98,7 +101,7 @@ def context_geometry_row(contexts: BatchContexts, model: DiffusionWorldModel) ->
     return QualityRow(CONTEXT_GEOMETRY, imagine)
 
 
-def blend_row(blend: Blend, shelf: MemoryShelf, contexts: BatchContexts) -> QualityRow:
+def blend_row(blend: Blend, shelf: MemoryShelf, contexts: NewestContext[Batch]) -> QualityRow:
     """Return the row that composes experts: one prediction for all windows of a batch."""
 
     def imagine(batch: Batch) -> torch.Tensor:
@@ -111,19 +114,27 @@ def blend_row(blend: Blend, shelf: MemoryShelf, contexts: BatchContexts) -> Qual
     return QualityRow(blend.name, imagine)
 
 
-class BatchContexts:
-    """The contexts of the batch that was asked for last: all rows of a batch share them."""
+class NewestContext(Generic[AskedT]):
+    """The context of the window or batch that was asked for last: all rows that judge it share it."""
 
-    def __init__(self, model: DiffusionWorldModel, older_frames: int) -> None:
-        self._model, self._older_frames = model, older_frames
-        self._newest: tuple[Batch, Context] | None = None
+    def __init__(self, make: Callable[[AskedT], Context]) -> None:
+        self._make = make
+        self._newest: tuple[AskedT, Context] | None = None
 
-    def of(self, batch: Batch) -> Context:
-        """Return the contexts of a batch, joined."""
-        if self._newest is None or self._newest[0] is not batch:
-            made = [memory_context(self._model, item.window, self._older_frames) for item in batch.windows]
-            self._newest = (batch, joined(made))
+    def of(self, asked: AskedT) -> Context:
+        """Return the context of ``asked``."""
+        if self._newest is None or self._newest[0] is not asked:
+            self._newest = (asked, self._make(asked))
         return self._newest[1]
+
+
+def batch_contexts(model: DiffusionWorldModel, older_frames: int) -> NewestContext[Batch]:
+    """Return what makes the contexts of a batch's windows, joined."""
+
+    def make(batch: Batch) -> Context:
+        return joined([memory_context(model, item.window, older_frames) for item in batch.windows])
+
+    return NewestContext(make)
 
 
 def memory_context(model: DiffusionWorldModel, window: Window, older_frames: int) -> Context:
@@ -136,16 +147,6 @@ def memory_context(model: DiffusionWorldModel, window: Window, older_frames: int
         (window.context_stamps_s * model.rate_hz).tolist(),
         older=[(window.recording.frame(index), poses[index]) for index in older],
         absolute_pose_xyyaw=poses[window.start],
-    )
-
-
-def joined(contexts: Sequence[Context]) -> Context:
-    """Return the contexts of several windows as one batch."""
-    return Context(
-        torch.cat([context.latents for context in contexts]),
-        torch.cat([context.poses_xyyaw for context in contexts]),
-        torch.cat([context.frame_offsets for context in contexts]),
-        {name: torch.cat([context.extras[name] for context in contexts]) for name in contexts[0].extras},
     )
 
 

@@ -13,7 +13,7 @@ import torch
 
 from come_nav.cli.evaluate_inputs import digest
 from come_nav.cli.evaluate_memory_blends import Blend
-from come_nav.cli.evaluate_memory_inputs import Steps
+from come_nav.cli.output import Steps
 from come_nav.core.errors import DataError
 from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2

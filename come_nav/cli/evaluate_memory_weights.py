@@ -20,11 +20,10 @@ from come_nav.cli.evaluate_memory_blends import (
     weight_lines,
     write_weights,
 )
-from come_nav.cli.evaluate_memory_inputs import Steps
 from come_nav.cli.evaluate_memory_recall import RecallSetup, set_up
-from come_nav.cli.evaluate_memory_rows import BatchContexts, available_rows, blend_row
+from come_nav.cli.evaluate_memory_rows import NewestContext, available_rows, batch_contexts, blend_row
 from come_nav.cli.evaluate_quality_rows import pictures_of
-from come_nav.cli.output import format_table, print_json
+from come_nav.cli.output import Steps, format_table, print_json
 from come_nav.core.errors import ConfigError
 from come_nav.evaluation.quality import WINDOWS_PER_BATCH, Batch, QualityRow, measure, read_batch
 
@@ -126,12 +125,12 @@ class Scorer:
     def __init__(self, setup: RecallSetup) -> None:
         self._shelf, self._model = setup.shelf, setup.model
         pictures = pictures_of(setup.model)
-        self._batches: list[tuple[Batch, BatchContexts]] = []
+        self._batches: list[tuple[Batch, NewestContext[Batch]]] = []
         for _, group in groupby(setup.selection.windows, key=lambda window: window.window.recording_id):
             own = list(group)
             for start in range(0, len(own), WINDOWS_PER_BATCH):
                 batch = read_batch(own[start : start + WINDOWS_PER_BATCH], pictures)
-                self._batches.append((batch, BatchContexts(setup.model, setup.config.experts.older_frames)))
+                self._batches.append((batch, batch_contexts(setup.model, setup.config.experts.older_frames)))
         self._known: dict[tuple[str, tuple[tuple[str, float], ...]], float] = {}
 
     def of(self, key: str, contrast: bool) -> Callable[[Weights], float]:

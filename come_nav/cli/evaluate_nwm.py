@@ -74,9 +74,9 @@ def open_dataset(args: argparse.Namespace) -> NwmDataset:
 
 def open_model(args: argparse.Namespace, facts: DatasetFacts) -> tuple[DiffusionWorldModel, Config]:
     """Return the model, set to the spacing of the data set, and the configuration."""
-    from come_nav.cli.plan import choose_device
     from come_nav.config import find_resource, load_config
     from come_nav.experts.normalizer import Normalizer
+    from come_nav.stack import choose_device
     from come_nav.world_model.model import DiffusionWorldModel
     from come_nav.world_model.nwm_rollout import micro_batch_for
 
@@ -119,9 +119,7 @@ def imaginer_of(model: DiffusionWorldModel, window: Window, args: argparse.Names
     from come_nav.world_model.nwm_rollout import NwmImaginer
 
     images = model.images_from_rgb([frame.rgb for frame in window.context_frames()])
-    return NwmImaginer(
-        model, images, window.context_xyyaw, args.rollout_path, decode, stride=args.rollout_stride
-    )  # fmt: skip
+    return NwmImaginer(model, images, window.context_xyyaw, args.rollout_path, decode, stride=args.rollout_stride)
 
 
 def _run_planning(args: argparse.Namespace) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from come_nav.cli.output import format_table, print_json
+from come_nav.cli.output import format_table, print_files, print_json
 
 if TYPE_CHECKING:
     from come_nav.data.nwm_dataset import DatasetFacts
@@ -60,11 +59,14 @@ def headline(document: Mapping[str, Any]) -> str:
 
 def table_lines(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells; spacings lead where the official quirks are on."""
+    from come_nav.evaluation.statistics import Interval
+    from come_nav.evaluation.tables import format_interval
+
     first, second = (SPACINGS, METRES) if document["settings"]["quirks"]["goal_in_spacings"] else (METRES, SPACINGS)
     columns = {**first, **second}
     lines = []
     for row, metrics in document["table"].items():
-        cells = [_cell(metrics[name]) for name in columns.values()]
+        cells = [format_interval(Interval(**metrics[name])) for name in columns.values()]
         lines.append([row, *cells, str(metrics["ate_m"]["n"]), str(document["not_ok"][row])])
     return ["row", *columns, "n", "not OK"], lines
 
@@ -77,7 +79,7 @@ def print_planning(document: Mapping[str, Any], folder: Path, page: Path | None,
     print(f"{document['title']}: {document['windows']} windows, one spacing is {document['spacing_m']:g} m")
     print(f"{headline(document)}\n")
     print(format_table(*table_lines(document)))
-    print(f"\nresults: {folder / 'results.json'}" + ("" if page is None else f"\nreport:  {page}"))
+    print_files(folder, page)
 
 
 def write_planning(
@@ -93,6 +95,7 @@ def write_planning(
     from come_nav.core.files import atomic_write_text
     from come_nav.evaluation.examples import candidates_figure, make_example, paths_figure, pick_examples
     from come_nav.evaluation.report import strict
+    from come_nav.evaluation.results import flat
     from come_nav.viz.report import HtmlReport
 
     atomic_write_text(folder / "results.json", json.dumps(strict(document), indent=1) + "\n")
@@ -110,22 +113,5 @@ def write_planning(
             page.figure(drawn, f"Candidates by cost, {label} window: {example.place}.")
         page.figure(paths_figure(example), f"All rows from above, {label} window: {example.place}.")
     page.heading("Settings")
-    page.key_values(_flat({**document["settings"], **document["facts"]}))
+    page.key_values(flat({**document["settings"], **document["facts"]}))
     return page.write(folder / "report.html")
-
-
-def _cell(interval: Mapping[str, Any]) -> str:
-    low = interval["low"]
-    if math.isnan(low):  # one window has no interval
-        return f"{interval['value']:.3f}"
-    return f"{interval['value']:.3f} [{low:.3f}, {interval['high']:.3f}]"
-
-
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,11 @@ from come_nav.cli.evaluate import (
     evaluate,
     load_model,
     model_settings,
-    outcome_document,
     parse_horizons,
     prepare,
     print_outcome,
 )
-from come_nav.cli.output import format_table, print_json
+from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from come_nav.config import Config
     from come_nav.evaluation.protocol import ProtocolConfig
     from come_nav.evaluation.quality_report import QualityEvaluation
-    from come_nav.evaluation.results import Record
     from come_nav.world_model.model import DiffusionWorldModel
 
 ROWS = ("copy", "autoencoder", "depth", "jump", "rollout")
@@ -97,12 +94,12 @@ def _judge(
 ) -> QualityEvaluation:
     from come_nav.cli.evaluate_inputs import machine_facts
     from come_nav.cli.evaluate_quality_rows import pictures_of, quality_rows
-    from come_nav.cli.plan import choose_device
     from come_nav.core.settings import to_mapping
     from come_nav.evaluation.quality import WINDOWS_PER_BATCH, evaluate_quality, has_depth, quality_windows
     from come_nav.evaluation.quality_report import QualityEvaluation
     from come_nav.evaluation.quality_tables import quality_table
     from come_nav.evaluation.results import ResultStore
+    from come_nav.stack import choose_device
 
     count = source.default_windows if args.windows is None else args.windows
     windows = quality_windows(source.recordings, protocol, steps, count)
@@ -119,8 +116,8 @@ def _judge(
         "model": None if model is None else model_settings(config, model),
     }
     with ResultStore(folder / "results.jsonl", settings, args.fresh) as store:
-        with _Progress(len(windows) * len(rows)) as progress:
-            evaluate_quality(windows, rows, pictures, store, progress.add)
+        with Steps(len(windows) * len(rows), "views", "window", leave=True) as progress:
+            evaluate_quality(windows, rows, pictures, store, lambda record: progress.add(record["row"]))
         chosen = [item.window for item in windows]
         records = {row.name: store.table(chosen, row.name) for row in rows}
     return QualityEvaluation(
@@ -149,19 +146,8 @@ def _plan(args: argparse.Namespace, folder: Path, planned: bool) -> Outcome | No
 
 def quality_document(outcome: QualityOutcome) -> dict[str, Any]:
     """Return all figures of a quality evaluation and where its files are, for ``--json``."""
-    from come_nav.evaluation.report import timing
-
-    evaluation = outcome.evaluation
-    return {
-        "title": evaluation.title,
-        "out": str(outcome.folder),
-        "report": None if outcome.page is None else str(outcome.page),
-        "settings": evaluation.settings,
-        "table": evaluation.table.to_mapping(),
-        "timing": timing(evaluation.records),
-        "facts": evaluation.facts,
-        "planning": None if outcome.planning is None else outcome_document(outcome.planning),
-    }
+    planning = None if outcome.planning is None else outcome_document(outcome.planning)
+    return {**outcome_document(outcome), "planning": planning}
 
 
 def print_quality(outcome: QualityOutcome) -> None:
@@ -174,25 +160,4 @@ def print_quality(outcome: QualityOutcome) -> None:
         print("\n" + format_table(*metric_lines(table, metric)))
     if table.gains:
         print("\n" + format_table(*gain_lines(table)))
-    page = "" if outcome.page is None else f"\nreport:  {outcome.page}"
-    print(f"\nresults: {outcome.folder / 'results.json'}{page}")
-
-
-class _Progress:
-    """A bar on stderr, one step per window and row; silent where stderr is no terminal."""
-
-    def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, desc="views", unit="window", file=sys.stderr, disable=None, dynamic_ncols=True)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-    def add(self, record: Record) -> None:
-        """Count one record."""
-        self._bar.set_postfix_str(record["row"], refresh=False)
-        self._bar.update()
+    print_files(outcome.folder, outcome.page)

@@ -19,6 +19,7 @@ from come_nav.evaluation.quality import (
     copy_last_row,
     depth_warp_row,
 )
+from come_nav.world_model.contexts import joined
 from come_nav.world_model.model import DiffusionWorldModel
 
 
@@ -90,12 +91,7 @@ def batched_context(model: DiffusionWorldModel, batch: Batch) -> Context:
     for item, frames in zip(batch.windows, batch.context, strict=True):
         offsets = (item.window.context_stamps_s * model.rate_hz).tolist()
         contexts.append(model.context_from_frames(frames, item.window.context_xyyaw, offsets))
-    return Context(
-        torch.cat([context.latents for context in contexts]),
-        torch.cat([context.poses_xyyaw for context in contexts]),
-        torch.cat([context.frame_offsets for context in contexts]),
-        {name: torch.cat([context.extras[name] for context in contexts]) for name in contexts[0].extras},
-    )
+    return joined(contexts)
 
 
 def _repeat(context: Context, count: int) -> Context:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,7 +19,11 @@ from come_nav.evaluation.rows import HINDSIGHT, PERFECT_MODEL, WORLD_MODEL, Row
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import ImageDistance, Smoothness
 from come_nav.stack import view_objective
+from come_nav.world_model.images import images_from_bytes, rgb_from_images
 from come_nav.world_model.model import DiffusionWorldModel
+
+# (window, decode) -> what imagines the ends of its candidates
+MakeImaginer = Callable[[Window, bool], Imaginer]
 
 
 @dataclass(frozen=True)
@@ -43,26 +47,36 @@ def world_model_row(model: DiffusionWorldModel, config: Config) -> Row:
     def imaginer(window: Window, decode: bool) -> Imaginer:
         offsets = (window.context_stamps_s * model.rate_hz).tolist()
         context = model.context_from_frames(window.context_frames(), window.context_xyyaw, offsets)
-        # A rollout takes one step per waypoint; real stamps may make those a little longer or shorter than a frame.
-        steps = float(len(window.driven_xyyaw))
-        rel_frames = steps if config.imagination == "rollout" else window.rel_frames
-        return model.imaginer(context, rel_frames, config.imagination, decode=decode)
+        return model.imaginer(context, frames_ahead(window, config), config.imagination, decode=decode)
+
+    return imagining_row(WORLD_MODEL, imaginer, config, model)
+
+
+def imagining_row(name: str, make: MakeImaginer, config: Config, model: DiffusionWorldModel) -> Row:
+    """Return the row that plans with the configured search over what ``make``'s imaginer shows."""
 
     def plan(window: Window, generator: torch.Generator) -> Plan:
-        goal = model.images_from_rgb([window.goal_frame().rgb])
-        view = view_objective(config.objective, goal, model)
+        view = view_objective(config.objective, model.images_from_rgb([window.goal_frame().rgb]), model)
         decode = config.objective.view_distance.startswith("image")
-        return search(window, config, view, imaginer(window, decode), generator)
+        return search(window, config, view, make(window, decode), generator)
 
     def imagine(window: Window, paths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        images = imaginer(window, decode=True).imagine(paths, generator).images
+        images = make(window, True).imagine(paths, generator).images
         assert images is not None
         return images.cpu()
 
     def picture(frame: Frame) -> torch.Tensor:
         return model.images_from_rgb([frame.rgb])[0].cpu()
 
-    return Row(WORLD_MODEL, plan, imagine, picture)
+    return Row(name, plan, imagine, picture)
+
+
+def frames_ahead(window: Window, config: Config) -> float:
+    """Return the time of a candidate's end in protocol frames.
+
+    A rollout takes one step per waypoint; real stamps may make those a little longer or shorter than a frame.
+    """
+    return float(len(window.driven_xyyaw)) if config.imagination == "rollout" else window.rel_frames
 
 
 def perfect_model_row(places: Mapping[str, Place], config: Config, model: DiffusionWorldModel | None) -> Row:
@@ -130,10 +144,9 @@ def as_model_sees(images: torch.Tensor, model: DiffusionWorldModel) -> torch.Ten
     """Bring rendered images (B, 3, H, W) to the model's size, by the same way that camera images take."""
     if images.shape[-2:] == (model.image_size, model.image_size):
         return images
-    rgb = ((images + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return model.images_from_rgb(list(rgb))
+    return model.images_from_rgb(list(rgb_from_images(images)))
 
 
 def unit_image(frame: Frame) -> torch.Tensor:
     """Return a frame's colours (3, H, W) in [-1, 1] at its own size."""
-    return torch.from_numpy(np.ascontiguousarray(frame.rgb.transpose(2, 0, 1))).float() / 127.5 - 1.0
+    return images_from_bytes(torch.from_numpy(np.ascontiguousarray(frame.rgb.transpose(2, 0, 1))))

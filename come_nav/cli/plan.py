@@ -135,13 +135,6 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[..., ::-1]).astype(np.uint8)
 
 
-def choose_device(name: str) -> str:
-    """Return the torch device that ``auto`` or a name means here; raise ConfigError where it is absent."""
-    from come_nav import stack
-
-    return stack.choose_device(name)
-
-
 def _document(plan: Plan, recording: Recording, at: int) -> dict[str, Any]:
     return {
         "recording": recording.name,

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from come_nav.core.files import atomic_write_text
 from come_nav.evaluation.memory_tables import (
     ALL,
-    HEADINGS,
     METRICS,
     RecallTable,
     gain_lines,
@@ -25,9 +24,9 @@ from come_nav.evaluation.memory_tables import (
 )
 from come_nav.evaluation.memory_windows import MemoryWindow, RevisitLimits
 from come_nav.evaluation.quality import COPY_LAST, PicturesFunction, QualityRow, read_batch
-from come_nav.evaluation.report import flat, strict, timing
-from come_nav.evaluation.results import Record
-from come_nav.evaluation.tables import format_interval
+from come_nav.evaluation.report import strict, timing, timing_lines
+from come_nav.evaluation.results import Record, flat
+from come_nav.evaluation.tables import HEADINGS, format_interval
 from come_nav.viz.figures import imagined_vs_real, plot_bars_with_intervals, rgb_from_unit
 from come_nav.viz.report import HtmlReport
 
@@ -131,12 +130,8 @@ def write_recall_report(folder: Path, evaluation: RecallEvaluation) -> Path:
     report.heading("Weights of the experts", 3)
     report.table(*evaluation.weights)
     report.heading("Time of one window", 3)
-    seconds = timing(evaluation.records)
-    report.table(
-        ["row", "median [s]", "longest [s]"],
-        [[row, f"{times['median_s']:.4f}", f"{times['max_s']:.4f}"] for row, times in seconds.items()],
-        "in batches; the longest holds the making of a drive's memories; no figure depends on it",
-    )
+    note = "in batches; the longest holds the making of a drive's memories; no figure depends on it"
+    report.table(*timing_lines(evaluation.records, digits=4), note)
     report.heading("How it was measured")
     report.text(METHOD)
     report.text(f"Targets: {evaluation.limits.describe()}.")

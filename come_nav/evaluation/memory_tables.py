@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from come_nav.evaluation.memory_windows import OFFSET_BINS, MemoryWindow
 from come_nav.evaluation.results import Record
 from come_nav.evaluation.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
-from come_nav.evaluation.tables import MIN_CLUSTERS, format_interval
+from come_nav.evaluation.tables import DIGITS, HEADINGS, MIN_CLUSTERS, format_interval
 
 NEAREST = "nearest remembered frame"
 GEOMETRY = "geometry only"
@@ -21,8 +21,6 @@ FACTS = "(window)"  # name of the records that hold what is true of a window wha
 ALL = "all"
 COVERED = 0.6  # share of the target that the point cloud knows: below it imagination has to earn its cost
 METRICS = ("psnr_db", "ssim", "sharpness", "lpips")
-HEADINGS = {"psnr_db": "PSNR [dB]", "ssim": "SSIM", "sharpness": "sharpness ratio", "lpips": "LPIPS"}
-DIGITS = {"psnr_db": 2, "ssim": 3, "sharpness": 2, "lpips": 3}
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,10 @@ from come_nav.evaluation.quality import (
     QualityWindow,
     read_batch,
 )
-from come_nav.evaluation.quality_tables import (
-    HEADINGS,
-    PICTURE_METRICS,
-    QualityTable,
-    gain_lines,
-    metric_lines,
-)
-from come_nav.evaluation.report import flat, strict, timing
-from come_nav.evaluation.results import Record
-from come_nav.evaluation.tables import format_interval
+from come_nav.evaluation.quality_tables import PICTURE_METRICS, QualityTable, gain_lines, metric_lines
+from come_nav.evaluation.report import strict, timing, timing_lines
+from come_nav.evaluation.results import Record, flat
+from come_nav.evaluation.tables import HEADINGS, format_interval
 from come_nav.viz.figures import imagined_vs_real, plot_error_over_time, rgb_from_unit
 from come_nav.viz.report import HtmlReport
 
@@ -110,12 +104,8 @@ def write_quality_report(folder: Path, evaluation: QualityEvaluation) -> Path:
     for label, png in _strips(evaluation):
         report.figure(png, label)
     report.heading("Time of one window", 3)
-    seconds = timing(evaluation.records)
-    report.table(
-        ["row", "median [s]", "longest [s]"],
-        [[row, f"{times['median_s']:.3f}", f"{times['max_s']:.3f}"] for row, times in seconds.items()],
-        "all horizons of a window, in batches; no figure depends on it",
-    )
+    note = "all horizons of a window, in batches; no figure depends on it"
+    report.table(*timing_lines(evaluation.records), note)
     report.heading("How it was measured")
     report.text(METHOD)
     report.key_values({**flat(evaluation.settings), **flat(evaluation.facts)})

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from come_nav.evaluation.quality import COPY_LAST
 from come_nav.evaluation.results import Record
 from come_nav.evaluation.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
-from come_nav.evaluation.tables import MIN_CLUSTERS, format_interval
+from come_nav.evaluation.tables import DIGITS, HEADINGS, MIN_CLUSTERS, format_interval
 
 PICTURE_METRICS = ("psnr_db", "ssim", "sharpness")
 GAIN_METRICS = ("psnr_db", "ssim")
-HEADINGS = {"psnr_db": "PSNR [dB]", "ssim": "SSIM", "sharpness": "sharpness ratio"}
-DIGITS = {"psnr_db": 2, "ssim": 3, "sharpness": 2}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from come_nav.core.files import atomic_path, atomic_write_text
 from come_nav.evaluation import examples as show
 from come_nav.evaluation.protocol import Window
-from come_nav.evaluation.results import Record
+from come_nav.evaluation.results import Record, flat
 from come_nav.evaluation.rows import CONSTANT_VELOCITY, PERFECT_MODEL, WORLD_MODEL, Row
 from come_nav.evaluation.tables import (
     PlanningTable,
@@ -104,6 +104,15 @@ def timing(records: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, float
     return result
 
 
+def timing_lines(records: Mapping[str, Sequence[Record]], digits: int = 3) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of :func:`timing`."""
+    lines = [
+        [row, f"{times['median_s']:.{digits}f}", f"{times['max_s']:.{digits}f}"]
+        for row, times in timing(records).items()
+    ]
+    return ["row", "median [s]", "longest [s]"], lines
+
+
 def write_report(folder: Path, evaluation: Evaluation) -> Path:
     """Write plan.mp4 and the self-contained report.html into ``folder``; return the page's path."""
     main = evaluation.main_row
@@ -166,12 +175,8 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
         report.heading("By world or recording", 3)
         report.table(*group_lines(table))
     report.heading("Time of one plan", 3)
-    seconds = timing(evaluation.records)
-    report.table(
-        ["row", "median [s]", "longest [s]"],
-        [[row, f"{times['median_s']:.3f}", f"{times['max_s']:.3f}"] for row, times in seconds.items()],
-        "measured while the records were computed; no figure depends on it",
-    )
+    note = "measured while the records were computed; no figure depends on it"
+    report.table(*timing_lines(evaluation.records), note)
 
 
 def _add_examples(report: HtmlReport, evaluation: Evaluation, examples: Sequence[show.Example]) -> None:
@@ -222,14 +227,3 @@ def _csv(table: PlanningTable) -> str:
 
 def _ends(interval: Any) -> tuple[float, float, float]:
     return interval.value, interval.low, interval.high
-
-
-def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as dotted keys with their values as text."""
-    found: dict[str, str] = {}
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = str(value)
-    return found

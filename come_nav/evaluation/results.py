@@ -120,7 +120,7 @@ class ResultStore:
     def _check_settings(self, there: Mapping[str, Any]) -> None:
         if there == self.settings:
             return
-        before, now = _flat(there), _flat(self.settings)
+        before, now = flat(there), flat(self.settings)
         changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
         shown = ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in changed[:3])
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -163,11 +163,12 @@ def evaluate_windows(
                 on_record(record)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as dotted keys with their values."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

@@ -18,6 +18,8 @@ from come_nav.evaluation.statistics import Interval, bootstrap_mean, bootstrap_r
 
 PLAN_METRICS = ("ate_m", "rpe_m", "final_m", "final_yaw_rad")
 MIN_CLUSTERS = 5  # the bootstrap of fewer groups gives intervals that are far too narrow
+HEADINGS = {"psnr_db": "PSNR [dB]", "ssim": "SSIM", "sharpness": "sharpness ratio", "lpips": "LPIPS"}
+DIGITS = {"psnr_db": 2, "ssim": 3, "sharpness": 2, "lpips": 3}
 PICTURE_KINDS = {
     "imagined": "imagined at the chosen pose",
     "prediction": "imagined at the true pose",
@@ -177,17 +179,12 @@ def group_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
 
 def picture_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
     """Return header and text cells of the picture quality."""
-    lines = [
-        [
-            f"{row}: {PICTURE_KINDS[kind]}",
-            format_interval(metrics["psnr_db"], 2),
-            format_interval(metrics["ssim"]),
-            format_interval(metrics["sharpness"], 2),
-            str(metrics["psnr_db"].n),
-        ]
-        for (row, kind), metrics in table.pictures.items()
-    ]
-    return ["picture against the goal frame", "PSNR [dB]", "SSIM", "sharpness ratio", "n"], lines
+    shown = ("psnr_db", "ssim", "sharpness")
+    lines = []
+    for (row, kind), metrics in table.pictures.items():
+        cells = [format_interval(metrics[name], DIGITS[name]) for name in shown]
+        lines.append([f"{row}: {PICTURE_KINDS[kind]}", *cells, str(metrics["psnr_db"].n)])
+    return ["picture against the goal frame", *(HEADINGS[name] for name in shown), "n"], lines
 
 
 def format_interval(interval: Interval, digits: int = 3) -> str:

@@ -26,7 +26,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import Context
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import ABSOLUTE_POSE_VALUES
-from come_nav.experts.passes import ABSOLUTE_POSE, Condition, Pass, Query
+from come_nav.experts.passes import ABSOLUTE_POSE, Condition, Pass, PassExpert
 
 ADAPTER = "episode"  # peft's name of the adapter, part of its tensors' names
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "cttn.out_proj", "adaLN_modulation.1")
@@ -113,8 +113,8 @@ class AdaptedExpert(BaseExpert):
         return super().network_output(x_t, t, context, action, rel_time, drop_context)
 
 
-class LongTermExpert:
-    """Contrast of an episode's adapter against the untuned base (SharingExpert protocol).
+class LongTermExpert(PassExpert):
+    """Contrast of an episode's adapter against the untuned base.
 
     Without an adapter both sides are the same pass, which costs nothing and changes nothing.
     """
@@ -158,17 +158,9 @@ class LongTermExpert:
             self._active = (tensors, expert)
         return Pass(expert, Condition()), untuned
 
-    def scores(
-        self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return noise of the adapted and of the untuned weights (see Expert)."""
-        query = Query(x_t, t, context, action, rel_time)
-        eps, eps_bar = (own.network.noises([own.condition], query)[0] for own in self.shared_passes())
-        return eps, eps_bar
-
 
 @dataclass(frozen=True)
-class LongTermThroughView:
+class LongTermThroughView(PassExpert):
     """The long-term expert, both of whose sides look at another view than the context's: what the spatial memory shows.
 
     Its contrast is then what the episode taught beyond that view, and its untuned side is a pass that the spatial
@@ -188,14 +180,6 @@ class LongTermThroughView:
         tuned, untuned = self.expert.shared_passes()
         condition = Condition(view=self.view)
         return Pass(tuned.network, condition), Pass(untuned.network, condition)
-
-    def scores(
-        self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return noise of the adapted and of the untuned weights (see Expert)."""
-        query = Query(x_t, t, context, action, rel_time)
-        eps, eps_bar = (own.network.noises([own.condition], query)[0] for own in self.shared_passes())
-        return eps, eps_bar
 
 
 def adapted(base: BaseExpert, settings: LoraSettings, generator: torch.Generator) -> AdaptedExpert:

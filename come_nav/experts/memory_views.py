@@ -6,16 +6,13 @@ view was rendered from is the expert's memory; where the weights are the base's,
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from come_nav.core.errors import ConfigError
-from come_nav.core.types import Context
 from come_nav.experts.base import BaseExpert
-from come_nav.experts.passes import LONG_VIEW, MEMORY_VIEW, Condition, Pass, Query
+from come_nav.experts.passes import LONG_VIEW, MEMORY_VIEW, Condition, Pass, PassExpert
 
 
-class ViewExpert:
-    """Contrast of one view against another pass (SharingExpert protocol).
+class ViewExpert(PassExpert):
+    """Contrast of one view against another pass.
 
     Args:
         network: looks at the view; shared, not copied. Must have extra channels.
@@ -39,14 +36,6 @@ class ViewExpert:
     def shared_passes(self) -> tuple[Pass, Pass]:
         """Return the passes with the memory's view and without it."""
         return Pass(self.network, Condition(view=self.view)), self.without
-
-    def scores(
-        self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return noise with and without the memory (see Expert)."""
-        query = Query(x_t, t, context, action, rel_time)
-        eps, eps_bar = (own.network.noises([own.condition], query)[0] for own in self.shared_passes())
-        return eps, eps_bar
 
 
 def short_term_expert(base: BaseExpert) -> ViewExpert:

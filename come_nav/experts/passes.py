@@ -8,6 +8,7 @@ running them itself.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -72,6 +73,22 @@ class SharingExpert(Protocol):
     def shared_passes(self) -> tuple[Pass, Pass]:
         """Return the passes of (eps, eps_bar)."""
         ...
+
+
+class PassExpert(ABC):
+    """An expert that is its two passes and nothing more (SharingExpert and Expert protocols)."""
+
+    @abstractmethod
+    def shared_passes(self) -> tuple[Pass, Pass]:
+        """Return the passes of (eps, eps_bar)."""
+
+    def scores(
+        self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the noises of the two passes, both (B, C, h, w), one after the other (see Expert)."""
+        query = Query(x_t, t, context, action, rel_time)
+        eps, eps_bar = (own.network.noises([own.condition], query)[0] for own in self.shared_passes())
+        return eps, eps_bar
 
 
 @dataclass(frozen=True, eq=False)

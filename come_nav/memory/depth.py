@@ -23,7 +23,6 @@ from come_nav.memory.triangulation import Tracker
 
 FloatArray = NDArray[np.float32]
 FIT_ROUNDS = 10
-EDGE_RATIO = 0.1  # a change within two pixels by more than this part of the whole range is an edge
 
 
 class DepthSource(Protocol):
@@ -220,18 +219,3 @@ def robust_line(x: NDArray[Any], y: NDArray[Any], certainty: NDArray[Any] | None
         slope = float(np.average((x - mean_x) * (y - mean_y), weights=weight)) / variance
         offset = float(mean_y - slope * mean_x)
     return slope, offset
-
-
-def away_from_edges(shape: FloatArray, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which pixels (M,) lie on one surface: a corner at an edge of ``shape`` (H, W) belongs to either side."""
-    known = shape[np.isfinite(shape)]
-    if not len(known):
-        return np.zeros(len(rows), bool)
-    low, high = np.quantile(known, [0.05, 0.95])
-    steps = [(dv, du) for dv in (-2, 0, 2) for du in (-2, 0, 2)]
-    height, width = shape.shape
-    around = np.stack(
-        [shape[np.clip(rows + dv, 0, height - 1), np.clip(columns + du, 0, width - 1)] for dv, du in steps]
-    )
-    same: NDArray[np.bool_] = np.ptp(around, axis=0) <= EDGE_RATIO * (high - low)
-    return same

@@ -124,9 +124,8 @@ class ShortTermBuffer:
 
     def context_frames(self, count: int) -> list[Remembered]:
         """Return the newest ``count`` frames, oldest first, or an empty list while there are fewer."""
-        if count < 1 or len(self._ring) < count:
-            return []
-        return list(self._ring)[-count:]
+        frames = self.newest_frames(count)
+        return frames if len(frames) == count else []
 
     def newest_frames(self, count: int) -> list[Remembered]:
         """Return up to ``count`` of the newest frames, oldest first."""

@@ -14,18 +14,9 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
 from come_nav.training.goals import Drives, Goals, Sampling, choose_goals, draw_uniforms
 from come_nav.training.sharding import shard
-from come_nav.training.windows import Encode, Rows, WindowBatch, from_uint8, step_generator, to_uint8
+from come_nav.training.windows import Encode, Rows, WindowBatch, step_generator
 
-__all__ = [
-    "Encode",
-    "LatentBank",
-    "Sampling",
-    "WindowBatch",
-    "WindowStream",
-    "from_uint8",
-    "step_generator",
-    "to_uint8",
-]
+__all__ = ["Encode", "LatentBank", "Sampling", "WindowBatch", "WindowStream", "step_generator"]
 
 
 @dataclass

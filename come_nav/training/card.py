@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from come_nav.training.config import TrainConfig
+from come_nav.training.config import DataConfig, TrainConfig
 from come_nav.world_model.model import DiffusionWorldModel
 
 TEXT = """# {name}
@@ -31,14 +31,6 @@ def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fin
     images = f"{config.autoencoder.steps * config.autoencoder.batch_size:,} images seen"
     if fine_tuned or config.autoencoder_from is not None:
         images = f"from {config.autoencoder_from or 'the initial model'}"
-    memory = (
-        "none"
-        if not data.memory_s
-        else (
-            f"of up to {data.memory_s:g} s before each drive, at {100 * data.memory_fraction:g} % of the goals, "
-            f"odometry drifts by up to {data.memory_drift_percent:g} %"
-        )
-    )
     kind = "lapped transform" if model.autoencoder.settings.kind == "lapped" else "AutoencoderKL"
     rows = {
         "images": f"{size}x{size} RGB, latents {network.in_channels}x{grid}x{grid}",
@@ -50,7 +42,7 @@ def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fin
         "context dropout": f"{config.context_dropout:g}",
         "built-in worlds": worlds if data.worlds else "none",
         "drives": f"{', '.join(data.drivers)}; {data.branches} further views per frame",
-        "memory": memory,
+        "memory": _memory(data),
         "recordings": ", ".join(data.recordings) or "none",
         "started from": "another model (fine-tuned)" if fine_tuned else "nothing",
         "device": f"{hardware}, torch {torch.__version__}",
@@ -68,6 +60,16 @@ def _depth(config: TrainConfig, model: DiffusionWorldModel, fine_tuned: bool) ->
     tuned = ", tuned on recordings that measure depth" if config.data.recordings else ""
     learned = f"from the initial model{tuned}" if fine_tuned else seen
     return f"estimated for reprojected views, U-Net, {_millions(model.depth)} parameters, {learned}"
+
+
+def _memory(data: DataConfig) -> str:
+    """Say what a memory of earlier drives showed, if there was one."""
+    if not data.memory_s:
+        return "none"
+    return (
+        f"of up to {data.memory_s:g} s before each drive, at {100 * data.memory_fraction:g} % of the goals, "
+        f"odometry drifts by up to {data.memory_drift_percent:g} %"
+    )
 
 
 def _millions(module: torch.nn.Module) -> str:

@@ -15,9 +15,8 @@ from come_nav.core.errors import DataError
 from come_nav.core.protocols import Recording
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.training.bank import LatentBank
-from come_nav.training.sim_bank import camera_fractions
-from come_nav.training.windows import Encode, to_uint8
-from come_nav.world_model.images import crop_window
+from come_nav.training.windows import Encode
+from come_nav.world_model.images import bytes_from_images, camera_of_frame, crop_window
 
 Prepare = Callable[[list[NDArray[np.uint8]]], torch.Tensor]  # RGB images -> (T, 3, S, S) in [-1, 1]
 FRAMES_PER_PART = 32
@@ -130,9 +129,9 @@ class RecordingEncoder:
             branch_latents=latents[:, None][:, :0],
             branch_actions_xyyaw=torch.zeros(count, 0, 3),
             branch_rel_frames=torch.zeros(count, 0, dtype=torch.int64),
-            images=spread(to_uint8(prepared)) if self.keep_images else None,
+            images=spread(bytes_from_images(prepared)) if self.keep_images else None,
             depth_m=depths,
-            cameras=model_camera(self.recording.intrinsics, self.aspect)[None],
+            cameras=model_camera(self.recording.intrinsics, self.aspect),
             camera_index=torch.zeros(count, dtype=torch.int64),
         )
 
@@ -155,11 +154,9 @@ def recording_bank(
 
 
 def model_camera(intrinsics: CameraIntrinsics | None, aspect: float) -> torch.Tensor:
-    """Return fx, fy, cx, cy (4,) of the model's crop as fractions of its width and height; NaN where unknown."""
-    if intrinsics is None:
-        return torch.full((4,), torch.nan)
-    top, left, rows, columns = crop_window(intrinsics.height, intrinsics.width, aspect)
-    return camera_fractions(intrinsics.cropped(left, top, columns, rows))
+    """Return fx, fy, cx, cy (1, 4) of the model's crop as fractions of its width and height; NaN where unknown."""
+    camera = camera_of_frame(intrinsics, aspect)
+    return torch.full((1, 4), torch.nan) if camera is None else camera
 
 
 def model_depth(frame: Frame, image_size: int, aspect: float) -> torch.Tensor:

@@ -196,9 +196,9 @@ class Run:
 
     def export(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None, expert: BaseExpert) -> Path:
         """Write the model folder that every other verb loads."""
-        base, memory_expert = expert.cpu().eval(), None
-        if self.init is not None and self.config.data.memory_s:  # the base stays; what was trained looks at memories
-            base, memory_expert = self.init.base, base
+        trained = expert.cpu().eval()
+        # Tuned on views of a memory, it looks at memories from now on, and the base stays as it was.
+        base = self.init.base if self.init is not None and self.config.data.memory_s else trained
         model = DiffusionWorldModel(
             autoencoder.cpu().eval(),
             {"base": base},
@@ -206,7 +206,7 @@ class Run:
             self.config.sampler,
             rate_hz=self.config.rate_hz,
             images=self._images(),
-            memory_expert=memory_expert,
+            memory_expert=None if base is trained else trained,
             depth=None if depth is None else depth.cpu().eval(),
             reprojection=self.config.reprojection,
         )

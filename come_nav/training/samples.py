@@ -18,6 +18,7 @@ from come_nav.training.autoencoder_task import AutoencoderTask
 from come_nav.training.bank import WindowBatch
 from come_nav.training.denoiser_task import DenoiserTask
 from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.world_model.images import bytes_from_images
 from come_nav.world_model.sampler import SamplerSettings, sample
 
 ROWS = 4
@@ -109,7 +110,7 @@ def first_of(batch: WindowBatch, rows: int, goals: int) -> WindowBatch:
 def contact_sheet(table: torch.Tensor) -> NDArray[np.uint8]:
     """Return one picture (H', W', 3) of a table of pictures (rows, columns, 3, H, W) in [-1, 1], with white gaps."""
     rows, columns, _, height, width = table.shape
-    pixels = ((table.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu()
+    pixels = bytes_from_images(table.float()).permute(0, 1, 3, 4, 2).cpu()
     sheet = np.full((rows * (height + GAP_PX) - GAP_PX, columns * (width + GAP_PX) - GAP_PX, 3), 255, dtype=np.uint8)
     for row in range(rows):
         for column in range(columns):

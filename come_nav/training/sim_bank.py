@@ -10,16 +10,18 @@ import torch
 from tqdm import tqdm
 
 from come_nav.core.geometry import se2
+from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import OdometryNoise
 from come_nav.sim.worlds import World, generate_world
-from come_nav.training.bank import Encode, LatentBank, step_generator, to_uint8
+from come_nav.training.bank import Encode, LatentBank, step_generator
 from come_nav.training.config import DataConfig
 from come_nav.training.memory_views import branch_poses as branch_poses_odom
 from come_nav.training.memory_views import fill_memory, remembered_views
 from come_nav.training.sharding import shard
+from come_nav.world_model.images import bytes_from_images
 
 # Branches are the views of random drives from a frame: up to 4 s ahead, over the robot's whole range of twists.
 BRANCH_MAX_FRAMES = 16
@@ -196,12 +198,6 @@ def _draw_twists(shape: tuple[int, int], generator: torch.Generator) -> tuple[to
     return v, w, torch.randint(1, BRANCH_MAX_FRAMES + 1, shape, generator=generator)
 
 
-def camera_fractions(camera: CameraIntrinsics) -> torch.Tensor:
-    """Return fx, fy, cx, cy (4,) as fractions of the image's width and height."""
-    wide, high = camera.width, camera.height
-    return torch.tensor([camera.fx / wide, camera.fy / high, camera.cx / wide, camera.cy / high])
-
-
 def encode_drive(
     drive: Drive, camera: CameraIntrinsics, config: DataConfig, encode: Encode, device: str, keep_on: str
 ) -> LatentBank:
@@ -216,7 +212,7 @@ def encode_drive(
         rendered, depth = raycaster.render(chunk.to(device))
         latents.append(encode(rendered).half().to(keep_on))
         if config.keep_images:
-            images.append(to_uint8(rendered).to(keep_on))
+            images.append(bytes_from_images(rendered).to(keep_on))
         if config.keep_depth and len(depths) * VIEWS_PER_CALL < count:
             depths.append(depth.half().to(keep_on))
     frames, branch_latents = _split(torch.cat(latents), count, branches)
@@ -234,7 +230,7 @@ def encode_drive(
         images=pictures,
         branch_images=branch_pictures,
         depth_m=torch.cat(depths)[:count] if depths else None,
-        cameras=camera_fractions(camera)[None],
+        cameras=camera_fractions(camera),
         camera_index=torch.zeros(count, dtype=torch.int64),
         memory=memory,
         branch_memory=branch_memory,

@@ -12,7 +12,7 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.training.bank import Encode, LatentBank, WindowBatch, step_generator
 from come_nav.world_model.depth import DepthEstimator
-from come_nav.world_model.images import ImageSettings
+from come_nav.world_model.images import ImageSettings, images_from_bytes
 from come_nav.world_model.reprojection import Layer, ReprojectionSettings, context_layer, context_points
 
 FRAMES_PER_CALL = 128
@@ -40,7 +40,7 @@ class ViewMaker:
         """
         if batch.context_images is None or batch.context_depth_m is None:
             raise DataError("reprojected views need a bank with images and depth; delete the run's banks and run again")
-        pictures = batch.context_images.float() / 127.5 - 1.0
+        pictures = images_from_bytes(batch.context_images)
         contexts, goals = batch.actions_xyyaw.shape[:2]
         camera = self.images.camera().to(pictures).expand(contexts, -1)
         if batch.camera is not None:
@@ -54,8 +54,7 @@ class ViewMaker:
         layer = context_layer(extras, batch.actions_xyyaw.flatten(0, 1), size, self.reprojection)
         if with_memory is not None and batch.goal_memory is not None:
             memory = Layer.unpacked(batch.goal_memory.flatten(0, 1).to(pictures.device))
-            known = memory.known & with_memory.to(pictures.device)[:, None, None]
-            layer = layer.over(Layer(memory.image, known, memory.inverse_depth * known))
+            layer = layer.over(memory.only(with_memory.to(pictures.device)[:, None, None]))
         return layer.encoded(self.encode)
 
 
@@ -68,7 +67,7 @@ def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: st
     parts = []
     quiet = len(bank.images) <= 8 * FRAMES_PER_CALL  # one drive of many, whose maker shows the progress
     for chunk in tqdm(bank.images.split(FRAMES_PER_CALL), desc="estimate depth", unit="batch", disable=quiet):
-        parts.append(estimator.depth_m(chunk.to(device).float() / 127.5 - 1.0).half().cpu())
+        parts.append(estimator.depth_m(images_from_bytes(chunk.to(device))).half().cpu())
     return replace(bank, depth_m=torch.cat(parts), branch_images=None)
 
 
@@ -84,4 +83,4 @@ class DepthStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
             raise DataError("the recordings hold no measured depth")
         for step in self.steps:
             rows = torch.randint(len(self.bank), (self.batch_size,), generator=step_generator(self.seed, 20, step))
-            yield self.bank.images[rows].float() / 127.5 - 1.0, torch.nan_to_num(self.bank.depth_m[rows].float())
+            yield images_from_bytes(self.bank.images[rows]), torch.nan_to_num(self.bank.depth_m[rows].float())

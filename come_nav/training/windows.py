@@ -71,13 +71,3 @@ def step_generator(seed: int, stream: int, step: int) -> torch.Generator:
     generator = torch.Generator()
     generator.manual_seed((seed * 1_000_003 + stream * 7_919 + step * 104_729 + 12_345) % (2**63 - 1))
     return generator
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Return images in [-1, 1] as uint8, as banks keep them."""
-    return images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def from_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Return uint8 images of a bank as float32 in [-1, 1]."""
-    return images.float().div_(127.5).sub_(1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class CompositionSettings:
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        check_choice("composition.mode", self.mode, ("literal", "normalised", "average"))
+        check_choice("composition.mode", self.mode, get_args(CompositionMode))
         if not self.weights:
             raise ConfigError("composition.weights must hold one weight for each expert, got none")
         if self.mode == "average" and sum(self.weights) <= 0.0:

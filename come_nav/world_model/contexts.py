@@ -1,6 +1,8 @@
-"""Contexts of batches: some rows of one, one for many particles, one that slides along a rollout."""
+"""Contexts of batches: some rows of one, several as one, one for many particles, one that slides along a rollout."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +19,16 @@ def rows_of(context: Context, rows: slice) -> Context:
         return context
     extras = {name: value[rows] for name, value in context.extras.items()}
     return Context(context.latents[rows], context.poses_xyyaw[rows], context.frame_offsets[rows], extras)
+
+
+def joined(contexts: Sequence[Context]) -> Context:
+    """Return the contexts, all with the same extras, as one batch."""
+    return Context(
+        torch.cat([context.latents for context in contexts]),
+        torch.cat([context.poses_xyyaw for context in contexts]),
+        torch.cat([context.frame_offsets for context in contexts]),
+        {name: torch.cat([context.extras[name] for context in contexts]) for name in contexts[0].extras},
+    )
 
 
 def repeat_for_particles(

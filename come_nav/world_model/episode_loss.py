@@ -13,6 +13,7 @@ from come_nav.core.types import Context
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import diffusion_loss
 from come_nav.experts.passes import VIEW
+from come_nav.world_model.images import bytes_from_images, images_from_bytes
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import Layer, context_layer, context_points
 
@@ -76,7 +77,7 @@ class EpisodeLoss:
         """
         if self.model.depth is None:
             return {}
-        rgb = ((image + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        rgb = bytes_from_images(image).cpu()
         kept = {IMAGE: rgb, DEPTH: self.model.estimate_depth_m(image[None])[0].half().cpu()}
         return kept if remembered is None else {**kept, MEMORY: remembered.packed()[0].cpu()}
 
@@ -106,7 +107,7 @@ class EpisodeLoss:
             missing = [name for name in (IMAGE, DEPTH) if name not in batch.frames]
             if missing:
                 raise ShapeError(f"the episode's frames lack {missing}: pass frame=loss.frame(image) to observe")
-            images = batch.frames[IMAGE].to(device).float() / 127.5 - 1.0
+            images = images_from_bytes(batch.frames[IMAGE].to(device))
             depth_m = batch.frames[DEPTH].to(device).float()
             camera, mount = self._camera.to(device, torch.float32), self._mount.to(device, torch.float32)
             points = context_points(images, depth_m, poses, camera, mount, self.model.reprojection)
@@ -115,7 +116,6 @@ class EpisodeLoss:
             if MEMORY in batch.targets:
                 memory = Layer.unpacked(batch.targets[MEMORY].to(device))
                 seen = (torch.rand(len(memory.known), generator=generator) < self.memory_fraction).to(device)
-                known = memory.known & seen[:, None, None]
-                layer = layer.over(Layer(memory.image, known, memory.inverse_depth * known))
+                layer = layer.over(memory.only(seen[:, None, None]))
             extras[VIEW] = layer.encoded(self.model.autoencoder.encode)
         return Context(own.latents.to(device), poses, own.frame_offsets.to(device), extras)

@@ -1,4 +1,4 @@
-"""Camera images to the model's: centre crop to its aspect, resize to its square, scale to [-1, 1]."""
+"""Camera images to the model's: centre crop to its aspect, resize to its square, scale to [-1, 1]; and back."""
 
 from __future__ import annotations
 
@@ -87,6 +87,22 @@ def images_from_rgb(
             raise ShapeError(f"rgb must be uint8, got {rgb.dtype}")
     convert = _official_image if crop == "nwm" else _image
     return torch.stack([convert(rgb, image_size, aspect) for rgb in frames])
+
+
+def bytes_from_images(images: Tensor) -> Tensor:
+    """Return images in [-1, 1] as uint8 of the same shape."""
+    return images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def images_from_bytes(stored: Tensor) -> Tensor:
+    """Return uint8 images of any shape as float32 in [-1, 1]."""
+    return stored.float().div_(127.5).sub_(1.0)
+
+
+def rgb_from_images(images: Tensor) -> NDArray[np.uint8]:
+    """Return uint8 pictures (B, H, W, 3) of images (B, 3, H, W) in [-1, 1] on any device."""
+    rgb: NDArray[np.uint8] = bytes_from_images(images.float()).permute(0, 2, 3, 1).cpu().numpy()
+    return rgb
 
 
 def _official_image(rgb: NDArray[np.uint8], image_size: int, aspect: float) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ from come_nav.world_model.reprojection import (
 from come_nav.world_model.sampler import SamplerSettings, noise_source, sample
 from come_nav.world_model.schedule import NoiseSchedule
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class InferenceSettings:
     """
 
     micro_batch: int = 128
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         check_range("inference.micro_batch", self.micro_batch, 1)
-        check_choice("inference.precision", self.precision, PRECISIONS)
+        check_choice("inference.precision", self.precision, get_args(Precision))
 
 
 class DiffusionWorldModel:

@@ -88,6 +88,11 @@ class Layer:
             torch.where(self.known, self.inverse_depth, back.inverse_depth),
         )
 
+    def only(self, where: Tensor) -> Layer:
+        """Return the layer that knows nothing but ``where``, bool that broadcasts to (S, H, W)."""
+        known = self.known & where
+        return Layer(self.image, known, self.inverse_depth * known)
+
     def packed(self) -> Tensor:
         """Return the layer as bytes (S, 5, H, W): colours, known or not, inverse depth up to 4 per metre."""
         colours = self.image.clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
@@ -157,17 +162,6 @@ def _lifted(
         points.append(torch.where(nowhere, lifted, moved))
         colours.append(images[:, index].flatten(2).transpose(1, 2))
     return torch.stack(points, 1), torch.stack(colours, 1)
-
-
-def latent_view(
-    extras: dict[str, Tensor],
-    actions_xyyaw: Tensor,
-    image_size: int,
-    encode: Callable[[Tensor], Tensor],
-    settings: ReprojectionSettings,
-) -> Tensor:
-    """Return what the context's points show from target poses, as latents: (S, C + 2, h, w), see :class:`Layer`."""
-    return context_layer(extras, actions_xyyaw, image_size, settings).encoded(encode)
 
 
 def rendered_view(
