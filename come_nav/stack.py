@@ -83,11 +83,11 @@ class NavStack:
         """Take what the robot saw and where it was; return what became of the frame."""
         # 1. Observe: the newest odometry tells the present twist.
         # 2. Remember: the buffer encodes and keeps the frame if it is due.
-        verdict = self.memory.observe(frame, odometry)
+        verdict = self.memory.observe(frame.over_footprint(odometry.T_odom_base), odometry)
         if verdict in (Observed.KEPT, Observed.BETWEEN):
             self._odometry = odometry
         if verdict is Observed.KEPT and self.memory.newest is not None:
-            self.episode.observe(self.memory.newest, odometry.T_odom_base)
+            self.episode.observe(self.memory.newest)
         return verdict
 
     def plan(self, goal: Goal | None, now_s: float | None = None, clearance: Clearance | None = None) -> Plan:
@@ -250,19 +250,21 @@ class EpisodeMemories:
         if "long_term" in wanted:
             self._begin_training(self._model)
 
-    def observe(self, seen: Remembered, T_odom_base: NDArray[np.float64]) -> None:
+    def observe(self, seen: Remembered) -> None:
         """Memorise a frame that the short-term memory kept."""
         views = self._views_through(seen.frame)
         shown = self._shown(views, seen)  # before the spatial memory holds the frame
         if self.spatial is not None:
-            noted = self.spatial.observe(self._with_depth(seen.frame), T_odom_base)
+            noted = self.spatial.observe(self._with_depth(seen.frame), seen.pose_odom_xyyaw)
             if noted is Noted.KEPT and self._views is None:
                 self._views = views
         if self.episodic is not None and self._loss is not None and seen.features is not None:
             image = self.base_model.images_from_rgb([seen.frame.rgb])[0]
             pose = torch.from_numpy(seen.pose_odom_xyyaw).float()
             try:
-                self.episodic.observe(seen.features, pose, seen.stamp_s, self._loss.frame(image, shown))
+                self.episodic.observe(
+                    seen.features, pose, seen.stamp_s, self._loss.frame(image, shown, seen.frame.T_base_camera)
+                )
             except DataError as error:  # a camera whose calibration came or went
                 self._trouble["long_term"] = str(error)
 

@@ -43,7 +43,7 @@ class Oracle:
     def __init__(self, drive: EpisodeRecording) -> None:
         self.drive = drive
 
-    def views(self, poses, image_size):
+    def views(self, poses, image_size, T_base_camera=None):
         start = torch.from_numpy(self.drive.episode.poses_world_xyyaw[:1]).float()
         images, depth = self.drive.raycaster.render(se2.compose(start.expand(len(poses), 3), poses))
         return images, torch.ones(len(poses), image_size, image_size, dtype=torch.bool), 1.0 / depth

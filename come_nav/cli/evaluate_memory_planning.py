@@ -21,7 +21,13 @@ from come_nav.cli.evaluate import (
 from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
 from come_nav.cli.evaluate_memory_blends import TITLES, Blend, base_row, main_row, weight_lines
 from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection, open_memory_input, select_windows
-from come_nav.cli.evaluate_memory_rows import NewestContext, available_rows, geometry_pictures, memory_context
+from come_nav.cli.evaluate_memory_rows import (
+    NewestContext,
+    available_rows,
+    geometry_pictures,
+    memory_context,
+    start_mounts,
+)
 from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
 from come_nav.cli.evaluate_rows import MakeImaginer, frames_ahead, imagining_row, perfect_model_row
 from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
@@ -111,7 +117,7 @@ def planning_rows(
         rows.append(perfect_model_row(found.source.places, config, model))
 
     def geometry(window: Window, decode: bool) -> Imaginer:
-        return GeometryImaginer(shelf.of(window.recording_id), window.start_odom_xyyaw, model, decode)
+        return GeometryImaginer(shelf.of(window.recording_id), window, model, decode)
 
     def nearest(window: Window, decode: bool) -> Imaginer:
         return NearestImaginer(shelf.of(window.recording_id), window.start_odom_xyyaw, decode)
@@ -137,15 +143,14 @@ def _blended(blend: Blend, shelf: MemoryShelf, contexts: NewestContext[Window], 
 class GeometryImaginer:
     """Imaginer that shows the remembered point cloud from the end of each candidate, without any network."""
 
-    def __init__(
-        self, memories: Memories, start_odom_xyyaw: np.ndarray[Any, Any], model: DiffusionWorldModel, decode: bool
-    ) -> None:
+    def __init__(self, memories: Memories, window: Window, model: DiffusionWorldModel, decode: bool) -> None:
         self._memories, self._model, self._decode = memories, model, decode
-        self._start = torch.from_numpy(np.asarray(start_odom_xyyaw, float))
+        self._start, self._mount = torch.from_numpy(window.start_odom_xyyaw), start_mounts([window])
 
     def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
         """Render and encode the views at the last poses of candidates (S, T, 3)."""
-        images = geometry_pictures(self._memories, ends_in_odom(self._start, poses_xyyaw), self._model.image_size)
+        ends = ends_in_odom(self._start, poses_xyyaw)
+        images = geometry_pictures(self._memories, ends, self._mount, self._model.image_size)
         latents = self._model.encode(images).to(poses_xyyaw)
         return Imagination(poses_xyyaw, latents, images.to(poses_xyyaw) if self._decode else None)
 

@@ -127,6 +127,7 @@ def note_coverage(windows: Sequence[MemoryWindow], shelf: MemoryShelf, store: Re
     import numpy as np
     import torch
 
+    from come_nav.cli.evaluate_memory_rows import start_mounts
     from come_nav.evaluation.memory_tables import FACTS
 
     for name, own in groupby(windows, key=lambda window: window.window.recording_id):
@@ -134,7 +135,9 @@ def note_coverage(windows: Sequence[MemoryWindow], shelf: MemoryShelf, store: Re
         if not missing:
             continue
         poses = np.stack([np.asarray(window.window.recording.poses_xyyaw)[window.targets[0]] for window in missing])
-        for window, share in zip(missing, shelf.of(name).coverage(torch.from_numpy(poses)).tolist(), strict=True):
+        mounts = start_mounts([window.window for window in missing])
+        shares = shelf.of(name).coverage(torch.from_numpy(poses), mounts).tolist()
+        for window, share in zip(missing, shares, strict=True):
             store.add({"recording": name, "start": window.window.start, "row": FACTS, "coverage": share})
 
 

@@ -18,6 +18,7 @@ from come_nav.evaluation.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEARES
 from come_nav.evaluation.protocol import Window
 from come_nav.evaluation.quality import Batch, QualityRow, copy_last_row
 from come_nav.world_model.contexts import joined
+from come_nav.world_model.images import mounts_of
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import rendered_view
 
@@ -78,15 +79,24 @@ def geometry_row(shelf: MemoryShelf, model: DiffusionWorldModel) -> QualityRow:
     """Return the row that shows the point cloud itself, its holes filled smoothly; no network takes part."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        return geometry_pictures(_memories(shelf, batch), target_poses(batch), model.image_size)[:, None]
+        mounts = start_mounts([item.window for item in batch.windows])
+        return geometry_pictures(_memories(shelf, batch), target_poses(batch), mounts, model.image_size)[:, None]
 
     return QualityRow(GEOMETRY, imagine)
 
 
-def geometry_pictures(memories: Memories, poses_odom_xyyaw: torch.Tensor, image_size: int) -> torch.Tensor:
+def geometry_pictures(
+    memories: Memories, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None, image_size: int
+) -> torch.Tensor:
     """Return what the cloud shows from poses (S, 3), (S, 3, H, W) in [-1, 1], filled from coarser and coarser means."""
-    image, known, _ = memories.views.views(poses_odom_xyyaw.float(), image_size)
+    image, known, _ = memories.views.views(poses_odom_xyyaw.float(), image_size, T_base_camera)
     return fill_unseen(image, known.bool())
+
+
+def start_mounts(windows: Sequence[Window]) -> torch.Tensor | None:
+    """Return how the camera was mounted over the planar pose at the start of each window (B, 4, 4); None if unknown."""
+    newest = [window.over_footprint([window.recording.frame(window.start)], [window.start])[0] for window in windows]
+    return mounts_of(newest)
 
 
 def context_geometry_row(contexts: NewestContext[Batch], model: DiffusionWorldModel) -> QualityRow:
@@ -141,11 +151,12 @@ def memory_context(model: DiffusionWorldModel, window: Window, older_frames: int
     """Return a window's context with the frames before it and with its pose in odom: all that experts may ask for."""
     poses = np.asarray(window.recording.poses_xyyaw, float)
     older = range(max(0, window.context[0] - older_frames), window.context[0])
+    past = window.over_footprint([window.recording.frame(index) for index in older], older)
     return model.context_from_frames(
-        window.context_frames(),
+        window.over_footprint(window.context_frames()),
         poses[list(window.context)],
         (window.context_stamps_s * model.rate_hz).tolist(),
-        older=[(window.recording.frame(index), poses[index]) for index in older],
+        older=list(zip(past, poses[list(older)], strict=True)),
         absolute_pose_xyyaw=poses[window.start],
     )
 

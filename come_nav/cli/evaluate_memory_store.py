@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from come_nav.cli.evaluate_inputs import digest
 from come_nav.cli.evaluate_memory_blends import Blend
@@ -18,6 +19,7 @@ from come_nav.core.errors import DataError
 from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2
 from come_nav.core.settings import to_mapping
+from come_nav.core.types import footprint_mount
 from come_nav.evaluation.memory_windows import MemoryDrive
 from come_nav.evaluation.results import settings_hash
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata
@@ -99,9 +101,9 @@ class Memories:
         frames = [recording.frame(first + int(each)).rgb for each in chosen]
         return self.model.images_from_rgb(frames)[back.to(self.model.device)]
 
-    def coverage(self, poses_odom_xyyaw: torch.Tensor) -> torch.Tensor:
-        """Return which share (S,) of the views from poses (S, 3) the point cloud knows."""
-        _, known, _ = self.views.views(poses_odom_xyyaw.float(), self.model.image_size)
+    def coverage(self, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None = None) -> torch.Tensor:
+        """Return which share (S,) of the views from poses (S, 3) and mounts (S or 1, 4, 4) the point cloud knows."""
+        _, known, _ = self.views.views(poses_odom_xyyaw.float(), self.model.image_size, T_base_camera)
         return known.float().flatten(1).mean(dim=1)
 
     def _images(self) -> list[torch.Tensor]:
@@ -150,8 +152,9 @@ class Memories:
         images = torch.cat(self._images())
         stamps_s = np.asarray(recording.stamps_s, float)[_slice(self.drive.memory)]
         remembered = self._remembered_on_the_way()
+        mounts = self._mounts()
         for number, (image, latents, pose) in enumerate(zip(images, self.latents, self.poses_xyyaw, strict=True)):
-            kept = loss.frame(image, remembered[number] if remembered else None)
+            kept = loss.frame(image, remembered[number] if remembered else None, mounts[number])
             memory.observe(latents, pose.float(), float(stamps_s[number]), kept)
         with Steps(memory.steps_due, f"adapter of {self.drive.name}", "step") as progress:
             while memory.steps_due and (done := memory.train_steps(1, publish=False)):
@@ -160,6 +163,14 @@ class Memories:
         if memory.newest is None:
             raise DataError(f"{self.drive.name}: no adapter could be trained on its memory phase: {memory.stopped}")
         return memory.newest.tensors
+
+    def _mounts(self) -> list[NDArray[np.float64] | None]:
+        """Return how the camera was mounted over the planar pose at each remembered frame."""
+        recording = self.drive.recording
+        mount = recording.T_base_camera
+        if mount is None:
+            return [None] * len(self.drive.memory)
+        return [footprint_mount(recording.T_odom_base[index], mount) for index in self.drive.memory]
 
     def _remembered_on_the_way(self) -> list[Layer]:
         """Return what the spatial memory showed of every frame before it was added; nothing without depth."""
@@ -170,8 +181,9 @@ class Memories:
         memory = SpatialMemory(self.settings.spatial)
         source = RememberedViews(memory, camera, mount, model.images.aspect)
         layers = []
-        for index, pose in zip(frames, self.poses_xyyaw, strict=True):
-            layers.append(Layer(*source.views(pose.float()[None], model.image_size)))
+        for index, pose, own in zip(frames, self.poses_xyyaw, self._mounts(), strict=True):
+            mount_now = None if own is None else torch.from_numpy(own)[None]
+            layers.append(Layer(*source.views(pose.float()[None], model.image_size, mount_now)))
             memory.observe(recording.frame(index), recording.T_odom_base[index])
         return layers if len(memory) else []
 

@@ -90,7 +90,8 @@ def batched_context(model: DiffusionWorldModel, batch: Batch) -> Context:
     contexts = []
     for item, frames in zip(batch.windows, batch.context, strict=True):
         offsets = (item.window.context_stamps_s * model.rate_hz).tolist()
-        contexts.append(model.context_from_frames(frames, item.window.context_xyyaw, offsets))
+        standing = item.window.over_footprint(frames)
+        contexts.append(model.context_from_frames(standing, item.window.context_xyyaw, offsets))
     return joined(contexts)
 
 

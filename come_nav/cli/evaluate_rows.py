@@ -46,7 +46,8 @@ def world_model_row(model: DiffusionWorldModel, config: Config) -> Row:
 
     def imaginer(window: Window, decode: bool) -> Imaginer:
         offsets = (window.context_stamps_s * model.rate_hz).tolist()
-        context = model.context_from_frames(window.context_frames(), window.context_xyyaw, offsets)
+        frames = window.over_footprint(window.context_frames())
+        context = model.context_from_frames(frames, window.context_xyyaw, offsets)
         return model.imaginer(context, frames_ahead(window, config), config.imagination, decode=decode)
 
     return imagining_row(WORLD_MODEL, imaginer, config, model)

@@ -81,8 +81,12 @@ class ViewRenderer(Protocol):
 class SpatialSource(Protocol):
     """Shows what a spatial memory knows of views, as the world model's camera would see it."""
 
-    def views(self, poses_odom_xyyaw: torch.Tensor, image_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def views(
+        self, poses_odom_xyyaw: torch.Tensor, image_size: int, T_base_camera: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return what is remembered of the views from base_link's poses (S, 3) in odom.
+
+        ``T_base_camera`` (S or 1, 4, 4) is where the camera is mounted; the source's own mount by default.
 
         Returns:
             image (S, 3, H, W) in [-1, 1], arbitrary where nothing is known; known (S, H, W) bool; inverse depth

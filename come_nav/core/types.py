@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,12 @@ class CameraIntrinsics:
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
 
+def footprint_mount(T_odom_base: NDArray[np.float64], T_base_camera: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the camera's pose (4, 4) in base_footprint, the planar pose (x, y, yaw at height 0) under base_link."""
+    T_odom_footprint = se3.transform_from_xyyaw(se3.xyyaw_from_transform(T_odom_base))
+    return se3.relative(T_odom_footprint, T_odom_base @ T_base_camera)
+
+
 @dataclass(frozen=True)
 class Frame:
     """One camera reading.
@@ -70,6 +76,15 @@ class Frame:
     intrinsics: CameraIntrinsics | None = None
     T_base_camera: NDArray[np.float64] | None = None
     frame_id: str = "camera_color_optical_frame"
+
+    def over_footprint(self, T_odom_base: NDArray[np.float64]) -> Frame:
+        """Return the frame with its camera mounted on base_footprint, the planar pose under base_link (REP-120).
+
+        Where a robot pitches, rolls or is held in a hand, planar poses and a fixed mount would put its camera wrong.
+        """
+        if self.T_base_camera is None:
+            return self
+        return replace(self, T_base_camera=footprint_mount(T_odom_base, self.T_base_camera))
 
     def __post_init__(self) -> None:
         check_shape("Frame.rgb", self.rgb, "H W 3")

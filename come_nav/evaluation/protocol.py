@@ -117,6 +117,11 @@ class Window:
         """Read the context frames, oldest first."""
         return [self.recording.frame(index) for index in self.context]
 
+    def over_footprint(self, frames: Sequence[Frame], indices: Sequence[int] | None = None) -> list[Frame]:
+        """Return frames of the recording (the context's, or ``indices``) with their cameras over their planar poses."""
+        poses = np.asarray(self.recording.T_odom_base, float)[list(self.context if indices is None else indices)]
+        return [frame.over_footprint(pose) for frame, pose in zip(frames, poses, strict=True)]
+
     def goal_frame(self) -> Frame:
         """Read the goal frame."""
         return self.recording.frame(self.goal)

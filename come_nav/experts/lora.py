@@ -168,7 +168,7 @@ class LongTermThroughView(PassExpert):
     """
 
     expert: LongTermExpert
-    view: str
+    condition: Condition
 
     @property
     def schedule_digest(self) -> str | None:
@@ -178,8 +178,7 @@ class LongTermThroughView(PassExpert):
     def shared_passes(self) -> tuple[Pass, Pass]:
         """Return the adapted and the untuned pass with the view."""
         tuned, untuned = self.expert.shared_passes()
-        condition = Condition(view=self.view)
-        return Pass(tuned.network, condition), Pass(untuned.network, condition)
+        return Pass(tuned.network, self.condition), Pass(untuned.network, self.condition)
 
 
 def adapted(base: BaseExpert, settings: LoraSettings, generator: torch.Generator) -> AdaptedExpert:

@@ -21,7 +21,7 @@ class RememberedViews:
     Args:
         memory: looked at anew in every call, so that what was seen meanwhile counts.
         camera: of the robot's images; the model sees their largest centred window of ``aspect``.
-        T_base_camera: (4, 4) pose of the optical frame in base_link.
+        T_base_camera: (4, 4) pose of the optical frame in base_link, for views that name none.
         aspect: width over height of that window.
     """
 
@@ -30,11 +30,12 @@ class RememberedViews:
     ) -> None:
         self.memory, self.camera, self.T_base_camera, self.aspect = memory, camera, T_base_camera, aspect
 
-    def views(self, poses_odom_xyyaw: Tensor, image_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def views(
+        self, poses_odom_xyyaw: Tensor, image_size: int, T_base_camera: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return image (S, 3, H, W), known (S, H, W) and inverse depth (S, H, W) 1/m; see SpatialSource."""
         camera = model_camera(self.camera, image_size, self.aspect)
         thin = len(poses_odom_xyyaw) >= MANY_VIEWS
-        view = self.memory.render(
-            poses_odom_xyyaw, camera, self.T_base_camera, thin=thin, device=poses_odom_xyyaw.device
-        )
+        mount = self.T_base_camera if T_base_camera is None else T_base_camera
+        view = self.memory.render(poses_odom_xyyaw, camera, mount, thin=thin, device=poses_odom_xyyaw.device)
         return view.image, view.visible, torch.nan_to_num(1.0 / view.depth_m)

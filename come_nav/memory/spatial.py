@@ -168,7 +168,7 @@ class SpatialMemory:
         self,
         poses: torch.Tensor | Array,
         camera: CameraIntrinsics,
-        T_base_camera: Array,
+        T_base_camera: torch.Tensor | Array,
         *,
         gaps: bool = True,
         thin: bool = False,
@@ -179,13 +179,14 @@ class SpatialMemory:
         Args:
             poses: (B, 3) planar or (B, 4, 4) poses of base_link in the odom frame.
             camera: of the picture to render; see :func:`come_nav.memory.lifting.model_camera`.
-            T_base_camera: (4, 4).
+            T_base_camera: (4, 4), or (B or 1, 4, 4).
             gaps: close single unseen pixels among seen ones.
             thin: merge far points that no pixel could tell apart first, which pays for many views from one place.
             device: where to render and where the result lies.
         """
         poses = torch.as_tensor(poses)
-        mount = torch.as_tensor(T_base_camera, dtype=torch.float64)[None]
+        mount = torch.as_tensor(T_base_camera, dtype=torch.float64)
+        mount = mount[None] if mount.ndim == 2 else mount
         if poses.ndim == 3:  # a free pose: the whole of it goes into the camera's mount
             check_shape("poses", poses, "B 4 4")
             mount, poses = poses.to(mount) @ mount, poses.new_zeros(len(poses), 3)

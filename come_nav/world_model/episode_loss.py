@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from come_nav.core.errors import ConfigError, ShapeError
@@ -17,7 +19,8 @@ from come_nav.world_model.images import bytes_from_images, images_from_bytes
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import Layer, context_layer, context_points
 
-IMAGE, DEPTH = "rgb", "depth_m"  # names of what is kept of a frame for models with reprojected views
+# Names of what is kept of a frame for models with reprojected views
+IMAGE, DEPTH, MOUNT = "rgb", "depth_m", "T_base_camera"
 MEMORY = "memory"  # what the spatial memory showed of the frame's view before the frame was added to it
 
 
@@ -67,18 +70,23 @@ class EpisodeLoss:
         self._camera = model.images.camera() if camera is None else camera
         self._mount = level_camera(model.images.camera_height_m) if T_base_camera is None else T_base_camera
 
-    def frame(self, image: Tensor, remembered: Layer | None = None) -> dict[str, Tensor]:
+    def frame(
+        self, image: Tensor, remembered: Layer | None = None, T_base_camera: NDArray[np.float64] | None = None
+    ) -> dict[str, Tensor]:
         """Return what the memory must keep of an image besides its latents; often nothing.
 
         Args:
             image: (3, H, W) in [-1, 1].
             remembered: what a spatial memory that does not hold this frame yet shows of its view, where there is one:
                 the adapter then learns what such views lack, and never from the answer itself. For all frames or none.
+            T_base_camera: (4, 4) of this frame, see Frame.over_footprint; that of the episode by default.
         """
         if self.model.depth is None:
             return {}
         rgb = bytes_from_images(image).cpu()
-        kept = {IMAGE: rgb, DEPTH: self.model.estimate_depth_m(image[None])[0].half().cpu()}
+        mount = self._mount[0] if T_base_camera is None else torch.from_numpy(T_base_camera)
+        depth_m = self.model.estimate_depth_m(image[None])[0].half().cpu()
+        kept = {IMAGE: rgb, DEPTH: depth_m, MOUNT: mount.float().cpu()}
         return kept if remembered is None else {**kept, MEMORY: remembered.packed()[0].cpu()}
 
     def __call__(self, network: nn.Module, batch: Windows, generator: torch.Generator) -> Tensor:
@@ -104,13 +112,13 @@ class EpisodeLoss:
         extras = {name: value.to(device) for name, value in own.extras.items()}
         poses = own.poses_xyyaw.to(device)
         if self.model.depth is not None:
-            missing = [name for name in (IMAGE, DEPTH) if name not in batch.frames]
+            missing = [name for name in (IMAGE, DEPTH, MOUNT) if name not in batch.frames]
             if missing:
                 raise ShapeError(f"the episode's frames lack {missing}: pass frame=loss.frame(image) to observe")
             images = images_from_bytes(batch.frames[IMAGE].to(device))
             depth_m = batch.frames[DEPTH].to(device).float()
-            camera, mount = self._camera.to(device, torch.float32), self._mount.to(device, torch.float32)
-            points = context_points(images, depth_m, poses, camera, mount, self.model.reprojection)
+            camera, mounts = self._camera.to(device, torch.float32), batch.frames[MOUNT].to(device)
+            points = context_points(images, depth_m, poses, camera, mounts, self.model.reprojection)
             size, settings = self.model.image_size, self.model.reprojection
             layer = context_layer(points, batch.actions_xyyaw.to(device), size, settings)
             if MEMORY in batch.targets:

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ShapeError
 from come_nav.core.geometry.point_rendering import camera_fractions
-from come_nav.core.types import CameraIntrinsics
+from come_nav.core.types import CameraIntrinsics, Frame
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,13 @@ def camera_of_frame(intrinsics: CameraIntrinsics | None, aspect: float) -> Tenso
         return None
     top, left, rows, columns = crop_window(intrinsics.height, intrinsics.width, aspect)
     return camera_fractions(intrinsics.cropped(left, top, columns, rows))
+
+
+def mounts_of(frames: Sequence[Frame]) -> Tensor | None:
+    """Return T_base_camera (T, 4, 4) of each frame; None where one does not tell."""
+    mounts = [frame.T_base_camera for frame in frames]
+    known = [torch.from_numpy(mount) for mount in mounts if mount is not None]
+    return torch.stack(known) if len(known) == len(mounts) else None
 
 
 def crop_window(height: int, width: int, aspect: float) -> tuple[int, int, int, int]:

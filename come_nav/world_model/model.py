@@ -34,7 +34,7 @@ from come_nav.world_model.composition import (
 )
 from come_nav.world_model.contexts import repeat_for_particles, rows_of, slide
 from come_nav.world_model.depth import DepthEstimator
-from come_nav.world_model.images import ImageSettings, camera_of_frame, images_from_rgb
+from come_nav.world_model.images import ImageSettings, camera_of_frame, images_from_rgb, mounts_of
 from come_nav.world_model.imaginer import ModelImaginer
 from come_nav.world_model.reprojection import (
     OLDER_POINTS,
@@ -173,13 +173,13 @@ class DiffusionWorldModel:
             ConfigError: for a spatial memory and a base that looks at no views.
         """
         experts: dict[str, Expert] = {"base": self.base}
-        weights = [1.0]
+        weights, trust = [1.0], self.reprojection.memory_trust
         if self.depth is not None:
             experts["short_term"], weights = short_term_expert(self.base), [*weights, 0.0]
         if long_term is not None:
             experts["long_term"], weights = long_term, [*weights, 1.0]
         if spatial is not None:
-            experts["spatial"], weights = spatial_expert(self.base, self.memory_base), [*weights, 1.0]
+            experts["spatial"], weights = spatial_expert(self.base, self.memory_base, trust), [*weights, 1.0]
         check_schedules(experts, self.schedule.digest)
         model = copy.copy(self)
         model.spatial, model.experts = spatial, experts
@@ -260,7 +260,7 @@ class DiffusionWorldModel:
         camera: Tensor | None = None,
         T_base_camera: Tensor | None = None,
         latents: Tensor | None = None,
-        older: tuple[Tensor, Tensor] | None = None,
+        older: tuple[Tensor, Tensor, Tensor | None] | None = None,
         absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
     ) -> Context:
         """Return the context (batch 1) of images (T, 3, H, W), oldest first, seen from poses (T, 3) in one frame.
@@ -271,9 +271,11 @@ class DiffusionWorldModel:
             frame_offsets: (T,) times before the newest in protocol frames; one frame apart where not given.
             generator: sample the latents instead of taking the mode.
             camera: (1, 4) of the images (fractions, see core.geometry.point_rendering); the model's own by default.
-            T_base_camera: (1, 4, 4); level over base_link's origin by default.
+            T_base_camera: (1, 4, 4), or (1, T, 4, 4) where frames have their own, of which the newest is the targets';
+                level over base_link's origin by default.
             latents: (T, C, h, w) of the images where they are encoded already.
-            older: images (N, 3, H, W) and poses (N, 3) of frames before, oldest first, for the short-term expert.
+            older: images (N, 3, H, W), poses (N, 3) and mounts (N, 4, 4) or None of frames before, oldest first, for
+                the short-term expert.
             absolute_pose_xyyaw: (3,) of the newest frame in the odom frame, where memories of the episode are in use.
 
         Raises:
@@ -296,7 +298,8 @@ class DiffusionWorldModel:
             if older is not None and len(older[0]):
                 past = se2.relative(poses[-1:], torch.as_tensor(older[1], dtype=torch.float64)).float()
                 past = past.to(self.device)[None]
-                extras |= older_points(*self._with_depth(older[0]), past, camera, mount, self.reprojection)
+                mounts = extras["T_base_camera"] if older[2] is None else older[2].to(mount)[None]
+                extras |= older_points(*self._with_depth(older[0]), past, mounts, extras, self.reprojection)
         if absolute_pose_xyyaw is not None:
             extras[ABSOLUTE_POSE] = torch.as_tensor(absolute_pose_xyyaw).to(latents.device, torch.float32)[None]
         return Context(latents[None], relative, offsets.float().to(latents.device)[None], extras)
@@ -312,22 +315,22 @@ class DiffusionWorldModel:
         older: Sequence[tuple[Frame, NDArray[np.float64]]] = (),
         absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
     ) -> Context:
-        """Return the context of camera frames, with the newest one's intrinsics and mount where they are known."""
-        newest = frames[-1]
-        camera = camera_of_frame(newest.intrinsics, self.images.aspect)
-        mount = None if newest.T_base_camera is None else torch.as_tensor(newest.T_base_camera)[None]
+        """Return the context of camera frames, with the newest one's intrinsics and each one's mount where known."""
+        camera = camera_of_frame(frames[-1].intrinsics, self.images.aspect)
+        mounts = mounts_of(frames)
         images = self.images_from_rgb([frame.rgb for frame in frames])
         past = None
         if older and self.depth is not None:
             past_images = self.images_from_rgb([frame.rgb for frame, _ in older])
-            past = past_images, torch.from_numpy(np.stack([pose for _, pose in older]))
+            past_poses = torch.from_numpy(np.stack([pose for _, pose in older]))
+            past = past_images, past_poses, mounts_of([frame for frame, _ in older])
         return self.context_from_images(
             images,
             poses_xyyaw,
             frame_offsets,
             generator,
             camera=camera,
-            T_base_camera=mount,
+            T_base_camera=None if mounts is None else mounts[None],
             latents=latents,
             older=past,
             absolute_pose_xyyaw=absolute_pose_xyyaw,
@@ -478,7 +481,7 @@ class DiffusionWorldModel:
         if self.spatial is None or ABSOLUTE_POSE not in extras:
             raise ShapeError("the spatial expert needs a memory (with_memory) and a context with absolute_pose_xyyaw")
         poses: Tensor = se2.compose(extras[ABSOLUTE_POSE].expand(len(actions), -1), actions)
-        return Layer(*self.spatial.views(poses, self.image_size))
+        return Layer(*self.spatial.views(poses, self.image_size, extras["T_base_camera"]))
 
     def _product(self) -> ExpertProduct:
         """Return the product of the experts as they are now."""
@@ -492,7 +495,9 @@ class DiffusionWorldModel:
         long_term = experts.get("long_term")
         if isinstance(long_term, LongTermExpert) and weights.get("spatial"):
             # Both memories see the same view, so that together they cost no more passes than one of them.
-            experts["long_term"] = LongTermThroughView(long_term, MEMORY_VIEW)
+            experts["long_term"] = LongTermThroughView(
+                long_term, Condition(view=MEMORY_VIEW, trust=self.reprojection.memory_trust)
+            )
         return ExpertProduct(list(experts.values()), self.composition, len(self.schedule))
 
     def _noise(self, product: ExpertProduct, queries: Sequence[Query], step: int) -> Tensor | ProductNoise:

@@ -40,18 +40,21 @@ class ReprojectionSettings:
         older_points: points kept of the frames before the newest, those first that the newest frame does not show.
         gap_passes: times that cracks between points are closed from their neighbours.
         long_points: points kept of the frames before the context, for the short-term expert.
+        memory_trust: how far the experts of memories are drawn to what the memory shows, see passes.Condition (0 to 1).
         memory_detail: share of what the autoencoder loses of a remembered view that pictures get back (0 to 1).
     """
 
     older_points: int = 4096
     gap_passes: int = 2
     long_points: int = 8192
+    memory_trust: float = 0.75
     memory_detail: float = 0.5
 
     def __post_init__(self) -> None:
         check_range("reprojection.older_points", self.older_points, 0)
         check_range("reprojection.gap_passes", self.gap_passes, 0)
         check_range("reprojection.long_points", self.long_points, 1)
+        check_range("reprojection.memory_trust", self.memory_trust, 0.0, 1.0)
         check_range("reprojection.memory_detail", self.memory_detail, 0.0, 1.0)
 
 
@@ -133,16 +136,18 @@ def context_points(
         depth_m: (B, T, H, W) their z-depth.
         poses_xyyaw: (B, T, 3) in the newest frame's base.
         camera: (B or 1, 4) fractions, see :mod:`come_nav.core.geometry.point_rendering`.
-        T_base_camera: (B or 1, 4, 4).
+        T_base_camera: (B or 1, 4, 4), or (B or 1, T, 4, 4) where each frame has its own (Frame.over_footprint).
         settings: how many points are kept.
 
     Returns:
-        points_xyz, points_rgb (B, N, 3) with the newest frame's points first; camera (B, 4); T_base_camera (B, 4, 4).
+        points_xyz, points_rgb (B, N, 3) with the newest frame's points first; camera (B, 4); T_base_camera (B, 4, 4)
+        of the newest frame.
     """
     sizes = check_shape("context images", images, "B T 3 H W")
     batch = sizes["B"]
-    camera, mount = camera.expand(batch, -1), T_base_camera.expand(batch, -1, -1)
-    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, mount)
+    camera, mounts = camera.expand(batch, -1), mount_of_each(T_base_camera, sizes["T"]).expand(batch, -1, -1, -1)
+    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, mounts)
+    mount = mounts[:, -1]
     newest, newest_rgb = points[:, -1], colours[:, -1]
     if points.shape[1] > 1 and settings.older_points:
         older, older_rgb = _not_shown_by_newest(points[:, :-1], colours[:, :-1], camera, mount, settings)
@@ -150,13 +155,18 @@ def context_points(
     return dict(zip(POINTS, (newest, newest_rgb, camera, mount), strict=True))
 
 
+def mount_of_each(T_base_camera: Tensor, frames: int) -> Tensor:
+    """Return mounts (B, T, 4, 4) of one that all frames share, (B, 4, 4), or of what is one for each already."""
+    return T_base_camera if T_base_camera.ndim == 4 else T_base_camera[:, None].expand(-1, frames, -1, -1)
+
+
 def _lifted(
-    images: Tensor, depth_m: Tensor, poses_xyyaw: Tensor, camera: Tensor, mount: Tensor
+    images: Tensor, depth_m: Tensor, poses_xyyaw: Tensor, camera: Tensor, mounts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return points and colours (B, T, H*W, 3) of all frames in the reference base."""
     points, colours = [], []
     for index in range(images.shape[1]):
-        lifted = lift_depth(depth_m[:, index], camera, mount)
+        lifted = lift_depth(depth_m[:, index], camera, mounts[:, index])
         nowhere = lifted[..., :1] <= 0.5 * NOWHERE
         moved = transform_points(poses_xyyaw[:, index], lifted)
         points.append(torch.where(nowhere, lifted, moved))
@@ -212,17 +222,19 @@ def older_points(
     images: Tensor,
     depth_m: Tensor,
     poses_xyyaw: Tensor,
-    camera: Tensor,
     T_base_camera: Tensor,
+    newest: dict[str, Tensor],
     settings: ReprojectionSettings,
 ) -> dict[str, Tensor]:
     """Return the extras of frames before the context (arguments as of :func:`context_points`, poses likewise).
 
-    Points that the newest context frame could show are left out; of the others the newest are kept.
+    ``newest`` are the extras of the context. Points that its newest frame could show are left out; of the others the
+    newest are kept.
     """
-    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, T_base_camera)
+    camera, mounts = newest["camera"], mount_of_each(T_base_camera, images.shape[1])
+    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, mounts)
     bounded = replace(settings, older_points=settings.long_points)
-    kept = _not_shown_by_newest(points, colours, camera, T_base_camera, bounded)
+    kept = _not_shown_by_newest(points, colours, camera, newest["T_base_camera"], bounded)
     return dict(zip(OLDER_POINTS, kept, strict=True))
 
 
