@@ -29,6 +29,7 @@ from come_nav.memory.short_term import Observed
 from come_nav.memory.store import MemoryStore
 from come_nav.ros import messages
 from come_nav.ros.accuracy import RunningAccuracy
+from come_nav.ros.adapters import adapter_reports
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.guide import Guide, GuideRules
@@ -338,6 +339,7 @@ class PlannerNode(ManagedNode):
             self._mission_report(),
             Report("plans", Level.OK, "timing of plans", timing),
             self._memory_report({**memory, **resets, "places": len(self._places)}),
+            *adapter_reports(self._stack),
             Report("accuracy", Level.OK, "past plans against the way driven", self._accuracy.values()),
             *self._obstacles.reports(),
         ]
