@@ -139,6 +139,7 @@ class PlannerNode(ManagedNode):
         self._markers = self.advertise(MarkerArray, "candidates", COMMAND)
         self._imagined = self.advertise(Image, "imagined_image", COMMAND)
         self._status = self.advertise(DiagnosticStatus, "navigation_status", LATCHED)
+        self._judged = self.advertise(DiagnosticStatus, "plan_accuracy", COMMAND)
 
     def _subscribe(self) -> None:
         self._goals = self.watch("goal", "goal_image", float("inf"), required=False)
@@ -183,7 +184,9 @@ class PlannerNode(ManagedNode):
         self._remember()
         while self._wishes:
             self._obey(*self._wishes.popleft())
-        self._accuracy.update(self._camera.track)
+        for judged in self._accuracy.update(self._camera.track):
+            report = Report("plan", Level.OK, "a past plan against the way driven", judged.values())
+            self._judged.publish(report.to_message(self.get_name()))
         now = time.monotonic()
         if now >= self._next_save_s:
             self._next_save_s = now + self.values["save_period_s"]
