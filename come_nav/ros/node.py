@@ -101,6 +101,14 @@ class ManagedNode(LifecycleNode):
         """Offer a service until clean-up."""
         self._entities.append(("service", self.create_service(kind, name, callback)))
 
+    def keep_action(self, server: Any) -> None:
+        """Keep an action server until clean-up."""
+        self._entities.append(("action", server))
+
+    def destroy_action(self, server: Any) -> None:
+        """End an action server."""
+        server.destroy()
+
     def every(self, period_s: float, callback: Any) -> None:
         """Call back in steady time until clean-up: a clock that stops must not stop a watchdog."""
 
