@@ -32,11 +32,14 @@ def start(bench: Any, folder: Path, args: argparse.Namespace) -> list[str]:
     simulator = {"world_seed": 10000, "publish_clock": True, "odometry_rate_hz": args.odometry_rate}
     bench.start("simulator", simulator)
     experts: dict[str, Any] = {"use": ["long_term"], "adapter_store": "" if args.planner_trains else memory}
-    budget = {"nice": args.nice, **({"steps_per_s": 1e-3} if args.idle else {})}
-    experts["budget"] = budget
+
+    def budget() -> dict[str, float]:
+        return {"nice": args.nice, **({"steps_per_s": 1e-3} if args.idle else {})}
+
+    experts["budget"] = budget()
     missions = {"goal_difference": 1e-6, "goal_tolerance_m": 0.01, "max_failures": 10000, "time_limit_s": 86000.0}
     planner = {"experts": experts, **missions, "plan_rate_hz": 20.0, "use_places": False, "max_sensor_age_s": 60.0}
-    learner = {"memory_folder": memory, "save_period_s": 1.0, "experts": {"budget": budget}}
+    learner = {"memory_folder": memory, "save_period_s": 1.0, "experts": {"budget": budget()}}
     common = {"use_sim_time": True, "device": args.device}
     nodes = {"planner": {**common, **planner}}
     if not args.planner_trains:

@@ -228,10 +228,14 @@ class EpisodeMemories:
     """The spatial and the episodic memory of one robot, and the world model that looks at those that can be used.
 
     Trouble with a memory never stops the robot: its expert is left out, and the plan says why.
+
+    Attributes:
+        imagines: whether adapters are made ready for imagining here; False where they are trained for others.
     """
 
     def __init__(self, model: NavigationModel, config: Config) -> None:
         self.base_model, self.config = model, config
+        self.imagines = True
         self.spatial: SpatialMemory | None = None
         self.episodic: EpisodicMemory | None = None
         self._expert: LongTermExpert | None = None
@@ -369,7 +373,8 @@ class EpisodeMemories:
         expert = LongTermExpert(model.memory_base, lora)
 
         def publish(adapter: Adapter | None) -> None:
-            expert.swap(None if adapter is None else adapter.tensors)
+            if self.imagines:
+                expert.swap(None if adapter is None else adapter.tensors)
 
         try:
             network = adapted(model.memory_base, lora, torch.Generator().manual_seed(self.config.seed))

@@ -153,3 +153,10 @@ def test_a_calibration_that_comes_late_does_not_end_the_training(model, drive):
     stack.close()
     assert stack.episode.episodic.frames.seen == FRAMES
     assert stack.episode.training_trouble is None
+    stack.reset()
+    stack.episode.imagines = False  # trained for others: not made ready here
+    for index in range(8):
+        stack.observe(drive.frame(index), Odometry(drive.stamps_s[index], drive.T_odom_base[index]))
+    stack.episode.episodic.train_steps(1)
+    assert stack.episode.adapter.metadata["steps"] == 1
+    assert not stack.episode._expert.has_adapter

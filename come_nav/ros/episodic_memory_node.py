@@ -100,6 +100,7 @@ class EpisodicMemoryNode(ManagedNode):
         use = ("spatial", "long_term") if self.values["use_depth"] else ("long_term",)
         stack = load_stack(replace(config, experts=replace(config.experts, use=use)))
         stack.close()  # it learns when the node is active
+        stack.episode.imagines = False
         if stack.episode.episodic is None:
             raise ConfigError(f"no adapter can be trained: {stack.episode.trouble.get('long_term', 'no expert')}")
         return stack, stack.episode.episodic
