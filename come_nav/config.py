@@ -79,6 +79,8 @@ class ExpertsConfig:
         older_frames: frames before the context that the short-term expert sees, >= 1.
         estimate_depth: fill the spatial memory with the model's own estimate where a frame has no depth.
         budget: how much of the machine the training of adapters may take.
+        adapter_store: folder of a memory store whose newest adapter the long-term expert uses, as another process
+            trains it; empty = train one here.
     """
 
     use: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ class ExpertsConfig:
     older_frames: int = 12
     estimate_depth: bool = False
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    adapter_store: str = ""
 
     def __post_init__(self) -> None:
         for name in self.use:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -20,8 +21,10 @@ from come_nav.memory.episodic import Adapter, EpisodicMemory
 from come_nav.memory.episodic_thread import BackgroundTrainer
 from come_nav.memory.lifting import model_camera
 from come_nav.memory.recall import RememberedViews
+from come_nav.memory.shared_adapter import SharedAdapter
 from come_nav.memory.short_term import Observed, Remembered, ShortTermBuffer
 from come_nav.memory.spatial import Noted, SpatialMemory
+from come_nav.memory.store import MemoryStore
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
 from come_nav.world_model.episode_loss import EpisodeLoss
@@ -226,10 +229,14 @@ class EpisodeMemories:
     """The spatial and the episodic memory of one robot, and the world model that looks at those that can be used.
 
     Trouble with a memory never stops the robot: its expert is left out, and the plan says why.
+
+    Attributes:
+        imagines: whether adapters are made ready for imagining here; False where they are trained for others.
     """
 
     def __init__(self, model: NavigationModel, config: Config) -> None:
         self.base_model, self.config = model, config
+        self.imagines = True
         self.spatial: SpatialMemory | None = None
         self.episodic: EpisodicMemory | None = None
         self._model = model if isinstance(model, DiffusionWorldModel) else None  # the one that takes experts
@@ -237,6 +244,7 @@ class EpisodeMemories:
         self._trainer: BackgroundTrainer | None = None
         self._loss: EpisodeLoss | None = None
         self._views: RememberedViews | None = None
+        self._shared: SharedAdapter | None = None
         self._trouble: dict[str, str] = {}
         wanted = config.experts.use
         if self._model is None:
@@ -248,10 +256,34 @@ class EpisodeMemories:
         if "spatial" in wanted and "spatial" not in self._trouble:
             self.spatial = SpatialMemory(config.spatial)
         if "long_term" in wanted:
-            self._begin_training(self._model)
+            begin = self._begin_sharing if config.experts.adapter_store else self._begin_training
+            begin(self._model)
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter that the long-term expert uses, or None; its metadata tells version, steps and frames."""
+        if self._shared is not None:
+            return self._shared.adapter
+        return None if self.episodic is None else self.episodic.newest
+
+    @property
+    def trouble(self) -> dict[str, str]:
+        """Why experts that are wanted cannot work now, by name."""
+        return self._trouble | self._present_trouble()
+
+    @property
+    def training_trouble(self) -> str | None:
+        """Why no newer adapter is to be expected, or None; the one in use, if any, is not affected."""
+        failure = None if self._trainer is None else self._trainer.failure
+        stopped = None if self.episodic is None else self.episodic.stopped
+        shared = None if self._shared is None else self._shared.trouble
+        found = failure or stopped or shared or self._trouble.get("long_term")
+        return None if found is None else str(found)
 
     def observe(self, seen: Remembered) -> None:
         """Memorise a frame that the short-term memory kept."""
+        if self._shared is not None:
+            self._shared.poll()
         views = self._views_through(seen.frame)
         shown = self._shown(views, seen)  # before the spatial memory holds the frame
         if self.spatial is not None:
@@ -265,7 +297,8 @@ class EpisodeMemories:
                 self.episodic.observe(
                     seen.features, pose, seen.stamp_s, self._loss.frame(image, shown, seen.frame.T_base_camera)
                 )
-            except DataError as error:  # a camera whose calibration came or went
+                self._trouble.pop("long_term", None)
+            except DataError as error:  # frames of another kind than those that are remembered
                 self._trouble["long_term"] = str(error)
 
     def _views_through(self, frame: Frame) -> RememberedViews | None:
@@ -276,9 +309,15 @@ class EpisodeMemories:
         return RememberedViews(self.spatial, camera, mount, self._model.images.aspect)
 
     def _shown(self, views: RememberedViews | None, seen: Remembered) -> Layer | None:
-        """Return what the spatial memory shows of a frame, for the adapter to learn from; None where none learns."""
-        if views is None or self.episodic is None or self._model is None:
+        """Return what the spatial memory shows of a frame that it does not hold yet, for the adapter to learn from.
+
+        None where none learns; an empty layer where the camera is not known yet.
+        """
+        if self.spatial is None or self.episodic is None or self._model is None:
             return None
+        if views is None:
+            blank = torch.zeros(1, self._model.image_size, self._model.image_size)
+            return Layer(blank.expand(3, -1, -1)[None], blank.bool(), blank)
         poses = torch.from_numpy(seen.pose_odom_xyyaw).float()[None]
         return Layer(*views.views(poses, self._model.image_size))
 
@@ -286,7 +325,7 @@ class EpisodeMemories:
         """Return the world model as it can remember now, and a warning for each expert that is left out."""
         if not self.config.experts.use:
             return self.base_model, []
-        trouble = self._trouble | self._present_trouble()
+        trouble = self.trouble
         usable = [name for name in self.config.experts.use if name not in trouble]
         warnings = [
             f"without the {name} expert: {trouble[name]}" for name in self.config.experts.use if name in trouble
@@ -321,17 +360,28 @@ class EpisodeMemories:
             reasons = ", ".join(f"{name} {count}" for name, count in self.spatial.rejected.most_common(2))
             found["spatial"] = f"nothing is remembered yet{f' (frames refused: {reasons})' if reasons else ''}"
         if self._expert is not None and not self._expert.has_adapter:
-            failure = None if self._trainer is None else self._trainer.failure
-            stopped = None if self.episodic is None else self.episodic.stopped
-            found["long_term"] = str(failure or stopped or "no adapter is trained yet")
+            where = "is trained" if self._shared is None else f"is in {self._shared.store.path}"
+            found["long_term"] = self.training_trouble or f"no adapter {where} yet"
         return found
+
+    def _begin_sharing(self, model: DiffusionWorldModel) -> None:
+        """Use what another process trains."""
+        expert = self._expert = LongTermExpert(model.memory_base, self.config.lora)
+
+        def use(adapter: Adapter | None) -> None:
+            expert.swap(None if adapter is None else adapter.tensors)
+
+        store = MemoryStore(Path(self.config.experts.adapter_store).expanduser())
+        self._shared = SharedAdapter(store, adapter_metadata(model.memory_base, self.config.lora), use)
+        self._shared.poll()
 
     def _begin_training(self, model: DiffusionWorldModel) -> None:
         settings, lora = replace(self.config.episodic, context_frames=model.context_frames), self.config.lora
         expert = LongTermExpert(model.memory_base, lora)
 
         def publish(adapter: Adapter | None) -> None:
-            expert.swap(None if adapter is None else adapter.tensors)
+            if self.imagines:
+                expert.swap(None if adapter is None else adapter.tensors)
 
         try:
             network = adapted(model.memory_base, lora, torch.Generator().manual_seed(self.config.seed))

@@ -27,6 +27,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("model", default_value="tiny", description="name or folder of the world model"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu, cuda or cuda:N"),
         DeclareLaunchArgument(
+            "episodic_memory", default_value="false", description="also learn the episode; see config/ros_episodic.yaml"
+        ),
+        DeclareLaunchArgument(
             "world", default_value=str(share / "config" / "gazebo" / "rooms.sdf"), description="world file"
         ),
     ]
@@ -34,7 +37,15 @@ def generate_launch_description() -> LaunchDescription:
         PythonLaunchDescriptionSource(str(share / "launch" / "nav.launch.py")),
         launch_arguments={
             name: LaunchConfiguration(name)
-            for name in ("namespace", "params_file", "use_sim_time", "log_level", "model", "device")
+            for name in (
+                "namespace",
+                "params_file",
+                "use_sim_time",
+                "log_level",
+                "model",
+                "device",
+                "episodic_memory",
+            )
         }.items(),
     )
     gazebo = IncludeLaunchDescription(

@@ -1,6 +1,8 @@
-"""The navigation nodes of a robot: spatial memory, planner and controller.
+"""The navigation nodes of a robot: spatial memory, planner and controller, and if you like the episodic memory.
 
 ros2 launch come_nav nav.launch.py params_file:=my_robot.yaml
+ros2 launch come_nav nav.launch.py params_file:=$(ros2 pkg prefix come_nav)/share/come_nav/config/ros_episodic.yaml \\
+    episodic_memory:=true
 """
 
 from pathlib import Path
@@ -8,10 +10,12 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-NODES = ("spatial_memory", "planner", "controller")
+NODES = ("spatial_memory", "planner", "controller", "episodic_memory")
+WITH_MODEL = ("planner", "episodic_memory")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -26,6 +30,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("model", default_value="tiny", description="name or folder of the world model"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu, cuda or cuda:N"),
         DeclareLaunchArgument("autostart", default_value="true", description="configure and activate at start"),
+        DeclareLaunchArgument(
+            "episodic_memory", default_value="false", description="also learn the episode; see config/ros_episodic.yaml"
+        ),
     ]
     nodes = [
         Node(
@@ -38,11 +45,12 @@ def generate_launch_description() -> LaunchDescription:
                 {"use_sim_time": LaunchConfiguration("use_sim_time"), "autostart": LaunchConfiguration("autostart")},
                 *(
                     [{"model": LaunchConfiguration("model"), "device": LaunchConfiguration("device")}]
-                    if name == "planner"
+                    if name in WITH_MODEL
                     else []
                 ),
             ],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+            condition=IfCondition(LaunchConfiguration("episodic_memory")) if name == "episodic_memory" else None,
         )
         for name in NODES
     ]

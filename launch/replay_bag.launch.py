@@ -24,6 +24,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
         DeclareLaunchArgument("model", default_value="tiny", description="name or folder of the world model"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu, cuda or cuda:N"),
+        DeclareLaunchArgument(
+            "episodic_memory", default_value="false", description="also learn the episode; see config/ros_episodic.yaml"
+        ),
         DeclareLaunchArgument("bag", description="rosbag2 folder, .mcap or .db3"),
         DeclareLaunchArgument("rate", default_value="1.0", description="recorded seconds per second"),
     ]
@@ -31,7 +34,15 @@ def generate_launch_description() -> LaunchDescription:
         PythonLaunchDescriptionSource(str(share / "launch" / "nav.launch.py")),
         launch_arguments={
             name: LaunchConfiguration(name)
-            for name in ("namespace", "params_file", "use_sim_time", "log_level", "model", "device")
+            for name in (
+                "namespace",
+                "params_file",
+                "use_sim_time",
+                "log_level",
+                "model",
+                "device",
+                "episodic_memory",
+            )
         }.items(),
     )
     player = Node(

@@ -25,6 +25,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("model", default_value="tiny", description="name or folder of the world model"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu, cuda or cuda:N"),
         DeclareLaunchArgument(
+            "episodic_memory", default_value="false", description="also learn the episode; see config/ros_episodic.yaml"
+        ),
+        DeclareLaunchArgument(
             "world_seed", default_value="20000", description="built-in world; 20000-20099 are for tests"
         ),
         DeclareLaunchArgument("real_time_factor", default_value="1.0", description="simulated seconds per second"),
@@ -33,7 +36,15 @@ def generate_launch_description() -> LaunchDescription:
         PythonLaunchDescriptionSource(str(share / "launch" / "nav.launch.py")),
         launch_arguments={
             name: LaunchConfiguration(name)
-            for name in ("namespace", "params_file", "use_sim_time", "log_level", "model", "device")
+            for name in (
+                "namespace",
+                "params_file",
+                "use_sim_time",
+                "log_level",
+                "model",
+                "device",
+                "episodic_memory",
+            )
         }.items(),
     )
     simulator = Node(

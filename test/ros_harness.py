@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,28 @@ def private_environment() -> dict[str, str]:
         "RCUTILS_LOGGING_USE_STDOUT": "0",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def setting(device: str = "cpu") -> dict[str, Any]:
+    """Return what a measurement over DDS depends on."""
+    import platform
+
+    import rclpy
+
+    version = metadata.version("ros-rclpy") if _has("ros-rclpy") else "unknown"
+    by_version = {"3": "humble", "7": "jazzy", "9": "kilted"}
+    return {
+        "distro": os.environ.get("ROS_DISTRO") or by_version.get(version.split(".")[0], "unknown"),
+        "rclpy": version,
+        "rmw": rclpy.get_rmw_implementation_identifier(),
+        "device": device,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+def _has(distribution: str) -> bool:
+    return any(True for _ in metadata.distributions(name=distribution))
 
 
 class Process:

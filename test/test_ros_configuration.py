@@ -140,6 +140,7 @@ def launch_modules(monkeypatch):
     Recorded.made = []
     module("launch", "LaunchDescription")
     module("launch.actions", "DeclareLaunchArgument", "IncludeLaunchDescription", "ExecuteProcess")
+    module("launch.conditions", "IfCondition")
     module("launch.substitutions", "LaunchConfiguration")
     module("launch.launch_description_sources", "PythonLaunchDescriptionSource")
     module("launch_ros", "actions")

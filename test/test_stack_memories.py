@@ -13,6 +13,8 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.types import CameraIntrinsics, Goal, Odometry, PlanStatus
 from come_nav.evaluation.image_metrics import psnr
+from come_nav.memory.shared_adapter import save_episode
+from come_nav.memory.store import MemoryStore
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
@@ -110,3 +112,51 @@ def test_a_model_that_takes_no_experts_says_so(drive):
     assert stack.episode.model()[1] == ["without the spatial expert: this world model takes no experts"]
     with pytest.raises(ConfigError, match=r"experts\.use"):
         load_config(None, {"experts.use": ["spacial"]})
+
+
+def test_the_long_term_expert_uses_what_another_stack_has_trained(model, drive, tmp_path):
+    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2}
+    trained = stack_of(model, drive, ["long_term"], **keys, **{"experts.budget.steps_per_s": 1e-3})
+    trained.close()
+    store = MemoryStore(tmp_path)
+    stack = stack_of(model, drive, ["long_term"], **keys, **{"experts.adapter_store": str(tmp_path)})
+    assert stack.episode.episodic is None  # it trains nothing itself
+    assert stack.episode.model()[1] == [f"without the long_term expert: no adapter is in {tmp_path} yet"]
+    trained.episode.episodic.train_steps(2)
+    save_episode(store, trained.episode.episodic)
+    again = Odometry(drive.stamps_s[-1] + 0.25, drive.T_odom_base[-1])
+    stack.observe(replace(drive.frame(FRAMES - 1), stamp_s=again.stamp_s), again)
+    assert stack.episode.adapter.metadata["steps"] == trained.episode.adapter.metadata["steps"]
+    composed, warnings = stack.episode.model()
+    assert warnings == []
+    assert composed is not model
+    stack.reset()  # the episode is its trainer's to forget
+    assert stack.episode.model()[1] == []
+
+    # an adapter of other weights of the same shape would be used without a word if nothing told them apart
+    other = DiffusionWorldModel.load(find_resource("models", "tiny"))
+    with torch.no_grad():
+        next(iter(other.memory_base.parameters())).add_(1.0)
+    refusing = stack_of(other, drive, ["long_term"], **keys, **{"experts.adapter_store": str(tmp_path)})
+    assert "the adapter does not fit: base must be" in refusing.episode.model()[1][0]
+
+
+def test_a_calibration_that_comes_late_does_not_end_the_training(model, drive):
+    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2, "experts.budget.steps_per_s": 1e-3}
+    seen = []
+
+    def late(frame):
+        seen.append(frame)
+        return replace(frame, intrinsics=None) if len(seen) < 5 else frame
+
+    stack = stack_of(model, drive, ["spatial", "long_term"], late, **keys)
+    stack.close()
+    assert stack.episode.episodic.frames.seen == FRAMES
+    assert stack.episode.training_trouble is None
+    stack.reset()
+    stack.episode.imagines = False  # trained for others: not made ready here
+    for index in range(8):
+        stack.observe(drive.frame(index), Odometry(drive.stamps_s[index], drive.T_odom_base[index]))
+    stack.episode.episodic.train_steps(1)
+    assert stack.episode.adapter.metadata["steps"] == 1
+    assert not stack.episode._expert.has_adapter

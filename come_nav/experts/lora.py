@@ -11,6 +11,7 @@ adapters of linear layers cannot reach; only its output projection ("cttn.out_pr
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from come_nav.experts.passes import ABSOLUTE_POSE, Condition, Pass, PassExpert
 ADAPTER = "episode"  # peft's name of the adapter, part of its tensors' names
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "cttn.out_proj", "adaLN_modulation.1")
 GAUGE_EXTENT_M = 10.0
+FINGERPRINT_VALUES = 64  # per tensor
 KEY_WAVELENGTHS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5)  # of the pose key, in units of the normalizer
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -300,7 +302,18 @@ def adapter_metadata(base: BaseExpert, settings: LoraSettings) -> dict[str, Any]
         "targets": list(settings.targets),
         "pose_key": settings.pose_key,
         "schedule": base.schedule_digest,
+        "base": fingerprint(base),
     }
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return what tells networks of one shape but other weights apart: a digest of evenly spaced values."""
+    digest = hashlib.sha256()
+    for name, own in sorted(network.state_dict().items()):
+        values = own.detach().flatten()
+        chosen = values[:: max(1, len(values) // FINGERPRINT_VALUES)].float().cpu()
+        digest.update(f"{name} {tuple(own.shape)}".encode() + chosen.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _copy(base: BaseExpert) -> AdaptedExpert:

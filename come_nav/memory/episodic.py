@@ -100,6 +100,7 @@ class EpisodicMemory:
     _rejected_in_row: int
     _version: int
     _published_steps: int
+    _carried: int  # steps that frames were worth which are no longer here
 
     def __init__(
         self,
@@ -141,7 +142,7 @@ class EpisodicMemory:
         """Steps that the frames seen so far are worth and that are not done; 0 while training is stopped."""
         if self.stopped is not None or not self.frames.usable(self.settings.context_frames):
             return 0
-        return max(int(self.settings.steps_per_frame * self.frames.seen) - self.steps, 0)
+        return max(int(self.settings.steps_per_frame * self.frames.seen) + self._carried - self.steps, 0)
 
     def observe(
         self,
@@ -242,7 +243,7 @@ class EpisodicMemory:
         self._optimiser = self._new_optimiser()
         self._generator = torch.Generator().manual_seed(self.settings.seed)
         self.steps, self.rejected, self._rejected_in_row = 0, 0, 0
-        self._version, self._published_steps = 0, 0
+        self._version, self._published_steps, self._carried = 0, 0, 0
         self.last_loss = None
         self.stopped = None
 
@@ -273,7 +274,7 @@ class EpisodicMemory:
             tensors["generator"] = self._generator.get_state()
             counters = {"steps": self.steps, "seen": self.frames.seen, "rejected": self.rejected}
             published = None if self._newest is None else self._newest.metadata
-            more = {"published": published, "version": self._version, "stopped": self.stopped}
+            more = {"published": published, "version": self._version, "stopped": self.stopped, "carried": self._carried}
             facts = {"format": FORMAT, "network": self._facts, "last_loss": self.last_loss, **counters, **more}
             return {name: tensor.contiguous() for name, tensor in tensors.items()}, facts
 
@@ -291,6 +292,7 @@ class EpisodicMemory:
             self._generator.set_state(tensors["generator"].cpu())
             self.steps, self.rejected = int(metadata["steps"]), int(metadata["rejected"])
             self._version, self._published_steps = int(metadata["version"]), self.steps
+            self._carried = int(metadata.get("carried", 0))
             self.last_loss, self.stopped = metadata["last_loss"], metadata["stopped"]
             episode = {name[8:]: tensor for name, tensor in tensors.items() if name.startswith("episode.")}
             self.frames.load(episode, int(metadata["seen"]))
@@ -298,6 +300,25 @@ class EpisodicMemory:
             self._newest = Adapter(published, dict(metadata["published"])) if metadata["published"] else None
             if self._on_publish is not None:
                 self._on_publish(self._newest)
+
+    def resume(self, adapter: Adapter) -> None:
+        """Go on from a published adapter where no state, or an older one, was saved; frames and optimiser stay.
+
+        The adapter's steps count as done for frames that are not here any more, so that new frames are trained at once.
+
+        Raises:
+            MemoryStoreError: for an adapter of another network or shape; nothing is changed then.
+        """
+        values, facts = {f"published.{name}": own for name, own in adapter.tensors.items()}, adapter.metadata
+        self._check_tensors(values, facts, ("published",))
+        with self._lock:
+            self._set_parameters(adapter.tensors)
+            self.steps, self._version = int(facts["steps"]), int(facts["version"])
+            self._published_steps, self.last_loss = self.steps, facts.get("loss")
+            self._carried = self.steps - min(self.steps, int(self.settings.steps_per_frame * self.frames.seen))
+            self._newest = adapter
+            if self._on_publish is not None:
+                self._on_publish(adapter)
 
     def _load_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
         for name, parameter in self._parameters.items():
@@ -310,14 +331,26 @@ class EpisodicMemory:
     def _check_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         if metadata.get("format") != FORMAT:
             raise MemoryStoreError(f"episodic memory: format must be '{FORMAT}', got {metadata.get('format')!r}")
-        for name, value in self._facts.items():
-            if (found := metadata.get("network", {}).get(name)) != value:
-                raise MemoryStoreError(f"episodic memory: {name} must be {value!r} as the network's, got {found!r}")
+        kinds = ("parameter", "published") if metadata.get("published") else ("parameter",)
+        self._check_tensors(tensors, metadata.get("network", {}), kinds)
+
+    def _check_tensors(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], kinds: tuple[str, ...]) -> None:
+        """Raise MemoryStoreError where facts about the network or the tensors of a kind do not fit."""
+        if (trouble := disagreement(self._facts, facts)) is not None:
+            raise MemoryStoreError(f"episodic memory: {trouble}")
         for name, parameter in self._parameters.items():
-            for kind in ("parameter", "published") if metadata.get("published") else ("parameter",):
+            for kind in kinds:
                 own = tensors.get(f"{kind}.{name}")
                 if own is None or own.shape != parameter.shape or not torch.isfinite(own).all():
                     raise MemoryStoreError(f"episodic memory: {kind} '{name}' is missing, misshapen or not finite")
+
+
+def disagreement(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """Return the first fact about the network that differs from what is expected, in words, or None."""
+    for name, value in expected.items():
+        if (other := found.get(name)) != value:
+            return f"{name} must be {value!r} as the network's, got {other!r}"
+    return None
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

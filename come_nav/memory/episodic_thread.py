@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -19,14 +22,17 @@ class BudgetSettings:
     Attributes:
         steps_per_s: most training steps per second of real time; unused ones are not saved up.
         idle_s: pause before looking again where nothing is due, s.
+        nice: how much the training thread steps back behind others on the processor, 0 to 19 (Linux).
     """
 
     steps_per_s: float = 10.0
     idle_s: float = 0.05
+    nice: int = 5
 
     def __post_init__(self) -> None:
         check_range("episodic.budget.steps_per_s", self.steps_per_s, 0.0, open_low=True)
         check_range("episodic.budget.idle_s", self.idle_s, 0.0, open_low=True)
+        check_range("episodic.budget.nice", self.nice, 0, 19)
 
 
 class BackgroundTrainer:
@@ -78,6 +84,7 @@ class BackgroundTrainer:
         self.stop()
 
     def _run(self) -> None:
+        step_back(self.budget.nice)
         try:
             while not self._stop.is_set():
                 due = min(self.memory.steps_due, self.memory.settings.round_steps)
@@ -97,3 +104,10 @@ class BackgroundTrainer:
             self._stop.wait(max(0.0, started_s + 1.0 / self.budget.steps_per_s - self._clock_s()))
         self.memory.publish()
         return done > 0
+
+
+def step_back(nice: int) -> None:
+    """Lower the priority of the calling thread, and of threads that it starts, where the system has such a thing."""
+    if sys.platform == "linux" and nice > 0:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

@@ -131,12 +131,18 @@ class MemoryStore:
         except StorageError as error:
             raise MemoryStoreError(str(error)) from error
 
-    def load(self, version: int | None = None, parts: Sequence[str] = (CLOUD, KEYFRAMES, ADAPTER)) -> StoredMemory:
+    def load(
+        self,
+        version: int | None = None,
+        parts: Sequence[str] = (CLOUD, KEYFRAMES, ADAPTER),
+        adapters: Sequence[str] | None = None,
+    ) -> StoredMemory:
         """Read and check the newest valid version, or the one asked for.
 
         Args:
             version: a number; None takes the newest that is valid.
             parts: which of "cloud", "keyframes", "adapter" to read.
+            adapters: which adapters to read; None reads all.
 
         Raises:
             MemoryStoreError: no such folder, or no valid version in it.
@@ -150,7 +156,7 @@ class MemoryStore:
                     trouble[number] = found
                     continue
                 try:
-                    return StoredMemory(number, found.about, **store_files.decode(found, parts))
+                    return StoredMemory(number, found.about, **store_files.decode(found, parts, adapters))
                 except MemoryStoreError as error:
                     trouble[number] = str(error)
             if version is not None or numbers == self._numbers():
@@ -165,6 +171,20 @@ class MemoryStore:
     def newest(self) -> int | None:
         """Return the number of the newest version that counts, or None; cheap enough to ask often."""
         return next(iter(self._numbers()), None)
+
+    def adapter_mark(self, name: str, version: int) -> str | None:
+        """Return what changes when an adapter does (its SHA-256), or None where a version has none of that name.
+
+        Reads the version's description only, so that a reader can tell cheaply whether there is anything new for it.
+
+        Raises:
+            MemoryStoreError: the version is gone or damaged.
+        """
+        found = store_files.read_version(self._folder(version), version)
+        if isinstance(found, str):
+            raise MemoryStoreError(f"{self.path}: version {version} cannot be read: {found}")
+        entry = found.files.get(store_files.adapter_file(name))
+        return None if entry is None else entry[1]
 
     def verify(self) -> list[VersionReport]:
         """Read every version in the folder completely; return what was found, oldest first."""

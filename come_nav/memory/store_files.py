@@ -197,8 +197,10 @@ def read_file(version: Version, name: str) -> bytes:
     return content
 
 
-def decode(version: Version, parts: Sequence[str]) -> dict[str, Any]:
+def decode(version: Version, parts: Sequence[str], adapters: Sequence[str] | None = None) -> dict[str, Any]:
     """Return the parts "cloud", "keyframes" and "adapters" of a version, as far as asked for and there.
+
+    ``adapters`` names those to read; None reads all of them.
 
     Raises:
         MemoryStoreError: a file is missing, damaged, or not of its format.
@@ -206,11 +208,12 @@ def decode(version: Version, parts: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in version.files:
         part, _, rest = name.partition("-") if name.startswith(f"{ADAPTER}-") else (name.removesuffix(".npz"), "", "")
-        if part not in parts:
+        adapter = rest.removesuffix(".safetensors")
+        if part not in parts or (part == ADAPTER and adapters is not None and adapter not in adapters):
             continue
         content = read_file(version, name)
         if part == ADAPTER:
-            found.setdefault("adapters", {})[rest.removesuffix(".safetensors")] = _tensors(name, content)
+            found.setdefault("adapters", {})[adapter] = _tensors(name, content)
         elif part in (CLOUD, KEYFRAMES):
             found[part] = _arrays(name, content)
     return found

@@ -22,6 +22,12 @@ class Judged:
     driven_xyyaw: NDArray[np.float64]
     errors: PlanErrors
 
+    def values(self) -> dict[str, str]:
+        """Return the plan's stamp and its errors, as text that keeps what is measured."""
+        errors = self.errors
+        found = {"ate_m": errors.ate_m, "rpe_m": errors.rpe_m, "final_m": errors.final_m}
+        return {"plan_stamp_s": f"{self.plan.stamp_s:.9f}", **{name: f"{value:.9g}" for name, value in found.items()}}
+
 
 class RunningAccuracy:
     """Waits until a plan's time has passed, then judges it. Keeps the last ``window`` judgements."""

@@ -55,6 +55,24 @@ def diagnostic_array(node_name: str, reports: Sequence[Report], stamp: Time) -> 
     return message
 
 
+class Latency:
+    """The last durations of one kind of work."""
+
+    def __init__(self, capacity: int = 1000) -> None:
+        self._seconds: deque[float] = deque(maxlen=capacity)
+
+    def add(self, seconds: float) -> None:
+        """Remember one duration."""
+        self._seconds.append(seconds)
+
+    def values(self, name: str) -> dict[str, float]:
+        """Return p50, p95, p99 in seconds, named after ``name``; empty before the first."""
+        if not self._seconds:
+            return {}
+        p50, p95, p99 = np.percentile(self._seconds, [50, 95, 99])
+        return {f"{name}_p50_s": float(p50), f"{name}_p95_s": float(p95), f"{name}_p99_s": float(p99)}
+
+
 class Stream:
     """Watches one input: how many, how often, how old, and what was wrong with it.
 
@@ -67,7 +85,7 @@ class Stream:
         self.count = 0
         self.errors: Counter[str] = Counter()
         self._receipts: deque[float] = deque(maxlen=WINDOW)
-        self._delays_s: deque[float] = deque(maxlen=WINDOW)
+        self._delays, self._waits = Latency(), Latency()
         self._last_error: tuple[float, str] | None = None
 
     def received(self, steady_s: float, delay_s: float | None = None) -> None:
@@ -75,7 +93,11 @@ class Stream:
         self.count += 1
         self._receipts.append(steady_s)
         if delay_s is not None:
-            self._delays_s.append(delay_s)
+            self._delays.add(delay_s)
+
+    def waited(self, seconds: float) -> None:
+        """Note how long a message that had reached this process waited for its callback."""
+        self._waits.add(seconds)
 
     def failed(self, steady_s: float, cause: str) -> None:
         """Count a message that could not be used."""
@@ -101,8 +123,7 @@ class Stream:
         values: dict[str, Any] = {"topic": self.topic, "received": self.count, "rate_hz": self.rate_hz()}
         if self.count:
             values["age_s"] = age_s
-        if self._delays_s:
-            values["delay_p95_s"] = float(np.percentile(self._delays_s, 95))
+        values |= self._delays.values("delay") | self._waits.values("callback")
         for cause, count in self.errors.most_common(5):
             values[f"refused: {cause}"] = count
         trouble = Level.ERROR if self.required else Level.WARN
@@ -114,24 +135,6 @@ class Stream:
         if age_s > self.limit_s:
             return Report(self.name, trouble, f"nothing received on {self.topic} for {age_s:.1f} s", values)
         return Report(self.name, Level.OK, "receiving", values)
-
-
-class Latency:
-    """The last durations of one kind of work."""
-
-    def __init__(self, capacity: int = 400) -> None:
-        self._seconds: deque[float] = deque(maxlen=capacity)
-
-    def add(self, seconds: float) -> None:
-        """Remember one duration."""
-        self._seconds.append(seconds)
-
-    def values(self, name: str) -> dict[str, float]:
-        """Return p50, p95, p99 in seconds, named after ``name``; empty before the first."""
-        if not self._seconds:
-            return {}
-        p50, p95, p99 = np.percentile(self._seconds, [50, 95, 99])
-        return {f"{name}_p50_s": float(p50), f"{name}_p95_s": float(p95), f"{name}_p99_s": float(p99)}
 
 
 def _text(value: Any) -> str:

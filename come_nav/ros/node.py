@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -75,12 +75,21 @@ class ManagedNode(LifecycleNode):
         """React to accepted changes; ``self.values`` holds them already."""
 
     def subscribe(self, kind: Any, topic: str, callback: Any, qos: Any) -> None:
-        """Subscribe until clean-up; what a callback raises is counted and logged, and the node goes on."""
+        """Subscribe until clean-up; what a callback raises is counted and logged, and the node goes on.
 
-        def guarded(message: Any) -> None:
+        The time from a message's arrival in this process to its callback is noted with the topic's watched input.
+        """
+        name = self.resolve_topic_name(topic)
+        stream = next((own for own in self.streams if own.topic == name), None)
+
+        def guarded(message: Any, info: Mapping[str, Any]) -> None:
+            arrived_ns = info.get("received_timestamp") or 0  # not every middleware knows
+            if stream is not None and arrived_ns > 0:
+                stream.waited(max(0.0, (time.time_ns() - arrived_ns) * 1e-9))
             self._guard(topic, callback, message)
 
-        self._entities.append(("subscription", self.create_subscription(kind, topic, guarded, qos)))
+        with_facts: Any = guarded  # rclpy's annotations know callbacks of one argument only
+        self._entities.append(("subscription", self.create_subscription(kind, topic, with_facts, qos)))
 
     def advertise(self, kind: Any, topic: str, qos: Any) -> Any:
         """Return a publisher that lives until clean-up; it publishes in every state (zero velocity, for one)."""
@@ -91,6 +100,14 @@ class ManagedNode(LifecycleNode):
     def serve(self, kind: Any, name: str, callback: Any) -> None:
         """Offer a service until clean-up."""
         self._entities.append(("service", self.create_service(kind, name, callback)))
+
+    def keep_action(self, server: Any) -> None:
+        """Keep an action server until clean-up."""
+        self._entities.append(("action", server))
+
+    def destroy_action(self, server: Any) -> None:
+        """End an action server."""
+        server.destroy()
 
     def every(self, period_s: float, callback: Any) -> None:
         """Call back in steady time until clean-up: a clock that stops must not stop a watchdog."""

@@ -136,11 +136,10 @@ START_KEYS = ("model", "device", "seed", "memory.", "inference.", "experts.", "s
 
 
 def config_parameters(*sections: str) -> tuple[Parameter, ...]:
-    """Return parameters for the keys of Config, all of them or those of ``sections`` (e.g. "follower")."""
+    """Return parameters for the keys of Config: all, or those of ``sections`` (e.g. "follower", "experts.budget")."""
     found = []
     for key, default, optional, explanation in _keys(Config(), ""):
-        section = key.partition(".")[0]
-        if sections and section not in sections:
+        if sections and not any(f"{key}.".startswith(f"{section}.") for section in sections):
             continue
         note = "; 0 = null" if optional else ""
         when = "start" if key.startswith(START_KEYS) else "any"

@@ -29,26 +29,22 @@ from come_nav.memory.short_term import Observed
 from come_nav.memory.store import MemoryStore
 from come_nav.ros import messages
 from come_nav.ros.accuracy import RunningAccuracy
+from come_nav.ros.actions import ACTION_PARAMETERS, serve_actions
+from come_nav.ros.adapters import adapter_reports
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.errands import Errand, Errands, PathRequest, Progress
 from come_nav.ros.guide import Guide, GuideRules
 from come_nav.ros.markers import candidate_markers
 from come_nav.ros.mission import ArrivalRules, Mission, MissionState
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
-from come_nav.ros.places import Places
+from come_nav.ros.places import KEYFRAME_PARAMETERS, Places
 from come_nav.ros.qos import COMMAND, LATCHED, SENSOR
 from come_nav.ros.streams import message_type_name
 from come_nav.ros.worker import Worker
 from come_nav.stack import NavStack, load_stack
-
-KEYFRAME_PARAMETERS = (
-    Parameter("keyframes.spacing_m", 0.4, "remember a place after this distance, m", 0.05, 10.0, when="start"),
-    Parameter("keyframes.spacing_rad", 0.5, "or after this turn, rad", 0.05, 3.15, when="start"),
-    Parameter("keyframes.join_m", 0.8, "places this near are joined into one way, m", 0.0, 10.0, when="start"),
-    Parameter("keyframes.max_count", 1000, "most remembered places", 4, 1000000, when="start"),
-)
 
 
 class PlannerNode(ManagedNode):
@@ -71,6 +67,7 @@ class PlannerNode(ManagedNode):
         Parameter("lookahead_m", 1.0, "distance of the next subgoal on a remembered way, m", 0.1, 10.0),
         Parameter("trust", 0.7, "how much more similar than the view a remembered place must be, (0, 1]", 0.01, 1.0),
         *KEYFRAME_PARAMETERS,
+        *ACTION_PARAMETERS,
         Parameter("memory_folder", "", "where places are saved and found again; empty = nowhere", when="start"),
         Parameter("save_period_s", 10.0, "save places this often, s", 0.5, 3600.0),
         *config_parameters(),
@@ -93,6 +90,7 @@ class PlannerNode(ManagedNode):
         self._places = self._load_places()
         self._guide = Guide(self._places, self._guide_rules())
         self._wishes: deque[tuple[str, Any]] = deque()
+        self._errands = Errands()
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
         self._plan: Plan | None = None
         self._goal_latents: torch.Tensor | None = None
@@ -116,6 +114,7 @@ class PlannerNode(ManagedNode):
         self._stack.close()
         self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
         self._mission.cancel("planner was deactivated")
+        self._errands.update(self._mission, self._progress())
         if finished:
             self._save_places()
 
@@ -138,6 +137,7 @@ class PlannerNode(ManagedNode):
         self._markers = self.advertise(MarkerArray, "candidates", COMMAND)
         self._imagined = self.advertise(Image, "imagined_image", COMMAND)
         self._status = self.advertise(DiagnosticStatus, "navigation_status", LATCHED)
+        self._judged = self.advertise(DiagnosticStatus, "plan_accuracy", COMMAND)
 
     def _subscribe(self) -> None:
         self._goals = self.watch("goal", "goal_image", float("inf"), required=False)
@@ -149,6 +149,7 @@ class PlannerNode(ManagedNode):
         self.subscribe(PointCloud2, "obstacles", self._obstacles.take, SENSOR)
         self.serve(Trigger, "cancel_goal", self._cancel)
         self.serve(Trigger, "reset_memory", self._reset)
+        serve_actions(self, self._post)
 
     # -- callbacks: short, they only keep what came --------------------------------------------------------------------
 
@@ -160,18 +161,19 @@ class PlannerNode(ManagedNode):
     def _take_goal(self, kind: str, message: Any) -> None:
         self._goals.received(time.monotonic())
         self._goal_received_s = time.monotonic()
+        self._post(kind, message)
+
+    def _post(self, kind: str, message: Any) -> None:
         self._wishes.append((kind, message))
         self._worker.wake()
 
     def _cancel(self, request: Any, response: Any) -> Any:
-        self._wishes.append(("cancel", None))
-        self._worker.wake()
+        self._post("cancel", None)
         response.success, response.message = True, "the robot stops"
         return response
 
     def _reset(self, request: Any, response: Any) -> Any:
-        self._wishes.append(("reset", None))
-        self._worker.wake()
+        self._post("reset", None)
         response.success, response.message = True, "memory is forgotten"
         return response
 
@@ -182,7 +184,9 @@ class PlannerNode(ManagedNode):
         self._remember()
         while self._wishes:
             self._obey(*self._wishes.popleft())
-        self._accuracy.update(self._camera.track)
+        for judged in self._accuracy.update(self._camera.track):
+            report = Report("plan", Level.OK, "a past plan against the way driven", judged.values())
+            self._judged.publish(report.to_message(self.get_name()))
         now = time.monotonic()
         if now >= self._next_save_s:
             self._next_save_s = now + self.values["save_period_s"]
@@ -217,26 +221,35 @@ class PlannerNode(ManagedNode):
             else:
                 self.log.warning("the clock of odometry jumped back; short-term memory starts anew")
             return
-        if kind == "cancel":
+        if kind == "path":
+            self._answer(message)
+            return
+        if kind == "cancel" or (kind == "cancel errand" and message is self._errands.current):
             self._mission.cancel()
             self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
             self._tell()
             return
+        if kind == "cancel errand":
+            return  # it has ended meanwhile
         try:
             goal = self._goal_from(kind, message)
         except ComeNavError as error:
             self._goals.failed(time.monotonic(), str(error))
             self.trouble(error, f"goal_{kind}")
+            if isinstance(message, Errand):
+                self._errands.refuse(message, str(error), self._progress())
             return
         self._mission.begin(goal)
+        self._errands.begin(message if isinstance(message, Errand) else None, self._progress())
         self._begin_guide(goal)
         self._next_plan_s = 0.0
         self._tell()
 
     def _goal_from(self, kind: str, message: Any) -> Goal:
         """Return the goal of a message; raise DataError naming what is wrong with it."""
-        if kind == "image":
-            return Goal(image_rgb=decode_colour(message, message_type_name(message)))
+        if kind in ("image", "errand"):
+            image = message.image if isinstance(message, Errand) else message
+            return Goal(image_rgb=decode_colour(image, message_type_name(image)))
         if kind == "time":
             return self._remembered(self._places.keyframes.at_time(messages.seconds_from_stamp(message)))
         pose = self._camera.pose_in_odom(message)
@@ -326,6 +339,28 @@ class PlannerNode(ManagedNode):
 
     def _tell(self) -> None:
         self._status.publish(self._mission_report().to_message(self.get_name()))
+        self._errands.update(self._mission, self._progress())
+
+    def _progress(self) -> Progress:
+        present, difference, way = self._camera.track.newest, self._difference(), self._guide.way_xy
+        left_m = float("nan") if way is None else float(np.hypot(*np.diff(way, axis=0).T).sum())
+        unknown = float("nan") if difference is None else difference
+        if present is None:
+            return Progress(0.0, np.zeros(3), self._mission.message, unknown, left_m)
+        return Progress(present.stamp_s, present.pose_xyyaw, self._mission.message, unknown, left_m)
+
+    def _answer(self, request: PathRequest) -> None:
+        """Plan once for somebody else who drives; the robot's own mission is not touched."""
+        try:
+            goal, newest = Goal(pose_odom_xyyaw=self._camera.pose_in_odom(request.pose)), self._stack.memory.newest
+            clearance = None if newest is None else self._obstacles.clearance(newest.pose_odom_xyyaw)
+            plan = self._stack.plan(goal, self.now_s(), clearance)
+        except ComeNavError as error:
+            request.end(None, str(error))
+            return
+        good = plan.status is PlanStatus.OK
+        path = messages.path_message(plan, self.values["odom_frame"]) if good else None
+        request.end(path, "" if good else f"{plan.status.value}: {plan.message}")
 
     def reports(self) -> Sequence[Report]:
         """Return mission, plans, memory and accuracy."""
@@ -338,6 +373,7 @@ class PlannerNode(ManagedNode):
             self._mission_report(),
             Report("plans", Level.OK, "timing of plans", timing),
             self._memory_report({**memory, **resets, "places": len(self._places)}),
+            *adapter_reports(self._stack),
             Report("accuracy", Level.OK, "past plans against the way driven", self._accuracy.values()),
             *self._obstacles.reports(),
         ]

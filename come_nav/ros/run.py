@@ -15,6 +15,7 @@ NODES = {
     "planner": "planner_node:PlannerNode",
     "controller": "controller_node:ControllerNode",
     "spatial_memory": "spatial_memory_node:SpatialMemoryNode",
+    "episodic_memory": "episodic_memory_node:EpisodicMemoryNode",
     "bag_player": "bag_player_node:BagPlayerNode",
 }
 

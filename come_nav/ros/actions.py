@@ -1,0 +1,169 @@
+"""Actions of the planner, where their packages are built: drive to a picture, and Nav2's path to a pose.
+
+A goal is not executed while it drives: rclpy would poll its coroutine without a pause, in the executor's thread. It
+stays accepted, with feedback, and is executed in the moment when its answer is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from come_nav.ros import messages
+from come_nav.ros.errands import Ending, Errand, Outcome, PathRequest, Progress
+from come_nav.ros.parameters import Parameter
+from come_nav.ros.transforms import optional_module
+
+ACTION_PARAMETERS = (
+    Parameter("serve_navigate_to_image", True, "offer the action, where come_nav_interfaces is built", when="start"),
+    Parameter(
+        "serve_compute_path_to_pose", False, "offer Nav2's action, where Nav2's own planner does not run", when="start"
+    ),
+)
+Post = Callable[[str, Any], None]
+
+
+def serve_actions(node: Any, post: Post) -> list[str]:
+    """Offer what the parameters ask for and what is installed; return the names of the actions.
+
+    Args:
+        node: ManagedNode with ACTION_PARAMETERS.
+        post: hands ("errand", Errand), ("cancel errand", Errand) or ("path", PathRequest) to the node's worker.
+    """
+    offers = (
+        ("navigate_to_image", "come_nav_interfaces.action", "NavigateToImage", ImageServer),
+        ("compute_path_to_pose", "nav2_msgs.action", "ComputePathToPose", PathServer),
+    )
+    served = []
+    for name, module, kind, server in offers:
+        if not node.values[f"serve_{name}"]:
+            continue
+        action = getattr(optional_module(module), kind, None)
+        if action is None:
+            node.log.info(f"{module.partition('.')[0]} is not built here: the action {name} is not offered")
+            continue
+        server(node, action, name, post)
+        served.append(name)
+    return served
+
+
+class _Server:
+    """What both actions share: goals only while the node is active, an answer from whatever thread."""
+
+    def __init__(self, node: Any, action: Any, name: str, post: Post) -> None:
+        from rclpy.action import ActionServer, CancelResponse, GoalResponse  # type: ignore[attr-defined]
+
+        self.node, self.action, self.post = node, action, post
+
+        def judge(request: Any) -> Any:
+            return GoalResponse.ACCEPT if node.active else GoalResponse.REJECT
+
+        def cancel(handle: Any) -> Any:
+            return CancelResponse.ACCEPT if self.cancelled(handle) else CancelResponse.REJECT
+
+        server = ActionServer(
+            node,
+            action,
+            name,
+            execute_callback=lambda handle: action.Result(),
+            goal_callback=judge,
+            cancel_callback=cancel,
+            handle_accepted_callback=self.accepted,
+        )
+        node.keep_action(server)
+
+    def accepted(self, handle: Any) -> None:
+        """Take an accepted goal."""
+        raise NotImplementedError
+
+    def cancelled(self, handle: Any) -> bool:
+        """Ask for the end of a goal; return whether it can be ended."""
+        return False
+
+
+class ImageServer(_Server):
+    """come_nav_interfaces/action/NavigateToImage."""
+
+    def __init__(self, node: Any, action: Any, name: str, post: Post) -> None:
+        self._errands: dict[bytes, Errand] = {}
+        super().__init__(node, action, name, post)
+
+    def accepted(self, handle: Any) -> None:
+        """Hand the picture to the worker."""
+        key = bytes(handle.goal_id.uuid)
+        errand = Errand(
+            handle.request.image,
+            lambda progress: handle.publish_feedback(self.feedback(progress)),
+            lambda ending: self._finish(handle, key, ending),
+        )
+        self._errands[key] = errand
+        self.post("errand", errand)
+
+    def cancelled(self, handle: Any) -> bool:
+        """Let the worker stop the robot."""
+        errand = self._errands.get(bytes(handle.goal_id.uuid))
+        if errand is None:
+            return False
+        self.post("cancel errand", errand)
+        return True
+
+    def feedback(self, progress: Progress) -> Any:
+        """Return the feedback message."""
+        values = {"message": progress.message, "distance_left": progress.distance_left_m}
+        return self._filled(self.action.Feedback(), progress, values)
+
+    def result(self, ending: Ending) -> Any:
+        """Return the result message."""
+        values = {"outcome": int(ending.outcome), "code": ending.code, "message": ending.message}
+        return self._filled(self.action.Result(), ending.last, values)
+
+    def _filled(self, message: Any, progress: Progress, values: dict[str, Any]) -> Any:
+        frame_id = self.node.values["odom_frame"]
+        pose = np.asarray(progress.pose_odom_xyyaw, float)[None]
+        message.pose = messages.pose_list(pose, [progress.stamp_s], frame_id)[0]
+        message.difference = progress.difference
+        for name, value in values.items():
+            setattr(message, name, value)
+        return message
+
+    def _finish(self, handle: Any, key: bytes, ending: Ending) -> None:
+        def answer(handle: Any) -> Any:
+            if ending.outcome is Outcome.REACHED:
+                handle.succeed()
+            elif handle.is_cancel_requested:
+                handle.canceled()
+            else:
+                handle.abort()
+            self._errands.pop(key, None)
+            return self.result(ending)
+
+        handle.execute(answer)
+
+
+class PathServer(_Server):
+    """nav2_msgs/action/ComputePathToPose, from where the robot is."""
+
+    def accepted(self, handle: Any) -> None:
+        """Hand the pose to the worker."""
+        request = handle.request
+        if request.use_start:
+            self._finish(handle, None, "a path from another start than the robot's pose is not planned")
+            return
+        self.post("path", PathRequest(request.goal, lambda path, why: self._finish(handle, path, why)))
+
+    def _finish(self, handle: Any, path: Any | None, why: str) -> None:
+        def answer(handle: Any) -> Any:
+            result = self.action.Result()
+            if path is None:
+                self.node.log.warning(f"compute_path_to_pose: {why}")
+                if hasattr(result, "error_msg"):
+                    result.error_msg = why
+                handle.abort()
+            else:
+                result.path = path
+                handle.succeed()
+            return result
+
+        handle.execute(answer)

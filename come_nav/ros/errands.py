@@ -1,0 +1,124 @@
+"""What somebody asks of the planner and waits for: a drive to a picture, told about on the way and answered once.
+
+Nothing here knows an action type: a server hands in functions that tell and answer, and any thread may call them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.ros.mission import Mission, MissionState
+
+
+class Outcome(IntEnum):
+    """How an errand ended; the numbers of come_nav_interfaces/action/NavigateToImage."""
+
+    REACHED = 1
+    FAILED = 2
+    CANCELLED = 3
+    REPLACED = 4
+
+
+ENDINGS = {
+    MissionState.REACHED: Outcome.REACHED,
+    MissionState.FAILED: Outcome.FAILED,
+    MissionState.CANCELLED: Outcome.CANCELLED,
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the robot is on its errand.
+
+    Attributes:
+        stamp_s: of the pose.
+        pose_odom_xyyaw: (3,) of base_link in odom.
+        message: on the way, or why not.
+        difference: mean squared difference of latents between view and picture; NaN = unknown.
+        distance_left_m: along the way through remembered places; NaN = unknown.
+    """
+
+    stamp_s: float
+    pose_odom_xyyaw: NDArray[np.float64]
+    message: str
+    difference: float = float("nan")
+    distance_left_m: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The answer: ``code`` says why an errand failed."""
+
+    outcome: Outcome
+    code: str
+    message: str
+    last: Progress
+
+
+class Errand:
+    """A picture to drive to, and whom to tell."""
+
+    def __init__(self, image: Any, on_progress: Callable[[Progress], None], on_end: Callable[[Ending], None]) -> None:
+        """Take the image message and who is told; ``on_end`` is called exactly once."""
+        self.image = image
+        self.ending: Ending | None = None
+        self._on_progress, self._on_end = on_progress, on_end
+        self._lock = threading.Lock()
+
+    def tell(self, progress: Progress) -> None:
+        """Tell how far the robot is; nothing after the end."""
+        if self.ending is None:
+            self._on_progress(progress)
+
+    def end(self, outcome: Outcome, code: str, message: str, last: Progress) -> None:
+        """Answer; only the first call counts."""
+        with self._lock:
+            if self.ending is not None:
+                return
+            self.ending = Ending(outcome, code, message, last)
+        self._on_end(self.ending)
+
+
+class Errands:
+    """The errand that drives the robot, if one does; goals from topics take its place like any other."""
+
+    def __init__(self) -> None:
+        self.current: Errand | None = None
+
+    def begin(self, errand: Errand | None, progress: Progress) -> None:
+        """A new mission has begun, for an errand or (None) for nobody; the errand before is over."""
+        before, self.current = self.current, errand
+        if before is not None:
+            before.end(Outcome.REPLACED, "REPLACED", "a later goal has come", progress)
+
+    def update(self, mission: Mission, progress: Progress) -> None:
+        """Tell or answer, as the mission stands."""
+        errand = self.current
+        if errand is None:
+            return
+        if mission.active:
+            errand.tell(progress)
+            return
+        self.current = None
+        outcome = ENDINGS.get(mission.state, Outcome.CANCELLED)
+        errand.end(outcome, mission.code, mission.message, progress)
+
+    @staticmethod
+    def refuse(errand: Errand, why: str, progress: Progress) -> None:
+        """The picture is no goal; the mission before goes on."""
+        errand.end(Outcome.FAILED, "BAD_GOAL", why, progress)
+
+
+class PathRequest:
+    """A pose that a path is asked to, and whom to hand it."""
+
+    def __init__(self, pose: Any, on_end: Callable[[Any | None, str], None]) -> None:
+        """Take the PoseStamped; ``on_end`` gets a path message, or None and why there is none."""
+        self.pose, self.end = pose, on_end

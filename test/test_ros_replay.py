@@ -1,0 +1,45 @@
+"""A recorded bag through the nodes over DDS: everything arrives, and published ATE and RPE are those of the bag."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+from ros_harness import Bench
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from ros_replay import Replay
+
+pytestmark = pytest.mark.slow
+SEARCH = {"initial_samples": 10, "samples": 10, "iterations": 1, "elites": 4}
+
+
+@pytest.mark.shared_data
+def test_published_errors_of_plans_are_those_of_the_recording(shared_data: Path, tmp_path: Path):
+    bench = Bench(tmp_path)
+    try:
+        replay = Replay(bench, shared_data / "bags" / "kitchen", SEARCH)
+        found = replay.run(rate=3.0, goal_period_s=5.0, ahead=30)
+    finally:
+        bench.close()
+    recorded = found["recorded"]
+    assert recorded == {"images": 250, "odometry": 250, "depth": 250}
+    assert found["sent"] == 4 * 250  # images, depth, calibration, odometry
+    for node in ("planner", "spatial_memory"):
+        received = found[f"{node}_received"]
+        assert 0.9 * 250 <= received["images"] <= 250
+        assert 0.9 * 250 <= received["odometry"] <= 250
+        assert found[f"{node}_frames"]["frames kept"] > 0
+        assert set(found[f"{node}_image_to_memory_s"]) == {"p50", "p95", "p99"}
+    assert found["goals"] >= 2
+    assert 0.0 < found["goal_to_plan_s"]["p50"] <= found["goal_to_plan_s"]["p95"]
+    accuracy = found["accuracy"]
+    assert accuracy["windows"] >= 2
+    assert accuracy["ate_m_published"] > 0.01  # a robot that somebody drove does not follow the plans
+    lost = 250 - found["planner_received"]["odometry"]  # a lost message is interpolated over
+    assert accuracy["largest_difference_m"] < (1e-6 if lost == 0 else 0.05)
+    for process in bench.processes:
+        assert "Traceback" not in process.log()
