@@ -7,6 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from come_nav.core.errors import DataError, ShapeError
 from come_nav.core.geometry import se3
@@ -116,3 +119,18 @@ def test_empty_plan_has_an_empty_path():
     plan = Plan(PlanStatus.NO_CONTEXT, 0.0, 0.25, np.zeros((0, 3)), np.zeros(3), message="no frames yet")
     assert plan.poses_odom_xyyaw().shape == (0, 3)
     assert math.isnan(plan.cost)
+
+
+@given(
+    st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 0.5), st.floats(-3.1, 3.1), st.floats(-0.6, 0.6), st.floats(-1, 1)
+)
+def test_a_camera_over_the_footprint_is_where_it_was(x, y, z, yaw, roll, pitch):
+    T_odom_base = np.eye(4)
+    T_odom_base[:3, :3] = Rotation.from_euler("ZYX", [yaw, pitch, roll]).as_matrix()
+    T_odom_base[:3, 3] = x, y, z
+    mount = np.eye(4)
+    mount[:3, 3] = 0.2, 0.1, 0.4
+    frame = Frame(0.0, np.zeros((2, 2, 3), np.uint8), T_base_camera=mount).over_footprint(T_odom_base)
+    planar = se3.transform_from_xyyaw(Odometry(0.0, T_odom_base).pose_xyyaw)
+    np.testing.assert_allclose(planar @ frame.T_base_camera, T_odom_base @ mount, atol=1e-9)
+    assert Frame(0.0, np.zeros((2, 2, 3), np.uint8)).over_footprint(T_odom_base).T_base_camera is None

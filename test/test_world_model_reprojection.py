@@ -27,6 +27,7 @@ from come_nav.world_model.reprojection import (
 CAMERA = CameraIntrinsics.from_field_of_view(64, 64, math.pi / 2)
 STEP = torch.tensor([0.15, 0.0, 0.1])
 SETTINGS = ReprojectionSettings()
+ALL_OLDER = ReprojectionSettings(older_points=64 * 64)
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +144,36 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         DepthSettings(widths=(12,))
     with pytest.raises(ConfigError, match=r"reprojection\.gap_passes"):
         ReprojectionSettings(gap_passes=-1)
+
+
+def turned_view(image: torch.Tensor, depth_m: torch.Tensor, R_level_turned: torch.Tensor) -> tuple:
+    """Return image and z-depth of a camera that is turned in place, from those of the level one; 0 where unseen."""
+    rays = torch.stack(torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="xy"), -1)
+    rays = torch.cat([(rays - 32.0) / 32.0, torch.ones(64, 64, 1)], -1)  # 90 degrees: focal length 32 px
+    level = rays @ R_level_turned.T
+    column, row = (((level[..., axis] / level[..., 2]) * 32.0 + 32.0).floor().long() for axis in (0, 1))
+    inside = (level[..., 2] > 0.1) & (column >= 0) & (column < 64) & (row >= 0) & (row < 64)
+    row, column = row.clamp(0, 63), column.clamp(0, 63)
+    return image[:, row, column] * inside, depth_m[row, column] / level[..., 2] * inside
+
+
+def test_a_camera_that_pitches_shows_the_same_world_when_its_mount_is_told(drive) -> None:
+    """A frame behind the newest that looks 20 degrees up, shown level: right with its own mount, else wrong."""
+    image, depth = drive[0][0], drive[1][0]
+    level, angle = level_camera(0.5), math.radians(-20.0)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    R_turn = torch.tensor([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])  # about y, to the left: nose up
+    up, R_level = level.clone(), level[0, :3, :3]
+    up[0, :3, :3] = R_turn @ R_level
+    turned, turned_depth = turned_view(image, depth, R_level.T @ R_turn @ R_level)
+    frames = torch.stack([turned, image])[None], torch.stack([turned_depth, torch.zeros(64, 64)])[None]
+    behind, errors = torch.tensor([[0.0, 0.0, math.pi]]), {}
+    poses = torch.cat([behind, torch.zeros(1, 3)])[None]
+    for name, mounts in (("own", torch.stack([up[0], level[0]])[None]), ("level", level)):
+        extras = context_points(*frames, poses, camera_fractions(CAMERA), mounts, ALL_OLDER)
+        torch.testing.assert_close(extras["T_base_camera"], level)  # targets look from the newest frame's mount
+        layer = context_layer(extras, behind, 64, ALL_OLDER)
+        seen = layer.known[0].expand(3, -1, -1)
+        assert layer.known.float().mean() > 0.4
+        errors[name] = float((layer.image[0] - image).abs()[seen].mean())
+    assert errors["own"] < 0.3 * errors["level"]
