@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from come_nav.cli.evaluate import load_model, model_settings
+from come_nav.cli.evaluate import model_settings
 from come_nav.cli.evaluate_inputs import Input, drive_worlds
 from come_nav.cli.evaluate_quality_rows import jump_row, pictures_of
 from come_nav.cli.evaluate_rows import world_model_row
@@ -35,6 +35,7 @@ from come_nav.evaluation.rows import constant_velocity, driven_path, judge, stan
 from come_nav.evaluation.statistics import bootstrap_mean, paired_difference
 from come_nav.evaluation.tables import MIN_CLUSTERS
 from come_nav.evaluation.trajectory_metrics import plan_errors
+from come_nav.stack import load_configured_model
 from come_nav.world_model.model import DiffusionWorldModel
 
 SAMPLERS = ("ddim", "dpm++")
@@ -134,7 +135,7 @@ class Study:
         self.args = args
         words = [f"model={args.model}", f"device={args.device}", f"seed={args.seed}"]
         self.config = load_config(None, [*args.set, *words])
-        self.model = load_model(self.config)
+        self.model = load_configured_model(self.config)
         self.sampler = self.model.sampler
         model = self.model
         self.protocol = ProtocolConfig(

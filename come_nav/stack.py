@@ -407,10 +407,15 @@ class EpisodeMemories:
 
 def load_stack(config: Config) -> NavStack:
     """Return a stack with the model and on the device that ``config`` names; raise ConfigError or CheckpointError."""
+    return NavStack(load_configured_model(config), config)
+
+
+def load_configured_model(config: Config) -> DiffusionWorldModel:
+    """Return the model that ``config`` names, with its sampler where one is set, and its batch sizes and precision."""
     model = DiffusionWorldModel.load(find_resource("models", config.model), choose_device(config.device))
-    if config.sampler is not None:
-        model.sampler = config.sampler
-    return NavStack(model, config)
+    model.sampler = config.sampler or model.sampler
+    model.inference = config.inference
+    return model
 
 
 def choose_device(name: str) -> str:

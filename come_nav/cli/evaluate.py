@@ -149,10 +149,11 @@ def evaluate(args: argparse.Namespace) -> Outcome:
     from come_nav.evaluation.protocol import ProtocolConfig, choose_windows
     from come_nav.evaluation.report import write_report, write_results
     from come_nav.evaluation.results import ResultStore, evaluate_windows
+    from come_nav.stack import load_configured_model
 
     config, folder = prepare(args)
     wanted = chosen_rows(args.rows, ROWS)
-    model = load_model(config) if "model" in wanted else None
+    model = load_configured_model(config) if "model" in wanted else None
     rate_hz = model.rate_hz if model is not None else 4.0
     horizons = [config.planner.horizon_steps] if args.horizon is None else parse_horizons(args.horizon, rate_hz)
     if len(horizons) > 1:
@@ -234,18 +235,6 @@ def _rows(
     elif "perfect" in wanted and asked:
         raise DataError(f"{source.title} was not made in a built-in world, so take 'perfect' out of --rows")
     return rows
-
-
-def load_model(config: Config) -> DiffusionWorldModel:
-    """Load the configured model, with the configured sampler where one is set."""
-    from come_nav.config import find_resource
-    from come_nav.stack import choose_device
-    from come_nav.world_model.model import DiffusionWorldModel
-
-    model = DiffusionWorldModel.load(find_resource("models", config.model), choose_device(config.device))
-    model.sampler = config.sampler or model.sampler
-    model.inference = config.inference
-    return model
 
 
 def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorldModel | None) -> dict[str, Any]:

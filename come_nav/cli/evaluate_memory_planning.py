@@ -14,7 +14,6 @@ import torch
 from come_nav.cli.evaluate import (
     Outcome,
     chosen_rows,
-    load_model,
     parse_horizons,
     prepare,
 )
@@ -42,6 +41,7 @@ from come_nav.evaluation.report import Evaluation, write_report, write_results
 from come_nav.evaluation.results import ResultStore, evaluate_windows
 from come_nav.evaluation.rows import CONSTANT_VELOCITY, Row, trivial_rows
 from come_nav.evaluation.tables import gap_lines, plan_lines, planning_table, ratio_lines
+from come_nav.stack import load_configured_model
 from come_nav.world_model.model import DiffusionWorldModel
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def evaluate_memory_planning(args: argparse.Namespace) -> MemoryPlanning:
     wanted = chosen_rows(args.rows or DEFAULT_ROWS, PLANNING_ROWS)
     config, folder = prepare(args)
     weights, settings = load_weights(args), memory_settings(config)
-    model = load_model(config)
+    model = load_configured_model(config)
     horizons = parse_horizons(args.horizon or DEFAULT_HORIZON_S, model.rate_hz)
     if len(horizons) > 1:
         raise ConfigError(f"--horizon takes one number of seconds for plans, got '{args.horizon}'")

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from come_nav.cli.evaluate import chosen_rows, load_model, parse_horizons, prepare
+from come_nav.cli.evaluate import chosen_rows, parse_horizons, prepare
 from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
 from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import ComeNavError
@@ -80,10 +80,11 @@ def set_up(args: argparse.Namespace) -> RecallSetup:
     """Load the model, drive the worlds or open the recordings, and choose the windows."""
     from come_nav.cli.evaluate_memory_inputs import open_memory_input, select_windows
     from come_nav.evaluation.protocol import ProtocolConfig
+    from come_nav.stack import load_configured_model
 
     config, folder = prepare(args)
     weights, settings = load_weights(args), memory_settings(config)
-    model = load_model(config)
+    model = load_configured_model(config)
     longest = parse_horizons(args.horizon or LONGEST_S, model.rate_hz)[-1]
     protocol = ProtocolConfig(
         context_frames=model.context_frames, horizon_steps=longest, rate_hz=model.rate_hz, seed=config.seed

@@ -11,7 +11,6 @@ from come_nav.cli.evaluate import (
     Outcome,
     chosen_rows,
     evaluate,
-    load_model,
     model_settings,
     parse_horizons,
     prepare,
@@ -61,10 +60,11 @@ def evaluate_views(args: argparse.Namespace) -> QualityOutcome:
     from come_nav.cli.evaluate_inputs import open_input, parse_part
     from come_nav.evaluation.protocol import ProtocolConfig
     from come_nav.evaluation.quality_report import write_quality_report, write_quality_results
+    from come_nav.stack import load_configured_model
 
     config, folder = prepare(args)
     wanted = chosen_rows(args.rows, ROWS)
-    model = load_model(config) if any(name in OF_MODEL for name in wanted) else None
+    model = load_configured_model(config) if any(name in OF_MODEL for name in wanted) else None
     rate_hz = RATE_HZ if model is None else model.rate_hz
     steps = parse_horizons(args.horizon or DEFAULT_HORIZONS, rate_hz)
     protocol = ProtocolConfig(
