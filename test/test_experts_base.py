@@ -16,7 +16,6 @@ from come_nav.core.settings import from_mapping, to_mapping
 from come_nav.core.types import Context
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.normalizer import Normalizer
-from come_nav.experts.passes import Condition, Query
 from come_nav.world_model.schedule import NoiseSchedule
 
 SHAPE = {"input_size": 4, "context_size": 2, "hidden_size": 24, "depth": 2, "num_heads": 3}
@@ -132,26 +131,3 @@ def test_velocity_needs_a_schedule() -> None:
         BaseExpert(randomised(**SHAPE), Normalizer(), prediction="v")
     with pytest.raises(ConfigError, match=r"expert\.prediction must be one of eps, v, got 'x'"):
         BaseExpert(randomised(**SHAPE), Normalizer(), prediction="x")  # type: ignore[arg-type]
-
-
-def test_trust_draws_the_prediction_to_the_view_where_it_is_known() -> None:
-    """x_0 of the composed noise lies between the network's and the view's, by trust times the squared known share."""
-    schedule, (x_t, t, action, rel_time) = NoiseSchedule.linear(), a_query(3)
-    network = randomised(
-        **SHAPE, in_channels=4, mlp_ratio=2.0, learn_sigma=False, context_dropout=True, extra_channels=6
-    )
-    expert = BaseExpert(network, Normalizer.metric(1.0), schedule, "v")
-    view = torch.randn(3, 6, 4, 4, generator=torch.Generator().manual_seed(7))
-    view[:, 4] = torch.tensor([0.0, 0.5, 1.0])[:, None, None]
-    context = a_context(3)
-    context.extras["memory"] = view
-    query = Query(x_t, t, context, action, rel_time)
-    own, drawn = expert.noises([Condition(view="memory"), Condition(view="memory", trust=0.8)], query)
-    abar = torch.tensor(schedule.alphas_cumprod)[t].float()[:, None, None, None]
-
-    def x_0(eps: torch.Tensor) -> torch.Tensor:
-        return (x_t - (1.0 - abar).sqrt() * eps) / abar.sqrt()
-
-    share = 0.8 * view[:, 4:5].square()
-    torch.testing.assert_close(x_0(drawn), x_0(own) + share * (view[:, :4] - x_0(own)), rtol=2e-3, atol=2e-3)
-    assert torch.equal(drawn[0], own[0])  # nothing is known there

@@ -123,17 +123,25 @@ def test_mistakes_are_told(model, drive) -> None:
         predicted(remembering, lost)
 
 
-def test_pictures_get_back_the_detail_of_a_remembered_view(model, drive) -> None:
+def test_pictures_are_finished_by_what_the_memory_shows(model, drive) -> None:
     remembering, context = copy.copy(model.with_memory(Oracle(drive))), context_of(model, drive)
-    view = remembering._layers(context, ACTIONS, frozenset([MEMORY_VIEW]))[MEMORY_VIEW]
-    latents = model.encode(view.image)  # everything is known, so a perfect prediction is the view itself
-    lost = (model.decode(latents) - view.image).abs().mean()
-    for share in (0.0, 0.25, 1.0):
-        remembering.reprojection = replace(model.reprojection, memory_detail=share)
-        left = (remembering.pictures(latents, context, ACTIONS) - view.image).abs().mean()
-        torch.testing.assert_close(left, (1.0 - share) * lost, atol=1e-5, rtol=1e-4)
-    without = remembering.composed({"base": 1.0}).pictures(latents, context, ACTIONS)
-    torch.testing.assert_close(without, model.decode(latents))
+    view = remembering._layers(context, ACTIONS, frozenset([MEMORY_VIEW]))[MEMORY_VIEW]  # everything is known
+    latents = predicted(remembering, context)
+    decoded, coded = model.decode(latents), model.decode(model.encode(view.image))
+
+    def picture(trust: float, detail: float) -> torch.Tensor:
+        remembering.reprojection = replace(model.reprojection, memory_trust=trust, memory_detail=detail)
+        return remembering.pictures(latents, context, ACTIONS)
+
+    torch.testing.assert_close(picture(0.0, 0.0), decoded)
+    torch.testing.assert_close(picture(1.0, 0.0), coded, atol=1e-4, rtol=1e-4)
+    free = (decoded.abs() < 1.0) & (coded.abs() < 1.0)  # the codec is linear but for its clipping
+    mean = 0.75 * decoded + 0.25 * coded
+    torch.testing.assert_close(picture(0.25, 0.0)[free], mean[free], atol=1e-4, rtol=1e-4)
+    assert free.float().mean() > 0.99
+    torch.testing.assert_close(picture(1.0, 1.0), view.image, atol=1e-4, rtol=1e-4)
+    alone = remembering.composed({"base": 1.0})
+    torch.testing.assert_close(alone.pictures(latents, context, ACTIONS), decoded)
 
 
 def test_a_layer_lies_over_another() -> None:

@@ -94,27 +94,8 @@ class BaseExpert(nn.Module):
         """Return the noise (P, B, C, h, w) under P conditions from one batch of P*B."""
         wide, drop = batched(conditions, query, self.model.settings.extra_channels > 0)
         epsilon = self._epsilon(wide.x_t, wide.t, wide.context, wide.action, wide.rel_time, drop)
-        answers = epsilon.unflatten(0, (len(conditions), len(query.x_t)))
-        return torch.stack(
-            [
-                self._drawn_to_view(own, condition, query) if condition.trust else own
-                for own, condition in zip(answers, conditions, strict=True)
-            ]
-        )
-
-    def _drawn_to_view(self, epsilon: Tensor, condition: Condition, query: Query) -> Tensor:
-        """Return the noise (B, C, h, w) of a mean of two predictions of x_0: the network's, and the view it looks at.
-
-        Their errors differ: a network blurs what it is unsure of, a rendered view is sharp and cracked.
-        """
-        if self.abar is None:
-            raise ConfigError("a network that trusts its view needs the noise schedule; pass schedule=")
-        view, channels = query.context.extras[condition.view], query.x_t.shape[1]
-        abar = self.abar[query.t][:, None, None, None]
-        signal, noise = abar.sqrt().to(query.x_t), (1.0 - abar).sqrt().to(query.x_t)
-        of_view = (query.x_t - signal * view[:, :channels]) / noise
-        share: Tensor = condition.trust * view[:, channels : channels + 1].square()
-        return epsilon + share * (of_view - epsilon)
+        stacked: Tensor = epsilon.unflatten(0, (len(conditions), len(query.x_t)))
+        return stacked
 
     def eps(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
         """Return only the noise with the context (B, C, h, w): half the work of :meth:`scores`."""

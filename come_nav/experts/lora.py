@@ -170,7 +170,7 @@ class LongTermThroughView(PassExpert):
     """
 
     expert: LongTermExpert
-    condition: Condition
+    view: str
 
     @property
     def schedule_digest(self) -> str | None:
@@ -180,7 +180,8 @@ class LongTermThroughView(PassExpert):
     def shared_passes(self) -> tuple[Pass, Pass]:
         """Return the adapted and the untuned pass with the view."""
         tuned, untuned = self.expert.shared_passes()
-        return Pass(tuned.network, self.condition), Pass(untuned.network, self.condition)
+        condition = Condition(view=self.view)
+        return Pass(tuned.network, condition), Pass(untuned.network, condition)
 
 
 def adapted(base: BaseExpert, settings: LoraSettings, generator: torch.Generator) -> AdaptedExpert:

@@ -18,17 +18,15 @@ class ViewExpert(PassExpert):
         network: looks at the view; shared, not copied. Must have extra channels.
         view: name of the memory's view in ``Context.extras``.
         without: the side without the memory.
-        trust: in the view itself, see :class:`Condition`.
 
     Raises:
         ConfigError: for a network that looks at no views.
     """
 
-    def __init__(self, network: BaseExpert, view: str, without: Pass, trust: float = 0.0) -> None:
+    def __init__(self, network: BaseExpert, view: str, without: Pass) -> None:
         if not network.model.settings.extra_channels:
             raise ConfigError(f"an expert of the '{view}' needs a base with extra channels: train one with depth_model")
-        self.network, self.without = network, without
-        self.condition = Condition(view=view, trust=trust)
+        self.network, self.view, self.without = network, view, without
 
     @property
     def schedule_digest(self) -> str | None:
@@ -37,7 +35,7 @@ class ViewExpert(PassExpert):
 
     def shared_passes(self) -> tuple[Pass, Pass]:
         """Return the passes with the memory's view and without it."""
-        return Pass(self.network, self.condition), self.without
+        return Pass(self.network, Condition(view=self.view)), self.without
 
 
 def short_term_expert(base: BaseExpert) -> ViewExpert:
@@ -48,9 +46,9 @@ def short_term_expert(base: BaseExpert) -> ViewExpert:
     return ViewExpert(base, LONG_VIEW, Pass(base, Condition(context=False)))
 
 
-def spatial_expert(base: BaseExpert, tuned: BaseExpert, trust: float = 0.0) -> ViewExpert:
+def spatial_expert(base: BaseExpert, tuned: BaseExpert) -> ViewExpert:
     """Return the expert of the spatial memory: eps_bar is the base, which knows the same context (CoME, SLTM).
 
     ``tuned`` is the network that learned to look at memories; it may be the base itself.
     """
-    return ViewExpert(tuned, MEMORY_VIEW, Pass(base, Condition()), trust)
+    return ViewExpert(tuned, MEMORY_VIEW, Pass(base, Condition()))

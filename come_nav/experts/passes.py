@@ -33,13 +33,10 @@ class Condition:
     Attributes:
         context: the context frames and what they show; False is the null context.
         view: name in ``Context.extras`` of the picture for the network's extra channels, where it has such channels.
-        trust: how far the prediction is drawn from the network's answer to the view itself, 0 to 1, in cells that the
-            view knows wholly; in others by the square of the known share.
     """
 
     context: bool = True
     view: str = VIEW
-    trust: float = 0.0
 
 
 @dataclass(frozen=True)

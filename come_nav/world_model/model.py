@@ -173,13 +173,13 @@ class DiffusionWorldModel:
             ConfigError: for a spatial memory and a base that looks at no views.
         """
         experts: dict[str, Expert] = {"base": self.base}
-        weights, trust = [1.0], self.reprojection.memory_trust
+        weights = [1.0]
         if self.depth is not None:
             experts["short_term"], weights = short_term_expert(self.base), [*weights, 0.0]
         if long_term is not None:
             experts["long_term"], weights = long_term, [*weights, 1.0]
         if spatial is not None:
-            experts["spatial"], weights = spatial_expert(self.base, self.memory_base, trust), [*weights, 1.0]
+            experts["spatial"], weights = spatial_expert(self.base, self.memory_base), [*weights, 1.0]
         check_schedules(experts, self.schedule.digest)
         model = copy.copy(self)
         model.spatial, model.experts = spatial, experts
@@ -237,18 +237,23 @@ class DiffusionWorldModel:
 
     @torch.inference_mode()
     def pictures(self, latents: Tensor, context: Context, actions_xyyaw: Tensor) -> Tensor:
-        """Return images (S, 3, H, W) of latents predicted at poses (S, 3): decoded, with the detail of a memory.
+        """Return images (S, 3, H, W) of latents predicted at poses (S, 3): decoded, and finished by a memory.
 
-        An autoencoder of few latents loses fine detail of what it is shown. Where the spatial memory has a say in the
-        prediction and knows the view, ``reprojection.memory_detail`` of that loss is given back, as codecs code what
-        their prediction leaves over.
+        Where the spatial memory has a say in the prediction and knows the view, two settings of ``reprojection`` give
+        it a second one. A network blurs what it is unsure of, a rendered cloud is sharp and cracked: their mean, by
+        ``memory_trust``, has smaller errors than either. And an autoencoder of few latents loses detail of what it is
+        shown: ``memory_detail`` of that loss is given back, as codecs code what their prediction leaves over. Plans
+        compare latents, to which none of this is done: it made them worse.
         """
-        images, share = self.decode(latents), self.reprojection.memory_detail
-        if share == 0.0 or not self._looks_at_memory:
-            return images
+        settings = self.reprojection
+        if not self._looks_at_memory or settings.memory_trust == settings.memory_detail == 0.0:
+            return self.decode(latents)
         actions = actions_xyyaw.to(self.device, torch.float32)
         layer = self._layers(self._on_device(context), actions, frozenset([MEMORY_VIEW]))[MEMORY_VIEW]
-        return images + share * layer.beyond(lambda views: self.decode(self.encode(views)))
+        view = layer.encoded(self.encode)
+        shown, share = view[:, : latents.shape[1]], view[:, latents.shape[1] : latents.shape[1] + 1]
+        images = self.decode(latents + settings.memory_trust * share.square() * (shown - latents))
+        return images + settings.memory_detail * layer.beyond(lambda picture: self.decode(self.encode(picture)))
 
     def context_from_images(  # noqa: PLR0913  what is known of the camera and the past, each optional
         self,
@@ -495,9 +500,7 @@ class DiffusionWorldModel:
         long_term = experts.get("long_term")
         if isinstance(long_term, LongTermExpert) and weights.get("spatial"):
             # Both memories see the same view, so that together they cost no more passes than one of them.
-            experts["long_term"] = LongTermThroughView(
-                long_term, Condition(view=MEMORY_VIEW, trust=self.reprojection.memory_trust)
-            )
+            experts["long_term"] = LongTermThroughView(long_term, MEMORY_VIEW)
         return ExpertProduct(list(experts.values()), self.composition, len(self.schedule))
 
     def _noise(self, product: ExpertProduct, queries: Sequence[Query], step: int) -> Tensor | ProductNoise:

@@ -40,7 +40,7 @@ class ReprojectionSettings:
         older_points: points kept of the frames before the newest, those first that the newest frame does not show.
         gap_passes: times that cracks between points are closed from their neighbours.
         long_points: points kept of the frames before the context, for the short-term expert.
-        memory_trust: how far the experts of memories are drawn to what the memory shows, see passes.Condition (0 to 1).
+        memory_trust: how far pictures are drawn to what the memory shows, where it knows the view (0 to 1).
         memory_detail: share of what the autoencoder loses of a remembered view that pictures get back (0 to 1).
     """
 
