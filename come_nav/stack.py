@@ -29,6 +29,7 @@ from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
 from come_nav.world_model.episode_loss import EpisodeLoss
 from come_nav.world_model.images import rgb_from_images
+from come_nav.world_model.imaginer import ModelImaginer
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import Layer
 
@@ -222,7 +223,8 @@ class NavStack:
         if plan.status is not PlanStatus.OK or not self.config.show_imagined:
             return plan
         path = torch.from_numpy(plan.poses_xyyaw).float()[None]
-        return replace(plan, imagined_rgb=imagined_rgb(self.model, imaginer, path, self._generator)[0])
+        showing = replace(imaginer, decode=True) if isinstance(imaginer, ModelImaginer) else imaginer
+        return replace(plan, imagined_rgb=imagined_rgb(self.model, showing, path, self._generator)[0])
 
 
 class EpisodeMemories:
