@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 import torch
 
 from come_nav.core.types import Context
-from come_nav.experts.base import VIEW, BaseExpert
+from come_nav.experts.base import VIEW, BaseExpert, Prediction
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.bank import WindowBatch, step_generator
@@ -17,12 +19,18 @@ from come_nav.world_model.schedule import NoiseSchedule
 SCHEDULE = NoiseSchedule.linear()
 
 
-def task(prediction: str, weighting: str, views: object = None, extra: int = 0, shift: float = 1.0) -> DenoiserTask:
+def task(
+    prediction: Prediction,
+    weighting: Literal["uniform", "min_snr"],
+    views: Any = None,
+    extra: int = 0,
+    shift: float = 1.0,
+) -> DenoiserTask:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = CDiT(4, 2, 2, 3, 24, 1, 2, 2.0, False, context_dropout=True, extra_channels=extra)
-    expert = BaseExpert(network, Normalizer.metric(1.0), SCHEDULE, prediction)  # type: ignore[arg-type]
-    return DenoiserTask(expert, SCHEDULE, OptimiserConfig(), 0.0, 0, views, Emphasis(weighting, shift))  # type: ignore[arg-type]
+    expert = BaseExpert(network, Normalizer.metric(1.0), SCHEDULE, prediction)
+    return DenoiserTask(expert, SCHEDULE, OptimiserConfig(), 0.0, 0, views, Emphasis(weighting, shift))
 
 
 def batch() -> WindowBatch:
@@ -42,7 +50,7 @@ def batch() -> WindowBatch:
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_min_snr_weighs_errors_of_the_clean_latents_by_the_clipped_ratio(prediction: str) -> None:
+def test_min_snr_weighs_errors_of_the_clean_latents_by_the_clipped_ratio(prediction: Prediction) -> None:
     weights = task(prediction, "min_snr")._weights(torch.tensor([0, 200, 500, 999]))
     abar = torch.tensor(SCHEDULE.alphas_cumprod[[0, 200, 500, 999]])
     # An error e of x_0 is an error e sqrt(abar / (1 - abar)) of eps and e / sqrt(1 - abar) of v.

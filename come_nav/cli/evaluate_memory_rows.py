@@ -15,10 +15,9 @@ from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import fill_unseen
 from come_nav.core.types import Context
 from come_nav.evaluation.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
-from come_nav.evaluation.protocol import Window
+from come_nav.evaluation.protocol import Window, footprint_mounts
 from come_nav.evaluation.quality import Batch, QualityRow, copy_last_row
 from come_nav.world_model.contexts import joined
-from come_nav.world_model.images import mounts_of
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import rendered_view
 
@@ -95,8 +94,9 @@ def geometry_pictures(
 
 def start_mounts(windows: Sequence[Window]) -> torch.Tensor | None:
     """Return how the camera was mounted over the planar pose at the start of each window (B, 4, 4); None if unknown."""
-    newest = [window.over_footprint([window.recording.frame(window.start)], [window.start])[0] for window in windows]
-    return mounts_of(newest)
+    mounts = [footprint_mounts(window.recording, [window.start]) for window in windows]
+    known = [mount for mount in mounts if mount is not None]
+    return torch.from_numpy(np.concatenate(known)) if len(known) == len(mounts) else None
 
 
 def context_geometry_row(contexts: NewestContext[Batch], model: DiffusionWorldModel) -> QualityRow:

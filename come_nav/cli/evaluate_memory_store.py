@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from come_nav.cli.evaluate_inputs import digest
 from come_nav.cli.evaluate_memory_blends import Blend
@@ -19,8 +18,8 @@ from come_nav.core.errors import DataError
 from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2
 from come_nav.core.settings import to_mapping
-from come_nav.core.types import footprint_mount
 from come_nav.evaluation.memory_windows import MemoryDrive
+from come_nav.evaluation.protocol import footprint_mounts
 from come_nav.evaluation.results import settings_hash
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata
 from come_nav.memory.building import remember
@@ -152,9 +151,11 @@ class Memories:
         images = torch.cat(self._images())
         stamps_s = np.asarray(recording.stamps_s, float)[_slice(self.drive.memory)]
         remembered = self._remembered_on_the_way()
-        mounts = self._mounts()
+        mounts = footprint_mounts(recording, self.drive.memory)
         for number, (image, latents, pose) in enumerate(zip(images, self.latents, self.poses_xyyaw, strict=True)):
-            kept = loss.frame(image, remembered[number] if remembered else None, mounts[number])
+            kept = loss.frame(
+                image, remembered[number] if remembered else None, None if mounts is None else mounts[number]
+            )
             memory.observe(latents, pose.float(), float(stamps_s[number]), kept)
         with Steps(memory.steps_due, f"adapter of {self.drive.name}", "step") as progress:
             while memory.steps_due and (done := memory.train_steps(1, publish=False)):
@@ -164,26 +165,18 @@ class Memories:
             raise DataError(f"{self.drive.name}: no adapter could be trained on its memory phase: {memory.stopped}")
         return memory.newest.tensors
 
-    def _mounts(self) -> list[NDArray[np.float64] | None]:
-        """Return how the camera was mounted over the planar pose at each remembered frame."""
-        recording = self.drive.recording
-        mount = recording.T_base_camera
-        if mount is None:
-            return [None] * len(self.drive.memory)
-        return [footprint_mount(recording.T_odom_base[index], mount) for index in self.drive.memory]
-
     def _remembered_on_the_way(self) -> list[Layer]:
         """Return what the spatial memory showed of every frame before it was added; nothing without depth."""
         recording, frames, model = self.drive.recording, self.drive.memory, self.model
         camera, mount = recording.intrinsics, recording.T_base_camera
-        if model.depth is None or camera is None or mount is None:
+        mounts = footprint_mounts(recording, frames)
+        if model.depth is None or camera is None or mount is None or mounts is None:
             return []
         memory = SpatialMemory(self.settings.spatial)
         source = RememberedViews(memory, camera, mount, model.images.aspect)
         layers = []
-        for index, pose, own in zip(frames, self.poses_xyyaw, self._mounts(), strict=True):
-            mount_now = None if own is None else torch.from_numpy(own)[None]
-            layers.append(Layer(*source.views(pose.float()[None], model.image_size, mount_now)))
+        for index, pose, own in zip(frames, self.poses_xyyaw, torch.from_numpy(mounts), strict=True):
+            layers.append(Layer(*source.views(pose.float()[None], model.image_size, own[None])))
             memory.observe(recording.frame(index), recording.T_odom_base[index])
         return layers if len(memory) else []
 

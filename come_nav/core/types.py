@@ -52,7 +52,10 @@ class CameraIntrinsics:
 
 
 def footprint_mount(T_odom_base: NDArray[np.float64], T_base_camera: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the camera's pose (4, 4) in base_footprint, the planar pose (x, y, yaw at height 0) under base_link."""
+    """Return the camera's pose (..., 4, 4) in base_footprint, the planar pose (x, y, yaw at height 0) under base_link.
+
+    ``T_odom_base`` (..., 4, 4) may be many poses; ``T_base_camera`` is (4, 4).
+    """
     T_odom_footprint = se3.transform_from_xyyaw(se3.xyyaw_from_transform(T_odom_base))
     return se3.relative(T_odom_footprint, T_odom_base @ T_base_camera)
 

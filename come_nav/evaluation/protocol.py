@@ -14,7 +14,7 @@ from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
-from come_nav.core.types import Frame
+from come_nav.core.types import Frame, footprint_mount
 
 CHOICES = ("even", "random")
 _GAP_STEPS = 2.5  # a step longer than this many median steps is a hole that no window may cross
@@ -134,6 +134,13 @@ class Window:
         words = f"{self.seed}/{self.recording_id}/{self.start}/{purpose}"
         number = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big")
         return torch.Generator(device=device).manual_seed(number)
+
+
+def footprint_mounts(recording: Recording, indices: Sequence[int]) -> NDArray[np.float64] | None:
+    """Return how the camera was mounted over the planar pose at frames (N, 4, 4); None where it is not known."""
+    if recording.T_base_camera is None:
+        return None
+    return footprint_mount(np.asarray(recording.T_odom_base, float)[list(indices)], recording.T_base_camera)
 
 
 def possible_starts(recording: Recording, config: ProtocolConfig) -> list[tuple[int, int]]:

@@ -6,6 +6,7 @@ stays accepted, with feedback, and is executed in the moment when its answer is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -49,10 +50,11 @@ def serve_actions(node: Any, post: Post) -> list[str]:
     return served
 
 
-class _Server:
+class _Server(ABC):
     """What both actions share: goals only while the node is active, an answer from whatever thread."""
 
     def __init__(self, node: Any, action: Any, name: str, post: Post) -> None:
+        # rclpy.action does not mark what it passes on as exported
         from rclpy.action import ActionServer, CancelResponse, GoalResponse  # type: ignore[attr-defined]
 
         self.node, self.action, self.post = node, action, post
@@ -74,9 +76,9 @@ class _Server:
         )
         node.keep_action(server)
 
+    @abstractmethod
     def accepted(self, handle: Any) -> None:
         """Take an accepted goal."""
-        raise NotImplementedError
 
     def cancelled(self, handle: Any) -> bool:
         """Ask for the end of a goal; return whether it can be ended."""

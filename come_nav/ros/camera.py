@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,22 @@ class CameraInput:
             self._node.log.warning(warning, throttle_duration_sec=60.0)
         self.warnings.clear()
         return frame
+
+    def frames(self, wanted: Callable[[Matched], bool] = lambda _: True) -> Iterator[tuple[Frame, Matched, float]]:
+        """Yield what is complete and ``wanted``, decoded, with the steady time when its image came.
+
+        What cannot be decoded is told and left out.
+        """
+        for matched, received_s in self.take_ready():
+            if not wanted(matched):
+                continue
+            try:
+                frame = self.decode(matched)
+            except DataError as error:
+                self.image.failed(time.monotonic(), str(error))
+                self._node.trouble(error, "camera")
+                continue
+            yield frame, matched, received_s
 
     def pose_in_odom(self, message: Any) -> NDArray[np.float64]:
         """Return the planar pose (3,) in odom of a PoseStamped; raise DataError where its frame is not known."""

@@ -197,13 +197,7 @@ class PlannerNode(ManagedNode):
         return 0.02 if self._mission.active else 0.1
 
     def _remember(self) -> None:
-        for matched, received_s in self._camera.take_ready():
-            try:
-                frame = self._camera.decode(matched)
-            except DataError as error:
-                self._camera.image.failed(time.monotonic(), str(error))
-                self.trouble(error, "camera")
-                continue
+        for frame, matched, received_s in self._camera.frames():
             verdict = self._stack.observe(frame, matched.odometry)
             self._counts[verdict.value] = self._counts.get(verdict.value, 0) + 1
             self._memory_time.add(time.monotonic() - received_s)

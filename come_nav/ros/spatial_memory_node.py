@@ -23,6 +23,7 @@ from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.parameters import Parameter, settings_from, settings_parameters
 from come_nav.ros.qos import LATCHED, SENSOR
+from come_nav.ros.streams import Matched
 from come_nav.ros.worker import Worker
 
 
@@ -127,15 +128,10 @@ class SpatialMemoryNode(ManagedNode):
         return 0.05
 
     def _remember(self) -> None:
-        for matched, received_s in self._camera.take_ready():
-            if matched.stamp_s - self._last_stamp_s < 0.9 / self.values["rate_hz"]:
-                continue
-            try:
-                frame = self._camera.decode(matched)
-            except DataError as error:
-                self._camera.image.failed(time.monotonic(), str(error))
-                self.trouble(error, "camera")
-                continue
+        def due(matched: Matched) -> bool:
+            return bool(matched.stamp_s - self._last_stamp_s >= 0.9 / self.values["rate_hz"])
+
+        for frame, matched, received_s in self._camera.frames(due):
             verdict = self._memory.observe(frame, matched.odometry.T_odom_base)
             self._verdicts[verdict.value] = self._verdicts.get(verdict.value, 0) + 1
             if verdict is not Noted.KEPT:

@@ -253,7 +253,7 @@ class DiffusionWorldModel:
         view = layer.encoded(self.encode)
         shown, share = view[:, : latents.shape[1]], view[:, latents.shape[1] : latents.shape[1] + 1]
         images = self.decode(latents + settings.memory_trust * share.square() * (shown - latents))
-        return images + settings.memory_detail * layer.beyond(lambda picture: self.decode(self.encode(picture)))
+        return images + settings.memory_detail * layer.beyond(self.decode(shown))
 
     def context_from_images(  # noqa: PLR0913  what is known of the camera and the past, each optional
         self,
@@ -456,9 +456,12 @@ class DiffusionWorldModel:
         return ModelImaginer(self, context, float(rel_frames), mode, decode, shared_noise)
 
     @property
+    def _weights(self) -> dict[str, float]:
+        return dict(zip(self.experts, self.composition.weights, strict=False))
+
+    @property
     def _looks_at_memory(self) -> bool:
-        weights = dict(zip(self.experts, self.composition.weights, strict=False))
-        return self.depth is not None and self.spatial is not None and weights.get("spatial", 0.0) > 0.0
+        return self.depth is not None and self.spatial is not None and self._weights.get("spatial", 0.0) > 0.0
 
     def _seen_from(self, context: Context, actions: Tensor, wanted: frozenset[str]) -> Context:
         """Add what the context's points and the memory show from each target, once for all sampling steps."""
@@ -496,9 +499,8 @@ class DiffusionWorldModel:
                 f"got {list(self.composition.interval)}: weights follow one product through all noise levels"
             )
         experts = dict(self.experts)
-        weights = dict(zip(experts, self.composition.weights, strict=False))
         long_term = experts.get("long_term")
-        if isinstance(long_term, LongTermExpert) and weights.get("spatial"):
+        if isinstance(long_term, LongTermExpert) and self._weights.get("spatial"):
             # Both memories see the same view, so that together they cost no more passes than one of them.
             experts["long_term"] = LongTermThroughView(long_term, MEMORY_VIEW)
         return ExpertProduct(list(experts.values()), self.composition, len(self.schedule))

@@ -77,10 +77,9 @@ class Layer:
         """Picture (S, 3, H, W) with its holes filled smoothly."""
         return fill_unseen(self.image, self.known)
 
-    def beyond(self, coded: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the detail (S, 3, H, W) of known pixels that ``coded``, an autoencoder there and back, loses."""
-        picture = self.filled
-        detail: Tensor = (picture - coded(picture)) * self.known[:, None]
+    def beyond(self, coded: Tensor) -> Tensor:
+        """Return the detail (S, 3, H, W) of known pixels that the coded picture (S, 3, H, W) lost."""
+        detail: Tensor = (self.filled - coded) * self.known[:, None]
         return detail
 
     def over(self, back: Layer) -> Layer:
