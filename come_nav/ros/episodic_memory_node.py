@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,16 +21,16 @@ from come_nav.memory.store import MemoryStore
 from come_nav.ros.adapters import adapter_values, version_of
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
-from come_nav.ros.node import ManagedNode
+from come_nav.ros.memory_node import MemoryNode, store_of
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
 from come_nav.ros.qos import LATCHED, SENSOR
-from come_nav.ros.worker import Worker
 from come_nav.stack import NavStack, load_stack
 
 
-class EpisodicMemoryNode(ManagedNode):
+class EpisodicMemoryNode(MemoryNode):
     """Trains an adapter on what the robot sees; publishes how far it is, saves it, and goes on after a crash."""
 
+    FORGOTTEN = "the episode is forgotten"
     PARAMETERS = (
         *CAMERA_PARAMETERS,
         Parameter(
@@ -48,7 +47,6 @@ class EpisodicMemoryNode(ManagedNode):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__("episodic_memory", **keywords)
-        self._worker = Worker("episodic_memory", self._work, lambda error: self.trouble(error, "memory"))
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -112,21 +110,6 @@ class EpisodicMemoryNode(ManagedNode):
             self._wish = self._wish or "forget"
         self._worker.wake()
 
-    def _reset(self, request: Any, response: Any) -> Any:
-        self._wish = "reset"
-        self._worker.wake()
-        response.success, response.message = True, "the episode is forgotten"
-        return response
-
-    def _save_now(self, request: Any, response: Any) -> Any:
-        if not self.values["memory_folder"]:
-            response.success, response.message = False, "memory_folder is empty, so there is nowhere to save to"
-            return response
-        self._wish = "save"
-        self._worker.wake()
-        response.success, response.message = True, "saving"
-        return response
-
     # -- the worker's thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> float:
@@ -157,18 +140,11 @@ class EpisodicMemoryNode(ManagedNode):
                 self._latency.add(time.monotonic() - received_s)
                 self._progress.observed(self._memory.steps, self._memory.steps_due, received_s)
 
-    def _time_for(self, what: str, period_s: float) -> bool:
-        now = time.monotonic()
-        due = now >= self._due[what]
-        if due:
-            self._due[what] = now + period_s
-        return due
-
     def _forget(self) -> None:
         self._stack.reset()
         self._progress.clear()
         self._saved = None
-        store = self._store()
+        store = store_of(self.values)
         if store is not None:
             self._try(lambda: forget_episode(store))
         self.log.info("the episode is forgotten")
@@ -191,12 +167,8 @@ class EpisodicMemoryNode(ManagedNode):
 
     # -- disk ----------------------------------------------------------------------------------------------------------
 
-    def _store(self) -> MemoryStore | None:
-        folder = str(self.values["memory_folder"])
-        return MemoryStore(Path(folder).expanduser()) if folder else None
-
     def _load(self) -> None:
-        store = self._store()
+        store = store_of(self.values)
         try:
             if store is not None and load_episode(store, self._memory):
                 self._saved = self._memory.newest
@@ -207,7 +179,7 @@ class EpisodicMemoryNode(ManagedNode):
 
     def _save(self, training: bool) -> None:
         """Save what is new; without a folder, an adapter is usable as soon as it is published."""
-        store, adapter = self._store(), self._memory.newest
+        store, adapter = store_of(self.values), self._memory.newest
         if store is not None and self._memory.frames.seen:
             if not self._try(lambda: self._write(store, training)):
                 return

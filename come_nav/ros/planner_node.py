@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.data.images import decode_colour
 from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesConfig
 from come_nav.memory.short_term import Observed
-from come_nav.memory.store import MemoryStore
 from come_nav.ros import messages
 from come_nav.ros.accuracy import RunningAccuracy
 from come_nav.ros.actions import ACTION_PARAMETERS, serve_actions
@@ -36,6 +34,7 @@ from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.errands import Errand, Errands, PathRequest, Progress
 from come_nav.ros.guide import Guide, GuideRules
 from come_nav.ros.markers import candidate_markers
+from come_nav.ros.memory_node import store_of
 from come_nav.ros.mission import ArrivalRules, Mission, MissionState
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
@@ -383,7 +382,7 @@ class PlannerNode(ManagedNode):
     def _load_places(self) -> Places:
         settings = {parameter.name: self.values[parameter.name] for parameter in KEYFRAME_PARAMETERS}
         config = KeyframesConfig(**{name.partition(".")[2]: value for name, value in settings.items()})
-        places, store = Places(Keyframes(config), self._encode), self._store()
+        places, store = Places(Keyframes(config), self._encode), store_of(self.values)
         if store is not None:
             try:
                 places.load(store)
@@ -396,7 +395,7 @@ class PlannerNode(ManagedNode):
         return self._stack.model.encode(self._stack.model.images_from_rgb(pictures))
 
     def _save_places(self) -> None:
-        store, count = self._store(), len(self._places)
+        store, count = store_of(self.values), len(self._places)
         if store is None or count == self._saved_places:
             return
         try:
@@ -405,10 +404,6 @@ class PlannerNode(ManagedNode):
         except ComeNavError as error:
             self._memory_trouble = (time.monotonic(), str(error))
             self.trouble(error, "memory")
-
-    def _store(self) -> MemoryStore | None:
-        folder = str(self.values["memory_folder"])
-        return MemoryStore(Path(folder).expanduser()) if folder else None
 
     def _rules(self) -> ArrivalRules:
         values = self.values

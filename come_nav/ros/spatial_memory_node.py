@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,20 @@ from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
 from come_nav.memory.spatial import Noted, SpatialConfig, SpatialMemory
-from come_nav.memory.store import MemoryStore
 from come_nav.memory.store_files import CLOUD
 from come_nav.ros import messages
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
-from come_nav.ros.node import ManagedNode
+from come_nav.ros.memory_node import MemoryNode, store_of
 from come_nav.ros.parameters import Parameter, settings_from, settings_parameters
 from come_nav.ros.qos import LATCHED, SENSOR
 from come_nav.ros.streams import Matched
-from come_nav.ros.worker import Worker
 
 
-class SpatialMemoryNode(ManagedNode):
+class SpatialMemoryNode(MemoryNode):
     """Remembers what was seen where, bounded; publishes it, saves it, and finds it again after a crash."""
 
+    FORGOTTEN = "memory is forgotten"
     PARAMETERS = (
         *CAMERA_PARAMETERS,
         Parameter("rate_hz", 4.0, "most frames remembered per second, Hz", 0.1, 60.0),
@@ -47,7 +45,6 @@ class SpatialMemoryNode(ManagedNode):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__("spatial_memory", **keywords)
-        self._worker = Worker("spatial_memory", self._work, lambda error: self.trouble(error, "memory"))
 
     def setup(self) -> None:
         """Load what was saved; subscribe."""
@@ -97,21 +94,6 @@ class SpatialMemoryNode(ManagedNode):
             self.log.warning("the clock of odometry jumped back; the memory stays, in its odom frame")
         self._worker.wake()
 
-    def _reset(self, request: Any, response: Any) -> Any:
-        self._wish = "reset"
-        self._worker.wake()
-        response.success, response.message = True, "memory is forgotten"
-        return response
-
-    def _save_now(self, request: Any, response: Any) -> Any:
-        if not self.values["memory_folder"]:
-            response.success, response.message = False, "memory_folder is empty, so there is nowhere to save to"
-            return response
-        self._wish = "save"
-        self._worker.wake()
-        response.success, response.message = True, "saving"
-        return response
-
     # -- the worker's thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> float:
@@ -141,13 +123,6 @@ class SpatialMemoryNode(ManagedNode):
             self._last_stamp_s = matched.stamp_s
             self._pose_odom_xyyaw = matched.odometry.pose_xyyaw
 
-    def _time_for(self, what: str, period_s: float) -> bool:
-        now = time.monotonic()
-        due = now >= self._due[what]
-        if due:
-            self._due[what] = now + period_s
-        return due
-
     def _publish_cloud(self) -> None:
         points, most = self._memory.points_xyz, int(self.values["max_published_points"])
         chosen = slice(None, None, max(1, -(-len(points) // most)))
@@ -169,12 +144,8 @@ class SpatialMemoryNode(ManagedNode):
 
     # -- disk ----------------------------------------------------------------------------------------------------------
 
-    def _store(self) -> MemoryStore | None:
-        folder = str(self.values["memory_folder"])
-        return MemoryStore(Path(folder).expanduser()) if folder else None
-
     def _load(self) -> None:
-        store = self._store()
+        store = store_of(self.values)
         if store is None or store.newest() is None:
             return
         try:
@@ -186,7 +157,7 @@ class SpatialMemoryNode(ManagedNode):
             self.trouble(error, "memory")
 
     def _save(self) -> None:
-        store = self._store()
+        store = store_of(self.values)
         if store is None or self._memory.frames == self._frames_saved:
             return
         try:

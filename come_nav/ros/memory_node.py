@@ -1,0 +1,57 @@
+"""What the nodes that keep a memory share: wishes of services, work that is due from time to time, and the store."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from come_nav.memory.store import MemoryStore
+from come_nav.ros.node import ManagedNode
+from come_nav.ros.worker import Worker
+
+
+def store_of(values: Mapping[str, Any]) -> MemoryStore | None:
+    """Return the store that the parameter memory_folder names; None where it is empty."""
+    folder = str(values["memory_folder"])
+    return MemoryStore(Path(folder).expanduser()) if folder else None
+
+
+class MemoryNode(ManagedNode, ABC):
+    """A node whose worker remembers; services leave it a wish, "reset" or "save". Has a parameter memory_folder."""
+
+    FORGOTTEN: ClassVar[str]
+
+    def __init__(self, name: str, **keywords: Any) -> None:
+        super().__init__(name, **keywords)
+        self._worker = Worker(name, self._work, lambda error: self.trouble(error, "memory"))
+        self._wish = ""
+        self._due: dict[str, float] = {}
+
+    @abstractmethod
+    def _work(self) -> float:
+        """Do what is to be done; return how long to wait, s."""
+
+    def _reset(self, request: Any, response: Any) -> Any:
+        self._wish = "reset"
+        self._worker.wake()
+        response.success, response.message = True, self.FORGOTTEN
+        return response
+
+    def _save_now(self, request: Any, response: Any) -> Any:
+        if not self.values["memory_folder"]:
+            response.success, response.message = False, "memory_folder is empty, so there is nowhere to save to"
+            return response
+        self._wish = "save"
+        self._worker.wake()
+        response.success, response.message = True, "saving"
+        return response
+
+    def _time_for(self, what: str, period_s: float) -> bool:
+        now = time.monotonic()
+        due = now >= self._due[what]
+        if due:
+            self._due[what] = now + period_s
+        return due
