@@ -43,11 +43,11 @@ from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.sim.worlds import generate_world
-from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.episode_loss import EpisodeLoss
 from come_nav.world_model.model import DiffusionWorldModel
 
 HORIZON_FRAMES = 8
+LONG_TERM_WEIGHTS = {"long-term": 1.0, "contrast 2": 2.0}
 
 
 class Drive:
@@ -103,25 +103,23 @@ def memorise(
     model: DiffusionWorldModel, drive: Drive, lora: LoraSettings, settings: EpisodicSettings
 ) -> tuple[EpisodicMemory, LongTermExpert]:
     """Return the memory of a drive, not trained yet, and the expert that uses its adapters."""
-    expert, loss = LongTermExpert(model.base, lora), EpisodeLoss(model)
+    expert, loss = LongTermExpert(model.memory_base, lora), EpisodeLoss(model)
 
     def publish(adapter: Adapter | None) -> None:
         expert.swap(None if adapter is None else adapter.tensors)
 
-    network = adapted(model.base, lora, torch.Generator().manual_seed(settings.seed))
-    memory = EpisodicMemory(network, loss, settings, on_publish=publish, metadata=adapter_metadata(model.base, lora))
+    network = adapted(model.memory_base, lora, torch.Generator().manual_seed(settings.seed))
+    memory = EpisodicMemory(
+        network, loss, settings, on_publish=publish, metadata=adapter_metadata(model.memory_base, lora)
+    )
     for index, (latents, pose) in enumerate(zip(model.encode(drive.images), drive.poses, strict=True)):
         memory.observe(latents, pose, index / model.rate_hz, loss.frame(drive.images[index]))
     return memory, expert
 
 
-def imagined(model: DiffusionWorldModel, revisits: Revisits, experts: dict, weights: tuple) -> torch.Tensor:
+def imagined(model: DiffusionWorldModel, revisits: Revisits, weights: dict[str, float]) -> torch.Tensor:
     """Return the views (W, 3, S, S) at the targets, from one noise per window whatever the experts."""
-    composed = DiffusionWorldModel(
-        model.autoencoder, experts, model.schedule, model.sampler,
-        composition=CompositionSettings("normalised", weights), rate_hz=model.rate_hz, images=model.images,
-        inference=model.inference, depth=model.depth, reprojection=model.reprojection,
-    )  # fmt: skip
+    composed = model.composed(weights, "normalised")
     views = []
     for index, (images, poses) in enumerate(zip(revisits.images, revisits.poses, strict=True)):
         context = composed.context_from_images(images, poses)
@@ -149,16 +147,14 @@ def recall_case(
     memory, expert = memorise(model, drive, lora, settings)
     memory.train_steps(memory.steps_due)
     seconds = time.perf_counter() - started_s
-    compositions = {
-        "base": ({"base": model.base}, (1.0,)),
-        "long-term": ({"base": model.base, "long": expert}, (1.0, 1.0)),
-        "contrast 2": ({"base": model.base, "long": expert}, (1.0, 2.0)),
-    }
+    remembering = model.with_memory(long_term=expert)
+    compositions = {"base": {"base": 1.0}}
+    compositions |= {name: {"base": 1.0, "long_term": weight} for name, weight in LONG_TERM_WEIGHTS.items()}
     row = {"windows": windows, "steps": memory.steps, "seconds": round(seconds, 2), "loss": memory.last_loss}
     for where, place in (("seen", drive), ("other world", other)):
         revisits = revisits_of(model, place, windows, world)
         truth = revisits.targets
-        results = {name: imagined(model, revisits, *how) for name, how in compositions.items()}
+        results = {name: imagined(remembering, revisits, weights) for name, weights in compositions.items()}
         results["nearest remembered frame"] = place.images[revisits.nearest]
         base_db = psnr(results["base"], truth).numpy()
         for name, views in results.items():
@@ -185,7 +181,7 @@ def recall(model: DiffusionWorldModel, args: argparse.Namespace) -> None:
             continue
         lora = LoraSettings(rank, rank, tuple(args.targets), key == "on")
         settings = EpisodicSettings(
-            context_frames=model.context_frames, learning_rate=args.learning_rate,
+            context_frames=model.context_frames, learning_rate=args.learning_rate, reach=args.reach,
             steps_per_frame=args.steps_per_frame, batch_size=args.batch,
         )  # fmt: skip
         row = {**case, **recall_case(model, world, lora, settings, frames, args.windows)}
@@ -255,6 +251,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--pose-key", nargs="+", default=["on", "off"], choices=("on", "off"))
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--reach", type=int, default=40, help="most frames from context to target in training")
     parser.add_argument("--steps-per-frame", type=float, default=2.5)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -22,10 +22,11 @@ from come_nav.core.settings import from_mapping, read_yaml, to_mapping
 from come_nav.experts.lora import LoraSettings
 from come_nav.memory.episodic import EpisodicSettings
 from come_nav.memory.episodic_thread import BudgetSettings
+from come_nav.memory.relocalisation import RelocalisationConfig
 from come_nav.memory.short_term import ShortTermConfig
 from come_nav.memory.spatial import SpatialConfig
 from come_nav.planning.follower import FollowerConfig
-from come_nav.planning.settings import PlannerConfig
+from come_nav.planning.settings import PlannerConfig, PoseSearch
 from come_nav.world_model.composition import CompositionMode
 from come_nav.world_model.model import InferenceSettings
 from come_nav.world_model.sampler import SamplerSettings
@@ -46,7 +47,9 @@ class ObjectiveConfig:
         view_weight: weight of the view distance, >= 0.
         pose_weight: weight of the distance to a goal pose, per m^2, >= 0.
         yaw_weight: weight of the turn to a goal pose, per rad^2, >= 0.
+        haste: share of the distance to a goal pose that is taken over the whole path instead of at its end, in [0, 1].
         smoothness_weight: weight of changes of the twist, >= 0.
+        clearance_weight: weight of coming near to obstacles, >= 0; who touches one is rejected whatever the weight.
     """
 
     view_distance: ViewDistanceName = "latent_cosine"
@@ -54,14 +57,17 @@ class ObjectiveConfig:
     view_weight: float = 1.0
     pose_weight: float = 1.0
     yaw_weight: float = 0.1
+    haste: float = 0.2
     smoothness_weight: float = 0.0
+    clearance_weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("objective.view_distance", self.view_distance, get_args(ViewDistanceName))
         for scale in self.image_scales:
             check_range("objective.image_scales", scale, 1)
-        for name in ("view_weight", "pose_weight", "yaw_weight", "smoothness_weight"):
+        for name in ("view_weight", "pose_weight", "yaw_weight", "smoothness_weight", "clearance_weight"):
             check_range(f"objective.{name}", getattr(self, name), 0.0)
+        check_range("objective.haste", self.haste, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -125,10 +131,12 @@ class Config:
         show_imagined: decode the imagined view at the end of the chosen path into the plan.
         max_sensor_age_s: no plan on a newest frame older than this, s, > 0.
         planner: the search.
+        pose_search: what the search does differently where the goal is a pose alone.
         objective: what a good path is.
         memory: the short-term memory.
         experts: the memories that the imagination looks at.
         spatial: the spatial memory.
+        relocalisation: how hard to search the memory for where a picture was taken.
         episodic: training of the long-term memory's adapter.
         lora: shape of that adapter.
         sampler: of the world model; null = as the model's own config.yaml says.
@@ -144,10 +152,12 @@ class Config:
     show_imagined: bool = False
     max_sensor_age_s: float = 1.0
     planner: PlannerConfig = field(default_factory=PlannerConfig)
+    pose_search: PoseSearch = field(default_factory=PoseSearch)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     memory: ShortTermConfig = field(default_factory=ShortTermConfig)
     experts: ExpertsConfig = field(default_factory=ExpertsConfig)
     spatial: SpatialConfig = field(default_factory=SpatialConfig)
+    relocalisation: RelocalisationConfig = field(default_factory=RelocalisationConfig)
     episodic: EpisodicSettings = field(default_factory=small_model_training)
     lora: LoraSettings = field(default_factory=lambda: LoraSettings(rank=16, alpha=16))
     sampler: SamplerSettings | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from come_nav.experts.lora import LongTermExpert, adapted, adapter_metadata
 from come_nav.memory.episodic import Adapter, EpisodicMemory
 from come_nav.memory.episodic_thread import BackgroundTrainer
 from come_nav.memory.lifting import model_camera
-from come_nav.memory.recall import RememberedViews
+from come_nav.memory.recall import PictureDifference, RememberedViews
+from come_nav.memory.relocalisation import Sighting, relocalise
 from come_nav.memory.shared_adapter import SharedAdapter
 from come_nav.memory.short_term import Observed, Remembered, ShortTermBuffer
 from come_nav.memory.spatial import Noted, SpatialMemory
@@ -65,7 +67,10 @@ class NavigationModel(WorldModel, Protocol):
 
 
 class NavStack:
-    """Memory, world model and planner of one robot. Sensor trouble becomes a plan's status, never an exception."""
+    """Memory, world model and planner of one robot. Sensor trouble becomes a plan's status, never an exception.
+
+    One thread may observe while another plans: a plan starts at the newest frame of the moment when it was asked for.
+    """
 
     def __init__(self, model: NavigationModel, config: Config | None = None) -> None:
         self.config = config or Config()
@@ -75,6 +80,7 @@ class NavStack:
         self._generator = torch.Generator().manual_seed(self.config.seed)
         self._odometry: Odometry | None = None
         self._last: tuple[Goal, Plan] | None = None
+        self._lock, self._episodes = threading.RLock(), 0
         planner, steps_per_frame = self.config.planner, self.config.planner.dt_s * model.rate_hz
         if self.config.imagination == "rollout" and abs(steps_per_frame - 1.0) > 1e-6:
             raise ConfigError(f"planner.dt_s must be {1 / model.rate_hz:g} for a rollout, got {planner.dt_s:g}")
@@ -85,14 +91,15 @@ class NavStack:
 
     def observe(self, frame: Frame, odometry: Odometry) -> Observed:
         """Take what the robot saw and where it was; return what became of the frame."""
-        # 1. Observe: the newest odometry tells the present twist.
-        # 2. Remember: the buffer encodes and keeps the frame if it is due.
-        verdict = self.memory.observe(frame.over_footprint(odometry.T_odom_base), odometry)
-        if verdict in (Observed.KEPT, Observed.BETWEEN):
-            self._odometry = odometry
-        if verdict is Observed.KEPT and self.memory.newest is not None:
-            self.episode.observe(self.memory.newest)
-        return verdict
+        with self._lock:
+            # 1. Observe: the newest odometry tells the present twist.
+            # 2. Remember: the buffer encodes and keeps the frame if it is due.
+            verdict = self.memory.observe(frame.over_footprint(odometry.T_odom_base), odometry)
+            if verdict in (Observed.KEPT, Observed.BETWEEN):
+                self._odometry = odometry
+            if verdict is Observed.KEPT and self.memory.newest is not None:
+                self.episode.observe(self.memory.newest)
+            return verdict
 
     def plan(self, goal: Goal | None, now_s: float | None = None, clearance: Clearance | None = None) -> Plan:
         """Plan from the newest remembered frame to ``goal``.
@@ -105,37 +112,59 @@ class NavStack:
         Returns:
             Plan that starts at the newest remembered frame. Its status and message say why there is no path.
         """
-        newest = self.memory.newest
-        refusal = self._refusal(goal, newest, now_s)
-        if refusal is not None or goal is None or newest is None:
-            return _no_plan(refusal or (PlanStatus.NO_CONTEXT, ""), newest, self.config.planner.dt_s)
-        twist = self.present_twist()
-        # 3. Imagine: bind what was seen lately, and what is remembered, into the world model.
-        model, warnings = self.episode.model() if goal.image_rgb is not None else (self.model, [])
-        imaginer = self._imaginer(model) if goal.image_rgb is not None else _PathsOnly()
-        # 4. Score: say what is wanted of an imagined future.
-        objectives, weights = self._objectives(goal, newest, twist)
+        with self._lock:
+            newest, episodes = self.memory.newest, self._episodes
+            refusal = self._refusal(goal, newest, now_s)
+            if refusal is not None or goal is None or newest is None:
+                return _no_plan(refusal or (PlanStatus.NO_CONTEXT, ""), newest, self.config.planner.dt_s)
+            twist = self.present_twist()
+            # 3. Imagine: bind what was seen lately, and what is remembered, into the world model.
+            model, warnings = self.episode.model() if goal.image_rgb is not None else (self.model, [])
+            imaginer = self._imaginer(model) if goal.image_rgb is not None else _PathsOnly()
+            # 4. Score: say what is wanted of an imagined future.
+            objectives, weights = self._objectives(goal, newest, twist)
+            warm_start = self._warm_start(goal)
+        if clearance is not None:
+            objectives.append(clearance)
+            weights[clearance.name] = self.config.objective.clearance_weight
         # 5. Act: search the path whose end is best.
-        plan = CemPlanner(self.config.planner, objectives, weights).plan(
+        planner = self.config.planner
+        if goal.image_rgb is None:
+            planner = self.config.pose_search.instead_of(planner)
+        plan = CemPlanner(planner, objectives, weights).plan(
             imaginer,
             self._generator,
             stamp_s=newest.stamp_s,
             start_odom_xyyaw=newest.pose_odom_xyyaw,
             initial_twist=twist,
-            warm_start=self._warm_start(goal),
-            clearance=clearance,
+            warm_start=warm_start,
         )
         if warnings:
             plan = replace(plan, message="; ".join([plan.message, *warnings] if plan.message else warnings))
-        self._last = (goal, plan)
+        with self._lock:
+            if episodes == self._episodes:
+                self._last = (goal, plan)
         return self._with_picture(plan, imaginer) if goal.image_rgb is not None else plan
+
+    def relocalise(self, picture_rgb: NDArray[np.uint8], starts_odom_xyyaw: NDArray[np.float64]) -> Sighting | None:
+        """Return where a picture (H, W, 3) was taken, as far as the spatial memory knows; None without one.
+
+        The search begins at ``starts_odom_xyyaw`` (K, 3), the most promising first.
+        """
+        latents = self.model.encode(self.model.images_from_rgb([picture_rgb]))[0]
+        difference = self.episode.difference_to(latents)
+        if difference is None:
+            return None
+        return relocalise(difference, starts_odom_xyyaw, self._generator, self.config.relocalisation)
 
     def reset(self) -> None:
         """Forget everything, e.g. when the robot was carried away or a new episode begins."""
-        self.memory.clear()
-        self.episode.reset()
-        self._odometry, self._last = None, None
-        self._generator.manual_seed(self.config.seed)
+        with self._lock:
+            self.memory.clear()
+            self.episode.reset()
+            self._odometry, self._last = None, None
+            self._episodes += 1
+            self._generator.manual_seed(self.config.seed)
 
     def context(self) -> Context | None:
         """Return the newest frames as the world model takes them, or None while there are too few."""
@@ -212,7 +241,7 @@ class NavStack:
             weights[view.name] = wanted.view_weight
         if goal.pose_odom_xyyaw is not None:
             target = se2.relative(newest.pose_odom_xyyaw, goal.pose_odom_xyyaw)
-            objectives.append(GoalPose(torch.from_numpy(target), wanted.pose_weight, wanted.yaw_weight))
+            objectives.append(GoalPose(torch.from_numpy(target), wanted.pose_weight, wanted.yaw_weight, wanted.haste))
         return objectives, weights
 
     def _warm_start(self, goal: Goal) -> Plan | None:
@@ -338,6 +367,13 @@ class EpisodeMemories:
         long_term = self._expert if "long_term" in usable else None
         model = self._model.with_memory(spatial, long_term)
         return model.composed(self.config.experts.weights(usable), self.config.experts.mode), warnings
+
+    def difference_to(self, latents: torch.Tensor) -> PictureDifference | None:
+        """Return what compares remembered views with a picture's latents (C, h, w); None without a spatial memory."""
+        if self._views is None or self._model is None or self.spatial is None or not len(self.spatial):
+            return None
+        unknown_weight = self.config.relocalisation.unknown_weight
+        return PictureDifference(self._views, self._model.encode, latents, self._model.image_size, unknown_weight)
 
     def reset(self) -> None:
         """Forget the episode."""

@@ -80,8 +80,9 @@ def test_a_chain_follows_the_drive_and_takes_the_shortcut_of_a_closed_loop():
 
 def test_headings_too_different_are_no_shortcut():
     there_and_back = straight(6) + [(x, 0.1, math.pi) for x in np.arange(2.5, -0.1, -0.5)]
-    frames = drive(Keyframes(), there_and_back)
+    frames = drive(Keyframes(KeyframesConfig(join_rad=1.2)), there_and_back)
     assert len(frames.chain(0, len(frames) - 1)) == len(frames)
+    assert len(drive(Keyframes(), there_and_back).chain(0, len(frames) - 1)) < len(frames)  # a robot can turn
 
 
 def test_no_way_leads_between_legs_that_never_met():

@@ -56,6 +56,17 @@ def test_goal_pose_wraps_the_yaw():
     assert float(cost) == pytest.approx(2.0 * 25.0 + 10.0 * 0.04, rel=1e-5)
 
 
+def test_haste_prefers_the_path_that_gets_there_sooner():
+    paths = torch.zeros(2, 8, 3)
+    paths[0, :, 0] = torch.linspace(0.125, 1.0, 8)
+    paths[1, :, 0] = torch.linspace(0.25, 2.0, 8).clamp(max=1.0)
+    goal = torch.tensor([1.0, 0.0, 0.0])
+    assert GoalPose(goal)(Imagination(paths)).tolist() == [0.0, 0.0]
+    slow, fast = GoalPose(goal, haste=0.5)(Imagination(paths)).tolist()
+    assert slow == pytest.approx(0.5 * float(((1.0 - paths[0, :, 0]) ** 2).mean()))
+    assert 0.0 < fast < slow
+
+
 def straight_path(y):
     path = torch.zeros(1, 8, 3)
     path[0, :, 0] = torch.arange(1, 9) * 0.25
@@ -71,6 +82,14 @@ def test_clearance_rejects_touching_and_warns_near():
     # One pose of 16 checked positions is 0.1 m from touching: ((0.2 - 0.1) / 0.2)^2; its neighbours add less.
     assert 0.25 / 16 <= float(costs[1]) < 3 * 0.25 / 16
     assert float(costs[2]) == 0.0
+
+
+def test_a_robot_that_touches_something_may_leave_it_but_not_come_nearer():
+    touched = Clearance(torch.tensor([[0.15, 0.0], [1.0, 0.6]]), radius_m=0.2, margin_m=0.2)
+    turning, backwards = torch.zeros(1, 8, 3), -0.4 * straight_path(0.0)
+    costs = touched(Imagination(torch.cat([turning, backwards, straight_path(0.0)])))
+    assert torch.isfinite(costs).tolist() == [True, True, False]
+    assert costs[1] < costs[0]
 
 
 def test_clearance_looks_between_poses():

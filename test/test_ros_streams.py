@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,8 +19,9 @@ from come_nav.evaluation.trajectory_metrics import plan_errors
 from come_nav.memory.keyframes import Keyframes, KeyframesConfig
 from come_nav.memory.store import MemoryStore
 from come_nav.ros.accuracy import RunningAccuracy
-from come_nav.ros.guide import Guide, GuideRules, point_along
+from come_nav.ros.guide import Guide, GuideRules, ahead_on, pursued, resampled
 from come_nav.ros.mission import ArrivalRules, Mission, MissionState
+from come_nav.ros.obstacles import line_is_clear
 from come_nav.ros.places import Places
 from come_nav.ros.streams import OdometryTrack, Synchroniser, decode_frame
 from come_nav.ros.transforms import TransformBuffer, camera_pose
@@ -240,6 +244,17 @@ def test_a_pose_is_reached_by_odometry():
     assert mission.judge(ok_plan(2.0, 0.1), np.array([0.9, 0.0, 0.1])) is MissionState.REACHED
 
 
+def test_a_picture_whose_place_was_found_is_reached_there():
+    mission = Mission(ArrivalRules(tolerance_m=0.2, tolerance_rad=0.3, difference=0.3))
+    picture = Goal(image_rgb=np.zeros((2, 2, 3), np.uint8))
+    mission.begin(picture)
+    mission.found(replace(picture, pose_odom_xyyaw=np.array([1.0, 0.0, 0.0])))
+    assert mission.judge(ok_plan(0.0, 0.1), np.zeros(3), 0.1) is MissionState.ACTIVE
+    assert mission.judge(ok_plan(1.0, 0.1), np.array([0.9, 0.0, 0.1]), 0.7) is MissionState.REACHED
+    mission.found(picture)
+    assert mission.goal is not picture  # too late
+
+
 def test_failures_carry_the_code_of_the_plan_and_time_runs_out():
     mission = Mission(ArrivalRules(max_failures=3, time_limit_s=10.0))
     mission.begin(Goal(pose_odom_xyyaw=np.ones(3)))
@@ -259,51 +274,96 @@ def test_failures_carry_the_code_of_the_plan_and_time_runs_out():
 
 
 def drive(poses: list[tuple[float, float, float]], capacity: int = 100) -> Places:
-    """Places whose picture is a flat grey that tells their number; latents are that grey."""
-    import torch
-
-    def encode(pictures):
-        return torch.stack([torch.full((1, 1, 1), float(picture.mean())) for picture in pictures])
-
-    places = Places(Keyframes(KeyframesConfig(max_count=capacity, image_format="png")), encode)
+    """Places whose picture is a flat grey that tells their number; latents are a direction that tells that grey."""
+    places = Places(Keyframes(KeyframesConfig(max_count=capacity, image_format="png")), encode_grey)
     for index, pose in enumerate(poses):
-        frame = Frame(float(index), np.full((4, 4, 3), 10 * index, np.uint8))
+        frame = Frame(float(index), grey(10 * index))
         places.observe(frame, odometry(float(index), *pose))
     return places
+
+
+def grey(level: int) -> np.ndarray:
+    return np.full((4, 4, 3), level, np.uint8)
+
+
+def encode_grey(pictures):
+    import torch
+
+    angles = torch.tensor([math.pi * float(picture.mean()) / 255.0 for picture in pictures])
+    return torch.stack([angles.cos(), angles.sin()], dim=1)[:, :, None, None]
 
 
 ROUND_THE_CORNER = [(x, 0.0, 0.0) for x in (0.0, 1.0, 2.0, 3.0)] + [(3.0, y, np.pi / 2) for y in (1.0, 2.0, 3.0)]
 
 
-def test_a_far_goal_is_led_to_along_the_way_that_was_driven():
-    import torch
-
+def test_the_most_similar_places_come_first_with_one_minus_the_cosine():
     places = drive(ROUND_THE_CORNER)
-    similar = places.most_similar(torch.full((1, 1, 1), 60.0))
-    assert similar is not None
-    assert (similar[0].stamp_s, similar[1]) == (6.0, 0.0)
-    guide = Guide(places, GuideRules(direct_m=1.0, lookahead_m=1.0))
-    goal = Goal(image_rgb=np.full((4, 4, 3), 60, np.uint8))
-    guide.begin(goal, similar, present_difference=3600.0)
+    similar = places.most_similar(encode_grey([grey(58)])[0], 3)
+    assert [frame.stamp_s for frame, _ in similar] == [6.0, 5.0, 4.0]
+    expected = [1.0 - math.cos(math.pi * away / 255.0) for away in (2, 8, 18)]
+    np.testing.assert_allclose([difference for _, difference in similar], expected, atol=2e-3)  # kept as float16
+    assert drive([]).most_similar(encode_grey([grey(58)])[0]) == []
+
+
+def test_a_far_goal_is_led_to_along_the_way_that_was_driven():
+    guide = Guide(drive(ROUND_THE_CORNER), GuideRules(direct_m=1.0, lookahead_m=1.0))
+    goal = Goal(image_rgb=grey(60), pose_odom_xyyaw=np.array([3.0, 3.0, np.pi / 2]))
+    guide.begin(goal)
     target, final = guide.target(np.array([0.0, 0.0, 0.0]))
     assert not final
     assert target.image_rgb is None
     np.testing.assert_allclose(target.pose_odom_xyyaw, [1.0, 0.0, 0.0], atol=1e-9)
     target, final = guide.target(np.array([3.0, 1.0, np.pi / 2]))
     np.testing.assert_allclose(target.pose_odom_xyyaw, [3.0, 2.0, np.pi / 2], atol=1e-9)
-    target, final = guide.target(np.array([3.0, 2.5, np.pi / 2]))
-    assert final
-    assert target.image_rgb is goal.image_rgb
-    np.testing.assert_allclose(target.pose_odom_xyyaw, [3.0, 3.0, np.pi / 2])
+    near = np.array([3.0, 2.5, np.pi / 2])
+    target, final = guide.target(near)
+    assert final and target.image_rgb is None
+    assert target.pose_odom_xyyaw is goal.pose_odom_xyyaw
+    guide.rules = GuideRules(approach_by_view=True)
+    assert guide.target(near) == (goal, True)
+
+
+def test_a_way_that_was_begun_is_not_left_for_one_that_seems_as_good():
+    there_and_back = [(x, 0.0, 0.0) for x in (0.0, 1.0, 2.0)] + [(x, 0.3, np.pi) for x in (2.0, 1.0, 0.0)]
+    guide = Guide(drive(there_and_back), GuideRules())
+    guide.begin(Goal(pose_odom_xyyaw=np.array([4.0, 0.0, 0.0])))
+    ahead = [
+        guide.target(np.array([x, 0.2, yaw]))[0].pose_odom_xyyaw for x, yaw in ((0.0, 0.0), (0.3, 3.0), (0.6, 1.0))
+    ]
+    assert np.diff([pose[0] for pose in ahead]).min() > 0.1  # always onwards, whichever way the robot looks
+    strayed = guide.target(np.array([0.6, 3.0, 0.0]))[0].pose_odom_xyyaw  # a new way from there
+    assert strayed is not None and strayed[1] < 3.0
+
+
+def test_subgoals_can_be_driven_to_straight_ahead():
+    guide = Guide(drive(ROUND_THE_CORNER), GuideRules(lookahead_m=1.5))
+    guide.begin(Goal(pose_odom_xyyaw=np.array([3.0, 3.0, np.pi / 2])))
+
+    def clear(start, end):  # something stands inside of the corner
+        return line_is_clear(np.array([[2.6, 0.5]]), start, end, 0.2)
+
+    free, _ = guide.target(np.array([2.0, 0.0, 0.0]))
+    short, _ = guide.target(np.array([2.0, 0.0, 0.0]), clear)
+    assert free.pose_odom_xyyaw is not None and free.pose_odom_xyyaw[1] > 0.5  # across the corner
+    assert short.pose_odom_xyyaw is not None and clear(np.array([2.0, 0.0]), short.pose_odom_xyyaw[:2])
+    assert 0.3 <= float(np.hypot(*(short.pose_odom_xyyaw[:2] - [2.0, 0.0]))) < 1.5
+
+
+def test_near_a_place_that_only_looks_similar_the_picture_leads_alone():
+    guide = Guide(drive(ROUND_THE_CORNER), GuideRules(direct_m=1.0))
+    goal = Goal(image_rgb=grey(58))
+    guide.begin(goal, rough_xyyaw=np.array([3.0, 3.0, np.pi / 2]))
+    assert guide.anchored
+    assert not guide.target(np.zeros(3))[1]
+    assert guide.target(np.array([3.0, 2.2, 0.0])) == (goal, True)
+    assert guide.target(np.array([3.0, 1.5, 0.0])) == (goal, True)  # it may lead away again
+    assert not guide.target(np.array([3.0, 0.5, 0.0]))[1]
 
 
 def test_a_picture_that_memory_does_not_know_is_approached_directly():
-    import torch
-
-    places = drive(ROUND_THE_CORNER)
-    guide = Guide(places, GuideRules(trust=0.5))
-    goal = Goal(image_rgb=np.zeros((4, 4, 3), np.uint8))
-    guide.begin(goal, places.most_similar(torch.full((1, 1, 1), 90.0)), present_difference=1000.0)
+    guide = Guide(drive(ROUND_THE_CORNER), GuideRules())
+    goal = Goal(image_rgb=grey(90))
+    guide.begin(goal)
     assert guide.target(np.zeros(3)) == (goal, True)
     assert not guide.anchored
 
@@ -318,23 +378,46 @@ def test_places_survive_a_restart_beside_what_others_saved(tmp_path):
     again = drive([])
     again.load(store)
     assert len(again) == len(places)
-    way = again.way(np.zeros(3), again.keyframes[6])
+    way = again.way(np.zeros(3), np.array([3.0, 3.0, np.pi / 2]))
     assert way is not None
     np.testing.assert_allclose(way, [pose[:2] for pose in ROUND_THE_CORNER])
 
 
-@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=6), st.floats(0, 20))
-def test_a_point_along_a_way_lies_on_it_at_that_distance(corners, distance_m):
-    way = np.array(corners)
-    pose = point_along(way, distance_m)
-    assert np.isfinite(pose).all()
-    starts, ends = way[:-1], way[1:]
-    gap = []
-    for start, end in zip(starts, ends, strict=True):
+CORNERS = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=6)
+
+
+def distance_to_way(way: np.ndarray, point: np.ndarray) -> float:
+    gaps = []
+    for start, end in itertools.pairwise(way):
         length2 = max(float(((end - start) ** 2).sum()), 1e-12)
-        share = np.clip(((pose[:2] - start) @ (end - start)) / length2, 0, 1)
-        gap.append(np.linalg.norm(start + share * (end - start) - pose[:2]))
-    assert min(gap) < 1e-4
+        share = np.clip(((point - start) @ (end - start)) / length2, 0, 1)
+        gaps.append(float(np.linalg.norm(start + share * (end - start) - point)))
+    return min(gaps)
+
+
+@given(CORNERS, st.floats(0.3, 3.0))
+def test_a_pursued_point_lies_on_the_way_and_no_further_than_asked(corners, lookahead_m):
+    way = np.array(corners)
+    pose = pursued(way, lookahead_m, lambda start, end: True)
+    assert np.isfinite(pose).all()
+    assert distance_to_way(resampled(way, 0.1), pose[:2]) < 1e-6
+    assert np.hypot(*(pose[:2] - way[0])) <= lookahead_m + 0.1 + 1e-6
+
+
+@given(CORNERS, st.tuples(st.floats(-6, 6), st.floats(-6, 6)))
+def test_what_is_ahead_begins_at_the_nearest_point_and_keeps_the_end(corners, place):
+    way, here = np.array(corners), np.array(place)
+    rest = ahead_on(way, here)
+    np.testing.assert_allclose(rest[-1], way[-1])
+    assert len(rest) >= 2
+    assert np.hypot(*(rest[0] - here)) == pytest.approx(distance_to_way(way, here), abs=1e-4)
+
+
+def test_a_line_is_clear_of_points_except_those_that_the_robot_touches_already():
+    start, end = np.zeros(2), np.array([2.0, 0.0])
+    for point, free in (([1.0, 0.3], True), ([1.0, 0.1], False), ([2.15, 0.0], False), ([-0.1, 0.05], True)):
+        assert line_is_clear(np.array([point]), start, end, 0.2) is free
+    assert line_is_clear(np.zeros((0, 2)), start, end, 0.2)
 
 
 # -- worker --------------------------------------------------------------------------------------------------------

@@ -135,7 +135,8 @@ def test_sensor_trouble_is_a_status():
     assert stale.status is PlanStatus.STALE_SENSOR
     assert "6.50 s old" in stale.message
     assert stale.poses_xyyaw.shape == (0, 3)
-    blocked = stack.plan(image_goal, clearance=Clearance(torch.zeros(1, 2), radius_m=3.0))
+    wall = torch.stack([torch.full((9,), 0.205), torch.linspace(-0.4, 0.4, 9)], dim=1)  # too near to stop in time
+    blocked = stack.plan(image_goal, clearance=Clearance(wall, radius_m=0.2))
     assert blocked.status is PlanStatus.ALL_IN_COLLISION
 
 

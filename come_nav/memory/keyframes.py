@@ -41,8 +41,8 @@ class KeyframesConfig:
     spacing_m: float = 0.4
     spacing_rad: float = 0.5
     max_count: int = 1000
-    join_m: float = 0.8
-    join_rad: float = 1.2
+    join_m: float = 0.6
+    join_rad: float = 3.15
     image_format: Literal["jpeg", "png"] = "jpeg"
     jpeg_quality: int = 95
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from come_nav.core.geometry.point_rendering import fill_unseen
 from come_nav.core.types import CameraIntrinsics
 from come_nav.memory.lifting import model_camera
 from come_nav.memory.spatial import SpatialMemory
 
 MANY_VIEWS = 16  # from so many on it pays to merge far points first
+BATCH = 64
 
 
 class RememberedViews:
@@ -39,3 +42,37 @@ class RememberedViews:
         mount = self.T_base_camera if T_base_camera is None else T_base_camera
         view = self.memory.render(poses_odom_xyyaw, camera, mount, thin=thin, device=poses_odom_xyyaw.device)
         return view.image, view.visible, torch.nan_to_num(1.0 / view.depth_m)
+
+
+class PictureDifference:
+    """How much remembered views differ from one picture: 1 - the cosine of their latents, more where little is known.
+
+    Args:
+        views: what the memory shows.
+        encode: from images (B, 3, S, S) in [-1, 1] to latents (B, C, h, w).
+        latents: (C, h, w) of the picture.
+        image_size: S.
+        unknown_weight: added for a view of which nothing is known; a part counts by its share.
+    """
+
+    def __init__(
+        self,
+        views: RememberedViews,
+        encode: Callable[[Tensor], Tensor],
+        latents: Tensor,
+        image_size: int,
+        unknown_weight: float,
+    ) -> None:
+        self._views, self._encode, self._size = views, encode, image_size
+        self._latents, self._unknown_weight = latents.float().flatten()[None], unknown_weight
+
+    def __call__(self, poses_odom_xyyaw: Tensor) -> Tensor:
+        """Return the differences (S,) of the views at poses (S, 3)."""
+        return torch.cat([self._of(part) for part in poses_odom_xyyaw.float().split(BATCH)])
+
+    def _of(self, poses_odom_xyyaw: Tensor) -> Tensor:
+        image, known, _ = self._views.views(poses_odom_xyyaw, self._size)
+        known = known.bool()
+        latents = self._encode(fill_unseen(image, known)).float().flatten(1).to(self._latents)
+        unknown = 1.0 - known.float().mean(dim=(1, 2)).to(latents)
+        return 1.0 - torch.nn.functional.cosine_similarity(latents, self._latents) + self._unknown_weight * unknown

@@ -7,6 +7,7 @@ the points that it takes of a frame.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +97,10 @@ class SpatialConfig:
 
 
 class SpatialMemory:
-    """A bounded cloud of voxels in the odom frame. Trouble with a frame is counted, never an exception."""
+    """A bounded cloud of voxels in the odom frame. Trouble with a frame is counted, never an exception.
+
+    One thread may observe while another renders: a picture shows the cloud as it was when its rendering began.
+    """
 
     def __init__(
         self,
@@ -115,6 +119,7 @@ class SpatialMemory:
         self.config = config or SpatialConfig()
         self.features = features or ColourFeatures()
         self._depth_source = depth_source
+        self._lock = threading.RLock()
         settings = self.config
         self.voxels = VoxelMap(
             settings.voxel_m,
@@ -129,12 +134,13 @@ class SpatialMemory:
 
     def clear(self) -> None:
         """Forget everything, counters included."""
-        self.voxels.clear()
-        self.rejected: Counter[str] = Counter()
-        self.frames = 0
-        self.carved = 0
-        self.untrusted = 0
-        self._splats: Splats | None = None
+        with self._lock:
+            self.voxels.clear()
+            self.rejected: Counter[str] = Counter()
+            self.frames = 0
+            self.carved = 0
+            self.untrusted = 0
+            self._splats: Splats | None = None
 
     def __len__(self) -> int:
         return len(self.voxels)
@@ -159,7 +165,8 @@ class SpatialMemory:
         pose = as_transform(T_odom_base)
         verdict, grid = self._grid(frame, pose)
         if grid is not None and pose is not None and frame.T_base_camera is not None:
-            verdict = self._take(frame.stamp_s, grid, pose @ frame.T_base_camera)
+            with self._lock:
+                verdict = self._take(frame.stamp_s, grid, pose @ frame.T_base_camera)
         if verdict is not Noted.KEPT:
             self.rejected[verdict.value] += 1
         return verdict
@@ -193,7 +200,7 @@ class SpatialMemory:
         check_shape("poses", poses, "B 3")
         splats = self._on(torch.device(device))
         view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), mount)))
-        if thin and len(poses) and len(self):
+        if thin and len(poses) and len(splats.points_xyz):
             positions = view.positions
             centre = positions.mean(dim=0)
             reach_m = float((positions - centre).norm(dim=1).max())
@@ -216,10 +223,11 @@ class SpatialMemory:
             min_hits: points seen less often than this are not yet believed.
         """
         pose = np.asarray(pose_odom_xyyaw, np.float64)
-        xyz = self.voxels.xyz
-        near = np.hypot(xyz[:, 0] - pose[0], xyz[:, 1] - pose[1]) <= radius_m
-        near &= (xyz[:, 2] >= heights_m[0]) & (xyz[:, 2] <= heights_m[1]) & (self.voxels.hits >= min_hits)
-        points = xyz[near].astype(np.float64)
+        with self._lock:
+            xyz = self.voxels.xyz
+            near = np.hypot(xyz[:, 0] - pose[0], xyz[:, 1] - pose[1]) <= radius_m
+            near &= (xyz[:, 2] >= heights_m[0]) & (xyz[:, 2] <= heights_m[1]) & (self.voxels.hits >= min_hits)
+            points = xyz[near].astype(np.float64)
         cells = np.floor(points[:, :2] / self.config.voxel_m).astype(np.int64)
         _, first = np.unique(cells, axis=0, return_index=True)
         points = points[first]
@@ -229,9 +237,10 @@ class SpatialMemory:
 
     def state(self) -> dict[str, Array]:
         """Return everything that :meth:`load_state` needs as plain arrays, e.g. for an npz file."""
-        counts = {"frames": self.frames, "carved": self.carved, "untrusted": self.untrusted}
-        numbers = {name: np.asarray(value) for name, value in counts.items()}
-        return {**self.voxels.state(), "voxel_m": np.asarray(self.config.voxel_m), **numbers}
+        with self._lock:
+            counts = {"frames": self.frames, "carved": self.carved, "untrusted": self.untrusted}
+            numbers = {name: np.asarray(value) for name, value in counts.items()}
+            return {**self.voxels.state(), "voxel_m": np.asarray(self.config.voxel_m), **numbers}
 
     def load_state(self, state: dict[str, Array]) -> None:
         """Replace the memory by a saved one; what exceeds the budget makes room as always.
@@ -245,10 +254,11 @@ class SpatialMemory:
                 f"the saved cloud has voxels of {voxel_m:g} m, this memory of {self.config.voxel_m:g} m; set "
                 "spatial.voxel_m to the former"
             )
-        self.voxels.load_state(state)
-        self.rejected.clear()
-        self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
-        self._splats = None
+        with self._lock:
+            self.voxels.load_state(state)
+            self.rejected.clear()
+            self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
+            self._splats = None
 
     @classmethod
     def from_state(cls, state: dict[str, Array], features: FeatureSource | None = None) -> SpatialMemory:
@@ -333,12 +343,13 @@ class SpatialMemory:
 
     def _on(self, device: torch.device) -> Splats:
         """Return the cloud as tensors; kept until the next change."""
-        if self._splats is None or self._splats.points_xyz.device != device:
-            extra = self.voxels.features[:, -EXTRA:]
-            sizes = np.maximum(self.config.voxel_m, extra[:, -1])
-            arrays = (self.points_xyz, self.point_features, extra[:, :3], sizes, self.voxels.weight)
-            self._splats = Splats(*(torch.tensor(array, device=device) for array in arrays))
-        return self._splats
+        with self._lock:
+            if self._splats is None or self._splats.points_xyz.device != device:
+                extra = self.voxels.features[:, -EXTRA:]
+                sizes = np.maximum(self.config.voxel_m, extra[:, -1])
+                arrays = (self.points_xyz, self.point_features, extra[:, :3], sizes, self.voxels.weight)
+                self._splats = Splats(*(torch.tensor(array, device=device) for array in arrays))
+            return self._splats
 
 
 class _Unknown:

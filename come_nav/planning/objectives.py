@@ -81,32 +81,44 @@ class ImageDistance:
 
 
 class GoalPose:
-    """Squared distance of the last pose to a goal pose: ``position * d^2 + yaw * dyaw^2``."""
+    """Squared distance to a goal pose, ``position * d^2 + yaw * dyaw^2``, of the last pose and of those on the way.
+
+    With ``haste`` h it is (1 - h) times that of the last pose and h times the mean over the path: of two paths that
+    end alike, the one that gets there sooner is better. A robot that plans anew all the time drives first parts of
+    paths only; without haste these may all be slow.
+    """
 
     name = "goal_pose"
     needs_view = False
 
-    def __init__(self, goal_xyyaw: torch.Tensor, position_weight: float = 1.0, yaw_weight: float = 0.1) -> None:
+    def __init__(
+        self, goal_xyyaw: torch.Tensor, position_weight: float = 1.0, yaw_weight: float = 0.1, haste: float = 0.0
+    ) -> None:
         """Take the goal (3,) in the start frame; the weights are per m^2 and per rad^2."""
         check_shape("GoalPose.goal_xyyaw", goal_xyyaw, "3")
         self._goal = goal_xyyaw
         self._position_weight = check_range("GoalPose.position_weight", position_weight, 0.0)
         self._yaw_weight = check_range("GoalPose.yaw_weight", yaw_weight, 0.0)
+        self._haste = check_range("GoalPose.haste", haste, 0.0, 1.0)
 
     def __call__(self, imagination: Imagination) -> torch.Tensor:
         """Return costs (S,)."""
-        last = imagination.poses_xyyaw[:, -1]
-        goal = torch.as_tensor(self._goal).to(last)
-        distance_squared = ((last[:, :2] - goal[:2]) ** 2).sum(-1)
-        dyaw = se2.wrap_angle(last[:, 2] - goal[2])
-        return self._position_weight * distance_squared + self._yaw_weight * dyaw**2
+        poses = imagination.poses_xyyaw
+        goal = torch.as_tensor(self._goal).to(poses)
+        distance_squared = ((poses[..., :2] - goal[:2]) ** 2).sum(-1)
+        dyaw = se2.wrap_angle(poses[..., 2] - goal[2])
+        apart = self._position_weight * distance_squared + self._yaw_weight * dyaw**2
+        return (1.0 - self._haste) * apart[:, -1] + self._haste * apart.mean(dim=1)
+
+
+STANDING_M = 1e-3  # that a robot turning on the spot beside an obstacle seems nearer by rounding
 
 
 class Clearance:
     """Keeps the path away from obstacles: +inf where the footprint touches one, rising softly within a margin.
 
     The soft part is the mean over the path of ``((margin - gap) / margin)^2`` where the gap between footprint and
-    obstacle is below the margin.
+    obstacle is below the margin. A robot that touches an obstacle already may leave it, but not come any nearer.
     """
 
     name = "clearance"
@@ -123,9 +135,8 @@ class Clearance:
         self._margin_m = check_range("Clearance.margin_m", margin_m, 0.0, open_low=True)
         if isinstance(obstacles, torch.Tensor):
             check_shape("Clearance.obstacles", obstacles, "N 2")
-            self._distance = _distance_to_points(obstacles)
-        else:
-            self._distance = obstacles
+            obstacles = _distance_to_points(obstacles, radius_m)
+        self._distance = obstacles
 
     def __call__(self, imagination: Imagination) -> torch.Tensor:
         """Return costs (S,). Checked at every pose and half-way between poses."""
@@ -166,12 +177,15 @@ class Smoothness:
         return (change**2).sum(dim=(1, 2)) / imagination.poses_xyyaw.shape[1]
 
 
-def _distance_to_points(points_xy: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def _distance_to_points(points_xy: torch.Tensor, radius_m: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the distance to the nearest point; a point inside the radius at the start counts from where it is."""
     finite = points_xy[torch.isfinite(points_xy).all(dim=1)]
+    inside = (radius_m + STANDING_M - finite.norm(dim=1)).clamp(min=0.0)
 
     def distance(positions_xy: torch.Tensor) -> torch.Tensor:
         if len(finite) == 0:
             return torch.full_like(positions_xy[:, 0], torch.inf)
-        return torch.cdist(positions_xy, finite.to(positions_xy)).amin(dim=1)
+        nearest: torch.Tensor = (torch.cdist(positions_xy, finite.to(positions_xy)) + inside.to(positions_xy)).amin(1)
+        return nearest
 
     return distance

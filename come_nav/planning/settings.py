@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from come_nav.core.checks import check_choice, check_range
@@ -134,3 +134,38 @@ class PlannerConfig:
     def first_samples(self) -> int:
         """Candidates of the first iteration."""
         return self.samples if self.initial_samples is None else self.initial_samples
+
+
+@dataclass(frozen=True)
+class PoseSearch:
+    """What is different where the goal is a pose alone: nothing is imagined then, so that many more paths can be tried.
+
+    Attributes:
+        samples: candidates per iteration after the first, >= 1.
+        initial_samples: candidates of the first iteration, >= 1.
+        iterations: refinements of the distribution, >= 1.
+        elites: cheapest candidates that form the next distribution, in [1, samples].
+        v_knots: knots of the speed after the present one, in [1, 8]: more of them can brake before they turn.
+        w_knots: knots of the yaw rate after the present one, in [1, 8].
+    """
+
+    samples: int = 200
+    initial_samples: int = 1000
+    iterations: int = 5
+    elites: int = 20
+    v_knots: int = 3
+    w_knots: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "initial_samples", "iterations"):
+            check_range(f"pose_search.{name}", getattr(self, name), 1)
+        check_range("pose_search.elites", self.elites, 1, min(self.samples, self.initial_samples))
+        for name in ("v_knots", "w_knots"):
+            check_range(f"pose_search.{name}", getattr(self, name), 1, 8)
+
+    def instead_of(self, planner: PlannerConfig) -> PlannerConfig:
+        """Return ``planner`` with these numbers."""
+        most = planner.horizon_steps
+        numbers = {own.name: getattr(self, own.name) for own in fields(self)}
+        numbers |= {"v_knots": min(self.v_knots, most), "w_knots": min(self.w_knots, most)}
+        return replace(planner, **numbers)

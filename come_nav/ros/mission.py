@@ -27,10 +27,11 @@ class ArrivalRules:
     """When a goal counts as reached or missed.
 
     Attributes:
-        tolerance_m: a pose goal is reached within this distance; a picture when the best path is shorter than this.
+        tolerance_m: a goal whose pose is known is reached within this distance; another picture when the best path is
+            shorter than this.
         tolerance_rad: and within this turn.
-        difference: and a picture when the view differs from it by less than this (mean squared difference of latents;
-            unrelated views of a trained model differ by 1 to 2).
+        difference: and such a picture when the view differs from it by less than this (1 - the cosine of the latents;
+            unrelated views of a trained model differ by 0.6 to 1).
         confirmations: times in a row that a picture's best path must be that short.
         max_failures: plans in a row that are not OK before the mission fails.
         time_limit_s: from goal to failure, on the clock of the stamps.
@@ -38,7 +39,7 @@ class ArrivalRules:
 
     tolerance_m: float = 0.25
     tolerance_rad: float = 0.35
-    difference: float = 0.5
+    difference: float = 0.6
     confirmations: int = 2
     max_failures: int = 20
     time_limit_s: float = 120.0
@@ -66,6 +67,11 @@ class Mission:
         self._started_s = None
         self._near = self._failures = 0
 
+    def found(self, goal: Goal) -> None:
+        """Know more of the goal than when the mission began, e.g. where a picture was taken."""
+        if self.active:
+            self.goal = goal
+
     def cancel(self, why: str = "cancelled") -> None:
         """Drop the goal."""
         if self.active:
@@ -86,7 +92,7 @@ class Mission:
         self._failures = 0
         self.message = "on the way"
         self._near = self._near + 1 if self._arrives(plan, pose_odom_xyyaw, difference) else 0
-        needed = self.rules.confirmations if self.goal.image_rgb is not None else 1
+        needed = self.rules.confirmations if self.goal.pose_odom_xyyaw is None else 1
         if self._near >= needed:
             self._end(MissionState.REACHED, "", "goal reached")
         elif plan.stamp_s - self._started_s > self.rules.time_limit_s:
@@ -94,10 +100,11 @@ class Mission:
         return self.state
 
     def _arrives(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64], difference: float | None) -> bool:
-        if difference is not None and difference > self.rules.difference:
+        goal = self.goal
+        if goal is not None and goal.pose_odom_xyyaw is not None:
+            left = se2.relative(pose_odom_xyyaw, goal.pose_odom_xyyaw)
+        elif difference is not None and difference > self.rules.difference:
             return False
-        if self.goal is not None and self.goal.image_rgb is None and self.goal.pose_odom_xyyaw is not None:
-            left = se2.relative(pose_odom_xyyaw, self.goal.pose_odom_xyyaw)
         else:
             left = plan.poses_xyyaw[-1]
         return bool(np.hypot(*left[:2]) <= self.rules.tolerance_m and abs(left[2]) <= self.rules.tolerance_rad)

@@ -56,23 +56,39 @@ class Obstacles:
         self._points_odom_xy = (cells + 0.5) * cell_m
 
     def clearance(self, pose_odom_xyyaw: NDArray[np.float64]) -> Clearance | None:
-        """Return the cost term for paths that start at a pose (3,), or None without obstacles.
-
-        Points inside the robot's own footprint are no obstacles: it stands there.
-        """
+        """Return the cost term for paths that start at a pose (3,), or None without obstacles."""
         values = self._node.values
         points = self._points_odom_xy
         if not values["use_obstacles"] or len(points) == 0:
             return None
         distance = np.hypot(*(points - pose_odom_xyyaw[:2]).T)
-        near = points[(distance > values["robot_radius_m"]) & (distance <= values["obstacle_range_m"])]
+        near = points[distance <= values["obstacle_range_m"]]
         if len(near) == 0:
             return None
         local = se2.transform_points(se2.inverse(pose_odom_xyyaw), near)
         return Clearance(torch.from_numpy(local).float(), values["robot_radius_m"], values["clearance_margin_m"])
+
+    def clear(self, start_odom_xy: NDArray[np.float64], end_odom_xy: NDArray[np.float64]) -> bool:
+        """Return whether the robot fits along a straight line between two points (2,)."""
+        if not self._node.values["use_obstacles"]:
+            return True
+        return line_is_clear(self._points_odom_xy, start_odom_xy, end_odom_xy, self._node.values["robot_radius_m"])
 
     def reports(self) -> Sequence[Report]:
         """Return how many points there are."""
         return [
             Report("clearance", Level.OK, "points that paths keep away from", {"points": len(self._points_odom_xy)})
         ]
+
+
+def line_is_clear(
+    points_xy: NDArray[np.float64], start_xy: NDArray[np.float64], end_xy: NDArray[np.float64], radius_m: float
+) -> bool:
+    """Return whether no point (N, 2) is nearer than ``radius_m`` to the line between two points (2,).
+
+    Points that are that near to its start do not count: the robot stands there.
+    """
+    points = points_xy[np.hypot(*(points_xy - start_xy).T) > radius_m]
+    way = end_xy - start_xy
+    along = np.clip((points - start_xy) @ way / max(float(way @ way), 1e-12), 0.0, 1.0)
+    return bool((np.hypot(*(points - start_xy - along[:, None] * way).T) > radius_m).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from come_nav.ros.parameters import Parameter
 KEYFRAME_PARAMETERS = (
     Parameter("keyframes.spacing_m", 0.4, "remember a place after this distance, m", 0.05, 10.0, when="start"),
     Parameter("keyframes.spacing_rad", 0.5, "or after this turn, rad", 0.05, 3.15, when="start"),
-    Parameter("keyframes.join_m", 0.8, "places this near are joined into one way, m", 0.0, 10.0, when="start"),
+    Parameter("keyframes.join_m", 0.6, "places this near are joined into one way, m", 0.0, 10.0, when="start"),
     Parameter("keyframes.max_count", 1000, "most remembered places", 4, 1000000, when="start"),
 )
 
@@ -25,51 +26,79 @@ Encode = Callable[[Sequence[NDArray[np.uint8]]], torch.Tensor]
 ENCODE_BATCH = 16
 
 
+def latent_difference(latents: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return 1 - cosine (S,) between latents (S, C, h, w) and one (C, h, w)."""
+    return 1.0 - torch.nn.functional.cosine_similarity(latents.flatten(1), others.flatten()[None], dim=1)
+
+
 class Places:
-    """Key frames with the latents of their pictures, which are computed when somebody first asks for a picture."""
+    """Key frames with the latents of their pictures, which are computed when somebody first asks for a picture.
+
+    One thread may observe while another asks.
+    """
 
     def __init__(self, keyframes: Keyframes, encode: Encode) -> None:
         """Take the frames and a function from pictures to latents (B, C, h, w)."""
         self.keyframes = keyframes
         self._encode = encode
+        self._lock = threading.RLock()
         self._latents: dict[float, torch.Tensor] = {}  # by stamp: indices shift when a frame makes room
 
     def __len__(self) -> int:
         return len(self.keyframes)
 
-    def observe(self, frame: Frame, odometry: Odometry) -> bool:
-        """Keep the frame if the robot has moved enough; return whether it was kept."""
-        return self.keyframes.observe(frame, odometry.T_odom_base)
+    def observe(self, frame: Frame, odometry: Odometry, latents: torch.Tensor | None = None) -> bool:
+        """Keep the frame, with its ``latents`` if known, if the robot has moved enough; return whether it was kept."""
+        with self._lock:
+            kept = self.keyframes.observe(frame, odometry.T_odom_base)
+            if kept and latents is not None:
+                self._latents[float(frame.stamp_s)] = latents.detach().half().cpu()
+        return kept
 
-    def most_similar(self, latents: torch.Tensor) -> tuple[Keyframe, float] | None:
-        """Return the frame whose latents are nearest to (C, h, w), and their mean squared difference; None if empty."""
-        if not len(self):
-            return None
-        stamps_s = [float(stamp_s) for stamp_s in self.keyframes.stamps_s]
-        self._latents = {stamp_s: kept for stamp_s, kept in self._latents.items() if stamp_s in set(stamps_s)}
-        missing = [index for index, stamp_s in enumerate(stamps_s) if stamp_s not in self._latents]
-        for start in range(0, len(missing), ENCODE_BATCH):
-            batch = missing[start : start + ENCODE_BATCH]
-            for index, encoded in zip(batch, self._encode([self.keyframes[i].rgb for i in batch]), strict=True):
-                self._latents[stamps_s[index]] = encoded.detach().half().cpu()
-        known = torch.stack([self._latents[stamp_s] for stamp_s in stamps_s]).float()
-        differences = ((known - latents.detach().float().cpu()) ** 2).mean(dim=(1, 2, 3))
-        best = int(differences.argmin())
-        return self.keyframes[best], float(differences[best])
+    def most_similar(self, latents: torch.Tensor, count: int = 1) -> list[tuple[Keyframe, float]]:
+        """Return up to ``count`` frames whose latents point in nearly the same direction as (C, h, w), best first.
 
-    def way(self, start_odom_xyyaw: NDArray[np.float64], goal: Keyframe) -> NDArray[np.float64] | None:
-        """Return positions (N, 2) in odom from the frame nearest to a pose (3,) to ``goal``; None if unconnected."""
-        start = self.keyframes.nearest_pose(start_odom_xyyaw, metres_per_rad=0.1)
-        end = self.keyframes.at_time(goal.stamp_s)
-        if start is None or end is None:
-            return None
-        chain = self.keyframes.chain(start.index, end.index)
-        return None if chain is None else self.keyframes.poses_xyyaw[chain, :2]
+        With each comes its difference, 1 - the cosine between the two, in [0, 2].
+        """
+        with self._lock:
+            stamps_s = [float(stamp_s) for stamp_s in self.keyframes.stamps_s]
+            self._latents = {stamp_s: kept for stamp_s, kept in self._latents.items() if stamp_s in set(stamps_s)}
+            missing = [index for index, stamp_s in enumerate(stamps_s) if stamp_s not in self._latents]
+            for start in range(0, len(missing), ENCODE_BATCH):
+                batch = missing[start : start + ENCODE_BATCH]
+                for index, encoded in zip(batch, self._encode([self.keyframes[i].rgb for i in batch]), strict=True):
+                    self._latents[stamps_s[index]] = encoded.detach().half().cpu()
+            if not stamps_s:
+                return []
+            known = torch.stack([self._latents[stamp_s] for stamp_s in stamps_s]).float()
+            differences = latent_difference(known, latents.detach().float().cpu())
+            return [(self.keyframes[int(index)], float(differences[index])) for index in differences.argsort()[:count]]
+
+    def way(
+        self, start_odom_xyyaw: NDArray[np.float64], goal_odom_xyyaw: NDArray[np.float64]
+    ) -> NDArray[np.float64] | None:
+        """Return positions (N, 2) in odom from the frame nearest to one pose (3,) to that nearest to the other.
+
+        None where no way is remembered.
+        """
+        with self._lock:
+            start = self.keyframes.nearest_pose(start_odom_xyyaw, metres_per_rad=0.1)
+            end = self.keyframes.nearest_pose(goal_odom_xyyaw, metres_per_rad=0.1)
+            if start is None or end is None:
+                return None
+            chain = self.keyframes.chain(start.index, end.index)
+            return None if chain is None else self.keyframes.poses_xyyaw[chain, :2]
 
     def clear(self) -> None:
         """Forget all frames."""
-        self.keyframes.clear()
-        self._latents.clear()
+        with self._lock:
+            self.keyframes.clear()
+            self._latents.clear()
+
+    def begin_leg(self) -> None:
+        """Say that the robot may have been carried: no way leads from the last kept frame to the next one."""
+        with self._lock:
+            self.keyframes.begin_leg()
 
     def save(self, store: MemoryStore) -> None:
         """Write the frames as a new version of the store; what other nodes saved there stays.
@@ -77,7 +106,9 @@ class Places:
         Raises:
             MemoryStoreError: no space or no permission; the versions from before stay.
         """
-        store.save(keyframes=self.keyframes.state())
+        with self._lock:
+            state = self.keyframes.state()
+        store.save(keyframes=state)
 
     def load(self, store: MemoryStore) -> None:
         """Replace the frames by those saved last, if any; raise MemoryStoreError where no version is valid."""
@@ -85,5 +116,6 @@ class Places:
             return
         saved = store.load(parts=(KEYFRAMES,)).keyframes
         if saved is not None:
-            self.keyframes.load_state(saved)
-            self._latents.clear()
+            with self._lock:
+                self.keyframes.load_state(saved)
+                self._latents.clear()

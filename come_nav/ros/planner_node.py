@@ -39,7 +39,7 @@ from come_nav.ros.mission import ArrivalRules, Mission, MissionState
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
-from come_nav.ros.places import KEYFRAME_PARAMETERS, Places
+from come_nav.ros.places import KEYFRAME_PARAMETERS, Places, latent_difference
 from come_nav.ros.qos import COMMAND, LATCHED, SENSOR
 from come_nav.ros.streams import message_type_name
 from come_nav.ros.worker import Worker
@@ -52,18 +52,21 @@ class PlannerNode(ManagedNode):
     PARAMETERS = (
         *CAMERA_PARAMETERS,
         *OBSTACLE_PARAMETERS,
-        Parameter("plan_rate_hz", 1.0, "most plans per second, Hz", 0.05, 20.0),
+        Parameter("plan_rate_hz", 2.0, "most plans per second, Hz", 0.05, 20.0),
         Parameter("publish_candidates", True, "publish the candidates of each plan as markers"),
         Parameter("max_candidates", 100, "most candidates shown", 1, 5000),
         Parameter("goal_tolerance_m", 0.25, "a goal is reached within this distance, m", 0.01, 5.0),
         Parameter("goal_tolerance_rad", 0.35, "and within this turn, rad", 0.01, 3.15),
-        Parameter("goal_difference", 0.5, "and the view must differ from a goal picture by less than this", 0.0, 1e6),
+        Parameter("goal_difference", 0.6, "and the view must differ by less than this from a goal picture", 0.0, 2.0),
         Parameter("goal_confirmations", 2, "plans in a row that must agree that a picture is reached", 1, 50),
         Parameter("max_failures", 20, "failed plans in a row that end a mission", 1, 10000),
         Parameter("time_limit_s", 120.0, "longest mission, s", 1.0, 86400.0),
         Parameter("use_places", True, "lead through remembered places to goals that are far away"),
         Parameter("direct_m", 1.0, "approach goals nearer than this directly, m", 0.1, 50.0),
         Parameter("lookahead_m", 1.0, "distance of the next subgoal on a remembered way, m", 0.1, 10.0),
+        Parameter(
+            "recognised", 0.35, "a picture was taken where the remembered view differs by less, [0, 2]", 0.0, 2.0
+        ),
         Parameter("trust", 0.7, "how much more similar than the view a remembered place must be, (0, 1]", 0.01, 1.0),
         *KEYFRAME_PARAMETERS,
         *ACTION_PARAMETERS,
@@ -75,6 +78,7 @@ class PlannerNode(ManagedNode):
     def __init__(self, **keywords: Any) -> None:
         super().__init__("planner", **keywords)
         self._worker = Worker("planner", self._work, self._work_failed)
+        self._watcher = Worker("watcher", self._watch, lambda error: self.trouble(error, "memory"))
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -89,6 +93,7 @@ class PlannerNode(ManagedNode):
         self._places = self._load_places()
         self._guide = Guide(self._places, self._guide_rules())
         self._wishes: deque[tuple[str, Any]] = deque()
+        self._memory_wishes: deque[str] = deque()
         self._errands = Errands()
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
         self._plan: Plan | None = None
@@ -98,18 +103,21 @@ class PlannerNode(ManagedNode):
         self._saved_places = len(self._places)
         self._goal_received_s: float | None = None
         self._counts: dict[str, int] = {}
+        self._forgotten = self._forgotten_before = 0
         self._advertise()
         self._subscribe()
 
     def start(self) -> None:
         """Begin to remember and to plan."""
         self._stack.episode.start()
+        self._watcher.start()
         self._worker.start()
         self._tell()
 
     def stop(self) -> None:
         """Stop the robot and the work."""
-        finished = self._worker.stop()
+        finished = self._watcher.stop()
+        self._worker.stop()
         self._stack.close()
         self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
         self._mission.cancel("planner was deactivated")
@@ -119,6 +127,7 @@ class PlannerNode(ManagedNode):
 
     def teardown(self) -> None:
         """Release the model."""
+        self._watcher.stop()
         self._worker.stop()
         for name in ("_stack", "_camera", "_obstacles"):
             if hasattr(self, name):
@@ -154,8 +163,8 @@ class PlannerNode(ManagedNode):
 
     def _take_odometry(self, message: OdometryMessage) -> None:
         if self._camera.take_odometry(message):
-            self._wishes.append(("forget", None))
-        self._worker.wake()
+            self._memory_wishes.append("forget")
+        self._watcher.wake()
 
     def _take_goal(self, kind: str, message: Any) -> None:
         self._goals.received(time.monotonic())
@@ -172,48 +181,59 @@ class PlannerNode(ManagedNode):
         return response
 
     def _reset(self, request: Any, response: Any) -> Any:
-        self._post("reset", None)
+        self._memory_wishes.append("reset")
+        self._watcher.wake()
         response.success, response.message = True, "memory is forgotten"
         return response
+
+    # -- the watcher's thread: it goes on remembering while a search runs ----------------------------------------------
+
+    def _watch(self) -> float:
+        """Forget if wished, remember what came, save if it is time; return how long to wait."""
+        while self._memory_wishes:
+            self._forget(self._memory_wishes.popleft())
+        for frame, matched, received_s in self._camera.frames():
+            verdict = self._stack.observe(frame, matched.odometry)
+            self._counts[verdict.value] = self._counts.get(verdict.value, 0) + 1
+            self._memory_time.add(time.monotonic() - received_s)
+            newest = self._stack.memory.newest
+            if verdict is Observed.KEPT and newest is not None:
+                self._places.observe(frame, matched.odometry, newest.features)
+        now = time.monotonic()
+        if now >= self._next_save_s:
+            self._next_save_s = now + self.values["save_period_s"]
+            self._save_places()
+        return 0.1
+
+    def _forget(self, wish: str) -> None:
+        self._stack.reset()
+        self._forgotten += 1
+        self._places.begin_leg()
+        if wish == "reset":
+            self._places.clear()
+            self._saved_places = -1
+        else:
+            self.log.warning("the clock of odometry jumped back; short-term memory starts anew")
 
     # -- the worker's thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> float:
-        """Remember what came, take a new goal, plan if it is time; return how long to wait."""
-        self._remember()
+        """Take a new goal, judge past plans, plan if it is time; return how long to wait."""
+        if self._forgotten != self._forgotten_before:
+            self._forgotten_before = self._forgotten
+            self._accuracy.clear()
         while self._wishes:
             self._obey(*self._wishes.popleft())
         for judged in self._accuracy.update(self._camera.track):
             report = Report("plan", Level.OK, "a past plan against the way driven", judged.values())
             self._judged.publish(report.to_message(self.get_name()))
         now = time.monotonic()
-        if now >= self._next_save_s:
-            self._next_save_s = now + self.values["save_period_s"]
-            self._save_places()
         if self._mission.active and now >= self._next_plan_s:
             self._next_plan_s = now + 1.0 / self.values["plan_rate_hz"]
             self._plan_once()
         return 0.02 if self._mission.active else 0.1
 
-    def _remember(self) -> None:
-        for frame, matched, received_s in self._camera.frames():
-            verdict = self._stack.observe(frame, matched.odometry)
-            self._counts[verdict.value] = self._counts.get(verdict.value, 0) + 1
-            self._memory_time.add(time.monotonic() - received_s)
-            if verdict is Observed.KEPT:
-                self._places.observe(frame, matched.odometry)
-
     def _obey(self, kind: str, message: Any) -> None:
-        if kind in ("forget", "reset"):
-            self._stack.reset()
-            self._accuracy.clear()
-            self._places.keyframes.begin_leg()
-            if kind == "reset":
-                self._places.clear()
-                self._saved_places = -1
-            else:
-                self.log.warning("the clock of odometry jumped back; short-term memory starts anew")
-            return
         if kind == "path":
             self._answer(message)
             return
@@ -234,6 +254,7 @@ class PlannerNode(ManagedNode):
             return
         self._mission.begin(goal)
         self._errands.begin(message if isinstance(message, Errand) else None, self._progress())
+        self._tell()
         self._begin_guide(goal)
         self._next_plan_s = 0.0
         self._tell()
@@ -256,19 +277,39 @@ class PlannerNode(ManagedNode):
         return Goal(image_rgb=frame.rgb, pose_odom_xyyaw=frame.pose_odom_xyyaw)
 
     def _begin_guide(self, goal: Goal) -> None:
-        similar, self._goal_latents = None, None
+        """Find out where the goal is, if memory knows."""
+        self._goal_latents, rough = None, None
         if goal.image_rgb is not None:
-            self._goal_latents = self._encode([goal.image_rgb])[0].float()
+            latents = self._goal_latents = self._encode([goal.image_rgb])[0].float()
             if goal.pose_odom_xyyaw is None and self.values["use_places"]:
-                similar = self._places.most_similar(self._goal_latents)
-        self._guide.begin(goal, similar, self._difference())
+                goal, rough = self._recognised(goal, goal.image_rgb, latents)
+        self._mission.found(goal)
+        self._guide.begin(goal, rough)
+
+    def _recognised(
+        self, goal: Goal, picture_rgb: NDArray[np.uint8], latents: torch.Tensor
+    ) -> tuple[Goal, NDArray[np.float64] | None]:
+        """Return the goal with the pose that its picture was taken from, or a place from where it may be in view."""
+        search, rules = self._stack.config.relocalisation, self._guide.rules
+        similar = self._places.most_similar(latents, search.starts * search.attempts)
+        if not similar:
+            return goal, None
+        sighting = self._stack.relocalise(picture_rgb, np.stack([frame.pose_odom_xyyaw for frame, _ in similar]))
+        if sighting is not None and sighting.difference <= rules.recognised:
+            x, y, yaw = sighting.pose_odom_xyyaw
+            self.log.info(f"the picture was taken at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: {sighting.difference:.2f}")
+            return replace(goal, pose_odom_xyyaw=sighting.pose_odom_xyyaw), None
+        frame, difference = similar[0]
+        present = self._difference()
+        known = present is None or difference < rules.trust * present
+        return goal, frame.pose_odom_xyyaw if known else None
 
     def _difference(self) -> float | None:
-        """Return the mean squared difference of latents between the present view and the goal's picture."""
+        """Return how the present view differs from the goal's picture: 1 - the cosine of their latents."""
         newest, wanted = self._stack.memory.newest, self._goal_latents
         if newest is None or newest.features is None or wanted is None:
             return None
-        return float(((newest.features.float() - wanted) ** 2).mean())
+        return float(latent_difference(newest.features.float()[None], wanted)[0])
 
     def _plan_once(self) -> None:
         newest, goal = self._stack.memory.newest, self._mission.goal
@@ -276,10 +317,12 @@ class PlannerNode(ManagedNode):
             return
         target, final = goal, True
         if newest is not None and self.values["use_places"]:
-            target, final = self._guide.target(newest.pose_odom_xyyaw)
+            target, final = self._guide.target(newest.pose_odom_xyyaw, self._obstacles.clear)
         clearance = None if newest is None else self._obstacles.clearance(newest.pose_odom_xyyaw)
-        started_s = time.monotonic()
+        started_s, forgotten = time.monotonic(), self._forgotten
         plan = self._stack.plan(target, self.now_s(), clearance)
+        if forgotten != self._forgotten:
+            return  # it starts in an episode that is over
         self._plan_time.add(time.monotonic() - started_s)
         if self._goal_received_s is not None and plan.status is PlanStatus.OK:
             self._goal_time.add(time.monotonic() - self._goal_received_s)
@@ -417,4 +460,6 @@ class PlannerNode(ManagedNode):
         )
 
     def _guide_rules(self) -> GuideRules:
-        return GuideRules(self.values["direct_m"], self.values["lookahead_m"], self.values["trust"])
+        values = self.values
+        names = ("direct_m", "lookahead_m", "trust", "recognised", "approach_by_view")
+        return GuideRules(**{name: values[name] for name in names})
