@@ -46,7 +46,7 @@ class RelocalisationConfig:
     spread_m: float = 0.5
     spread_rad: float = 0.4
     shrink: float = 0.6
-    good: float = 0.2
+    good: float = 0.25
     unknown_weight: float = 0.3
 
     def __post_init__(self) -> None:

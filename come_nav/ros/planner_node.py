@@ -64,9 +64,8 @@ class PlannerNode(ManagedNode):
         Parameter("use_places", True, "lead through remembered places to goals that are far away"),
         Parameter("direct_m", 1.0, "approach goals nearer than this directly, m", 0.1, 50.0),
         Parameter("lookahead_m", 1.0, "distance of the next subgoal on a remembered way, m", 0.1, 10.0),
-        Parameter(
-            "recognised", 0.35, "a picture was taken where the remembered view differs by less, [0, 2]", 0.0, 2.0
-        ),
+        Parameter("recognised", 0.4, "a picture was taken where the remembered view differs by less", 0.0, 2.0),
+        Parameter("approach_by_view", False, "score imagined views too on the last direct_m to a known place"),
         Parameter("trust", 0.7, "how much more similar than the view a remembered place must be, (0, 1]", 0.01, 1.0),
         *KEYFRAME_PARAMETERS,
         *ACTION_PARAMETERS,
