@@ -285,7 +285,8 @@ def run_world(seed: int, args: argparse.Namespace) -> dict[str, Any]:
                 course_of_time.append({"minutes": round(minutes, 1), "resident_mb": resident_mb(bench)})
             asked, more = goals[: args.goals], goals[args.goals :]
             entries = {name: {v.key: v.value for v in status.values} for name, status in bench.diagnostics.items()}
-            return {**result, "goals": asked, "soak_goals": more, "over_time": course_of_time, "log_entries": complaints(bench),
+            result |= {"goals": asked, "soak_goals": more, "over_time": course_of_time}
+            return {**result, "log_entries": complaints(bench),
                     "minutes": (time.monotonic() - began_s) / 60.0, "diagnostics": entries}  # fmt: skip
         finally:
             bench.close()
