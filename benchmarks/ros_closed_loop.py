@@ -140,6 +140,7 @@ class Robot:
         self.truth = bench.listen(OdometryMessage, "ground_truth/odom", keep=100000)
         self.status = bench.listen(DiagnosticStatus, "navigation_status", LATCHED)
         self.pictures, self.hand = bench.publisher(Image, "goal_image"), bench.publisher(Twist, "cmd_vel")
+        bench.wait("truth", lambda: self.truth)
         bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4, 300.0)
         self._change("configure")
 

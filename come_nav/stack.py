@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -146,16 +146,21 @@ class NavStack:
                 self._last = (goal, plan)
         return self._with_picture(plan, imaginer) if goal.image_rgb is not None else plan
 
-    def relocalise(self, picture_rgb: NDArray[np.uint8], starts_odom_xyyaw: NDArray[np.float64]) -> Sighting | None:
+    def relocalise(
+        self,
+        picture_rgb: NDArray[np.uint8],
+        starts_odom_xyyaw: NDArray[np.float64],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Sighting | None:
         """Return where a picture (H, W, 3) was taken, as far as the spatial memory knows; None without one.
 
-        The search begins at ``starts_odom_xyyaw`` (K, 3), the most promising first.
+        The search begins at ``starts_odom_xyyaw`` (K, 3), the most promising first, and ends early once ``stopped()``.
         """
         latents = self.model.encode(self.model.images_from_rgb([picture_rgb]))[0]
         difference = self.episode.difference_to(latents)
         if difference is None:
             return None
-        return relocalise(difference, starts_odom_xyyaw, self._generator, self.config.relocalisation)
+        return relocalise(difference, starts_odom_xyyaw, self._generator, self.config.relocalisation, stopped)
 
     def reset(self) -> None:
         """Forget everything, e.g. when the robot was carried away or a new episode begins."""

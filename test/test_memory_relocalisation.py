@@ -61,6 +61,14 @@ def test_it_goes_on_to_later_starts_only_while_nothing_is_good() -> None:
     assert (early.asked, late.asked) == (2 + 2 * 10 + 10, 3 * (2 + 2 * 10) + 10)
 
 
+def test_a_search_that_is_stopped_answers_with_the_best_so_far() -> None:
+    valley, starts = Valley(), np.array([[0.0, 0.0, 0.0], [0.9, -0.4, 0.4], [5.0, 5.0, 0.0]])
+    found = relocalise(valley, starts, seeded(), RelocalisationConfig(), stopped=lambda: True)
+    assert found is not None
+    np.testing.assert_array_equal(found.pose_odom_xyyaw, starts[1])
+    assert valley.asked == 3
+
+
 def test_same_generator_same_pose() -> None:
     starts = np.array([[0.5, 0.0, 0.0]])
     one, two = (relocalise(Valley(), starts, seeded(3)) for _ in range(2))

@@ -248,6 +248,9 @@ def test_a_picture_whose_place_was_found_is_reached_there():
     mission = Mission(ArrivalRules(tolerance_m=0.2, tolerance_rad=0.3, difference=0.3))
     picture = Goal(image_rgb=np.zeros((2, 2, 3), np.uint8))
     mission.begin(picture)
+    mission.search()
+    assert "memory" in mission.message
+    assert not mission.troubled
     mission.found(replace(picture, pose_odom_xyyaw=np.array([1.0, 0.0, 0.0])))
     assert mission.judge(ok_plan(0.0, 0.1), np.zeros(3), 0.1) is MissionState.ACTIVE
     assert mission.judge(ok_plan(1.0, 0.1), np.array([0.9, 0.0, 0.1]), 0.7) is MissionState.REACHED

@@ -1,5 +1,8 @@
 """The whole flow with a world model whose pictures are poses: what it imagines is known exactly."""
 
+import itertools
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +141,56 @@ def test_sensor_trouble_is_a_status():
     wall = torch.stack([torch.full((9,), 0.205), torch.linspace(-0.4, 0.4, 9)], dim=1)  # too near to stop in time
     blocked = stack.plan(image_goal, clearance=Clearance(wall, radius_m=0.2))
     assert blocked.status is PlanStatus.ALL_IN_COLLISION
+
+
+class SlowImaginer:
+    """Lets something else happen while it imagines, as often as it is asked."""
+
+    def __init__(self, imaginer, meanwhile):
+        self._imaginer, self._meanwhile = imaginer, meanwhile
+
+    def imagine(self, poses_xyyaw, generator):
+        thread = threading.Thread(target=self._meanwhile)
+        thread.start()
+        thread.join(10.0)
+        assert not thread.is_alive(), "remembering waited for the search"
+        return self._imaginer.imagine(poses_xyyaw, generator)
+
+
+def test_frames_are_remembered_while_a_search_runs():
+    model, goal = PictureModel(), goal_ahead()
+    stack = NavStack(model)
+    observe(stack, 6)
+    stamps = itertools.count(6)
+
+    def see():
+        index = next(stamps)
+        pose = se2.compose(START, np.array([0.125 * (index - 5), 0.0, 0.0]))
+        odometry = Odometry(0.25 * index, se3.transform_from_xyyaw(pose))
+        stack.observe(Frame(0.25 * index, picture_of(pose[:2])), odometry)
+
+    undisturbed = model.imaginer
+    model.imaginer = lambda *arguments, **words: SlowImaginer(undisturbed(*arguments, **words), see)
+    plan = stack.plan(Goal(image_rgb=picture_of(goal[:2])))
+    assert plan.status is PlanStatus.OK
+    assert plan.stamp_s == 1.25  # where it was asked for
+    np.testing.assert_allclose(plan.poses_odom_xyyaw()[-1, :2], goal[:2], atol=0.1)
+    assert stack.memory.newest.stamp_s == 1.25 + 0.25 * (next(stamps) - 6) > 2.0
+
+
+def test_a_plan_of_an_episode_that_ended_meanwhile_warms_nothing():
+    model, goal = PictureModel(), Goal(image_rgb=picture_of(goal_ahead()[:2]))
+    stack = NavStack(model)
+    observe(stack, 6)
+    undisturbed = model.imaginer
+    model.imaginer = lambda *arguments, **words: SlowImaginer(undisturbed(*arguments, **words), stack.reset)
+    assert stack.plan(goal).status is PlanStatus.OK
+    model.imaginer = undisturbed
+    observe(stack, 6)
+    after = stack.plan(goal).poses_xyyaw
+    fresh = NavStack(PictureModel())
+    observe(fresh, 6)
+    np.testing.assert_array_equal(after, fresh.plan(goal).poses_xyyaw)
 
 
 def test_same_seed_same_plan_and_reset_begins_again():

@@ -77,6 +77,7 @@ def relocalise(
     starts_xyyaw: NDArray[np.float64],
     generator: torch.Generator,
     config: RelocalisationConfig | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Sighting | None:
     """Return the pose of the smallest difference; None without starts, or if no difference is finite.
 
@@ -85,6 +86,7 @@ def relocalise(
         starts_xyyaw: (K, 3) poses to begin with, the most promising first.
         generator: the only source of chance.
         config: how hard to search.
+        stopped: asked after every round; once it is true, the best so far is returned.
     """
     settings = config or RelocalisationConfig()
     check_shape("starts_xyyaw", starts_xyyaw, "K 3")
@@ -96,12 +98,16 @@ def relocalise(
     for batch in starts.split(settings.starts):
         attempt = _Poses(batch, search.differences(batch))
         for number in range(settings.rounds):
+            if stopped():
+                break
             # The first round samples around every start alike; the later ones around the elites.
             attempt = search.round(attempt, number, len(attempt.values) if number == 0 else settings.elites)
         found = found.best_with(attempt, settings.elites)
-        if float(found.values[0]) <= settings.good:
+        if float(found.values[0]) <= settings.good or stopped():
             break
     for number in range(settings.rounds, settings.rounds + settings.polish):
+        if stopped():
+            break
         found = search.round(found, number, settings.elites)
     if not bool(torch.isfinite(found.values[0])):
         return None

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from come_nav.core.geometry import se2
 from come_nav.core.types import Goal, Plan, PlanStatus
 
+ON_THE_WAY = "on the way"
+SEARCHING = "looking in memory for where the picture was taken"
+
 
 class MissionState(str, Enum):
     """Where a mission stands. FAILED carries a code in the mission's ``code``."""
@@ -63,14 +66,25 @@ class Mission:
     def begin(self, goal: Goal) -> None:
         """Take a new goal; the one before is dropped."""
         self.goal = goal
-        self.state, self.code, self.message = MissionState.ACTIVE, "", "on the way"
+        self.state, self.code, self.message = MissionState.ACTIVE, "", ON_THE_WAY
         self._started_s = None
         self._near = self._failures = 0
+
+    @property
+    def troubled(self) -> bool:
+        """Whether it failed, or the newest plan did."""
+        calm = (ON_THE_WAY, SEARCHING)
+        return self.state is MissionState.FAILED or (self.active and self.message not in calm)
+
+    def search(self) -> None:
+        """Say that memory is searched for the goal."""
+        if self.active:
+            self.message = SEARCHING
 
     def found(self, goal: Goal) -> None:
         """Know more of the goal than when the mission began, e.g. where a picture was taken."""
         if self.active:
-            self.goal = goal
+            self.goal, self.message = goal, ON_THE_WAY
 
     def cancel(self, why: str = "cancelled") -> None:
         """Drop the goal."""
@@ -90,7 +104,7 @@ class Mission:
                 self._end(MissionState.FAILED, plan.status.value, plan.message)
             return self.state
         self._failures = 0
-        self.message = "on the way"
+        self.message = ON_THE_WAY
         self._near = self._near + 1 if self._arrives(plan, pose_odom_xyyaw, difference) else 0
         needed = self.rules.confirmations if self.goal.pose_odom_xyyaw is None else 1
         if self._near >= needed:

@@ -35,7 +35,7 @@ from come_nav.ros.errands import Errand, Errands, PathRequest, Progress
 from come_nav.ros.guide import Guide, GuideRules
 from come_nav.ros.markers import candidate_markers
 from come_nav.ros.memory_node import store_of
-from come_nav.ros.mission import ArrivalRules, Mission, MissionState
+from come_nav.ros.mission import ArrivalRules, Mission
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
@@ -253,7 +253,6 @@ class PlannerNode(ManagedNode):
             return
         self._mission.begin(goal)
         self._errands.begin(message if isinstance(message, Errand) else None, self._progress())
-        self._tell()
         self._begin_guide(goal)
         self._next_plan_s = 0.0
         self._tell()
@@ -281,6 +280,8 @@ class PlannerNode(ManagedNode):
         if goal.image_rgb is not None:
             latents = self._goal_latents = self._encode([goal.image_rgb])[0].float()
             if goal.pose_odom_xyyaw is None and self.values["use_places"]:
+                self._mission.search()
+                self._tell()
                 goal, rough = self._recognised(goal, goal.image_rgb, latents)
         self._mission.found(goal)
         self._guide.begin(goal, rough)
@@ -293,11 +294,14 @@ class PlannerNode(ManagedNode):
         similar = self._places.most_similar(latents, search.starts * search.attempts)
         if not similar:
             return goal, None
-        sighting = self._stack.relocalise(picture_rgb, np.stack([frame.pose_odom_xyyaw for frame, _ in similar]))
-        if sighting is not None and sighting.difference <= rules.recognised:
-            x, y, yaw = sighting.pose_odom_xyyaw
-            self.log.info(f"the picture was taken at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: {sighting.difference:.2f}")
-            return replace(goal, pose_odom_xyyaw=sighting.pose_odom_xyyaw), None
+        starts = np.stack([frame.pose_odom_xyyaw for frame, _ in similar])
+        sighting = self._stack.relocalise(picture_rgb, starts, lambda: self._worker.stopping or bool(self._wishes))
+        if sighting is not None:
+            known, (x, y, yaw) = sighting.difference <= rules.recognised, sighting.pose_odom_xyyaw
+            text = "the picture was taken" if known else "the picture is not known; most like it is the view"
+            self.log.info(f"{text} at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: difference {sighting.difference:.2f}")
+            if known:
+                return replace(goal, pose_odom_xyyaw=sighting.pose_odom_xyyaw), None
         frame, difference = similar[0]
         present = self._difference()
         known = present is None or difference < rules.trust * present
@@ -360,7 +364,6 @@ class PlannerNode(ManagedNode):
 
     def _mission_report(self) -> Report:
         mission, plan = self._mission, self._plan
-        bad = mission.state is MissionState.FAILED or (mission.active and mission.message != "on the way")
         values: dict[str, Any] = {"state": mission.state.value, "code": mission.code, "places": len(self._places)}
         difference = self._difference()
         if difference is not None:
@@ -370,7 +373,7 @@ class PlannerNode(ManagedNode):
         way = self._guide.way_xy
         if way is not None:
             values["distance_left_m"] = float(np.hypot(*np.diff(way, axis=0).T).sum())
-        return Report("mission", Level.ERROR if bad else Level.OK, mission.message, values)
+        return Report("mission", Level.ERROR if mission.troubled else Level.OK, mission.message, values)
 
     def _tell(self) -> None:
         self._status.publish(self._mission_report().to_message(self.get_name()))

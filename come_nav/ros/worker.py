@@ -19,6 +19,11 @@ class Worker:
         self._stopping = False
         self._thread: threading.Thread | None = None
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a long step should end soon."""
+        return self._stopping
+
     def start(self) -> None:
         """Start the thread."""
         self._stopping = False
