@@ -111,6 +111,7 @@ class GoalPose:
         return (1.0 - self._haste) * apart[:, -1] + self._haste * apart.mean(dim=1)
 
 
+PAIRS = 4_000_000  # of positions and obstacles that are compared at once
 STANDING_M = 1e-3  # that a robot turning on the spot beside an obstacle seems nearer by rounding
 
 
@@ -135,7 +136,7 @@ class Clearance:
         self._margin_m = check_range("Clearance.margin_m", margin_m, 0.0, open_low=True)
         if isinstance(obstacles, torch.Tensor):
             check_shape("Clearance.obstacles", obstacles, "N 2")
-            obstacles = _distance_to_points(obstacles, radius_m)
+            obstacles = _distance_to_points(obstacles, radius_m, radius_m + margin_m)
         self._distance = obstacles
 
     def __call__(self, imagination: Imagination) -> torch.Tensor:
@@ -177,15 +178,26 @@ class Smoothness:
         return (change**2).sum(dim=(1, 2)) / imagination.poses_xyyaw.shape[1]
 
 
-def _distance_to_points(points_xy: torch.Tensor, radius_m: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the distance to the nearest point; a point inside the radius at the start counts from where it is."""
+def _distance_to_points(
+    points_xy: torch.Tensor, radius_m: float, far_m: float
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the distance to the nearest point, at least up to ``far_m``, beyond which it may be called infinite.
+
+    A point inside the radius at the start counts from where it is.
+    """
     finite = points_xy[torch.isfinite(points_xy).all(dim=1)]
-    inside = (radius_m + STANDING_M - finite.norm(dim=1)).clamp(min=0.0)
+    away = finite.norm(dim=1)
+    inside = (radius_m + STANDING_M - away).clamp(min=0.0)
 
     def distance(positions_xy: torch.Tensor) -> torch.Tensor:
-        if len(finite) == 0:
+        if len(positions_xy) == 0:
+            return positions_xy[:, 0]
+        near = away <= positions_xy.norm(dim=1).max().to(away) + far_m
+        points, offset = finite[near].to(positions_xy), inside[near].to(positions_xy)
+        if len(points) == 0:
             return torch.full_like(positions_xy[:, 0], torch.inf)
-        nearest: torch.Tensor = (torch.cdist(positions_xy, finite.to(positions_xy)) + inside.to(positions_xy)).amin(1)
-        return nearest
+        # In parts, because positions times points would be the largest thing in the planner's memory.
+        parts = positions_xy.split(max(1, PAIRS // len(points)))
+        return torch.cat([(torch.cdist(part, points) + offset).amin(dim=1) for part in parts])
 
     return distance
