@@ -119,8 +119,7 @@ class NavStack:
                 return _no_plan(refusal or (PlanStatus.NO_CONTEXT, ""), newest, self.config.planner.dt_s)
             twist = self.present_twist()
             # 3. Imagine: bind what was seen lately, and what is remembered, into the world model.
-            model, warnings = self.episode.model() if goal.image_rgb is not None else (self.model, [])
-            imaginer = self._imaginer(model) if goal.image_rgb is not None else _PathsOnly()
+            imaginer, shown, warnings = self._imaginers(goal)
             # 4. Score: say what is wanted of an imagined future.
             objectives, weights = self._objectives(goal, newest, twist)
             warm_start = self._warm_start(goal)
@@ -144,7 +143,7 @@ class NavStack:
         with self._lock:
             if episodes == self._episodes:
                 self._last = (goal, plan)
-        return self._with_picture(plan, imaginer) if goal.image_rgb is not None else plan
+        return self._with_picture(plan, shown)
 
     def relocalise(
         self,
@@ -224,6 +223,16 @@ class NavStack:
             return PlanStatus.NO_CONTEXT, f"{len(self.memory)} of {self.model.context_frames} context frames so far"
         return None
 
+    def _imaginers(self, goal: Goal) -> tuple[Imaginer, Imaginer | None, list[str]]:
+        """Return what imagines candidates, what imagines the view at the end of a plan, and warnings."""
+        pictured = goal.image_rgb is not None
+        can_show = self.config.show_imagined and len(self.memory) >= self.model.context_frames
+        if not pictured and not can_show:
+            return _PathsOnly(), None, []
+        model, warnings = self.episode.model()
+        imaginer = self._imaginer(model)
+        return (imaginer, imaginer, warnings) if pictured else (_PathsOnly(), imaginer, [])
+
     def _imaginer(self, model: NavigationModel) -> Imaginer:
         context = self.context()
         if context is None:
@@ -253,8 +262,8 @@ class NavStack:
         same = self.config.warm_start and self._last is not None and self._last[0] is goal
         return self._last[1] if same and self._last is not None else None
 
-    def _with_picture(self, plan: Plan, imaginer: Imaginer) -> Plan:
-        if plan.status is not PlanStatus.OK or not self.config.show_imagined:
+    def _with_picture(self, plan: Plan, imaginer: Imaginer | None) -> Plan:
+        if imaginer is None or plan.status is not PlanStatus.OK or not self.config.show_imagined:
             return plan
         path = torch.from_numpy(plan.poses_xyyaw).float()[None]
         showing = replace(imaginer, decode=True) if isinstance(imaginer, ModelImaginer) else imaginer

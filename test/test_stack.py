@@ -114,6 +114,17 @@ def test_plans_to_a_pose_without_pictures():
     np.testing.assert_allclose(plan.poses_odom_xyyaw()[-1, :2], goal[:2], atol=0.1)
 
 
+def test_the_end_of_a_plan_to_a_pose_is_shown_if_wished():
+    model, goal = PictureModel(), Goal(pose_odom_xyyaw=goal_ahead(0.8, 0.1))
+    stack = NavStack(model, Config(show_imagined=True))
+    observe(stack, 3)
+    assert stack.plan(goal).imagined_rgb is None  # too few frames to imagine from, but enough to plan
+    observe(stack, 6, first_s=0.75)
+    plan = stack.plan(goal)
+    reached = plan.poses_odom_xyyaw()[-1, :2]
+    assert np.abs(plan.imagined_rgb[0, 0, :2].astype(float) - picture_of(reached)[0, 0, :2]).max() <= 2
+
+
 def test_present_twist_is_measured_or_derived():
     measured = NavStack(PictureModel())
     observe(measured, 4, twist=(0.3, 0.1))

@@ -25,6 +25,7 @@ from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.data.images import decode_colour
 from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesConfig
 from come_nav.memory.short_term import Observed
+from come_nav.memory.store_files import CLOUD
 from come_nav.ros import messages
 from come_nav.ros.accuracy import RunningAccuracy
 from come_nav.ros.actions import ACTION_PARAMETERS, serve_actions
@@ -90,6 +91,7 @@ class PlannerNode(ManagedNode):
         self._obstacles = Obstacles(self)
         self._mission, self._accuracy = Mission(self._rules()), RunningAccuracy()
         self._places = self._load_places()
+        self._load_cloud()
         self._guide = Guide(self._places, self._guide_rules())
         self._wishes: deque[tuple[str, Any]] = deque()
         self._memory_wishes: deque[str] = deque()
@@ -435,6 +437,19 @@ class PlannerNode(ManagedNode):
             except (MemoryStoreError, DataError) as error:
                 self.trouble(error, "memory")
         return places
+
+    def _load_cloud(self) -> None:
+        """Begin with the cloud that the node spatial_memory saved, so that pictures are recognised after a restart."""
+        store, spatial = store_of(self.values), self._stack.episode.spatial
+        if store is None or spatial is None or store.newest() is None:
+            return
+        try:
+            cloud = store.load(parts=(CLOUD,)).cloud
+            if cloud is not None:
+                spatial.load_state(cloud)
+                self.log.info(f"{len(spatial)} points remembered from {store.path}")
+        except ComeNavError as error:  # damaged, or of another voxel size
+            self.trouble(error, "memory")
 
     def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         return self._stack.model.encode(self._stack.model.images_from_rgb(pictures))
