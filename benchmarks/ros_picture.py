@@ -39,11 +39,11 @@ TOPICS = {
     "plan": (PathMessage, COMMAND),
     "candidates": (MarkerArray, COMMAND),
     "odom": (OdometryMessage, SENSOR),
-    "image": (Image, SENSOR),
+    "camera/color/image_raw": (Image, SENSOR),
     "goal_image": (Image, COMMAND),
     "imagined_image": (Image, COMMAND),
 }
-PICTURES = {"image": "camera", "goal_image": "goal", "imagined_image": "imagined"}
+PICTURES = {"camera/color/image_raw": "camera", "goal_image": "goal", "imagined_image": "imagined"}
 BOUNDS_M = (0.1, 1.8)
 
 
@@ -54,7 +54,7 @@ def listen(seconds: float) -> dict[str, Any]:
     for name, (kind, qos) in TOPICS.items():
         node.create_subscription(kind, name, lambda message, name=name: newest.__setitem__(name, message), qos)
     end_s = time.monotonic() + seconds
-    needed = ("spatial_memory", "odom", "image", "candidates")
+    needed = ("spatial_memory", "odom", "camera/color/image_raw", "candidates")
     while time.monotonic() < end_s:
         rclpy.spin_once(node, timeout_sec=0.2)
         path = newest.get("plan")
