@@ -35,6 +35,8 @@ from come_nav.world_model.imaginer import ModelImaginer
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import Layer
 
+ClearanceFrom = Callable[[NDArray[np.float64]], Clearance | None]
+
 
 class NavigationModel(WorldModel, Protocol):
     """A world model that also prepares camera images and binds a context for the planner."""
@@ -101,13 +103,16 @@ class NavStack:
                 self.episode.observe(self.memory.newest)
             return verdict
 
-    def plan(self, goal: Goal | None, now_s: float | None = None, clearance: Clearance | None = None) -> Plan:
+    def plan(
+        self, goal: Goal | None, now_s: float | None = None, clearance: Clearance | ClearanceFrom | None = None
+    ) -> Plan:
         """Plan from the newest remembered frame to ``goal``.
 
         Args:
             goal: image, pose in odom, or both.
             now_s: present time on the clock of the stamps, to refuse stale sensors; None trusts the newest frame.
-            clearance: obstacles in the newest remembered frame's base.
+            clearance: obstacles in the newest remembered frame's base; or what tells them for that base's pose (3,) in
+                odom, where frames may come meanwhile.
 
         Returns:
             Plan that starts at the newest remembered frame. Its status and message say why there is no path.
@@ -123,6 +128,8 @@ class NavStack:
             # 4. Score: say what is wanted of an imagined future.
             objectives, weights = self._objectives(goal, newest, twist)
             warm_start = self._warm_start(goal)
+        if clearance is not None and not isinstance(clearance, Clearance):
+            clearance = clearance(newest.pose_odom_xyyaw)
         if clearance is not None:
             objectives.append(clearance)
             weights[clearance.name] = self.config.objective.clearance_weight

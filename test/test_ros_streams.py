@@ -269,6 +269,9 @@ def test_failures_carry_the_code_of_the_plan_and_time_runs_out():
     mission.judge(ok_plan(5.0, 1.0), np.zeros(3))
     assert mission.judge(ok_plan(15.1, 1.0), np.zeros(3)) is MissionState.FAILED
     assert mission.code == "TIME_LIMIT"
+    mission.begin(Goal(pose_odom_xyyaw=np.zeros(3)))
+    assert mission.judge(ok_plan(1.0, 1.0), np.zeros(3), final=False) is MissionState.ACTIVE  # a subgoal, near the goal
+    assert mission.judge(ok_plan(11.1, 1.0), np.ones(3), final=False) is MissionState.FAILED  # time runs on the way too
     mission.cancel()
     assert mission.state is MissionState.FAILED  # what has ended cannot be cancelled
 

@@ -152,6 +152,10 @@ def test_sensor_trouble_is_a_status():
     wall = torch.stack([torch.full((9,), 0.205), torch.linspace(-0.4, 0.4, 9)], dim=1)  # too near to stop in time
     blocked = stack.plan(image_goal, clearance=Clearance(wall, radius_m=0.2))
     assert blocked.status is PlanStatus.ALL_IN_COLLISION
+    asked = []
+    free = stack.plan(image_goal, clearance=asked.append)
+    assert free.status is PlanStatus.OK
+    np.testing.assert_array_equal(asked, [stack.memory.newest.pose_odom_xyyaw])
 
 
 class SlowImaginer:

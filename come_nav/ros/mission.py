@@ -91,8 +91,17 @@ class Mission:
         if self.active:
             self._end(MissionState.CANCELLED, "CANCELLED", why)
 
-    def judge(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64], difference: float | None = None) -> MissionState:
-        """Take the newest plan, where the robot is and how its view differs from the goal's; return the state."""
+    def judge(
+        self,
+        plan: Plan,
+        pose_odom_xyyaw: NDArray[np.float64],
+        difference: float | None = None,
+        final: bool = True,
+    ) -> MissionState:
+        """Take the newest plan, where the robot is and how its view differs from the goal's; return the state.
+
+        A plan that is not ``final`` leads to a subgoal: it may fail and it takes time, but it does not arrive.
+        """
         if not self.active or self.goal is None:
             return self.state
         if self._started_s is None or plan.stamp_s < self._started_s:
@@ -105,7 +114,7 @@ class Mission:
             return self.state
         self._failures = 0
         self.message = ON_THE_WAY
-        self._near = self._near + 1 if self._arrives(plan, pose_odom_xyyaw, difference) else 0
+        self._near = self._near + 1 if final and self._arrives(plan, pose_odom_xyyaw, difference) else 0
         needed = self.rules.confirmations if self.goal.pose_odom_xyyaw is None else 1
         if self._near >= needed:
             self._end(MissionState.REACHED, "", "goal reached")

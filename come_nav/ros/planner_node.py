@@ -323,9 +323,8 @@ class PlannerNode(ManagedNode):
         target, final = goal, True
         if newest is not None and self.values["use_places"]:
             target, final = self._guide.target(newest.pose_odom_xyyaw, self._obstacles.clear)
-        clearance = None if newest is None else self._obstacles.clearance(newest.pose_odom_xyyaw)
         started_s, forgotten = time.monotonic(), self._forgotten
-        plan = self._stack.plan(target, self.now_s(), clearance)
+        plan = self._stack.plan(target, self.now_s(), self._obstacles.clearance)
         if forgotten != self._forgotten:
             return  # it starts in an episode that is over
         self._plan_time.add(time.monotonic() - started_s)
@@ -334,10 +333,9 @@ class PlannerNode(ManagedNode):
             self._goal_received_s = None
         self._accuracy.add(plan)
         self._plan = plan
-        if final or plan.status is not PlanStatus.OK:
-            present = self._camera.track.newest
-            here = plan.start_odom_xyyaw if present is None else present.pose_xyyaw
-            self._mission.judge(plan, here, self._difference())
+        present = self._camera.track.newest
+        here = plan.start_odom_xyyaw if present is None else present.pose_xyyaw
+        self._mission.judge(plan, here, self._difference(), final)
         self._publish(plan, target)
         self._tell()
 
@@ -392,9 +390,8 @@ class PlannerNode(ManagedNode):
     def _answer(self, request: PathRequest) -> None:
         """Plan once for somebody else who drives; the robot's own mission is not touched."""
         try:
-            goal, newest = Goal(pose_odom_xyyaw=self._camera.pose_in_odom(request.pose)), self._stack.memory.newest
-            clearance = None if newest is None else self._obstacles.clearance(newest.pose_odom_xyyaw)
-            plan = self._stack.plan(goal, self.now_s(), clearance)
+            goal = Goal(pose_odom_xyyaw=self._camera.pose_in_odom(request.pose))
+            plan = self._stack.plan(goal, self.now_s(), self._obstacles.clearance)
         except ComeNavError as error:
             request.end(None, str(error))
             return
