@@ -213,7 +213,9 @@ class Robot:
         self.pictures.publish(self.course.picture(goal))
         self.bench.wait("start", lambda: self._state() == "ACTIVE")
         patience_s = 2.0 * self.args.time_limit / self.args.real_time_factor + 120.0
-        self.bench.wait("end", lambda: self._state() in ("REACHED", "FAILED"), patience_s)
+        end_s = time.monotonic() + patience_s
+        while self._state() not in ("REACHED", "FAILED") and time.monotonic() < end_s:
+            time.sleep(0.05)  # one that never ends is a failure of that goal, not of the benchmark
         ended, driven = self._state(), np.array([se3.xyyaw_from_transform(messages.transform_from_pose(m.pose.pose))
                                                  for m in self.truth[first:]])  # fmt: skip
         time.sleep(1.0)

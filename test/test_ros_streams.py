@@ -270,10 +270,19 @@ def test_failures_carry_the_code_of_the_plan_and_time_runs_out():
     assert mission.judge(ok_plan(15.1, 1.0), np.zeros(3)) is MissionState.FAILED
     assert mission.code == "TIME_LIMIT"
     mission.begin(Goal(pose_odom_xyyaw=np.zeros(3)))
-    assert mission.judge(ok_plan(1.0, 1.0), np.zeros(3), final=False) is MissionState.ACTIVE  # a subgoal, near the goal
+    assert mission.judge(ok_plan(1.0, 1.0), np.ones(3), final=False) is MissionState.ACTIVE
     assert mission.judge(ok_plan(11.1, 1.0), np.ones(3), final=False) is MissionState.FAILED  # time runs on the way too
     mission.cancel()
     assert mission.state is MissionState.FAILED  # what has ended cannot be cancelled
+
+
+def test_a_short_way_to_a_subgoal_is_no_arrival_but_being_there_is():
+    mission = Mission(ArrivalRules(tolerance_m=0.2, confirmations=1, difference=0.3))
+    mission.begin(Goal(image_rgb=np.zeros((2, 2, 3), np.uint8)))
+    assert mission.judge(ok_plan(1.0, 0.1), np.zeros(3), 0.1, final=False) is MissionState.ACTIVE
+    assert mission.judge(ok_plan(2.0, 0.1), np.zeros(3), 0.1) is MissionState.REACHED
+    mission.begin(Goal(pose_odom_xyyaw=np.zeros(3)))
+    assert mission.judge(ok_plan(3.0, 0.1), np.zeros(3), final=False) is MissionState.REACHED
 
 
 # -- places and the way through them -------------------------------------------------------------------------------
@@ -353,6 +362,19 @@ def test_subgoals_can_be_driven_to_straight_ahead():
     assert free.pose_odom_xyyaw is not None and free.pose_odom_xyyaw[1] > 0.5  # across the corner
     assert short.pose_odom_xyyaw is not None and clear(np.array([2.0, 0.0]), short.pose_odom_xyyaw[:2])
     assert 0.3 <= float(np.hypot(*(short.pose_odom_xyyaw[:2] - [2.0, 0.0]))) < 1.5
+
+
+def test_a_goal_too_near_to_something_is_approached_all_the_same():
+    guide = Guide(drive(ROUND_THE_CORNER), GuideRules(direct_m=1.0))
+    guide.begin(Goal(pose_odom_xyyaw=np.array([3.0, 3.0, 1.0])))
+
+    def never(start, end):
+        return False
+
+    assert not guide.target(np.array([3.0, 2.5, np.pi / 2]), never)[1]
+    target, final = guide.target(np.array([3.0, 2.8, np.pi / 2]), never)
+    assert final
+    np.testing.assert_array_equal(target.pose_odom_xyyaw, [3.0, 3.0, 1.0])  # its heading too, not the way's
 
 
 def test_near_a_place_that_only_looks_similar_the_picture_leads_alone():

@@ -82,7 +82,7 @@ class Guide:
         self._near = away_m <= self.rules.direct_m * (2.0 if self._near else 1.0)
         if self._near and goal.pose_odom_xyyaw is None:
             return goal, True
-        if self._near and clear(here, place[:2]):
+        if self._near and (away_m <= SHORTEST_M or clear(here, place[:2])):
             return goal if self.rules.approach_by_view else Goal(pose_odom_xyyaw=place), True
         if self._rest_xy is not None:
             self._rest_xy = ahead_on(self._rest_xy, here)

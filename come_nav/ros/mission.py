@@ -100,7 +100,7 @@ class Mission:
     ) -> MissionState:
         """Take the newest plan, where the robot is and how its view differs from the goal's; return the state.
 
-        A plan that is not ``final`` leads to a subgoal: it may fail and it takes time, but it does not arrive.
+        A plan that is not ``final`` leads to a subgoal: that it is short tells nothing about a picture.
         """
         if not self.active or self.goal is None:
             return self.state
@@ -114,7 +114,7 @@ class Mission:
             return self.state
         self._failures = 0
         self.message = ON_THE_WAY
-        self._near = self._near + 1 if final and self._arrives(plan, pose_odom_xyyaw, difference) else 0
+        self._near = self._near + 1 if self._arrives(plan, pose_odom_xyyaw, difference, final) else 0
         needed = self.rules.confirmations if self.goal.pose_odom_xyyaw is None else 1
         if self._near >= needed:
             self._end(MissionState.REACHED, "", "goal reached")
@@ -122,11 +122,11 @@ class Mission:
             self._end(MissionState.FAILED, "TIME_LIMIT", f"not reached within {self.rules.time_limit_s:g} s")
         return self.state
 
-    def _arrives(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64], difference: float | None) -> bool:
+    def _arrives(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64], difference: float | None, final: bool) -> bool:
         goal = self.goal
         if goal is not None and goal.pose_odom_xyyaw is not None:
             left = se2.relative(pose_odom_xyyaw, goal.pose_odom_xyyaw)
-        elif difference is not None and difference > self.rules.difference:
+        elif not final or (difference is not None and difference > self.rules.difference):
             return False
         else:
             left = plan.poses_xyyaw[-1]
