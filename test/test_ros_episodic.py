@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import numpy as np
@@ -81,7 +82,10 @@ def test_the_planner_uses_what_a_node_that_was_killed_has_learnt(bench: Bench):
 
     again = bench.start("episodic_memory", learner)
     bench.wait("more training", lambda: version(bench, "episodic_memory", "training") > saved["version"])
-    assert f"adapter {saved['version']}, {frames} frames remembered from {folder}" in again.log()
+    # frames are saved less often than adapters: the adapter that they continue may be an older one
+    resumed = re.search(rf"adapter (\d+), {frames} frames remembered from {re.escape(str(folder))}", again.log())
+    assert resumed is not None, again.log()
+    assert 1 <= int(resumed[1]) <= saved["version"]
     assert int(bench.told("episodic_memory", "training")["adapter_steps"]) > saved["steps"]
     bench.wait("the planner follows", lambda: version(bench, "planner", "long_term") > saved["version"])
 
