@@ -44,6 +44,11 @@ class RememberedViews:
         return view.image, view.visible, torch.nan_to_num(1.0 / view.depth_m)
 
 
+def latent_difference(latents: Tensor, other: Tensor) -> Tensor:
+    """Return 1 - cosine (S,) between latents (S, C, h, w) and one (C, h, w)."""
+    return 1.0 - torch.nn.functional.cosine_similarity(latents.flatten(1), other.flatten()[None], dim=1)
+
+
 class PictureDifference:
     """How much remembered views differ from one picture: 1 - the cosine of their latents, more where little is known.
 
@@ -64,7 +69,7 @@ class PictureDifference:
         unknown_weight: float,
     ) -> None:
         self._views, self._encode, self._size = views, encode, image_size
-        self._latents, self._unknown_weight = latents.float().flatten()[None], unknown_weight
+        self._latents, self._unknown_weight = latents.float(), unknown_weight
 
     def __call__(self, poses_odom_xyyaw: Tensor) -> Tensor:
         """Return the differences (S,) of the views at poses (S, 3)."""
@@ -73,6 +78,6 @@ class PictureDifference:
     def _of(self, poses_odom_xyyaw: Tensor) -> Tensor:
         image, known, _ = self._views.views(poses_odom_xyyaw, self._size)
         known = known.bool()
-        latents = self._encode(fill_unseen(image, known)).float().flatten(1).to(self._latents)
+        latents = self._encode(fill_unseen(image, known)).float().to(self._latents)
         unknown = 1.0 - known.float().mean(dim=(1, 2)).to(latents)
-        return 1.0 - torch.nn.functional.cosine_similarity(latents, self._latents) + self._unknown_weight * unknown
+        return latent_difference(latents, self._latents) + self._unknown_weight * unknown

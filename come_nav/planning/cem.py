@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from come_nav.core.protocols import Imaginer, Objective
 from come_nav.core.types import IterationTrace, Plan, PlanStatus, PlanTrace
 from come_nav.planning.cost import Costs, WeightedSum
-from come_nav.planning.objectives import Clearance
 from come_nav.planning.parameterisations import Parameterisation, make_parameterisation, shift_path
 from come_nav.planning.settings import PlannerConfig
 
@@ -65,9 +64,7 @@ class CemPlanner:
         ``clock`` (seconds) serves the time limit and the reported duration only.
         """
         self.config = config
-        self._objectives = list(objectives)
-        self._weights = dict(weights or {})
-        self._cost = WeightedSum(self._objectives, self._weights)
+        self._cost = WeightedSum(objectives, weights)
         self._shape: Parameterisation = make_parameterisation(config)
         self._clock = clock
 
@@ -80,7 +77,6 @@ class CemPlanner:
         start_odom_xyyaw: NDArray[np.float64] | None = None,
         initial_twist: NDArray[np.float64] | torch.Tensor | None = None,
         warm_start: Plan | None = None,
-        clearance: Clearance | None = None,
     ) -> Plan:
         """Search once.
 
@@ -91,7 +87,6 @@ class CemPlanner:
             start_odom_xyyaw: (3,) pose of the start frame in odom; zeros when not given.
             initial_twist: (2,) present (v m/s, w rad/s), the centre of the prior and the start of the limits.
             warm_start: an earlier plan; where it is OK, its rest after the elapsed time is the centre instead.
-            clearance: obstacles of this moment, an objective for this plan only.
 
         Returns:
             Plan with its trace. The status says why there is no path: ALL_IN_COLLISION when every candidate was
@@ -99,9 +94,6 @@ class CemPlanner:
         """
         started_s = self._clock()
         config, device = self.config, generator.device
-        cost = self._cost
-        if clearance is not None:
-            cost = WeightedSum([*self._objectives, clearance], self._weights)
         twist = None if initial_twist is None else torch.as_tensor(initial_twist, dtype=torch.float32, device=device)
         lower, upper = self._shape.lower.to(device), self._shape.upper.to(device)
         trace = PlanTrace()
@@ -116,7 +108,7 @@ class CemPlanner:
             samples = self._sample(iteration, mean, std, elites, generator)
             parameters = torch.minimum(torch.maximum(samples, lower), upper)
             # 3. Turn samples into paths within the limits, imagine their ends, add up the costs.
-            pool = self._evaluate(parameters, twist, cost, imaginer, generator)
+            pool = self._evaluate(parameters, twist, imaginer, generator)
             if elites is not None and config.keep_elites:
                 pool = elites.join(pool)
             # 4. The elites are the cheapest finite candidates.
@@ -132,7 +124,7 @@ class CemPlanner:
                 break
         # 6. Answer with the best path that was tried, the final mean, or the cheaper of both.
         if best is not None and config.result != "best" and not timed_out:
-            final = self._evaluate(mean[None], twist, cost, imaginer, generator)
+            final = self._evaluate(mean[None], twist, imaginer, generator)
             trace.iterations.append(_trace(final, mean, std, _elite(final.costs.total, 1)))
             if config.result == "cheaper":
                 best = _cheaper(best, final)
@@ -208,12 +200,11 @@ class CemPlanner:
         self,
         parameters: torch.Tensor,
         twist: torch.Tensor | None,
-        cost: WeightedSum,
         imaginer: Imaginer,
         generator: torch.Generator,
     ) -> _Pool:
         poses_xyyaw = self._shape.poses(parameters, twist)
-        costs = cost.evaluate(poses_xyyaw, imaginer, generator, self.config.repeats)
+        costs = self._cost.evaluate(poses_xyyaw, imaginer, generator, self.config.repeats)
         return _Pool(parameters, poses_xyyaw, costs)
 
     def _refit(

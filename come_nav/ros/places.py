@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.types import Frame, Odometry
 from come_nav.memory.keyframes import Keyframe, Keyframes
+from come_nav.memory.recall import latent_difference
 from come_nav.memory.store import MemoryStore
 from come_nav.memory.store_files import KEYFRAMES
 from come_nav.ros.parameters import Parameter
@@ -24,11 +25,6 @@ KEYFRAME_PARAMETERS = (
 
 Encode = Callable[[Sequence[NDArray[np.uint8]]], torch.Tensor]
 ENCODE_BATCH = 16
-
-
-def latent_difference(latents: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Return 1 - cosine (S,) between latents (S, C, h, w) and one (C, h, w)."""
-    return 1.0 - torch.nn.functional.cosine_similarity(latents.flatten(1), others.flatten()[None], dim=1)
 
 
 class Places:

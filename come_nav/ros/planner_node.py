@@ -24,6 +24,7 @@ from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.data.images import decode_colour
 from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesConfig
+from come_nav.memory.recall import latent_difference
 from come_nav.memory.short_term import Observed
 from come_nav.memory.store_files import CLOUD
 from come_nav.ros import messages
@@ -40,7 +41,7 @@ from come_nav.ros.mission import ArrivalRules, Mission
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
-from come_nav.ros.places import KEYFRAME_PARAMETERS, Places, latent_difference
+from come_nav.ros.places import KEYFRAME_PARAMETERS, Places
 from come_nav.ros.qos import COMMAND, LATCHED, SENSOR
 from come_nav.ros.streams import message_type_name
 from come_nav.ros.worker import Worker
