@@ -137,6 +137,54 @@ def test_a_robot_drives_to_a_picture_and_remembers_after_a_kill(bench: Bench):
     assert np.linalg.norm(position()[:2] - start[:2]) < 0.5
 
 
+def unseen_wall() -> tuple[np.ndarray, float]:
+    """Return a pose of a robot that looks at something, and how far it can drive until it touches it."""
+    simulator = BuiltInSimulator.in_world(generate_world(WORLD), seed=5)
+    for _ in range(500):
+        simulator.reset()
+        start = simulator.pose_world_xyyaw.copy()
+        free_m = np.arange(0.0, 1.5, 0.01)
+        touches = [simulator._robot.map.touches(*se2.compose(start, np.array([x, 0.0, 0.0]))[:2], 0.2) for x in free_m]
+        if any(touches) and 0.4 < free_m[int(np.argmax(touches))] < 0.9:
+            return start, float(free_m[int(np.argmax(touches))])
+    raise AssertionError("nothing to run into in this world")
+
+
+def test_a_robot_that_runs_into_something_unseen_backs_off_and_keeps_away(tmp_path):
+    start, free_m = unseen_wall()
+    bench = Bench(tmp_path)
+    try:
+        place = {"world_seed": WORLD, "start_pose": [float(number) for number in start], "publish_clock": True}
+        bench.start("simulator", place)
+        blind = {"use_obstacles": True, "use_places": False, "plan_rate_hz": 4.0, "planner.limits.v_min_mps": -0.15}
+        bench.start("planner", {**SMALL_SEARCH, "use_sim_time": True, **blind})  # and no node that tells of obstacles
+        bench.start("controller", {"use_sim_time": True})
+        truth = bench.listen(OdometryMessage, "ground_truth/odom", keep=100000)
+        blocked = bench.listen(PoseStamped, "blocked")
+
+        def driven_m() -> np.ndarray:
+            poses = [se3.xyyaw_from_transform(messages.transform_from_pose(m.pose.pose)) for m in list(truth)]
+            return se2.relative(start[None], np.array(poses))[:, 0]
+
+        bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4)
+        goal = bench.publisher(PoseStamped, "goal_pose")
+        bench.wait("connection", lambda: goal.get_subscription_count() > 0)
+        goal.publish(messages.pose_list(np.array([[free_m + 1.0, 0.0, 0.0]]), [0.0], "odom")[0])
+        bench.wait("being blocked", lambda: blocked)
+        told = se3.xyyaw_from_transform(messages.transform_from_pose(blocked[0].pose))  # odom began at the start
+        assert np.hypot(told[0] - free_m, told[1]) < 0.1
+        furthest = driven_m().max()
+        assert furthest == pytest.approx(free_m, abs=0.1)
+        bench.wait("the way back", lambda: driven_m()[-1] < furthest - 0.15)
+        bench.wait("a report", lambda: int(bench.told("planner", "clearance").get("places_where_blocked", 0)) >= 1)
+        assert int(bench.told("controller", "control")["stalls"]) >= 1
+        hits = int(bench.told("simulator", "robot")["collisions"])
+        time.sleep(3.0)  # plans go on, and none of them leads there again
+        assert int(bench.told("simulator", "robot")["collisions"]) == hits
+    finally:
+        bench.close()
+
+
 def test_lifecycle_and_a_clean_end(bench: Bench):
     """The controller by hand: unconfigured, inactive, active, inactive, and a last zero when it ends."""
     process = bench.start("controller", {"autostart": False}, __ns="/hand")

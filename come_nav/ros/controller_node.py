@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import Twist, TwistStamped
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from nav_msgs.msg import Path as PathMessage
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Odometry, Plan, PlanStatus
 from come_nav.planning.follower import PathFollower
+from come_nav.planning.stall import StallDetector
 from come_nav.ros import messages
 from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.node import ManagedNode
@@ -55,6 +56,7 @@ class ControllerNode(ManagedNode):
         Parameter("odom_frame", "odom", "frame that plans must be in"),
         Parameter("max_odometry_age_s", 0.5, "stand still without odometry for this long, s", 0.05, 10.0),
         Parameter("max_silence_s", 5.0, "stand still without a new plan for this long, s of real time", 0.2, 60.0),
+        Parameter("stall_s", 1.0, "blocked: told to drive for so long without moving, s; 0 = do not look", 0.0, 60.0),
         Parameter("nominal_v_mps", 0.3, "speed on paths without times, m/s", 0.01, 5.0),
         *config_parameters("follower"),
     )
@@ -69,11 +71,13 @@ class ControllerNode(ManagedNode):
         self._odometry: Odometry | None = None
         self._e_stop, self._has_plan = False, False
         self._state = self._why_no_plan = "no plan"
-        self._last_now_s = float("-inf")
-        self._jumps = 0
+        self._last_now_s = self._blocked_s = float("-inf")
+        self._jumps = self._stalls = 0
+        self._stall = self._stall_detector()
         self._latency = Latency()
         kind = TwistStamped if values["cmd_vel_stamped"] else Twist
         self._commands = self.advertise(kind, "cmd_vel", COMMAND)
+        self._blocked = self.advertise(PoseStamped, "blocked", COMMAND)
         self._odometry_stream = self.watch("odometry", "odom", values["max_odometry_age_s"])
         self._plan_stream = self.watch("plan", "plan", values["max_silence_s"], required=False)
         self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
@@ -95,10 +99,13 @@ class ControllerNode(ManagedNode):
         if self.configured and any(name.startswith("follower.") for name in names):
             self._follower = PathFollower(config_from(self.values).follower)
             self._drop_plan("parameters changed")
+        if self.configured and "stall_s" in names:
+            self._stall = self._stall_detector()
 
     def reports(self) -> Sequence[Report]:
         """Return what the robot does, and whether anybody expects another type on cmd_vel."""
-        values: dict[str, Any] = {"clock_jumps": self._jumps, **self._latency.values("odometry_latency")}
+        counts = {"clock_jumps": self._jumps, "stalls": self._stalls}
+        values: dict[str, Any] = {**counts, **self._latency.values("odometry_latency")}
         level = Level.OK if self._state in ("driving", "no plan", "arrived") else Level.ERROR
         return [Report("control", level, self._state, values), self._type_report()]
 
@@ -128,6 +135,8 @@ class ControllerNode(ManagedNode):
             self._drop_plan("plan not finite")
             return
         self._plan_stream.received(steady_s, self.delay_s(message.header.stamp))
+        if plan.stamp_s < self._blocked_s:
+            return  # it does not know yet what blocks the robot
         now_s, odometry = self.now_s(), self._odometry
         self._follower.set_plan(plan if odometry is None else retimed(plan, now_s, odometry.pose_xyyaw))
         self._has_plan = plan.status is PlanStatus.OK
@@ -146,7 +155,7 @@ class ControllerNode(ManagedNode):
         if now_s < self._last_now_s - 1e-3:
             self._jumps += 1
             self._drop_plan("clock jumped back")
-            self._odometry = None
+            self._odometry, self._blocked_s = None, float("-inf")
         self._last_now_s = now_s
         hindrance = self._hindrance(now_s, steady_s)
         odometry = self._odometry
@@ -155,8 +164,24 @@ class ControllerNode(ManagedNode):
             self._publish(0.0, 0.0)
             return
         v, w = self._follower.command(now_s, odometry.pose_xyyaw)
+        direction = 0 if self._stall is None else self._stall.update(now_s, v, odometry.pose_xyyaw)
+        if direction:
+            self._give_way(now_s, odometry.pose_xyyaw, direction)
+            return
         self._state = "arrived" if self._follower.done else "driving"
         self._publish(v, w)
+
+    def _stall_detector(self) -> StallDetector | None:
+        return StallDetector(self.values["stall_s"]) if self.values["stall_s"] > 0.0 else None
+
+    def _give_way(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64], direction: int) -> None:
+        """Stop pushing, and tell where the robot stands and which way it could not go."""
+        self._drop_plan("blocked: told to drive, but odometry stands still")
+        self._publish(0.0, 0.0)
+        self._stalls, self._blocked_s = self._stalls + 1, now_s
+        facing = pose_odom_xyyaw if direction > 0 else se2.compose(pose_odom_xyyaw, np.array([0.0, 0.0, np.pi]))
+        self._blocked.publish(messages.pose_list(facing[None], [now_s], self.values["odom_frame"])[0])
+        self.log.warning(f"blocked at ({facing[0]:.2f}, {facing[1]:.2f}) m", throttle_duration_sec=5.0)
 
     def _hindrance(self, now_s: float, steady_s: float) -> str:
         """Return why the robot must stand still, or an empty string."""
@@ -177,6 +202,8 @@ class ControllerNode(ManagedNode):
         self._follower.set_plan(messages.plan_from_path(PathMessage(), 1.0))
         self._has_plan = False
         self._why_no_plan = self._state = why
+        if self._stall is not None:
+            self._stall.clear()
 
     def _publish(self, v_mps: float, w_radps: float) -> None:
         if self.values["cmd_vel_stamped"]:

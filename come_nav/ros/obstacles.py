@@ -26,16 +26,21 @@ OBSTACLE_PARAMETERS = (
     Parameter("obstacle_max_height_m", 1.2, "points higher than this are passed below, m in odom", -10.0, 10.0),
     Parameter("obstacle_range_m", 4.0, "points further away than this do not matter, m", 0.1, 100.0),
     Parameter("obstacle_cell_m", 0.05, "points are thinned to one per cell of this size, m", 0.005, 1.0),
+    Parameter("blocked_memory_s", 120.0, "keep away this long from where the robot was blocked, s", 0.0, 86400.0),
 )
+TOUCHED_RAD = np.radians(np.arange(-60.0, 61.0, 15.0))  # where on its front a blocked robot may touch something
+TOUCHED = 0.9  # and how far away, over the robot's radius, which has a little to spare
+MOST_TOUCHED = 50
 
 
 class Obstacles:
-    """The newest cloud of obstacles, reduced to planar points in odom."""
+    """The newest cloud of obstacles, reduced to planar points in odom, and what the robot ran into."""
 
     def __init__(self, node: Any) -> None:
         self._node = node
         self._stream = node.watch("obstacles", "obstacles", float("inf"), required=False)
-        self._points_odom_xy: NDArray[np.float64] = np.zeros((0, 2))
+        self._seen_odom_xy: NDArray[np.float64] = np.zeros((0, 2))
+        self._touched: tuple[tuple[float, NDArray[np.float64]], ...] = ()  # when, and points (N, 2)
 
     def take(self, message: PointCloud2) -> None:
         """Take a cloud in odom."""
@@ -52,13 +57,33 @@ class Obstacles:
         heights = points[:, 2]
         inside = (heights >= values["obstacle_min_height_m"]) & (heights <= values["obstacle_max_height_m"])
         cell_m = values["obstacle_cell_m"]
-        cells = np.unique(np.floor(points[inside, :2] / cell_m).astype(np.int64), axis=0)
-        self._points_odom_xy = (cells + 0.5) * cell_m
+        found = points[inside, :2].astype(np.float64)
+        _, first = np.unique(np.floor(found / cell_m).astype(np.int64), axis=0, return_index=True)
+        self._seen_odom_xy = found[first]  # not the cells' centres, which may lie centimetres off
+
+    def touch(self, blocked_odom_xyyaw: NDArray[np.float64], now_s: float) -> None:
+        """Take it that something stands at the front of a robot at this pose (3,)."""
+        radius_m, angle = TOUCHED * self._node.values["robot_radius_m"], blocked_odom_xyyaw[2] + TOUCHED_RAD
+        arc = blocked_odom_xyyaw[:2] + radius_m * np.column_stack([np.cos(angle), np.sin(angle)])
+        self._touched = (*self._touched, (now_s, arc))[-MOST_TOUCHED:]
+
+    def forget(self) -> None:
+        """Forget what the robot ran into; what is seen comes from another node."""
+        self._touched = ()
+
+    @property
+    def points_odom_xy(self) -> NDArray[np.float64]:
+        """Everything (N, 2) to keep away from."""
+        if not self._touched:
+            return self._seen_odom_xy
+        now_s, limit_s = self._node.now_s(), self._node.values["blocked_memory_s"]
+        self._touched = tuple(entry for entry in self._touched if abs(now_s - entry[0]) <= limit_s)
+        return np.concatenate([self._seen_odom_xy, *(arc for _, arc in self._touched)])
 
     def clearance(self, pose_odom_xyyaw: NDArray[np.float64]) -> Clearance | None:
         """Return the cost term for paths that start at a pose (3,), or None without obstacles."""
         values = self._node.values
-        points = self._points_odom_xy
+        points = self.points_odom_xy
         if not values["use_obstacles"] or len(points) == 0:
             return None
         distance = np.hypot(*(points - pose_odom_xyyaw[:2]).T)
@@ -72,13 +97,12 @@ class Obstacles:
         """Return whether the robot fits along a straight line between two points (2,)."""
         if not self._node.values["use_obstacles"]:
             return True
-        return line_is_clear(self._points_odom_xy, start_odom_xy, end_odom_xy, self._node.values["robot_radius_m"])
+        return line_is_clear(self.points_odom_xy, start_odom_xy, end_odom_xy, self._node.values["robot_radius_m"])
 
     def reports(self) -> Sequence[Report]:
         """Return how many points there are."""
-        return [
-            Report("clearance", Level.OK, "points that paths keep away from", {"points": len(self._points_odom_xy)})
-        ]
+        values = {"points": len(self._seen_odom_xy), "places_where_blocked": len(self._touched)}
+        return [Report("clearance", Level.OK, "points that paths keep away from", values)]
 
 
 def line_is_clear(

@@ -43,6 +43,7 @@ from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
 from come_nav.ros.places import KEYFRAME_PARAMETERS, Places
 from come_nav.ros.qos import COMMAND, LATCHED, SENSOR
+from come_nav.ros.retreat import Retreat
 from come_nav.ros.streams import message_type_name
 from come_nav.ros.worker import Worker
 from come_nav.stack import NavStack, load_stack
@@ -96,7 +97,7 @@ class PlannerNode(ManagedNode):
         self._guide = Guide(self._places, self._guide_rules())
         self._wishes: deque[tuple[str, Any]] = deque()
         self._memory_wishes: deque[str] = deque()
-        self._errands = Errands()
+        self._errands, self._retreat = Errands(), Retreat()
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
         self._plan: Plan | None = None
         self._goal_latents: torch.Tensor | None = None
@@ -157,6 +158,7 @@ class PlannerNode(ManagedNode):
         self.subscribe(Time, "goal_time", lambda message: self._take_goal("time", message), COMMAND)
         self.subscribe(PoseStamped, "goal_place", lambda message: self._take_goal("place", message), COMMAND)
         self.subscribe(PointCloud2, "obstacles", self._obstacles.take, SENSOR)
+        self.subscribe(PoseStamped, "blocked", lambda message: self._post("blocked", message), COMMAND)
         self.serve(Trigger, "cancel_goal", self._cancel)
         self.serve(Trigger, "reset_memory", self._reset)
         serve_actions(self, self._post)
@@ -224,20 +226,36 @@ class PlannerNode(ManagedNode):
         if self._forgotten != self._forgotten_before:
             self._forgotten_before = self._forgotten
             self._accuracy.clear()
+            self._obstacles.forget()
         while self._wishes:
             self._obey(*self._wishes.popleft())
         for judged in self._accuracy.update(self._camera.track):
             report = Report("plan", Level.OK, "a past plan against the way driven", judged.values())
             self._judged.publish(report.to_message(self.get_name()))
         now = time.monotonic()
-        if self._mission.active and now >= self._next_plan_s:
+        if self._mission.active and now >= self._next_plan_s and not self._retreats():
             self._next_plan_s = now + 1.0 / self.values["plan_rate_hz"]
             self._plan_once()
         return 0.02 if self._mission.active else 0.1
 
+    def _retreats(self) -> bool:
+        """Back off from what blocked the robot, if that was told; return whether it still does."""
+        present = self._camera.track.newest
+        if present is None:
+            return False
+        plan = self._retreat.plan(self.now_s(), present.pose_xyyaw, self._obstacles.clear)
+        if plan is not None:
+            self._plans.publish(messages.path_message(plan, self.values["odom_frame"]))
+        return self._retreat.lasts(self.now_s(), present.pose_xyyaw)
+
     def _obey(self, kind: str, message: Any) -> None:
         if kind == "path":
             self._answer(message)
+            return
+        if kind == "blocked":
+            pose = self._camera.pose_in_odom(message)
+            self._obstacles.touch(pose, self.now_s())
+            self._retreat.wish(messages.seconds_from_stamp(message.header.stamp), pose)
             return
         if kind == "cancel" or (kind == "cancel errand" and message is self._errands.current):
             self._mission.cancel()
@@ -255,6 +273,7 @@ class PlannerNode(ManagedNode):
                 self._errands.refuse(message, str(error), self._progress())
             return
         self._mission.begin(goal)
+        self._retreat.cancel()
         self._errands.begin(message if isinstance(message, Errand) else None, self._progress())
         self._begin_guide(goal)
         self._next_plan_s = 0.0

@@ -239,21 +239,18 @@ class DiffusionWorldModel:
     def pictures(self, latents: Tensor, context: Context, actions_xyyaw: Tensor) -> Tensor:
         """Return images (S, 3, H, W) of latents predicted at poses (S, 3): decoded, and finished by a memory.
 
-        Where the spatial memory has a say in the prediction and knows the view, two settings of ``reprojection`` give
-        it a second one. A network blurs what it is unsure of, a rendered cloud is sharp and cracked: their mean, by
-        ``memory_trust``, has smaller errors than either. And an autoencoder of few latents loses detail of what it is
-        shown: ``memory_detail`` of that loss is given back, as codecs code what their prediction leaves over. Plans
-        compare latents, to which none of this is done: it made them worse.
+        Where the spatial memory has a say in the prediction and knows the view, it gets a second one. A network blurs
+        what it is unsure of, and its autoencoder loses detail; a rendered cloud is sharp, but cracked, and ragged at
+        outlines. Pictures are drawn to it by ``reprojection.memory_trust``, as far as it is reliable at each pixel:
+        the mean of two guesses has smaller errors than either. Plans compare latents, to which none of this is done:
+        it made them worse.
         """
-        settings = self.reprojection
-        if not self._looks_at_memory or settings.memory_trust == settings.memory_detail == 0.0:
-            return self.decode(latents)
+        trust, images = self.reprojection.memory_trust, self.decode(latents)
+        if not self._looks_at_memory or trust == 0.0:
+            return images
         actions = actions_xyyaw.to(self.device, torch.float32)
-        layer = self._layers(self._on_device(context), actions, frozenset([MEMORY_VIEW]))[MEMORY_VIEW]
-        view = layer.encoded(self.encode)
-        shown, share = view[:, : latents.shape[1]], view[:, latents.shape[1] : latents.shape[1] + 1]
-        images = self.decode(latents + settings.memory_trust * share.square() * (shown - latents))
-        return images + settings.memory_detail * layer.beyond(self.decode(shown))
+        view = self._layers(self._on_device(context), actions, frozenset([MEMORY_VIEW]))[MEMORY_VIEW]
+        return images + trust * view.reliability * (view.filled - images)
 
     def context_from_images(  # noqa: PLR0913  what is known of the camera and the past, each optional
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from come_nav.core.checks import check_range, check_shape
 from come_nav.core.errors import ShapeError
@@ -29,6 +29,7 @@ from come_nav.core.types import Context
 POINTS = ("points_xyz", "points_rgb", "camera", "T_base_camera")  # Context.extras that views are rendered from
 OLDER_POINTS = ("older_xyz", "older_rgb")  # the same of frames before the context, for the short-term expert
 INVERSE_DEPTH_STEPS = 64.0  # of a byte, per 1/m
+HALF_TRUSTED_JUMP = 0.5  # 1/m
 VIEW_FACTS = 2  # channels of a view beside the latents: share of seen pixels, mean inverse depth
 
 
@@ -40,22 +41,19 @@ class ReprojectionSettings:
         older_points: points kept of the frames before the newest, those first that the newest frame does not show.
         gap_passes: times that cracks between points are closed from their neighbours.
         long_points: points kept of the frames before the context, for the short-term expert.
-        memory_trust: how far pictures are drawn to what the memory shows, where it knows the view (0 to 1).
-        memory_detail: share of what the autoencoder loses of a remembered view that pictures get back (0 to 1).
+        memory_trust: how far pictures are drawn to what the memory shows, where it knows a smooth surface (0 to 1).
     """
 
     older_points: int = 4096
     gap_passes: int = 2
     long_points: int = 8192
-    memory_trust: float = 0.75
-    memory_detail: float = 0.5
+    memory_trust: float = 0.85
 
     def __post_init__(self) -> None:
         check_range("reprojection.older_points", self.older_points, 0)
         check_range("reprojection.gap_passes", self.gap_passes, 0)
         check_range("reprojection.long_points", self.long_points, 1)
         check_range("reprojection.memory_trust", self.memory_trust, 0.0, 1.0)
-        check_range("reprojection.memory_detail", self.memory_detail, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,19 @@ class Layer:
         """Picture (S, 3, H, W) with its holes filled smoothly."""
         return fill_unseen(self.image, self.known)
 
-    def beyond(self, coded: Tensor) -> Tensor:
-        """Return the detail (S, 3, H, W) of known pixels that the coded picture (S, 3, H, W) lost."""
-        detail: Tensor = (self.filled - coded) * self.known[:, None]
-        return detail
+    @property
+    def reliability(self) -> Tensor:
+        """How reliable the picture is at each pixel, (S, 1, H, W) in [0, 1].
+
+        Zero amid the unknown. Less where inverse depth jumps within 3 x 3 pixels: outlines of voxels are ragged, and a
+        pose that is a little off shows there first. A jump of :data:`HALF_TRUSTED_JUMP` halves it.
+        """
+        known = self.known[:, None].to(self.inverse_depth)
+        near = max_pool2d(torch.where(self.known, self.inverse_depth, 0.0)[:, None], 3, 1, 1)
+        far = -max_pool2d(torch.where(self.known, -self.inverse_depth, -torch.inf)[:, None], 3, 1, 1)
+        jump = (near - far).clamp_min(0.0)  # where nothing near is known, far is infinite
+        reliable: Tensor = _softened(known) / (1.0 + jump / HALF_TRUSTED_JUMP)
+        return reliable
 
     def over(self, back: Layer) -> Layer:
         """Return this layer with ``back`` where it knows nothing."""
@@ -118,6 +125,13 @@ class Layer:
         cell = self.image.shape[-1] // latents.shape[-1]
         facts = [avg_pool2d(self.known[:, None].to(latents), cell), avg_pool2d(self.inverse_depth[:, None], cell)]
         return torch.cat([latents, *facts], dim=1)
+
+
+def _softened(mask: Tensor) -> Tensor:
+    """Return a mask (S, 1, H, W) with soft borders: two means over 3 x 3 pixels."""
+    for _ in range(2):
+        mask = avg_pool2d(mask, 3, 1, 1, count_include_pad=False)
+    return mask
 
 
 def context_points(
