@@ -125,7 +125,7 @@ def test_mistakes_are_told(model, drive) -> None:
 
 def test_pictures_are_drawn_to_what_the_memory_shows(model, drive) -> None:
     remembering, context = copy.copy(model.with_memory(Oracle(drive))), context_of(model, drive)
-    view = remembering._layers(context, ACTIONS, frozenset([MEMORY_VIEW]))[MEMORY_VIEW]  # everything is known
+    view = remembering._remembered(context.extras, ACTIONS)
     latents = predicted(remembering, context)
     decoded = model.decode(latents)
     away = decoded - view.image

@@ -242,14 +242,15 @@ class DiffusionWorldModel:
         Where the spatial memory has a say in the prediction and knows the view, it gets a second one. A network blurs
         what it is unsure of, and its autoencoder loses detail; a rendered cloud is sharp, but cracked, and ragged at
         outlines. Pictures are drawn to it by ``reprojection.memory_trust``, as far as it is reliable at each pixel:
-        the mean of two guesses has smaller errors than either. Plans compare latents, to which none of this is done:
-        it made them worse.
+        the mean of two guesses has smaller errors than either. (The network's own view has what was seen just now
+        first; the cloud's measured depth makes the better picture.) Plans compare latents, to which none of this is
+        done: it made them worse.
         """
         trust, images = self.reprojection.memory_trust, self.decode(latents)
         if not self._looks_at_memory or trust == 0.0:
             return images
         actions = actions_xyyaw.to(self.device, torch.float32)
-        view = self._layers(self._on_device(context), actions, frozenset([MEMORY_VIEW]))[MEMORY_VIEW]
+        view = self._remembered(self._on_device(context).extras, actions)
         return images + trust * view.reliability * (view.filled - images)
 
     def context_from_images(  # noqa: PLR0913  what is known of the camera and the past, each optional
