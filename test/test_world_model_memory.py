@@ -15,7 +15,6 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.image_metrics import psnr
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted
-from come_nav.experts.passes import MEMORY_VIEW
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
