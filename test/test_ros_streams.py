@@ -90,9 +90,11 @@ def test_an_image_waits_for_odometry_that_is_on_its_way_and_not_forever():
     sync = Synchroniser(capacity=2)
     sync.add_odometry(odometry(1.0))
     sync.add_image(1.05, "waits")
-    assert list(sync.ready()) == []
+    assert list(sync.ready()) == [] and not sync.due
     sync.add_odometry(odometry(1.1))
+    assert sync.due
     assert [item.image for item in sync.ready()] == ["waits"]
+    assert not sync.due
     sync.add_image(0.5, "before all odometry")
     assert list(sync.ready()) == []
     assert sync.dropped["no odometry"] == 1

@@ -62,6 +62,7 @@ class CameraInput:
             self.depth = node.watch("depth", "camera/depth/image_raw", limit_s, required=depth == "required")
             node.subscribe(Image, "camera/depth/image_raw", self._take_depth, SENSOR)
         self.warnings: list[str] = []
+        self.due = False  # whether an image waited, when odometry last came, that could be taken now
 
     @property
     def track(self) -> OdometryTrack:
@@ -83,7 +84,9 @@ class CameraInput:
             return False
         self.odometry.received(steady_s, self._node.delay_s(message.header.stamp))
         with self._lock:
-            return self._sync.add_odometry(odometry)
+            jumped = self._sync.add_odometry(odometry)
+            self.due = self._sync.due
+        return jumped
 
     def take_ready(self) -> list[tuple[Matched, float]]:
         """Return what is complete, with the steady time when its image came."""

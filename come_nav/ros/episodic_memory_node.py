@@ -108,7 +108,8 @@ class EpisodicMemoryNode(MemoryNode):
     def _take_odometry(self, message: OdometryMessage) -> None:
         if self._camera.take_odometry(message):
             self._wish = self._wish or "forget"
-        self._worker.wake()
+        if self._camera.due:  # each wake costs the executor a turn at the interpreter's lock
+            self._worker.wake()
 
     # -- the worker's thread -------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from geometry_msgs.msg import Point
@@ -70,10 +71,12 @@ def _lines(
     count, steps = poses_xyyaw.shape[:2]
     odom = se2.compose(plan.start_odom_xyyaw[None, None], poses_xyyaw)
     path = np.concatenate([np.broadcast_to(plan.start_odom_xyyaw, (count, 1, 3)), odom], axis=1)
-    ends = np.stack([path[:, :-1], path[:, 1:]], axis=2).reshape(-1, 3)
-    marker.points = _points(ends, height_m)
-    colours = np.repeat(cost_colours(costs), 2 * steps, axis=0)
-    marker.colors = [ColorRGBA(r=float(r), g=float(g), b=float(b), a=0.6) for r, g, b in colours]
+    ends: list[Point] = []
+    colours: list[ColorRGBA] = []
+    for poses, (r, g, b) in zip(path, cost_colours(costs), strict=True):
+        ends += [end for pair in pairwise(_points(poses, height_m)) for end in pair]
+        colours += [ColorRGBA(r=float(r), g=float(g), b=float(b), a=0.6)] * (2 * steps)
+    marker.points, marker.colors = ends, colours
     return marker
 
 

@@ -168,7 +168,8 @@ class PlannerNode(ManagedNode):
     def _take_odometry(self, message: OdometryMessage) -> None:
         if self._camera.take_odometry(message):
             self._memory_wishes.append("forget")
-        self._watcher.wake()
+        if self._camera.due:  # each wake costs the executor a turn at the interpreter's lock
+            self._watcher.wake()
 
     def _take_goal(self, kind: str, message: Any) -> None:
         self._goals.received(time.monotonic())
@@ -369,7 +370,7 @@ class PlannerNode(ManagedNode):
         frame_id = self.values["odom_frame"]
         drive = plan if self._mission.active else replace(plan, status=PlanStatus.GOAL_MISSING)
         self._plans.publish(messages.path_message(drive, frame_id))
-        if self.values["publish_candidates"]:
+        if self.values["publish_candidates"] and self._markers.get_subscription_count() > 0:  # thousands of points
             markers = candidate_markers(plan, target, frame_id, self.values["max_candidates"])
             self._markers.publish(markers)
         if plan.imagined_rgb is not None:

@@ -92,7 +92,8 @@ class SpatialMemoryNode(MemoryNode):
         if self._camera.take_odometry(message):
             self._last_stamp_s = float("-inf")
             self.log.warning("the clock of odometry jumped back; the memory stays, in its odom frame")
-        self._worker.wake()
+        if self._camera.due:  # each wake costs the executor a turn at the interpreter's lock
+            self._worker.wake()
 
     # -- the worker's thread -------------------------------------------------------------------------------------------
 

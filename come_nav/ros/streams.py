@@ -122,6 +122,12 @@ class Synchroniser:
         """Take odometry; return True when the clock jumped back."""
         return self.track.add(odometry)
 
+    @property
+    def due(self) -> bool:
+        """Whether an image waits whose odometry has come."""
+        newest = self.track.newest
+        return bool(self._images) and newest is not None and newest.stamp_s >= self._images[0][0]
+
     def clear(self) -> None:
         """Forget what waits; the counters and the calibration stay."""
         self._images.clear()
