@@ -28,11 +28,12 @@ class RelocalisationConfig:
         attempts: as many times with the next frames, while nothing good was found, >= 1.
         samples: poses of a round, >= 1.
         rounds: of an attempt, >= 1.
-        polish: rounds around the best of all attempts, >= 0.
+        polish: rounds around the best of all attempts, once it is promising and at the end, >= 0.
         elites: best poses that a round goes on from, >= 1.
         spread_m: of the first round, standard deviation, > 0.
         spread_rad: and of the heading, > 0.
         shrink: of both from round to round, in (0, 1].
+        promising: difference of an attempt that is polished at once, >= 0.
         good: difference that needs no further attempt, >= 0.
         unknown_weight: difference of a view of which nothing is remembered, >= 0; a part counts by its share.
     """
@@ -46,6 +47,7 @@ class RelocalisationConfig:
     spread_m: float = 0.5
     spread_rad: float = 0.4
     shrink: float = 0.6
+    promising: float = 0.45
     good: float = 0.25
     unknown_weight: float = 0.3
 
@@ -55,8 +57,13 @@ class RelocalisationConfig:
         for name in ("spread_m", "spread_rad"):
             check_range(f"relocalisation.{name}", getattr(self, name), 0.0, open_low=True)
         check_range("relocalisation.shrink", self.shrink, 0.0, 1.0, open_low=True)
-        for name in ("polish", "good", "unknown_weight"):
+        for name in ("polish", "promising", "good", "unknown_weight"):
             check_range(f"relocalisation.{name}", getattr(self, name), 0.0)
+
+    @property
+    def polishing(self) -> range:
+        """Numbers of the rounds that polish: they sample ever more narrowly where the rounds of an attempt end."""
+        return range(self.rounds, self.rounds + self.polish)
 
 
 @dataclass(frozen=True)
@@ -94,21 +101,18 @@ def relocalise(
     if not len(starts):
         return None
     search = _Search(difference, generator, settings)
-    found = _Poses(starts[:0], starts[:0, 0])
+    found, polished = _Poses(starts[:0], starts[:0, 0]), False
     for batch in starts.split(settings.starts):
+        # The first round samples around every start alike; the later ones around the elites.
         attempt = _Poses(batch, search.differences(batch))
-        for number in range(settings.rounds):
-            if stopped():
-                break
-            # The first round samples around every start alike; the later ones around the elites.
-            attempt = search.round(attempt, number, len(attempt.values) if number == 0 else settings.elites)
-        found = found.best_with(attempt, settings.elites)
+        attempt = search.rounds(attempt, range(settings.rounds), stopped)
+        found, polished = found.best_with(attempt, settings.elites), False
+        if float(attempt.values.min()) <= settings.promising:
+            found, polished = search.rounds(found, settings.polishing, stopped), True
         if float(found.values[0]) <= settings.good or stopped():
             break
-    for number in range(settings.rounds, settings.rounds + settings.polish):
-        if stopped():
-            break
-        found = search.round(found, number, settings.elites)
+    if not polished:
+        found = search.rounds(found, settings.polishing, stopped)
     if not bool(torch.isfinite(found.values[0])):
         return None
     return Sighting(found.poses_xyyaw[0].numpy().copy(), float(found.values[0]))
@@ -135,7 +139,15 @@ class _Search:
         values = self._difference(poses_xyyaw).double().cpu()
         return torch.where(torch.isfinite(values), values, torch.inf)
 
-    def round(self, known: _Poses, number: int, count: int) -> _Poses:
+    def rounds(self, known: _Poses, numbers: range, stopped: Callable[[], bool]) -> _Poses:
+        """Return the elites after rounds of these numbers, or after those that there was time for."""
+        for number in numbers:
+            if stopped():
+                break
+            known = self._round(known, number, len(known.values) if number == 0 else self._settings.elites)
+        return known
+
+    def _round(self, known: _Poses, number: int, count: int) -> _Poses:
         """Try poses around the ``count`` best of those that are known; return the elites of all."""
         settings, generator = self._settings, self._generator
         best = known.best_with(_Poses(known.poses_xyyaw[:0], known.values[:0]), count)
