@@ -76,14 +76,14 @@ def judged(stack: NavStack, places: Places, kind: str, truth: np.ndarray, rgb: n
     """Return errors of the most similar key frame and of the pose that was found."""
     search, started_s = stack.config.relocalisation, time.process_time()
     latents = stack.model.encode(stack.model.images_from_rgb([rgb]))[0].float()
-    similar = places.most_similar(latents, search.starts * search.attempts)
-    found = stack.relocalise(rgb, np.stack([frame.pose_odom_xyyaw for frame, _ in similar]))
+    starts, differences = places.most_similar(latents, search.starts * search.attempts)
+    found = stack.relocalise(rgb, starts)
     row: dict[str, Any] = {"kind": kind, "cpu_s": time.process_time() - started_s}
-    for name, pose in (("key frame", similar[0][0].pose_odom_xyyaw), ("found", found.pose_odom_xyyaw)):
+    for name, pose in (("key frame", starts[0]), ("found", found.pose_odom_xyyaw)):
         away = se2.relative(truth, pose)
         row[f"{name} m"], row[f"{name} rad"] = float(np.hypot(*away[:2])), float(abs(away[2]))
         row[f"{name} right"] = row[f"{name} m"] <= RIGHT_M and row[f"{name} rad"] <= RIGHT_RAD
-    return row | {"key frame difference": similar[0][1], "found difference": found.difference}
+    return row | {"key frame difference": float(differences[0]), "found difference": found.difference}
 
 
 def summary(rows: list[dict[str, Any]], threshold: float) -> dict[str, Any]:

@@ -315,11 +315,11 @@ ROUND_THE_CORNER = [(x, 0.0, 0.0) for x in (0.0, 1.0, 2.0, 3.0)] + [(3.0, y, np.
 
 def test_the_most_similar_places_come_first_with_one_minus_the_cosine():
     places = drive(ROUND_THE_CORNER)
-    similar = places.most_similar(encode_grey([grey(58)])[0], 3)
-    assert [frame.stamp_s for frame, _ in similar] == [6.0, 5.0, 4.0]
+    poses, differences = places.most_similar(encode_grey([grey(58)])[0], 3)
+    np.testing.assert_array_equal(poses, np.array(ROUND_THE_CORNER)[[6, 5, 4]])
     expected = [1.0 - math.cos(math.pi * away / 255.0) for away in (2, 8, 18)]
-    np.testing.assert_allclose([difference for _, difference in similar], expected, atol=2e-3)  # kept as float16
-    assert drive([]).most_similar(encode_grey([grey(58)])[0]) == []
+    np.testing.assert_allclose(differences, expected, atol=2e-3)  # kept as float16
+    assert len(drive([]).most_similar(encode_grey([grey(58)])[0])[0]) == 0
 
 
 def test_a_far_goal_is_led_to_along_the_way_that_was_driven():
@@ -336,8 +336,13 @@ def test_a_far_goal_is_led_to_along_the_way_that_was_driven():
     target, final = guide.target(near)
     assert final and target.image_rgb is None
     assert target.pose_odom_xyyaw is goal.pose_odom_xyyaw
+    nowhere = Guide(drive([]), GuideRules())
+    nowhere.begin(goal)
+    target, final = nowhere.target(np.zeros(3))  # no way is known, but the place is
+    assert final and target.image_rgb is None and target.pose_odom_xyyaw is goal.pose_odom_xyyaw
     guide.rules = GuideRules(approach_by_view=True)
-    assert guide.target(near) == (goal, True)
+    target, final = guide.target(near)
+    assert final and target.image_rgb is goal.image_rgb and target.pose_odom_xyyaw is goal.pose_odom_xyyaw
 
 
 def test_a_way_that_was_begun_is_not_left_for_one_that_seems_as_good():

@@ -24,16 +24,11 @@ class GuideRules:
     Attributes:
         direct_m: a goal nearer than this is approached directly, m.
         lookahead_m: how far away the next subgoal on the way lies, m.
-        trust: a key frame stands for a picture that was found nowhere if its difference to the picture is below this
-            share of the difference between the present view and the picture, in (0, 1].
-        recognised: a picture counts as found where the difference to what is remembered from there is below this.
         approach_by_view: where the goal's place is known, score imagined views as well on the last ``direct_m``.
     """
 
     direct_m: float = 1.0
     lookahead_m: float = 1.0
-    trust: float = 0.7
-    recognised: float = 0.4
     approach_by_view: bool = False
 
 
@@ -80,17 +75,19 @@ class Guide:
         away_m = float(np.hypot(*(place[:2] - here)))
         # Near a rough place the picture alone leads, and may lead away from it again.
         self._near = away_m <= self.rules.direct_m * (2.0 if self._near else 1.0)
-        if self._near and goal.pose_odom_xyyaw is None:
+        rough = goal.pose_odom_xyyaw is None
+        if self._near and rough:
             return goal, True
+        there = Goal(goal.image_rgb if rough or self.rules.approach_by_view else None, place)
         if self._near and (away_m <= SHORTEST_M or clear(here, place[:2])):
-            return goal if self.rules.approach_by_view else Goal(pose_odom_xyyaw=place), True
+            return there, True
         if self._rest_xy is not None:
             self._rest_xy = ahead_on(self._rest_xy, here)
         if self._rest_xy is None or np.hypot(*(self._rest_xy[0] - here)) > ASTRAY_M:
             way = self._places.way(pose_odom_xyyaw, place)
             self._rest_xy = None if way is None else ahead_on(np.vstack([way, place[None, :2]]), here)
         if self._rest_xy is None:
-            return Goal(goal.image_rgb, place), True
+            return there, True
         self.way_xy = np.vstack([here[None], self._rest_xy])
         return Goal(pose_odom_xyyaw=pursued(self.way_xy, self.rules.lookahead_m, clear)), False
 

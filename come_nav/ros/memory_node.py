@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from come_nav.core.errors import ComeNavError
+from come_nav.memory.spatial import SpatialMemory
 from come_nav.memory.store import MemoryStore
+from come_nav.memory.store_files import CLOUD
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.worker import Worker
 
@@ -17,6 +20,20 @@ def store_of(values: Mapping[str, Any]) -> MemoryStore | None:
     """Return the store that the parameter memory_folder names; None where it is empty."""
     folder = str(values["memory_folder"])
     return MemoryStore(Path(folder).expanduser()) if folder else None
+
+
+def load_cloud(node: ManagedNode, memory: SpatialMemory) -> None:
+    """Begin with the cloud that was saved in memory_folder, if any; say so, or why it cannot be used."""
+    store = store_of(node.values)
+    if store is None or store.newest() is None:
+        return
+    try:
+        cloud = store.load(parts=(CLOUD,)).cloud
+        if cloud is not None:
+            memory.load_state(cloud)
+            node.log.info(f"{len(memory)} points remembered from {store.path}")
+    except ComeNavError as error:  # damaged, or of another voxel size
+        node.trouble(error, "memory")
 
 
 class MemoryNode(ManagedNode, ABC):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.types import Frame, Odometry
-from come_nav.memory.keyframes import Keyframe, Keyframes
+from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.recall import latent_difference
 from come_nav.memory.store import MemoryStore
 from come_nav.memory.store_files import KEYFRAMES
@@ -51,10 +51,10 @@ class Places:
                 self._latents[float(frame.stamp_s)] = latents.detach().half().cpu()
         return kept
 
-    def most_similar(self, latents: torch.Tensor, count: int = 1) -> list[tuple[Keyframe, float]]:
-        """Return up to ``count`` frames whose latents point in nearly the same direction as (C, h, w), best first.
+    def most_similar(self, latents: torch.Tensor, count: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return poses (K, 3) in odom and differences (K,) of up to ``count`` frames that resemble (C, h, w) most.
 
-        With each comes its difference, 1 - the cosine between the two, in [0, 2].
+        The most similar comes first; its difference is 1 - the cosine between the two, in [0, 2].
         """
         with self._lock:
             stamps_s = [float(stamp_s) for stamp_s in self.keyframes.stamps_s]
@@ -65,10 +65,11 @@ class Places:
                 for index, encoded in zip(batch, self._encode([self.keyframes[i].rgb for i in batch]), strict=True):
                     self._latents[stamps_s[index]] = encoded.detach().half().cpu()
             if not stamps_s:
-                return []
+                return np.zeros((0, 3)), np.zeros(0)
             known = torch.stack([self._latents[stamp_s] for stamp_s in stamps_s]).float()
-            differences = latent_difference(known, latents.detach().float().cpu())
-            return [(self.keyframes[int(index)], float(differences[index])) for index in differences.argsort()[:count]]
+            differences = latent_difference(known, latents.detach().float().cpu()).double().numpy()
+            best = differences.argsort(kind="stable")[:count]
+            return self.keyframes.poses_xyyaw[best], differences[best]
 
     def way(
         self, start_odom_xyyaw: NDArray[np.float64], goal_odom_xyyaw: NDArray[np.float64]

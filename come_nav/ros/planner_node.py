@@ -26,7 +26,6 @@ from come_nav.data.images import decode_colour
 from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesConfig
 from come_nav.memory.recall import latent_difference
 from come_nav.memory.short_term import Observed
-from come_nav.memory.store_files import CLOUD
 from come_nav.ros import messages
 from come_nav.ros.accuracy import RunningAccuracy
 from come_nav.ros.actions import ACTION_PARAMETERS, serve_actions
@@ -36,7 +35,7 @@ from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.errands import Errand, Errands, PathRequest, Progress
 from come_nav.ros.guide import Guide, GuideRules
 from come_nav.ros.markers import candidate_markers
-from come_nav.ros.memory_node import store_of
+from come_nav.ros.memory_node import load_cloud, store_of
 from come_nav.ros.mission import ArrivalRules, Mission
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
@@ -313,22 +312,20 @@ class PlannerNode(ManagedNode):
         self, goal: Goal, picture_rgb: NDArray[np.uint8], latents: torch.Tensor
     ) -> tuple[Goal, NDArray[np.float64] | None]:
         """Return the goal with the pose that its picture was taken from, or a place from where it may be in view."""
-        search, rules = self._stack.config.relocalisation, self._guide.rules
-        similar = self._places.most_similar(latents, search.starts * search.attempts)
-        if not similar:
+        search = self._stack.config.relocalisation
+        starts, differences = self._places.most_similar(latents, search.starts * search.attempts)
+        if not len(starts):
             return goal, None
-        starts = np.stack([frame.pose_odom_xyyaw for frame, _ in similar])
         sighting = self._stack.relocalise(picture_rgb, starts, lambda: self._worker.stopping or bool(self._wishes))
         if sighting is not None:
-            known, (x, y, yaw) = sighting.difference <= rules.recognised, sighting.pose_odom_xyyaw
+            known, (x, y, yaw) = sighting.difference <= self.values["recognised"], sighting.pose_odom_xyyaw
             text = "the picture was taken" if known else "the picture is not known; most like it is the view"
             self.log.info(f"{text} at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: difference {sighting.difference:.2f}")
             if known:
                 return replace(goal, pose_odom_xyyaw=sighting.pose_odom_xyyaw), None
-        frame, difference = similar[0]
         present = self._difference()
-        known = present is None or difference < rules.trust * present
-        return goal, frame.pose_odom_xyyaw if known else None
+        similar = present is None or differences[0] < self.values["trust"] * present
+        return goal, starts[0] if similar else None
 
     def _difference(self) -> float | None:
         """Return how the present view differs from the goal's picture: 1 - the cosine of their latents."""
@@ -458,16 +455,9 @@ class PlannerNode(ManagedNode):
 
     def _load_cloud(self) -> None:
         """Begin with the cloud that the node spatial_memory saved, so that pictures are recognised after a restart."""
-        store, spatial = store_of(self.values), self._stack.episode.spatial
-        if store is None or spatial is None or store.newest() is None:
-            return
-        try:
-            cloud = store.load(parts=(CLOUD,)).cloud
-            if cloud is not None:
-                spatial.load_state(cloud)
-                self.log.info(f"{len(spatial)} points remembered from {store.path}")
-        except ComeNavError as error:  # damaged, or of another voxel size
-            self.trouble(error, "memory")
+        spatial = self._stack.episode.spatial
+        if spatial is not None:
+            load_cloud(self, spatial)
 
     def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         return self._stack.model.encode(self._stack.model.images_from_rgb(pictures))
@@ -496,5 +486,4 @@ class PlannerNode(ManagedNode):
 
     def _guide_rules(self) -> GuideRules:
         values = self.values
-        names = ("direct_m", "lookahead_m", "trust", "recognised", "approach_by_view")
-        return GuideRules(**{name: values[name] for name in names})
+        return GuideRules(values["direct_m"], values["lookahead_m"], values["approach_by_view"])

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
-from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
+from come_nav.core.errors import ComeNavError
 from come_nav.memory.spatial import Noted, SpatialConfig, SpatialMemory
-from come_nav.memory.store_files import CLOUD
 from come_nav.ros import messages
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
-from come_nav.ros.memory_node import MemoryNode, store_of
+from come_nav.ros.memory_node import MemoryNode, load_cloud, store_of
 from come_nav.ros.parameters import Parameter, settings_from, settings_parameters
 from come_nav.ros.qos import LATCHED, SENSOR
 from come_nav.ros.streams import Matched
@@ -49,7 +48,7 @@ class SpatialMemoryNode(MemoryNode):
     def setup(self) -> None:
         """Load what was saved; subscribe."""
         self._memory = SpatialMemory(settings_from(SpatialConfig(), self.values, "spatial."))
-        self._load()
+        load_cloud(self, self._memory)
         self._camera = CameraInput(self, depth="required")
         self._cloud = self.advertise(PointCloud2, "spatial_memory", LATCHED)
         self._obstacles = self.advertise(PointCloud2, "obstacles", LATCHED)
@@ -144,18 +143,6 @@ class SpatialMemoryNode(MemoryNode):
         self._obstacles.publish(messages.cloud_message(odom, None, self.now_s(), values["odom_frame"]))
 
     # -- disk ----------------------------------------------------------------------------------------------------------
-
-    def _load(self) -> None:
-        store = store_of(self.values)
-        if store is None or store.newest() is None:
-            return
-        try:
-            stored = store.load(parts=(CLOUD,))
-            if stored.cloud is not None:
-                self._memory.load_state(stored.cloud)
-                self.log.info(f"{len(self._memory)} points remembered from {store.path}")
-        except (MemoryStoreError, DataError) as error:
-            self.trouble(error, "memory")
 
     def _save(self) -> None:
         store = store_of(self.values)
