@@ -19,6 +19,8 @@ from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from come_nav.core.geometry import se2, se3
+from come_nav.memory.store import MemoryStore
+from come_nav.memory.store_files import CLOUD
 from come_nav.ros import messages
 from come_nav.ros.qos import LATCHED
 from come_nav.sim.builtin import BuiltInSimulator
@@ -181,6 +183,35 @@ def test_a_robot_that_runs_into_something_unseen_backs_off_and_keeps_away(tmp_pa
         hits = int(bench.told("simulator", "robot")["collisions"])
         time.sleep(3.0)  # plans go on, and none of them leads there again
         assert int(bench.told("simulator", "robot")["collisions"]) == hits
+    finally:
+        bench.close()
+
+
+def test_a_spatial_memory_that_is_killed_while_it_writes_goes_on_with_what_it_had(tmp_path):
+    bench, folder = Bench(tmp_path), tmp_path / "memory"
+    try:
+        bench.start("simulator", {"world_seed": WORLD, "publish_clock": True})
+        turn = bench.publisher(Twist, "cmd_vel")
+        turning = Twist()
+        turning.angular.z = 0.5
+        bench.node.create_timer(0.1, lambda: turn.publish(turning))
+        settings = {"use_sim_time": True, "memory_folder": str(folder), "save_period_s": 0.5}
+        node, torn, least = bench.start("spatial_memory", settings), 0, 0
+        for _ in range(4):
+            bench.wait("a version", lambda: MemoryStore(folder).newest() is not None)
+            begun = bench.wait("a version that is being written", lambda: [*folder.glob(".v*.tmp")])
+            node.stop(signal.SIGKILL)
+            torn += begun[0].exists()
+            kept = MemoryStore(folder).load(parts=(CLOUD,)).cloud  # the newest whole one
+            assert kept is not None and len(kept["xyz"]) >= 0.8 * least  # carving may take some away
+            least = len(kept["xyz"])
+            bench.diagnostics.clear()
+            node = bench.start("spatial_memory", settings)
+            bench.wait("the memory", lambda n=node: "points remembered from" in n.log())
+            bench.wait("more", lambda: bench.told("spatial_memory", "memory").get("frames"))
+            assert "Traceback" not in node.log()
+        assert torn >= 1  # else nothing was shown
+        assert least > 0
     finally:
         bench.close()
 
