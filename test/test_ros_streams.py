@@ -260,6 +260,22 @@ def test_a_picture_whose_place_was_found_is_reached_there():
     assert mission.goal is not picture  # too late
 
 
+def test_a_picture_that_seemed_reached_may_turn_out_to_be_elsewhere():
+    mission = Mission(ArrivalRules(0.25, 0.35, confirmations=1))
+    mission.begin(Goal(image_rgb=grey(0)))
+    here, place = np.zeros(3), np.array([1.0, 0.0, 0.0])
+    assert mission.judge(ok_plan(1.0, 0.1), here, 0.5) is MissionState.REACHED
+    assert not mission.at_goal(here, place) and mission.at_goal(place, place)
+    mission.reopen(Goal(grey(0), place))
+    assert mission.active and mission.message == "on the way"
+    assert mission.judge(ok_plan(2.0, 0.1), here, 0.1) is MissionState.ACTIVE  # its place decides now
+    assert mission.judge(ok_plan(3.0, 0.1), place, 0.9) is MissionState.REACHED
+    mission.begin(Goal(image_rgb=grey(0)))
+    mission.cancel()
+    mission.reopen(Goal(grey(0), place))
+    assert not mission.active
+
+
 def test_failures_carry_the_code_of_the_plan_and_time_runs_out():
     mission = Mission(ArrivalRules(max_failures=3, time_limit_s=10.0))
     mission.begin(Goal(pose_odom_xyyaw=np.ones(3)))

@@ -86,6 +86,16 @@ class Mission:
         if self.active:
             self.goal, self.message = goal, ON_THE_WAY
 
+    def reopen(self, goal: Goal) -> None:
+        """Take back that it was reached: memory knows meanwhile that the picture was taken elsewhere."""
+        if self.state is MissionState.REACHED:
+            self.goal, self.state, self.message = goal, MissionState.ACTIVE, ON_THE_WAY
+            self._near = 0
+
+    def at_goal(self, pose_odom_xyyaw: NDArray[np.float64], goal_odom_xyyaw: NDArray[np.float64]) -> bool:
+        """Whether a robot at one pose (3,) is at a goal at the other."""
+        return self._within(se2.relative(pose_odom_xyyaw, goal_odom_xyyaw))
+
     def cancel(self, why: str = "cancelled") -> None:
         """Drop the goal."""
         if self.active:
@@ -125,11 +135,12 @@ class Mission:
     def _arrives(self, plan: Plan, pose_odom_xyyaw: NDArray[np.float64], difference: float | None, final: bool) -> bool:
         goal = self.goal
         if goal is not None and goal.pose_odom_xyyaw is not None:
-            left = se2.relative(pose_odom_xyyaw, goal.pose_odom_xyyaw)
-        elif not final or (difference is not None and difference > self.rules.difference):
+            return self.at_goal(pose_odom_xyyaw, goal.pose_odom_xyyaw)
+        if not final or (difference is not None and difference > self.rules.difference):
             return False
-        else:
-            left = plan.poses_xyyaw[-1]
+        return self._within(plan.poses_xyyaw[-1])
+
+    def _within(self, left: NDArray[np.float64]) -> bool:
         return bool(np.hypot(*left[:2]) <= self.rules.tolerance_m and abs(left[2]) <= self.rules.tolerance_rad)
 
     def _end(self, state: MissionState, code: str, message: str) -> None:

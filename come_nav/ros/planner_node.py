@@ -36,7 +36,7 @@ from come_nav.ros.errands import Errand, Errands, PathRequest, Progress
 from come_nav.ros.guide import Guide, GuideRules
 from come_nav.ros.markers import candidate_markers
 from come_nav.ros.memory_node import load_cloud, store_of
-from come_nav.ros.mission import ArrivalRules, Mission
+from come_nav.ros.mission import ArrivalRules, Mission, MissionState
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
@@ -316,16 +316,38 @@ class PlannerNode(ManagedNode):
         starts, differences = self._places.most_similar(latents, search.starts * search.attempts)
         if not len(starts):
             return goal, None
-        sighting = self._stack.relocalise(picture_rgb, starts, lambda: self._worker.stopping or bool(self._wishes))
-        if sighting is not None:
-            known, (x, y, yaw) = sighting.difference <= self.values["recognised"], sighting.pose_odom_xyyaw
-            text = "the picture was taken" if known else "the picture is not known; most like it is the view"
-            self.log.info(f"{text} at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: difference {sighting.difference:.2f}")
-            if known:
-                return replace(goal, pose_odom_xyyaw=sighting.pose_odom_xyyaw), None
+        place = self._sighted(picture_rgb, starts)
+        if place is not None:
+            return replace(goal, pose_odom_xyyaw=place), None
         present = self._difference()
         similar = present is None or differences[0] < self.values["trust"] * present
         return goal, starts[0] if similar else None
+
+    def _sighted(
+        self, picture_rgb: NDArray[np.uint8], starts_odom_xyyaw: NDArray[np.float64]
+    ) -> NDArray[np.float64] | None:
+        """Return the pose (3,) that a picture was taken from, if memory recognises it; looked for from (K, 3) on."""
+        sighting = self._stack.relocalise(
+            picture_rgb, starts_odom_xyyaw, lambda: self._worker.stopping or bool(self._wishes)
+        )
+        if sighting is None:
+            return None
+        known, (x, y, yaw) = sighting.difference <= self.values["recognised"], sighting.pose_odom_xyyaw
+        text = "the picture was taken" if known else "the picture is not known; most like it is the view"
+        self.log.info(f"{text} at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: difference {sighting.difference:.2f}")
+        return sighting.pose_odom_xyyaw if known else None
+
+    def _confirm(self, picture_rgb: NDArray[np.uint8], here_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Ask memory once more where a picture was taken that seems reached by its view: it has seen more meanwhile."""
+        latents = self._goal_latents
+        if latents is None or not self.values["use_places"]:
+            return
+        similar, _ = self._places.most_similar(latents, self._stack.config.relocalisation.starts - 1)
+        place = self._sighted(picture_rgb, np.vstack([here_odom_xyyaw[None], similar]))
+        if place is not None and not self._mission.at_goal(here_odom_xyyaw, place):
+            goal = Goal(picture_rgb, place)
+            self._mission.reopen(goal)
+            self._guide.begin(goal)
 
     def _difference(self) -> float | None:
         """Return how the present view differs from the goal's picture: 1 - the cosine of their latents."""
@@ -353,7 +375,9 @@ class PlannerNode(ManagedNode):
         self._plan = plan
         present = self._camera.track.newest
         here = plan.start_odom_xyyaw if present is None else present.pose_xyyaw
-        self._mission.judge(plan, here, self._difference(), final)
+        state = self._mission.judge(plan, here, self._difference(), final)
+        if state is MissionState.REACHED and goal.image_rgb is not None and goal.pose_odom_xyyaw is None:
+            self._confirm(goal.image_rgb, here)
         self._publish(plan, target)
         self._tell()
 
