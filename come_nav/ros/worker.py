@@ -5,10 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from come_nav.memory.episodic_thread import step_back
-
-NICE = 5  # of the thread (Linux): callbacks, drivers and the controller come first where processors are few
-
 
 class Worker:
     """Calls ``step`` again and again until stopped; ``step`` returns how long to wait, or 0.0 to go on at once.
@@ -49,7 +45,6 @@ class Worker:
         return not thread.is_alive()
 
     def _run(self) -> None:
-        step_back(NICE)
         while not self._stopping:
             try:
                 wait_s = self._step()
