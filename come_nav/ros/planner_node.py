@@ -21,6 +21,7 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
+from come_nav.core.geometry import se2
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.data.images import decode_colour
 from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesConfig
@@ -46,6 +47,8 @@ from come_nav.ros.retreat import Retreat
 from come_nav.ros.streams import message_type_name
 from come_nav.ros.worker import Worker
 from come_nav.stack import NavStack, load_stack
+
+AHEAD_XYYAW = np.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [1.0, 0.0, 0.0], [1.5, 0.0, 0.0]])
 
 
 class PlannerNode(ManagedNode):
@@ -316,12 +319,17 @@ class PlannerNode(ManagedNode):
         starts, differences = self._places.most_similar(latents, search.starts * search.attempts)
         if not len(starts):
             return goal, None
-        place = self._sighted(picture_rgb, starts)
+        place = self._sighted(picture_rgb, np.vstack([self._ahead(), starts]))
         if place is not None:
             return replace(goal, pose_odom_xyyaw=place), None
         present = self._difference()
         similar = present is None or differences[0] < self.values["trust"] * present
         return goal, starts[0] if similar else None
+
+    def _ahead(self) -> NDArray[np.float64]:
+        """Return poses (K, 3) at and ahead of the robot: goals are often in view, where no key frame may be near."""
+        newest = self._stack.memory.newest
+        return np.zeros((0, 3)) if newest is None else se2.compose(newest.pose_odom_xyyaw[None], AHEAD_XYYAW)
 
     def _sighted(
         self, picture_rgb: NDArray[np.uint8], starts_odom_xyyaw: NDArray[np.float64]
@@ -342,8 +350,8 @@ class PlannerNode(ManagedNode):
         latents = self._goal_latents
         if latents is None or not self.values["use_places"]:
             return
-        similar, _ = self._places.most_similar(latents, self._stack.config.relocalisation.starts - 1)
-        place = self._sighted(picture_rgb, np.vstack([here_odom_xyyaw[None], similar]))
+        similar, _ = self._places.most_similar(latents, self._stack.config.relocalisation.starts - len(AHEAD_XYYAW))
+        place = self._sighted(picture_rgb, np.vstack([self._ahead(), similar]))
         if place is not None and not self._mission.at_goal(here_odom_xyyaw, place):
             goal = Goal(picture_rgb, place)
             self._mission.reopen(goal)
