@@ -1,0 +1,105 @@
+"""Live, each with nodes of its own: a robot runs into something unseen; a memory is killed while it writes."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+from geometry_msgs.msg import PoseStamped, Twist
+from nav_msgs.msg import Odometry as OdometryMessage
+from ros_harness import Bench
+
+from come_nav.core.geometry import se2, se3
+from come_nav.memory.store import MemoryStore
+from come_nav.memory.store_files import CLOUD
+from come_nav.ros import messages
+from come_nav.sim.builtin import BuiltInSimulator
+from come_nav.sim.worlds import generate_world
+
+pytestmark = pytest.mark.slow
+WORLD = 10000  # a validation world
+SMALL_SEARCH = {
+    "device": "cpu",
+    "planner": {"initial_samples": 60, "samples": 20, "iterations": 3, "elites": 6},
+}
+
+
+def unseen_wall() -> tuple[np.ndarray, float]:
+    """Return a pose of a robot that looks at something, and how far it can drive until it touches it."""
+    simulator = BuiltInSimulator.in_world(generate_world(WORLD), seed=5)
+    for _ in range(500):
+        simulator.reset()
+        start = simulator.pose_world_xyyaw.copy()
+        free_m = np.arange(0.0, 1.5, 0.01)
+        touches = [simulator._robot.map.touches(*se2.compose(start, np.array([x, 0.0, 0.0]))[:2], 0.2) for x in free_m]
+        if any(touches) and 0.4 < free_m[int(np.argmax(touches))] < 0.9:
+            return start, float(free_m[int(np.argmax(touches))])
+    raise AssertionError("nothing to run into in this world")
+
+
+def test_a_robot_that_runs_into_something_unseen_backs_off_and_keeps_away(tmp_path):
+    start, free_m = unseen_wall()
+    bench = Bench(tmp_path)
+    try:
+        place = {"world_seed": WORLD, "start_pose": [float(number) for number in start], "publish_clock": True}
+        bench.start("simulator", place)
+        blind = {"use_obstacles": True, "use_places": False, "plan_rate_hz": 4.0, "planner.limits.v_min_mps": -0.15}
+        bench.start("planner", {**SMALL_SEARCH, "use_sim_time": True, **blind})  # and no node that tells of obstacles
+        bench.start("controller", {"use_sim_time": True})
+        truth = bench.listen(OdometryMessage, "ground_truth/odom", keep=100000)
+        blocked = bench.listen(PoseStamped, "blocked")
+
+        def driven_m() -> np.ndarray:
+            poses = [se3.xyyaw_from_transform(messages.transform_from_pose(m.pose.pose)) for m in list(truth)]
+            return se2.relative(start[None], np.array(poses))[:, 0]
+
+        bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4)
+        goal = bench.publisher(PoseStamped, "goal_pose")
+        bench.wait("connection", lambda: goal.get_subscription_count() > 0)
+        goal.publish(messages.pose_list(np.array([[free_m + 1.0, 0.0, 0.0]]), [0.0], "odom")[0])
+        bench.wait("being blocked", lambda: blocked)
+        told = se3.xyyaw_from_transform(messages.transform_from_pose(blocked[0].pose))  # odom began at the start
+        assert np.hypot(told[0] - free_m, told[1]) < 0.1
+        furthest = driven_m().max()
+        assert furthest == pytest.approx(free_m, abs=0.1)
+        bench.wait("the way back", lambda: driven_m()[-1] < furthest - 0.15)
+        bench.wait("a report", lambda: int(bench.told("planner", "clearance").get("places_where_blocked", 0)) >= 1)
+        assert int(bench.told("controller", "control")["stalls"]) >= 1
+        hits = int(bench.told("simulator", "robot")["collisions"])
+        time.sleep(3.0)  # plans go on, and none of them leads there again
+        assert int(bench.told("simulator", "robot")["collisions"]) == hits
+    finally:
+        bench.close()
+
+
+def test_a_spatial_memory_that_is_killed_while_it_writes_goes_on_with_what_it_had(tmp_path):
+    bench, folder = Bench(tmp_path), tmp_path / "memory"
+    try:
+        bench.start("simulator", {"world_seed": WORLD, "publish_clock": True})
+        turn = bench.publisher(Twist, "cmd_vel")
+        turning = Twist()
+        turning.angular.z = 0.5
+        bench.node.create_timer(0.1, lambda: turn.publish(turning))
+        settings = {"use_sim_time": True, "memory_folder": str(folder), "save_period_s": 0.5}
+        node, torn, least = bench.start("spatial_memory", settings), 0, 0
+        for _ in range(4):
+            bench.wait("a version", lambda: MemoryStore(folder).newest() is not None)
+            begun = bench.wait("a version that is being written", lambda: [*folder.glob(".v*.tmp")])
+            node.stop(signal.SIGKILL)
+            torn += begun[0].exists()
+            kept = MemoryStore(folder).load(parts=(CLOUD,)).cloud  # the newest whole one
+            assert kept is not None and len(kept["xyz"]) >= 0.8 * least  # carving may take some away
+            least = len(kept["xyz"])
+            bench.diagnostics.clear()
+            node = bench.start("spatial_memory", settings)
+            bench.wait("the memory", lambda n=node: "points remembered from" in n.log())
+            bench.wait("more", lambda: bench.told("spatial_memory", "memory").get("frames"))
+            assert "Traceback" not in node.log()
+        assert torn >= 1  # else nothing was shown
+        assert least > 0
+    finally:
+        bench.close()
