@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -162,11 +163,11 @@ class NavStack:
 
         The search begins at ``starts_odom_xyyaw`` (K, 3), the most promising first, and ends early once ``stopped()``.
         """
-        latents = self.model.encode(self.model.images_from_rgb([picture_rgb]))[0]
-        difference = self.episode.difference_to(latents)
-        if difference is None:
+        picture = self.model.images_from_rgb([picture_rgb])[0]
+        rough, exact = (self.episode.difference_to(picture, rough) for rough in (True, False))
+        if rough is None or exact is None:
             return None
-        return relocalise(difference, starts_odom_xyyaw, self._generator, self.config.relocalisation, stopped)
+        return relocalise(rough, exact, starts_odom_xyyaw, self._generator, self.config.relocalisation, stopped)
 
     def reset(self) -> None:
         """Forget everything, e.g. when the robot was carried away or a new episode begins."""
@@ -389,12 +390,16 @@ class EpisodeMemories:
         model = self._model.with_memory(spatial, long_term)
         return model.composed(self.config.experts.weights(usable), self.config.experts.mode), warnings
 
-    def difference_to(self, latents: torch.Tensor) -> PictureDifference | None:
-        """Return what compares remembered views with a picture's latents (C, h, w); None without a spatial memory."""
+    def difference_to(self, picture: torch.Tensor, rough: bool = False) -> PictureDifference | None:
+        """Return what compares remembered views with a picture (3, S, S), roughly or exactly.
+
+        None without a spatial memory.
+        """
         if self._views is None or self._model is None or self.spatial is None or not len(self.spatial):
             return None
-        unknown_weight = self.config.relocalisation.unknown_weight
-        return PictureDifference(self._views, self._model.encode, latents, self._model.image_size, unknown_weight)
+        search = self.config.relocalisation
+        how = (math.gcd(search.rough_px, self._model.image_size), search.rough_m) if rough else (0, 0.0)
+        return PictureDifference(self._views, self._model.encode, picture, search.unknown_weight, *how)
 
     def reset(self) -> None:
         """Forget the episode."""

@@ -12,7 +12,7 @@ from come_nav.core.types import CameraIntrinsics
 from come_nav.memory.building import remember
 from come_nav.memory.recall import MANY_VIEWS, RememberedViews
 from come_nav.memory.spatial import SpatialMemory
-from come_nav.memory.splatting import Splats, Viewpoint, thinned
+from come_nav.memory.splatting import Splats, Viewpoint, coarsened, thinned
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
@@ -71,6 +71,30 @@ def test_merged_points_are_weighted_means_and_near_ones_stay() -> None:
     torch.testing.assert_close(merged.features, torch.tensor([[0.0], [2.0]]))
     torch.testing.assert_close(merged.weights, torch.tensor([1.0, 3.0]))
     assert merged.sizes_m.tolist() == pytest.approx([0.05, 0.2])  # a pixel at 8 m is 0.25 m wide
+
+
+def test_a_coarse_cloud_has_one_point_for_each_cell() -> None:
+    points = torch.tensor([[0.01, 0.01, 0.01], [0.14, 0.14, 0.14], [0.16, 0.01, 0.01], [-0.01, 0.01, 0.01]])
+    features = torch.tensor([[0.0], [4.0], [1.0], [2.0]])
+    normals = torch.tensor([[-1.0, 0.0, 0.0]]).expand(4, -1)
+    splats = Splats(points, features, normals, torch.full((4,), 0.05), torch.tensor([3.0, 1.0, 1.0, 1.0]))
+    coarse = coarsened(splats, 0.15)
+    order = coarse.points_xyz[:, 0].argsort()
+    torch.testing.assert_close(coarse.features[order], torch.tensor([[2.0], [1.0], [1.0]]))
+    torch.testing.assert_close(coarse.sizes_m, torch.full((3,), 0.15))
+    assert len(coarsened(splats.part(torch.zeros(4, dtype=torch.bool)), 0.15).points_xyz) == 0
+
+
+def test_small_pictures_of_a_coarse_cloud_follow_the_cloud(remembered) -> None:
+    drive, memory = remembered[0], SpatialMemory()
+    source = RememberedViews(memory, CAMERA, drive.T_base_camera)
+    pose = torch.from_numpy(drive.poses_xyyaw[:1]).float()
+    assert not bool(source.views(pose, 16, cell_m=0.15)[1].any())
+    remember(drive, [memory])
+    image, known, _ = source.views(pose, 16, cell_m=0.15)
+    fine = torch.nn.functional.interpolate(source.views(pose, 64)[0], (16, 16), mode="area")
+    assert known.float().mean() > 0.8
+    assert float((image - fine).abs().mean(dim=1)[known].mean()) < 0.15  # of a range of 2
 
 
 def test_one_matrix_projects_as_the_pinhole_camera_does() -> None:

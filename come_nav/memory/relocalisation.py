@@ -2,7 +2,8 @@
 
 Pictures taken at a similar place look similar, so the search begins at the remembered frames that resemble the picture
 most, and goes on around the poses whose remembered view comes nearest to it, closer and closer (a cross-entropy search
-with one proposal around each elite). It ends as soon as a pose is good enough.
+with one proposal around each elite). Most of it compares small pictures of a coarse cloud, which change slowly with the
+pose and cost little; the best of them are then compared exactly. It ends as soon as a pose is good enough.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range, check_shape
+from come_nav.core.geometry import se2
 
 Difference = Callable[[torch.Tensor], torch.Tensor]
+AHEAD_M = (0.0, 0.5, 1.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -24,46 +27,49 @@ class RelocalisationConfig:
     """How hard to search.
 
     Attributes:
-        starts: remembered frames that one attempt begins with, >= 1.
-        attempts: as many times with the next frames, while nothing good was found, >= 1.
-        samples: poses of a round, >= 1.
-        rounds: of an attempt, >= 1.
-        polish: rounds around the best of all attempts, once it is promising and at the end, >= 0.
-        elites: best poses that a round goes on from, >= 1.
+        starts: most remembered frames to begin with, >= 1.
+        attempts: most repetitions of the whole search while nothing good was found, >= 1.
+        samples: poses of a rough round, >= 1.
+        rounds: rough ones of an attempt, >= 1.
+        elites: best poses that a rough round goes on from, >= 1.
+        polish: exact rounds of an attempt, >= 0.
+        polish_samples: poses of such a round, >= 1.
+        polish_elites: best poses that it goes on from, >= 1.
+        rough_px: width and height of the pictures that rough rounds compare, >= 1 (its largest common divisor with
+            the model's counts).
+        rough_m: edge of the cells in which they merge the cloud's points, m, >= 0.
         spread_m: of the first round, standard deviation, > 0.
         spread_rad: and of the heading, > 0.
         shrink: of both from round to round, in (0, 1].
-        promising: difference of an attempt that is polished at once, >= 0.
-        good: difference that needs no further attempt, >= 0.
+        good: exact difference that needs no further attempt, >= 0.
         unknown_weight: difference of a view of which nothing is remembered, >= 0; a part counts by its share.
     """
 
-    starts: int = 16
+    starts: int = 64
     attempts: int = 4
-    samples: int = 64
-    rounds: int = 3
+    samples: int = 256
+    rounds: int = 4
+    elites: int = 16
     polish: int = 3
-    elites: int = 8
+    polish_samples: int = 32
+    polish_elites: int = 4
+    rough_px: int = 16
+    rough_m: float = 0.15
     spread_m: float = 0.5
     spread_rad: float = 0.4
     shrink: float = 0.6
-    promising: float = 0.45
     good: float = 0.25
     unknown_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("starts", "attempts", "samples", "rounds", "elites"):
+        counts = ("starts", "attempts", "samples", "rounds", "elites", "polish_samples", "polish_elites", "rough_px")
+        for name in counts:
             check_range(f"relocalisation.{name}", getattr(self, name), 1)
         for name in ("spread_m", "spread_rad"):
             check_range(f"relocalisation.{name}", getattr(self, name), 0.0, open_low=True)
         check_range("relocalisation.shrink", self.shrink, 0.0, 1.0, open_low=True)
-        for name in ("polish", "promising", "good", "unknown_weight"):
+        for name in ("polish", "rough_m", "good", "unknown_weight"):
             check_range(f"relocalisation.{name}", getattr(self, name), 0.0)
-
-    @property
-    def polishing(self) -> range:
-        """Numbers of the rounds that polish: they sample ever more narrowly where the rounds of an attempt end."""
-        return range(self.rounds, self.rounds + self.polish)
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,14 @@ class Sighting:
     difference: float
 
 
+def poses_ahead(pose_odom_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return poses (K, 3) at and ahead of a robot at (3,): goals are often in view, where no key frame may be near."""
+    return se2.compose(pose_odom_xyyaw[None], np.array([[x_m, 0.0, 0.0] for x_m in AHEAD_M]))
+
+
 def relocalise(
-    difference: Difference,
+    rough: Difference,
+    exact: Difference,
     starts_xyyaw: NDArray[np.float64],
     generator: torch.Generator,
     config: RelocalisationConfig | None = None,
@@ -89,7 +101,8 @@ def relocalise(
     """Return the pose of the smallest difference; None without starts, or if no difference is finite.
 
     Args:
-        difference: of the remembered views at poses (S, 3) in odom to the picture, (S,).
+        rough: difference of the remembered views at poses (S, 3) in odom to the picture, (S,), at little cost.
+        exact: the difference that counts.
         starts_xyyaw: (K, 3) poses to begin with, the most promising first.
         generator: the only source of chance.
         config: how hard to search.
@@ -97,22 +110,21 @@ def relocalise(
     """
     settings = config or RelocalisationConfig()
     check_shape("starts_xyyaw", starts_xyyaw, "K 3")
-    starts = torch.from_numpy(np.asarray(starts_xyyaw, np.float64))[: settings.starts * settings.attempts]
+    starts = torch.from_numpy(np.asarray(starts_xyyaw, np.float64))[: settings.starts]
     if not len(starts):
         return None
-    search = _Search(difference, generator, settings)
-    found, polished = _Poses(starts[:0], starts[:0, 0]), False
-    for batch in starts.split(settings.starts):
+    search = _Search(rough, settings.samples, settings.elites, generator, settings)
+    polish = _Search(exact, settings.polish_samples, settings.polish_elites, generator, settings)
+    begin, found = search.judged(starts), _Poses(starts[:0], starts[:0, 0])
+    for _ in range(settings.attempts):
         # The first round samples around every start alike; the later ones around the elites.
-        attempt = _Poses(batch, search.differences(batch))
-        attempt = search.rounds(attempt, range(settings.rounds), stopped)
-        found, polished = found.best_with(attempt, settings.elites), False
-        if float(attempt.values.min()) <= settings.promising:
-            found, polished = search.rounds(found, settings.polishing, stopped), True
+        near = search.rounds(begin, range(settings.rounds), stopped).best(settings.elites)
+        attempt = polish.judged(near.poses_xyyaw)
+        # Polishing samples ever more narrowly from where the rough rounds have ended.
+        rounds = range(settings.rounds - 1, settings.rounds - 1 + settings.polish)
+        found = found.joined(polish.rounds(attempt, rounds, stopped)).best(settings.polish_elites)
         if float(found.values[0]) <= settings.good or stopped():
             break
-    if not polished:
-        found = search.rounds(found, settings.polishing, stopped)
     if not bool(torch.isfinite(found.values[0])):
         return None
     return Sighting(found.poses_xyyaw[0].numpy().copy(), float(found.values[0]))
@@ -125,37 +137,48 @@ class _Poses:
     poses_xyyaw: torch.Tensor
     values: torch.Tensor
 
-    def best_with(self, other: _Poses, count: int) -> _Poses:
-        poses, values = torch.cat([self.poses_xyyaw, other.poses_xyyaw]), torch.cat([self.values, other.values])
-        order = values.argsort(stable=True)[:count]
-        return _Poses(poses[order], values[order])
+    def joined(self, other: _Poses) -> _Poses:
+        return _Poses(torch.cat([self.poses_xyyaw, other.poses_xyyaw]), torch.cat([self.values, other.values]))
+
+    def best(self, count: int) -> _Poses:
+        order = self.values.argsort(stable=True)[:count]
+        return _Poses(self.poses_xyyaw[order], self.values[order])
 
 
 class _Search:
-    def __init__(self, difference: Difference, generator: torch.Generator, settings: RelocalisationConfig) -> None:
-        self._difference, self._generator, self._settings = difference, generator, settings
+    """Rounds of one kind."""
 
-    def differences(self, poses_xyyaw: torch.Tensor) -> torch.Tensor:
+    def __init__(
+        self,
+        difference: Difference,
+        samples: int,
+        elites: int,
+        generator: torch.Generator,
+        settings: RelocalisationConfig,
+    ) -> None:
+        self._difference, self._samples, self._elites = difference, samples, elites
+        self._generator, self._settings = generator, settings
+
+    def judged(self, poses_xyyaw: torch.Tensor) -> _Poses:
         values = self._difference(poses_xyyaw).double().cpu()
-        return torch.where(torch.isfinite(values), values, torch.inf)
+        return _Poses(poses_xyyaw, torch.where(torch.isfinite(values), values, torch.inf))
 
     def rounds(self, known: _Poses, numbers: range, stopped: Callable[[], bool]) -> _Poses:
-        """Return the elites after rounds of these numbers, or after those that there was time for."""
+        """Return what is known after rounds of these numbers, or after those that there was time for."""
         for number in numbers:
             if stopped():
                 break
-            known = self._round(known, number, len(known.values) if number == 0 else self._settings.elites)
+            known = self._round(known if number == 0 else known.best(self._elites), number).best(self._elites)
         return known
 
-    def _round(self, known: _Poses, number: int, count: int) -> _Poses:
-        """Try poses around the ``count`` best of those that are known; return the elites of all."""
-        settings, generator = self._settings, self._generator
-        best = known.best_with(_Poses(known.poses_xyyaw[:0], known.values[:0]), count)
-        if len(best.values) >= count > settings.elites:
-            chosen = torch.arange(settings.samples) % count
+    def _round(self, centres: _Poses, number: int) -> _Poses:
+        """Try poses around the centres, all alike often in the first round; return all of them, the centres too."""
+        settings, generator, count = self._settings, self._generator, len(centres.values)
+        if number == 0:
+            chosen = torch.arange(self._samples) % count
         else:
-            chosen = torch.randint(len(best.values), (settings.samples,), generator=generator)
+            chosen = torch.randint(count, (self._samples,), generator=generator)
         spread = torch.tensor([settings.spread_m, settings.spread_m, settings.spread_rad], dtype=torch.float64)
-        noise = torch.randn(settings.samples, 3, generator=generator, dtype=torch.float64)
-        fresh = best.poses_xyyaw[chosen] + settings.shrink**number * spread * noise
-        return best.best_with(_Poses(fresh, self.differences(fresh)), settings.elites)
+        noise = torch.randn(self._samples, 3, generator=generator, dtype=torch.float64)
+        fresh = centres.poses_xyyaw[chosen] + settings.shrink**number * spread * noise
+        return centres.joined(self.judged(fresh))

@@ -27,7 +27,7 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.carving import seen_through
 from come_nav.memory.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
 from come_nav.memory.poses import as_transform
-from come_nav.memory.splatting import SpatialView, Splats, Viewpoint, render_splats, thinned
+from come_nav.memory.splatting import SpatialView, Splats, Viewpoint, coarsened, render_splats, thinned
 from come_nav.memory.voxels import VoxelMap
 
 Array = NDArray[Any]
@@ -141,6 +141,7 @@ class SpatialMemory:
             self.carved = 0
             self.untrusted = 0
             self._splats: Splats | None = None
+            self._coarse: tuple[Splats, float, Splats] | None = None  # made of what, in cells of what edge
 
     def __len__(self) -> int:
         return len(self.voxels)
@@ -179,6 +180,7 @@ class SpatialMemory:
         *,
         gaps: bool = True,
         thin: bool = False,
+        cell_m: float = 0.0,
         device: str | torch.device = "cpu",
     ) -> SpatialView:
         """Render what is remembered of B views.
@@ -189,6 +191,7 @@ class SpatialMemory:
             T_base_camera: (4, 4), or (B or 1, 4, 4).
             gaps: close single unseen pixels among seen ones.
             thin: merge far points that no pixel could tell apart first, which pays for many views from one place.
+            cell_m: merge points in cells of this edge first, for small pictures; 0 = do not.
             device: where to render and where the result lies.
         """
         poses = torch.as_tensor(poses)
@@ -198,7 +201,7 @@ class SpatialMemory:
             check_shape("poses", poses, "B 4 4")
             mount, poses = poses.to(mount) @ mount, poses.new_zeros(len(poses), 3)
         check_shape("poses", poses, "B 3")
-        splats = self._on(torch.device(device))
+        splats = self._on(torch.device(device), cell_m)
         view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), mount)))
         if thin and len(poses) and len(splats.points_xyz):
             positions = view.positions
@@ -341,15 +344,21 @@ class SpatialMemory:
         rows, filled = seen_through(self.voxels.xyz, T_camera_odom, grid.depth_m, grid.camera, settings.voxel_m, margin)
         self.carved += self.voxels.weaken(rows, settings.carve_looks * filled)
 
-    def _on(self, device: torch.device) -> Splats:
-        """Return the cloud as tensors; kept until the next change."""
+    def _on(self, device: torch.device, cell_m: float = 0.0) -> Splats:
+        """Return the cloud as tensors, merged in cells of that edge; kept until the next change."""
         with self._lock:
             if self._splats is None or self._splats.points_xyz.device != device:
                 extra = self.voxels.features[:, -EXTRA:]
                 sizes = np.maximum(self.config.voxel_m, extra[:, -1])
                 arrays = (self.points_xyz, self.point_features, extra[:, :3], sizes, self.voxels.weight)
                 self._splats = Splats(*(torch.tensor(array, device=device) for array in arrays))
-            return self._splats
+            whole = self._splats
+        if cell_m <= 0.0:
+            return whole
+        kept = self._coarse
+        if kept is None or kept[0] is not whole or kept[1] != cell_m:
+            self._coarse = kept = whole, cell_m, coarsened(whole, cell_m)
+        return kept[2]
 
 
 class _Unknown:

@@ -116,6 +116,15 @@ class Splats:
     sizes_m: Tensor
     weights: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, in this order."""
+        return self.points_xyz, self.features, self.normals, self.sizes_m, self.weights
+
+    def part(self, chosen: Tensor) -> Splats:
+        """Return the points that a mask (N,) names."""
+        return Splats(*(tensor[chosen] for tensor in self.tensors))
+
 
 def thinned(splats: Splats, centre_xyz: Tensor, reach_m: float, pixel: float, voxel_m: float) -> Splats:
     """Merge points that cameras around ``centre_xyz`` (3,) cannot tell apart, so that many views cost little.
@@ -132,23 +141,32 @@ def thinned(splats: Splats, centre_xyz: Tensor, reach_m: float, pixel: float, vo
     far = level > 0
     if not bool(far.any()):
         return splats
-    level = level[far]
-    cell_m = voxel_m * (2.0**level)[:, None]
-    index = (splats.points_xyz[far] / cell_m).floor().long() + _HALF_GRID
-    key = ((level * 2 * _HALF_GRID + index[:, 0]) * 2 * _HALF_GRID + index[:, 1]) * 2 * _HALF_GRID + index[:, 2]
-    _, cell = key.unique(return_inverse=True)
-    count = int(cell.max()) + 1
-    weights = splats.weights[far][:, None]
-    parts = [splats.points_xyz[far], splats.features[far], splats.normals[far]]
+    coarse = _merged(splats.part(far), voxel_m * 2.0 ** level[far], level[far])
+    near = splats.part(~far)
+    return Splats(*(torch.cat(pair) for pair in zip(near.tensors, coarse.tensors, strict=True)))
+
+
+def coarsened(splats: Splats, cell_m: float) -> Splats:
+    """Merge all points that lie in the same cell of edge ``cell_m``, for small pictures that are needed quickly."""
+    count = len(splats.points_xyz)
+    return _merged(splats, splats.points_xyz.new_full((count,), cell_m), torch.zeros(count, dtype=torch.int64))
+
+
+def _merged(splats: Splats, cell_m: Tensor, level: Tensor) -> Splats:
+    """Merge the points of each cell of a grid; cells have edges (N,), and one ``level`` (N,) for each edge."""
+    index = (splats.points_xyz / cell_m[:, None]).floor().long() + _HALF_GRID
+    rows = level.to(index) * 2 * _HALF_GRID + index[:, 0]
+    _, cell = ((rows * 2 * _HALF_GRID + index[:, 1]) * 2 * _HALF_GRID + index[:, 2]).unique(return_inverse=True)
+    count = int(cell.max()) + 1 if len(cell) else 0
+    weights = splats.weights[:, None]
+    parts = [splats.points_xyz, splats.features, splats.normals]
     values = torch.cat([*(part * weights for part in parts), weights], dim=1)
     sums = values.new_zeros(count, values.shape[1]).index_add_(0, cell, values)
     points, features, normals = (sums[:, :-1] / sums[:, -1:].clamp_min(1e-9)).split([p.shape[1] for p in parts], dim=1)
-    sizes = torch.maximum(splats.sizes_m[far], cell_m[:, 0])
+    sizes = torch.maximum(splats.sizes_m, cell_m)
     sizes = sizes.new_zeros(count).scatter_reduce_(0, cell, sizes, "amax")
     unit = normals / normals.norm(dim=1, keepdim=True).clamp_min(1e-6)
-    merged = (points, features, unit, sizes, sums[:, -1])
-    kept = (splats.points_xyz, splats.features, splats.normals, splats.sizes_m, splats.weights)
-    return Splats(*(torch.cat([own[~far], new]) for own, new in zip(kept, merged, strict=True)))
+    return Splats(points, features, unit, sizes, sums[:, -1])
 
 
 def render_splats(splats: Splats, view: Viewpoint, size: tuple[int, int], gaps: bool = True) -> SpatialView:
