@@ -44,7 +44,7 @@ from ros_harness import Bench, setting  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from come_nav.core.errors import ConfigError  # noqa: E402
-from come_nav.core.geometry import se2, se3  # noqa: E402
+from come_nav.core.geometry import se2  # noqa: E402
 from come_nav.ros import messages  # noqa: E402
 from come_nav.ros.qos import LATCHED  # noqa: E402
 from come_nav.sim.builtin import BuiltInSimulator  # noqa: E402
@@ -146,7 +146,7 @@ class Robot:
 
     def pose(self) -> np.ndarray:
         """Return the true pose (3,)."""
-        return np.array(se3.xyyaw_from_transform(messages.transform_from_pose(self.truth[-1].pose.pose)))
+        return messages.xyyaw_from_pose(self.truth[-1].pose.pose)
 
     def now_s(self) -> float:
         """Return the simulated time."""
@@ -216,8 +216,8 @@ class Robot:
         end_s = time.monotonic() + patience_s
         while self._state() not in ("REACHED", "FAILED") and time.monotonic() < end_s:
             time.sleep(0.05)  # one that never ends is a failure of that goal, not of the benchmark
-        ended, driven = self._state(), np.array([se3.xyyaw_from_transform(messages.transform_from_pose(m.pose.pose))
-                                                 for m in self.truth[first:]])  # fmt: skip
+        ended = self._state()
+        driven = np.array([messages.xyyaw_from_pose(message.pose.pose) for message in self.truth[first:]])
         time.sleep(1.0)
         self._change("deactivate")
         left = se2.relative(self.pose(), goal)

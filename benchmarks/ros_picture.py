@@ -26,7 +26,6 @@ from nav_msgs.msg import Path as PathMessage  # noqa: E402
 from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
-from come_nav.core.geometry import se3  # noqa: E402
 from come_nav.data.images import decode_colour  # noqa: E402
 from come_nav.ros import messages  # noqa: E402
 from come_nav.ros.qos import COMMAND, LATCHED, SENSOR  # noqa: E402
@@ -113,7 +112,7 @@ def _paths(above: Any, newest: dict[str, Any]) -> None:
         if poses:
             above.plot(*np.array([[p.pose.position.x, p.pose.position.y] for p in poses]).T, label=name, **style)
     if "odom" in newest:
-        x, y, yaw = se3.xyyaw_from_transform(messages.transform_from_pose(newest["odom"].pose.pose))
+        x, y, yaw = messages.xyyaw_from_pose(newest["odom"].pose.pose)
         above.plot(x, y, marker=(3, 0, np.degrees(yaw) - 90.0), markersize=16, color="crimson", label="robot")
 
 

@@ -16,6 +16,11 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+WORLD = 10000  # a validation world
+SMALL_SEARCH = {
+    "device": "cpu",
+    "planner": {"initial_samples": 60, "samples": 20, "iterations": 3, "elites": 6},
+}
 PATIENCE_S = float(os.environ.get("COME_NAV_TEST_PATIENCE_S", "240"))  # for loaded machines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 from geometry_msgs.msg import PoseStamped, Twist
 from nav_msgs.msg import Odometry as OdometryMessage
-from ros_harness import Bench
+from ros_harness import SMALL_SEARCH, WORLD, Bench
+from std_msgs.msg import Int32
 
-from come_nav.core.geometry import se2, se3
+from come_nav.core.geometry import se2
 from come_nav.memory.store import MemoryStore
 from come_nav.memory.store_files import CLOUD
 from come_nav.ros import messages
@@ -20,11 +22,6 @@ from come_nav.sim.builtin import BuiltInSimulator
 from come_nav.sim.worlds import generate_world
 
 pytestmark = pytest.mark.slow
-WORLD = 10000  # a validation world
-SMALL_SEARCH = {
-    "device": "cpu",
-    "planner": {"initial_samples": 60, "samples": 20, "iterations": 3, "elites": 6},
-}
 
 
 def unseen_wall() -> tuple[np.ndarray, float]:
@@ -40,7 +37,7 @@ def unseen_wall() -> tuple[np.ndarray, float]:
     raise AssertionError("nothing to run into in this world")
 
 
-def test_a_robot_that_runs_into_something_unseen_backs_off(tmp_path):
+def test_a_robot_that_runs_into_something_unseen_backs_off_and_keeps_away(tmp_path):
     start, free_m = unseen_wall()
     bench = Bench(tmp_path)
     try:
@@ -50,10 +47,10 @@ def test_a_robot_that_runs_into_something_unseen_backs_off(tmp_path):
         bench.start("planner", {**SMALL_SEARCH, "use_sim_time": True, **blind})  # and no node that tells of obstacles
         bench.start("controller", {"use_sim_time": True})
         truth = bench.listen(OdometryMessage, "ground_truth/odom", keep=100000)
-        blocked = bench.listen(PoseStamped, "blocked")
+        blocked, touches = bench.listen(PoseStamped, "blocked"), bench.listen(Int32, "collisions")
 
         def driven_m() -> np.ndarray:
-            poses = [se3.xyyaw_from_transform(messages.transform_from_pose(m.pose.pose)) for m in list(truth)]
+            poses = [messages.xyyaw_from_pose(m.pose.pose) for m in list(truth)]
             return se2.relative(start[None], np.array(poses))[:, 0]
 
         bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4)
@@ -61,13 +58,18 @@ def test_a_robot_that_runs_into_something_unseen_backs_off(tmp_path):
         bench.wait("connection", lambda: goal.get_subscription_count() > 0)
         goal.publish(messages.pose_list(np.array([[free_m + 1.0, 0.0, 0.0]]), [0.0], "odom")[0])
         bench.wait("being blocked", lambda: blocked)
-        told = se3.xyyaw_from_transform(messages.transform_from_pose(blocked[0].pose))  # odom began at the start
+        told = messages.xyyaw_from_pose(blocked[0].pose)  # odom began at the start
         assert np.hypot(told[0] - free_m, told[1]) < 0.1
         furthest = driven_m().max()
         assert furthest == pytest.approx(free_m, abs=0.1)
         bench.wait("the way back", lambda: driven_m()[-1] < furthest - 0.15)
         bench.wait("a report", lambda: int(bench.told("planner", "clearance").get("places_where_blocked", 0)) >= 1)
         assert int(bench.told("controller", "control")["stalls"]) >= 1
+        hits, seen = touches[-1].data, len(truth)
+        assert hits > 0
+        time.sleep(5.0)  # plans go on, and none of them leads there again
+        assert len(truth) > seen
+        assert (touches[-1].data, len(blocked)) == (hits, 1)
     finally:
         bench.close()
 

@@ -14,22 +14,17 @@ from geometry_msgs.msg import PoseStamped, Twist
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry as OdometryMessage
 from nav_msgs.msg import Path as PathMessage
-from ros_harness import Bench
+from ros_harness import SMALL_SEARCH, WORLD, Bench
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
-from come_nav.core.geometry import se2, se3
+from come_nav.core.geometry import se2
 from come_nav.ros import messages
 from come_nav.ros.qos import LATCHED
 from come_nav.sim.builtin import BuiltInSimulator
 from come_nav.sim.worlds import generate_world
 
 pytestmark = pytest.mark.slow
-WORLD = 10000  # a validation world
-SMALL_SEARCH = {
-    "device": "cpu",
-    "planner": {"initial_samples": 60, "samples": 20, "iterations": 3, "elites": 6},
-}
 
 
 def picture_ahead(distance_m: float, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,7 +82,7 @@ def test_a_robot_drives_to_a_picture_and_remembers_after_a_kill(bench: Bench):
     send = bench.publisher(Image, "goal_image")
 
     def position() -> np.ndarray:
-        return np.array(se3.xyyaw_from_transform(messages.transform_from_pose(truth[-1].pose.pose)))
+        return messages.xyyaw_from_pose(truth[-1].pose.pose)
 
     def left_m() -> float:
         return float(np.linalg.norm(position()[:2] - goal[:2]))

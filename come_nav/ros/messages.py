@@ -115,6 +115,11 @@ def transform_from_pose(pose: Pose) -> NDArray[np.float64]:
     return transform_from_parts(xyz, quat)
 
 
+def xyyaw_from_pose(pose: Pose) -> NDArray[np.float64]:
+    """Return the planar part (3,) of a pose message, x, y (m) and yaw (rad); raise DataError as above."""
+    return np.array(se3.xyyaw_from_transform(transform_from_pose(pose)))
+
+
 def transform_from_parts(xyz: NDArray[np.float64], quat_xyzw: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return T (4, 4) of a translation (3,) and a quaternion (4,); raise DataError where they describe no pose."""
     if not (np.isfinite(xyz).all() and np.isfinite(quat_xyzw).all()):

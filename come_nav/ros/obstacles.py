@@ -20,7 +20,7 @@ from come_nav.ros.parameters import Parameter
 
 OBSTACLE_PARAMETERS = (
     Parameter("use_obstacles", True, "keep away from the points on the topic obstacles"),
-    Parameter("robot_radius_m", 0.2, "paths nearer to an obstacle than this are rejected, m", 0.01, 5.0),
+    Parameter("robot_radius_m", 0.25, "reject paths nearer to obstacles; the robot and some room, m", 0.01, 5.0),
     Parameter("clearance_margin_m", 0.2, "paths within this further distance cost more, m", 0.01, 5.0),
     Parameter("obstacle_min_height_m", 0.1, "points lower than this are floor, m in odom", -10.0, 10.0),
     Parameter("obstacle_max_height_m", 1.2, "points higher than this are passed below, m in odom", -10.0, 10.0),

@@ -21,11 +21,11 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
-from come_nav.core.geometry import se2
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.data.images import decode_colour
 from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesConfig
 from come_nav.memory.recall import latent_difference
+from come_nav.memory.relocalisation import poses_ahead
 from come_nav.memory.short_term import Observed
 from come_nav.ros import messages
 from come_nav.ros.accuracy import RunningAccuracy
@@ -48,7 +48,7 @@ from come_nav.ros.streams import message_type_name
 from come_nav.ros.worker import Worker
 from come_nav.stack import NavStack, load_stack
 
-AHEAD_XYYAW = np.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [1.0, 0.0, 0.0], [1.5, 0.0, 0.0]])
+PATIENT = ("blocked", "path")  # wishes that leave the goal as it is
 
 
 class PlannerNode(ManagedNode):
@@ -95,7 +95,8 @@ class PlannerNode(ManagedNode):
         self._obstacles = Obstacles(self)
         self._mission, self._accuracy = Mission(self._rules()), RunningAccuracy()
         self._places = self._load_places()
-        self._load_cloud()
+        if self._stack.episode.spatial is not None:  # else no picture would be recognised after a restart
+            load_cloud(self, self._stack.episode.spatial)
         self._guide = Guide(self._places, self._guide_rules())
         self._wishes: deque[tuple[str, Any]] = deque()
         self._memory_wishes: deque[str] = deque()
@@ -315,8 +316,7 @@ class PlannerNode(ManagedNode):
         self, goal: Goal, picture_rgb: NDArray[np.uint8], latents: torch.Tensor
     ) -> tuple[Goal, NDArray[np.float64] | None]:
         """Return the goal with the pose that its picture was taken from, or a place from where it may be in view."""
-        search = self._stack.config.relocalisation
-        starts, differences = self._places.most_similar(latents, search.starts * search.attempts)
+        starts, differences = self._places.most_similar(latents, self._stack.config.relocalisation.starts)
         if not len(starts):
             return goal, None
         place = self._sighted(picture_rgb, np.vstack([self._ahead(), starts]))
@@ -327,17 +327,15 @@ class PlannerNode(ManagedNode):
         return goal, starts[0] if similar else None
 
     def _ahead(self) -> NDArray[np.float64]:
-        """Return poses (K, 3) at and ahead of the robot: goals are often in view, where no key frame may be near."""
+        """Return poses (K, 3) at and ahead of the robot; none where it has seen nothing yet."""
         newest = self._stack.memory.newest
-        return np.zeros((0, 3)) if newest is None else se2.compose(newest.pose_odom_xyyaw[None], AHEAD_XYYAW)
+        return np.zeros((0, 3)) if newest is None else poses_ahead(newest.pose_odom_xyyaw)
 
     def _sighted(
         self, picture_rgb: NDArray[np.uint8], starts_odom_xyyaw: NDArray[np.float64]
     ) -> NDArray[np.float64] | None:
         """Return the pose (3,) that a picture was taken from, if memory recognises it; looked for from (K, 3) on."""
-        sighting = self._stack.relocalise(
-            picture_rgb, starts_odom_xyyaw, lambda: self._worker.stopping or bool(self._wishes)
-        )
+        sighting = self._stack.relocalise(picture_rgb, starts_odom_xyyaw, self._overtaken)
         if sighting is None:
             return None
         known, (x, y, yaw) = sighting.difference <= self.values["recognised"], sighting.pose_odom_xyyaw
@@ -345,12 +343,16 @@ class PlannerNode(ManagedNode):
         self.log.info(f"{text} at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: difference {sighting.difference:.2f}")
         return sighting.pose_odom_xyyaw if known else None
 
+    def _overtaken(self) -> bool:
+        """Whether a search of memory has become pointless: another goal, a cancellation, or the end."""
+        return self._worker.stopping or any(kind not in PATIENT for kind, _ in tuple(self._wishes))
+
     def _confirm(self, picture_rgb: NDArray[np.uint8], here_odom_xyyaw: NDArray[np.float64]) -> None:
         """Ask memory once more where a picture was taken that seems reached by its view: it has seen more meanwhile."""
         latents = self._goal_latents
         if latents is None or not self.values["use_places"]:
             return
-        similar, _ = self._places.most_similar(latents, self._stack.config.relocalisation.starts - len(AHEAD_XYYAW))
+        similar, _ = self._places.most_similar(latents, self._stack.config.relocalisation.starts)
         place = self._sighted(picture_rgb, np.vstack([self._ahead(), similar]))
         if place is not None and not self._mission.at_goal(here_odom_xyyaw, place):
             goal = Goal(picture_rgb, place)
@@ -484,12 +486,6 @@ class PlannerNode(ManagedNode):
             except (MemoryStoreError, DataError) as error:
                 self.trouble(error, "memory")
         return places
-
-    def _load_cloud(self) -> None:
-        """Begin with the cloud that the node spatial_memory saved, so that pictures are recognised after a restart."""
-        spatial = self._stack.episode.spatial
-        if spatial is not None:
-            load_cloud(self, spatial)
 
     def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         return self._stack.model.encode(self._stack.model.images_from_rgb(pictures))
