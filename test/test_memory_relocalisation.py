@@ -36,6 +36,19 @@ class Valley:
         return 1.0 - torch.exp(-self.steepness * ((poses - self.floor) ** 2).sum(-1))
 
 
+@pytest.fixture(scope="module")
+def model() -> DiffusionWorldModel:
+    return DiffusionWorldModel.load(find_resource("models", "tiny"))
+
+
+@pytest.fixture(scope="module")
+def remembered() -> tuple[EpisodeRecording, RememberedViews]:
+    world, memory = generate_world(10003), SpatialMemory()
+    drive = EpisodeRecording(simulate_episode(world, "tour", 20.0), Raycaster([world], CAMERA), use_truth=True)
+    remember(drive, [memory])
+    return drive, RememberedViews(memory, CAMERA, drive.T_base_camera)
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -106,12 +119,9 @@ def test_poses_ahead_lie_where_the_robot_looks() -> None:
     assert ahead[0, 1] == pytest.approx(2.0) and (np.diff(ahead[:, 1]) > 0.0).all()
 
 
-def test_pictures_of_a_remembered_world_are_found() -> None:
-    world, model = generate_world(10003), DiffusionWorldModel.load(find_resource("models", "tiny"))
-    drive = EpisodeRecording(simulate_episode(world, "tour", 20.0), Raycaster([world], CAMERA), use_truth=True)
-    memory = SpatialMemory()
-    remember(drive, [memory])
-    views, errors = RememberedViews(memory, CAMERA, drive.T_base_camera), []
+def test_pictures_of_a_remembered_world_are_found(remembered, model) -> None:
+    drive, views = remembered
+    errors = []
     for index in (10, 40, 70):
         picture = model.images_from_rgb([drive.frame(index).rgb])[0]
         exact = PictureDifference(views, model.encode, picture, 0.3)
@@ -127,13 +137,10 @@ def test_pictures_of_a_remembered_world_are_found() -> None:
     assert away[:, 2].max() < 0.15
 
 
-def test_a_rough_difference_falls_from_farther_away() -> None:
+def test_a_rough_difference_falls_from_farther_away(remembered, model) -> None:
     """At the pose of a picture both are small; half a metre and 0.3 rad off, only the rough one says: nearly."""
-    world, model = generate_world(10003), DiffusionWorldModel.load(find_resource("models", "tiny"))
-    drive = EpisodeRecording(simulate_episode(world, "tour", 20.0), Raycaster([world], CAMERA), use_truth=True)
-    memory = SpatialMemory()
-    remember(drive, [memory])
-    views, found = RememberedViews(memory, CAMERA, drive.T_base_camera), []
+    drive, views = remembered
+    found = []
     for index in range(10, 80, 10):
         picture = model.images_from_rgb([drive.frame(index).rgb])[0]
         there = drive.poses_xyyaw[index]
@@ -146,8 +153,7 @@ def test_a_rough_difference_falls_from_farther_away() -> None:
     assert rough_off - rough_there < 0.6 * (exact_off - exact_there)
 
 
-def test_nothing_remembered_is_a_large_difference_and_pixels_must_fit() -> None:
-    model = DiffusionWorldModel.load(find_resource("models", "tiny"))
+def test_nothing_remembered_is_a_large_difference_and_pixels_must_fit(model) -> None:
     empty, picture = RememberedViews(SpatialMemory(), CAMERA, np.eye(4)), torch.zeros(3, 64, 64)
     picture[0, 20:40] = 0.8
     assert float(PictureDifference(empty, model.encode, picture, 0.3)(torch.zeros(1, 3))) > 0.6
