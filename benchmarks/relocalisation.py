@@ -63,7 +63,8 @@ def pictures(seed: int, drive: EpisodeRecording, count: int) -> list[tuple[str, 
     camera = BuiltInSimulator.in_world(world, seed=seed)
     T_world_odom = se2.compose(drive.episode.poses_world_xyyaw[0], se2.inverse(drive.poses_xyyaw[0]))
     while len(found) < count:
-        kind, stands, pose = KINDS[len(found) % 3], drive.poses_xyyaw[-1], drive.poses_xyyaw[rng.integers(len(drive))]
+        kind, pose = KINDS[len(found) % len(KINDS)], drive.poses_xyyaw[rng.integers(len(drive))]
+        stands = drive.poses_xyyaw[-1]
         if kind == "beside it":
             turn = rng.uniform(-np.pi, np.pi)
             away = rng.uniform(0.3, 1.5) * np.array([np.cos(turn), np.sin(turn)])

@@ -138,7 +138,7 @@ def test_pictures_of_a_remembered_world_are_found(remembered, model) -> None:
 
 
 def test_a_rough_difference_falls_from_farther_away(remembered, model) -> None:
-    """At the pose of a picture both are small; half a metre and 0.3 rad off, only the rough one says: nearly."""
+    """At the pose of a picture both are small; 0.3 m and 0.15 rad off, only the rough one says: nearly."""
     drive, views = remembered
     found = []
     for index in range(10, 80, 10):

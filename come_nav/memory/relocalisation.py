@@ -119,7 +119,7 @@ def relocalise(
     for _ in range(settings.attempts):
         # The first round samples around every start alike; the later ones around the elites.
         near = search.rounds(begin, range(settings.rounds), stopped).best(settings.elites)
-        attempt = polish.judged(near.poses_xyyaw)
+        attempt = polish.judged(near.poses_xyyaw).best(settings.polish_elites)
         # Polishing samples ever more narrowly from where the rough rounds have ended.
         rounds = range(settings.rounds - 1, settings.rounds - 1 + settings.polish)
         found = found.joined(polish.rounds(attempt, rounds, stopped)).best(settings.polish_elites)
@@ -168,7 +168,7 @@ class _Search:
         for number in numbers:
             if stopped():
                 break
-            known = self._round(known if number == 0 else known.best(self._elites), number).best(self._elites)
+            known = self._round(known, number).best(self._elites)
         return known
 
     def _round(self, centres: _Poses, number: int) -> _Poses:

@@ -148,14 +148,14 @@ def thinned(splats: Splats, centre_xyz: Tensor, reach_m: float, pixel: float, vo
 
 def coarsened(splats: Splats, cell_m: float) -> Splats:
     """Merge all points that lie in the same cell of edge ``cell_m``, for small pictures that are needed quickly."""
-    count = len(splats.points_xyz)
-    return _merged(splats, splats.points_xyz.new_full((count,), cell_m), torch.zeros(count, dtype=torch.int64))
+    one_level = torch.zeros_like(splats.weights, dtype=torch.int64)
+    return _merged(splats, torch.full_like(splats.weights, cell_m), one_level)
 
 
 def _merged(splats: Splats, cell_m: Tensor, level: Tensor) -> Splats:
     """Merge the points of each cell of a grid; cells have edges (N,), and one ``level`` (N,) for each edge."""
     index = (splats.points_xyz / cell_m[:, None]).floor().long() + _HALF_GRID
-    rows = level.to(index) * 2 * _HALF_GRID + index[:, 0]
+    rows = level * 2 * _HALF_GRID + index[:, 0]
     _, cell = ((rows * 2 * _HALF_GRID + index[:, 1]) * 2 * _HALF_GRID + index[:, 2]).unique(return_inverse=True)
     count = int(cell.max()) + 1 if len(cell) else 0
     weights = splats.weights[:, None]

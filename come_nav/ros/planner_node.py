@@ -319,23 +319,24 @@ class PlannerNode(ManagedNode):
         starts, differences = self._places.most_similar(latents, self._stack.config.relocalisation.starts)
         if not len(starts):
             return goal, None
-        place = self._sighted(picture_rgb, np.vstack([self._ahead(), starts]))
+        place = self._sighted(picture_rgb, starts)
         if place is not None:
             return replace(goal, pose_odom_xyyaw=place), None
         present = self._difference()
         similar = present is None or differences[0] < self.values["trust"] * present
         return goal, starts[0] if similar else None
 
-    def _ahead(self) -> NDArray[np.float64]:
-        """Return poses (K, 3) at and ahead of the robot; none where it has seen nothing yet."""
-        newest = self._stack.memory.newest
-        return np.zeros((0, 3)) if newest is None else poses_ahead(newest.pose_odom_xyyaw)
-
     def _sighted(
-        self, picture_rgb: NDArray[np.uint8], starts_odom_xyyaw: NDArray[np.float64]
+        self, picture_rgb: NDArray[np.uint8], similar_odom_xyyaw: NDArray[np.float64]
     ) -> NDArray[np.float64] | None:
-        """Return the pose (3,) that a picture was taken from, if memory recognises it; looked for from (K, 3) on."""
-        sighting = self._stack.relocalise(picture_rgb, starts_odom_xyyaw, self._overtaken)
+        """Return the pose (3,) that a picture was taken from, if memory recognises it.
+
+        It is looked for from the robot's own place and from similar ones (K, 3) on.
+        """
+        newest, starts = self._stack.memory.newest, similar_odom_xyyaw
+        if newest is not None:
+            starts = np.vstack([poses_ahead(newest.pose_odom_xyyaw), starts])
+        sighting = self._stack.relocalise(picture_rgb, starts, self._overtaken)
         if sighting is None:
             return None
         known, (x, y, yaw) = sighting.difference <= self.values["recognised"], sighting.pose_odom_xyyaw
@@ -353,7 +354,7 @@ class PlannerNode(ManagedNode):
         if latents is None or not self.values["use_places"]:
             return
         similar, _ = self._places.most_similar(latents, self._stack.config.relocalisation.starts)
-        place = self._sighted(picture_rgb, np.vstack([self._ahead(), similar]))
+        place = self._sighted(picture_rgb, similar)
         if place is not None and not self._mission.at_goal(here_odom_xyyaw, place):
             goal = Goal(picture_rgb, place)
             self._mission.reopen(goal)
