@@ -273,7 +273,9 @@ def run_world(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Explore, reach goals, and soak if asked for."""
     course = Course(seed)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder))
+        logs = Path(folder) if args.logs is None else args.logs / str(seed)
+        logs.mkdir(parents=True, exist_ok=True)
+        bench = Bench(logs)
         try:
             robot, began_s = Robot(bench, course, args), time.monotonic()
             result: dict[str, Any] = {"world": seed, "explored_s": round(robot.explore(), 1)}
@@ -329,12 +331,13 @@ def main() -> None:
     parser.add_argument("--time-limit", type=float, default=60.0, help="simulated seconds per goal")
     parser.add_argument("--real-time-factor", type=float, default=0.5, help="while the robot drives itself")
     parser.add_argument("--explore-factor", type=float, default=1.0, help="while the operator drives")
+    parser.add_argument("--logs", type=Path, help="folder to keep what the nodes log; else it is lost")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     results = []
     for seed in args.worlds.split(","):
         results.append(run_world(int(seed), args))
-        asked = {key: str(value) for key, value in vars(args).items() if key != "out"}
+        asked = {key: str(value) for key, value in vars(args).items() if key not in ("out", "logs")}
         document = {"setting": {**setting(args.device), **asked}, "summary": summary(results), "worlds": results}
         if args.out is not None:
             args.out.write_text(json.dumps(document, indent=1) + "\n")

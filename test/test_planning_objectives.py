@@ -79,9 +79,17 @@ def test_clearance_rejects_touching_and_warns_near():
     paths = torch.cat([straight_path(0.1), straight_path(0.3), straight_path(2.0)])
     costs = Clearance(points, radius_m=0.2, margin_m=0.2)(Imagination(paths))
     assert math.isinf(costs[0])
-    # One pose of 16 checked positions is 0.1 m from touching: ((0.2 - 0.1) / 0.2)^2; its neighbours add less.
-    assert 0.25 / 16 <= float(costs[1]) < 3 * 0.25 / 16
+    # At one of the positions, 0.125 m apart, it is 0.1 m from touching: ((0.2 - 0.1) / 0.2)^2; its neighbours add less.
+    assert 0.25 * 0.125 <= float(costs[1]) < 3 * 0.25 * 0.125
     assert float(costs[2]) == 0.0
+
+
+def test_clearance_counts_metres_beside_a_wall_and_no_time():
+    beside_wall = Clearance(lambda positions: 0.3 - positions[:, 1], radius_m=0.2, margin_m=0.2)
+    steady, waits, stands = straight_path(0.0), straight_path(0.0), torch.zeros(1, 8, 3)
+    waits[0, :, 0] = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 2.0])
+    costs = beside_wall(Imagination(torch.cat([steady, waits, stands])))
+    torch.testing.assert_close(costs, torch.tensor([2.0 * 0.25, 2.0 * 0.25, 0.0]))
 
 
 def test_a_robot_that_touches_something_may_leave_it_but_not_come_nearer():
@@ -89,7 +97,9 @@ def test_a_robot_that_touches_something_may_leave_it_but_not_come_nearer():
     turning, backwards = torch.zeros(1, 8, 3), -0.4 * straight_path(0.0)
     costs = touched(Imagination(torch.cat([turning, backwards, straight_path(0.0)])))
     assert torch.isfinite(costs).tolist() == [True, True, False]
-    assert costs[1] < costs[0]
+    sideways = torch.zeros(1, 8, 3)
+    sideways[0, :, 1] = -backwards[0, :, 0]
+    assert costs[1] < touched(Imagination(sideways))[0]
 
 
 def test_clearance_looks_between_poses():

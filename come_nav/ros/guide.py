@@ -14,7 +14,8 @@ from come_nav.ros.places import Places
 Clear = Callable[[NDArray[np.float64], NDArray[np.float64]], bool]
 ASTRAY_M = 1.0
 STEP_M = 0.1
-SHORTEST_M = 0.3
+BESIDE_M = 0.3  # a place nearer than this is approached whatever lies between
+SHORTEST_M = 0.5  # the squared distance to a point nearer than this pulls less than obstacles push (at most 1 per m)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Guide:
         if self._near and rough:
             return goal, True
         there = Goal(goal.image_rgb if rough or self.rules.approach_by_view else None, place)
-        if self._near and (away_m <= SHORTEST_M or clear(here, place[:2])):
+        if self._near and (away_m <= BESIDE_M or clear(here, place[:2])):
             return there, True
         if self._rest_xy is not None:
             self._rest_xy = ahead_on(self._rest_xy, here)
@@ -106,7 +107,7 @@ def pursued(way_xy: NDArray[np.float64], lookahead_m: float, clear: Clear) -> ND
     """Return the pose (3,) on a way (N, 2) that a robot at its start should head for, looking along the way.
 
     That is the first point that lies ``lookahead_m`` away (pure pursuit, Coulter 1992), or one before it, so that the
-    robot gets there in a straight line; the nearest ones do not count, as there would be little left to drive.
+    robot gets there in a straight line; those nearer than ``SHORTEST_M`` do not count.
     """
     points = resampled(way_xy, STEP_M)
     away_m = np.hypot(*(points - way_xy[0]).T)
