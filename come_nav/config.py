@@ -49,8 +49,8 @@ class ObjectiveConfig:
         yaw_weight: weight of the turn to a goal pose, per rad^2, >= 0.
         haste: share of the distance to a goal pose that is taken over the whole path instead of at its end, in [0, 1].
         smoothness_weight: weight of changes of the twist, >= 0.
-        clearance_weight: weight of coming near to obstacles, per metre of nearly touching them, >= 0; who touches one is
-            rejected whatever the weight.
+        clearance_weight: weight of coming near to obstacles, per metre of nearly touching them, >= 0; who touches one
+            is rejected whatever the weight.
     """
 
     view_distance: ViewDistanceName = "latent_cosine"
