@@ -308,11 +308,9 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
             share, z = len(reached) / len(mine), 1.96
             middle = share + z * z / (2 * len(mine))
             spread = z * math.sqrt(share * (1 - share) / len(mine) + z * z / (4 * len(mine) ** 2))
-            found[kind] = {
-                "n": len(mine),
-                "success": share,
-                "interval": [round((middle + sign * spread) / (1 + z * z / len(mine)), 2) for sign in (-1, 1)],
-            }
+            ends = np.array([middle - spread, middle + spread]) / (1 + z * z / len(mine))
+            interval = ends.clip(0.0, 1.0).round(2).tolist()  # rounding may end a hair outside
+            found[kind] = {"n": len(mine), "success": share, "interval": interval}
             for name in ("left_m", "simulated_s", "driven_over_shortest"):
                 found[kind][f"median {name} where reached"] = (
                     float(np.median([goal[name] for goal in reached])) if reached else None

@@ -148,8 +148,8 @@ class Clearance:
         positions = torch.cat([0.5 * (starts + ends), ends], dim=1)
         gap = self._distance(positions.flatten(0, 1)).reshape(positions.shape[:2]) - self._radius_m
         soft = ((self._margin_m - gap) / self._margin_m).clamp(min=0.0) ** 2
-        driven_m = (ends - starts).norm(dim=-1)
-        along = (soft * torch.cat([driven_m, driven_m], dim=1) / 2.0).sum(dim=1)
+        half_m = 0.5 * (ends - starts).norm(dim=-1)
+        along = (soft * half_m.repeat(1, 2)).sum(dim=1)
         return torch.where((gap < 0).any(dim=1), torch.inf, along)
 
 
