@@ -6,7 +6,7 @@
 Each variant is the base configuration with a few keys changed (benchmarks/denoiser_variants.yaml). It is trained once
 for each budget: its speed is measured first, then it gets as many steps as fit, so that warm-up and decay are whole and
 the comparison is at equal compute: CPU seconds of this process on a CPU, so that other work on the machine does not
-count, and seconds of the clock on a GPU. All are judged on validation worlds as pictures (PSNR, SSIM, sharpness of a
+count, and seconds of the clock on a GPU. All are evaluated on validation worlds as images (PSNR, SSIM, sharpness of a
 jump), which compares across objectives; validation losses do so only between variants of one objective. One training
 at a time; each resumes where it stopped, and the file is written after each.
 """
@@ -30,15 +30,15 @@ from typing import Any
 import torch
 
 from come_nav.cli.evaluate_inputs import drive_worlds
-from come_nav.cli.evaluate_quality_rows import jump_row, pictures_of
+from come_nav.cli.evaluate_quality_rows import images_of, jump_row
 from come_nav.config import Config, find_resource
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_path, atomic_write_text
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
-from come_nav.evaluation.protocol import ProtocolConfig
-from come_nav.evaluation.quality import WINDOWS_PER_BATCH, copy_last_row, judge_batch, quality_windows, read_batch
+from come_nav.evaluation.protocol import ProtocolSettings
+from come_nav.evaluation.quality import WINDOWS_PER_BATCH, copy_last_row, evaluate_batch, quality_windows, read_batch
 from come_nav.evaluation.quality_tables import quality_table
-from come_nav.training.config import TrainConfig
+from come_nav.training.config import TrainSettings
 from come_nav.training.machine import Machine
 from come_nav.training.run import Run
 from come_nav.viz.figures import plot_error_over_time
@@ -70,7 +70,7 @@ def changed(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     return values
 
 
-def read_variants(path: Path, base: Mapping[str, Any], only: str | None) -> dict[str, tuple[dict, TrainConfig]]:
+def read_variants(path: Path, base: Mapping[str, Any], only: str | None) -> dict[str, tuple[dict, TrainSettings]]:
     """Return name -> overrides and configuration; raise ConfigError naming the variant for a key that cannot be."""
     found = {}
     for name, overrides in read_yaml(path).items():
@@ -80,7 +80,7 @@ def read_variants(path: Path, base: Mapping[str, Any], only: str | None) -> dict
             if key.partition(".")[0] in SHARED_KEYS:
                 raise ConfigError(f"{path}: variant '{name}' changes '{key}', which all variants share")
         try:
-            found[name] = dict(overrides), from_mapping(TrainConfig, changed(base, overrides))
+            found[name] = dict(overrides), from_mapping(TrainSettings, changed(base, overrides))
         except ConfigError as error:
             raise ConfigError(f"{path}: variant '{name}': {error}") from error
     if not found:
@@ -91,17 +91,17 @@ def read_variants(path: Path, base: Mapping[str, Any], only: str | None) -> dict
 class Comparison:
     """The shared parts, the validation windows and the document that grows by one training at a time."""
 
-    def __init__(self, args: argparse.Namespace, base: TrainConfig, document: dict) -> None:
+    def __init__(self, args: argparse.Namespace, base: TrainSettings, document: dict) -> None:
         self.args, self.base, self.document = args, base, document
         self.machine = Machine(accelerator=args.accelerator, progress=args.progress)
         self.shared = Run(base, args.work / "shared", self.machine)
         self.autoencoder = self.shared.train_autoencoder()
         self.depth = None if base.depth_model is None else self.shared.train_depth(self.autoencoder)
         self.shared.data(self.autoencoder, self.depth).prepare()
-        self.protocol = ProtocolConfig(base.context_frames, round(HORIZONS_S[-1] * base.rate_hz), base.rate_hz)
+        self.protocol = ProtocolSettings(base.context_frames, round(HORIZONS_S[-1] * base.rate_hz), base.rate_hz)
         self.source = drive_worlds("variants", args.windows, args.worlds, Config(device="cpu"), base.rate_hz)
 
-    def train(self, name: str, config: TrainConfig, overrides: dict, seconds: float) -> dict:
+    def train(self, name: str, config: TrainSettings, overrides: dict, seconds: float) -> dict:
         """Return the measured training of one variant and budget: from the file, or done now and written."""
         key = {"variant": name, "budget_s": seconds}
         for entry in self.document["trainings"]:
@@ -124,17 +124,17 @@ class Comparison:
             "seconds_per_step": step_s,
             "seconds_of_this_call": seconds_used,
             "validation_loss": loss_curve(run.folder, step_s),
-            "pictures": self.judge(model),
+            "images": self.evaluate(model),
         }
         self.document["trainings"].append(entry)
         self.write()
         return entry
 
-    def depth_of(self, config: TrainConfig) -> Any:
+    def depth_of(self, config: TrainSettings) -> Any:
         """Return the shared depth estimator where the variant looks at reprojected views."""
         return None if config.depth_model is None else self.depth
 
-    def run_of(self, name: str, config: TrainConfig, what: str, steps: int) -> Run:
+    def run_of(self, name: str, config: TrainSettings, what: str, steps: int) -> Run:
         """Return a run of so many steps in a folder of its own, with the shared bank in it."""
         stage = config.denoiser
         stage = replace(
@@ -156,7 +156,7 @@ class Comparison:
                 (folder / file.name).symlink_to(file.resolve())
         return folder
 
-    def seconds_per_step(self, name: str, config: TrainConfig) -> float:
+    def seconds_per_step(self, name: str, config: TrainSettings) -> float:
         """Return the time of a step, measured once: a longer run less a shorter one, so that setting up cancels."""
         known = self.document["seconds_per_step"]
         if name not in known:
@@ -168,7 +168,7 @@ class Comparison:
             self.write()
         return float(known[name])
 
-    def time_steps(self, name: str, config: TrainConfig, steps: int) -> float:
+    def time_steps(self, name: str, config: TrainSettings, steps: int) -> float:
         """Return the seconds of a training of so many steps that validates and saves at its end alone."""
         folder = self.folder_of(name, "calibration")
         shutil.rmtree(folder)  # of an interrupted measurement
@@ -184,17 +184,17 @@ class Comparison:
         """Return the clock of budgets, s."""
         return time.process_time() if self.machine.device == "cpu" else time.perf_counter()
 
-    def judge(self, model: DiffusionWorldModel) -> dict:
+    def evaluate(self, model: DiffusionWorldModel) -> dict:
         """Return PSNR, SSIM and sharpness of jumps at each horizon, with intervals and gains over copying."""
         model = model.to(self.machine.device)
         steps = [round(horizon_s * self.protocol.rate_hz) for horizon_s in HORIZONS_S]
         windows = quality_windows(self.source.recordings, self.protocol, steps, self.args.windows)
-        rows, pictures = [copy_last_row(), jump_row(model)], pictures_of(model)
+        rows, images = [copy_last_row(), jump_row(model)], images_of(model)
         records: dict[str, list] = {row.name: [] for row in rows}
         for start in range(0, len(windows), WINDOWS_PER_BATCH):
-            batch = read_batch(windows[start : start + WINDOWS_PER_BATCH], pictures)
+            batch = read_batch(windows[start : start + WINDOWS_PER_BATCH], images)
             for row in rows:
-                records[row.name] += judge_batch(row, batch)
+                records[row.name] += evaluate_batch(row, batch)
         table = quality_table(records, HORIZONS_S, self.protocol.seed, self.source.groups)
         jump = rows[1].name
         named = {**table.rows[jump], **{f"gain_{metric}": found for metric, found in table.gains[jump].items()}}
@@ -228,7 +228,7 @@ def figures(document: dict) -> dict[str, bytes]:
     psnr, losses = {}, {}
     for name in names:
         entries = sorted((e for e in trainings if e["variant"] == name), key=lambda entry: entry["budget_s"])
-        found = [entry["pictures"]["psnr_db"][-1] for entry in entries]
+        found = [entry["images"]["psnr_db"][-1] for entry in entries]
         columns = [[interval[end] for interval in found] for end in ("value", "low", "high")]
         psnr[name] = ([entry["budget_s"] for entry in entries], *columns)
         losses[name] = (entries[-1]["validation_loss"]["seconds"], entries[-1]["validation_loss"]["loss"])
@@ -243,8 +243,8 @@ def figures(document: dict) -> dict[str, bytes]:
 
 def line_of(entry: dict) -> str:
     """Return one line of the table."""
-    psnr, gain = entry["pictures"]["psnr_db"][-1], entry["pictures"]["gain_psnr_db"][-1]
-    sharpness = entry["pictures"]["sharpness"][-1]["value"]
+    psnr, gain = entry["images"]["psnr_db"][-1], entry["images"]["gain_psnr_db"][-1]
+    sharpness = entry["images"]["sharpness"][-1]["value"]
     loss = entry["validation_loss"]["loss"][-1] if entry["validation_loss"]["loss"] else float("nan")
     return (
         f"{entry['variant']:28s} {entry['budget_s']:6g} s {entry['steps']:7d} steps "
@@ -254,7 +254,7 @@ def line_of(entry: dict) -> str:
     )
 
 
-def open_document(args: argparse.Namespace, base: TrainConfig) -> dict:
+def open_document(args: argparse.Namespace, base: TrainSettings) -> dict:
     """Return the document to go on with, or a new one; raise ConfigError where the file has another base."""
     settings = {"base": to_mapping(base), "worlds": args.worlds, "windows": args.windows, "device": args.accelerator}
     if args.out.exists():
@@ -283,8 +283,8 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=30, help="steps of the shorter timing run")
     parser.add_argument("--validations", type=int, default=10, help="points of each loss curve")
     parser.add_argument("--accelerator", default="auto", help="Lightning's: auto, cpu or gpu")
-    parser.add_argument("--worlds", default="10020-10039", help="of the pictures: validation worlds")
-    parser.add_argument("--windows", type=int, default=200, help="windows of the pictures")
+    parser.add_argument("--worlds", default="10020-10039", help="of the images: validation worlds")
+    parser.add_argument("--windows", type=int, default=200, help="windows of the images")
     parser.add_argument("--work", type=Path, default=Path("runs/variants"), help="folder of the trainings")
     parser.add_argument("--progress", action="store_true", help="progress bars")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/denoiser_variants.json"))
@@ -292,7 +292,7 @@ def main() -> None:
     from come_nav.config import parse_override
 
     base_values = changed(read_yaml(find_resource("config", args.base)), dict(map(parse_override, args.set)))
-    base = from_mapping(TrainConfig, base_values)
+    base = from_mapping(TrainSettings, base_values)
     variants = read_variants(args.variants, base_values, args.only)
     comparison = Comparison(args, base, open_document(args, base))
     for seconds in sorted(args.seconds):

@@ -26,7 +26,7 @@ from come_nav.cli.output import format_table
 from come_nav.core.files import atomic_write_text
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.keyframes import Keyframes
-from come_nav.memory.spatial import SpatialConfig, SpatialMemory
+from come_nav.memory.spatial import SpatialMemory, SpatialSettings
 from come_nav.sim.episodes import EpisodeRecording, camera_in_base, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=1000, help="length of the drive (default 1000)")
     parser.add_argument("--size", type=int, default=64, help="pixels of the square camera")
-    parser.add_argument("--max-voxels", type=int, default=SpatialConfig.max_voxels)
+    parser.add_argument("--max-voxels", type=int, default=SpatialSettings.max_voxels)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -53,7 +53,7 @@ def main() -> None:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Drive on and on; note time and size after every frame."""
     camera = CameraIntrinsics.from_field_of_view(args.size, args.size, 0.5 * math.pi)
-    cloud, keyframes = SpatialMemory(SpatialConfig(max_voxels=args.max_voxels)), Keyframes()
+    cloud, keyframes = SpatialMemory(SpatialSettings(max_voxels=args.max_voxels)), Keyframes()
     marks = sorted({mark for mark in (100, 1000, 3000, 10_000, args.frames) if mark <= args.frames})
     spent_ms, rows = list[float](), []
     with tqdm(total=args.frames, unit="frame") as bar:

@@ -33,7 +33,7 @@ from come_nav.evaluation.statistics import bootstrap_mean
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.normalizer import Normalizer
-from come_nav.planning.nwm_search import NwmPlanner, NwmSearchConfig
+from come_nav.planning.nwm_search import NwmPlanner, NwmSearchSettings
 from come_nav.planning.objectives import ImageDistance, LatentDistance
 from come_nav.world_model.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings, Precision
@@ -43,7 +43,7 @@ from come_nav.world_model.schedule import NoiseSchedule
 
 OFFICIAL = SamplerSettings("ddpm", 250, spacing="even")
 CONTEXT = 4
-# path, cost, sampler, steps, stride of the rows that are judged by ATE; every other one is compared with the first
+# path, cost, sampler, steps, stride of the rows that are evaluated by ATE; every other one is compared with the first
 ATE_WAYS = [
     ("pixels", "image", "ddim", 8, 1),
     ("moments", "image", "ddim", 8, 1),
@@ -156,16 +156,16 @@ def full_counts(way: Way, samples: int, repeats: int, waypoints: int) -> dict[st
     return {"forwards": steps * way.sampler.steps, "encodes": encodes, "decodes": decodes}
 
 
-def estimate(way: Way, unit: dict[str, Any], clock: str, search: NwmSearchConfig | None = None) -> dict[str, Any]:
+def estimate(way: Way, unit: dict[str, Any], clock: str, search: NwmSearchSettings | None = None) -> dict[str, Any]:
     """Return the counted calls of a search (the full protocol's) and their seconds at the measured unit costs."""
-    search = search or NwmSearchConfig()
+    search = search or NwmSearchSettings()
     counts = full_counts(way, search.samples, search.repeats, search.steps)
     parts = {name: counts[f"{name}s"] * unit[name][clock] for name in ("forward", "encode", "decode")}
     return {**counts, "seconds": sum(parts.values()), "seconds_by_part": parts}
 
 
 def measured_plan(
-    model: DiffusionWorldModel, way: Way, search: NwmSearchConfig, device: str, unit: dict[str, Any], clock: str
+    model: DiffusionWorldModel, way: Way, search: NwmSearchSettings, device: str, unit: dict[str, Any], clock: str
 ) -> dict[str, Any]:
     """Make one plan; return its seconds, the calls that it made, those foreseen, and their seconds at ``unit``."""
     model.sampler = way.sampler
@@ -213,7 +213,7 @@ def peak_bytes(device: str) -> int:
 
 
 def ate_by_way(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Judge a trained model on a data set in NWM's layout, on the same windows and random numbers in every way."""
+    """Evaluate a trained model on a data set in NWM's layout, on the same windows and random numbers in every way."""
     import contextlib
     import io
 
@@ -281,14 +281,16 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser of whole plans")
     parser.add_argument("--machine", help="description of the machine for the result")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/nwm_planning.json"))
-    parser.add_argument("--ate", type=Path, metavar="DIR", help="data set in NWM's layout: judge --model by every way")
+    parser.add_argument(
+        "--ate", type=Path, metavar="DIR", help="data set in NWM's layout: evaluate --model by every way"
+    )
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--ways", type=int, nargs="*", default=range(len(ATE_WAYS)), help="of ATE_WAYS, for --ate")
     parser.add_argument("--key", default="ate", help="where --ate puts its result")
     args = parser.parse_args()
     if args.ate is not None:
-        judge(args)
+        evaluate(args)
         return
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
     clock = "wall_s" if args.device.startswith("cuda") else "cpu_s"
@@ -318,7 +320,7 @@ def main() -> None:
 
 def whole_plans(args: argparse.Namespace, clock: str) -> dict[str, Any]:
     """Measure plans from start to end, the unit costs of their batches beside them."""
-    search = NwmSearchConfig() if args.full else NwmSearchConfig(
+    search = NwmSearchSettings() if args.full else NwmSearchSettings(
         samples=args.samples, elites=2, repeats=args.repeats, steps=args.waypoints
     )  # fmt: skip
     unit = unit_costs(args.plan_size, args.device, args.precision, min(search.samples, 16), args.n)
@@ -335,7 +337,7 @@ def whole_plans(args: argparse.Namespace, clock: str) -> dict[str, Any]:
     return {"search": asdict(search), "n": 1, "unit": unit, "plans": plans}
 
 
-def judge(args: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace) -> None:
     """Add the effect on ATE to the result file; a second run with other --ways stands beside the first."""
     found = ate_by_way(args, args.out.with_suffix(""))
     result = json.loads(args.out.read_text()) if args.out.is_file() else {}

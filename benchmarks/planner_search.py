@@ -1,6 +1,6 @@
 """How good is the search alone? The simulator renders every candidate's last view: a perfect world model.
 
-For each window of episodes in validation worlds the planner sees four past poses and the picture two seconds later; its
+For each window of episodes in validation worlds the planner sees four past poses and the image two seconds later; its
 path is compared with what the robot drove (ATE over 8 steps at 4 Hz), with the best of all candidates that this plan
 tried (hindsight), with constant velocity and with standing still. All settings see the same windows and seeds.
 
@@ -30,7 +30,7 @@ from come_nav.core.types import CameraIntrinsics, Imagination, PlanStatus
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import ImageDistance, Smoothness
 from come_nav.planning.parameterisations import path_from_twists
-from come_nav.planning.settings import PlannerConfig
+from come_nav.planning.settings import PlannerSettings
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.splits import VALIDATION_SEEDS
@@ -102,7 +102,7 @@ def interval(values: np.ndarray) -> list[float]:
     return [float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))]
 
 
-def measure(name: str, windows: list[Window], config: PlannerConfig, objective: str, smoothness: float) -> dict:
+def measure(name: str, windows: list[Window], config: PlannerSettings, objective: str, smoothness: float) -> dict:
     kind, scales = OBJECTIVES[objective]
     chosen, hindsight, first_hindsight, costs_worse, durations, evaluations = [], [], [], [], [], []
     for index, window in enumerate(windows):
@@ -208,7 +208,7 @@ def main() -> None:
     else:
         chosen = {name: study for name, study in studies().items() if args.only is None or args.only in name}
     for name, (settings, objective, smoothness) in chosen.items():
-        config = from_mapping(PlannerConfig, settings, "planner.")
+        config = from_mapping(PlannerSettings, settings, "planner.")
         document["rows"].append(measure(name, windows, config, objective, smoothness))
         if args.out is not None:
             atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")

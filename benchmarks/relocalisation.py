@@ -1,12 +1,12 @@
-"""Where was this picture taken? Error of the pose found in memory, and how far the difference tells right from wrong.
+"""Where was this image taken? Error of the pose found in memory, and how far the difference tells right from wrong.
 
-A robot drives through test worlds and remembers: key frames and the spatial memory. Then pictures are taken: a third
+A robot drives through test worlds and remembers: key frames and the spatial memory. Then images are taken: a third
 exactly where it drove; a third up to 1.5 m beside (and up to 23 degrees turned); a third up to 1.5 m ahead of where the
 robot is taken to stand, in view of it. Rows: the most similar key frame (by cosine of latents), and the pose that
 ``relocalise`` finds from there and from the robot's own pose. A pose is right within 0.5 m and 0.6 rad. ``true pose
 difference`` is what a perfect search would find at most.
 
-    python benchmarks/relocalisation.py --worlds 20000-20005 --pictures 15 --out benchmarks/results/relocalisation.json
+    python benchmarks/relocalisation.py --worlds 20000-20005 --images 15 --out benchmarks/results/relocalisation.json
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from come_nav.core.types import Odometry
 from come_nav.evaluation.statistics import bootstrap_mean
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.relocalisation import poses_ahead
-from come_nav.memory.short_term import Observed
+from come_nav.memory.short_term import FrameStatus
 from come_nav.ros.places import Places
 from come_nav.sim.builtin import BuiltInSimulator
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
@@ -47,18 +47,18 @@ def explored(seed: int, frames: int) -> tuple[NavStack, Places, EpisodeRecording
     camera = BuiltInSimulator.in_world(world, seed=seed).renderer
     episode = simulate_episode(world, "tour", frames / stack.model.rate_hz, stack.model.rate_hz, seed=seed)
     drive = EpisodeRecording(episode, Raycaster([world], camera.intrinsics), use_truth=True)
-    places = Places(Keyframes(), lambda pictures: stack.model.encode(stack.model.images_from_rgb(pictures)))
+    places = Places(Keyframes(), lambda images: stack.model.encode(stack.model.images_from_rgb(images)))
     for index in range(len(drive)):
         frame = drive.frame(index)
         odometry = Odometry(frame.stamp_s, drive.T_odom_base[index])
-        newest = stack.memory.newest if stack.observe(frame, odometry) is Observed.KEPT else None
+        newest = stack.memory.newest if stack.observe(frame, odometry) is FrameStatus.KEPT else None
         if newest is not None:
             places.observe(frame, odometry, newest.features)
     return stack, places, drive
 
 
-def pictures(seed: int, drive: EpisodeRecording, count: int) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Return kinds, where the robot stands and true poses of the pictures (3,), both in the drive's frame; pictures."""
+def images(seed: int, drive: EpisodeRecording, count: int) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Return kinds, where the robot stands and true poses of the images (3,), both in the drive's frame; images."""
     rng, world, found = np.random.default_rng(seed), generate_world(seed), []
     camera = BuiltInSimulator.in_world(world, seed=seed)
     T_world_odom = se2.compose(drive.episode.poses_world_xyyaw[0], se2.inverse(drive.poses_xyyaw[0]))
@@ -82,7 +82,7 @@ def pictures(seed: int, drive: EpisodeRecording, count: int) -> list[tuple[str, 
     return found
 
 
-def judged(
+def evaluated(
     stack: NavStack, places: Places, kind: str, stands: np.ndarray, truth: np.ndarray, rgb: np.ndarray
 ) -> dict[str, Any]:
     """Return errors of the most similar key frame and of the pose that was found."""
@@ -120,17 +120,17 @@ def summary(rows: list[dict[str, Any]], threshold: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", default="20000-20005", help="seeds A-B; 20000-20099 are for tests")
-    parser.add_argument("--pictures", type=int, default=15, help="per world")
+    parser.add_argument("--images", type=int, default=15, help="per world")
     parser.add_argument("--frames", type=int, default=480, help="of the tour, at the model's rate")
-    parser.add_argument("--threshold", type=float, default=0.4, help="difference below which a picture is recognised")
+    parser.add_argument("--threshold", type=float, default=0.4, help="difference below which an image is recognised")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     first, last = (int(seed) for seed in args.worlds.split("-"))
     for seed in range(first, last + 1):
         stack, places, drive = explored(seed, args.frames)
-        for picture in pictures(seed, drive, args.pictures):
-            rows.append({"world": seed, **judged(stack, places, *picture)})
+        for image in images(seed, drive, args.images):
+            rows.append({"world": seed, **evaluated(stack, places, *image)})
             print(json.dumps(rows[-1]), flush=True)
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
     asked = {key: str(value) for key, value in vars(args).items() if key != "out"}

@@ -1,12 +1,12 @@
-"""A simulated robot is driven through test worlds, then drives to pictures itself; every node is a process of its own.
+"""A simulated robot is driven through test worlds, then drives to images itself; every node is a process of its own.
 
 An operator drives it through all rooms, along the shortest ways, and turns it around in each. Then, for each goal, the
-operator drives it to a start, and the robot gets a picture. Half of the pictures were taken in view of the start, up to
+operator drives it to a start, and the robot gets an image. Half of the images were taken in view of the start, up to
 1.5 m ahead; half at a place of the tour that is at least 3 m of way off and out of view. Starts and goals follow from
 the world's seed alone, so that all kinds of memory get the same ones: ``come`` has the spatial expert and places,
 ``nwm`` the world model alone. Both keep away from the obstacles that the spatial memory node publishes.
 
-Success: the robot says REACHED and stands within 0.5 m and 0.6 rad of where the picture was taken. Also measured: the
+Success: the robot says REACHED and stands within 0.5 m and 0.6 rad of where the image was taken. Also measured: the
 true distance left, time, way driven over the shortest, collisions, rates and latencies from /diagnostics. ``--soak``
 goes on with goals until so many minutes are over; memory and messages of the nodes are noted after every goal.
 
@@ -49,7 +49,7 @@ from come_nav.ros import messages  # noqa: E402
 from come_nav.ros.qos import LATCHED  # noqa: E402
 from come_nav.sim.builtin import BuiltInSimulator  # noqa: E402
 from come_nav.sim.grid_planner import GridPlanner  # noqa: E402
-from come_nav.sim.robot import RobotConfig  # noqa: E402
+from come_nav.sim.robot import RobotSettings  # noqa: E402
 from come_nav.sim.worlds import generate_world  # noqa: E402
 
 REACHED_M, REACHED_RAD = 0.5, 0.6
@@ -64,7 +64,7 @@ class Course:
     def __init__(self, seed: int) -> None:
         self.camera = BuiltInSimulator.in_world(generate_world(seed), seed=seed)
         self.world, self.start = self.camera.world, self.camera.pose_world_xyyaw.copy()
-        self.map = GridPlanner(self.world, RobotConfig().radius_m)
+        self.map = GridPlanner(self.world, RobotSettings().radius_m)
         self.legs, here = [], self.start
         for room in self.world.rooms.numpy():
             way = self.map.plan((here[0], here[1]), (float(room[0] + room[2]) / 2, float(room[1] + room[3]) / 2))
@@ -109,7 +109,7 @@ class Course:
             return False
         return True
 
-    def picture(self, pose: np.ndarray) -> Image:
+    def image(self, pose: np.ndarray) -> Image:
         """Return what the camera sees from a true pose."""
         self.camera.reset(pose)
         return messages.image_message(self.camera.observe()[0].rgb, 0.0, "camera")
@@ -139,7 +139,7 @@ class Robot:
         bench.start("controller", {**own["controller"], "use_sim_time": True, "autostart": False})
         self.truth = bench.listen(OdometryMessage, "ground_truth/odom", keep=100000)
         self.status = bench.listen(DiagnosticStatus, "navigation_status", LATCHED)
-        self.pictures, self.hand = bench.publisher(Image, "goal_image"), bench.publisher(Twist, "cmd_vel")
+        self.images, self.hand = bench.publisher(Image, "goal_image"), bench.publisher(Twist, "cmd_vel")
         bench.wait("truth", lambda: self.truth)
         bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4, 300.0)
         self._change("configure")
@@ -203,14 +203,14 @@ class Robot:
         self.bench.wait("standing", lambda: self.now_s() > until_s)
 
     def reach(self, kind: str, start: np.ndarray, goal: np.ndarray) -> dict[str, Any]:
-        """Let the robot drive to the picture seen from a true pose."""
+        """Let the robot drive to the image seen from a true pose."""
         self.pace(self.args.explore_factor)
         self.stand_at(start)
         self.pace(self.args.real_time_factor)
         began, first, hits, began_s = self.pose(), len(self.truth), self.collisions(), time.monotonic()
         del self.status[:]
         self._change("activate")
-        self.pictures.publish(self.course.picture(goal))
+        self.images.publish(self.course.image(goal))
         self.bench.wait("start", lambda: self._state() == "ACTIVE")
         patience_s = 2.0 * self.args.time_limit / self.args.real_time_factor + 120.0
         end_s = time.monotonic() + patience_s

@@ -1,7 +1,7 @@
 """How long odometry waits for its callback while the planner searches and an adapter is trained.
 
 Simulator, planner and episodic_memory run as processes of their own (or the last two in one, with --composed). A
-picture that is never reached keeps the planner searching, a slow turn keeps the frames new. The wait is measured in
+image that is never reached keeps the planner searching, a slow turn keeps the frames new. The wait is measured in
 each node, from DDS's reception to the callback, and published on /diagnostics; the requirement is a p99 below 20 ms.
 
     benchmarks/ros_latency.py

@@ -1,7 +1,7 @@
 """A recorded drive through the nodes over DDS: what arrives, how long it takes, whether published ATE and RPE hold.
 
 The bag plays at its own pace into spatial_memory and planner, each in a process of its own. Every few seconds a
-picture that the robot will see later becomes the goal. Each plan is judged twice: by the planner, from the odometry
+image that the robot will see later becomes the goal. Each plan is evaluated twice: by the planner, from the odometry
 that reached it, and here, from the bag itself with the function of `come-nav evaluate`; the figures must be equal.
 
     benchmarks/ros_replay.py                      the kitchen of the recorded data (COME_NAV_DATA or ../shared/data)
@@ -47,13 +47,13 @@ class Replay:
         self.bench, self.bag = bench, bag
         self.recording = open_recording(bag, None)
         self.topics = self.recording.report.topics
-        common = {"use_sim_time": True, "image_transport": self._transport(), "camera_xyz_rpy": self._mount()}
+        common = {"use_sim_time": True, "image_transport": self._transport(), "camera_xyz_rpy": self._extrinsics()}
         missions = {"max_failures": 10000, "time_limit_s": 86000.0, "max_sensor_age_s": 1e6}
         planning = {**common, **missions, "goal_difference": 1e-6, "device": device, "planner": planner}
         bench.start("spatial_memory", common, __ns=f"/{NAMESPACE}")
         bench.start("planner", planning, __ns=f"/{NAMESPACE}")
         self.plans = bench.listen(PathMessage, f"/{NAMESPACE}/plan", keep=100000)
-        self.judged = bench.listen(DiagnosticStatus, f"/{NAMESPACE}/plan_accuracy", keep=100000)
+        self.evaluated = bench.listen(DiagnosticStatus, f"/{NAMESPACE}/plan_accuracy", keep=100000)
         self.goal = bench.publisher(Image, f"/{NAMESPACE}/goal_image")
         for node in ("planner", "spatial_memory"):
             bench.wait(node, lambda node=node: bench.said(f"{NAMESPACE}/{node}", "node") == "active")
@@ -73,16 +73,16 @@ class Replay:
                 next_goal_s, goals = time.monotonic() + goal_period_s / rate, goals + 1
             time.sleep(0.1)
         count = -1
-        while count != len(self.judged):  # the last search may still run
-            count = len(self.judged)
+        while count != len(self.evaluated):  # the last search may still run
+            count = len(self.evaluated)
             time.sleep(3.0)
         return {"goals": goals, **self.results()}
 
-    def send(self, picture: np.ndarray) -> None:
-        """Make a picture the goal."""
+    def send(self, image: np.ndarray) -> None:
+        """Make an image the goal."""
         from come_nav.ros import messages
 
-        self.goal.publish(messages.image_message(picture, 0.0, "camera"))
+        self.goal.publish(messages.image_message(image, 0.0, "camera"))
 
     def frames_kept(self) -> int:
         return int(self.told("planner", "memory").get("frames kept", 0))
@@ -91,7 +91,7 @@ class Replay:
         return self.bench.told(f"{NAMESPACE}/{node}", entry)
 
     def results(self) -> dict[str, Any]:
-        """Return what arrived, how long it took, and both judgements of the same plans."""
+        """Return what arrived, how long it took, and both evaluations of the same plans."""
         found: dict[str, Any] = {"recorded": self._recorded(), "sent": int(self.told("bag_player", "playback")["sent"])}
         for node in ("planner", "spatial_memory"):
             inputs = {"images": self.told(node, "camera"), "odometry": self.told(node, "odometry")}
@@ -107,7 +107,7 @@ class Replay:
 
     def accuracy(self) -> dict[str, Any]:
         """Return mean errors as published and as found in the bag, over the same plans, and the largest difference."""
-        published = [{item.key: float(item.value) for item in status.values} for status in self.judged]
+        published = [{item.key: float(item.value) for item in status.values} for status in self.evaluated]
         offline = self.offline()
         pairs = [(own, offline[key]) for own in published if (key := round(own["plan_stamp_s"], 6)) in offline]
         if not pairs:
@@ -155,7 +155,7 @@ class Replay:
     def _transport(self) -> str:
         return "compressed" if self.topics["image"].endswith("/compressed") else "raw"
 
-    def _mount(self) -> list[float]:
+    def _extrinsics(self) -> list[float]:
         """Return the camera body in base_link as the nodes' parameter takes it: x, y, z, roll, pitch, yaw."""
         from scipy.spatial.transform import Rotation
 
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="recorded seconds per second")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--goal-period", type=float, default=3.0, help="a new goal every so many recorded seconds")
-    parser.add_argument("--ahead", type=int, default=30, help="goals are pictures so many images ahead")
+    parser.add_argument("--ahead", type=int, default=30, help="goals are images so many images ahead")
     parser.add_argument("--iterations", type=int, default=DEFAULT_SEARCH["iterations"], help="of the search")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()

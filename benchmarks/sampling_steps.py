@@ -1,4 +1,4 @@
-"""Sampling steps against quality: pictures at 2 s and planning ATE of every sampler, on validation worlds.
+"""Sampling steps against quality: images at 2 s and planning ATE of every sampler, on validation worlds.
 
     python benchmarks/sampling_steps.py --model tiny --out benchmarks/results/sampling_steps.json
     python benchmarks/sampling_steps.py --windows 60 --plan-windows 20 --steps 1,2,5
@@ -22,16 +22,16 @@ import torch
 
 from come_nav.cli.evaluate import model_settings
 from come_nav.cli.evaluate_inputs import Input, drive_worlds
-from come_nav.cli.evaluate_quality_rows import jump_row, pictures_of
+from come_nav.cli.evaluate_quality_rows import images_of, jump_row
 from come_nav.cli.evaluate_rows import world_model_row
 from come_nav.config import Config, load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.settings import to_mapping
-from come_nav.evaluation.protocol import ProtocolConfig, choose_windows
-from come_nav.evaluation.quality import WINDOWS_PER_BATCH, copy_last_row, judge_batch, quality_windows, read_batch
+from come_nav.evaluation.protocol import ProtocolSettings, choose_windows
+from come_nav.evaluation.quality import WINDOWS_PER_BATCH, copy_last_row, evaluate_batch, quality_windows, read_batch
 from come_nav.evaluation.quality_tables import quality_table
-from come_nav.evaluation.rows import constant_velocity, driven_path, judge, stand_still
+from come_nav.evaluation.rows import constant_velocity, driven_path, evaluate, stand_still
 from come_nav.evaluation.statistics import bootstrap_mean, paired_difference
 from come_nav.evaluation.tables import MIN_CLUSTERS
 from come_nav.evaluation.trajectory_metrics import plan_errors
@@ -43,15 +43,15 @@ HORIZON_S = 2.0
 MARGIN = 1.02  # of the best ATE
 
 
-def measure_pictures(model: DiffusionWorldModel, source: Input, protocol: ProtocolConfig, count: int) -> dict:
+def measure_images(model: DiffusionWorldModel, source: Input, protocol: ProtocolSettings, count: int) -> dict:
     """Return PSNR, SSIM and sharpness of jumps at the horizon, and the paired gain over copying the last frame."""
-    pictures, rows = pictures_of(model), [copy_last_row(), jump_row(model)]
+    images, rows = images_of(model), [copy_last_row(), jump_row(model)]
     windows = quality_windows(source.recordings, protocol, (protocol.horizon_steps,), count)
     records: dict[str, list] = {row.name: [] for row in rows}
     for start in range(0, len(windows), WINDOWS_PER_BATCH):
-        batch = read_batch(windows[start : start + WINDOWS_PER_BATCH], pictures)
+        batch = read_batch(windows[start : start + WINDOWS_PER_BATCH], images)
         for row in rows:
-            records[row.name] += judge_batch(row, batch)
+            records[row.name] += evaluate_batch(row, batch)
     table = quality_table(records, [HORIZON_S], protocol.seed, source.groups)
     jump = rows[1].name
     found = {name: asdict(intervals[0]) for name, intervals in table.rows[jump].items()}
@@ -62,7 +62,7 @@ def measure_pictures(model: DiffusionWorldModel, source: Input, protocol: Protoc
 def measure_plans(model: DiffusionWorldModel, config: Config, windows: list, labels: list | None, seed: int) -> dict:
     """Return the ATE of every window with its interval, and the seconds of a plan."""
     row = replace(world_model_row(model, config), imagine=None)
-    records = [judge(row, window)[0] for window in windows]
+    records = [evaluate(row, window)[0] for window in windows]
     ates = np.array([record["ate_m"] for record in records])
     seconds = [record["seconds"] for record in records]
     return {
@@ -100,12 +100,12 @@ def differences_to_best(jumps: list[dict], labels: list | None, seed: int) -> No
 
 def line_of(entry: dict) -> str:
     """Return one line of the table."""
-    plan, picture = entry["planning"], entry["pictures"]
+    plan, image = entry["planning"], entry["images"]
     ate = plan["ate_m"]
     text = f"{entry['sampler']:6s} {entry['steps']:3d} {entry['imagination']:8s}"
-    if picture is not None:
-        text += f"  PSNR {picture['psnr_db']['value']:5.2f} dB ({picture['gain_psnr_db']['value']:+.2f})"
-        text += f"  SSIM {picture['ssim']['value']:.3f}  sharpness {picture['sharpness']['value']:.2f}"
+    if image is not None:
+        text += f"  PSNR {image['psnr_db']['value']:5.2f} dB ({image['gain_psnr_db']['value']:+.2f})"
+        text += f"  SSIM {image['ssim']['value']:.3f}  sharpness {image['sharpness']['value']:.2f}"
     return (
         f"{text}  ATE {ate['value']:.3f} [{ate['low']:.3f}, {ate['high']:.3f}] m  {plan['plan_s_median']:.2f} s a plan"
     )
@@ -138,7 +138,7 @@ class Study:
         self.model = load_configured_model(self.config)
         self.sampler = self.model.sampler
         model = self.model
-        self.protocol = ProtocolConfig(
+        self.protocol = ProtocolSettings(
             model.context_frames, round(HORIZON_S * model.rate_hz), model.rate_hz, seed=self.config.seed
         )
         self.source = drive_worlds("sampling", args.windows, args.worlds, self.config, model.rate_hz)
@@ -165,11 +165,11 @@ class Study:
                 return entry
         self.model.sampler = replace(self.sampler, name=sampler, steps=steps)
         config = replace(self.config, imagination=imagination)
-        pictures = None
+        images = None
         if imagination == "jump":
-            pictures = measure_pictures(self.model, self.source, self.protocol, self.args.windows)
+            images = measure_images(self.model, self.source, self.protocol, self.args.windows)
         planning = measure_plans(self.model, config, self.windows, self.labels, config.seed)
-        entry = {**key, "pictures": pictures, "planning": planning}
+        entry = {**key, "images": images, "planning": planning}
         self.document["configurations"].append(entry)
         self.write()
         return entry
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--worlds", default="10000-10019", help="validation worlds (default 10000-10019)")
-    parser.add_argument("--windows", type=int, default=200, help="windows of the pictures")
+    parser.add_argument("--windows", type=int, default=200, help="windows of the images")
     parser.add_argument("--plan-windows", type=int, default=60, help="windows of the plans")
     parser.add_argument("--steps", default="1,2,3,5,10,25,50", help="sampling steps to try")
     parser.add_argument("--samplers", default=",".join(SAMPLERS), help=f"of {', '.join(SAMPLERS)}, ddpm")

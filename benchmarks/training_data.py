@@ -36,7 +36,7 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.sim.raycaster import Raycaster
-from come_nav.training.config import TrainConfig
+from come_nav.training.config import TrainSettings
 from come_nav.training.denoiser_task import DenoiserTask
 from come_nav.training.endless import DriveMaker
 from come_nav.training.mixture import MixtureStream
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="bfloat16 on CUDA by default")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
-    base = from_mapping(TrainConfig, read_yaml(args.config)) if args.config else TrainConfig()
+    base = from_mapping(TrainSettings, read_yaml(args.config)) if args.config else TrainSettings()
     data = replace(base.data, episode_s=args.episode_s, workers=args.workers, recordings=(), cache_folder="")
     with tempfile.TemporaryDirectory() as folder:
         measurement = Measurement(args, replace(base, data=data), Path(folder))
@@ -91,7 +91,7 @@ def main() -> None:
 class Measurement:
     """The networks, and the times of steps on them."""
 
-    def __init__(self, args: argparse.Namespace, config: TrainConfig, folder: Path) -> None:
+    def __init__(self, args: argparse.Namespace, config: TrainSettings, folder: Path) -> None:
         self.args, self.config, self.folder = args, config, folder
         self.autoencoder = ImageAutoencoder(config.autoencoder_model).eval().to(args.device)
         self.depth = None if config.depth_model is None else DepthEstimator(config.depth_model).eval().to(args.device)

@@ -22,11 +22,11 @@ from come_nav.core.settings import from_mapping, read_yaml, to_mapping
 from come_nav.experts.lora import LoraSettings
 from come_nav.memory.episodic import EpisodicSettings
 from come_nav.memory.episodic_thread import BudgetSettings
-from come_nav.memory.relocalisation import RelocalisationConfig
-from come_nav.memory.short_term import ShortTermConfig
-from come_nav.memory.spatial import SpatialConfig
-from come_nav.planning.follower import FollowerConfig
-from come_nav.planning.settings import PlannerConfig, PoseSearch
+from come_nav.memory.relocalisation import RelocalisationSettings
+from come_nav.memory.short_term import ShortTermSettings
+from come_nav.memory.spatial import SpatialSettings
+from come_nav.planning.follower import FollowerSettings
+from come_nav.planning.settings import PlannerSettings, PoseSearch
 from come_nav.world_model.composition import CompositionMode
 from come_nav.world_model.model import InferenceSettings
 from come_nav.world_model.sampler import SamplerSettings
@@ -37,7 +37,7 @@ ViewDistanceName = Literal["latent", "latent_cosine", "image_l1", "image_l2"]
 
 
 @dataclass(frozen=True)
-class ObjectiveConfig:
+class ObjectiveSettings:
     """What a good path is.
 
     Attributes:
@@ -47,7 +47,8 @@ class ObjectiveConfig:
         view_weight: weight of the view distance, >= 0.
         pose_weight: weight of the distance to a goal pose, per m^2, >= 0.
         yaw_weight: weight of the turn to a goal pose, per rad^2, >= 0.
-        haste: share of the distance to a goal pose that is taken over the whole path instead of at its end, in [0, 1].
+        path_cost_fraction: share of the distance to a goal pose that is taken over the whole path, not at its end,
+            in [0, 1].
         smoothness_weight: weight of changes of the twist, >= 0.
         clearance_weight: weight of coming near to obstacles, per metre of nearly touching them, >= 0; who touches one
             is rejected whatever the weight.
@@ -58,7 +59,7 @@ class ObjectiveConfig:
     view_weight: float = 1.0
     pose_weight: float = 1.0
     yaw_weight: float = 0.1
-    haste: float = 0.2
+    path_cost_fraction: float = 0.2
     smoothness_weight: float = 0.0
     clearance_weight: float = 1.0
 
@@ -68,11 +69,11 @@ class ObjectiveConfig:
             check_range("objective.image_scales", scale, 1)
         for name in ("view_weight", "pose_weight", "yaw_weight", "smoothness_weight", "clearance_weight"):
             check_range(f"objective.{name}", getattr(self, name), 0.0)
-        check_range("objective.haste", self.haste, 0.0, 1.0)
+        check_range("objective.path_cost_fraction", self.path_cost_fraction, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class ExpertsConfig:
+class ExpertsSettings:
     """Which memories the imagination looks at, beside the newest frames, and how much.
 
     Attributes:
@@ -137,7 +138,7 @@ class Config:
         memory: the short-term memory.
         experts: the memories that the imagination looks at.
         spatial: the spatial memory.
-        relocalisation: how hard to search the memory for where a picture was taken.
+        relocalisation: how hard to search the memory for where an image was taken.
         episodic: training of the long-term memory's adapter.
         lora: shape of that adapter.
         sampler: of the world model; null = as the model's own config.yaml says.
@@ -152,18 +153,18 @@ class Config:
     warm_start: bool = True
     show_imagined: bool = False
     max_sensor_age_s: float = 1.0
-    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
     pose_search: PoseSearch = field(default_factory=PoseSearch)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    memory: ShortTermConfig = field(default_factory=ShortTermConfig)
-    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
-    spatial: SpatialConfig = field(default_factory=SpatialConfig)
-    relocalisation: RelocalisationConfig = field(default_factory=RelocalisationConfig)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    memory: ShortTermSettings = field(default_factory=ShortTermSettings)
+    experts: ExpertsSettings = field(default_factory=ExpertsSettings)
+    spatial: SpatialSettings = field(default_factory=SpatialSettings)
+    relocalisation: RelocalisationSettings = field(default_factory=RelocalisationSettings)
     episodic: EpisodicSettings = field(default_factory=small_model_training)
     lora: LoraSettings = field(default_factory=lambda: LoraSettings(rank=16, alpha=16))
     sampler: SamplerSettings | None = None
     inference: InferenceSettings = field(default_factory=InferenceSettings)
-    follower: FollowerConfig = field(default_factory=FollowerConfig)
+    follower: FollowerSettings = field(default_factory=FollowerSettings)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -171,6 +172,21 @@ class Config:
         check_range("seed", self.seed, 0, 2**63 - 1)
         check_choice("imagination", self.imagination, ("jump", "rollout"))
         check_range("max_sensor_age_s", self.max_sensor_age_s, 0.0, open_low=True)
+
+
+# keys of version 0.1, which still read
+RENAMED = {"objective.haste": "objective.path_cost_fraction"}
+
+
+def _rename(values: dict[str, Any]) -> None:
+    """Give keys of version 0.1 their present names, in place."""
+    for old, new in RENAMED.items():
+        *sections, name = old.split(".")
+        found: Any = values
+        for section in sections:
+            found = found.get(section) if isinstance(found, dict) else None
+        if isinstance(found, dict) and name in found:
+            _set(values, new, found.pop(name))
 
 
 def load_config(path: Path | str | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
@@ -188,9 +204,10 @@ def load_config(path: Path | str | None = None, overrides: Sequence[str] | Mappi
     if path is not None:
         file = find_resource("config", str(path))
         values = read_yaml(file)
+        _rename(values)
     pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
     for key, value in pairs:
-        _set(values, key, value)
+        _set(values, RENAMED.get(key, key), value)
     try:
         return from_mapping(Config, values)
     except ConfigError as error:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.config import Config, ObjectiveConfig, find_resource
+from come_nav.config import Config, ObjectiveSettings, find_resource
 from come_nav.core.errors import ConfigError, DataError, PlanningError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer, Objective, WorldModel
@@ -22,11 +22,11 @@ from come_nav.experts.lora import LongTermExpert, adapted, adapter_metadata
 from come_nav.memory.episodic import Adapter, EpisodicMemory
 from come_nav.memory.episodic_thread import BackgroundTrainer
 from come_nav.memory.lifting import model_camera
-from come_nav.memory.recall import PictureDifference, RememberedViews
-from come_nav.memory.relocalisation import Sighting, relocalise
+from come_nav.memory.recall import ImageDifference, RememberedViews
+from come_nav.memory.relocalisation import RelocalisationResult, relocalise
 from come_nav.memory.shared_adapter import SharedAdapter
-from come_nav.memory.short_term import Observed, Remembered, ShortTermBuffer
-from come_nav.memory.spatial import Noted, SpatialMemory
+from come_nav.memory.short_term import FrameStatus, Remembered, ShortTermBuffer
+from come_nav.memory.spatial import InsertResult, SpatialMemory
 from come_nav.memory.store import MemoryStore
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
@@ -34,7 +34,7 @@ from come_nav.world_model.episode_loss import EpisodeLoss
 from come_nav.world_model.images import rgb_from_images
 from come_nav.world_model.imaginer import ModelImaginer
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.reprojection import Layer
+from come_nav.world_model.reprojection import RenderedView
 
 ClearanceFrom = Callable[[NDArray[np.float64]], Clearance | None]
 
@@ -70,7 +70,7 @@ class NavigationModel(WorldModel, Protocol):
 
 
 class NavStack:
-    """Memory, world model and planner of one robot. Sensor trouble becomes a plan's status, never an exception.
+    """Memory, world model and planner of one robot. A sensor that fails becomes a plan's status, never an exception.
 
     One thread may observe while another plans: a plan starts at the newest frame of the moment when it was asked for.
     """
@@ -92,15 +92,15 @@ class NavStack:
                 f"memory.rate_hz must be the model's {model.rate_hz:g}, got {self.config.memory.rate_hz:g}"
             )
 
-    def observe(self, frame: Frame, odometry: Odometry) -> Observed:
+    def observe(self, frame: Frame, odometry: Odometry) -> FrameStatus:
         """Take what the robot saw and where it was; return what became of the frame."""
         with self._lock:
             # 1. Observe: the newest odometry tells the present twist.
             # 2. Remember: the buffer encodes and keeps the frame if it is due.
             verdict = self.memory.observe(frame.over_footprint(odometry.T_odom_base), odometry)
-            if verdict in (Observed.KEPT, Observed.BETWEEN):
+            if verdict in (FrameStatus.KEPT, FrameStatus.BETWEEN):
                 self._odometry = odometry
-            if verdict is Observed.KEPT and self.memory.newest is not None:
+            if verdict is FrameStatus.KEPT and self.memory.newest is not None:
                 self.episode.observe(self.memory.newest)
             return verdict
 
@@ -151,20 +151,20 @@ class NavStack:
         with self._lock:
             if episodes == self._episodes:
                 self._last = (goal, plan)
-        return self._with_picture(plan, shown)
+        return self._with_imagined(plan, shown)
 
     def relocalise(
         self,
-        picture_rgb: NDArray[np.uint8],
+        image_rgb: NDArray[np.uint8],
         starts_odom_xyyaw: NDArray[np.float64],
         stopped: Callable[[], bool] = lambda: False,
-    ) -> Sighting | None:
-        """Return where a picture (H, W, 3) was taken, as far as the spatial memory knows; None without one.
+    ) -> RelocalisationResult | None:
+        """Return where an image (H, W, 3) was taken, as far as the spatial memory knows; None without one.
 
         The search begins at ``starts_odom_xyyaw`` (K, 3), the most promising first, and ends early once ``stopped()``.
         """
-        picture = self.model.images_from_rgb([picture_rgb])[0]
-        rough, exact = (self.episode.difference_to(picture, rough) for rough in (True, False))
+        wanted = self.model.images_from_rgb([image_rgb])[0]
+        rough, exact = (self.episode.difference_to(wanted, rough) for rough in (True, False))
         if rough is None or exact is None:
             return None
         return relocalise(rough, exact, starts_odom_xyyaw, self._generator, self.config.relocalisation, stopped)
@@ -233,13 +233,13 @@ class NavStack:
 
     def _imaginers(self, goal: Goal) -> tuple[Imaginer, Imaginer | None, list[str]]:
         """Return what imagines candidates, what imagines the view at the end of a plan, and warnings."""
-        pictured = goal.image_rgb is not None
+        by_view = goal.image_rgb is not None
         can_show = self.config.show_imagined and len(self.memory) >= self.model.context_frames
-        if not pictured and not can_show:
+        if not by_view and not can_show:
             return _PathsOnly(), None, []
         model, warnings = self.episode.model()
         imaginer = self._imaginer(model)
-        return (imaginer, imaginer, warnings) if pictured else (_PathsOnly(), imaginer, [])
+        return (imaginer, imaginer, warnings) if by_view else (_PathsOnly(), imaginer, [])
 
     def _imaginer(self, model: NavigationModel) -> Imaginer:
         context = self.context()
@@ -263,14 +263,16 @@ class NavStack:
             weights[view.name] = wanted.view_weight
         if goal.pose_odom_xyyaw is not None:
             target = se2.relative(newest.pose_odom_xyyaw, goal.pose_odom_xyyaw)
-            objectives.append(GoalPose(torch.from_numpy(target), wanted.pose_weight, wanted.yaw_weight, wanted.haste))
+            objectives.append(
+                GoalPose(torch.from_numpy(target), wanted.pose_weight, wanted.yaw_weight, wanted.path_cost_fraction)
+            )
         return objectives, weights
 
     def _warm_start(self, goal: Goal) -> Plan | None:
         same = self.config.warm_start and self._last is not None and self._last[0] is goal
         return self._last[1] if same and self._last is not None else None
 
-    def _with_picture(self, plan: Plan, imaginer: Imaginer | None) -> Plan:
+    def _with_imagined(self, plan: Plan, imaginer: Imaginer | None) -> Plan:
         if imaginer is None or plan.status is not PlanStatus.OK or not self.config.show_imagined:
             return plan
         path = torch.from_numpy(plan.poses_xyyaw).float()[None]
@@ -281,7 +283,7 @@ class NavStack:
 class EpisodeMemories:
     """The spatial and the episodic memory of one robot, and the world model that looks at those that can be used.
 
-    Trouble with a memory never stops the robot: its expert is left out, and the plan says why.
+    A memory that fails never stops the robot: its expert is left out, and the plan says why.
 
     Attributes:
         imagines: whether adapters are made ready for imagining here; False where they are trained for others.
@@ -298,15 +300,15 @@ class EpisodeMemories:
         self._loss: EpisodeLoss | None = None
         self._views: RememberedViews | None = None
         self._shared: SharedAdapter | None = None
-        self._trouble: dict[str, str] = {}
+        self._diagnostics: dict[str, str] = {}
         wanted = config.experts.use
         if self._model is None:
-            self._trouble = dict.fromkeys(wanted, "this world model takes no experts")
+            self._diagnostics = dict.fromkeys(wanted, "this world model takes no experts")
             return
         if self._model.depth is None:
             blind = [name for name in wanted if name != "long_term"]
-            self._trouble = dict.fromkeys(blind, "this model looks at no views")
-        if "spatial" in wanted and "spatial" not in self._trouble:
+            self._diagnostics = dict.fromkeys(blind, "this model looks at no views")
+        if "spatial" in wanted and "spatial" not in self._diagnostics:
             self.spatial = SpatialMemory(config.spatial)
         if "long_term" in wanted:
             begin = self._begin_sharing if config.experts.adapter_store else self._begin_training
@@ -320,17 +322,17 @@ class EpisodeMemories:
         return None if self.episodic is None else self.episodic.newest
 
     @property
-    def trouble(self) -> dict[str, str]:
+    def diagnostics(self) -> dict[str, str]:
         """Why experts that are wanted cannot work now, by name."""
-        return self._trouble | self._present_trouble()
+        return self._diagnostics | self._present_diagnostics()
 
     @property
-    def training_trouble(self) -> str | None:
+    def training_diagnosis(self) -> str | None:
         """Why no newer adapter is to be expected, or None; the one in use, if any, is not affected."""
         failure = None if self._trainer is None else self._trainer.failure
         stopped = None if self.episodic is None else self.episodic.stopped
-        shared = None if self._shared is None else self._shared.trouble
-        found = failure or stopped or shared or self._trouble.get("long_term")
+        shared = None if self._shared is None else self._shared.diagnosis
+        found = failure or stopped or shared or self._diagnostics.get("long_term")
         return None if found is None else str(found)
 
     def observe(self, seen: Remembered) -> None:
@@ -341,7 +343,7 @@ class EpisodeMemories:
         shown = self._shown(views, seen)  # before the spatial memory holds the frame
         if self.spatial is not None:
             noted = self.spatial.observe(self._with_depth(seen.frame), seen.pose_odom_xyyaw)
-            if noted is Noted.KEPT and self._views is None:
+            if noted is InsertResult.KEPT and self._views is None:
                 self._views = views
         if self.episodic is not None and self._loss is not None and seen.features is not None:
             image = self.base_model.images_from_rgb([seen.frame.rgb])[0]
@@ -350,18 +352,18 @@ class EpisodeMemories:
                 self.episodic.observe(
                     seen.features, pose, seen.stamp_s, self._loss.frame(image, shown, seen.frame.T_base_camera)
                 )
-                self._trouble.pop("long_term", None)
+                self._diagnostics.pop("long_term", None)
             except DataError as error:  # frames of another kind than those that are remembered
-                self._trouble["long_term"] = str(error)
+                self._diagnostics["long_term"] = str(error)
 
     def _views_through(self, frame: Frame) -> RememberedViews | None:
         """Return what shows the spatial memory to the camera of ``frame``; None without a memory or a calibration."""
-        camera, mount = frame.intrinsics, frame.T_base_camera
-        if self.spatial is None or self._model is None or camera is None or mount is None:
+        camera, extrinsics = frame.intrinsics, frame.T_base_camera
+        if self.spatial is None or self._model is None or camera is None or extrinsics is None:
             return None
-        return RememberedViews(self.spatial, camera, mount, self._model.images.aspect)
+        return RememberedViews(self.spatial, camera, extrinsics, self._model.images.aspect)
 
-    def _shown(self, views: RememberedViews | None, seen: Remembered) -> Layer | None:
+    def _shown(self, views: RememberedViews | None, seen: Remembered) -> RenderedView | None:
         """Return what the spatial memory shows of a frame that it does not hold yet, for the adapter to learn from.
 
         None where none learns; an empty layer where the camera is not known yet.
@@ -370,18 +372,18 @@ class EpisodeMemories:
             return None
         if views is None:
             blank = torch.zeros(1, self._model.image_size, self._model.image_size)
-            return Layer(blank.expand(3, -1, -1)[None], blank.bool(), blank)
+            return RenderedView(blank.expand(3, -1, -1)[None], blank.bool(), blank)
         poses = torch.from_numpy(seen.pose_odom_xyyaw).float()[None]
-        return Layer(*views.views(poses, self._model.image_size))
+        return RenderedView(*views.views(poses, self._model.image_size))
 
     def model(self) -> tuple[NavigationModel, list[str]]:
         """Return the world model as it can remember now, and a warning for each expert that is left out."""
         if not self.config.experts.use:
             return self.base_model, []
-        trouble = self.trouble
-        usable = [name for name in self.config.experts.use if name not in trouble]
+        diagnosis = self.diagnostics
+        usable = [name for name in self.config.experts.use if name not in diagnosis]
         warnings = [
-            f"without the {name} expert: {trouble[name]}" for name in self.config.experts.use if name in trouble
+            f"without the {name} expert: {diagnosis[name]}" for name in self.config.experts.use if name in diagnosis
         ]
         if self._model is None or not usable:
             return self.base_model, warnings
@@ -390,8 +392,8 @@ class EpisodeMemories:
         model = self._model.with_memory(spatial, long_term)
         return model.composed(self.config.experts.weights(usable), self.config.experts.mode), warnings
 
-    def difference_to(self, picture: torch.Tensor, rough: bool = False) -> PictureDifference | None:
-        """Return what compares remembered views with a picture (3, S, S), roughly or exactly.
+    def difference_to(self, image: torch.Tensor, rough: bool = False) -> ImageDifference | None:
+        """Return what compares remembered views with an image (3, S, S), roughly or exactly.
 
         None without a spatial memory.
         """
@@ -399,7 +401,7 @@ class EpisodeMemories:
             return None
         search = self.config.relocalisation
         how = (math.gcd(search.rough_px, self._model.image_size), search.rough_m) if rough else (0, 0.0)
-        return PictureDifference(self._views, self._model.encode, picture, search.unknown_weight, *how)
+        return ImageDifference(self._views, self._model.encode, image, search.unknown_weight, *how)
 
     def reset(self) -> None:
         """Forget the episode."""
@@ -418,14 +420,14 @@ class EpisodeMemories:
         if self._trainer is not None:
             self._trainer.stop()
 
-    def _present_trouble(self) -> dict[str, str]:
+    def _present_diagnostics(self) -> dict[str, str]:
         found = {}
         if self.spatial is not None and not len(self.spatial):
             reasons = ", ".join(f"{name} {count}" for name, count in self.spatial.rejected.most_common(2))
             found["spatial"] = f"nothing is remembered yet{f' (frames refused: {reasons})' if reasons else ''}"
         if self._expert is not None and not self._expert.has_adapter:
             where = "is trained" if self._shared is None else f"is in {self._shared.store.path}"
-            found["long_term"] = self.training_trouble or f"no adapter {where} yet"
+            found["long_term"] = self.training_diagnosis or f"no adapter {where} yet"
         return found
 
     def _begin_sharing(self, model: DiffusionWorldModel) -> None:
@@ -450,7 +452,7 @@ class EpisodeMemories:
         try:
             network = adapted(model.memory_base, lora, torch.Generator().manual_seed(self.config.seed))
         except ImportError as error:
-            self._trouble["long_term"] = f"{error}; install peft"
+            self._diagnostics["long_term"] = f"{error}; install peft"
             return
         self._expert, self._loss = expert, EpisodeLoss(model)
         facts = adapter_metadata(model.memory_base, lora)
@@ -490,14 +492,14 @@ def choose_device(name: str) -> str:
 
 
 class _PathsOnly:
-    """Imagines nothing: goals that are poses need no pictures."""
+    """Imagines nothing: goals that are poses need no images."""
 
     def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
         """Return the paths alone."""
         return Imagination(poses_xyyaw)
 
 
-def view_objective(wanted: ObjectiveConfig, goal_image: torch.Tensor, model: WorldModel) -> Objective:
+def view_objective(wanted: ObjectiveSettings, goal_image: torch.Tensor, model: WorldModel) -> Objective:
     """Return the distance between imagined view and goal image (1, 3, H, W) that ``wanted.view_distance`` names."""
     if wanted.view_distance == "image_l1":
         return ImageDistance(goal_image, "l1", wanted.image_scales)
@@ -509,7 +511,7 @@ def view_objective(wanted: ObjectiveConfig, goal_image: torch.Tensor, model: Wor
 def imagined_rgb(
     model: WorldModel, imaginer: Imaginer, poses_xyyaw: torch.Tensor, generator: torch.Generator
 ) -> NDArray[np.uint8]:
-    """Return uint8 pictures (S, H, W, 3) of the views imagined at the end of paths (S, T, 3)."""
+    """Return uint8 images (S, H, W, 3) of the views imagined at the end of paths (S, T, 3)."""
     imagination = imaginer.imagine(poses_xyyaw, generator)
     images = imagination.images
     if images is None and imagination.latents is not None:

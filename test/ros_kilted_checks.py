@@ -53,7 +53,7 @@ def test_a_robot_drives(bench: Bench):
     assert "Traceback" not in bench.processes[0].log()
 
 
-def test_the_action_of_a_picture(bench: Bench):
+def test_the_action_of_a_image(bench: Bench):
     from rclpy.action import ActionClient
 
     from come_nav_interfaces.action import NavigateToImage
@@ -64,8 +64,8 @@ def test_the_action_of_a_picture(bench: Bench):
     bench.wait("server", client.server_is_ready)
     feedback: list = []
 
-    def send(picture: np.ndarray, encoding: str = "rgb8"):
-        image = messages.image_message(picture, 0.0, "camera")
+    def send(image: np.ndarray, encoding: str = "rgb8"):
+        image = messages.image_message(image, 0.0, "camera")
         image.encoding = encoding
         future = client.send_goal_async(NavigateToImage.Goal(image=image), lambda told: feedback.append(told.feedback))
         bench.wait("an answer", future.done)

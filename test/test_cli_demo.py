@@ -62,7 +62,7 @@ def finished(first_run: tuple[Path, str, str]) -> Path:
     return first_run[0]
 
 
-def test_demo_leaves_a_bag_a_table_pictures_a_video_and_a_page(finished: Path) -> None:
+def test_demo_leaves_a_bag_a_table_images_a_video_and_a_page(finished: Path) -> None:
     for name in ("map.png", "imagined.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
     assert (finished / "plan.mp4").read_bytes()[4:8] == b"ftyp"
@@ -79,7 +79,7 @@ def test_demo_tells_its_steps_the_table_and_what_is_next(first_run: tuple[Path, 
     assert [err.count(f"[{step}/5]") for step in (1, 2, 3, 4, 5)] == [1] * 5
     for words in ("world model", "ATE [m]", str(folder / "report.html"), str(folder / "map.png"), "What to try next"):
         assert words in out
-    assert "judge plans" not in out, "the recording verb's own words are not the demo's"
+    assert "evaluate plans" not in out, "the recording verb's own words are not the demo's"
 
 
 def test_second_run_goes_on_and_prints_one_json_document(

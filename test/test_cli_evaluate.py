@@ -148,10 +148,10 @@ def test_the_perfect_model_sees_what_the_recording_saw(simulated):
     from come_nav.cli.evaluate_inputs import open_input
     from come_nav.cli.evaluate_rows import RenderedImaginer, unit_image
     from come_nav.config import Config
-    from come_nav.evaluation.protocol import ProtocolConfig, choose_windows
+    from come_nav.evaluation.protocol import ProtocolSettings, choose_windows
 
     source = open_input(flags(str(simulated)), Config(device="cpu"), 4.0)
-    for window in choose_windows(source.recordings, ProtocolConfig(), 3):
+    for window in choose_windows(source.recordings, ProtocolSettings(), 3):
         imaginer = RenderedImaginer(source.places[window.recording_id], window.start, None)
         path = torch.from_numpy(window.driven_xyyaw)[None]
         view = imaginer.imagine(path, torch.Generator()).images[0]
@@ -257,15 +257,15 @@ def test_a_batch_imagines_each_window_as_if_it_were_alone(tmp_path):
     """All windows and horizons in one prediction, against the model's own calls, one window and target at a time."""
     import torch
 
-    from come_nav.cli.evaluate_quality_rows import batched_context, jump_row, pictures_of, rollout_row
-    from come_nav.evaluation.protocol import ProtocolConfig
+    from come_nav.cli.evaluate_quality_rows import batched_context, images_of, jump_row, rollout_row
+    from come_nav.evaluation.protocol import ProtocolSettings
     from come_nav.evaluation.quality import quality_windows, read_batch
     from come_nav.world_model.model import DiffusionWorldModel
 
     model = DiffusionWorldModel.load(small_model(tmp_path / "model"))
-    protocol = ProtocolConfig(model.context_frames, 4)
+    protocol = ProtocolSettings(model.context_frames, 4)
     windows = quality_windows([("drive", SampleRecording(30))], protocol, (2, 4), 3)
-    batch = read_batch(windows, pictures_of(model))
+    batch = read_batch(windows, images_of(model))
     assert batch.truth.shape[:2] == (3, 2)
     together = batched_context(model, batch)
     noise = torch.randn(6, *together.latents.shape[2:], generator=batch.generator())
@@ -401,20 +401,20 @@ def test_too_few_frames_is_one_line(tmp_path, capsys):
 def test_ctrl_c_keeps_what_is_there(bag, tmp_path, capsys, monkeypatch):
     from come_nav.evaluation import results
 
-    judged, original = [], results.judge
+    evaluated, original = [], results.evaluate
 
     def interrupted(row, window):
-        if len(judged) == 5:
+        if len(evaluated) == 5:
             raise KeyboardInterrupt
-        judged.append(row.name)
+        evaluated.append(row.name)
         return original(row, window)
 
     words = ["evaluate", str(bag), "--rows", "trivial", "--windows", "6", "--out", str(tmp_path), "--no-report"]
-    monkeypatch.setattr(results, "judge", interrupted)
+    monkeypatch.setattr(results, "evaluate", interrupted)
     assert main(words) == 130
     assert "same command" in capsys.readouterr().err
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 6
-    monkeypatch.setattr(results, "judge", original)
+    monkeypatch.setattr(results, "evaluate", original)
     assert main(words) == 0
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 13
 

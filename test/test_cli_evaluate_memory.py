@@ -7,8 +7,8 @@ import re
 
 import pytest
 import yaml
+from come_nav.cli.evaluate_memory_compositions import EXPERTS, CompositionWeights, read_weights, write_weights
 
-from come_nav.cli.evaluate_memory_blends import EXPERTS, BlendWeights, read_weights, write_weights
 from come_nav.cli.evaluate_memory_weights import climb
 from come_nav.cli.main import main
 from come_nav.config import find_resource
@@ -109,7 +109,7 @@ def test_weights_are_chosen_on_validation_worlds_alone(tmp_path, capsys):
 
 
 def test_a_weights_file_comes_back(tmp_path):
-    weights = BlendWeights({"contrast": {"all": {"spatial": 1.5, "long_term": 0.0}}, "average": {}})
+    weights = CompositionWeights({"contrast": {"all": {"spatial": 1.5, "long_term": 0.0}}, "average": {}})
     write_weights(tmp_path / "w.yaml", weights, "two\nlines")
     back = read_weights(tmp_path / "w.yaml")
     assert back.to_mapping() == weights.to_mapping()

@@ -80,7 +80,7 @@ def test_export_of_the_cloud(store, tmp_path, capsys):
 def test_export_of_key_frames(store, tmp_path, capsys):
     import cv2
 
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     for words in ([], ["--overwrite"]):
         facts = run_json(capsys, "memory", "export", str(store), str(folder), *words)
     with (folder / "keyframes.csv").open(newline="") as file:

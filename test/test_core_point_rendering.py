@@ -1,4 +1,4 @@
-"""Rendering of points: closed forms, round trips, and agreement with the simulator's own pictures."""
+"""Rendering of points: closed forms, round trips, and agreement with the simulator's own images."""
 
 from __future__ import annotations
 
@@ -41,10 +41,12 @@ def test_a_point_straight_ahead_is_in_the_middle() -> None:
 def test_lifting_then_projecting_returns_the_pixel(x: float, y: float, yaw: float, seed: int) -> None:
     depth = 0.5 + 5.0 * torch.rand(2, 6, 8, generator=torch.Generator().manual_seed(seed))
     camera = torch.tensor([[0.7, 0.9, 0.45, 0.55]])
-    mount = level_camera(0.4)
+    extrinsics = level_camera(0.4)
     pose = torch.tensor([[x, y, yaw], [0.0, 0.0, 0.0]])
-    points = transform_points(pose, lift_depth(depth, camera, mount))  # seen from pose, told in the reference frame
-    u, v, back = project_points(points, pose, camera, mount)
+    points = transform_points(
+        pose, lift_depth(depth, camera, extrinsics)
+    )  # seen from pose, told in the reference frame
+    u, v, back = project_points(points, pose, camera, extrinsics)
     columns = ((torch.arange(8) + 0.5) / 8).expand(2, 6, 8).reshape(2, -1)
     rows = ((torch.arange(6) + 0.5) / 6)[:, None].expand(2, 6, 8).reshape(2, -1)
     assert torch.allclose(u, columns, atol=1e-4)

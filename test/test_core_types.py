@@ -43,7 +43,7 @@ def test_scaling_and_cropping_keep_the_ray_of_a_pixel():
     assert cropped[:2] == pytest.approx([u - 40, v - 10])
 
 
-def test_frame_refuses_floats_grey_pictures_and_unregistered_depth():
+def test_frame_refuses_floats_grey_images_and_unregistered_depth():
     rgb = np.zeros((4, 6, 3), np.uint8)
     assert Frame(0.0, rgb, np.zeros((4, 6), np.float32)).rgb.shape == (4, 6, 3)
     with pytest.raises(ShapeError, match="uint8"):
@@ -128,9 +128,9 @@ def test_a_camera_over_the_footprint_is_where_it_was(x, y, z, yaw, roll, pitch):
     T_odom_base = np.eye(4)
     T_odom_base[:3, :3] = Rotation.from_euler("ZYX", [yaw, pitch, roll]).as_matrix()
     T_odom_base[:3, 3] = x, y, z
-    mount = np.eye(4)
-    mount[:3, 3] = 0.2, 0.1, 0.4
-    frame = Frame(0.0, np.zeros((2, 2, 3), np.uint8), T_base_camera=mount).over_footprint(T_odom_base)
+    extrinsics = np.eye(4)
+    extrinsics[:3, 3] = 0.2, 0.1, 0.4
+    frame = Frame(0.0, np.zeros((2, 2, 3), np.uint8), T_base_camera=extrinsics).over_footprint(T_odom_base)
     planar = se3.transform_from_xyyaw(Odometry(0.0, T_odom_base).pose_xyyaw)
-    np.testing.assert_allclose(planar @ frame.T_base_camera, T_odom_base @ mount, atol=1e-9)
+    np.testing.assert_allclose(planar @ frame.T_base_camera, T_odom_base @ extrinsics, atol=1e-9)
     assert Frame(0.0, np.zeros((2, 2, 3), np.uint8)).over_footprint(T_odom_base).T_base_camera is None

@@ -27,9 +27,9 @@ def test_info_as_text(drive, capsys):
         assert part in text
 
 
-def test_info_as_json_with_a_picture(drive, tmp_path, capsys):
-    picture = tmp_path / "out" / "sheet.png"
-    assert main(["bag", "info", str(drive), "--json", "--picture", str(picture)]) == 0
+def test_info_as_json_with_a_image(drive, tmp_path, capsys):
+    image = tmp_path / "out" / "sheet.png"
+    assert main(["bag", "info", str(drive), "--json", "--image", str(image)]) == 0
     document = json.loads(capsys.readouterr().out)
     topics = {topic["name"]: topic for topic in document["topics"]}
     assert topics["/odom"]["count"] == 12
@@ -39,7 +39,7 @@ def test_info_as_json_with_a_picture(drive, tmp_path, capsys):
     assert document["recording"]["path_length_m"] == pytest.approx(
         np.linalg.norm(np.diff(SampleRecording(12).poses_xyyaw[:, :2], axis=0), axis=1).sum()
     )
-    sheet = cv2.imread(str(picture))
+    sheet = cv2.imread(str(image))
     assert sheet.shape[0] > 3 * 240  # three rows of colour over depth
 
 

@@ -132,6 +132,6 @@ def test_extra_and_damaged_images(tmp_path):
     folder = make_folder(tmp_path / "t", content)
     recording = open_recording(folder)
     assert "1 images beyond" in recording.report.warnings[0]
-    (folder / "1.jpg").write_bytes(b"no picture")
+    (folder / "1.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"1\.jpg: the image is damaged"):
         recording.frame(1)

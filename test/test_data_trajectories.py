@@ -125,9 +125,9 @@ def test_mistakes_name_their_line(tmp_path, content, message):
 def test_other_mistakes(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_trajectory(tmp_path / "missing.txt")
-    (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0" * 20)
+    (tmp_path / "image.jpg").write_bytes(b"\xff\xd8\xff\xe0" * 20)
     with pytest.raises(DataError, match="not a text file"):
-        read_trajectory(tmp_path / "picture.jpg")
+        read_trajectory(tmp_path / "image.jpg")
     (tmp_path / "kitti.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n")
     with pytest.raises(DataError, match="line 1 has 12 columns, but tum needs 8"):
         read_trajectory(tmp_path / "kitti.txt", "tum")

@@ -100,7 +100,7 @@ def test_every_verb_is_documented():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_links_and_pictures_resolve(page):
+def test_links_and_images_resolve(page):
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
     missing = [

@@ -17,7 +17,7 @@ from come_nav.evaluation.memory_windows import (
     choose_memory_windows,
     find_revisits,
 )
-from come_nav.evaluation.protocol import ProtocolConfig
+from come_nav.evaluation.protocol import ProtocolSettings
 
 CAMERA = CameraIntrinsics.from_field_of_view(32, 32, np.pi / 2)
 T_BASE_CAMERA = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))
@@ -150,7 +150,7 @@ def test_windows_keep_to_the_test_phase_and_to_whole_stretches():
 def test_windows_are_spread_over_starts_and_offsets():
     yaws = [*np.linspace(0, 360, 24, endpoint=False), *[180.0] * 80, *[0.0] * 30]
     found = find_revisits(spin_drive(yaws, 24), range(1, 31))
-    windows = choose_memory_windows([found], RevisitLimits(), ProtocolConfig(horizon_steps=30), 12)
+    windows = choose_memory_windows([found], RevisitLimits(), ProtocolSettings(horizon_steps=30), 12)
     starts = [window.window.start for window in windows]
     assert len(windows) == 12
     assert starts == sorted(set(starts))
@@ -161,7 +161,7 @@ def test_windows_are_spread_over_starts_and_offsets():
         assert window.targets == (window.window.start + window.offset_frames,)
         assert window.share_visible < 0.25
         assert window.poses_xyyaw[0] == pytest.approx([0.0, 0.0, np.pi], abs=1e-9)
-    again = choose_memory_windows([found], RevisitLimits(), ProtocolConfig(horizon_steps=30), 12)
+    again = choose_memory_windows([found], RevisitLimits(), ProtocolSettings(horizon_steps=30), 12)
     assert [(window.window.start, window.targets) for window in again] == [(w.window.start, w.targets) for w in windows]
 
 
@@ -170,7 +170,7 @@ def test_drift_changes_what_is_believed_and_not_what_was_driven():
     truth, believed = Spin(yaws), Spin(yaws * 1.1)
     drive = MemoryDrive("drift", believed, truth, range(24))
     found = find_revisits(drive, range(1, 3))
-    window = choose_memory_windows([found], RevisitLimits(), ProtocolConfig(horizon_steps=2), 1)[0]
+    window = choose_memory_windows([found], RevisitLimits(), ProtocolSettings(horizon_steps=2), 1)[0]
     assert window.window.driven_xyyaw[-1, 2] == pytest.approx(np.pi, abs=1e-6)
     turned = -1.1 * np.pi
     assert window.poses_xyyaw[0, 2] == pytest.approx(np.arctan2(np.sin(turned), np.cos(turned)), abs=1e-6)
@@ -182,7 +182,7 @@ def test_short_recordings_relax_their_limits():
     )
     limits = choose_limits([short], 2)
     assert limits.min_age_frames < RevisitLimits().min_age_frames
-    assert choose_memory_windows([short], limits, ProtocolConfig(), 2)
+    assert choose_memory_windows([short], limits, ProtocolSettings(), 2)
     with pytest.raises(DataError, match="no window fits"):
         choose_limits([find_revisits(spin_drive([0.0] * 26, 24), range(1, 3))], 1)
 
@@ -196,7 +196,7 @@ def test_recordings_without_depth_are_refused():
 def test_the_table_splits_and_pairs():
     yaws = [*np.linspace(0, 360, 24, endpoint=False), *[180.0] * 80, *[0.0] * 30]
     found = find_revisits(spin_drive(yaws, 24), range(1, 31))
-    windows = choose_memory_windows([found], RevisitLimits(), ProtocolConfig(horizon_steps=30), 10)
+    windows = choose_memory_windows([found], RevisitLimits(), ProtocolSettings(horizon_steps=30), 10)
 
     def records(row, values):
         return [

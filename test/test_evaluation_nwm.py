@@ -223,7 +223,7 @@ def test_planning_end_to_end(root: Path, model: Path, tmp_path: Path, capsys: py
 
 
 @pytest.mark.parametrize("way", ["pixels", "moments"])
-def test_planning_through_pictures_with_an_image_cost(root: Path, model: Path, tmp_path: Path, way: str) -> None:
+def test_planning_through_images_with_an_image_cost(root: Path, model: Path, tmp_path: Path, way: str) -> None:
     words = ["--windows", "1", "--cost", "image", "--samples", "2", "--top-k", "2", "--repeats", "1", "--no-report"]
     assert run(root, model, tmp_path / "out", *words, "--rollout-path", way) == 0
 
@@ -249,9 +249,9 @@ def test_predictions_end_to_end(
         (row, second) for row in ("copy last frame", "world model") for second in (1, 2)
     ]
     assert all(score["n"] == 1 and set(score["metrics"]) == {"psnr", "ssim", "latent"} for score in document["scores"])
-    pictures = sorted(path.relative_to(document["pictures"]) for path in Path(document["pictures"]).rglob("*.png"))
-    assert len(pictures) == 6
-    before = {path: path.stat().st_mtime_ns for path in Path(document["pictures"]).rglob("*.png")}
+    images = sorted(path.relative_to(document["images"]) for path in Path(document["images"]).rglob("*.png"))
+    assert len(images) == 6
+    before = {path: path.stat().st_mtime_ns for path in Path(document["images"]).rglob("*.png")}
     assert run(root, model, tmp_path / "out", *words, protocol=protocol) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

@@ -10,7 +10,7 @@ from data_samples import START_S, SampleRecording
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.evaluation.protocol import (
-    ProtocolConfig,
+    ProtocolSettings,
     choose_windows,
     make_window,
     possible_starts,
@@ -30,9 +30,9 @@ def recording_at(stamps_s, twist=(0.4, 0.3)) -> SampleRecording:
 
 def test_a_window_holds_four_context_frames_and_the_frame_two_seconds_later():
     recording = recording_at(np.arange(30) * 0.25)
-    starts = possible_starts(recording, ProtocolConfig())
+    starts = possible_starts(recording, ProtocolSettings())
     assert starts == [(start, start + 8) for start in range(3, 22)]
-    window = make_window("drive", recording, 10, 18, ProtocolConfig())
+    window = make_window("drive", recording, 10, 18, ProtocolSettings())
     assert window.context == (7, 8, 9, 10)
     assert window.dt_s == pytest.approx(0.25)
     assert window.rel_frames == pytest.approx(8.0)
@@ -47,14 +47,14 @@ def test_a_window_holds_four_context_frames_and_the_frame_two_seconds_later():
 
 def test_horizon_and_context_are_parameters():
     recording = recording_at(np.arange(30) * 0.25)
-    config = ProtocolConfig(context_frames=2, horizon_steps=16)
+    config = ProtocolSettings(context_frames=2, horizon_steps=16)
     assert possible_starts(recording, config)[0] == (1, 17)
     assert choose_windows([("drive", recording)], config, 1)[0].driven_xyyaw.shape == (16, 3)
 
 
 def test_a_slow_recording_keeps_the_two_seconds_and_the_waypoint_times():
     recording = recording_at(np.arange(40) * 0.7)
-    window = choose_windows([("drive", recording)], ProtocolConfig(), 3)[0]
+    window = choose_windows([("drive", recording)], ProtocolSettings(), 3)[0]
     assert window.goal - window.start == 3
     assert window.dt_s == pytest.approx(2.1 / 8)
     assert window.rel_frames == pytest.approx(8.4)
@@ -66,20 +66,20 @@ def test_a_slow_recording_keeps_the_two_seconds_and_the_waypoint_times():
 
 def test_no_window_crosses_a_gap():
     times = np.concatenate([np.arange(20), np.arange(24, 44)]) * 0.25
-    starts = possible_starts(recording_at(times), ProtocolConfig())
+    starts = possible_starts(recording_at(times), ProtocolSettings())
     assert [start for start, _ in starts] == [*range(3, 12), *range(23, 32)]
 
 
 def test_yaw_is_interpolated_the_short_way_round():
     recording = recording_at(np.arange(20) * 0.25, twist=(0.1, 3.0))
-    window = make_window("spin", recording, 3, 11, ProtocolConfig())
+    window = make_window("spin", recording, 3, 11, ProtocolSettings())
     np.testing.assert_allclose(window.driven_xyyaw[:, 2], se2.wrap_angle(0.75 * np.arange(1, 9)), atol=1e-6)
 
 
 @pytest.mark.parametrize("choice", ["even", "random"])
 def test_choice_is_spread_paired_and_repeatable(choice):
     recordings = [("long", recording_at(np.arange(200) * 0.25)), ("short", recording_at(np.arange(15) * 0.25))]
-    config = ProtocolConfig(choice=choice, seed=7)
+    config = ProtocolSettings(choice=choice, seed=7)
     windows = choose_windows(recordings, config, 20)
     names = [window.recording_id for window in windows]
     assert (names.count("short"), names.count("long")) == (4, 16)  # the short one has only four windows
@@ -90,14 +90,14 @@ def test_choice_is_spread_paired_and_repeatable(choice):
     if choice == "even":
         assert np.ptp(np.diff(starts)) <= 1
     else:
-        other = choose_windows(recordings, ProtocolConfig(choice=choice, seed=8), 20)
+        other = choose_windows(recordings, ProtocolSettings(choice=choice, seed=8), 20)
         assert [window.start for window in other] != [window.start for window in windows]
     assert len(choose_windows(recordings, config, None)) == len(choose_windows(recordings, config, 10_000)) == 193
 
 
 def test_generators_depend_on_seed_window_and_purpose_alone():
     recording = recording_at(np.arange(30) * 0.25)
-    config = ProtocolConfig(seed=1)
+    config = ProtocolSettings(seed=1)
     first, second = (make_window("drive", recording, start, start + 8, config) for start in (5, 6))
 
     def draw(window, purpose="plan"):
@@ -106,18 +106,18 @@ def test_generators_depend_on_seed_window_and_purpose_alone():
     assert draw(first) == draw(make_window("drive", recording, 5, 13, config))
     others = [
         draw(second),
-        draw(first, "picture"),
+        draw(first, "image"),
         draw(make_window("other", recording, 5, 13, config)),
-        draw(make_window("drive", recording, 5, 13, ProtocolConfig(seed=2))),
+        draw(make_window("drive", recording, 5, 13, ProtocolSettings(seed=2))),
     ]
     assert draw(first) not in others
 
 
 def test_too_few_frames_is_one_line_that_says_how_many_are_needed():
     with pytest.raises(DataError, match=r"walk: no window fits: 11 frames over 2\.5 s.*4 context frames and 2 s"):
-        choose_windows([("walk", recording_at(np.arange(11) * 0.25))], ProtocolConfig(), 5)
+        choose_windows([("walk", recording_at(np.arange(11) * 0.25))], ProtocolSettings(), 5)
     with pytest.raises(DataError, match="no window fits: 1 frames"):
-        choose_windows([("walk", recording_at([0.0]))], ProtocolConfig(), 5)
+        choose_windows([("walk", recording_at([0.0]))], ProtocolSettings(), 5)
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def test_too_few_frames_is_one_line_that_says_how_many_are_needed():
 )
 def test_impossible_protocols_are_refused(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
-        ProtocolConfig(**values)
+        ProtocolSettings(**values)
 
 
 def test_trivial_rows_in_closed_form():
     recording = recording_at(np.arange(30) * 0.25)
-    window = make_window("drive", recording, 10, 18, ProtocolConfig())
+    window = make_window("drive", recording, 10, 18, ProtocolSettings())
     generator = window.generator()
     assert not stand_still(window, generator).poses_xyyaw.any()
     # The drive is one arc, so going on with its last twist is the truth.

@@ -1,4 +1,4 @@
-"""Imagined views: targets of a window, judging in batches, figures of the table, and what a killed run keeps."""
+"""Imagined views: targets of a window, evaluating in batches, figures of the table, and what a killed run keeps."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from data_samples import START_S, SampleRecording
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Frame
-from come_nav.evaluation.protocol import ProtocolConfig
+from come_nav.evaluation.protocol import ProtocolSettings
 from come_nav.evaluation.quality import (
     COPY_LAST,
     QualityRow,
     copy_last_row,
+    evaluate_batch,
     evaluate_quality,
-    judge_batch,
     quality_windows,
     read_batch,
 )
@@ -28,18 +28,18 @@ from come_nav.evaluation.quality_tables import gain_lines, metric_lines, quality
 from come_nav.evaluation.results import ResultStore
 
 STEPS = (2, 4, 8)
-CONFIG = ProtocolConfig(horizon_steps=8)
+CONFIG = ProtocolSettings(horizon_steps=8)
 
 
 class Noisy(SampleRecording):
-    """Frames with texture of their own, so that PSNR is finite and pictures differ."""
+    """Frames with texture of their own, so that PSNR is finite and images differ."""
 
     def frame(self, index: int) -> Frame:
         rgb = np.random.default_rng(index).integers(0, 255, (16, 24, 3), dtype=np.uint8)
         return Frame(float(self.stamps_s[index]), rgb)
 
 
-def pictures(frames) -> torch.Tensor:
+def images(frames) -> torch.Tensor:
     return torch.stack([torch.from_numpy(frame.rgb.transpose(2, 0, 1)).float() / 127.5 - 1.0 for frame in frames])
 
 
@@ -82,13 +82,13 @@ def test_uneven_stamps_keep_the_targets_own_time():
 @pytest.mark.parametrize("steps", [(), (0, 4), (4, 4), (8, 2)])
 def test_horizons_must_increase(steps):
     with pytest.raises(ConfigError):
-        quality_windows([("drive", Noisy(30))], ProtocolConfig(horizon_steps=8), steps, 2)
+        quality_windows([("drive", Noisy(30))], ProtocolSettings(horizon_steps=8), steps, 2)
 
 
 def test_part_leaves_the_windows_inside_and_shares_no_frame_with_the_rest():
     frames = {}
     for part in ((0.0, 0.6), (0.6, 1.0)):
-        config = ProtocolConfig(horizon_steps=8, part=part)
+        config = ProtocolSettings(horizon_steps=8, part=part)
         found = quality_windows([("drive", Noisy(50))], config, STEPS, None)
         frames[part] = {index for item in found for index in (*item.window.context, *item.targets)}
     assert min(frames[0.0, 0.6]) == 0
@@ -99,12 +99,12 @@ def test_part_leaves_the_windows_inside_and_shares_no_frame_with_the_rest():
 @pytest.mark.parametrize("part", [(0.6, 0.6), (0.8, 0.2), (-0.1, 0.5), (0.5, 1.1), (math.nan, 1.0)])
 def test_a_part_that_is_none_is_refused(part):
     with pytest.raises(ConfigError, match="0 <= first < last <= 1"):
-        ProtocolConfig(part=part)
+        ProtocolSettings(part=part)
 
 
 def test_copying_the_last_frame_is_judged_against_every_target():
-    batch = read_batch(windows(3), pictures)
-    records = judge_batch(copy_last_row(), batch)
+    batch = read_batch(windows(3), images)
+    records = evaluate_batch(copy_last_row(), batch)
     for index, record in enumerate(records):
         for k in range(len(STEPS)):
             error = float(((batch.last[index] - batch.truth[index, k]) ** 2).mean())
@@ -114,20 +114,20 @@ def test_copying_the_last_frame_is_judged_against_every_target():
 
 
 def test_the_truth_has_the_capped_psnr_and_a_wrong_shape_is_named():
-    batch = read_batch(windows(2), pictures)
-    perfect = judge_batch(QualityRow("perfect", lambda batch: batch.truth), batch)[0]
+    batch = read_batch(windows(2), images)
+    perfect = evaluate_batch(QualityRow("perfect", lambda batch: batch.truth), batch)[0]
     assert perfect["psnr_db"] == [60.0] * 3
     assert perfect["ssim"] == pytest.approx([1.0] * 3)
     assert perfect["energy"] == perfect["truth_energy"]
     with pytest.raises(ShapeError, match="'flat'"):
-        judge_batch(QualityRow("flat", lambda batch: batch.truth[:, 0]), batch)
+        evaluate_batch(QualityRow("flat", lambda batch: batch.truth[:, 0]), batch)
 
 
 def test_figures_of_the_table_are_means_ratios_and_paired_gains():
     found = windows(20, recordings=6)
-    batch = read_batch(found, pictures)
+    batch = read_batch(found, images)
     rows = [copy_last_row(), halfway_row()]
-    records = {row.name: judge_batch(row, batch) for row in rows}
+    records = {row.name: evaluate_batch(row, batch) for row in rows}
     groups = {f"drive {i}": f"world {i}" for i in range(6)}
     table = quality_table(records, [0.5, 1.0, 2.0], seed=0, groups=groups)
     assert table.resampled == "6 worlds or recordings"
@@ -143,7 +143,7 @@ def test_figures_of_the_table_are_means_ratios_and_paired_gains():
         assert 5.9 < gain.low <= gain.high < 6.1  # half the error everywhere is 6.02 dB
         energy = [sum(record[name][k] for record in records["halfway"]) for name in ("energy", "truth_energy")]
         assert table.rows["halfway"]["sharpness"][k].value == pytest.approx(energy[0] / energy[1])
-        assert 0.4 < energy[0] / energy[1] < 0.6  # the mean of two unrelated pictures has half their energy
+        assert 0.4 < energy[0] / energy[1] < 0.6  # the mean of two unrelated images has half their energy
     assert COPY_LAST not in table.gains
     assert metric_lines(table, "psnr_db")[0] == ["PSNR [dB]", "0.5 s", "1 s", "2 s", "n"]
     assert [line[:2] for line in gain_lines(table)[1]] == [["halfway", "PSNR [dB]"], ["halfway", "SSIM"]]
@@ -152,7 +152,7 @@ def test_figures_of_the_table_are_means_ratios_and_paired_gains():
 def test_a_killed_run_goes_on_with_the_same_noise(tmp_path):
     found, rows = windows(7), [copy_last_row(), halfway_row()]
     with ResultStore(tmp_path / "whole.jsonl", {}) as store:
-        evaluate_quality(found, rows, pictures, store, batch_size=3)
+        evaluate_quality(found, rows, images, store, batch_size=3)
         whole = {row.name: store.table([item.window for item in found], row.name) for row in rows}
     lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
     for kept in (1, 5, 9, len(lines)):  # 5 and 9: inside a batch
@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_with_the_same_noise(tmp_path):
         path.write_bytes(b"".join(lines[:kept]))
         seen = []
         with ResultStore(path, {}) as store:
-            evaluate_quality(found, rows, pictures, store, seen.append, batch_size=3)
+            evaluate_quality(found, rows, images, store, seen.append, batch_size=3)
             again = {row.name: store.table([item.window for item in found], row.name) for row in rows}
         assert len(seen) == 14
         for name, records in whole.items():
@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_with_the_same_noise(tmp_path):
 def test_a_finished_run_reads_no_frame(tmp_path):
     found = windows(4)
     with ResultStore(tmp_path / "results.jsonl", {}) as store:
-        evaluate_quality(found, [copy_last_row()], pictures, store)
+        evaluate_quality(found, [copy_last_row()], images, store)
 
         def refuse(frames):
             raise AssertionError("nothing is missing")
@@ -181,7 +181,7 @@ def test_a_finished_run_reads_no_frame(tmp_path):
 
 def test_noise_depends_on_the_windows_alone():
     found = windows(4)
-    first, second = read_batch(found[:2], pictures), read_batch(found[2:], pictures)
+    first, second = read_batch(found[:2], images), read_batch(found[2:], images)
     draws = [torch.rand(3, generator=batch.generator()) for batch in (first, second, first)]
     assert torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[1])
@@ -191,10 +191,10 @@ def test_files_and_report(tmp_path):
     found = windows(5)
     rows = [copy_last_row(), halfway_row("world model, jump")]
     with ResultStore(tmp_path / "results.jsonl", {}) as store:
-        evaluate_quality(found, rows, pictures, store)
+        evaluate_quality(found, rows, images, store)
         records = {row.name: store.table([item.window for item in found], row.name) for row in rows}
     table = quality_table(records, [0.5, 1.0, 2.0], seed=0)
-    evaluation = QualityEvaluation("A drive", found, rows, pictures, records, table, {"steps": STEPS}, {"v": {"x": 1}})
+    evaluation = QualityEvaluation("A drive", found, rows, images, records, table, {"steps": STEPS}, {"v": {"x": 1}})
     write_quality_results(tmp_path, evaluation)
     page = write_quality_report(tmp_path, evaluation).read_text()
     assert page.count("<img") == 3 + 5  # three curves, five examples

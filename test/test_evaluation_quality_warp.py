@@ -13,7 +13,7 @@ from come_nav.evaluation.depth_warp import can_warp, draw, lift, warp_context
 from come_nav.evaluation.image_metrics import psnr
 
 CAMERA = CameraIntrinsics.from_field_of_view(48, 32, np.pi / 2)
-MOUNT = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))
+EXTRINSICS = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))
 
 
 def pose(x: float = 0.0, y: float = 0.0, yaw: float = 0.0) -> np.ndarray:
@@ -32,7 +32,7 @@ def wall_frame(x_wall_m: float, x: float = 0.0, y: float = 0.0) -> Frame:
     y_m = y - (columns[None] - CAMERA.cx) / CAMERA.fx * depth
     z_m = 0.5 - (rows[:, None] - CAMERA.cy) / CAMERA.fy * depth
     rgb = np.rint(wall(y_m, z_m)).clip(0, 255).astype(np.uint8)
-    return Frame(0.0, rgb, depth, CAMERA, MOUNT)
+    return Frame(0.0, rgb, depth, CAMERA, EXTRINSICS)
 
 
 def decibels(first: np.ndarray, second: np.ndarray) -> float:
@@ -58,7 +58,7 @@ def test_a_wall_seen_from_elsewhere(x, y):
 
 def test_depth_of_drawn_points_is_along_the_new_optical_axis():
     cloud = lift(wall_frame(3.0), pose())
-    _, depth = draw(cloud, pose(1.0) @ MOUNT, CAMERA)
+    _, depth = draw(cloud, pose(1.0) @ EXTRINSICS, CAMERA)
     np.testing.assert_allclose(depth[8:-8, 8:-8].numpy(), 2.0, atol=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_the_near_surface_hides_the_far_one_and_the_other_frame_fills_the_hole()
     def with_post(frame: Frame) -> Frame:
         rgb, depth = frame.rgb.copy(), frame.depth_m.copy()
         rgb[:, 21:27], depth[:, 21:27] = (255, 0, 0), 1.0
-        return Frame(0.0, rgb, depth, CAMERA, MOUNT)
+        return Frame(0.0, rgb, depth, CAMERA, EXTRINSICS)
 
     def is_red(image: np.ndarray) -> np.ndarray:
         return (image[..., 0] > 230) & (image[..., 1] < 30)
@@ -90,12 +90,12 @@ def test_unknown_depth_is_left_out_and_nothing_seen_is_the_last_frame():
     frame = wall_frame(2.0)
     holes = frame.depth_m.copy()
     holes[4:8], holes[20:24] = np.nan, 0.0
-    cloud = lift(Frame(0.0, frame.rgb, holes, CAMERA, MOUNT), pose())
+    cloud = lift(Frame(0.0, frame.rgb, holes, CAMERA, EXTRINSICS), pose())
     assert len(cloud.points_world) == 9 * 24 * 48
     assert torch.isfinite(cloud.points_world).all()
     (behind,) = warp_context([frame], pose()[None], pose(0.0, 0.0, np.pi)[None])
     np.testing.assert_array_equal(behind, frame.rgb)
-    blind = Frame(0.0, frame.rgb, None, CAMERA, MOUNT)
+    blind = Frame(0.0, frame.rgb, None, CAMERA, EXTRINSICS)
     assert can_warp(frame)
     assert not can_warp(blind)
     (unknown,) = warp_context([blind], pose()[None], pose(1.0)[None])

@@ -1,4 +1,4 @@
-"""Records on disk: resumed, torn, changed and shared result files; judging; tables and the report."""
+"""Records on disk: resumed, torn, changed and shared result files; evaluating; tables and the report."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from data_samples import SampleRecording
 
 from come_nav.core.errors import ConfigError, DataError, StorageError
 from come_nav.core.types import IterationTrace, Plan, PlanStatus, PlanTrace
-from come_nav.evaluation.protocol import ProtocolConfig, choose_windows
+from come_nav.evaluation.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.report import Evaluation, write_report, write_results
 from come_nav.evaluation.results import ResultStore, evaluate_windows, settings_hash
-from come_nav.evaluation.rows import HINDSIGHT, Row, judge, trivial_rows
+from come_nav.evaluation.rows import HINDSIGHT, Row, evaluate, trivial_rows
 from come_nav.evaluation.tables import format_interval, plan_lines, planning_table
 
 SETTINGS = {"planner": {"samples": 8}, "seed": 0}
@@ -26,7 +26,7 @@ class StopHereError(Exception):
 
 
 def windows(count: int = 6):
-    return choose_windows([("drive", SampleRecording(60))], ProtocolConfig(), count)
+    return choose_windows([("drive", SampleRecording(60))], ProtocolSettings(), count)
 
 
 def random_plan(window, generator) -> Plan:
@@ -164,8 +164,8 @@ def test_a_plan_that_is_not_ok_counts_as_standing_still():
     def blocked(window, generator):
         return Plan(PlanStatus.ALL_IN_COLLISION, 0.0, window.dt_s, np.zeros((0, 3)), np.zeros(3))
 
-    record = judge(Row("blocked", blocked), window)[0]
-    still = judge(trivial_rows()[0], window)[0]
+    record = evaluate(Row("blocked", blocked), window)[0]
+    still = evaluate(trivial_rows()[0], window)[0]
     assert record["status"] == "ALL_IN_COLLISION"
     assert (record["ate_m"], record["step_errors_m"]) == (still["ate_m"], still["step_errors_m"])
     assert record["cost"] is None
@@ -176,7 +176,7 @@ def test_a_plan_that_is_not_ok_counts_as_standing_still():
 def test_hindsight_is_the_best_of_what_was_tried():
     for window in windows(4):
         plan = random_plan(window, window.generator())
-        chosen, best = judge(rows()[-1], window)
+        chosen, best = evaluate(rows()[-1], window)
         tried = plan.trace.iterations[0].poses_xyyaw.numpy()[..., :2] - window.driven_xyyaw[:, :2]
         expected = np.sqrt((tried**2).sum(-1).mean(-1)).min()
         assert best["row"] == HINDSIGHT
@@ -186,27 +186,27 @@ def test_hindsight_is_the_best_of_what_was_tried():
         assert chosen["candidates"] == 8
 
 
-def picture(frame) -> torch.Tensor:
+def image(frame) -> torch.Tensor:
     return torch.from_numpy(frame.rgb.copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def seer(window, paths, generator) -> torch.Tensor:
     """A model that imagines the goal perfectly at the true pose and black anywhere else."""
-    real = picture(window.goal_frame())
+    real = image(window.goal_frame())
     true_end = torch.from_numpy(window.driven_xyyaw[-1]).float()
     return torch.stack([real if torch.allclose(path[-1], true_end) else torch.full_like(real, -1.0) for path in paths])
 
 
-def test_pictures_are_judged_at_the_chosen_and_at_the_true_pose():
+def test_images_are_judged_at_the_chosen_and_at_the_true_pose():
     window = windows(1)[0]
-    record = judge(Row("seer", random_plan, seer, picture), window)[0]
+    record = evaluate(Row("seer", random_plan, seer, image), window)[0]
     assert record["prediction"]["psnr_db"] == 60.0
     assert record["prediction"]["ssim"] == pytest.approx(1.0)
     assert record["imagined"]["psnr_db"] < 30.0
     assert record["copy_last_frame"]["psnr_db"] == pytest.approx(
         10
         * math.log10(
-            4 / float(((picture(window.recording.frame(window.start)) - picture(window.goal_frame())) ** 2).mean())
+            4 / float(((image(window.recording.frame(window.start)) - image(window.goal_frame())) ** 2).mean())
         ),
         rel=1e-4,
     )
@@ -214,7 +214,7 @@ def test_pictures_are_judged_at_the_chosen_and_at_the_true_pose():
 
 def test_the_table_in_closed_form():
     chosen = windows(5)
-    records = {row.name: [judge(row, window)[0] for window in chosen] for row in trivial_rows()}
+    records = {row.name: [evaluate(row, window)[0] for window in chosen] for row in trivial_rows()}
     table = planning_table(chosen, records, 0)
     steps = [np.diff(w.driven_xyyaw[:, :2], axis=0, prepend=np.zeros((1, 2))) for w in chosen]
     assert table.spacing_m == pytest.approx(np.linalg.norm(np.concatenate(steps), axis=1).mean())
@@ -234,8 +234,8 @@ def test_the_table_in_closed_form():
 
 def test_worlds_are_the_clusters_of_a_suite_with_enough_of_them():
     recordings = [(f"world {seed}", SampleRecording(30)) for seed in range(6)]
-    chosen = choose_windows(recordings, ProtocolConfig(), 18)
-    records = {"stand still": [judge(trivial_rows()[0], window)[0] for window in chosen]}
+    chosen = choose_windows(recordings, ProtocolSettings(), 18)
+    records = {"stand still": [evaluate(trivial_rows()[0], window)[0] for window in chosen]}
     groups = {name: name for name, _ in recordings}
     clustered = planning_table(chosen, records, 0, groups)
     assert (clustered.rows["stand still"]["ate_m"].clusters, clustered.resampled) == (6, "6 worlds or recordings")
@@ -247,7 +247,7 @@ def test_worlds_are_the_clusters_of_a_suite_with_enough_of_them():
 @pytest.mark.slow
 def test_results_and_report_are_written_and_equal_runs_give_equal_tables(tmp_path):
     chosen = windows(3)
-    competitors = [*trivial_rows(), Row("world model", random_plan, seer, picture)]
+    competitors = [*trivial_rows(), Row("world model", random_plan, seer, image)]
     contents = []
     for name in ("first", "second"):
         with ResultStore(tmp_path / name / "results.jsonl", SETTINGS) as store:

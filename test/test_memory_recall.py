@@ -1,4 +1,4 @@
-"""What a memory shows a world model, and that merging far points changes no picture that matters."""
+"""What a memory shows a world model, and that merging far points changes no image that matters."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_coarse_cloud_has_one_point_for_each_cell() -> None:
     assert len(coarsened(splats.part(torch.zeros(4, dtype=torch.bool)), 0.15).points_xyz) == 0
 
 
-def test_small_pictures_of_a_coarse_cloud_follow_the_cloud(remembered) -> None:
+def test_small_images_of_a_coarse_cloud_follow_the_cloud(remembered) -> None:
     drive, memory = remembered[0], SpatialMemory()
     source = RememberedViews(memory, CAMERA, drive.T_base_camera)
     pose = torch.from_numpy(drive.poses_xyyaw[:1]).float()

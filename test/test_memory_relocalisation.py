@@ -1,4 +1,4 @@
-"""Relocalisation: where a picture was taken, found by what is remembered; on a toy and on a built-in world."""
+"""Relocalisation: where an image was taken, found by what is remembered; on a toy and on a built-in world."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.types import CameraIntrinsics
 from come_nav.memory.building import remember
-from come_nav.memory.recall import PictureDifference, RememberedViews
-from come_nav.memory.relocalisation import RelocalisationConfig, poses_ahead, relocalise
+from come_nav.memory.recall import ImageDifference, RememberedViews
+from come_nav.memory.relocalisation import RelocalisationSettings, poses_ahead, relocalise
 from come_nav.memory.spatial import SpatialMemory
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
@@ -74,7 +74,7 @@ def test_a_wide_rough_valley_leads_into_a_narrow_exact_one() -> None:
 
 
 def test_it_tries_again_only_while_nothing_is_good() -> None:
-    settings = RelocalisationConfig(
+    settings = RelocalisationSettings(
         attempts=3, samples=10, rounds=2, elites=4, polish=1, polish_samples=5, polish_elites=2, good=0.3
     )
     near, far = np.array([[1.0, -0.5, 0.4], [40.0, 40.0, 0.0]]), np.array([[40.0, 40.0, 0.0], [-40.0, 40.0, 0.0]])
@@ -87,7 +87,7 @@ def test_it_tries_again_only_while_nothing_is_good() -> None:
 
 def test_a_search_that_is_stopped_answers_with_the_best_so_far() -> None:
     rough, exact, starts = Valley(), Valley(), np.array([[0.0, 0.0, 0.0], [0.9, -0.4, 0.4], [5.0, 5.0, 0.0]])
-    found = relocalise(rough, exact, starts, seeded(), RelocalisationConfig(), stopped=lambda: True)
+    found = relocalise(rough, exact, starts, seeded(), RelocalisationSettings(), stopped=lambda: True)
     assert found is not None
     np.testing.assert_array_equal(found.pose_odom_xyyaw, starts[1])
     assert (rough.asked, exact.asked) == (3, 3)
@@ -109,7 +109,7 @@ def test_nothing_to_begin_with_and_nothing_finite() -> None:
     with pytest.raises(ShapeError):
         relocalise(Valley(), Valley(), np.zeros((2, 2)), seeded())
     with pytest.raises(ConfigError, match=r"relocalisation\.samples"):
-        RelocalisationConfig(samples=0)
+        RelocalisationSettings(samples=0)
 
 
 def test_poses_ahead_lie_where_the_robot_looks() -> None:
@@ -119,14 +119,14 @@ def test_poses_ahead_lie_where_the_robot_looks() -> None:
     assert ahead[0, 1] == pytest.approx(2.0) and (np.diff(ahead[:, 1]) > 0.0).all()
 
 
-def test_pictures_of_a_remembered_world_are_found(remembered, model) -> None:
+def test_images_of_a_remembered_world_are_found(remembered, model) -> None:
     drive, views = remembered
     errors = []
     for index in (10, 40, 70):
-        picture = model.images_from_rgb([drive.frame(index).rgb])[0]
-        exact = PictureDifference(views, model.encode, picture, 0.3)
-        rough = PictureDifference(views, model.encode, picture, 0.3, rough_px=16, rough_m=0.15)
-        # Starts are other frames of the drive, in the order in which they resemble the picture.
+        image = model.images_from_rgb([drive.frame(index).rgb])[0]
+        exact = ImageDifference(views, model.encode, image, 0.3)
+        rough = ImageDifference(views, model.encode, image, 0.3, rough_px=16, rough_m=0.15)
+        # Starts are other frames of the drive, in the order in which they resemble the image.
         others = [frame for frame in range(0, len(drive), 6) if abs(frame - index) > 3]
         starts = np.stack([drive.poses_xyyaw[frame] for frame in others])
         found = relocalise(rough, exact, starts[exact(torch.from_numpy(starts)).argsort()], seeded(index))
@@ -138,15 +138,15 @@ def test_pictures_of_a_remembered_world_are_found(remembered, model) -> None:
 
 
 def test_a_rough_difference_falls_from_farther_away(remembered, model) -> None:
-    """At the pose of a picture both are small; 0.3 m and 0.15 rad off, only the rough one says: nearly."""
+    """At the pose of an image both are small; 0.3 m and 0.15 rad off, only the rough one says: nearly."""
     drive, views = remembered
     found = []
     for index in range(10, 80, 10):
-        picture = model.images_from_rgb([drive.frame(index).rgb])[0]
+        image = model.images_from_rgb([drive.frame(index).rgb])[0]
         there = drive.poses_xyyaw[index]
         poses = torch.from_numpy(np.stack([there, se2.compose(there, np.array([0.3, 0.0, 0.15]))]))
-        exact = PictureDifference(views, model.encode, picture, 0.3)(poses)
-        rough = PictureDifference(views, model.encode, picture, 0.3, rough_px=16, rough_m=0.15)(poses)
+        exact = ImageDifference(views, model.encode, image, 0.3)(poses)
+        rough = ImageDifference(views, model.encode, image, 0.3, rough_px=16, rough_m=0.15)(poses)
         found.append(torch.stack([exact, rough]))
     exact_there, exact_off, rough_there, rough_off = torch.stack(found).flatten(1).mean(dim=0).tolist()
     assert exact_there < 0.25 and rough_there < 0.25
@@ -154,8 +154,8 @@ def test_a_rough_difference_falls_from_farther_away(remembered, model) -> None:
 
 
 def test_nothing_remembered_is_a_large_difference_and_pixels_must_fit(model) -> None:
-    empty, picture = RememberedViews(SpatialMemory(), CAMERA, np.eye(4)), torch.zeros(3, 64, 64)
-    picture[0, 20:40] = 0.8
-    assert float(PictureDifference(empty, model.encode, picture, 0.3)(torch.zeros(1, 3))) > 0.6
+    empty, image = RememberedViews(SpatialMemory(), CAMERA, np.eye(4)), torch.zeros(3, 64, 64)
+    image[0, 20:40] = 0.8
+    assert float(ImageDifference(empty, model.encode, image, 0.3)(torch.zeros(1, 3))) > 0.6
     with pytest.raises(ConfigError, match="24 px"):
-        PictureDifference(empty, model.encode, picture, 0.3, rough_px=24)
+        ImageDifference(empty, model.encode, image, 0.3, rough_px=24)

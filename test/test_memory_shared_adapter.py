@@ -137,12 +137,12 @@ def test_an_adapter_that_does_not_fit_leaves_the_one_before_in_use(store):
     other.train_steps(4)
     save_episode(store, other, training=False)
     assert not user.shared.poll()
-    assert "the adapter does not fit: rank must be 2 as the network's, got 4" in user.shared.trouble
+    assert "the adapter does not fit: rank must be 2 as the network's, got 4" in user.shared.diagnosis
     assert user.shared.adapter.metadata["version"] == 1
     owner.train_steps(2)
     save_episode(store, owner, training=False)
     assert user.shared.poll()
-    assert user.shared.trouble is None
+    assert user.shared.diagnosis is None
 
 
 def test_a_damaged_adapter_and_one_that_its_user_refuses_are_named(store):
@@ -155,12 +155,12 @@ def test_a_damaged_adapter_and_one_that_its_user_refuses_are_named(store):
 
     shared = SharedAdapter(store, FACTS, refuse)
     assert not shared.poll()
-    assert (shared.trouble, shared.adapter) == ("no such layer", None)
+    assert (shared.diagnosis, shared.adapter) == ("no such layer", None)
     file = next(store.path.glob(f"v*/adapter-{EPISODE}.safetensors"))
     file.write_bytes(bytes(len(file.read_bytes())))
     user = User(store)
     assert not user.shared.poll()
-    assert "SHA-256" in user.shared.trouble
+    assert "SHA-256" in user.shared.diagnosis
 
 
 def test_only_the_adapter_that_is_asked_for_is_read(store):

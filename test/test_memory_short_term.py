@@ -1,4 +1,4 @@
-"""The short-term buffer under the troubles of real sensors."""
+"""The short-term buffer under the diagnoses of real sensors."""
 
 import math
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se3
 from come_nav.core.types import Frame, Odometry
-from come_nav.memory.short_term import Observed, ShortTermBuffer, ShortTermConfig
+from come_nav.memory.short_term import FrameStatus, ShortTermBuffer, ShortTermSettings
 
 RGB = np.zeros((4, 4, 3), np.uint8)
 
@@ -28,7 +28,7 @@ def stamps(buffer):
 
 def test_keeps_every_frame_at_the_protocol_rate():
     buffer = ShortTermBuffer()
-    assert all(see(buffer, 10.0 + 0.25 * index) is Observed.KEPT for index in range(8))
+    assert all(see(buffer, 10.0 + 0.25 * index) is FrameStatus.KEPT for index in range(8))
     assert [item.stamp_s for item in buffer.context_frames(4)] == [11.0, 11.25, 11.5, 11.75]
     assert buffer.context_frames(9) == []
 
@@ -48,12 +48,12 @@ def test_thins_faster_cameras_without_drift(rate_hz):
 def test_counts_duplicates_and_frames_out_of_order():
     buffer = ShortTermBuffer()
     see(buffer, 1.0)
-    assert see(buffer, 1.0) is Observed.DUPLICATE
-    assert see(buffer, 0.9) is Observed.OUT_OF_ORDER
-    assert see(buffer, math.nan) is Observed.NON_FINITE
-    assert see(buffer, 1.25, odometry_stamp_s=1.5) is Observed.NO_POSE
-    assert see(buffer, 1.25, x=math.nan) is Observed.NON_FINITE
-    assert see(buffer, 1.25) is Observed.KEPT
+    assert see(buffer, 1.0) is FrameStatus.DUPLICATE
+    assert see(buffer, 0.9) is FrameStatus.OUT_OF_ORDER
+    assert see(buffer, math.nan) is FrameStatus.NON_FINITE
+    assert see(buffer, 1.25, odometry_stamp_s=1.5) is FrameStatus.NO_POSE
+    assert see(buffer, 1.25, x=math.nan) is FrameStatus.NON_FINITE
+    assert see(buffer, 1.25) is FrameStatus.KEPT
     assert dict(buffer.dropped) == {"duplicate": 1, "out_of_order": 1, "non_finite": 2, "no_pose": 1}
 
 
@@ -61,10 +61,10 @@ def test_a_clock_set_back_starts_anew():
     buffer = ShortTermBuffer()
     for index in range(6):
         see(buffer, 100.0 + 0.25 * index)
-    assert see(buffer, 3.0) is Observed.KEPT
+    assert see(buffer, 3.0) is FrameStatus.KEPT
     assert stamps(buffer) == [3.0]
     assert buffer.resets["clock_jump"] == 1
-    assert see(buffer, 3.25) is Observed.KEPT
+    assert see(buffer, 3.25) is FrameStatus.KEPT
 
 
 def test_a_long_gap_makes_old_frames_useless():
@@ -80,7 +80,7 @@ def test_a_long_gap_makes_old_frames_useless():
 def test_a_short_gap_keeps_the_context():
     buffer = ShortTermBuffer()
     for stamp_s in (0.0, 0.25, 0.5, 1.0, 1.25):
-        assert see(buffer, stamp_s) is Observed.KEPT
+        assert see(buffer, stamp_s) is FrameStatus.KEPT
     assert len(buffer) == 5
 
 
@@ -118,14 +118,14 @@ def test_encodes_each_kept_frame_once():
     )
 )
 def test_whatever_comes_the_context_is_ordered_spaced_and_bounded(steps):
-    config = ShortTermConfig(capacity=6)
+    config = ShortTermSettings(capacity=6)
     buffer = ShortTermBuffer(config)
     stamp_s, seen, kept = 100.0, 0, 0
     for step in steps:
         candidate = stamp_s + step
         verdict = see(buffer, candidate)
         seen += 1
-        kept += verdict is Observed.KEPT
+        kept += verdict is FrameStatus.KEPT
         if math.isfinite(candidate):
             stamp_s = candidate
         times = np.array(stamps(buffer))
@@ -140,4 +140,4 @@ def test_whatever_comes_the_context_is_ordered_spaced_and_bounded(steps):
 
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match=r"memory\.tolerance must be in \[0, 0\.5\], got 2"):
-        ShortTermConfig(tolerance=2)
+        ShortTermSettings(tolerance=2)

@@ -22,17 +22,19 @@ from come_nav.memory.lifting import (
     model_camera,
     sample_depth,
 )
-from come_nav.memory.spatial import Noted, SpatialConfig, SpatialMemory
+from come_nav.memory.spatial import InsertResult, SpatialMemory, SpatialSettings
 
 CAMERA = CameraIntrinsics.from_field_of_view(32, 32, math.pi / 2)
-MOUNT = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))
+EXTRINSICS = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))
 ORIGIN = np.zeros(3)
 RED, BLUE = (200, 10, 10), (10, 10, 200)
 
 
-def frame(depth_m, rgb=RED, stamp_s: float = 0.0, camera: CameraIntrinsics | None = CAMERA, mount=MOUNT) -> Frame:
+def frame(
+    depth_m, rgb=RED, stamp_s: float = 0.0, camera: CameraIntrinsics | None = CAMERA, extrinsics=EXTRINSICS
+) -> Frame:
     depth = np.broadcast_to(np.asarray(depth_m, np.float32), (32, 32)).copy()
-    return Frame(stamp_s, np.broadcast_to(np.uint8(rgb), (32, 32, 3)).copy(), depth, camera, mount)
+    return Frame(stamp_s, np.broadcast_to(np.uint8(rgb), (32, 32, 3)).copy(), depth, camera, extrinsics)
 
 
 def rays() -> tuple[np.ndarray, np.ndarray]:
@@ -104,9 +106,9 @@ def test_interleaved_grids_cover_every_pixel_once():
 
 def test_latents_lie_at_the_centres_of_their_cells_in_the_cropped_view():
     camera = CameraIntrinsics(80, 60, 40.0, 40.0, 40.0, 30.0)
-    picture = Frame(0.0, np.zeros((60, 80, 3), np.uint8), np.full((60, 80), 2.0, np.float32), camera, MOUNT)
+    image = Frame(0.0, np.zeros((60, 80, 3), np.uint8), np.full((60, 80), 2.0, np.float32), camera, EXTRINSICS)
     source = LatentFeatures(lambda _: torch.arange(5 * 4 * 4, dtype=torch.float32).reshape(5, 4, 4), 5)
-    grid = source(picture, picture.depth_m, camera)
+    grid = source(image, image.depth_m, camera)
     seen = lift(grid, 1, 0, (0.1, 10.0), 0.05, 2)
     assert seen.features[6].tolist() == [6.0, 22.0, 38.0, 54.0, 70.0]
     expected = [2.0 * ((37.5 + 10) - 40) / 40, 2.0 * (22.5 - 30) / 40, 2.0]  # second row, third column of 15 px cells
@@ -136,7 +138,7 @@ def test_depth_is_sampled_and_never_averaged_over_an_edge_of_the_unknown():
 BAD_FRAMES = {
     "no_depth": (dataclasses.replace(frame(2.0), depth_m=None), ORIGIN),
     "no_intrinsics": (frame(2.0, camera=None), ORIGIN),
-    "no_camera_mount": (frame(2.0, mount=None), ORIGIN),
+    "no_camera_extrinsics": (frame(2.0, extrinsics=None), ORIGIN),
     "wrong_size": (frame(2.0, camera=CAMERA.scaled(64, 64)), ORIGIN),
     "bad_pose": (frame(2.0), np.array([0.0, np.nan, 0.0])),
     "bad_stamp": (frame(2.0, stamp_s=math.nan), ORIGIN),
@@ -147,21 +149,21 @@ BAD_FRAMES = {
 @pytest.mark.parametrize("reason", BAD_FRAMES)
 def test_trouble_is_counted_and_never_an_exception(reason):
     memory = SpatialMemory()
-    assert memory.observe(*BAD_FRAMES[reason]) is Noted(reason)
+    assert memory.observe(*BAD_FRAMES[reason]) is InsertResult(reason)
     assert dict(memory.rejected) == {reason: 1}
     assert len(memory) == 0
 
 
 @pytest.mark.parametrize("depth", [0.0, -1.0, np.inf, 0.01, 99.0])
 def test_depth_that_says_nothing_gives_no_points(depth):
-    assert SpatialMemory().observe(frame(depth), ORIGIN) is Noted.NO_POINTS
+    assert SpatialMemory().observe(frame(depth), ORIGIN) is InsertResult.NO_POINTS
 
 
 @pytest.mark.parametrize(
     "pose", [np.zeros((4, 4)), np.diag([1.0, 1.0, -1.0, 1.0]), 2 * np.eye(4), np.zeros(2), np.full((4, 4), np.inf)]
 )
 def test_what_is_no_rigid_pose_is_refused(pose):
-    assert SpatialMemory().observe(frame(2.0), pose) is Noted.BAD_POSE
+    assert SpatialMemory().observe(frame(2.0), pose) is InsertResult.BAD_POSE
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_what_is_no_rigid_pose_is_refused(pose):
 )
 def test_impossible_settings_name_the_field(wrong):
     with pytest.raises(ConfigError, match=f"spatial.{next(iter(wrong))}"):
-        SpatialConfig(**wrong)
+        SpatialSettings(**wrong)
 
 
 # --- what is unlearnt -----------------------------------------------------------------------------------------------
@@ -189,9 +191,9 @@ def test_a_person_who_left_is_forgotten_and_the_wall_stays():
         looks += 1
     assert 1 < looks <= 12, "unlearnt soon, but not by a single look"
     assert (memory.points_xyz[:, 0] > 2.9).sum() > 500
-    kept = SpatialMemory(SpatialConfig(carve_looks=0.0))
-    for picture in [person] * 8 + [wall] * 30:
-        kept.observe(frame(picture), ORIGIN)
+    kept = SpatialMemory(SpatialSettings(carve_looks=0.0))
+    for image in [person] * 8 + [wall] * 30:
+        kept.observe(frame(image), ORIGIN)
     assert (kept.points_xyz[:, 0] < 2.0).any(), "without carving the ghost stays"
 
 
@@ -218,7 +220,7 @@ def test_the_nearest_depth_around_a_cell_ignores_the_unknown():
 
 
 def test_nothing_is_known_before_anything_was_seen():
-    view = SpatialMemory().render(torch.zeros(2, 3), CAMERA, MOUNT)
+    view = SpatialMemory().render(torch.zeros(2, 3), CAMERA, EXTRINSICS)
     assert view.image.shape == (2, 3, 32, 32)
     assert view.depth_m.isnan().all()
     assert not view.visible.any()
@@ -234,7 +236,7 @@ def test_a_view_that_was_seen_looks_as_it_did():
     memory = SpatialMemory()
     pose = np.array([3.0, -2.0, 2.0])
     memory.observe(frame(depth, colours), pose)
-    view = memory.render(torch.tensor(pose[None]), CAMERA, MOUNT)
+    view = memory.render(torch.tensor(pose[None]), CAMERA, EXTRINSICS)
     assert float(view.coverage) > 0.97
     known = view.visible[0].numpy()
     assert np.abs(view.depth_m[0].numpy() - depth)[known].max() < 0.15
@@ -246,14 +248,14 @@ def test_planar_and_free_poses_agree_and_batches_equal_single_views():
     memory = SpatialMemory()
     memory.observe(frame(2.0), ORIGIN)
     poses = np.array([[0.0, 0.0, 0.0], [0.3, 0.2, 0.1], [0.5, -0.3, -0.2]])
-    planar = memory.render(poses, CAMERA, MOUNT)
-    free = memory.render(se3.transform_from_xyyaw(poses), CAMERA, MOUNT)
+    planar = memory.render(poses, CAMERA, EXTRINSICS)
+    free = memory.render(se3.transform_from_xyyaw(poses), CAMERA, EXTRINSICS)
     torch.testing.assert_close(planar.depth_m, free.depth_m, equal_nan=True, rtol=1e-4, atol=1e-3)
     for index in range(3):
-        single = memory.render(poses[index : index + 1], CAMERA, MOUNT)
+        single = memory.render(poses[index : index + 1], CAMERA, EXTRINSICS)
         torch.testing.assert_close(single.image[0], planar.image[index])
     with pytest.raises(ShapeError):
-        memory.render(np.zeros(3), CAMERA, MOUNT)
+        memory.render(np.zeros(3), CAMERA, EXTRINSICS)
 
 
 def test_nothing_shines_through_a_near_wall():
@@ -264,7 +266,7 @@ def test_nothing_shines_through_a_near_wall():
     memory.observe(frame(4.0, BLUE), ORIGIN)  # the far wall, before something was put in front
     for _ in range(3):
         memory.observe(frame(depth, colours), ORIGIN)
-    ahead = memory.render(np.array([[1.4, 0.0, 0.0]]), CAMERA, MOUNT)  # 0.6 m away: a voxel is 1.3 px wide
+    ahead = memory.render(np.array([[1.4, 0.0, 0.0]]), CAMERA, EXTRINSICS)  # 0.6 m away: a voxel is 1.3 px wide
     left = colour_of(ahead.image[0])[:, 4:28, 2:12]
     assert (left[0] == RED[0]).mean() > 0.98
     assert ahead.visible[0, 4:28, 2:12].all()
@@ -275,17 +277,17 @@ def test_nothing_shines_through_a_near_wall():
 def test_the_back_of_a_surface_hides_but_is_not_known():
     memory = SpatialMemory()
     memory.observe(frame(2.0), ORIGIN)
-    behind = memory.render(np.array([[4.0, 0.0, math.pi]]), CAMERA, MOUNT)
+    behind = memory.render(np.array([[4.0, 0.0, math.pi]]), CAMERA, EXTRINSICS)
     assert float(behind.coverage) == 0.0
-    front = memory.render(np.array([[0.5, 0.0, 0.0]]), CAMERA, MOUNT)
+    front = memory.render(np.array([[0.5, 0.0, 0.0]]), CAMERA, EXTRINSICS)
     assert float(front.coverage) > 0.95
 
 
 def test_latents_are_remembered_and_rendered_on_their_grid():
     latents = torch.randn(6, 4, 4, generator=torch.Generator().manual_seed(0))
-    memory = SpatialMemory(SpatialConfig(voxel_m=0.02), LatentFeatures(lambda _: latents, 6))
-    assert memory.observe(frame(2.0), ORIGIN) is Noted.KEPT
-    view = memory.render(torch.zeros(1, 3), model_camera(CAMERA, 4), MOUNT)
+    memory = SpatialMemory(SpatialSettings(voxel_m=0.02), LatentFeatures(lambda _: latents, 6))
+    assert memory.observe(frame(2.0), ORIGIN) is InsertResult.KEPT
+    view = memory.render(torch.zeros(1, 3), model_camera(CAMERA, 4), EXTRINSICS)
     assert view.visible.all()
     torch.testing.assert_close(view.image[0], latents)
     with pytest.raises(DataError, match="6 features"):
@@ -344,18 +346,18 @@ def test_state_round_trip_goes_on_as_before():
     again = SpatialMemory.from_state(memory.state())
     poses = np.array([[0.2, 0.1, 0.0]])
     torch.testing.assert_close(
-        again.render(poses, CAMERA, MOUNT).image, memory.render(poses, CAMERA, MOUNT).image, rtol=0, atol=0
+        again.render(poses, CAMERA, EXTRINSICS).image, memory.render(poses, CAMERA, EXTRINSICS).image, rtol=0, atol=0
     )
     for one in (memory, again):
         one.observe(frame(2.2), ORIGIN)
     assert len(again) == len(memory)
     with pytest.raises(ShapeError, match=r"set spatial\.voxel_m"):
-        SpatialMemory(SpatialConfig(voxel_m=0.1)).load_state(memory.state())
+        SpatialMemory(SpatialSettings(voxel_m=0.1)).load_state(memory.state())
 
 
 def test_memory_and_points_stay_within_the_budget():
     rng = np.random.default_rng(0)
-    memory = SpatialMemory(SpatialConfig(max_voxels=2000, max_points_per_frame=300))
+    memory = SpatialMemory(SpatialSettings(max_voxels=2000, max_points_per_frame=300))
     sizes = []
     for step in range(80):
         memory.observe(frame(rng.uniform(1.0, 6.0), stamp_s=step), np.array([0.7 * step, 0.0, 0.3 * step]))

@@ -1,4 +1,4 @@
-"""Depth from pictures: triangulation in closed form, robust fits, and scale in a world whose depth is known."""
+"""Depth from images: triangulation in closed form, robust fits, and scale in a world whose depth is known."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from come_nav.core.errors import ConfigError, MissingDependencyError, ShapeError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics
-from come_nav.memory.depth import OdometryScaledDepth, ScaleConfig, TransformersDepth, robust_line, weighted_median
-from come_nav.memory.spatial import Noted, SpatialMemory
+from come_nav.memory.depth import OdometryScaledDepth, ScaleSettings, TransformersDepth, robust_line, weighted_median
+from come_nav.memory.spatial import InsertResult, SpatialMemory
 from come_nav.memory.triangulation import triangulate
 
 CAMERA = CameraIntrinsics.from_field_of_view(160, 120, math.pi / 2)
@@ -98,8 +98,8 @@ def test_odometry_finds_the_scale_that_the_network_leaves_open(drive, kind):
         seen = drive.frame(index)
         blind = type(seen)(seen.stamp_s, seen.rgb, None, seen.intrinsics, seen.T_base_camera)
         verdicts.append(memory.observe(blind, drive.poses_xyyaw[index]))
-    assert verdicts[0] is Noted.NO_DEPTH, "one frame has no scale"
-    assert verdicts[-1] is Noted.KEPT
+    assert verdicts[0] is InsertResult.NO_DEPTH, "one frame has no scale"
+    assert verdicts[-1] is InsertResult.KEPT
     factor, offset = scaled.scale
     true_factor, true_offset = (1 / 0.37, 0.0) if kind == "depth" else (0.02, 0.05)
     assert factor == pytest.approx(true_factor, rel=0.06)
@@ -123,7 +123,7 @@ def test_without_the_library_one_line_says_how_to_get_it(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_the_adapter_hands_over_pictures_and_resizes_predictions(monkeypatch):
+def test_the_adapter_hands_over_images_and_resizes_predictions(monkeypatch):
     asked = {}
 
     class Library:
@@ -145,4 +145,4 @@ def test_the_adapter_hands_over_pictures_and_resizes_predictions(monkeypatch):
 @pytest.mark.parametrize("wrong", [{"min_points": 3}, {"window": 5}, {"min_baseline_m": 0.0}])
 def test_impossible_settings_name_the_field(wrong):
     with pytest.raises(ConfigError, match=f"scale.{next(iter(wrong))}"):
-        ScaleConfig(**wrong)
+        ScaleSettings(**wrong)

@@ -11,19 +11,19 @@ from data_samples import SampleRecording
 from come_nav.core.errors import ConfigError, DataError, ShapeError
 from come_nav.core.types import Frame
 from come_nav.memory.building import remember
-from come_nav.memory.keyframes import Keyframes, KeyframesConfig
+from come_nav.memory.keyframes import Keyframes, KeyframesSettings
 from come_nav.memory.spatial import SpatialMemory
 
-NO_JOINS = KeyframesConfig(join_m=0.0)
+NO_JOINS = KeyframesSettings(join_m=0.0)
 
 
-def picture(value: int) -> np.ndarray:
+def image(value: int) -> np.ndarray:
     return np.full((8, 10, 3), value, np.uint8)
 
 
 def drive(frames: Keyframes, poses, start_s: float = 0.0) -> Keyframes:
     for index, pose in enumerate(poses):
-        frames.observe(Frame(start_s + index, picture(index % 250)), np.asarray(pose, float))
+        frames.observe(Frame(start_s + index, image(index % 250)), np.asarray(pose, float))
     return frames
 
 
@@ -39,7 +39,7 @@ def test_frames_are_kept_after_a_distance_or_a_turn():
 
 
 def test_too_many_frames_thin_out_evenly_and_keep_both_ends():
-    frames = drive(Keyframes(KeyframesConfig(max_count=20)), straight(200))
+    frames = drive(Keyframes(KeyframesSettings(max_count=20)), straight(200))
     assert len(frames) == 20
     places = frames.poses_xyyaw[:, 0]
     assert places[[0, -1]].tolist() == [0.0, 99.5]
@@ -47,10 +47,10 @@ def test_too_many_frames_thin_out_evenly_and_keep_both_ends():
 
 
 def test_where_the_robot_was_at_a_time_and_who_is_nearest():
-    frames = drive(Keyframes(KeyframesConfig(image_format="png")), straight(10))
+    frames = drive(Keyframes(KeyframesSettings(image_format="png")), straight(10))
     then = frames.at_time(6.4)
     assert (then.index, then.stamp_s) == (6, 6.0)
-    np.testing.assert_array_equal(then.rgb, picture(6))
+    np.testing.assert_array_equal(then.rgb, image(6))
     assert frames.nearest_pose(np.array([3.4, 1.0, 0.0])).index == 7
     turned = drive(Keyframes(), [(0.0, 0.0, 0.0), (0.0, 0.0, 2.0)])
     assert turned.nearest_pose(np.array([0.0, 0.0, 1.8])).index == 1
@@ -58,7 +58,7 @@ def test_where_the_robot_was_at_a_time_and_who_is_nearest():
     assert Keyframes().nearest_pose(np.zeros(3)) is None
 
 
-def test_jpeg_pictures_are_near_the_original():
+def test_jpeg_images_are_near_the_original():
     gradient = np.stack(np.broadcast_arrays(np.arange(64)[:, None] * 3, np.arange(64)[None] * 3, 90), axis=2)
     frames = Keyframes()
     frames.observe(Frame(0.0, gradient.astype(np.uint8)), np.zeros(3))
@@ -69,7 +69,7 @@ def test_jpeg_pictures_are_near_the_original():
 def test_a_chain_follows_the_drive_and_takes_the_shortcut_of_a_closed_loop():
     square = [(x, 0, 0) for x in np.arange(0, 5, 0.5)] + [(5, y, 1.5) for y in np.arange(0, 5, 0.5)]
     square += [(x, 5, 3.1) for x in np.arange(5, 0, -0.5)] + [(0, y, -1.5) for y in np.arange(5, 0.4, -0.5)]
-    apart, joined = drive(Keyframes(NO_JOINS), square), drive(Keyframes(KeyframesConfig(join_rad=2.0)), square)
+    apart, joined = drive(Keyframes(NO_JOINS), square), drive(Keyframes(KeyframesSettings(join_rad=2.0)), square)
     last = len(apart) - 1
     assert apart.chain(0, last) == list(range(last + 1))
     assert joined.chain(0, last) == [0, last]
@@ -80,7 +80,7 @@ def test_a_chain_follows_the_drive_and_takes_the_shortcut_of_a_closed_loop():
 
 def test_headings_too_different_are_no_shortcut():
     there_and_back = straight(6) + [(x, 0.1, math.pi) for x in np.arange(2.5, -0.1, -0.5)]
-    frames = drive(Keyframes(KeyframesConfig(join_rad=1.2)), there_and_back)
+    frames = drive(Keyframes(KeyframesSettings(join_rad=1.2)), there_and_back)
     assert len(frames.chain(0, len(frames) - 1)) == len(frames)
     assert len(drive(Keyframes(), there_and_back).chain(0, len(frames) - 1)) < len(frames)  # a robot can turn
 
@@ -98,9 +98,9 @@ def test_no_way_leads_between_legs_that_never_met():
 
 def test_impossible_frames_are_counted():
     frames = drive(Keyframes(), straight(2))
-    assert not frames.observe(Frame(9.0, picture(0)), np.array([np.nan, 0, 0]))
-    assert not frames.observe(Frame(math.nan, picture(0)), np.array([9.0, 0, 0]))
-    assert not frames.observe(Frame(0.5, picture(0)), np.array([9.0, 0, 0]))
+    assert not frames.observe(Frame(9.0, image(0)), np.array([np.nan, 0, 0]))
+    assert not frames.observe(Frame(math.nan, image(0)), np.array([9.0, 0, 0]))
+    assert not frames.observe(Frame(0.5, image(0)), np.array([9.0, 0, 0]))
     assert dict(frames.rejected) == {"bad_pose": 1, "bad_stamp": 1, "out_of_order": 1}
 
 
@@ -115,21 +115,21 @@ def test_state_round_trip_and_its_errors():
     empty = Keyframes()
     empty.load_state(Keyframes().state())
     assert len(empty) == 0
-    small = Keyframes(KeyframesConfig(max_count=4))
+    small = Keyframes(KeyframesSettings(max_count=4))
     small.load_state(frames.state())
     assert len(small) == 4
     state = frames.state()
     with pytest.raises(ShapeError, match="ends is missing"):
         again.load_state({name: array for name, array in state.items() if name != "ends"})
     with pytest.raises(ShapeError, match="must fill"):
-        again.load_state({**state, "pictures": state["pictures"][:-1]})
+        again.load_state({**state, "images": state["images"][:-1]})
 
 
 def test_impossible_settings_name_the_field():
     with pytest.raises(ConfigError, match=r"keyframes\.max_count"):
-        KeyframesConfig(max_count=1)
+        KeyframesSettings(max_count=1)
     with pytest.raises(ConfigError, match=r"keyframes\.image_format"):
-        KeyframesConfig(image_format="gif")
+        KeyframesSettings(image_format="gif")
 
 
 # --- memories of a recording -----------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_impossible_settings_name_the_field():
 
 def test_a_recording_fills_all_memories_with_its_poses_or_others():
     recording, seen = SampleRecording(12), []
-    cloud, frames = SpatialMemory(), Keyframes(KeyframesConfig(spacing_m=0.3))
+    cloud, frames = SpatialMemory(), Keyframes(KeyframesSettings(spacing_m=0.3))
     assert remember(recording, [cloud, frames], 2, 10, progress=seen.append) == 8
     assert cloud.frames == len(seen) == 8
     assert frames.stamps_s[0] == recording.stamps_s[2]

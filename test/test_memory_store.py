@@ -17,7 +17,7 @@ import torch
 
 from come_nav.core.errors import MemoryStoreError
 from come_nav.memory import store_files
-from come_nav.memory.store import MANIFEST, MemoryStore, StoreConfig
+from come_nav.memory.store import MANIFEST, MemoryStore, StoreSettings
 
 
 def cloud(value: float = 0.0, count: int = 50) -> dict[str, np.ndarray]:
@@ -34,7 +34,7 @@ def damage(path: Path) -> None:
 def test_what_is_saved_comes_back_exactly(tmp_path):
     store = MemoryStore(tmp_path / "store")
     weights = {"lora.a": torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), "b": torch.ones(3).half()}
-    frames = {"stamps_s": np.arange(3.0), "pictures": np.arange(7, dtype=np.uint8)}
+    frames = {"stamps_s": np.arange(3.0), "images": np.arange(7, dtype=np.uint8)}
     about = {"recording": "kitchen", "stamp_s": 12.5, "frames": 3}
     assert store.save(cloud=cloud(1.5), keyframes=frames, adapters={"home": weights}, about=about) == 1
     stored = MemoryStore(tmp_path / "store").load()
@@ -44,7 +44,7 @@ def test_what_is_saved_comes_back_exactly(tmp_path):
     assert stored.keyframes is not None
     np.testing.assert_array_equal(stored.cloud["xyz"], cloud(1.5)["xyz"])
     assert stored.cloud["xyz"].dtype == np.float32
-    np.testing.assert_array_equal(stored.keyframes["pictures"], frames["pictures"])
+    np.testing.assert_array_equal(stored.keyframes["images"], frames["images"])
     assert stored.adapters["home"].keys() == weights.keys()
     for key, tensor in weights.items():
         assert torch.equal(stored.adapters["home"][key], tensor)
@@ -89,7 +89,7 @@ def test_only_the_parts_asked_for_are_read(tmp_path):
 
 
 def test_old_versions_go_and_the_newest_stays(tmp_path):
-    store = MemoryStore(tmp_path, StoreConfig(keep_versions=2))
+    store = MemoryStore(tmp_path, StoreSettings(keep_versions=2))
     for number in range(1, 6):
         assert store.save(cloud=cloud(number)) == number
     assert sorted(item.name for item in tmp_path.glob("v*")) == ["v000004", "v000005"]
@@ -100,7 +100,7 @@ def test_old_versions_go_and_the_newest_stays(tmp_path):
 
 def test_the_bound_in_bytes_prunes_and_refuses(tmp_path):
     size = len(store_files.encode(cloud(count=1000), None, {})["cloud.npz"])
-    store = MemoryStore(tmp_path, StoreConfig(keep_versions=10, max_bytes=int(2.5 * size)))
+    store = MemoryStore(tmp_path, StoreSettings(keep_versions=10, max_bytes=int(2.5 * size)))
     for number in range(4):
         store.save(cloud=cloud(number, 1000), carry=False)
     assert [report.version for report in store.verify()] == [3, 4]
@@ -117,10 +117,10 @@ def test_damage_falls_back_to_the_version_before(tmp_path):
     damage(tmp_path / "v000003" / "cloud.npz")
     (tmp_path / "v000002" / "cloud.npz").unlink()
     assert store.load().version == 1
-    trouble = {report.version: report.trouble for report in store.verify()}
-    assert trouble[1] is None
-    assert "is missing" in trouble[2]
-    assert "SHA-256" in trouble[3]
+    diagnosis = {report.version: report.diagnosis for report in store.verify()}
+    assert diagnosis[1] is None
+    assert "is missing" in diagnosis[2]
+    assert "SHA-256" in diagnosis[3]
     store.save(adapters={"a": {"w": torch.zeros(1)}})
     assert store.load().cloud["xyz"][0, 0] == 1.0, "a damaged version must not be carried over"
 
@@ -231,7 +231,7 @@ def test_no_permission_is_one_line(tmp_path):
 
 
 def test_a_writer_waits_for_the_other_and_gives_up_in_one_line(tmp_path):
-    store = MemoryStore(tmp_path, StoreConfig(lock_timeout_s=0.1))
+    store = MemoryStore(tmp_path, StoreSettings(lock_timeout_s=0.1))
     with store_files.lock(tmp_path / ".lock", 1.0), pytest.raises(MemoryStoreError, match="another process has been"):
         store.save(cloud=cloud())
     assert store.save(cloud=cloud()) == 1
@@ -240,7 +240,7 @@ def test_a_writer_waits_for_the_other_and_gives_up_in_one_line(tmp_path):
 def test_writers_in_threads_keep_each_others_parts(tmp_path):
     def write(name: str) -> None:
         for step in range(4):
-            MemoryStore(tmp_path, StoreConfig(keep_versions=20)).save(adapters={name: {"w": torch.full((1,), step)}})
+            MemoryStore(tmp_path, StoreSettings(keep_versions=20)).save(adapters={name: {"w": torch.full((1,), step)}})
 
     threads = [threading.Thread(target=write, args=(name,)) for name in ("a", "b", "c")]
     for thread in threads:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from come_nav.memory.store import MemoryStore, StoreConfig
+from come_nav.memory.store import MemoryStore, StoreSettings
 
 FORK = multiprocessing.get_context("fork")
 CELLS = 20_000
@@ -30,7 +30,7 @@ def whole(arrays: dict[str, np.ndarray]) -> int:
 
 
 def _write_forever(path: Path, first: int, committed: int) -> None:
-    store = MemoryStore(path, StoreConfig(keep_versions=2))
+    store = MemoryStore(path, StoreSettings(keep_versions=2))
     for number in range(first, first + 100_000):
         store.save(cloud=contents(number), keyframes=contents(number))
         os.write(committed, number.to_bytes(8, "little"))
@@ -62,7 +62,7 @@ def test_kill_9_at_any_moment_leaves_a_loadable_store(tmp_path):
     number = store.save(about={"after": "crashes"})
     assert store.load().version == number
     assert store.leftovers() == []
-    assert all(report.trouble is None for report in store.verify())
+    assert all(report.diagnosis is None for report in store.verify())
     assert len(store.verify()) <= 3
 
 

@@ -9,7 +9,7 @@ import torch
 from come_nav.config import load_config
 from come_nav.core.geometry import se2
 from come_nav.planning.cem import CemPlanner
-from come_nav.planning.follower import FollowerConfig, PathFollower
+from come_nav.planning.follower import FollowerSettings, PathFollower
 from come_nav.planning.objectives import Clearance, GoalPose
 from come_nav.planning.settings import RobotLimits
 from come_nav.ros.guide import ahead_on, pursued
@@ -35,7 +35,7 @@ def drive(points: np.ndarray, way: np.ndarray, patience_s: float) -> np.ndarray:
     config = load_config(None, ["planner.limits.v_min_mps=-0.15"])  # as robots drive that may back off
     generator = torch.Generator().manual_seed(0)
     search = config.pose_search.instead_of(config.planner)
-    follower = PathFollower(FollowerConfig(limits=RobotLimits(-0.15, 0.6, 1.5, 1.0, 3.0)))
+    follower = PathFollower(FollowerSettings(limits=RobotLimits(-0.15, 0.6, 1.5, 1.0, 3.0)))
     driven, twist = [np.array([*way[0], 0.0])], np.zeros(2)
     for step in range(round(patience_s / STEP_S)):
         pose, time_s = driven[-1], step * STEP_S
@@ -46,7 +46,9 @@ def drive(points: np.ndarray, way: np.ndarray, patience_s: float) -> np.ndarray:
             target = pursued(np.vstack([pose[None, :2], way]), 1.0, lambda a, b: line_is_clear(points, a, b, RADIUS_M))
             near = torch.from_numpy(se2.transform_points(se2.inverse(pose), points)).float()
             wanted = torch.from_numpy(se2.relative(pose, target)).float()
-            goal = GoalPose(wanted, config.objective.pose_weight, config.objective.yaw_weight, config.objective.haste)
+            goal = GoalPose(
+                wanted, config.objective.pose_weight, config.objective.yaw_weight, config.objective.path_cost_fraction
+            )
             costs = [goal, Clearance(near, RADIUS_M, MARGIN_M)]
             plan = CemPlanner(search, costs, {"clearance": config.objective.clearance_weight}).plan(
                 Nothing(), generator, stamp_s=time_s, start_odom_xyyaw=pose, initial_twist=twist

@@ -11,7 +11,7 @@ from come_nav.core.types import Imagination, PlanStatus
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, Smoothness
 from come_nav.planning.parameterisations import make_parameterisation, twists_of_path
-from come_nav.planning.settings import PlannerConfig, RobotLimits
+from come_nav.planning.settings import PlannerSettings, RobotLimits
 
 
 class Paths:
@@ -54,7 +54,7 @@ def seeded(seed=0):
 
 def reachable(name, seed=3):
     """Return the last pose of a path of this shape."""
-    form = make_parameterisation(PlannerConfig(parameterisation=name))
+    form = make_parameterisation(PlannerSettings(parameterisation=name))
     mean, std = form.prior(None)
     noise = torch.randn(len(mean), generator=seeded(seed))
     return form.poses((mean + 0.7 * std * noise)[None], None)[0, -1]
@@ -64,7 +64,7 @@ def reachable(name, seed=3):
 @pytest.mark.parametrize("proposal", ["gaussian", "mixture"])
 def test_reaches_the_optimum_of_a_quadratic_cost(name, proposal):
     goal = reachable(name)
-    config = PlannerConfig(parameterisation=name, proposal=proposal, iterations=8, samples=100, std_floor=0.001)
+    config = PlannerSettings(parameterisation=name, proposal=proposal, iterations=8, samples=100, std_floor=0.001)
     plan = CemPlanner(config, [GoalPose(goal, 1.0, 1.0)]).plan(Paths(), seeded())
     assert plan.status is PlanStatus.OK
     assert plan.cost < 1e-3
@@ -73,7 +73,7 @@ def test_reaches_the_optimum_of_a_quadratic_cost(name, proposal):
 
 def test_goes_around_an_obstacle():
     wall = torch.stack([torch.full((21,), 0.8), torch.linspace(-0.6, 0.2, 21)], dim=-1)
-    config = PlannerConfig(
+    config = PlannerSettings(
         parameterisation="spline", v_knots=2, w_knots=3, iterations=6, samples=200, initial_samples=400
     )
     objectives = [GoalPose(torch.tensor([1.5, 0.0, 0.0]), 1.0, 0.0), Clearance(wall, radius_m=0.2)]
@@ -90,7 +90,7 @@ def test_more_effort_helps_on_average():
     goals = [reachable("spline", seed) for seed in range(12)]
 
     def mean_cost(samples, iterations):
-        config = PlannerConfig(
+        config = PlannerSettings(
             parameterisation="spline", initial_samples=None, samples=samples, iterations=iterations, elites=4
         )
         costs = [
@@ -107,7 +107,7 @@ def test_more_effort_helps_on_average():
 
 @pytest.mark.parametrize("sampling", ["gaussian", "sobol", "uniform", "mixed"])
 def test_first_samples_cover_the_prior_or_the_range(sampling):
-    config = PlannerConfig(
+    config = PlannerSettings(
         parameterisation="arc",
         initial_samples=400,
         iterations=1,
@@ -124,7 +124,7 @@ def test_first_samples_cover_the_prior_or_the_range(sampling):
 
 @pytest.mark.parametrize("proposal", ["gaussian", "mixture"])
 def test_one_elite_stays_finite(proposal):
-    config = PlannerConfig(elites=1, iterations=5, samples=20, initial_samples=20, proposal=proposal)
+    config = PlannerSettings(elites=1, iterations=5, samples=20, initial_samples=20, proposal=proposal)
     plan = CemPlanner(config, [GoalPose(reachable("arc"))]).plan(Paths(), seeded())
     assert plan.status is PlanStatus.OK
     for iteration in plan.trace.iterations:
@@ -133,7 +133,7 @@ def test_one_elite_stays_finite(proposal):
 
 
 def test_same_generator_same_plan():
-    planner = CemPlanner(PlannerConfig(parameterisation="spline"), [GoalPose(reachable("spline"))])
+    planner = CemPlanner(PlannerSettings(parameterisation="spline"), [GoalPose(reachable("spline"))])
     first, again, other = (planner.plan(Paths(), seeded(seed)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.poses_xyyaw, again.poses_xyyaw)
     assert not np.array_equal(first.poses_xyyaw, other.poses_xyyaw)
@@ -149,7 +149,7 @@ def test_same_generator_same_plan():
 )
 @pytest.mark.parametrize("needs_view", [False, True])
 def test_costs_that_are_no_numbers(value, status, needs_view):
-    plan = CemPlanner(PlannerConfig(), [Constant(value, needs_view)]).plan(Paths(), seeded())
+    plan = CemPlanner(PlannerSettings(), [Constant(value, needs_view)]).plan(Paths(), seeded())
     assert plan.status is status
     assert plan.poses_xyyaw.shape == (0, 3)
     assert math.isnan(plan.cost)
@@ -165,7 +165,7 @@ def test_single_nan_costs_never_win():
             cost[::2] = torch.nan
             return cost
 
-    plan = CemPlanner(PlannerConfig(), [Sometimes()]).plan(Paths(), seeded())
+    plan = CemPlanner(PlannerSettings(), [Sometimes()]).plan(Paths(), seeded())
     assert plan.status is PlanStatus.OK
     assert math.isfinite(plan.cost)
     for iteration in plan.trace.iterations:
@@ -175,7 +175,7 @@ def test_single_nan_costs_never_win():
 def test_rejected_paths_are_not_imagined():
     imaginer = Paths()
     ahead = Clearance(torch.tensor([[0.8, 0.0]]), radius_m=0.3)
-    planner = CemPlanner(PlannerConfig(iterations=1, result="best"), [View([1.0, 0.0, 0.0]), ahead])
+    planner = CemPlanner(PlannerSettings(iterations=1, result="best"), [View([1.0, 0.0, 0.0]), ahead])
     plan = planner.plan(imaginer, seeded())
     trace = plan.trace.iterations[0]
     rejected = torch.isinf(trace.costs_by_objective["clearance"])
@@ -186,7 +186,7 @@ def test_rejected_paths_are_not_imagined():
 
 def test_limits_hold_on_every_candidate_of_the_trace():
     limits = RobotLimits(0.0, 0.6, 0.8, a_max_mps2=1.0, alpha_max_radps2=2.0)
-    config = PlannerConfig(parameterisation="spline", limits=limits)
+    config = PlannerSettings(parameterisation="spline", limits=limits)
     plan = CemPlanner(config, [GoalPose(torch.tensor([5.0, 5.0, 3.0]))]).plan(
         Paths(), seeded(), initial_twist=np.array([0.5, 0.0])
     )
@@ -200,14 +200,14 @@ def test_limits_hold_on_every_candidate_of_the_trace():
 
 def test_never_worse_than_the_best_that_was_tried():
     for result in ("best", "cheaper"):
-        config = PlannerConfig(parameterisation="spline", result=result)
+        config = PlannerSettings(parameterisation="spline", result=result)
         plan = CemPlanner(config, [GoalPose(reachable("spline"))]).plan(Paths(), seeded())
         tried = min(float(iteration.costs.min()) for iteration in plan.trace.iterations)
         assert plan.cost == pytest.approx(tried)
 
 
 def test_result_mean_is_the_mean_of_the_last_elites():
-    config = PlannerConfig(result="mean", iterations=1)
+    config = PlannerSettings(result="mean", iterations=1)
     plan = CemPlanner(config, [GoalPose(reachable("arc"))]).plan(Paths(), seeded())
     first = plan.trace.iterations[0]
     mean = first.parameters[first.elite].mean(dim=0, keepdim=True)
@@ -216,8 +216,8 @@ def test_result_mean_is_the_mean_of_the_last_elites():
 
 
 def test_warm_start_helps_a_short_search():
-    long = PlannerConfig(parameterisation="spline", iterations=8, samples=200)
-    short = PlannerConfig(parameterisation="spline", iterations=1, samples=16, initial_samples=16, elites=4)
+    long = PlannerSettings(parameterisation="spline", iterations=8, samples=200)
+    short = PlannerSettings(parameterisation="spline", iterations=1, samples=16, initial_samples=16, elites=4)
     cold, warm = [], []
     for seed in range(10):
         objective = GoalPose(reachable("spline", seed), 1.0, 1.0)
@@ -229,7 +229,7 @@ def test_warm_start_helps_a_short_search():
 
 
 def test_warm_start_shifts_by_the_elapsed_steps():
-    config = PlannerConfig(parameterisation="arc", iterations=1, initial_samples=8, samples=8, elites=2)
+    config = PlannerSettings(parameterisation="arc", iterations=1, initial_samples=8, samples=8, elites=2)
     planner = CemPlanner(config, [GoalPose(torch.tensor([1.0, 0.4, 0.5]))])
     before = planner.plan(Paths(), seeded(), stamp_s=10.0)
     after = planner.plan(Paths(), seeded(1), stamp_s=10.5, warm_start=before)
@@ -239,14 +239,14 @@ def test_warm_start_shifts_by_the_elapsed_steps():
 
 def test_time_limit_stops_the_search():
     ticks = iter(range(100))
-    config = PlannerConfig(iterations=50, time_limit_s=2.5)
+    config = PlannerSettings(iterations=50, time_limit_s=2.5)
     planner = CemPlanner(config, [GoalPose(reachable("arc"))], clock=lambda: float(next(ticks)))
     plan = planner.plan(Paths(), seeded())
     assert plan.status is PlanStatus.TIMED_OUT
     assert len(plan.trace.iterations) == 3
     assert plan.poses_xyyaw.shape == (0, 3)
     ticks = iter(range(100))
-    keeping = PlannerConfig(iterations=50, time_limit_s=2.5, keep_best_on_timeout=True)
+    keeping = PlannerSettings(iterations=50, time_limit_s=2.5, keep_best_on_timeout=True)
     kept = CemPlanner(keeping, [GoalPose(reachable("arc"))], clock=lambda: float(next(ticks))).plan(Paths(), seeded())
     assert kept.status is PlanStatus.TIMED_OUT
     assert kept.poses_xyyaw.shape == (8, 3)
@@ -254,8 +254,8 @@ def test_time_limit_stops_the_search():
 
 def test_weights_scale_their_terms():
     goal = reachable("arc")
-    plain = CemPlanner(PlannerConfig(), [GoalPose(goal)]).plan(Paths(), seeded())
-    double = CemPlanner(PlannerConfig(), [GoalPose(goal), Smoothness()], {"goal_pose": 2.0, "smoothness": 0.0})
+    plain = CemPlanner(PlannerSettings(), [GoalPose(goal)]).plan(Paths(), seeded())
+    double = CemPlanner(PlannerSettings(), [GoalPose(goal), Smoothness()], {"goal_pose": 2.0, "smoothness": 0.0})
     twice = double.plan(Paths(), seeded())
     assert twice.cost == pytest.approx(2.0 * plain.cost, rel=1e-5)
     assert "smoothness" not in twice.trace.iterations[0].costs_by_objective
@@ -272,7 +272,7 @@ def test_repeats_average_noisy_costs():
             return Imagination(poses_xyyaw, latents=poses_xyyaw[:, -1, :, None, None] + noise)
 
     imaginer = Noisy()
-    config = PlannerConfig(iterations=1, result="best", repeats=3)
+    config = PlannerSettings(iterations=1, result="best", repeats=3)
     CemPlanner(config, [View([1.0, 0.0, 0.0])]).plan(imaginer, seeded())
     assert imaginer.calls == 3
 
@@ -280,13 +280,13 @@ def test_repeats_average_noisy_costs():
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: CemPlanner(PlannerConfig(), []), "at least one objective"),
-        (lambda: CemPlanner(PlannerConfig(), [Smoothness(), Smoothness()]), "different names"),
-        (lambda: CemPlanner(PlannerConfig(), [Smoothness()], {"smothness": 1.0}), "did you mean 'smoothness'"),
-        (lambda: CemPlanner(PlannerConfig(), [Smoothness()], {"smoothness": -1.0}), "must be >= 0"),
-        (lambda: PlannerConfig(elites=100), "planner.elites"),
-        (lambda: PlannerConfig(samples=0), "planner.samples"),
-        (lambda: PlannerConfig(parameterisation="arcs"), "did you mean 'arc'"),
+        (lambda: CemPlanner(PlannerSettings(), []), "at least one objective"),
+        (lambda: CemPlanner(PlannerSettings(), [Smoothness(), Smoothness()]), "different names"),
+        (lambda: CemPlanner(PlannerSettings(), [Smoothness()], {"smothness": 1.0}), "did you mean 'smoothness'"),
+        (lambda: CemPlanner(PlannerSettings(), [Smoothness()], {"smoothness": -1.0}), "must be >= 0"),
+        (lambda: PlannerSettings(elites=100), "planner.elites"),
+        (lambda: PlannerSettings(samples=0), "planner.samples"),
+        (lambda: PlannerSettings(parameterisation="arcs"), "did you mean 'arc'"),
         (lambda: RobotLimits(v_min_mps=2.0), "v_min_mps must be below"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Plan, PlanStatus
-from come_nav.planning.follower import FollowerConfig, PathFollower
+from come_nav.planning.follower import FollowerSettings, PathFollower
 from come_nav.planning.parameterisations import path_from_twists
 from come_nav.planning.settings import RobotLimits
 
@@ -62,7 +62,7 @@ def test_comes_back_to_the_path(offset):
 
 def test_respects_limits():
     limits = RobotLimits(0.0, 0.4, 0.5, a_max_mps2=0.8, alpha_max_radps2=1.0)
-    follower = PathFollower(FollowerConfig(limits=limits))
+    follower = PathFollower(FollowerSettings(limits=limits))
     plan = plan_of([[1.0, 1.5]] * 8)
     follower.set_plan(plan)
     follower.command(99.95, plan.start_odom_xyyaw)
@@ -103,4 +103,4 @@ def test_a_late_plan_is_joined_where_it_should_be_by_now():
 
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match=r"follower\.gain_x"):
-        FollowerConfig(gain_x=0.0)
+        FollowerSettings(gain_x=0.0)

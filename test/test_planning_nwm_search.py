@@ -12,7 +12,7 @@ from torch import Tensor
 from come_nav.core.errors import ConfigError, PlanningError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Imagination, PlanStatus
-from come_nav.planning.nwm_search import NwmPlanner, NwmSearchConfig, straight_lines
+from come_nav.planning.nwm_search import NwmPlanner, NwmSearchSettings, straight_lines
 from come_nav.planning.view_distance import ViewDistance
 
 
@@ -45,7 +45,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def test_a_line_repeats_its_step_and_turns_first_to_its_heading() -> None:
-    config = NwmSearchConfig(spacing_m=0.5)
+    config = NwmSearchSettings(spacing_m=0.5)
     # dx = 3, dy = 1 spacings: ((3 + 2.5) / 7.5) * 2 - 1 and 1 / 4
     parameters = torch.tensor([[2 * 5.5 / 7.5 - 1, 0.25, 0.1]])
     lines = straight_lines(parameters, config)
@@ -60,8 +60,8 @@ def test_a_line_repeats_its_step_and_turns_first_to_its_heading() -> None:
 
 def test_repeated_steps_are_told_in_each_new_base() -> None:
     parameters = torch.tensor([[0.3, 0.4, -0.2]])
-    lines = straight_lines(parameters, NwmSearchConfig(repeat_steps=True))
-    torch.testing.assert_close(lines.poses_xyyaw, straight_lines(parameters, NwmSearchConfig()).poses_xyyaw)
+    lines = straight_lines(parameters, NwmSearchSettings(repeat_steps=True))
+    torch.testing.assert_close(lines.poses_xyyaw, straight_lines(parameters, NwmSearchSettings()).poses_xyyaw)
     before = torch.cat([torch.zeros(1, 1, 3), lines.told_xyyaw[:, :-1]], dim=1)
     actions = se2.relative(before, lines.told_xyyaw)[0]
     step = lines.poses_xyyaw[0, 0, :2]
@@ -73,7 +73,7 @@ def test_repeated_steps_are_told_in_each_new_base() -> None:
 
 
 def test_one_iteration_is_the_mean_of_the_five_cheapest_of_120() -> None:
-    imaginer, config = PoseImaginer(), NwmSearchConfig()
+    imaginer, config = PoseImaginer(), NwmSearchSettings()
     plan = NwmPlanner(config).plan(imaginer, ToPose((1.8, 0.5, 0.3)), seeded())
     noise = torch.randn(120, 3, generator=seeded())
     parameters = torch.tensor(config.prior_mean) + torch.tensor(config.prior_std) * noise
@@ -89,7 +89,7 @@ def test_one_iteration_is_the_mean_of_the_five_cheapest_of_120() -> None:
 
 @pytest.mark.parametrize("twice", [False, True])
 def test_pi_once_or_twice_on_the_turn(twice: bool) -> None:
-    config = NwmSearchConfig(turn_pi_twice=twice)
+    config = NwmSearchSettings(turn_pi_twice=twice)
     plan = NwmPlanner(config).plan(PoseImaginer(), ToPose((1.8, 0.0, 0.4)), seeded())
     assert plan.trace is not None
     first = plan.trace.iterations[0]
@@ -97,13 +97,17 @@ def test_pi_once_or_twice_on_the_turn(twice: bool) -> None:
     heading = math.atan2(plan.poses_xyyaw[0, 1], plan.poses_xyyaw[0, 0])
     added = plan.poses_xyyaw[-1, 2] - heading
     assert added == pytest.approx(turn * (math.pi if twice else 1.0), abs=1e-5)
-    again = NwmPlanner(NwmSearchConfig(turn_pi_twice=not twice)).plan(PoseImaginer(), ToPose((1.8, 0.0, 0.4)), seeded())
+    again = NwmPlanner(NwmSearchSettings(turn_pi_twice=not twice)).plan(
+        PoseImaginer(), ToPose((1.8, 0.0, 0.4)), seeded()
+    )
     np.testing.assert_allclose(again.poses_xyyaw[:, :2], plan.poses_xyyaw[:, :2])  # positions do not feel it
 
 
 def test_further_iterations_refit_with_the_unbiased_spread_and_come_closer() -> None:
     goal = (1.9, 0.6, 0.5)
-    plans = {n: NwmPlanner(NwmSearchConfig(iterations=n)).plan(PoseImaginer(), ToPose(goal), seeded()) for n in (1, 4)}
+    plans = {
+        n: NwmPlanner(NwmSearchSettings(iterations=n)).plan(PoseImaginer(), ToPose(goal), seeded()) for n in (1, 4)
+    }
     assert plans[4].cost < plans[1].cost
     trace = plans[4].trace
     assert trace is not None
@@ -114,16 +118,16 @@ def test_further_iterations_refit_with_the_unbiased_spread_and_come_closer() -> 
 
 
 def test_same_seed_same_plan_and_costs_that_are_not_finite() -> None:
-    first, second = (NwmPlanner(NwmSearchConfig()).plan(PoseImaginer(), ToPose((2, 0, 0)), seeded(3)) for _ in (0, 1))
+    first, second = (NwmPlanner(NwmSearchSettings()).plan(PoseImaginer(), ToPose((2, 0, 0)), seeded(3)) for _ in (0, 1))
     np.testing.assert_array_equal(first.poses_xyyaw, second.poses_xyyaw)
-    lost = NwmPlanner(NwmSearchConfig()).plan(PoseImaginer(), ToPose((math.nan, 0, 0)), seeded())
+    lost = NwmPlanner(NwmSearchSettings()).plan(PoseImaginer(), ToPose((math.nan, 0, 0)), seeded())
     assert lost.status is PlanStatus.NON_FINITE_COST
     assert lost.poses_xyyaw.shape == (0, 3)
 
 
 def test_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"nwm.elites must be in \[2, 120\], got 1"):
-        NwmSearchConfig(elites=1)
+        NwmSearchSettings(elites=1)
 
 
 def test_view_distance_compares_in_batches() -> None:

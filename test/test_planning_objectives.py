@@ -56,13 +56,13 @@ def test_goal_pose_wraps_the_yaw():
     assert float(cost) == pytest.approx(2.0 * 25.0 + 10.0 * 0.04, rel=1e-5)
 
 
-def test_haste_prefers_the_path_that_gets_there_sooner():
+def test_path_cost_fraction_prefers_the_path_that_gets_there_sooner():
     paths = torch.zeros(2, 8, 3)
     paths[0, :, 0] = torch.linspace(0.125, 1.0, 8)
     paths[1, :, 0] = torch.linspace(0.25, 2.0, 8).clamp(max=1.0)
     goal = torch.tensor([1.0, 0.0, 0.0])
     assert GoalPose(goal)(Imagination(paths)).tolist() == [0.0, 0.0]
-    slow, fast = GoalPose(goal, haste=0.5)(Imagination(paths)).tolist()
+    slow, fast = GoalPose(goal, path_cost_fraction=0.5)(Imagination(paths)).tolist()
     assert slow == pytest.approx(0.5 * float(((1.0 - paths[0, :, 0]) ** 2).mean()))
     assert 0.0 < fast < slow
 

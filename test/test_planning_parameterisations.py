@@ -16,14 +16,14 @@ from come_nav.planning.parameterisations import (
     shift_path,
     twists_of_path,
 )
-from come_nav.planning.settings import PlannerConfig, RobotLimits
+from come_nav.planning.settings import PlannerSettings, RobotLimits
 
 NAMES = ("straight", "arc", "spline")
 
 
 def shape(name, **changes):
     changes.setdefault("limits", RobotLimits(v_max_mps=1.0, w_max_radps=1.2))
-    return make_parameterisation(PlannerConfig(parameterisation=name, **changes))
+    return make_parameterisation(PlannerSettings(parameterisation=name, **changes))
 
 
 def test_straight_repeats_one_step_and_turns_at_the_end():

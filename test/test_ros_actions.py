@@ -1,4 +1,4 @@
-"""Actions: an errand is told about and answered once; the package of the action fits the grammar and the code."""
+"""Actions: an action goal is told about and answered once; the package of the action fits the grammar and the code."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sensor_msgs.msg import Image
 from come_nav import __version__
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.ros import actions
-from come_nav.ros.errands import Errand, Errands, Outcome, PathRequest, Progress
-from come_nav.ros.mission import ArrivalRules, Mission
+from come_nav.ros.action_goals import ActionGoal, ActionGoals, Outcome, PathRequest, Progress
+from come_nav.ros.mission import ArrivalSettings, Mission
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "come_nav_interfaces"
 HERE = Progress(12.0, np.array([1.0, 2.0, 0.5]), "on the way", 0.8, 3.0)
 
 
-def errand_with_diary() -> tuple[Errand, list]:
+def action_goal_with_diary() -> tuple[ActionGoal, list]:
     diary: list = []
-    return Errand(Image(), diary.append, diary.append), diary
+    return ActionGoal(Image(), diary.append, diary.append), diary
 
 
 def failed_plan() -> Plan:
@@ -37,46 +37,46 @@ def failed_plan() -> Plan:
 
 
 def mission_under_way() -> Mission:
-    mission = Mission(ArrivalRules(max_failures=1))
+    mission = Mission(ArrivalSettings(max_failures=1))
     mission.begin(Goal(pose_odom_xyyaw=np.zeros(3)))
     return mission
 
 
-def test_an_errand_is_told_about_and_answered_once():
-    errand, diary = errand_with_diary()
-    errands, mission = Errands(), mission_under_way()
-    errands.begin(errand, HERE)
-    errands.update(mission, HERE)
+def test_an_action_goal_is_told_about_and_answered_once():
+    action_goal, diary = action_goal_with_diary()
+    action_goals, mission = ActionGoals(), mission_under_way()
+    action_goals.begin(action_goal, HERE)
+    action_goals.update(mission, HERE)
     assert diary == [HERE]
-    mission.judge(failed_plan(), np.zeros(3))
-    errands.update(mission, HERE)
-    errands.update(mission, HERE)
-    errand.tell(HERE)
-    errand.end(Outcome.REACHED, "", "too late", HERE)
+    mission.evaluate(failed_plan(), np.zeros(3))
+    action_goals.update(mission, HERE)
+    action_goals.update(mission, HERE)
+    action_goal.tell(HERE)
+    action_goal.end(Outcome.REACHED, "", "too late", HERE)
     assert len(diary) == 2
     assert (diary[1].outcome, diary[1].code, diary[1].message) == (Outcome.FAILED, "ALL_IN_COLLISION", "a wall")
-    assert errands.current is None
+    assert action_goals.current is None
 
 
 @pytest.mark.parametrize("by_topic", [True, False])
-def test_a_later_goal_takes_the_place_of_an_errand(by_topic):
-    (first, diary), (second, _) = errand_with_diary(), errand_with_diary()
-    errands = Errands()
-    errands.begin(first, HERE)
-    errands.begin(None if by_topic else second, HERE)
+def test_a_later_goal_takes_the_place_of_an_action_goal(by_topic):
+    (first, diary), (second, _) = action_goal_with_diary(), action_goal_with_diary()
+    action_goals = ActionGoals()
+    action_goals.begin(first, HERE)
+    action_goals.begin(None if by_topic else second, HERE)
     assert [ending.outcome for ending in diary] == [Outcome.REPLACED]
-    assert errands.current is (None if by_topic else second)
+    assert action_goals.current is (None if by_topic else second)
 
 
-def test_cancelled_missions_and_pictures_that_are_none():
-    errand, diary = errand_with_diary()
-    errands, mission = Errands(), mission_under_way()
-    errands.begin(errand, HERE)
+def test_cancelled_missions_and_images_that_are_none():
+    action_goal, diary = action_goal_with_diary()
+    action_goals, mission = ActionGoals(), mission_under_way()
+    action_goals.begin(action_goal, HERE)
     mission.cancel()
-    errands.update(mission, HERE)
+    action_goals.update(mission, HERE)
     assert diary[0].outcome is Outcome.CANCELLED
-    other, diary = errand_with_diary()
-    errands.refuse(other, "image encoding 'banana8' is not supported", HERE)
+    other, diary = action_goal_with_diary()
+    action_goals.refuse(other, "image encoding 'banana8' is not supported", HERE)
     assert (diary[0].outcome, diary[0].code) == (Outcome.FAILED, "BAD_GOAL")
 
 
@@ -116,7 +116,7 @@ class Node:
 
 @pytest.fixture
 def offer(monkeypatch):
-    """Return a function that offers the installed actions and returns node, wishes and servers by name."""
+    """Return a function that offers the installed actions and returns node, requests and servers by name."""
 
     class Server:
         def __init__(self, node, action, name, **callbacks) -> None:
@@ -128,10 +128,10 @@ def offer(monkeypatch):
     def make(installed=("NavigateToImage", "ComputePathToPose")):
         module = types.SimpleNamespace(**dict.fromkeys(installed, action))
         monkeypatch.setattr(actions, "optional_module", lambda name: module)
-        node, wishes = Node(), []
-        names = actions.serve_actions(node, lambda kind, message: wishes.append((kind, message)))
+        node, requests = Node(), []
+        names = actions.serve_actions(node, lambda kind, message: requests.append((kind, message)))
         assert [server.name for server in node.kept] == names
-        return node, wishes, {server.name: server.callbacks for server in node.kept}
+        return node, requests, {server.name: server.callbacks for server in node.kept}
 
     return make
 
@@ -141,10 +141,10 @@ def test_actions_are_offered_where_they_are_built(offer):
     assert servers == {}
     assert "come_nav_interfaces is not built here: the action navigate_to_image is not offered" in node.said
     node, _, servers = offer()
-    judge = servers["navigate_to_image"]["goal_callback"]
-    assert judge(None) is rclpy.action.GoalResponse.ACCEPT
+    evaluate = servers["navigate_to_image"]["goal_callback"]
+    assert evaluate(None) is rclpy.action.GoalResponse.ACCEPT
     node.active = False
-    assert judge(None) is rclpy.action.GoalResponse.REJECT
+    assert evaluate(None) is rclpy.action.GoalResponse.REJECT
 
 
 @pytest.mark.parametrize(
@@ -156,40 +156,40 @@ def test_actions_are_offered_where_they_are_built(offer):
         (Outcome.CANCELLED, True, "canceled"),
     ],
 )
-def test_a_picture_is_driven_to(offer, outcome, asked_to_cancel, state):
-    _, wishes, servers = offer()
+def test_a_image_is_driven_to(offer, outcome, asked_to_cancel, state):
+    _, requests, servers = offer()
     callbacks, handle = servers["navigate_to_image"], Handle(image=Image(width=3))
     callbacks["handle_accepted_callback"](handle)
-    (kind, errand), *_ = wishes
-    assert (kind, errand.image.width) == ("errand", 3)
-    errand.tell(HERE)
+    (kind, action_goal), *_ = requests
+    assert (kind, action_goal.image.width) == ("action_goal", 3)
+    action_goal.tell(HERE)
     feedback = handle.feedback[0]
     assert (feedback.distance_left, feedback.difference, feedback.message) == (3.0, 0.8, "on the way")
     assert feedback.pose.header.frame_id == "odom"
     assert feedback.pose.pose.position.y == pytest.approx(2.0)
     if asked_to_cancel:
         assert callbacks["cancel_callback"](handle) is rclpy.action.CancelResponse.ACCEPT
-        assert wishes[-1] == ("cancel errand", errand)
+        assert requests[-1] == ("cancel action goal", action_goal)
         handle.is_cancel_requested = True
-    errand.end(outcome, "CODE", "why", HERE)
+    action_goal.end(outcome, "CODE", "why", HERE)
     assert handle.state == state
     assert (handle.result.outcome, handle.result.code, handle.result.message) == (int(outcome), "CODE", "why")
     assert callbacks["cancel_callback"](handle) is rclpy.action.CancelResponse.REJECT  # it is over
 
 
 def test_a_path_is_asked_for(offer):
-    node, wishes, servers = offer()
+    node, requests, servers = offer()
     accept = servers["compute_path_to_pose"]["handle_accepted_callback"]
     handle = Handle(goal="a pose", use_start=False)
     accept(handle)
-    kind, request = wishes[0]
+    kind, request = requests[0]
     assert (kind, request.pose) == ("path", "a pose")
     assert isinstance(request, PathRequest)
     request.end("a path", "")
     assert (handle.state, handle.result.path) == ("succeeded", "a path")
     blocked = Handle(goal="a pose", use_start=False)
     accept(blocked)
-    wishes[1][1].end(None, "ALL_IN_COLLISION: a wall")
+    requests[1][1].end(None, "ALL_IN_COLLISION: a wall")
     assert blocked.state == "aborted"
     elsewhere = Handle(goal="a pose", use_start=True)
     accept(elsewhere)

@@ -18,7 +18,14 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_n
 from rclpy.parameter import Parameter as RosParameter
 
 from come_nav.config import Config, load_config
-from come_nav.ros.parameters import Parameter, config_from, config_parameters, judge, settings_from, settings_parameters
+from come_nav.ros.parameters import (
+    Parameter,
+    config_from,
+    config_parameters,
+    evaluate,
+    settings_from,
+    settings_parameters,
+)
 from come_nav.ros.run import NODES, node_class
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,12 +91,12 @@ def test_zero_stands_for_null_and_values_reach_the_configuration():
 
 
 def test_settings_of_a_room_become_parameters_and_back():
-    from come_nav.memory.spatial import SpatialConfig
+    from come_nav.memory.spatial import SpatialSettings
 
-    parameters = settings_parameters(SpatialConfig(), "spatial.")
+    parameters = settings_parameters(SpatialSettings(), "spatial.")
     values = {item.name: item.default for item in parameters}
-    assert settings_from(SpatialConfig(), values, "spatial.") == SpatialConfig()
-    assert settings_from(SpatialConfig(), {**values, "spatial.voxel_m": 0.1}, "spatial.").voxel_m == 0.1
+    assert settings_from(SpatialSettings(), values, "spatial.") == SpatialSettings()
+    assert settings_from(SpatialSettings(), {**values, "spatial.voxel_m": 0.1}, "spatial.").voxel_m == 0.1
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ def test_settings_of_a_room_become_parameters_and_back():
 def test_values_are_judged_with_a_reason(name, value, running, reason):
     parameters = list(DECLARED["planner"].values())
     present = {item.name: item.default for item in parameters}
-    answer = judge(parameters, [RosParameter(name, value=value)], present, running)
+    answer = evaluate(parameters, [RosParameter(name, value=value)], present, running)
     assert answer.successful is (reason == "")
     assert answer.reason.startswith(reason)
 

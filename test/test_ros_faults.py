@@ -238,7 +238,7 @@ def test_emergency_stop(drive: Bench, robot: FakeRobot):
     stop.publish(Bool(data=False))
 
 
-def test_goal_picture_of_another_size_and_of_no_picture(drive: Bench, robot: FakeRobot):
+def test_goal_image_of_another_size_and_of_no_image(drive: Bench, robot: FakeRobot):
     send = drive.publisher(Image, "goal_image")
     drive.wait("connection", lambda: send.get_subscription_count() > 0)
     odd = messages.image_message(np.zeros((48, 120, 3), np.uint8), 0.0, "camera")
@@ -247,7 +247,7 @@ def test_goal_picture_of_another_size_and_of_no_picture(drive: Bench, robot: Fak
     drive.wait("cause", says(drive, "planner", "goal", "image encoding 'banana8' is not supported"))
     assert drive.told("planner", "mission")["state"] == "ACTIVE"
     send.publish(messages.image_message(np.zeros((48, 120, 3), np.uint8), 0.0, "camera"))
-    drive.wait("a plan for the picture", lambda: drive.told("planner", "mission").get("difference"))
+    drive.wait("a plan for the image", lambda: drive.told("planner", "mission").get("difference"))
     goal = drive.publisher(PoseStamped, "goal_pose")
     drive.wait("connection", lambda: goal.get_subscription_count() > 0)
     goal.publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])

@@ -1,4 +1,4 @@
-"""Nodes in processes of their own, over DDS: a simulated robot drives to a picture, and memory outlives a kill."""
+"""Nodes in processes of their own, over DDS: a simulated robot drives to an image, and memory outlives a kill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from come_nav.sim.worlds import generate_world
 pytestmark = pytest.mark.slow
 
 
-def picture_ahead(distance_m: float, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def image_ahead(distance_m: float, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a start pose with free space ahead, the pose that far ahead, and what is seen from there."""
     simulator = BuiltInSimulator.in_world(generate_world(WORLD), seed=seed)
     for _ in range(200):
@@ -52,8 +52,8 @@ def value(status: DiagnosticStatus, key: str) -> str:
     return next((item.value for item in status.values if item.key == key), "")
 
 
-def test_a_robot_drives_to_a_picture_and_remembers_after_a_kill(bench: Bench):
-    start, goal, picture = picture_ahead(0.8)
+def test_a_robot_drives_to_a_image_and_remembers_after_a_kill(bench: Bench):
+    start, goal, image = image_ahead(0.8)
     folder = bench.folder / "memory"
     planner = {
         **SMALL_SEARCH,
@@ -91,7 +91,7 @@ def test_a_robot_drives_to_a_picture_and_remembers_after_a_kill(bench: Bench):
     bench.wait("obstacles", lambda: obstacles and obstacles[-1].width > 0)
     assert left_m() == pytest.approx(0.8, abs=0.01)
     assert not any(message.linear.x for message in commands)
-    send.publish(messages.image_message(picture, 0.0, "camera"))
+    send.publish(messages.image_message(image, 0.0, "camera"))
     bench.wait("an imagined view", lambda: imagined)
     bench.wait("a plan", lambda: any(len(plan.poses) == 9 for plan in plans))
     assert any(len(marker.points) > 0 for marker in candidates[-1].markers)
@@ -105,7 +105,7 @@ def test_a_robot_drives_to_a_picture_and_remembers_after_a_kill(bench: Bench):
     pose.publish(messages.pose_list(target, [0.0], "odom")[0])
     bench.wait("the end", lambda: status and value(status[-1], "state") == "REACHED")
     assert left_m() < 0.6
-    bench.wait("judged plans", lambda: float(bench.told("planner", "accuracy").get("ate_m", 9)) < 1.0)
+    bench.wait("evaluated plans", lambda: float(bench.told("planner", "accuracy").get("ate_m", 9)) < 1.0)
     bench.wait("standing still", lambda: commands[-1].linear.x == 0.0 and commands[-1].angular.z == 0.0)
 
     # killed, not asked: what it saved before is there again
@@ -120,7 +120,7 @@ def test_a_robot_drives_to_a_picture_and_remembers_after_a_kill(bench: Bench):
     assert "places remembered from" in again.log()
     assert "points remembered from" in again.log()
 
-    # and what it remembers tells where the picture of a place behind it was taken
+    # and what it remembers tells where the image of a place behind it was taken
     was_at_start = BuiltInSimulator.in_world(generate_world(WORLD), seed=WORLD)
     was_at_start.reset(start)
     bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4)
@@ -128,7 +128,7 @@ def test_a_robot_drives_to_a_picture_and_remembers_after_a_kill(bench: Bench):
     send.publish(messages.image_message(was_at_start.observe()[0].rgb, 0.0, "camera"))
     bench.wait("the way back", lambda: status and value(status[-1], "state") in ("REACHED", "FAILED"))
     assert value(status[-1], "state") == "REACHED"
-    assert "the picture was taken at" in again.log()
+    assert "the image was taken at" in again.log()
     assert np.linalg.norm(position()[:2] - start[:2]) < 0.5
 
 

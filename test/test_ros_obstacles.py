@@ -83,7 +83,7 @@ def test_the_robot_backs_off_the_way_it_came(node, turn):
     obstacles, retreat = Obstacles(node), Retreat()
     blocked = se2.compose(HERE, np.array([0.0, 0.0, turn]))  # pi: it drove backwards into something
     obstacles.touch(blocked, node.now_s())
-    retreat.wish(10.0, blocked)
+    retreat.request(10.0, blocked)
     plan = retreat.plan(9.98, HERE, obstacles.clear)
     assert plan is not None and plan.status is PlanStatus.OK
     assert plan.stamp_s == 10.0  # older plans do not count for a controller that was blocked at 10.0
@@ -99,9 +99,9 @@ def test_the_robot_backs_off_the_way_it_came(node, turn):
 
 def test_no_way_back_no_retreat(node):
     retreat = Retreat()
-    retreat.wish(10.0, HERE)
+    retreat.request(10.0, HERE)
     assert retreat.plan(10.0, HERE, lambda start, end: False) is None
     assert not retreat.lasts(10.1, HERE)
-    retreat.wish(10.0, HERE)
+    retreat.request(10.0, HERE)
     retreat.cancel()
     assert retreat.plan(10.0, HERE, lambda start, end: True) is None

@@ -1,4 +1,4 @@
-"""Joining camera, depth and odometry by stamps; transforms; judging past plans. None of it needs rclpy."""
+"""Joining camera, depth and odometry by stamps; transforms; evaluating past plans. None of it needs rclpy."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.evaluation.trajectory_metrics import plan_errors
-from come_nav.memory.keyframes import Keyframes, KeyframesConfig
+from come_nav.memory.keyframes import Keyframes, KeyframesSettings
 from come_nav.memory.store import MemoryStore
 from come_nav.ros.accuracy import RunningAccuracy
-from come_nav.ros.guide import Guide, GuideRules, ahead_on, pursued, resampled
-from come_nav.ros.mission import ArrivalRules, Mission, MissionState
+from come_nav.ros.guide import Guide, GuideSettings, ahead_on, pursued, resampled
+from come_nav.ros.mission import ArrivalSettings, Mission, MissionState
 from come_nav.ros.obstacles import line_is_clear
 from come_nav.ros.places import Places
 from come_nav.ros.streams import OdometryTrack, Synchroniser, decode_frame
@@ -126,8 +126,8 @@ def image(encoding: str = "rgb8", height: int = 4, width: int = 6, channels: int
     )
 
 
-def matched(picture: SimpleNamespace, depth: SimpleNamespace | None = None) -> SimpleNamespace:
-    return SimpleNamespace(stamp_s=1.0, image=picture, depth=depth, info=None, odometry=odometry(1.0))
+def matched(image: SimpleNamespace, depth: SimpleNamespace | None = None) -> SimpleNamespace:
+    return SimpleNamespace(stamp_s=1.0, image=image, depth=depth, info=None, odometry=odometry(1.0))
 
 
 def test_frames_are_decoded_and_wrong_ones_name_the_cause():
@@ -184,7 +184,7 @@ def test_camera_pitched_down_looks_down():
     np.testing.assert_allclose(ahead, [np.cos(np.pi / 6), 0.0, -0.5], atol=1e-12)
 
 
-# -- judging past plans --------------------------------------------------------------------------------------------
+# -- evaluating past plans --------------------------------------------------------------------------------------------
 
 
 def test_running_errors_are_those_of_the_evaluation():
@@ -196,20 +196,20 @@ def test_running_errors_are_those_of_the_evaluation():
     ]
     for plan in plans:
         accuracy.add(plan)
-    judged = []
+    evaluated = []
     for index, pose in enumerate(path):  # odometry at 20 Hz
         track.add(Odometry(index * 0.05, se3.transform_from_xyyaw(pose)))
-        judged += accuracy.update(track)
-    assert [item.plan for item in judged] == plans
-    for item, plan in zip(judged, plans, strict=True):
+        evaluated += accuracy.update(track)
+    assert [item.plan for item in evaluated] == plans
+    for item, plan in zip(evaluated, plans, strict=True):
         at = round(plan.stamp_s / 0.05) + 5 * np.arange(1, 9)
         offline = plan_errors(plan.poses_xyyaw, se2.relative(plan.start_odom_xyyaw[None], path[at]))
         assert item.errors.ate_m == pytest.approx(offline.ate_m, abs=1e-9)
         assert item.errors.rpe_m == pytest.approx(offline.rpe_m, abs=1e-9)
-    assert accuracy.values()["ate_m"] == pytest.approx(np.mean([item.errors.ate_m for item in judged]))
+    assert accuracy.values()["ate_m"] == pytest.approx(np.mean([item.errors.ate_m for item in evaluated]))
 
 
-def test_plans_that_are_not_ok_or_not_covered_are_not_judged():
+def test_plans_that_are_not_ok_or_not_covered_are_not_evaluate():
     track, accuracy = OdometryTrack(), RunningAccuracy()
     accuracy.add(Plan(PlanStatus.STALE_SENSOR, 0.0, 0.25, np.zeros((0, 3)), np.zeros(3)))
     accuracy.add(Plan(PlanStatus.OK, 0.0, 0.25, np.zeros((8, 3)), np.zeros(3)))
@@ -226,50 +226,50 @@ def ok_plan(stamp_s: float, length_m: float) -> Plan:
     return Plan(PlanStatus.OK, stamp_s, 0.25, np.array([[length_m, 0.0, 0.0]]), np.zeros(3))
 
 
-def test_a_picture_is_reached_when_view_and_plan_agree_often_enough():
-    mission = Mission(ArrivalRules(tolerance_m=0.2, confirmations=2, difference=0.3))
+def test_a_image_is_reached_when_view_and_plan_agree_often_enough():
+    mission = Mission(ArrivalSettings(tolerance_m=0.2, confirmations=2, difference=0.3))
     mission.begin(Goal(image_rgb=np.zeros((2, 2, 3), np.uint8)))
     here = np.zeros(3)
-    assert mission.judge(ok_plan(0.0, 0.1), here, 0.1) is MissionState.ACTIVE
-    assert mission.judge(ok_plan(1.0, 0.9), here, 0.1) is MissionState.ACTIVE  # the count starts again
-    assert mission.judge(ok_plan(2.0, 0.1), here, 0.1) is MissionState.ACTIVE
-    assert mission.judge(ok_plan(3.0, 0.1), here, 0.9) is MissionState.ACTIVE  # a short path, but another view
-    assert mission.judge(ok_plan(4.0, 0.1), here, 0.1) is MissionState.ACTIVE
-    assert mission.judge(ok_plan(5.0, 0.1), here, 0.1) is MissionState.REACHED
+    assert mission.evaluate(ok_plan(0.0, 0.1), here, 0.1) is MissionState.ACTIVE
+    assert mission.evaluate(ok_plan(1.0, 0.9), here, 0.1) is MissionState.ACTIVE  # the count starts again
+    assert mission.evaluate(ok_plan(2.0, 0.1), here, 0.1) is MissionState.ACTIVE
+    assert mission.evaluate(ok_plan(3.0, 0.1), here, 0.9) is MissionState.ACTIVE  # a short path, but another view
+    assert mission.evaluate(ok_plan(4.0, 0.1), here, 0.1) is MissionState.ACTIVE
+    assert mission.evaluate(ok_plan(5.0, 0.1), here, 0.1) is MissionState.REACHED
 
 
 def test_a_pose_is_reached_by_odometry():
-    mission = Mission(ArrivalRules(tolerance_m=0.2, tolerance_rad=0.3))
+    mission = Mission(ArrivalSettings(tolerance_m=0.2, tolerance_rad=0.3))
     mission.begin(Goal(pose_odom_xyyaw=np.array([1.0, 0.0, 0.0])))
-    assert mission.judge(ok_plan(0.0, 0.1), np.array([0.5, 0.0, 0.0])) is MissionState.ACTIVE
-    assert mission.judge(ok_plan(1.0, 0.1), np.array([0.9, 0.0, 0.6])) is MissionState.ACTIVE
-    assert mission.judge(ok_plan(2.0, 0.1), np.array([0.9, 0.0, 0.1])) is MissionState.REACHED
+    assert mission.evaluate(ok_plan(0.0, 0.1), np.array([0.5, 0.0, 0.0])) is MissionState.ACTIVE
+    assert mission.evaluate(ok_plan(1.0, 0.1), np.array([0.9, 0.0, 0.6])) is MissionState.ACTIVE
+    assert mission.evaluate(ok_plan(2.0, 0.1), np.array([0.9, 0.0, 0.1])) is MissionState.REACHED
 
 
-def test_a_picture_whose_place_was_found_is_reached_there():
-    mission = Mission(ArrivalRules(tolerance_m=0.2, tolerance_rad=0.3, difference=0.3))
-    picture = Goal(image_rgb=np.zeros((2, 2, 3), np.uint8))
-    mission.begin(picture)
+def test_a_image_whose_place_was_found_is_reached_there():
+    mission = Mission(ArrivalSettings(tolerance_m=0.2, tolerance_rad=0.3, difference=0.3))
+    image = Goal(image_rgb=np.zeros((2, 2, 3), np.uint8))
+    mission.begin(image)
     mission.search()
     assert "memory" in mission.message
-    assert not mission.troubled
-    mission.found(replace(picture, pose_odom_xyyaw=np.array([1.0, 0.0, 0.0])))
-    assert mission.judge(ok_plan(0.0, 0.1), np.zeros(3), 0.1) is MissionState.ACTIVE
-    assert mission.judge(ok_plan(1.0, 0.1), np.array([0.9, 0.0, 0.1]), 0.7) is MissionState.REACHED
-    mission.found(picture)
-    assert mission.goal is not picture  # too late
+    assert not mission.failing
+    mission.found(replace(image, pose_odom_xyyaw=np.array([1.0, 0.0, 0.0])))
+    assert mission.evaluate(ok_plan(0.0, 0.1), np.zeros(3), 0.1) is MissionState.ACTIVE
+    assert mission.evaluate(ok_plan(1.0, 0.1), np.array([0.9, 0.0, 0.1]), 0.7) is MissionState.REACHED
+    mission.found(image)
+    assert mission.goal is not image  # too late
 
 
-def test_a_picture_that_seemed_reached_may_turn_out_to_be_elsewhere():
-    mission = Mission(ArrivalRules(0.25, 0.35, confirmations=1))
+def test_a_image_that_seemed_reached_may_turn_out_to_be_elsewhere():
+    mission = Mission(ArrivalSettings(0.25, 0.35, confirmations=1))
     mission.begin(Goal(image_rgb=grey(0)))
     here, place = np.zeros(3), np.array([1.0, 0.0, 0.0])
-    assert mission.judge(ok_plan(1.0, 0.1), here, 0.5) is MissionState.REACHED
+    assert mission.evaluate(ok_plan(1.0, 0.1), here, 0.5) is MissionState.REACHED
     assert not mission.at_goal(here, place) and mission.at_goal(place, place)
     mission.reopen(Goal(grey(0), place))
     assert mission.active and mission.message == "on the way"
-    assert mission.judge(ok_plan(2.0, 0.1), here, 0.1) is MissionState.ACTIVE  # its place decides now
-    assert mission.judge(ok_plan(3.0, 0.1), place, 0.9) is MissionState.REACHED
+    assert mission.evaluate(ok_plan(2.0, 0.1), here, 0.1) is MissionState.ACTIVE  # its place decides now
+    assert mission.evaluate(ok_plan(3.0, 0.1), place, 0.9) is MissionState.REACHED
     mission.begin(Goal(image_rgb=grey(0)))
     mission.cancel()
     mission.reopen(Goal(grey(0), place))
@@ -277,38 +277,40 @@ def test_a_picture_that_seemed_reached_may_turn_out_to_be_elsewhere():
 
 
 def test_failures_carry_the_code_of_the_plan_and_time_runs_out():
-    mission = Mission(ArrivalRules(max_failures=3, time_limit_s=10.0))
+    mission = Mission(ArrivalSettings(max_failures=3, time_limit_s=10.0))
     mission.begin(Goal(pose_odom_xyyaw=np.ones(3)))
     blind = Plan(PlanStatus.ALL_IN_COLLISION, 0.0, 0.25, np.zeros((0, 3)), np.zeros(3), message="all rejected")
     for _ in range(3):
-        state = mission.judge(blind, np.zeros(3))
+        state = mission.evaluate(blind, np.zeros(3))
     assert (state, mission.code) == (MissionState.FAILED, "ALL_IN_COLLISION")
     mission.begin(Goal(pose_odom_xyyaw=np.ones(3)))
-    mission.judge(ok_plan(5.0, 1.0), np.zeros(3))
-    assert mission.judge(ok_plan(15.1, 1.0), np.zeros(3)) is MissionState.FAILED
+    mission.evaluate(ok_plan(5.0, 1.0), np.zeros(3))
+    assert mission.evaluate(ok_plan(15.1, 1.0), np.zeros(3)) is MissionState.FAILED
     assert mission.code == "TIME_LIMIT"
     mission.begin(Goal(pose_odom_xyyaw=np.zeros(3)))
-    assert mission.judge(ok_plan(1.0, 1.0), np.ones(3), final=False) is MissionState.ACTIVE
-    assert mission.judge(ok_plan(11.1, 1.0), np.ones(3), final=False) is MissionState.FAILED  # time runs on the way too
+    assert mission.evaluate(ok_plan(1.0, 1.0), np.ones(3), final=False) is MissionState.ACTIVE
+    assert (
+        mission.evaluate(ok_plan(11.1, 1.0), np.ones(3), final=False) is MissionState.FAILED
+    )  # time runs on the way too
     mission.cancel()
     assert mission.state is MissionState.FAILED  # what has ended cannot be cancelled
 
 
 def test_a_short_way_to_a_subgoal_is_no_arrival_but_being_there_is():
-    mission = Mission(ArrivalRules(tolerance_m=0.2, confirmations=1, difference=0.3))
+    mission = Mission(ArrivalSettings(tolerance_m=0.2, confirmations=1, difference=0.3))
     mission.begin(Goal(image_rgb=np.zeros((2, 2, 3), np.uint8)))
-    assert mission.judge(ok_plan(1.0, 0.1), np.zeros(3), 0.1, final=False) is MissionState.ACTIVE
-    assert mission.judge(ok_plan(2.0, 0.1), np.zeros(3), 0.1) is MissionState.REACHED
+    assert mission.evaluate(ok_plan(1.0, 0.1), np.zeros(3), 0.1, final=False) is MissionState.ACTIVE
+    assert mission.evaluate(ok_plan(2.0, 0.1), np.zeros(3), 0.1) is MissionState.REACHED
     mission.begin(Goal(pose_odom_xyyaw=np.zeros(3)))
-    assert mission.judge(ok_plan(3.0, 0.1), np.zeros(3), final=False) is MissionState.REACHED
+    assert mission.evaluate(ok_plan(3.0, 0.1), np.zeros(3), final=False) is MissionState.REACHED
 
 
 # -- places and the way through them -------------------------------------------------------------------------------
 
 
 def drive(poses: list[tuple[float, float, float]], capacity: int = 100) -> Places:
-    """Places whose picture is a flat grey that tells their number; latents are a direction that tells that grey."""
-    places = Places(Keyframes(KeyframesConfig(max_count=capacity, image_format="png")), encode_grey)
+    """Places whose image is a flat grey that tells their number; latents are a direction that tells that grey."""
+    places = Places(Keyframes(KeyframesSettings(max_count=capacity, image_format="png")), encode_grey)
     for index, pose in enumerate(poses):
         frame = Frame(float(index), grey(10 * index))
         places.observe(frame, odometry(float(index), *pose))
@@ -319,10 +321,10 @@ def grey(level: int) -> np.ndarray:
     return np.full((4, 4, 3), level, np.uint8)
 
 
-def encode_grey(pictures):
+def encode_grey(images):
     import torch
 
-    angles = torch.tensor([math.pi * float(picture.mean()) / 255.0 for picture in pictures])
+    angles = torch.tensor([math.pi * float(image.mean()) / 255.0 for image in images])
     return torch.stack([angles.cos(), angles.sin()], dim=1)[:, :, None, None]
 
 
@@ -339,7 +341,7 @@ def test_the_most_similar_places_come_first_with_one_minus_the_cosine():
 
 
 def test_a_far_goal_is_led_to_along_the_way_that_was_driven():
-    guide = Guide(drive(ROUND_THE_CORNER), GuideRules(direct_m=1.0, lookahead_m=1.0))
+    guide = Guide(drive(ROUND_THE_CORNER), GuideSettings(direct_m=1.0, lookahead_m=1.0))
     goal = Goal(image_rgb=grey(60), pose_odom_xyyaw=np.array([3.0, 3.0, np.pi / 2]))
     guide.begin(goal)
     target, final = guide.target(np.array([0.0, 0.0, 0.0]))
@@ -352,18 +354,18 @@ def test_a_far_goal_is_led_to_along_the_way_that_was_driven():
     target, final = guide.target(near)
     assert final and target.image_rgb is None
     assert target.pose_odom_xyyaw is goal.pose_odom_xyyaw
-    nowhere = Guide(drive([]), GuideRules())
+    nowhere = Guide(drive([]), GuideSettings())
     nowhere.begin(goal)
     target, final = nowhere.target(np.zeros(3))  # no way is known, but the place is
     assert final and target.image_rgb is None and target.pose_odom_xyyaw is goal.pose_odom_xyyaw
-    guide.rules = GuideRules(approach_by_view=True)
+    guide.rules = GuideSettings(approach_by_view=True)
     target, final = guide.target(near)
     assert final and target.image_rgb is goal.image_rgb and target.pose_odom_xyyaw is goal.pose_odom_xyyaw
 
 
 def test_a_way_that_was_begun_is_not_left_for_one_that_seems_as_good():
     there_and_back = [(x, 0.0, 0.0) for x in (0.0, 1.0, 2.0)] + [(x, 0.3, np.pi) for x in (2.0, 1.0, 0.0)]
-    guide = Guide(drive(there_and_back), GuideRules())
+    guide = Guide(drive(there_and_back), GuideSettings())
     guide.begin(Goal(pose_odom_xyyaw=np.array([4.0, 0.0, 0.0])))
     ahead = [
         guide.target(np.array([x, 0.2, yaw]))[0].pose_odom_xyyaw for x, yaw in ((0.0, 0.0), (0.3, 3.0), (0.6, 1.0))
@@ -374,7 +376,7 @@ def test_a_way_that_was_begun_is_not_left_for_one_that_seems_as_good():
 
 
 def test_subgoals_can_be_driven_to_straight_ahead():
-    guide = Guide(drive(ROUND_THE_CORNER), GuideRules(lookahead_m=1.5))
+    guide = Guide(drive(ROUND_THE_CORNER), GuideSettings(lookahead_m=1.5))
     guide.begin(Goal(pose_odom_xyyaw=np.array([3.0, 3.0, np.pi / 2])))
 
     def clear(start, end):  # something stands inside of the corner
@@ -388,7 +390,7 @@ def test_subgoals_can_be_driven_to_straight_ahead():
 
 
 def test_a_goal_too_near_to_something_is_approached_all_the_same():
-    guide = Guide(drive(ROUND_THE_CORNER), GuideRules(direct_m=1.0))
+    guide = Guide(drive(ROUND_THE_CORNER), GuideSettings(direct_m=1.0))
     guide.begin(Goal(pose_odom_xyyaw=np.array([3.0, 3.0, 1.0])))
 
     def never(start, end):
@@ -400,8 +402,8 @@ def test_a_goal_too_near_to_something_is_approached_all_the_same():
     np.testing.assert_array_equal(target.pose_odom_xyyaw, [3.0, 3.0, 1.0])  # its heading too, not the way's
 
 
-def test_near_a_place_that_only_looks_similar_the_picture_leads_alone():
-    guide = Guide(drive(ROUND_THE_CORNER), GuideRules(direct_m=1.0))
+def test_near_a_place_that_only_looks_similar_the_image_leads_alone():
+    guide = Guide(drive(ROUND_THE_CORNER), GuideSettings(direct_m=1.0))
     goal = Goal(image_rgb=grey(58))
     guide.begin(goal, rough_xyyaw=np.array([3.0, 3.0, np.pi / 2]))
     assert guide.anchored
@@ -411,8 +413,8 @@ def test_near_a_place_that_only_looks_similar_the_picture_leads_alone():
     assert not guide.target(np.array([3.0, 0.5, 0.0]))[1]
 
 
-def test_a_picture_that_memory_does_not_know_is_approached_directly():
-    guide = Guide(drive(ROUND_THE_CORNER), GuideRules())
+def test_a_image_that_memory_does_not_know_is_approached_directly():
+    guide = Guide(drive(ROUND_THE_CORNER), GuideSettings())
     goal = Goal(image_rgb=grey(90))
     guide.begin(goal)
     assert guide.target(np.zeros(3)) == (goal, True)

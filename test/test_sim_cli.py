@@ -1,4 +1,4 @@
-"""``come-nav simulate``: the bag can be read back, the picture is there, mistakes are told in one line."""
+"""``come-nav simulate``: the bag can be read back, the image is there, mistakes are told in one line."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_bag_holds_the_drive(tmp_path, capsys, storage):
         np.testing.assert_allclose(recording.T_base_camera, made.T_base_camera, atol=1e-9)
     truth = read_trajectory(out, "bag", topic="/ground_truth/odom")
     np.testing.assert_allclose(truth.poses_xyyaw[:, :2], episode.poses_world_xyyaw[:, :2], atol=1e-6)
-    picture = (tmp_path / "episode.png").read_bytes()
-    assert picture[:8] == b"\x89PNG\r\n\x1a\n" and len(picture) > 10000
+    image = (tmp_path / "episode.png").read_bytes()
+    assert image[:8] == b"\x89PNG\r\n\x1a\n" and len(image) > 10000
 
 
 def test_text_output_tells_what_to_do_next(tmp_path, capsys):

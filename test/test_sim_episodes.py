@@ -17,7 +17,7 @@ from come_nav.sim.drivers import DRIVERS
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode, to_uint8
 from come_nav.sim.grid_planner import GridPlanner
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.robot import OdometryNoise, RobotConfig
+from come_nav.sim.robot import OdometryNoise, RobotSettings
 from come_nav.sim.worlds import World, generate_world
 
 WORLD_SEEDS = (2, 5, 10004)
@@ -88,7 +88,7 @@ def test_times_and_odometry(worlds, rate_hz):
 
 
 def test_a_slower_robot_obeys_its_own_limits(worlds):
-    robot = RobotConfig(v_max_mps=0.2, w_max_radps=0.4, radius_m=0.15)
+    robot = RobotSettings(v_max_mps=0.2, w_max_radps=0.4, radius_m=0.15)
     episode = simulate_episode(worlds[0], "tour", 20.0, robot=robot)
     assert np.abs(episode.twists[:, 0]).max() <= 0.2 + 1e-9 and np.abs(episode.twists[:, 1]).max() <= 0.4 + 1e-9
 

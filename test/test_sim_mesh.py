@@ -93,7 +93,7 @@ def test_grey_without_colours_and_y_up(mesh, ply, poses, tmp_path):
     assert lowest.vertices[:, 2].min() == 0.0
 
 
-# one wall at x = 2, 4 m wide and 3 m high; its picture's quarters are red, green / blue, white
+# one wall at x = 2, 4 m wide and 3 m high; its image's quarters are red, green / blue, white
 QUARTERS = np.array([[[0, 0, 255], [0, 255, 0]], [[255, 0, 0], [255, 255, 255]]], np.uint8).repeat(4, 0).repeat(4, 1)
 
 
@@ -110,7 +110,7 @@ def write_obj(path: Path) -> Path:
 
 
 def write_glb(path: Path) -> Path:
-    """Write a minimal binary glTF 2.0, y up, with an embedded picture."""
+    """Write a minimal binary glTF 2.0, y up, with an embedded image."""
     import cv2
 
     positions = np.array([[2, 0, -2], [2, 0, 2], [2, 3, 2], [2, 3, -2]], "<f4")
@@ -152,14 +152,14 @@ def test_textures_and_materials_colour_the_faces(tmp_path, write):
     camera = CameraIntrinsics.from_field_of_view(16, 16, math.pi / 2)
     images, depth = MeshRaycaster(place, camera, 1.5).render(torch.tensor([[0.0, 0, 0], [0, 0, math.pi]]))
     np.testing.assert_allclose(depth[0, 4:12], 2.0, atol=1e-5)
-    seen = (images[0] > 0.5).int()  # red green / blue white, as on the picture
+    seen = (images[0] > 0.5).int()  # red green / blue white, as on the image
     assert [seen[:, row, column].tolist() for row in (4, 11) for column in (2, 13)] == [
         [1, 0, 0],
         [0, 1, 0],
         [0, 0, 1],
         [1, 1, 1],
     ]
-    if write is write_obj:  # the second material has a colour and no picture
+    if write is write_obj:  # the second material has a colour and no image
         assert images[1, 0, 8, 14] > 0.3 and images[1, 1, 8, 14] < -0.7
 
 

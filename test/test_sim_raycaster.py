@@ -150,7 +150,7 @@ def room_of_one_box(colour=(0.5, 0.25, 0.75)) -> World:
         rooms=torch.tensor([[0.0, 0.0, 10.0, 10.0]]),
         room_kinds=("hall",),
         doors=torch.zeros(0, 3),
-        pictures=torch.zeros(10, 3, 64, 64),
+        images=torch.zeros(10, 3, 64, 64),
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
-from come_nav.sim.robot import CollisionMap, OdometryNoise, Robot, RobotConfig, WheelOdometry
+from come_nav.sim.robot import CollisionMap, OdometryNoise, Robot, RobotSettings, WheelOdometry
 from come_nav.sim.worlds import World, generate_world
 
 
@@ -27,7 +27,7 @@ def open_pose(world: World) -> tuple[float, float, float]:
 
 
 def test_speed_and_acceleration_limits(world):
-    robot = Robot(world, RobotConfig(), open_pose(world))
+    robot = Robot(world, RobotSettings(), open_pose(world))
     speeds = [(0.0, 0.0)]
     for _ in range(16):
         robot.step(5.0, -9.0)
@@ -44,7 +44,7 @@ def test_speed_and_acceleration_limits(world):
 @settings(max_examples=30, deadline=None)
 @given(v=st.floats(0.0, 0.6), w=st.floats(-1.5, 1.5))
 def test_constant_twist_is_an_exact_arc(world, v, w):
-    robot = Robot(world, RobotConfig(v_acceleration=20.0, w_acceleration=50.0), open_pose(world))
+    robot = Robot(world, RobotSettings(v_acceleration=20.0, w_acceleration=50.0), open_pose(world))
     start = np.array([robot.x, robot.y, robot.yaw])
     for _ in range(12):
         assert not robot.step(v, w)
@@ -55,7 +55,7 @@ def test_constant_twist_is_an_exact_arc(world, v, w):
 def test_collision_stops_the_robot_before_the_obstacle(world):
     x, y, _ = open_pose(world)
     for yaw in np.linspace(-3, 3, 7):
-        robot = Robot(world, RobotConfig(), (x, y, float(yaw)))
+        robot = Robot(world, RobotSettings(), (x, y, float(yaw)))
         hits = [robot.step(0.6, 0.0) for _ in range(600)]
         assert any(hits) and robot.collisions == sum(hits)
         first = hits.index(True)
@@ -138,9 +138,9 @@ def test_noise_is_a_matter_of_the_generator():
 @pytest.mark.parametrize(
     ("kind", "field", "value"),
     [
-        (RobotConfig, "v_max_mps", 0.0),
-        (RobotConfig, "radius_m", 3.0),
-        (RobotConfig, "step_s", math.nan),
+        (RobotSettings, "v_max_mps", 0.0),
+        (RobotSettings, "radius_m", 3.0),
+        (RobotSettings, "step_s", math.nan),
         (OdometryNoise, "distance_percent", -1.0),
         (OdometryNoise, "scale_percent", 99.0),
     ],

@@ -14,7 +14,7 @@ from come_nav.sim.floor_plan import make_floor_plan
 from come_nav.sim.spaces import GRID_M
 from come_nav.sim.splits import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, split_of
 from come_nav.sim.surfaces import ROW_SIZE
-from come_nav.sim.worlds import World, WorldConfig, generate_world
+from come_nav.sim.worlds import World, WorldSettings, generate_world
 
 SEEDS = [0, 1, 2, 3, 10001, 20003]
 # sha256 of the boxes rounded to a millimetre: trained models and published figures rest on these worlds
@@ -34,7 +34,7 @@ def digest(world: World) -> str:
 @pytest.mark.parametrize("seed", [0, 20003])
 def test_same_seed_same_world(worlds, seed):
     again = generate_world(seed)
-    for name in ("boxes", "faces", "floors", "ceilings", "rooms", "doors", "pictures"):
+    for name in ("boxes", "faces", "floors", "ceilings", "rooms", "doors", "images"):
         assert torch.equal(getattr(worlds[seed], name), getattr(again, name)), name
 
 
@@ -62,7 +62,7 @@ def test_size_and_rooms(worlds):
 @pytest.mark.parametrize("furniture", [1.0, 3.0])
 def test_a_robot_reaches_every_room_through_the_doors(furniture):
     for seed in SEEDS:
-        world = generate_world(seed, WorldConfig(furniture=furniture))
+        world = generate_world(seed, WorldSettings(furniture=furniture))
         labels, count = ndimage.label(world.distance_grid > 0.25)
         main = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
         assert count >= 1
@@ -112,11 +112,11 @@ def test_grids_agree_with_exact_distances(worlds):
 
 
 def test_lookalike_rooms_repeat_looks():
-    config = WorldConfig(lookalike=1.0)
+    config = WorldSettings(lookalike=1.0)
     world = generate_world(1, config)  # no corridor in this one
     assert "corridor" not in world.room_kinds
     assert len({tuple(row) for row in world.floors[:, [0, 6, 7, 8]].tolist()}) == 1
-    different = generate_world(1, WorldConfig(lookalike=0.0))
+    different = generate_world(1, WorldSettings(lookalike=0.0))
     assert len({tuple(row) for row in different.floors[:, [0, 6, 7, 8]].tolist()}) == len(different.rooms)
 
 
@@ -165,7 +165,7 @@ def test_splits_do_not_overlap():
 )
 def test_bad_configurations(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        WorldConfig(**arguments)
+        WorldSettings(**arguments)
 
 
 def test_negative_seed():

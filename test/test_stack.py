@@ -1,4 +1,4 @@
-"""The whole flow with a world model whose pictures are poses: what it imagines is known exactly."""
+"""The whole flow with a world model whose images are poses: what it imagines is known exactly."""
 
 import itertools
 import threading
@@ -17,14 +17,14 @@ from come_nav.stack import NavStack
 START = np.array([2.0, -1.0, 0.5])
 
 
-def picture_of(position_xy):
+def image_of(position_xy):
     """Return an image whose red and green tell a position in metres, -4 to 4."""
     image = np.zeros((8, 8, 3), np.uint8)
     image[..., 0], image[..., 1] = np.round((np.asarray(position_xy) + 4.0) / 8.0 * 255.0)
     return image
 
 
-class PictureModel:
+class ImageModel:
     """Sees the odom position as colour; its latents are the position relative to nothing."""
 
     image_size, context_frames, rate_hz = 8, 4, 4.0
@@ -69,7 +69,7 @@ def observe(stack, count, speed=0.5, first_s=0.0, twist=(None, None)):
         back = speed * 0.25 * (index - count + 1)
         pose = se2.compose(START, np.array([back, 0.0, 0.0]))
         stamp_s = first_s + 0.25 * index
-        stack.observe(Frame(stamp_s, picture_of(pose[:2])), Odometry(stamp_s, se3.transform_from_xyyaw(pose), *twist))
+        stack.observe(Frame(stamp_s, image_of(pose[:2])), Odometry(stamp_s, se3.transform_from_xyyaw(pose), *twist))
 
 
 def goal_ahead(forward=1.0, left=0.2):
@@ -78,12 +78,10 @@ def goal_ahead(forward=1.0, left=0.2):
 
 @pytest.mark.parametrize("view", ["latent", "image_l1", "image_l2"])
 def test_plans_to_what_the_goal_image_shows(view):
-    stack = NavStack(
-        PictureModel(), load_config(None, {"objective.view_distance": view, "objective.image_scales": [1]})
-    )
+    stack = NavStack(ImageModel(), load_config(None, {"objective.view_distance": view, "objective.image_scales": [1]}))
     observe(stack, 6)
     goal = goal_ahead()
-    plan = stack.plan(Goal(image_rgb=picture_of(goal[:2])))
+    plan = stack.plan(Goal(image_rgb=image_of(goal[:2])))
     assert plan.status is PlanStatus.OK
     np.testing.assert_allclose(plan.poses_odom_xyyaw()[-1, :2], goal[:2], atol=0.1)
     assert plan.stamp_s == 1.25
@@ -91,10 +89,10 @@ def test_plans_to_what_the_goal_image_shows(view):
 
 
 def test_context_is_what_the_world_model_expects():
-    model = PictureModel()
+    model = ImageModel()
     stack = NavStack(model)
     observe(stack, 6, speed=0.4)
-    stack.plan(Goal(image_rgb=picture_of(goal_ahead()[:2])))
+    stack.plan(Goal(image_rgb=image_of(goal_ahead()[:2])))
     context, rel_frames, mode = model.contexts[0]
     assert (rel_frames, mode) == (8.0, "jump")
     assert context.latents.shape == (1, 4, 3, 2, 2)
@@ -103,8 +101,8 @@ def test_context_is_what_the_world_model_expects():
     assert model.encoded == 6 + 1  # each frame once, and the goal
 
 
-def test_plans_to_a_pose_without_pictures():
-    model = PictureModel()
+def test_plans_to_a_pose_without_images():
+    model = ImageModel()
     stack = NavStack(model)
     observe(stack, 1)
     goal = goal_ahead(0.8, 0.1)
@@ -114,30 +112,30 @@ def test_plans_to_a_pose_without_pictures():
     np.testing.assert_allclose(plan.poses_odom_xyyaw()[-1, :2], goal[:2], atol=0.1)
 
 
-def test_the_end_of_a_plan_to_a_pose_is_shown_if_wished():
-    model, goal = PictureModel(), Goal(pose_odom_xyyaw=goal_ahead(0.8, 0.1))
+def test_the_end_of_a_plan_to_a_pose_is_shown_if_requested():
+    model, goal = ImageModel(), Goal(pose_odom_xyyaw=goal_ahead(0.8, 0.1))
     stack = NavStack(model, Config(show_imagined=True))
     observe(stack, 3)
     assert stack.plan(goal).imagined_rgb is None  # too few frames to imagine from, but enough to plan
     observe(stack, 6, first_s=0.75)
     plan = stack.plan(goal)
     reached = plan.poses_odom_xyyaw()[-1, :2]
-    assert np.abs(plan.imagined_rgb[0, 0, :2].astype(float) - picture_of(reached)[0, 0, :2]).max() <= 2
+    assert np.abs(plan.imagined_rgb[0, 0, :2].astype(float) - image_of(reached)[0, 0, :2]).max() <= 2
 
 
 def test_present_twist_is_measured_or_derived():
-    measured = NavStack(PictureModel())
+    measured = NavStack(ImageModel())
     observe(measured, 4, twist=(0.3, 0.1))
     np.testing.assert_allclose(measured.present_twist(), [0.3, 0.1])
-    derived = NavStack(PictureModel())
+    derived = NavStack(ImageModel())
     assert derived.present_twist() is None
     observe(derived, 4, speed=0.5)
     np.testing.assert_allclose(derived.present_twist(), [0.5, 0.0], atol=1e-9)
 
 
 def test_sensor_trouble_is_a_status():
-    stack = NavStack(PictureModel())
-    image_goal = Goal(image_rgb=picture_of(START[:2]))
+    stack = NavStack(ImageModel())
+    image_goal = Goal(image_rgb=image_of(START[:2]))
     assert stack.plan(image_goal).status is PlanStatus.NO_CONTEXT
     assert stack.plan(None).status is PlanStatus.GOAL_MISSING
     observe(stack, 3)
@@ -173,7 +171,7 @@ class SlowImaginer:
 
 
 def test_frames_are_remembered_while_a_search_runs():
-    model, goal = PictureModel(), goal_ahead()
+    model, goal = ImageModel(), goal_ahead()
     stack = NavStack(model)
     observe(stack, 6)
     stamps = itertools.count(6)
@@ -182,11 +180,11 @@ def test_frames_are_remembered_while_a_search_runs():
         index = next(stamps)
         pose = se2.compose(START, np.array([0.125 * (index - 5), 0.0, 0.0]))
         odometry = Odometry(0.25 * index, se3.transform_from_xyyaw(pose))
-        stack.observe(Frame(0.25 * index, picture_of(pose[:2])), odometry)
+        stack.observe(Frame(0.25 * index, image_of(pose[:2])), odometry)
 
     undisturbed = model.imaginer
     model.imaginer = lambda *arguments, **words: SlowImaginer(undisturbed(*arguments, **words), see)
-    plan = stack.plan(Goal(image_rgb=picture_of(goal[:2])))
+    plan = stack.plan(Goal(image_rgb=image_of(goal[:2])))
     assert plan.status is PlanStatus.OK
     assert plan.stamp_s == 1.25  # where it was asked for
     np.testing.assert_allclose(plan.poses_odom_xyyaw()[-1, :2], goal[:2], atol=0.1)
@@ -194,7 +192,7 @@ def test_frames_are_remembered_while_a_search_runs():
 
 
 def test_a_plan_of_an_episode_that_ended_meanwhile_warms_nothing():
-    model, goal = PictureModel(), Goal(image_rgb=picture_of(goal_ahead()[:2]))
+    model, goal = ImageModel(), Goal(image_rgb=image_of(goal_ahead()[:2]))
     stack = NavStack(model)
     observe(stack, 6)
     undisturbed = model.imaginer
@@ -203,16 +201,16 @@ def test_a_plan_of_an_episode_that_ended_meanwhile_warms_nothing():
     model.imaginer = undisturbed
     observe(stack, 6)
     after = stack.plan(goal).poses_xyyaw
-    fresh = NavStack(PictureModel())
+    fresh = NavStack(ImageModel())
     observe(fresh, 6)
     np.testing.assert_array_equal(after, fresh.plan(goal).poses_xyyaw)
 
 
 def test_same_seed_same_plan_and_reset_begins_again():
-    goal = Goal(image_rgb=picture_of(goal_ahead()[:2]))
+    goal = Goal(image_rgb=image_of(goal_ahead()[:2]))
     plans = []
     for seed in (1, 1, 2):
-        stack = NavStack(PictureModel(), Config(seed=seed))
+        stack = NavStack(ImageModel(), Config(seed=seed))
         observe(stack, 4)
         plans.append(stack.plan(goal).poses_xyyaw)
     np.testing.assert_array_equal(plans[0], plans[1])
@@ -225,17 +223,17 @@ def test_same_seed_same_plan_and_reset_begins_again():
 
 
 def test_the_imagined_view_is_decoded_when_asked_for():
-    stack = NavStack(PictureModel(), Config(show_imagined=True))
+    stack = NavStack(ImageModel(), Config(show_imagined=True))
     observe(stack, 4)
     goal = goal_ahead()
-    plan = stack.plan(Goal(image_rgb=picture_of(goal[:2])))
+    plan = stack.plan(Goal(image_rgb=image_of(goal[:2])))
     assert plan.imagined_rgb is not None
     assert plan.imagined_rgb.dtype == np.uint8
-    np.testing.assert_allclose(plan.imagined_rgb[0, 0, :2].astype(int), picture_of(goal[:2])[0, 0, :2], atol=4)
+    np.testing.assert_allclose(plan.imagined_rgb[0, 0, :2].astype(int), image_of(goal[:2])[0, 0, :2], atol=4)
 
 
 def test_settings_that_do_not_fit_the_model_are_refused():
     with pytest.raises(ConfigError, match=r"memory\.rate_hz must be the model's 4"):
-        NavStack(PictureModel(), load_config(None, ["memory.rate_hz=2.0"]))
+        NavStack(ImageModel(), load_config(None, ["memory.rate_hz=2.0"]))
     with pytest.raises(ConfigError, match=r"planner\.dt_s must be 0\.25"):
-        NavStack(PictureModel(), load_config(None, ["imagination=rollout", "planner.dt_s=0.5"]))
+        NavStack(ImageModel(), load_config(None, ["imagination=rollout", "planner.dt_s=0.5"]))

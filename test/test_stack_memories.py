@@ -152,7 +152,7 @@ def test_a_calibration_that_comes_late_does_not_end_the_training(model, drive):
     stack = stack_of(model, drive, ["spatial", "long_term"], late, **keys)
     stack.close()
     assert stack.episode.episodic.frames.seen == FRAMES
-    assert stack.episode.training_trouble is None
+    assert stack.episode.training_diagnosis is None
     stack.reset()
     stack.episode.imagines = False  # trained for others: not made ready here
     for index in range(8):

@@ -12,7 +12,7 @@ import torch
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.training.bank import LatentBank, Sampling, WindowStream, step_generator
-from come_nav.training.config import DataConfig, TrainConfig
+from come_nav.training.config import DataSettings, TrainSettings
 
 FRAMES = 40
 
@@ -112,11 +112,11 @@ def test_drives_too_short_for_a_window_are_refused() -> None:
 )
 def test_data_config_refuses(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        DataConfig(**values)  # type: ignore[arg-type]
+        DataSettings(**values)  # type: ignore[arg-type]
 
 
 def test_shapes_of_the_two_networks_must_agree() -> None:
-    config = TrainConfig()
+    config = TrainSettings()
     with pytest.raises(ConfigError, match="latent size"):
         dataclasses.replace(config, denoiser_model=dataclasses.replace(config.denoiser_model, input_size=16))
     assert np.isclose(config.rate_hz, 4.0)

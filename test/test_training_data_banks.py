@@ -21,7 +21,7 @@ from come_nav.core.types import Frame
 from come_nav.training.bank import LatentBank, Sampling, step_generator
 from come_nav.training.bank_cache import BankCache, BankRecipe, files_facts, weights_digest
 from come_nav.training.bank_file import open_bank, write_bank
-from come_nav.training.config import DataConfig, TrainConfig
+from come_nav.training.config import DataSettings, TrainSettings
 from come_nav.training.recording_bank import RecordingEncoder, recording_bank
 from come_nav.training.sources import TrainingData
 from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
@@ -245,11 +245,11 @@ def test_a_recording_without_a_readable_frame_is_refused() -> None:
 
 def training_data(folder: Path, recordings: tuple[str, ...], channels: int = 8, **data: object) -> TrainingData:
     settings = AutoencoderSettings(SIZE, 4, (channels, 8, 8, 8), 1, 4)
-    config = TrainConfig(
+    config = TrainSettings(
         image_size=SIZE,
-        data=DataConfig(worlds=0, recordings=recordings, **data),  # type: ignore[arg-type]
+        data=DataSettings(worlds=0, recordings=recordings, **data),  # type: ignore[arg-type]
         autoencoder_model=settings,
-        denoiser_model=replace(TrainConfig().denoiser_model, input_size=settings.latent_size),
+        denoiser_model=replace(TrainSettings().denoiser_model, input_size=settings.latent_size),
     )
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.sim.worlds import generate_world
-from come_nav.training.config import DataConfig
+from come_nav.training.config import DataSettings
 from come_nav.training.goals import BRANCH, FAR, NEAR, REVISIT, TURN, Drives, Sampling, choose_goals, draw_uniforms
 from come_nav.training.sim_bank import draw_branches, make_drive
 
@@ -120,7 +120,7 @@ def test_goals_never_leave_their_stretch(newest: int, reach: int, near: int, see
 
 def test_balance_in_built_in_worlds() -> None:
     """Against uniform offsets: more goals that a plan asks for, more turning on the spot, fewer unrelated far views."""
-    drive = make_drive(4, 1, DataConfig(episode_s=90.0, drivers=("wander", "tour"), branches=0), 4.0)
+    drive = make_drive(4, 1, DataSettings(episode_s=90.0, drivers=("wander", "tour"), branches=0), 4.0)
     count = len(drive.poses_world_xyyaw)
     drives = Drives(drive.poses_world_xyyaw, torch.zeros(count, dtype=torch.int64), torch.full((count,), count - 1))
     balanced = drawn(drives, Sampling())
@@ -139,7 +139,7 @@ def test_balance_in_built_in_worlds() -> None:
 
 def test_branches_turn_on_the_spot_as_often_as_asked() -> None:
     world = generate_world(2)
-    poses = make_drive(2, 0, DataConfig(episode_s=60.0, branches=0), 4.0).poses_world_xyyaw
+    poses = make_drive(2, 0, DataSettings(episode_s=60.0, branches=0), 4.0).poses_world_xyyaw
     ends, _ = draw_branches(world, poses, 4, 4.0, torch.Generator().manual_seed(0), turn_share=0.5)
     moved = (ends[..., :2] - poses[:, None, :2]).norm(dim=-1) > 1e-4
     assert 0.35 < float(moved.double().mean()) < 0.55
@@ -158,4 +158,4 @@ def test_branches_turn_on_the_spot_as_often_as_asked() -> None:
 )
 def test_shares_that_do_not_fit_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"data\."):
-        DataConfig(**values)  # type: ignore[arg-type]
+        DataSettings(**values)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Pictures, depth and cameras that travel with the latents."""
+"""Images, depth and cameras that travel with the latents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
 from come_nav.training.bank import LatentBank, Sampling
-from come_nav.training.config import DataConfig
+from come_nav.training.config import DataSettings
 from come_nav.training.recording_bank import model_camera, model_depth, recording_bank
 from come_nav.training.sim_bank import sim_bank, training_camera
 from come_nav.world_model.images import images_from_bytes, images_from_rgb
@@ -22,18 +22,18 @@ SIZE = 16
 
 
 def shrink(images: torch.Tensor) -> torch.Tensor:
-    """Stand-in for an autoencoder: latents (B, 3, 4, 4) that are block means of the picture."""
+    """Stand-in for an autoencoder: latents (B, 3, 4, 4) that are block means of the image."""
     return torch.nn.functional.avg_pool2d(images, SIZE // 4)
 
 
 @pytest.fixture(scope="module")
 def rendered() -> LatentBank:
-    """A bank of one short built-in drive with pictures and depth."""
-    config = DataConfig(worlds=1, episode_s=6.0, branches=2, keep_images=True, keep_depth=True)
+    """A bank of one short built-in drive with images and depth."""
+    config = DataSettings(worlds=1, episode_s=6.0, branches=2, keep_images=True, keep_depth=True)
     return sim_bank([3], config, SIZE, 4.0, shrink, "cpu")
 
 
-def test_pictures_of_context_and_goals_belong_to_their_latents(rendered: LatentBank) -> None:
+def test_images_of_context_and_goals_belong_to_their_latents(rendered: LatentBank) -> None:
     batch = rendered.sample(Sampling(branch_fraction=0.5), 24, torch.Generator().manual_seed(0))
     assert batch.context_images is not None
     assert batch.goal_images is not None
@@ -58,15 +58,15 @@ def test_depth_and_camera_are_the_built_in_cameras(rendered: LatentBank) -> None
     torch.testing.assert_close(rendered.depth_m.float(), depth, atol=0, rtol=2e-3)
 
 
-def test_a_bank_without_pictures_gives_none() -> None:
-    bank = sim_bank([3], DataConfig(worlds=1, episode_s=5.0, branches=1), SIZE, 4.0, shrink, "cpu")
+def test_a_bank_without_images_gives_none() -> None:
+    bank = sim_bank([3], DataSettings(worlds=1, episode_s=5.0, branches=1), SIZE, 4.0, shrink, "cpu")
     batch = bank.sample(Sampling(), 2, torch.Generator().manual_seed(0)).to("cpu")
     assert batch.context_images is None
     assert batch.goal_images is None
     assert batch.context_depth_m is None
 
 
-def test_recordings_keep_pictures_depth_and_the_crops_camera() -> None:
+def test_recordings_keep_images_depth_and_the_crops_camera() -> None:
     """A wide camera is cropped to its middle square; its focal length in pixels stays, the fractions change."""
     world = generate_world(5)
     camera = CameraIntrinsics.from_field_of_view(48, 32, math.pi / 2)
@@ -111,5 +111,5 @@ def test_joined_banks_share_what_all_have(rendered: LatentBank) -> None:
     assert torch.equal(joined.camera_index.unique(), torch.tensor([0, 1]))
     assert joined.images is not None
     assert len(joined.images) == 2 * len(rendered)
-    plain = sim_bank([3], DataConfig(worlds=1, episode_s=5.0, branches=2), SIZE, 4.0, shrink, "cpu")
+    plain = sim_bank([3], DataSettings(worlds=1, episode_s=5.0, branches=2), SIZE, 4.0, shrink, "cpu")
     assert LatentBank.concatenate([rendered, plain]).images is None

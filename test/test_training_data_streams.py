@@ -16,7 +16,7 @@ from come_nav.core.errors import ConfigError, DataError
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.splits import TRAIN_SEEDS
 from come_nav.training.bank import LatentBank, Sampling
-from come_nav.training.config import DataConfig
+from come_nav.training.config import DataSettings
 from come_nav.training.endless import DriveEncoder, DriveMaker, EndlessWorlds, Slots
 from come_nav.training.mixture import BankSource, MixtureStream, take_turns
 from come_nav.training.prefetch import Prefetched
@@ -25,7 +25,7 @@ from come_nav.training.windows import WindowBatch
 SIZE = 8
 
 
-def constant_bank(value: float, frames: int = 30, pictures: bool = False) -> LatentBank:
+def constant_bank(value: float, frames: int = 30, images: bool = False) -> LatentBank:
     """A bank whose latents tell which one it is."""
     return LatentBank(
         latents=torch.full((frames, 1, 2, 2), value).half(),
@@ -35,7 +35,7 @@ def constant_bank(value: float, frames: int = 30, pictures: bool = False) -> Lat
         branch_latents=torch.zeros(frames, 0, 1, 2, 2).half(),
         branch_actions_xyyaw=torch.zeros(frames, 0, 3),
         branch_rel_frames=torch.zeros(frames, 0, dtype=torch.int64),
-        images=torch.zeros(frames, 3, 4, 4, dtype=torch.uint8) if pictures else None,
+        images=torch.zeros(frames, 3, 4, 4, dtype=torch.uint8) if images else None,
     )
 
 
@@ -90,7 +90,7 @@ def test_a_resumed_mixture_goes_on_with_the_same_batches() -> None:
 
 
 def test_what_one_source_lacks_the_batch_lacks() -> None:
-    sources = [BankSource(constant_bank(0.0, pictures=True), Sampling()), BankSource(constant_bank(1.0), Sampling())]
+    sources = [BankSource(constant_bank(0.0, images=True), Sampling()), BankSource(constant_bank(1.0), Sampling())]
     batch = MixtureStream(sources, [1.0, 1.0], 4, 0, 0, 1).batch(0)
     assert batch.context_images is None
     alone = MixtureStream(sources[:1], [1.0], 4, 0, 0, 1).batch(0)
@@ -148,10 +148,10 @@ def shrink(images: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.avg_pool2d(images, 4)
 
 
-DATA = DataConfig(worlds=50, episode_s=5.0, drivers=("tour",), branches=1, endless=True, pool_drives=2, workers=0)
+DATA = DataSettings(worlds=50, episode_s=5.0, drivers=("tour",), branches=1, endless=True, pool_drives=2, workers=0)
 
 
-def endless(steps: range, data: DataConfig = DATA, rank: int = 0, of: int = 1, seed: int = 0) -> MixtureStream:
+def endless(steps: range, data: DataSettings = DATA, rank: int = 0, of: int = 1, seed: int = 0) -> MixtureStream:
     source = EndlessWorlds(data, 4, 4.0, DriveEncoder(SIZE, shrink, "cpu"), 4, seed)
     return MixtureStream([source], [1.0], 4, seed, steps.start, steps.stop, rank, of)
 

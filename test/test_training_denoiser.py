@@ -12,8 +12,8 @@ from come_nav.experts.base import VIEW, BaseExpert, Prediction
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.bank import WindowBatch, step_generator
-from come_nav.training.config import OptimiserConfig
-from come_nav.training.denoiser_task import MIN_SNR_GAMMA, DenoiserTask, Emphasis
+from come_nav.training.config import OptimiserSettings
+from come_nav.training.denoiser_task import MIN_SNR_GAMMA, DenoiserTask, LossWeighting
 from come_nav.world_model.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear()
@@ -30,7 +30,7 @@ def task(
         torch.manual_seed(0)
         network = CDiT(4, 2, 2, 3, 24, 1, 2, 2.0, False, context_dropout=True, extra_channels=extra)
     expert = BaseExpert(network, Normalizer.metric(1.0), SCHEDULE, prediction)
-    return DenoiserTask(expert, SCHEDULE, OptimiserConfig(), 0.0, 0, views, Emphasis(weighting, shift))
+    return DenoiserTask(expert, SCHEDULE, OptimiserSettings(), 0.0, 0, views, LossWeighting(weighting, shift))
 
 
 def batch() -> WindowBatch:

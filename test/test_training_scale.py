@@ -17,7 +17,7 @@ from training_samples import CONFIG, MACHINE, state
 from come_nav.core.errors import ConfigError
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
 from come_nav.training.bank import WindowBatch
-from come_nav.training.config import OptimiserConfig, TrainConfig
+from come_nav.training.config import OptimiserSettings, TrainSettings
 from come_nav.training.denoiser_task import DenoiserTask
 from come_nav.training.machine import Machine
 from come_nav.training.optimisation import adamw_with_cosine
@@ -153,7 +153,7 @@ def test_devices_that_are_not_there_are_refused_in_one_line() -> None:
 
 
 def test_the_configuration_of_nwm_size_is_accepted() -> None:
-    config = from_mapping(TrainConfig, read_yaml(ROOT / "config" / "train_xl.yaml"))
+    config = from_mapping(TrainSettings, read_yaml(ROOT / "config" / "train_xl.yaml"))
     network = config.denoiser_model
     assert (network.depth, network.hidden_size, network.num_heads, network.patch_size) == (28, 1152, 16, 2)
     assert (config.image_size, network.input_size, config.data.max_offset_frames) == (224, 28, 64)
@@ -165,7 +165,7 @@ def test_a_constant_rate_stays_after_the_warm_up() -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
     rates = {}
     for decay in ("constant", "cosine"):
-        parts = adamw_with_cosine([weight], OptimiserConfig(steps=10, warmup_steps=2, decay=decay, learning_rate=1.0))
+        parts = adamw_with_cosine([weight], OptimiserSettings(steps=10, warmup_steps=2, decay=decay, learning_rate=1.0))
         factor = parts["lr_scheduler"]["scheduler"].lr_lambdas[0]
         rates[decay] = [factor(step) for step in range(11)]
     assert rates["constant"] == [0.5] + [1.0] * 10

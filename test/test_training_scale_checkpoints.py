@@ -33,7 +33,7 @@ from come_nav.world_model.schedule import NoiseSchedule
 
 
 def random_bank() -> LatentBank:
-    """Latents without pictures: no world is rendered."""
+    """Latents without images: no world is rendered."""
     generator = torch.Generator().manual_seed(0)
     count = 24
     return LatentBank(
@@ -65,13 +65,13 @@ def no_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def whole(model: DiffusionWorldModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """Weights of a run that nothing disturbed, without pictures."""
-    from come_nav.training.samples import SamplePictures
+    """Weights of a run that nothing disturbed, without images."""
+    from come_nav.training.samples import SampleImages
 
     bank = random_bank()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingData, "worlds_bank", lambda self, *unused: bank)
-        patch.setattr(SamplePictures, "on_validation_batch_end", lambda *unused: None)
+        patch.setattr(SampleImages, "on_validation_batch_end", lambda *unused: None)
         exported = Run(CONFIG, tmp_path_factory.mktemp("whole"), MACHINE, model).finish()
     return DiffusionWorldModel.load(exported).base.state_dict()
 
@@ -133,14 +133,14 @@ def test_what_a_finished_run_leaves_and_that_it_does_not_train_again(weights, wh
         assert_equal(whole, weights(tmp_path))
 
 
-def test_pictures_reach_the_run_folder_and_tensorboard_and_change_nothing(weights, whole, tmp_path) -> None:
+def test_images_reach_the_run_folder_and_tensorboard_and_change_nothing(weights, whole, tmp_path) -> None:
     from PIL import Image
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     drawn = weights(tmp_path / "drawn")
-    picture = Image.open(tmp_path / "drawn" / "samples" / "denoiser" / "0000004.png")
+    image = Image.open(tmp_path / "drawn" / "samples" / "denoiser" / "0000004.png")
     columns = CONFIG.context_frames + 2 * 2  # context, then truth and imagined of two goals
-    assert picture.size == (columns * 66 - 2, 4 * 66 - 2)
+    assert image.size == (columns * 66 - 2, 4 * 66 - 2)
     events = EventAccumulator(str(tmp_path / "drawn" / "tensorboard" / "denoiser"))
     events.Reload()
     assert [event.step for event in events.Images("samples")] == [4, 8]
@@ -148,25 +148,25 @@ def test_pictures_reach_the_run_folder_and_tensorboard_and_change_nothing(weight
     assert_equal(drawn, whole)
 
 
-def test_a_picture_leaves_every_random_state_as_it_was(tmp_path, monkeypatch) -> None:
+def test_a_image_leaves_every_random_state_as_it_was(tmp_path, monkeypatch) -> None:
     import random
     from contextlib import nullcontext
     from types import SimpleNamespace
 
     import numpy as np
 
-    from come_nav.training.samples import SamplePictures
+    from come_nav.training.samples import SampleImages
 
     def draw(*unused: Any) -> torch.Tensor:
         random.random()
         np.random.rand()  # noqa: NPY002
         return torch.rand(2, 2, 3, 8, 8)
 
-    monkeypatch.setattr(SamplePictures, "draw", draw)
+    monkeypatch.setattr(SampleImages, "draw", draw)
     precision = SimpleNamespace(forward_context=nullcontext)
     trainer: Any = SimpleNamespace(is_global_zero=True, precision_plugin=precision, global_step=3, loggers=[])
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    SamplePictures(tmp_path).on_validation_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+    SampleImages(tmp_path).on_validation_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
     assert (tmp_path / "0000003.png").is_file()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]

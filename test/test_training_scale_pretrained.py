@@ -16,7 +16,7 @@ from come_nav.core.settings import from_mapping
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
-from come_nav.training.config import TrainConfig
+from come_nav.training.config import TrainSettings
 from come_nav.training.pretrained import fine_tuning_values, given_autoencoder, merged
 from come_nav.world_model.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
@@ -66,7 +66,7 @@ def test_fine_tuning_follows_the_model_and_is_gentle() -> None:
     assert config.autoencoder_model == CONFIG.autoencoder_model
     assert (config.rate_hz, config.prediction) == (5.0, "v")
     assert (config.data.worlds, config.data.recordings, config.data.recording_use) == (0, ("my_bag",), (0.0, 0.6))
-    assert config.denoiser.learning_rate < TrainConfig().denoiser.learning_rate
+    assert config.denoiser.learning_rate < TrainSettings().denoiser.learning_rate
     louder = train._config(parse("--data", "b", "--set", "denoiser.learning_rate=1e-3"), toy_model())
     assert louder.denoiser == replace(config.denoiser, learning_rate=1e-3)
 
@@ -94,6 +94,6 @@ def test_devices_follow_torchrun_unless_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_default_of_waypoints_is_metres() -> None:
-    assert TrainConfig().waypoint_spacing_m is None
+    assert TrainSettings().waypoint_spacing_m is None
     with pytest.raises(ConfigError, match="waypoint_spacing_m"):
-        from_mapping(TrainConfig, {"waypoint_spacing_m": 0.0})
+        from_mapping(TrainSettings, {"waypoint_spacing_m": 0.0})

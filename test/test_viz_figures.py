@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from come_nav.core.errors import ShapeError
 from come_nav.core.types import PlanTrace
 from come_nav.viz import figures, palette
-from come_nav.viz.pictures import enlarge, tile
+from come_nav.viz.images import enlarge, tile
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -21,7 +21,7 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(PillowImage.open(io.BytesIO(png)).convert("RGB"))
 
 
-def picture(seed: int, size: int = 16) -> np.ndarray:
+def image(seed: int, size: int = 16) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
@@ -39,8 +39,8 @@ def candidates(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def candidate_figure(seed: int) -> bytes:
     poses, costs = candidates(seed)
     costs[0] = np.inf
-    pictures = {"start": picture(seed), "imagined": picture(seed + 1)}
-    return figures.plot_candidates(poses, costs, poses[3], poses[4], pictures, title="t", goal=(1.0, 0.2))
+    images = {"start": image(seed), "imagined": image(seed + 1)}
+    return figures.plot_candidates(poses, costs, poses[3], poses[4], images, title="t", goal=(1.0, 0.2))
 
 
 def trace(seed: int) -> PlanTrace:
@@ -53,7 +53,7 @@ FIGURES: dict[str, Callable[[int], bytes]] = {
     "trajectories": lambda k: figures.plot_trajectories({"truth": curve(1.0), "world model": curve(1.0 + k)}),
     "error": lambda k: figures.plot_error_over_time({"world model": (np.arange(8), np.arange(8) * (1.0 + k % 2) ** 2)}),
     "candidates": candidate_figure,
-    "imagined": lambda k: figures.imagined_vs_real([("now", [picture(k)] * 2), ("real", [picture(k + 1)] * 3)], ["a"]),
+    "imagined": lambda k: figures.imagined_vs_real([("now", [image(k)] * 2), ("real", [image(k + 1)] * 3)], ["a"]),
     "bars": lambda k: figures.plot_bars_with_intervals(["a", "b"], [1.0, 2.0 + k], [0.8, 1.5], [1.2, 9.0], "ATE [m]"),
     "iterations": lambda k: figures.plot_cost_by_iteration(trace(k)),
     "scatter": lambda k: figures.plot_scatter(np.arange(9), (np.arange(9) * 5 + k) % 7, "cost", "error [m]"),
@@ -69,7 +69,7 @@ def test_figure_is_a_png_that_follows_the_data(name: str) -> None:
     assert image.shape[1] >= 300
     assert (image.reshape(-1, 3) == 255).all(axis=1).mean() < 0.995, "the figure is blank"
     assert first == again, "the same data must give the same bytes"
-    assert first != other, "other data must give another picture"
+    assert first != other, "other data must give another image"
 
 
 def test_trajectories_use_the_known_colour_and_equal_axes() -> None:
@@ -116,8 +116,8 @@ def test_difference_and_conversion_are_exact() -> None:
 
 
 def test_enlarge_keeps_square_pixels() -> None:
-    image = picture(3, 4)
-    np.testing.assert_array_equal(enlarge(image, 8), image.repeat(2, axis=0).repeat(2, axis=1))
+    small = image(3, 4)
+    np.testing.assert_array_equal(enlarge(small, 8), small.repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_rows_keep_their_colour_and_never_share_one() -> None:
@@ -136,8 +136,8 @@ def test_rows_keep_their_colour_and_never_share_one() -> None:
         lambda: figures.plot_candidates(np.zeros((3, 8, 3)), np.zeros(2), np.zeros((8, 3))),
         lambda: figures.plot_error_over_time({"bad": (np.zeros(3), np.zeros(2))}),
         lambda: figures.contact_sheet([], 2),
-        lambda: figures.contact_sheet([picture(0, 4), picture(0, 5)], 2),
-        lambda: figures.contact_sheet([picture(0).astype(np.float32)], 2),
+        lambda: figures.contact_sheet([image(0, 4), image(0, 5)], 2),
+        lambda: figures.contact_sheet([image(0).astype(np.float32)], 2),
         lambda: figures.imagined_vs_real([]),
         lambda: figures.plot_cost_by_iteration([]),
         lambda: figures.MapDrawing([np.zeros((4, 2))], [(0, 0, 0)] * 2),

@@ -80,7 +80,7 @@ def test_page_needs_nothing_from_elsewhere() -> None:
     assert not re.search(r"url\(", html)
 
 
-def test_pictures_are_the_bytes_that_were_given() -> None:
+def test_images_are_the_bytes_that_were_given() -> None:
     report, png = full_report()
     page = Page(report.html())
     image = page.all("img")[0]

@@ -64,12 +64,12 @@ def test_top_down_view_puts_things_where_they_are() -> None:
     wall = np.array([[0.0, 3.0], [1.0, 3.0], [1.0, 4.0], [0.0, 4.0]])
     view = TopDownView((0.0, 0.0, 8.0, 4.0), height_px=200, map=MapDrawing([wall], [(0.0, 0.0, 0.0)]))
     plan = np.array([[4.0, 1.0], [6.0, 1.0]])
-    picture = view.draw(
+    image = view.draw(
         (4.0, 2.0, 0.0), plan=plan, candidates=plan[None] + 1.0, costs=np.array([np.inf]), goal=(7.0, 3.5)
     )
-    assert picture.shape == (200, 400, 3)
-    np.testing.assert_allclose(picture[10:40, 10:40], 0.45 * 0.95 * 255, atol=1)  # paled black
-    np.testing.assert_array_equal(picture[150, 250], rgb255(BLUE))
-    np.testing.assert_array_equal(picture[100, 203], rgb255(VERMILLION))
-    assert not np.array_equal(picture, view.draw((4.0, 2.0, 1.5), plan=plan))
+    assert image.shape == (200, 400, 3)
+    np.testing.assert_allclose(image[10:40, 10:40], 0.45 * 0.95 * 255, atol=1)  # paled black
+    np.testing.assert_array_equal(image[150, 250], rgb255(BLUE))
+    np.testing.assert_array_equal(image[100, 203], rgb255(VERMILLION))
+    assert not np.array_equal(image, view.draw((4.0, 2.0, 1.5), plan=plan))
     np.testing.assert_array_equal(view.draw((4.0, 2.0, 0.0))[150, 250], 250)  # earlier drawings leave no trace

@@ -62,7 +62,7 @@ def test_mode_without_generator_and_samples_with_one(autoencoder: ImageAutoencod
 
 
 @torch.no_grad()
-def test_fitted_scaling_gives_unit_spread_and_keeps_pictures() -> None:
+def test_fitted_scaling_gives_unit_spread_and_keeps_images() -> None:
     torch.manual_seed(1)
     autoencoder = ImageAutoencoder(SMALL).eval()
     before = autoencoder.decode(autoencoder.encode(images(4)))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from test_world_model_model import a_context, actions, seeded, small_model
 
 from come_nav.core.errors import CheckpointError, ConfigError, StorageError
-from come_nav.world_model.checkpoint import WorldModelConfig, count_parameters, read_config, save_model
+from come_nav.world_model.checkpoint import WorldModelSettings, count_parameters, read_config, save_model
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
@@ -218,6 +218,6 @@ def test_pickles_are_refused_without_running_their_code(folder: Path, tmp_path: 
 
 def test_config_alone_can_be_read(saved: Path) -> None:
     config = read_config(saved)
-    assert isinstance(config, WorldModelConfig)
+    assert isinstance(config, WorldModelSettings)
     assert config.expert.network.context_size == 3
     assert config.expert.prediction == "v"

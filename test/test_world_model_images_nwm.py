@@ -1,4 +1,4 @@
-"""NWM's picture transform against its description, step by step with Pillow."""
+"""NWM's image transform against its description, step by step with Pillow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from come_nav.world_model.images import ImageSettings, images_from_rgb
 
 
 def official(rgb: np.ndarray, size: int) -> torch.Tensor:
-    """Crop to 4:3 about the centre, black where the picture is too narrow, squash, scale to [-1, 1]."""
+    """Crop to 4:3 about the centre, black where the image is too narrow, squash, scale to [-1, 1]."""
     height, width = rgb.shape[:2]
     rows, columns = (height, int(height * (4 / 3))) if width > height else (int(width / (4 / 3)), width)
     left = round((max(width, columns) - columns) / 2)
@@ -30,7 +30,7 @@ def test_transform_is_exact_for_every_aspect(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(found, official(rgb, 56), rtol=0, atol=1e-6)
 
 
-def test_a_picture_between_square_and_4_to_3_is_filled_up_with_black() -> None:
+def test_a_image_between_square_and_4_to_3_is_filled_up_with_black() -> None:
     rgb = np.full((90, 100, 3), 255, np.uint8)
     found = images_from_rgb([rgb], 24, 4 / 3, "nwm")[0]
     assert found[:, :, 0].max() == -1.0

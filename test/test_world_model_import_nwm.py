@@ -106,7 +106,7 @@ def test_the_folder_loads_with_the_official_weights_and_settings(checkpoint: Pat
     assert "https://huggingface.co/facebook/nwm, file cdit_tiny.pth.tar, weights 'ema'" in card
 
 
-def test_latents_and_pictures_are_those_of_diffusers(checkpoint: Path, vae: Path, tmp_path: Path) -> None:
+def test_latents_and_images_are_those_of_diffusers(checkpoint: Path, vae: Path, tmp_path: Path) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     import_checkpoint(checkpoint, tmp_path / "nwm", options(vae))

@@ -19,7 +19,7 @@ from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.reprojection import Layer
+from come_nav.world_model.reprojection import RenderedView
 
 NEWEST = 40
 
@@ -122,26 +122,26 @@ def test_mistakes_are_told(model, drive) -> None:
         predicted(remembering, lost)
 
 
-def test_pictures_are_drawn_to_what_the_memory_shows(model, drive) -> None:
+def test_images_are_drawn_to_what_the_memory_shows(model, drive) -> None:
     remembering, context = copy.copy(model.with_memory(Oracle(drive))), context_of(model, drive)
     view = remembering._remembered(context.extras, ACTIONS)
     latents = predicted(remembering, context)
     decoded = model.decode(latents)
     away = decoded - view.image
 
-    def picture(trust: float) -> torch.Tensor:
-        remembering.reprojection = replace(model.reprojection, memory_trust=trust)
-        return remembering.pictures(latents, context, ACTIONS)
+    def image(trust: float) -> torch.Tensor:
+        remembering.reprojection = replace(model.reprojection, render_blend=trust)
+        return remembering.blended_images(latents, context, ACTIONS)
 
-    torch.testing.assert_close(picture(0.0), decoded)
-    left = picture(1.0) - view.image
+    torch.testing.assert_close(image(0.0), decoded)
+    left = image(1.0) - view.image
     assert left.abs().mean() < 0.5 * away.abs().mean()  # a world is mostly smooth
     flat = (view.reliability > 0.9).expand_as(left)
     assert flat.float().mean() > 0.1
     assert (left.abs()[flat] <= 0.1 * away.abs()[flat] + 1e-5).all()
-    torch.testing.assert_close(picture(0.5), 0.5 * (decoded + picture(1.0)))
+    torch.testing.assert_close(image(0.5), 0.5 * (decoded + image(1.0)))
     alone = remembering.composed({"base": 1.0})
-    torch.testing.assert_close(alone.pictures(latents, context, ACTIONS), decoded)
+    torch.testing.assert_close(alone.blended_images(latents, context, ACTIONS), decoded)
 
 
 def test_a_layer_is_less_reliable_at_outlines_and_not_at_all_amid_the_unknown() -> None:
@@ -149,19 +149,23 @@ def test_a_layer_is_less_reliable_at_outlines_and_not_at_all_amid_the_unknown() 
     known[:, 8:] = False
     inverse_depth = torch.full((1, 16, 16), 0.5)
     inverse_depth[:, :, 8:] = 1.0  # an outline between two surfaces, 2 m and 1 m away
-    reliability = Layer(torch.zeros(1, 3, 16, 16), known, inverse_depth * known).reliability[0, 0]
+    reliability = RenderedView(torch.zeros(1, 3, 16, 16), known, inverse_depth * known).reliability[0, 0]
     torch.testing.assert_close(reliability[:6, :6], torch.ones(6, 6))
     torch.testing.assert_close(reliability[:6, 7:9], torch.full((6, 2), 0.5))  # a jump of 0.5 / m halves it
     assert (reliability[10:] == 0.0).all()
     fading = reliability[5:11, 2]
     assert (fading.diff() <= 0.0).all() and 0.0 < fading[3] < fading[2] < 1.0
-    nothing = Layer(torch.zeros(1, 3, 16, 16), torch.zeros_like(known), torch.zeros(1, 16, 16)).reliability
+    nothing = RenderedView(torch.zeros(1, 3, 16, 16), torch.zeros_like(known), torch.zeros(1, 16, 16)).reliability
     assert (nothing == 0.0).all()
 
 
 def test_a_layer_lies_over_another() -> None:
-    front = Layer(torch.ones(1, 3, 2, 2), torch.tensor([[[True, False], [False, False]]]), torch.full((1, 2, 2), 2.0))
-    back = Layer(-torch.ones(1, 3, 2, 2), torch.tensor([[[True, True], [False, False]]]), torch.full((1, 2, 2), 0.5))
+    front = RenderedView(
+        torch.ones(1, 3, 2, 2), torch.tensor([[[True, False], [False, False]]]), torch.full((1, 2, 2), 2.0)
+    )
+    back = RenderedView(
+        -torch.ones(1, 3, 2, 2), torch.tensor([[[True, True], [False, False]]]), torch.full((1, 2, 2), 0.5)
+    )
     both = front.over(back)
     assert both.image[0, 0].tolist() == [[1.0, -1.0], [-1.0, -1.0]]
     assert both.known[0].tolist() == [[True, True], [False, False]]

@@ -18,8 +18,8 @@ from come_nav.world_model.lapped import LappedTransform
 from come_nav.world_model.reprojection import (
     VIEW_FACTS,
     ReprojectionSettings,
-    context_layer,
     context_points,
+    context_view,
     rendered_view,
     slide_points,
 )
@@ -87,13 +87,13 @@ def test_sliding_the_base_leaves_views_where_they_were(drive) -> None:
 def test_an_encoded_layer_is_latents_seen_share_and_inverse_depth(drive) -> None:
     extras = extras_of(drive, slice(0, 4))
     transform = LappedTransform(6, 8)
-    view = context_layer(extras, torch.zeros(3, 3), 64, SETTINGS).encoded(transform.encode)
+    view = context_view(extras, torch.zeros(3, 3), 64, SETTINGS).encoded(transform.encode)
     assert view.shape == (3, 6 + VIEW_FACTS, 8, 8)
     assert float(view[:, 6].min()) >= 0.0
     assert float(view[:, 6].max()) <= 1.0
     assert float(view[0, 6].mean()) > 0.95  # from the newest frame's own pose nearly all is seen
     with pytest.raises(ShapeError, match="the context lacks"):
-        context_layer({}, torch.zeros(1, 3), 64, SETTINGS)
+        context_view({}, torch.zeros(1, 3), 64, SETTINGS)
 
 
 def test_lapped_transform_starts_as_the_best_linear_block_code_and_training_improves_it(drive) -> None:
@@ -157,8 +157,8 @@ def turned_view(image: torch.Tensor, depth_m: torch.Tensor, R_level_turned: torc
     return image[:, row, column] * inside, depth_m[row, column] / level[..., 2] * inside
 
 
-def test_a_camera_that_pitches_shows_the_same_world_when_its_mount_is_told(drive) -> None:
-    """A frame behind the newest that looks 20 degrees up, shown level: right with its own mount, else wrong."""
+def test_a_camera_that_pitches_shows_the_same_world_when_its_extrinsics_is_told(drive) -> None:
+    """A frame behind the newest that looks 20 degrees up, shown level: right with its own extrinsics, else wrong."""
     image, depth = drive[0][0], drive[1][0]
     level, angle = level_camera(0.5), math.radians(-20.0)
     cosine, sine = math.cos(angle), math.sin(angle)
@@ -169,10 +169,10 @@ def test_a_camera_that_pitches_shows_the_same_world_when_its_mount_is_told(drive
     frames = torch.stack([turned, image])[None], torch.stack([turned_depth, torch.zeros(64, 64)])[None]
     behind, errors = torch.tensor([[0.0, 0.0, math.pi]]), {}
     poses = torch.cat([behind, torch.zeros(1, 3)])[None]
-    for name, mounts in (("own", torch.stack([up[0], level[0]])[None]), ("level", level)):
-        extras = context_points(*frames, poses, camera_fractions(CAMERA), mounts, ALL_OLDER)
-        torch.testing.assert_close(extras["T_base_camera"], level)  # targets look from the newest frame's mount
-        layer = context_layer(extras, behind, 64, ALL_OLDER)
+    for name, extrinsics in (("own", torch.stack([up[0], level[0]])[None]), ("level", level)):
+        extras = context_points(*frames, poses, camera_fractions(CAMERA), extrinsics, ALL_OLDER)
+        torch.testing.assert_close(extras["T_base_camera"], level)  # targets look from the newest frame's extrinsics
+        layer = context_view(extras, behind, 64, ALL_OLDER)
         seen = layer.known[0].expand(3, -1, -1)
         assert layer.known.float().mean() > 0.4
         errors[name] = float((layer.image[0] - image).abs()[seen].mean())

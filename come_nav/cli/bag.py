@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 EPILOG = """examples:
   come-nav bag info my_bag                                  topics, rates, gaps, what come_nav would use
-  come-nav bag info my_bag --picture sheet.png              and a contact sheet of its frames
+  come-nav bag info my_bag --image sheet.png              and a contact sheet of its frames
   come-nav bag info run.bag --pose-topic /amcl_pose --json  ROS 1 works too; one JSON document
 """
-PICTURES = 12
-PICTURE_HEIGHT_PX = 120
+IMAGES = 12
+IMAGE_HEIGHT_PX = 120
 DEPTH_RANGE_M = 5.0
 
 
@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", dest="action", metavar="info", required=True)
     info = actions.add_parser("info", help="describe a bag", description="Describe a bag and how it would be used.")
     info.add_argument("path", type=Path, help="rosbag2 folder, metadata.yaml, .mcap, .db3 or ROS 1 .bag")
-    info.add_argument("--picture", type=Path, metavar="PNG", help="write a contact sheet of colour and depth")
+    info.add_argument(
+        "--image", "--picture", type=Path, metavar="PNG", help="write a contact sheet of colour and depth"
+    )
+        "--image", "--picture", type=Path, metavar="PNG", help="write a contact sheet of colour and depth"
+    )
     add_recording_flags(info)
     add_json_flag(info)
 
@@ -46,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with open_from_flags(args.path, args) as recording:
             document["recording"] = describe_recording(recording)
-            if args.picture is not None:
-                _draw(args.picture, recording)
+            if args.image is not None:
+                _draw(args.image, recording)
     except DataError as error:
         problem = error
         document["problem"] = str(error)
@@ -150,7 +154,9 @@ def _print_recording(facts: dict[str, Any]) -> None:
             f"best offset {match['best_offset_s']:+.3f} s"
         )
     print("  camera  " + ("not calibrated" if camera is None else f"fx {camera['fx']:.1f} fy {camera['fy']:.1f}"))
-    print("  mount   " + ("unknown (no /tf_static)" if facts["T_base_camera"] is None else "known from /tf_static"))
+    print(
+        "  extrinsics   " + ("unknown (no /tf_static)" if facts["T_base_camera"] is None else "known from /tf_static")
+    )
     print("  depth   " + ("none" if known is None else f"{100 * known:.0f} % of the first frame's pixels"))
     for warning in facts["warnings"]:
         print(f"  note    {warning}")
@@ -161,16 +167,16 @@ def _draw(path: Path, recording: Recording | BagRecording) -> None:
     import numpy as np
 
     from come_nav.core.files import atomic_path
-    from come_nav.viz.pictures import contact_sheet, enlarge
+    from come_nav.viz.images import contact_sheet, enlarge
 
-    chosen = np.unique(np.linspace(0, len(recording) - 1, PICTURES).astype(int))
-    pictures = []
+    chosen = np.unique(np.linspace(0, len(recording) - 1, IMAGES).astype(int))
+    images = []
     for index in chosen:
         frame = recording.frame(int(index))
-        column = [enlarge(frame.rgb, PICTURE_HEIGHT_PX)]
+        column = [enlarge(frame.rgb, IMAGE_HEIGHT_PX)]
         if frame.depth_m is not None:
             grey = np.nan_to_num(np.clip(frame.depth_m / DEPTH_RANGE_M, 0, 1) * 230, nan=255).astype(np.uint8)
-            column.append(enlarge(np.repeat(grey[..., None], 3, axis=2), PICTURE_HEIGHT_PX))
-        pictures.append(np.concatenate(column))
+            column.append(enlarge(np.repeat(grey[..., None], 3, axis=2), IMAGE_HEIGHT_PX))
+        images.append(np.concatenate(column))
     with atomic_path(path) as temporary:
-        temporary.write_bytes(contact_sheet(pictures, columns=4))
+        temporary.write_bytes(contact_sheet(images, columns=4))

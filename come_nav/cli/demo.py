@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     words = [str(episode), "--out", str(folder), "--seed", str(args.seed)]
     words += ["--windows", str(args.windows or (6 if args.quick else 20))]
     words += [word for key in [*args.set, *flags] for word in ("--set", key)] + (["--fresh"] if args.fresh else [])
-    _tell(3, "planning and judging each plan against the real drive (stop at any time; the same command goes on)")
+    _tell(3, "planning and evaluating each plan against the real drive (stop at any time; the same command goes on)")
     outcome = evaluate.evaluate(_parse(evaluate, words))
     memory = _remember(args, episode, [word for key in [*args.set, *flags] for word in ("--set", key)])
     _tell(5, f"drawing {folder / 'map.png'}, {folder / 'imagined.png'} and {folder / 'memory.png'}")
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class MemoryPart:
-    """What memories were worth on this drive: pictures of places seen before, and plans to them."""
+    """What memories were worth on this drive: images of places seen before, and plans to them."""
 
     recall: RecallOutcome
     planning: MemoryPlanning
@@ -212,9 +212,9 @@ def _draw(folder: Path, outcome: Outcome) -> dict[str, str]:
     step = max(1, len(windows) // SHOWN_WINDOWS)
     chosen = windows[step // 2 :: step][:SHOWN_WINDOWS]
     examples = [make_example(f"at {window.stamp_s:.0f} s", window, main, [main]) for window in chosen]
-    pictures = {"map": _map_figure(outcome, main.name, examples), "imagined": imagined_figure(examples)}
+    images = {"map": _map_figure(outcome, main.name, examples), "imagined": imagined_figure(examples)}
     files = {}
-    for name, png in pictures.items():
+    for name, png in images.items():
         if png is not None:
             files[name] = str(folder / f"{name}.png")
             with atomic_path(folder / f"{name}.png") as temporary:

@@ -1,4 +1,4 @@
-"""``come-nav evaluate``: judge plans or imagined views on recordings or in built-in worlds; tables and a report."""
+"""``come-nav evaluate``: evaluate plans or imagined views on recordings or in built-in worlds; tables and a report."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> Outcome:
     """Evaluate plans, or go on, as the flags of this verb say; write the results and the report."""
     from come_nav.cli.evaluate_inputs import open_input, parse_part
-    from come_nav.evaluation.protocol import ProtocolConfig, choose_windows
+    from come_nav.evaluation.protocol import ProtocolSettings, choose_windows
     from come_nav.evaluation.report import write_report, write_results
     from come_nav.evaluation.results import ResultStore, evaluate_windows
     from come_nav.stack import load_configured_model
@@ -158,7 +158,7 @@ def evaluate(args: argparse.Namespace) -> Outcome:
     horizons = [config.planner.horizon_steps] if args.horizon is None else parse_horizons(args.horizon, rate_hz)
     if len(horizons) > 1:
         raise ConfigError(f"--horizon takes one number of seconds for plans, got '{args.horizon}'")
-    protocol = ProtocolConfig(
+    protocol = ProtocolSettings(
         context_frames=model.context_frames if model is not None else 4,
         horizon_steps=horizons[0],
         rate_hz=rate_hz,
@@ -297,7 +297,7 @@ def _candidates(records: dict[str, list[Record]]) -> dict[str, int]:
 
 def print_outcome(outcome: Outcome) -> None:
     """Print the tables of an evaluation and where its files are."""
-    from come_nav.evaluation.tables import gap_lines, group_lines, picture_lines, plan_lines, ratio_lines
+    from come_nav.evaluation.tables import gap_lines, group_lines, image_lines, plan_lines, ratio_lines
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m\n")
@@ -305,7 +305,7 @@ def print_outcome(outcome: Outcome) -> None:
     if table.gap_closure:
         print(format_table(*gap_lines(table)) + "\n")
     print(format_table(*ratio_lines(table)))
-    for lines in (picture_lines(table), group_lines(table) if len(table.groups) > 1 else ([], [])):
+    for lines in (image_lines(table), group_lines(table) if len(table.groups) > 1 else ([], [])):
         if lines[1]:
             print("\n" + format_table(*lines))
     print_files(outcome.folder, outcome.page)

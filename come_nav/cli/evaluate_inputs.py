@@ -1,4 +1,4 @@
-"""What `come-nav evaluate` can judge: a recording on disk, or episodes that a suite drives in built-in worlds."""
+"""What `come-nav evaluate` can evaluate: a recording on disk, or episodes that a suite drives in built-in worlds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TRUTH_TOPIC = "/ground_truth/odom"
 
 @dataclass(frozen=True)
 class Input:
-    """Recordings to judge and what is known about them.
+    """Recordings to evaluate and what is known about them.
 
     Attributes:
         title: for the table and the report.

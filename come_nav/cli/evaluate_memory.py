@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from come_nav.cli.evaluate_memory_blends import BlendWeights
-    from come_nav.cli.evaluate_memory_store import MemorySettings, MemoryShelf
+    from come_nav.cli.evaluate_memory_compositions import CompositionWeights
+    from come_nav.cli.evaluate_memory_store import MemoryCache, MemorySettings
     from come_nav.config import Config
     from come_nav.evaluation.memory_windows import MemoryDrive
     from come_nav.world_model.model import DiffusionWorldModel
@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     return evaluate_memory_planning.run(args)
 
 
-def load_weights(args: argparse.Namespace) -> BlendWeights:
+def load_weights(args: argparse.Namespace) -> CompositionWeights:
     """Return the weights that ``--weights`` names, or those that ship with come_nav."""
-    from come_nav.cli.evaluate_memory_blends import DEFAULT_WEIGHTS, read_weights
+    from come_nav.cli.evaluate_memory_compositions import DEFAULT_WEIGHTS, read_weights
     from come_nav.config import find_resource
 
     return read_weights(find_resource("config", args.weights or DEFAULT_WEIGHTS))
@@ -68,20 +68,20 @@ def memory_settings(config: Config) -> MemorySettings:
     return MemorySettings(config.spatial, config.episodic, config.lora, config.experts.older_frames)
 
 
-def memory_shelf(
+def memory_cache(
     model: DiffusionWorldModel,
     config: Config,
     drives: dict[str, MemoryDrive],
     folder: Path,
     settings: MemorySettings,
     room: int = 1,
-) -> MemoryShelf:
+) -> MemoryCache:
     """Return where the memories of ``room`` drives are made and kept; adapters lie in ``folder`` / adapters."""
     from come_nav.cli.evaluate_inputs import model_fingerprint
-    from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
+    from come_nav.cli.evaluate_memory_store import Memories, MemoryCache
 
     name = model_fingerprint(config.model)["sha256"]
-    return MemoryShelf(lambda drive: Memories(drives[drive], model, settings, folder / "adapters", name), room)
+    return MemoryCache(lambda drive: Memories(drives[drive], model, settings, folder / "adapters", name), room)
 
 
 def suite_settings(
@@ -89,7 +89,7 @@ def suite_settings(
     protocol: dict[str, Any],
     config: Config,
     model: DiffusionWorldModel,
-    weights: BlendWeights,
+    weights: CompositionWeights,
     memory: MemorySettings,
 ) -> dict[str, Any]:
     """Return all that a record of these suites depends on."""

@@ -31,7 +31,7 @@ from come_nav.evaluation.memory_windows import (
     choose_memory_windows,
     find_revisits,
 )
-from come_nav.evaluation.protocol import ProtocolConfig
+from come_nav.evaluation.protocol import ProtocolSettings
 
 RECALL, PLANNING = MEMORY_SUITES
 DEFAULT_WINDOWS = 400
@@ -46,7 +46,7 @@ DRIVER = "tour"
 
 @dataclass(frozen=True)
 class MemoryInput:
-    """What a memory suite judges.
+    """What a memory suite evaluates.
 
     Attributes:
         source: recordings, places and groups, as the other suites take them.
@@ -82,7 +82,7 @@ def open_memory_input(args: argparse.Namespace, config: Config, rate_hz: float, 
 
 
 def select_windows(
-    found: MemoryInput, protocol: ProtocolConfig, offsets: range, count: int, progress: Callable[[str], object]
+    found: MemoryInput, protocol: ProtocolSettings, offsets: range, count: int, progress: Callable[[str], object]
 ) -> Selection:
     """Look for windows in every drive and choose ``count`` of them; ``progress`` is told the name of each drive."""
     revisits: list[Revisits] = []

@@ -17,17 +17,17 @@ from come_nav.cli.evaluate import (
     parse_horizons,
     prepare,
 )
-from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
-from come_nav.cli.evaluate_memory_blends import TITLES, Blend, base_row, main_row, weight_lines
+from come_nav.cli.evaluate_memory import load_weights, memory_cache, memory_settings, suite_settings
+from come_nav.cli.evaluate_memory_compositions import TITLES, ComposedRow, base_row, main_row, weight_lines
 from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection, open_memory_input, select_windows
 from come_nav.cli.evaluate_memory_rows import (
     NewestContext,
     available_rows,
-    geometry_pictures,
+    geometry_images,
     memory_context,
-    start_mounts,
+    start_extrinsics,
 )
-from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
+from come_nav.cli.evaluate_memory_store import Memories, MemoryCache
 from come_nav.cli.evaluate_rows import MakeImaginer, frames_ahead, imagining_row, perfect_model_row
 from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import ConfigError
@@ -36,7 +36,7 @@ from come_nav.core.protocols import Imaginer
 from come_nav.core.settings import to_mapping
 from come_nav.core.types import Imagination
 from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
-from come_nav.evaluation.protocol import ProtocolConfig, Window
+from come_nav.evaluation.protocol import ProtocolSettings, Window
 from come_nav.evaluation.report import Evaluation, write_report, write_results
 from come_nav.evaluation.results import ResultStore, evaluate_windows
 from come_nav.evaluation.rows import CONSTANT_VELOCITY, Row, trivial_rows
@@ -59,11 +59,11 @@ class MemoryPlanning:
 
     outcome: Outcome
     selection: Selection
-    blends: list[Blend]
+    compositions: list[ComposedRow]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge plans, or go on; print the tables and where the report is."""
+    """Evaluate plans, or go on; print the tables and where the report is."""
     done = evaluate_memory_planning(args)
     if args.json:
         print_json(outcome_document(done.outcome))
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def evaluate_memory_planning(args: argparse.Namespace) -> MemoryPlanning:
-    """Judge plans as the flags of the verb say; write the results and the report."""
+    """Evaluate plans as the flags of the verb say; write the results and the report."""
     wanted = chosen_rows(args.rows or DEFAULT_ROWS, PLANNING_ROWS)
     config, folder = prepare(args)
     weights, settings = load_weights(args), memory_settings(config)
@@ -81,35 +81,35 @@ def evaluate_memory_planning(args: argparse.Namespace) -> MemoryPlanning:
     horizons = parse_horizons(args.horizon or DEFAULT_HORIZON_S, model.rate_hz)
     if len(horizons) > 1:
         raise ConfigError(f"--horizon takes one number of seconds for plans, got '{args.horizon}'")
-    protocol = ProtocolConfig(model.context_frames, horizons[0], model.rate_hz, seed=config.seed)
+    protocol = ProtocolSettings(model.context_frames, horizons[0], model.rate_hz, seed=config.seed)
     found = open_memory_input(args, config, model.rate_hz, horizons[0])
     count = found.source.default_windows if args.windows is None else args.windows
     with Steps(len(found.drives), "looking for windows", "drive") as progress:
         selection = select_windows(found, protocol, range(horizons[0], horizons[0] + 1), count, progress.add)
-    shelf = memory_shelf(model, config, found.drives, folder, settings)
+    cache = memory_cache(model, config, found.drives, folder, settings)
     keys = available_rows(wanted, args.rows is not None, model)
     contrast = "off" if args.contrast == "off" else "on" if args.rows is None else args.contrast
-    blends = weights.blends(keys, contrast)
-    rows = planning_rows(keys, blends, found, config, model, shelf)
+    compositions = weights.compositions(keys, contrast)
+    rows = planning_rows(keys, compositions, found, config, model, cache)
     stored = suite_settings(found.source.fingerprint, to_mapping(protocol), config, model, weights, settings) | {
         "limits": to_mapping(selection.limits),
         "planner": to_mapping(config.planner),
         "objective": to_mapping(config.objective),
         "imagination": config.imagination,
     }
-    evaluation = _judge(args, folder, found, selection, rows, blends, stored, config)
+    evaluation = _evaluate(args, folder, found, selection, rows, compositions, stored, config)
     write_results(folder, evaluation)
     page = None if args.no_report else write_report(folder, evaluation)
-    return MemoryPlanning(Outcome(found.source, evaluation, folder, page), selection, blends)
+    return MemoryPlanning(Outcome(found.source, evaluation, folder, page), selection, compositions)
 
 
 def planning_rows(
     keys: Sequence[str],
-    blends: Sequence[Blend],
+    compositions: Sequence[ComposedRow],
     found: MemoryInput,
     config: Config,
     model: DiffusionWorldModel,
-    shelf: MemoryShelf,
+    cache: MemoryCache,
 ) -> list[Row]:
     """Return the rows in the order of the table; the trivial ones and the base are always there."""
     rows = trivial_rows()
@@ -117,24 +117,26 @@ def planning_rows(
         rows.append(perfect_model_row(found.source.places, config, model))
 
     def geometry(window: Window, decode: bool) -> Imaginer:
-        return GeometryImaginer(shelf.of(window.recording_id), window, model, decode)
+        return GeometryImaginer(cache.of(window.recording_id), window, model, decode)
 
     def nearest(window: Window, decode: bool) -> Imaginer:
-        return NearestImaginer(shelf.of(window.recording_id), window.start_odom_xyyaw, decode)
+        return NearestImaginer(cache.of(window.recording_id), window.start_odom_xyyaw, decode)
 
     if "nearest" in keys:
         rows.append(imagining_row(NEAREST, nearest, config, model))
     if "geometry" in keys:
         rows.append(imagining_row(GEOMETRY, geometry, config, model))
     contexts = NewestContext[Window](lambda window: memory_context(model, window, config.experts.older_frames))
-    for blend in blends:
-        rows.append(imagining_row(blend.name, _blended(blend, shelf, contexts, config), config, model))
+    for composed_row in compositions:
+        rows.append(imagining_row(composed_row.name, _composed(composed_row, cache, contexts, config), config, model))
     return rows
 
 
-def _blended(blend: Blend, shelf: MemoryShelf, contexts: NewestContext[Window], config: Config) -> MakeImaginer:
+def _composed(
+    composed_row: ComposedRow, cache: MemoryCache, contexts: NewestContext[Window], config: Config
+) -> MakeImaginer:
     def imaginer(window: Window, decode: bool) -> Imaginer:
-        model = shelf.of(window.recording_id).composed(blend)
+        model = cache.of(window.recording_id).composed(composed_row)
         return model.imaginer(contexts.of(window), frames_ahead(window, config), config.imagination, decode=decode)
 
     return imaginer
@@ -145,12 +147,12 @@ class GeometryImaginer:
 
     def __init__(self, memories: Memories, window: Window, model: DiffusionWorldModel, decode: bool) -> None:
         self._memories, self._model, self._decode = memories, model, decode
-        self._start, self._mount = torch.from_numpy(window.start_odom_xyyaw), start_mounts([window])
+        self._start, self._extrinsics = torch.from_numpy(window.start_odom_xyyaw), start_extrinsics([window])
 
     def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
         """Render and encode the views at the last poses of candidates (S, T, 3)."""
         ends = ends_in_odom(self._start, poses_xyyaw)
-        images = geometry_pictures(self._memories, ends, self._mount, self._model.image_size)
+        images = geometry_images(self._memories, ends, self._extrinsics, self._model.image_size)
         latents = self._model.encode(images).to(poses_xyyaw)
         return Imagination(poses_xyyaw, latents, images.to(poses_xyyaw) if self._decode else None)
 
@@ -163,10 +165,10 @@ class NearestImaginer:
         self._start = torch.from_numpy(np.asarray(start_odom_xyyaw, float))
 
     def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
-        """Copy remembered latents, and pictures where they are asked for."""
+        """Copy remembered latents, and images where they are asked for."""
         index = self._memories.nearest(ends_in_odom(self._start, poses_xyyaw))
         latents = self._memories.latents[index.to(self._memories.latents.device)]
-        images = self._memories.pictures(index).to(poses_xyyaw) if self._decode else None
+        images = self._memories.images(index).to(poses_xyyaw) if self._decode else None
         return Imagination(poses_xyyaw, latents.to(poses_xyyaw), images)
 
 
@@ -176,13 +178,13 @@ def ends_in_odom(start_odom_xyyaw: torch.Tensor, poses_xyyaw: torch.Tensor) -> t
     return ends
 
 
-def _judge(
+def _evaluate(
     args: argparse.Namespace,
     folder: Path,
     found: MemoryInput,
     selection: Selection,
     rows: list[Row],
-    blends: list[Blend],
+    compositions: list[ComposedRow],
     stored: dict[str, Any],
     config: Config,
 ) -> Evaluation:
@@ -194,7 +196,7 @@ def _judge(
             evaluate_windows(windows, rows, store, lambda record: progress.add(record["row"]))
         records = {name: store.table(windows, name) for row in rows for name in row.names}
     notes = {f"note {number}": note for number, note in enumerate(selection.notes, start=1)}
-    shown = {blend.name: dict(blend.weights) for blend in blends}
+    shown = {composed_row.name: dict(composed_row.weights) for composed_row in compositions}
     return Evaluation(
         title=found.source.title,
         windows=windows,
@@ -204,7 +206,7 @@ def _judge(
         settings={"windows": len(windows), **stored},
         facts={**notes, "weights": shown, **found.source.facts, **machine_facts()},
         map_of=found.source.map_of,
-        main=main_row(blends),
+        main=main_row(compositions),
     )
 
 
@@ -219,7 +221,7 @@ def print_planning(done: MemoryPlanning) -> None:
     print("\n" + format_table(*plan_lines(table)))
     if table.gap_closure:
         print("\n" + format_table(*gap_lines(table)))
-    base = base_row(done.blends)
+    base = base_row(done.compositions)
     print("\n" + format_table(*ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])))
-    print("\n" + format_table(*weight_lines(done.blends)))
+    print("\n" + format_table(*weight_lines(done.compositions)))
     print_files(outcome.folder, outcome.page)

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.evaluate import chosen_rows, parse_horizons, prepare
-from come_nav.cli.evaluate_memory import load_weights, memory_settings, memory_shelf, suite_settings
+from come_nav.cli.evaluate_memory import load_weights, memory_cache, memory_settings, suite_settings
 from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import ComeNavError
 
 if TYPE_CHECKING:
-    from come_nav.cli.evaluate_memory_blends import Blend, BlendWeights
+    from come_nav.cli.evaluate_memory_compositions import ComposedRow, CompositionWeights
     from come_nav.cli.evaluate_memory_inputs import MemoryInput, Selection
-    from come_nav.cli.evaluate_memory_store import MemoryShelf
+    from come_nav.cli.evaluate_memory_store import MemoryCache
     from come_nav.config import Config
     from come_nav.evaluation.memory_report import RecallEvaluation
     from come_nav.evaluation.memory_windows import MemoryWindow
     from come_nav.evaluation.perceptual import Distance
-    from come_nav.evaluation.protocol import ProtocolConfig
-    from come_nav.evaluation.quality import PicturesFunction, QualityRow
+    from come_nav.evaluation.protocol import ProtocolSettings
+    from come_nav.evaluation.quality import ImagesFunction, QualityRow
     from come_nav.evaluation.results import ResultStore
     from come_nav.world_model.model import DiffusionWorldModel
 
@@ -41,20 +41,20 @@ class RecallOutcome:
 
 @dataclass(frozen=True)
 class RecallSetup:
-    """Everything that is judged, before the first picture is made."""
+    """Everything that is evaluated, before the first image is made."""
 
     config: Config
     folder: Path
     model: DiffusionWorldModel
-    protocol: ProtocolConfig
+    protocol: ProtocolSettings
     found: MemoryInput
     selection: Selection
-    shelf: MemoryShelf
-    weights: BlendWeights
+    cache: MemoryCache
+    weights: CompositionWeights
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge recall, or go on; print the tables and where the report is."""
+    """Evaluate recall, or go on; print the tables and where the report is."""
     outcome = evaluate_recall(args)
     if args.json:
         print_json(recall_document(outcome))
@@ -64,13 +64,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def evaluate_recall(args: argparse.Namespace) -> RecallOutcome:
-    """Judge recall as the flags of the verb say; write the results and the report."""
+    """Evaluate recall as the flags of the verb say; write the results and the report."""
     from come_nav.cli.evaluate_memory_rows import RECALL_ROWS, available_rows
     from come_nav.evaluation.memory_report import write_recall_report, write_recall_results
 
     wanted = chosen_rows(args.rows, RECALL_ROWS)
     setup = set_up(args)
-    evaluation = _judge(args, setup, available_rows(wanted, args.rows is not None, setup.model))
+    evaluation = _evaluate(args, setup, available_rows(wanted, args.rows is not None, setup.model))
     write_recall_results(setup.folder, evaluation)
     page = None if args.no_report else write_recall_report(setup.folder, evaluation)
     return RecallOutcome(evaluation, setup.folder, page)
@@ -79,14 +79,14 @@ def evaluate_recall(args: argparse.Namespace) -> RecallOutcome:
 def set_up(args: argparse.Namespace) -> RecallSetup:
     """Load the model, drive the worlds or open the recordings, and choose the windows."""
     from come_nav.cli.evaluate_memory_inputs import open_memory_input, select_windows
-    from come_nav.evaluation.protocol import ProtocolConfig
+    from come_nav.evaluation.protocol import ProtocolSettings
     from come_nav.stack import load_configured_model
 
     config, folder = prepare(args)
     weights, settings = load_weights(args), memory_settings(config)
     model = load_configured_model(config)
     longest = parse_horizons(args.horizon or LONGEST_S, model.rate_hz)[-1]
-    protocol = ProtocolConfig(
+    protocol = ProtocolSettings(
         context_frames=model.context_frames, horizon_steps=longest, rate_hz=model.rate_hz, seed=config.seed
     )
     found = open_memory_input(args, config, model.rate_hz, longest)
@@ -94,11 +94,11 @@ def set_up(args: argparse.Namespace) -> RecallSetup:
     with Steps(len(found.drives), "looking for windows", "drive") as progress:
         selection = select_windows(found, protocol, range(1, longest + 1), count, progress.add)
     room = len(found.drives) if args.choose_weights else 1  # all windows are imagined again and again
-    shelf = memory_shelf(model, config, found.drives, folder, settings, room)
-    return RecallSetup(config, folder, model, protocol, found, selection, shelf, weights)
+    cache = memory_cache(model, config, found.drives, folder, settings, room)
+    return RecallSetup(config, folder, model, protocol, found, selection, cache, weights)
 
 
-def picture_distance() -> tuple[Distance | None, str]:
+def image_distance() -> tuple[Distance | None, str]:
     """Return LPIPS, or None and the line that says why it is left out."""
     from come_nav.evaluation.perceptual import pair_distance
 
@@ -108,27 +108,27 @@ def picture_distance() -> tuple[Distance | None, str]:
         return None, f"LPIPS left out: {str(error).splitlines()[0]}"
 
 
-def judge_windows(
+def evaluate_windows(
     windows: Sequence[MemoryWindow],
     rows: Sequence[QualityRow],
-    pictures: PicturesFunction,
+    images: ImagesFunction,
     store: ResultStore,
     distance: Distance | None,
     on_record: Any,
 ) -> None:
-    """Judge every row on all windows, drive by drive: the windows of one drive share its memories."""
+    """Evaluate every row on all windows, drive by drive: the windows of one drive share its memories."""
     from come_nav.evaluation.quality import evaluate_quality
 
     for _, own in groupby(windows, key=lambda window: window.window.recording_id):
-        evaluate_quality(list(own), rows, pictures, store, on_record, distance=distance)
+        evaluate_quality(list(own), rows, images, store, on_record, distance=distance)
 
 
-def note_coverage(windows: Sequence[MemoryWindow], shelf: MemoryShelf, store: ResultStore) -> None:
+def note_coverage(windows: Sequence[MemoryWindow], cache: MemoryCache, store: ResultStore) -> None:
     """Keep in the store what the point cloud knows of each target, where it is not there yet."""
     import numpy as np
     import torch
 
-    from come_nav.cli.evaluate_memory_rows import start_mounts
+    from come_nav.cli.evaluate_memory_rows import start_extrinsics
     from come_nav.evaluation.memory_tables import FACTS
 
     for name, own in groupby(windows, key=lambda window: window.window.recording_id):
@@ -136,17 +136,17 @@ def note_coverage(windows: Sequence[MemoryWindow], shelf: MemoryShelf, store: Re
         if not missing:
             continue
         poses = np.stack([np.asarray(window.window.recording.poses_xyyaw)[window.targets[0]] for window in missing])
-        mounts = start_mounts([window.window for window in missing])
-        shares = shelf.of(name).coverage(torch.from_numpy(poses), mounts).tolist()
+        extrinsics = start_extrinsics([window.window for window in missing])
+        shares = cache.of(name).coverage(torch.from_numpy(poses), extrinsics).tolist()
         for window, share in zip(missing, shares, strict=True):
             store.add({"recording": name, "start": window.window.start, "row": FACTS, "coverage": share})
 
 
-def _judge(args: argparse.Namespace, setup: RecallSetup, wanted: list[str]) -> RecallEvaluation:
+def _evaluate(args: argparse.Namespace, setup: RecallSetup, wanted: list[str]) -> RecallEvaluation:
     from come_nav.cli.evaluate_inputs import machine_facts
-    from come_nav.cli.evaluate_memory_blends import main_row, weight_lines
+    from come_nav.cli.evaluate_memory_compositions import main_row, weight_lines
     from come_nav.cli.evaluate_memory_rows import recall_rows
-    from come_nav.cli.evaluate_quality_rows import pictures_of
+    from come_nav.cli.evaluate_quality_rows import images_of
     from come_nav.core.settings import to_mapping
     from come_nav.evaluation.memory_report import RecallEvaluation
     from come_nav.evaluation.memory_tables import FACTS, recall_table
@@ -155,9 +155,11 @@ def _judge(args: argparse.Namespace, setup: RecallSetup, wanted: list[str]) -> R
 
     config, model, found, selection = setup.config, setup.model, setup.found, setup.selection
     windows = selection.windows
-    distance, note = picture_distance()
-    rows, blends = recall_rows(wanted, args.contrast, setup.weights, model, setup.shelf, config.experts.older_frames)
-    pictures = pictures_of(model)
+    distance, note = image_distance()
+    rows, compositions = recall_rows(
+        wanted, args.contrast, setup.weights, model, setup.cache, config.experts.older_frames
+    )
+    images = images_of(model)
     settings = suite_settings(
         found.source.fingerprint, to_mapping(setup.protocol), config, model, setup.weights, memory_settings(config)
     ) | {
@@ -168,40 +170,44 @@ def _judge(args: argparse.Namespace, setup: RecallSetup, wanted: list[str]) -> R
         with Steps(len(windows) * len(rows), "views", "window") as progress:
             for _, own in groupby(windows, key=lambda window: window.window.recording_id):
                 part = list(own)
-                note_coverage(part, setup.shelf, store)
-                judge_windows(part, rows, pictures, store, distance, lambda record: progress.add(record["row"]))
+                note_coverage(part, setup.cache, store)
+                evaluate_windows(part, rows, images, store, distance, lambda record: progress.add(record["row"]))
         chosen = [item.window for item in windows]
         records = {row.name: store.table(chosen, row.name) for row in rows}
         facts = store.table(chosen, FACTS)
     names = [row.name for row in rows]
-    main = main_row(blends)
+    main = main_row(compositions)
     return RecallEvaluation(
         title=found.source.title,
         windows=windows,
         rows=rows,
         main=main,
-        pictures=pictures,
+        images=images,
         records=records,
-        table=recall_table(windows, records, facts, references(names, blends, main), config.seed, found.source.groups),
+        table=recall_table(
+            windows, records, facts, references(names, compositions, main), config.seed, found.source.groups
+        ),
         limits=selection.limits,
-        weights=weight_lines(blends),
+        weights=weight_lines(compositions),
         settings={"windows": len(windows), **settings},
         facts={**found.source.facts, **machine_facts()},
         notes=[*selection.notes, *([note] if note else [])],
     )
 
 
-def references(names: Sequence[str], blends: Sequence[Blend], main: str) -> Mapping[str, list[str]]:
+def references(names: Sequence[str], compositions: Sequence[ComposedRow], main: str) -> Mapping[str, list[str]]:
     """Return what each row is compared with: the base; the full composition with everything; and contrast with none."""
-    from come_nav.cli.evaluate_memory_blends import base_row
+    from come_nav.cli.evaluate_memory_compositions import base_row
     from come_nav.evaluation.memory_tables import GEOMETRY, NEAREST
 
-    base = base_row(blends)
+    base = base_row(compositions)
     found = {name: [base] for name in names}
     found[main] = [base, GEOMETRY, NEAREST, *(name for name in names if name not in (base, GEOMETRY, NEAREST, main))]
-    for blend in blends:
-        if blend.contrast and blend.name != main:
-            found[blend.name] += [other.name for other in blends if other.key == blend.key and not other.contrast]
+    for composed_row in compositions:
+        if composed_row.contrast and composed_row.name != main:
+            found[composed_row.name] += [
+                other.name for other in compositions if other.key == composed_row.key and not other.contrast
+            ]
     return found
 
 
@@ -212,7 +218,7 @@ def recall_document(outcome: RecallOutcome) -> dict[str, Any]:
 
 def print_recall(outcome: RecallOutcome) -> None:
     """Print the tables, the weights, the notes and where the files are."""
-    from come_nav.cli.evaluate_memory_blends import TITLES
+    from come_nav.cli.evaluate_memory_compositions import TITLES
     from come_nav.evaluation.memory_tables import ALL, GEOMETRY, NEAREST, gain_lines, metric_lines, shown_metrics
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table

@@ -8,14 +8,14 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from come_nav.cli.evaluate_memory_blends import EXPERTS, TITLES, Blend, BlendWeights
-from come_nav.cli.evaluate_memory_store import Memories, MemoryShelf
+from come_nav.cli.evaluate_memory_compositions import EXPERTS, TITLES, ComposedRow, CompositionWeights
+from come_nav.cli.evaluate_memory_store import Memories, MemoryCache
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import fill_unseen
 from come_nav.core.types import Context
 from come_nav.evaluation.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
-from come_nav.evaluation.protocol import Window, footprint_mounts
+from come_nav.evaluation.protocol import Window, extrinsics_over_footprint
 from come_nav.evaluation.quality import Batch, QualityRow, copy_last_row
 from come_nav.world_model.contexts import joined
 from come_nav.world_model.model import DiffusionWorldModel
@@ -29,11 +29,11 @@ AskedT = TypeVar("AskedT")
 def recall_rows(
     wanted: Sequence[str],
     contrast: str,
-    weights: BlendWeights,
+    weights: CompositionWeights,
     model: DiffusionWorldModel,
-    shelf: MemoryShelf,
+    cache: MemoryCache,
     older_frames: int,
-) -> tuple[list[QualityRow], list[Blend]]:
+) -> tuple[list[QualityRow], list[ComposedRow]]:
     """Return the rows that ``wanted`` names, in the order of the table, and the compositions among them.
 
     Copying the last frame and the base are always there: all else is compared with them.
@@ -41,14 +41,14 @@ def recall_rows(
     contexts = batch_contexts(model, older_frames)
     rows = [copy_last_row()]
     if "nearest" in wanted:
-        rows.append(nearest_row(shelf))
+        rows.append(nearest_row(cache))
     if "geometry" in wanted:
-        rows.append(geometry_row(shelf, model))
+        rows.append(geometry_row(cache, model))
     if "context" in wanted and model.depth is not None:
         rows.append(context_geometry_row(contexts, model))
-    blends = weights.blends(wanted, contrast)
-    rows += [blend_row(blend, shelf, contexts) for blend in blends]
-    return rows, blends
+    compositions = weights.compositions(wanted, contrast)
+    rows += [composition_row(composed_row, cache, contexts) for composed_row in compositions]
+    return rows, compositions
 
 
 def available_rows(wanted: Sequence[str], asked: bool, model: DiffusionWorldModel) -> list[str]:
@@ -61,30 +61,30 @@ def available_rows(wanted: Sequence[str], asked: bool, model: DiffusionWorldMode
     return [key for key in wanted if key not in missing]
 
 
-def nearest_row(shelf: MemoryShelf) -> QualityRow:
+def nearest_row(cache: MemoryCache) -> QualityRow:
     """Return the row that copies the remembered frame whose pose is nearest to the target's."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        memories = _memories(shelf, batch)
+        memories = _memories(cache, batch)
         first = memories.drive.memory.start
         frames = [first + int(index) for index in memories.nearest(target_poses(batch))]
         recording = batch.windows[0].window.recording
-        return batch.pictures([recording.frame(index) for index in frames])[:, None]
+        return batch.images([recording.frame(index) for index in frames])[:, None]
 
     return QualityRow(NEAREST, imagine)
 
 
-def geometry_row(shelf: MemoryShelf, model: DiffusionWorldModel) -> QualityRow:
+def geometry_row(cache: MemoryCache, model: DiffusionWorldModel) -> QualityRow:
     """Return the row that shows the point cloud itself, its holes filled smoothly; no network takes part."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        mounts = start_mounts([item.window for item in batch.windows])
-        return geometry_pictures(_memories(shelf, batch), target_poses(batch), mounts, model.image_size)[:, None]
+        extrinsics = start_extrinsics([item.window for item in batch.windows])
+        return geometry_images(_memories(cache, batch), target_poses(batch), extrinsics, model.image_size)[:, None]
 
     return QualityRow(GEOMETRY, imagine)
 
 
-def geometry_pictures(
+def geometry_images(
     memories: Memories, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None, image_size: int
 ) -> torch.Tensor:
     """Return what the cloud shows from poses (S, 3), (S, 3, H, W) in [-1, 1], filled from coarser and coarser means."""
@@ -92,11 +92,11 @@ def geometry_pictures(
     return fill_unseen(image, known.bool())
 
 
-def start_mounts(windows: Sequence[Window]) -> torch.Tensor | None:
+def start_extrinsics(windows: Sequence[Window]) -> torch.Tensor | None:
     """Return how the camera was mounted over the planar pose at the start of each window (B, 4, 4); None if unknown."""
-    mounts = [footprint_mounts(window.recording, [window.start]) for window in windows]
-    known = [mount for mount in mounts if mount is not None]
-    return torch.from_numpy(np.concatenate(known)) if len(known) == len(mounts) else None
+    extrinsics = [extrinsics_over_footprint(window.recording, [window.start]) for window in windows]
+    known = [extrinsics for extrinsics in extrinsics if extrinsics is not None]
+    return torch.from_numpy(np.concatenate(known)) if len(known) == len(extrinsics) else None
 
 
 def context_geometry_row(contexts: NewestContext[Batch], model: DiffusionWorldModel) -> QualityRow:
@@ -111,21 +111,21 @@ def context_geometry_row(contexts: NewestContext[Batch], model: DiffusionWorldMo
     return QualityRow(CONTEXT_GEOMETRY, imagine)
 
 
-def blend_row(blend: Blend, shelf: MemoryShelf, contexts: NewestContext[Batch]) -> QualityRow:
+def composition_row(composed_row: ComposedRow, cache: MemoryCache, contexts: NewestContext[Batch]) -> QualityRow:
     """Return the row that composes experts: one prediction for all windows of a batch."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        model = _memories(shelf, batch).composed(blend)
+        model = _memories(cache, batch).composed(composed_row)
         times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
         context, actions = contexts.of(batch), actions_of(batch)
         latents = model.predict(context, actions, times, batch.generator(model.device))
-        return model.pictures(latents, context, actions).cpu()[:, None]
+        return model.blended_images(latents, context, actions).cpu()[:, None]
 
-    return QualityRow(blend.name, imagine)
+    return QualityRow(composed_row.name, imagine)
 
 
 class NewestContext(Generic[AskedT]):
-    """The context of the window or batch that was asked for last: all rows that judge it share it."""
+    """The context of the window or batch that was asked for last: all rows that evaluate it share it."""
 
     def __init__(self, make: Callable[[AskedT], Context]) -> None:
         self._make = make
@@ -172,5 +172,5 @@ def target_poses(batch: Batch) -> torch.Tensor:
     return torch.from_numpy(se2.compose(starts, np.concatenate([item.poses_xyyaw for item in batch.windows])))
 
 
-def _memories(shelf: MemoryShelf, batch: Batch) -> Memories:
-    return shelf.of(batch.windows[0].window.recording_id)
+def _memories(cache: MemoryCache, batch: Batch) -> Memories:
+    return cache.of(batch.windows[0].window.recording_id)

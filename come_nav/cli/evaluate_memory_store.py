@@ -12,24 +12,24 @@ import numpy as np
 import torch
 
 from come_nav.cli.evaluate_inputs import digest
-from come_nav.cli.evaluate_memory_blends import Blend
+from come_nav.cli.evaluate_memory_compositions import ComposedRow
 from come_nav.cli.output import Steps
 from come_nav.core.errors import DataError
 from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2
 from come_nav.core.settings import to_mapping
 from come_nav.evaluation.memory_windows import MemoryDrive
-from come_nav.evaluation.protocol import footprint_mounts
+from come_nav.evaluation.protocol import extrinsics_over_footprint
 from come_nav.evaluation.results import settings_hash
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata
 from come_nav.memory.building import remember
 from come_nav.memory.episodic import EpisodicMemory, EpisodicSettings
 from come_nav.memory.recall import RememberedViews
-from come_nav.memory.spatial import SpatialConfig, SpatialMemory
+from come_nav.memory.spatial import SpatialMemory, SpatialSettings
 from come_nav.world_model.episode_loss import EpisodeLoss
 from come_nav.world_model.images import camera_of_frame
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.reprojection import Layer
+from come_nav.world_model.reprojection import RenderedView
 
 YAW_M_PER_RAD = 0.5  # what a turn counts when the nearest remembered frame is looked for
 ENCODE_FRAMES = 32
@@ -39,7 +39,7 @@ ENCODE_FRAMES = 32
 class MemorySettings:
     """How memories are made; ``older_frames`` before the context are what the short-term expert sees."""
 
-    spatial: SpatialConfig = field(default_factory=SpatialConfig)
+    spatial: SpatialSettings = field(default_factory=SpatialSettings)
     episodic: EpisodicSettings = field(default_factory=EpisodicSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     older_frames: int = 12
@@ -78,14 +78,14 @@ class Memories:
         expert.swap(self._adapter())
         return expert
 
-    def composed(self, blend: Blend) -> DiffusionWorldModel:
-        """Return the model that composes the experts of ``blend``; only those memories are made that it needs."""
-        weights = blend.counting
+    def composed(self, composed_row: ComposedRow) -> DiffusionWorldModel:
+        """Return the model that composes the experts of ``composed_row``; only the memories that it needs are made."""
+        weights = composed_row.counting
         remembering = self.model.with_memory(
             spatial=self.views if "spatial" in weights else None,
             long_term=self.long_term if "long_term" in weights else None,
         )
-        return remembering.composed(weights, blend.mode)
+        return remembering.composed(weights, composed_row.mode)
 
     def nearest(self, poses_odom_xyyaw: torch.Tensor) -> torch.Tensor:
         """Return which remembered frames (S,) lie nearest to poses (S, 3): metres plus half a metre per radian."""
@@ -93,7 +93,7 @@ class Memories:
         distance: torch.Tensor = away[..., :2].norm(dim=-1) + YAW_M_PER_RAD * away[..., 2].abs()
         return distance.argmin(dim=1)
 
-    def pictures(self, index: torch.Tensor) -> torch.Tensor:
+    def images(self, index: torch.Tensor) -> torch.Tensor:
         """Return remembered frames (S,) as the model sees them, (S, 3, H, W) in [-1, 1]."""
         first, recording = self.drive.memory.start, self.drive.recording
         chosen, back = torch.unique(index, return_inverse=True)
@@ -101,7 +101,7 @@ class Memories:
         return self.model.images_from_rgb(frames)[back.to(self.model.device)]
 
     def coverage(self, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None = None) -> torch.Tensor:
-        """Return which share (S,) of the views from poses (S, 3) and mounts (S or 1, 4, 4) the point cloud knows."""
+        """Return which share (S,) of views from poses (S, 3), extrinsics (S or 1, 4, 4), the point cloud knows."""
         _, known, _ = self.views.views(poses_odom_xyyaw.float(), self.model.image_size, T_base_camera)
         return known.float().flatten(1).mean(dim=1)
 
@@ -142,20 +142,18 @@ class Memories:
         """Train the adapter on the memory phase: as many steps as its frames are worth."""
         model, recording = self.model, self.drive.recording
         settings = replace(self.settings.episodic, context_frames=model.context_frames)
-        mount = None if recording.T_base_camera is None else torch.as_tensor(recording.T_base_camera)[None]
+        extrinsics = None if recording.T_base_camera is None else torch.as_tensor(recording.T_base_camera)[None]
         camera = camera_of_frame(recording.intrinsics, model.images.aspect)
-        loss = EpisodeLoss(model, camera=camera, T_base_camera=mount)
+        loss = EpisodeLoss(model, camera=camera, T_base_camera=extrinsics)
         network = adapted(model.memory_base, self.settings.lora, torch.Generator().manual_seed(settings.seed))
         metadata = adapter_metadata(model.memory_base, self.settings.lora)
         memory = EpisodicMemory(network, loss, settings, metadata=metadata)
         images = torch.cat(self._images())
         stamps_s = np.asarray(recording.stamps_s, float)[_slice(self.drive.memory)]
         remembered = self._remembered_on_the_way()
-        mounts = footprint_mounts(recording, self.drive.memory)
+        own = extrinsics_over_footprint(recording, self.drive.memory)
         for number, (image, latents, pose) in enumerate(zip(images, self.latents, self.poses_xyyaw, strict=True)):
-            kept = loss.frame(
-                image, remembered[number] if remembered else None, None if mounts is None else mounts[number]
-            )
+            kept = loss.frame(image, remembered[number] if remembered else None, None if own is None else own[number])
             memory.observe(latents, pose.float(), float(stamps_s[number]), kept)
         with Steps(memory.steps_due, f"adapter of {self.drive.name}", "step") as progress:
             while memory.steps_due and (done := memory.train_steps(1, publish=False)):
@@ -165,24 +163,24 @@ class Memories:
             raise DataError(f"{self.drive.name}: no adapter could be trained on its memory phase: {memory.stopped}")
         return memory.newest.tensors
 
-    def _remembered_on_the_way(self) -> list[Layer]:
+    def _remembered_on_the_way(self) -> list[RenderedView]:
         """Return what the spatial memory showed of every frame before it was added; nothing without depth."""
         recording, frames, model = self.drive.recording, self.drive.memory, self.model
-        camera, mount = recording.intrinsics, recording.T_base_camera
-        mounts = footprint_mounts(recording, frames)
-        if model.depth is None or camera is None or mount is None or mounts is None:
+        camera, extrinsics = recording.intrinsics, recording.T_base_camera
+        extrinsics = extrinsics_over_footprint(recording, frames)
+        if model.depth is None or camera is None or extrinsics is None or extrinsics is None:
             return []
         memory = SpatialMemory(self.settings.spatial)
-        source = RememberedViews(memory, camera, mount, model.images.aspect)
+        source = RememberedViews(memory, camera, extrinsics, model.images.aspect)
         layers = []
-        for index, pose, own in zip(frames, self.poses_xyyaw, torch.from_numpy(mounts), strict=True):
-            layers.append(Layer(*source.views(pose.float()[None], model.image_size, own[None])))
+        for index, pose, own in zip(frames, self.poses_xyyaw, torch.from_numpy(extrinsics), strict=True):
+            layers.append(RenderedView(*source.views(pose.float()[None], model.image_size, own[None])))
             memory.observe(recording.frame(index), recording.T_odom_base[index])
         return layers if len(memory) else []
 
 
-class MemoryShelf:
-    """The memories of the drives that were asked for last: one where drives are judged one after another."""
+class MemoryCache:
+    """The memories of the drives that were asked for last: one where drives are evaluated one after another."""
 
     def __init__(self, make: Callable[[str], Memories], room: int = 1) -> None:
         self._make, self._room = make, room

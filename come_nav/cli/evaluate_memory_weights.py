@@ -11,18 +11,18 @@ from pathlib import Path
 import torch
 
 from come_nav.cli.evaluate_inputs import parse_worlds
-from come_nav.cli.evaluate_memory_blends import (
+from come_nav.cli.evaluate_memory_compositions import (
     AVERAGE,
     CONTRAST,
     EXPERTS,
-    Blend,
-    BlendWeights,
+    ComposedRow,
+    CompositionWeights,
     weight_lines,
     write_weights,
 )
 from come_nav.cli.evaluate_memory_recall import RecallSetup, set_up
-from come_nav.cli.evaluate_memory_rows import NewestContext, available_rows, batch_contexts, blend_row
-from come_nav.cli.evaluate_quality_rows import pictures_of
+from come_nav.cli.evaluate_memory_rows import NewestContext, available_rows, batch_contexts, composition_row
+from come_nav.cli.evaluate_quality_rows import images_of
 from come_nav.cli.output import Steps, format_table, print_json
 from come_nav.core.errors import ConfigError
 from come_nav.evaluation.quality import WINDOWS_PER_BATCH, Batch, QualityRow, measure, read_batch
@@ -40,7 +40,7 @@ Weights = tuple[float, ...]
 class Choice:
     """What was found for one row: its weights and its mean PSNR with them."""
 
-    blend: Blend
+    composed_row: ComposedRow
     psnr_db: float
 
 
@@ -59,7 +59,10 @@ def run(args: argparse.Namespace) -> int:
     )
     write_weights(path, chosen_weights(choices), comment)
     if args.json:
-        rows = [{"row": own.blend.name, "weights": dict(own.blend.weights), "psnr_db": own.psnr_db} for own in choices]
+        rows = [
+            {"row": own.composed_row.name, "weights": dict(own.composed_row.weights), "psnr_db": own.psnr_db}
+            for own in choices
+        ]
         print_json({"weights": str(path), "windows": len(setup.selection.windows), "rows": rows})
     else:
         print_choices(choices, path, setup)
@@ -83,7 +86,7 @@ def check_validation(args: argparse.Namespace) -> None:
 def choose(setup: RecallSetup, keys: Sequence[str]) -> list[Choice]:
     """Search the weights of every row, with contrast and without."""
     score = Scorer(setup)
-    choices = [Choice(setup.weights.blend("base", True), score(setup.weights.blend("base", True)))]
+    choices = [Choice(setup.weights.composed_row("base", True), score(setup.weights.composed_row("base", True)))]
     with Steps(2 * len(keys), "weights", "row") as progress:
         for contrast in (True, False):
             found: dict[str, tuple[Weights, float]] = {}
@@ -92,7 +95,7 @@ def choose(setup: RecallSetup, keys: Sequence[str]) -> list[Choice]:
                 best = max((climb(score.of(key, contrast), start) for start in starts), key=lambda each: each[1])
                 found[key] = best
                 choices.append(Choice(_blend(key, contrast, best[0]), best[1]))
-                progress.add(f"{choices[-1].blend.name} {best[1]:.2f} dB")
+                progress.add(f"{choices[-1].composed_row.name} {best[1]:.2f} dB")
     return choices
 
 
@@ -123,13 +126,13 @@ class Scorer:
     """Mean PSNR of a composition over all windows. Contexts and memories are made once, scores are remembered."""
 
     def __init__(self, setup: RecallSetup) -> None:
-        self._shelf, self._model = setup.shelf, setup.model
-        pictures = pictures_of(setup.model)
+        self._cache, self._model = setup.cache, setup.model
+        images = images_of(setup.model)
         self._batches: list[tuple[Batch, NewestContext[Batch]]] = []
         for _, group in groupby(setup.selection.windows, key=lambda window: window.window.recording_id):
             own = list(group)
             for start in range(0, len(own), WINDOWS_PER_BATCH):
-                batch = read_batch(own[start : start + WINDOWS_PER_BATCH], pictures)
+                batch = read_batch(own[start : start + WINDOWS_PER_BATCH], images)
                 self._batches.append((batch, batch_contexts(setup.model, setup.config.experts.older_frames)))
         self._known: dict[tuple[str, tuple[tuple[str, float], ...]], float] = {}
 
@@ -137,31 +140,31 @@ class Scorer:
         """Return the score of the row ``key`` as a function of its weights."""
         return lambda weights: self(_blend(key, contrast, weights))
 
-    def __call__(self, blend: Blend) -> float:
+    def __call__(self, composed_row: ComposedRow) -> float:
         """Return the mean PSNR, dB."""
-        name = (blend.mode, tuple(sorted(blend.counting.items())))
+        name = (composed_row.mode, tuple(sorted(composed_row.counting.items())))
         if name not in self._known:
             values = []
             for batch, contexts in self._batches:
-                row: QualityRow = blend_row(blend, self._shelf, contexts)
+                row: QualityRow = composition_row(composed_row, self._cache, contexts)
                 values.append(measure(row.imagine(batch).flatten(0, 1), batch.truth.flatten(0, 1))["psnr_db"])
             self._known[name] = float(torch.cat(values).mean())
         return self._known[name]
 
 
-def chosen_weights(choices: Sequence[Choice]) -> BlendWeights:
+def chosen_weights(choices: Sequence[Choice]) -> CompositionWeights:
     """Return the weights of all rows that compose several experts."""
     sections: dict[str, dict[str, Mapping[str, float]]] = {CONTRAST: {}, AVERAGE: {}}
     for choice in choices:
-        if len(EXPERTS[choice.blend.key]) > 1:
-            section = CONTRAST if choice.blend.contrast else AVERAGE
-            sections[section][choice.blend.key] = dict(choice.blend.weights)
-    return BlendWeights(sections)
+        if len(EXPERTS[choice.composed_row.key]) > 1:
+            section = CONTRAST if choice.composed_row.contrast else AVERAGE
+            sections[section][choice.composed_row.key] = dict(choice.composed_row.weights)
+    return CompositionWeights(sections)
 
 
 def print_choices(choices: Sequence[Choice], path: Path, setup: RecallSetup) -> None:
     """Print the weights and their scores."""
-    header, lines = weight_lines([choice.blend for choice in choices])
+    header, lines = weight_lines([choice.composed_row for choice in choices])
     for note in setup.selection.notes:
         print(note)
     print(f"{len(setup.selection.windows)} windows of validation worlds\n")
@@ -170,8 +173,8 @@ def print_choices(choices: Sequence[Choice], path: Path, setup: RecallSetup) -> 
     print(f"\nweights: {path}")
 
 
-def _blend(key: str, contrast: bool, weights: Weights) -> Blend:
-    return Blend(key, contrast, dict(zip(EXPERTS[key], weights, strict=True)))
+def _blend(key: str, contrast: bool, weights: Weights) -> ComposedRow:
+    return ComposedRow(key, contrast, dict(zip(EXPERTS[key], weights, strict=True)))
 
 
 def _from_smaller(key: str, found: Mapping[str, tuple[Weights, float]]) -> list[Weights]:

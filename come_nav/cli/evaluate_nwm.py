@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from come_nav.evaluation.perceptual import Distance
     from come_nav.evaluation.protocol import Window
     from come_nav.evaluation.rows import Row
-    from come_nav.planning.nwm_search import NwmSearchConfig
+    from come_nav.planning.nwm_search import NwmSearchSettings
     from come_nav.world_model.model import DiffusionWorldModel
     from come_nav.world_model.nwm_rollout import NwmImaginer
 
@@ -32,7 +32,9 @@ PATHS = ("latents", "moments", "pixels")
 def add_nwm_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of these protocols to ``come-nav evaluate``."""
     group = parser.add_argument_group("NWM's protocols (--protocol, on data sets in NWM's layout)")
-    group.add_argument("--protocol", choices=PROTOCOLS, help="planning, single jumps, or rollouts, as NWM judges them")
+    group.add_argument(
+        "--protocol", choices=PROTOCOLS, help="planning, single jumps, or rollouts, as NWM evaluates them"
+    )
     group.add_argument("--dataset", metavar="NAME", help="recon, scand, sacson (huron), tartan_drive or go_stanford")
     group.add_argument("--root", type=Path, metavar="DIR", help="holds <dataset>/ and data_splits/")
     group.add_argument("--splits", type=Path, metavar="DIR", help="data_splits elsewhere, e.g. in the official code")
@@ -172,12 +174,12 @@ def _check_stride(args: argparse.Namespace) -> None:
         )
 
 
-def search_config(args: argparse.Namespace, facts: DatasetFacts) -> NwmSearchConfig:
+def search_config(args: argparse.Namespace, facts: DatasetFacts) -> NwmSearchSettings:
     """Return the search that the flags ask for, with the data set's prior."""
-    from come_nav.planning.nwm_search import NwmSearchConfig
+    from come_nav.planning.nwm_search import NwmSearchSettings
 
     quirks = quirks_of(args)
-    return NwmSearchConfig(
+    return NwmSearchSettings(
         prior_mean=_vector("--prior-mean", args.prior_mean, facts.prior_mean),
         prior_std=_vector("--prior-std", args.prior_std, facts.prior_std),
         spacing_m=facts.spacing_m,
@@ -191,7 +193,7 @@ def search_config(args: argparse.Namespace, facts: DatasetFacts) -> NwmSearchCon
 
 
 def _row(
-    model: DiffusionWorldModel, search: NwmSearchConfig, args: argparse.Namespace, distance: Distance | None
+    model: DiffusionWorldModel, search: NwmSearchSettings, args: argparse.Namespace, distance: Distance | None
 ) -> Row:
     """Return the row of the world model under NWM's search."""
     import torch
@@ -217,10 +219,10 @@ def _row(
     def imagine(window: Window, paths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return imaginer_of(model, window, args, decode=True).views(paths, generator)[:, 0].cpu()
 
-    def picture(frame: Frame) -> torch.Tensor:
+    def image(frame: Frame) -> torch.Tensor:
         return model.images_from_rgb([frame.rgb])[0].cpu()
 
-    return Row(WORLD_MODEL, plan, imagine, picture)
+    return Row(WORLD_MODEL, plan, imagine, image)
 
 
 def _objective(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from come_nav.config import Config
-    from come_nav.evaluation.nwm_prediction import PictureFunction, PredictionScores
+    from come_nav.evaluation.nwm_prediction import ImageFunction, PredictionScores
     from come_nav.evaluation.perceptual import Distance, FrechetDistance
     from come_nav.evaluation.protocol import Window
     from come_nav.world_model.model import DiffusionWorldModel
@@ -28,11 +28,11 @@ COPY = "copy last frame"
 
 
 def run_prediction(args: argparse.Namespace) -> int:
-    """Write the pictures that are missing, compare all, print and keep the table."""
+    """Write the images that are missing, compare all, print and keep the table."""
     from tqdm import tqdm
 
     from come_nav.core.files import atomic_write_text, writable_folder
-    from come_nav.evaluation.nwm_prediction import prediction_windows, score_pictures, write_pictures
+    from come_nav.evaluation.nwm_prediction import prediction_windows, score_images, write_images
     from come_nav.evaluation.report import strict
     from come_nav.evaluation.results import settings_hash
     from come_nav.evaluation.rows import WORLD_MODEL
@@ -48,18 +48,18 @@ def run_prediction(args: argparse.Namespace) -> int:
     windows = prediction_windows(dataset, kind, seconds, config.seed, args.windows, model.context_frames)
     settings = _settings(args, config, model, dataset.facts.name)
     folder = writable_folder(args.out or Path("runs/evaluate") / f"{args.protocol}_{dataset.facts.name}")
-    pictures = folder / "pictures" / settings_hash(settings)
+    images = folder / "images" / settings_hash(settings)
     make = _jump(model, args) if kind == "time" else _rollout(model, args, dataset.facts.spacing_m)
-    rows: dict[str, PictureFunction] = {"truth": _real(model), COPY: _copy(model), WORLD_MODEL: make}
+    rows: dict[str, ImageFunction] = {"truth": _real(model), COPY: _copy(model), WORLD_MODEL: make}
     with tqdm(total=len(windows), desc="windows", unit="window", file=sys.stderr, disable=None) as bar:
-        write_pictures(pictures, windows, seconds, rows, bar.update)
-    judged = [row for row in rows if row != "truth"]
-    scores = score_pictures(pictures, windows, seconds, judged, distances, frechet, config.seed)
+        write_images(images, windows, seconds, rows, bar.update)
+    evaluated = [row for row in rows if row != "truth"]
+    scores = score_images(images, windows, seconds, evaluated, distances, frechet, config.seed)
     document = {
         "title": f"NWM {kind} protocol, {dataset.facts.name}",
         "settings": settings,
         "windows": len(windows),
-        "pictures": str(pictures),
+        "images": str(images),
         "scores": [asdict(score) for score in scores],
     }
     atomic_write_text(folder / "results.json", json.dumps(strict(document), indent=1) + "\n")
@@ -70,7 +70,7 @@ def run_prediction(args: argparse.Namespace) -> int:
     quirks = "on" if args.official_quirks else "off"
     print(f"{document['title']}: {len(windows)} windows, {sampler.name} {sampler.steps} steps, quirks {quirks}\n")
     print(format_table(*_lines(scores, names)))
-    print(f"\nresults: {folder / 'results.json'}, pictures in {pictures}")
+    print(f"\nresults: {folder / 'results.json'}, images in {images}")
     return 0
 
 
@@ -85,14 +85,14 @@ def _settings(args: argparse.Namespace, config: Config, model: DiffusionWorldMod
     return {**settings, "fps": args.fps} if args.protocol == "nwm-rollout" else settings
 
 
-def _jump(model: DiffusionWorldModel, args: argparse.Namespace) -> PictureFunction:
+def _jump(model: DiffusionWorldModel, args: argparse.Namespace) -> ImageFunction:
     """One prediction per time, straight from the context."""
     import torch
 
     from come_nav.evaluation.nwm_prediction import frames_of, jump_targets
 
     def make(window: Window, seconds: Sequence[int]) -> torch.Tensor:
-        generator = window.generator("picture")
+        generator = window.generator("image")
         images = model.images_from_rgb([frame.rgb for frame in window.context_frames()])
         context = model.context_from_images(images, window.context_xyyaw, generator=generator)
         targets = torch.from_numpy(jump_targets(window, seconds)).float()
@@ -102,8 +102,8 @@ def _jump(model: DiffusionWorldModel, args: argparse.Namespace) -> PictureFuncti
     return make
 
 
-def _rollout(model: DiffusionWorldModel, args: argparse.Namespace, spacing_m: float) -> PictureFunction:
-    """Frame by frame at ``--fps``; the picture of a time is that of the step that ends there."""
+def _rollout(model: DiffusionWorldModel, args: argparse.Namespace, spacing_m: float) -> ImageFunction:
+    """Frame by frame at ``--fps``; the image of a time is that of the step that ends there."""
     import torch
 
     from come_nav.evaluation.nwm_prediction import frames_of, rollout_path
@@ -116,12 +116,12 @@ def _rollout(model: DiffusionWorldModel, args: argparse.Namespace, spacing_m: fl
         poses = torch.from_numpy(path)[None].float()
         keep = [second * args.fps - 1 for second in seconds]
         imaginer = imaginer_of(model, window, args, decode=True)
-        return imaginer.views(poses, window.generator("picture"), stride, keep)[0]
+        return imaginer.views(poses, window.generator("image"), stride, keep)[0]
 
     return make
 
 
-def _real(model: DiffusionWorldModel) -> PictureFunction:
+def _real(model: DiffusionWorldModel) -> ImageFunction:
     from come_nav.evaluation.nwm_prediction import frames_of
 
     def make(window: Window, seconds: Sequence[int]) -> torch.Tensor:
@@ -131,7 +131,7 @@ def _real(model: DiffusionWorldModel) -> PictureFunction:
     return make
 
 
-def _copy(model: DiffusionWorldModel) -> PictureFunction:
+def _copy(model: DiffusionWorldModel) -> ImageFunction:
     def make(window: Window, seconds: Sequence[int]) -> torch.Tensor:
         last = model.images_from_rgb([window.recording.frame(window.start).rgb])
         return last.expand(len(seconds), -1, -1, -1)

@@ -22,7 +22,7 @@ from come_nav.core.errors import DataError
 if TYPE_CHECKING:
     from come_nav.cli.evaluate_inputs import Input
     from come_nav.config import Config
-    from come_nav.evaluation.protocol import ProtocolConfig
+    from come_nav.evaluation.protocol import ProtocolSettings
     from come_nav.evaluation.quality_report import QualityEvaluation
     from come_nav.world_model.model import DiffusionWorldModel
 
@@ -43,7 +43,7 @@ class QualityOutcome:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge imagined views, or go on; print the tables and where the report is."""
+    """Evaluate imagined views, or go on; print the tables and where the report is."""
     outcome = evaluate_views(args)
     if args.json:
         print_json(quality_document(outcome))
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def evaluate_views(args: argparse.Namespace) -> QualityOutcome:
-    """Judge imagined views, or go on, as the flags of the verb say; then plan where plans are wanted."""
+    """Evaluate imagined views, or go on, as the flags of the verb say; then plan where plans are wanted."""
     from come_nav.cli.evaluate_inputs import open_input, parse_part
-    from come_nav.evaluation.protocol import ProtocolConfig
+    from come_nav.evaluation.protocol import ProtocolSettings
     from come_nav.evaluation.quality_report import write_quality_report, write_quality_results
     from come_nav.stack import load_configured_model
 
@@ -67,7 +67,7 @@ def evaluate_views(args: argparse.Namespace) -> QualityOutcome:
     model = load_configured_model(config) if any(name in OF_MODEL for name in wanted) else None
     rate_hz = RATE_HZ if model is None else model.rate_hz
     steps = parse_horizons(args.horizon or DEFAULT_HORIZONS, rate_hz)
-    protocol = ProtocolConfig(
+    protocol = ProtocolSettings(
         context_frames=CONTEXT_FRAMES if model is None else model.context_frames,
         horizon_steps=steps[-1],
         rate_hz=rate_hz,
@@ -76,16 +76,16 @@ def evaluate_views(args: argparse.Namespace) -> QualityOutcome:
         part=parse_part(args.part),
     )
     source = open_input(args, config, rate_hz)
-    evaluation = _judge(args, source, protocol, steps, wanted, config, model, folder)
+    evaluation = _evaluate(args, source, protocol, steps, wanted, config, model, folder)
     write_quality_results(folder, evaluation)
     page = None if args.no_report else write_quality_report(folder, evaluation)
     return QualityOutcome(evaluation, folder, page, _plan(args, folder, planned=model is not None))
 
 
-def _judge(
+def _evaluate(
     args: argparse.Namespace,
     source: Input,
-    protocol: ProtocolConfig,
+    protocol: ProtocolSettings,
     steps: list[int],
     wanted: list[str],
     config: Config,
@@ -93,7 +93,7 @@ def _judge(
     folder: Path,
 ) -> QualityEvaluation:
     from come_nav.cli.evaluate_inputs import machine_facts
-    from come_nav.cli.evaluate_quality_rows import pictures_of, quality_rows
+    from come_nav.cli.evaluate_quality_rows import images_of, quality_rows
     from come_nav.core.settings import to_mapping
     from come_nav.evaluation.quality import WINDOWS_PER_BATCH, evaluate_quality, has_depth, quality_windows
     from come_nav.evaluation.quality_report import QualityEvaluation
@@ -107,7 +107,7 @@ def _judge(
         if args.rows is not None:
             raise DataError(f"{source.title}: has no depth registered to its images, so take 'depth' out of --rows")
         wanted = [name for name in wanted if name != "depth"]
-    rows, pictures = quality_rows(wanted, model), pictures_of(model)
+    rows, images = quality_rows(wanted, model), images_of(model)
     settings: dict[str, Any] = {
         "input": source.fingerprint,
         "protocol": to_mapping(protocol),
@@ -117,14 +117,14 @@ def _judge(
     }
     with ResultStore(folder / "results.jsonl", settings, args.fresh) as store:
         with Steps(len(windows) * len(rows), "views", "window", leave=True) as progress:
-            evaluate_quality(windows, rows, pictures, store, lambda record: progress.add(record["row"]))
+            evaluate_quality(windows, rows, images, store, lambda record: progress.add(record["row"]))
         chosen = [item.window for item in windows]
         records = {row.name: store.table(chosen, row.name) for row in rows}
     return QualityEvaluation(
         title=source.title,
         windows=windows,
         rows=rows,
-        pictures=pictures,
+        images=images,
         records=records,
         table=quality_table(records, [step / protocol.rate_hz for step in steps], config.seed, source.groups),
         settings={"windows": len(windows), **settings},
@@ -152,11 +152,11 @@ def quality_document(outcome: QualityOutcome) -> dict[str, Any]:
 
 def print_quality(outcome: QualityOutcome) -> None:
     """Print the tables of imagined views and where the files are."""
-    from come_nav.evaluation.quality_tables import PICTURE_METRICS, gain_lines, metric_lines
+    from come_nav.evaluation.quality_tables import IMAGE_METRICS, gain_lines, metric_lines
 
     table = outcome.evaluation.table
     print(f"{outcome.evaluation.title}: {table.windows} windows, intervals over {table.resampled}")
-    for metric in PICTURE_METRICS:
+    for metric in IMAGE_METRICS:
         print("\n" + format_table(*metric_lines(table, metric)))
     if table.gains:
         print("\n" + format_table(*gain_lines(table)))

@@ -14,7 +14,7 @@ from come_nav.evaluation.quality import (
     JUMP,
     ROLLOUT,
     Batch,
-    PicturesFunction,
+    ImagesFunction,
     QualityRow,
     copy_last_row,
     depth_warp_row,
@@ -38,8 +38,8 @@ def quality_rows(wanted: Sequence[str], model: DiffusionWorldModel | None) -> li
     return rows
 
 
-def pictures_of(model: DiffusionWorldModel | None) -> PicturesFunction:
-    """Return how frames become the pictures that are compared: as the model sees them, or as they are without one."""
+def images_of(model: DiffusionWorldModel | None) -> ImagesFunction:
+    """Return how frames become the images that are compared: as the model sees them, or as they are without one."""
 
     def seen(frames: Sequence[Frame]) -> torch.Tensor:
         assert model is not None
@@ -52,7 +52,7 @@ def pictures_of(model: DiffusionWorldModel | None) -> PicturesFunction:
 
 
 def autoencoder_row(model: DiffusionWorldModel) -> QualityRow:
-    """Return the row that encodes and decodes the true picture."""
+    """Return the row that encodes and decodes the true image."""
 
     def imagine(batch: Batch) -> torch.Tensor:
         return model.decode(model.encode(batch.truth.flatten(0, 1))).cpu().view_as(batch.truth)

@@ -66,10 +66,10 @@ def imagining_row(name: str, make: MakeImaginer, config: Config, model: Diffusio
         assert images is not None
         return images.cpu()
 
-    def picture(frame: Frame) -> torch.Tensor:
+    def image(frame: Frame) -> torch.Tensor:
         return model.images_from_rgb([frame.rgb])[0].cpu()
 
-    return Row(name, plan, imagine, picture)
+    return Row(name, plan, imagine, image)
 
 
 def frames_ahead(window: Window, config: Config) -> float:
@@ -84,7 +84,7 @@ def perfect_model_row(places: Mapping[str, Place], config: Config, model: Diffus
     """Return the row in which the simulator itself renders the view at the end of every candidate.
 
     With ``model`` the cost is the configured one (for latent costs the rendered view is encoded), so that the row
-    differs from the world model's by the imagination alone; without a model, pictures are compared pixel by pixel.
+    differs from the world model's by the imagination alone; without a model, images are compared pixel by pixel.
     """
     encode = model if model is not None and not config.objective.view_distance.startswith("image") else None
 

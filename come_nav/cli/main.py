@@ -30,7 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 EPILOG = """examples:
   come-nav demo                                   the whole job in the built-in world
-  come-nav evaluate my_bag --out report           judge plans on a recorded bag
+  come-nav evaluate my_bag --out report           evaluate plans on a recorded bag
   come-nav trajectory ref.txt est.txt --align se3 ATE/RPE of two TUM files
   come-nav <verb> --help                          every flag of one verb
 """

@@ -23,7 +23,7 @@ EPILOG = """examples:
   come-nav memory build my_bag --out memory                      cloud and key frames of a recording
   come-nav memory info memory                                    what is in it, and from where
   come-nav memory export memory cloud.ply                        the cloud, for Open3D, CloudCompare or MeshLab
-  come-nav memory export memory pictures --what keyframes        key frames as pictures, with a table of poses
+  come-nav memory export memory images --what keyframes        key frames as images, with a table of poses
   come-nav memory verify memory                                  read every byte of every version
 """
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = action("build", "remember a recording: a cloud of what was seen, and key frames")
     _add_build_flags(build)
     info = action("info", "versions, sizes, and what the newest version holds")
-    export = action("export", "write the cloud as PLY, key frames as pictures, or an adapter as safetensors")
+    export = action("export", "write the cloud as PLY, key frames as images, or an adapter as safetensors")
     verify = action("verify", "read every version completely and compare checksums")
     for sub in (info, export, verify):
         sub.add_argument("store", type=Path, metavar="STORE", help="folder of the memory")
@@ -63,7 +63,7 @@ def _add_build_flags(build: argparse.ArgumentParser) -> None:
     build.add_argument("--max-range", type=float, metavar="M", help="farthest depth to remember (default 10)")
     build.add_argument("--spacing", type=float, metavar="M", help="distance between key frames (default 0.4)")
     build.add_argument("--max-keyframes", type=int, metavar="N", help="most key frames (default 1000)")
-    build.add_argument("--depth-model", metavar="NAME", help="depth from pictures by a transformers model or folder")
+    build.add_argument("--depth-model", metavar="NAME", help="depth from images by a transformers model or folder")
     build.add_argument(
         "--depth-kind", choices=("disparity", "depth"), default="disparity", help="what that model predicts"
     )
@@ -114,14 +114,14 @@ def _build(args: argparse.Namespace) -> int:
 
 def _empty_memories(args: argparse.Namespace) -> tuple[SpatialMemory, Keyframes]:
     from come_nav.memory.depth import OdometryScaledDepth, TransformersDepth
-    from come_nav.memory.keyframes import Keyframes, KeyframesConfig
-    from come_nav.memory.spatial import SpatialConfig, SpatialMemory
+    from come_nav.memory.keyframes import Keyframes, KeyframesSettings
+    from come_nav.memory.spatial import SpatialMemory, SpatialSettings
 
     def given(**flags: Any) -> dict[str, Any]:
         return {name: value for name, value in flags.items() if value is not None}
 
-    config = SpatialConfig(**given(voxel_m=args.voxel, max_voxels=args.max_voxels, max_range_m=args.max_range))
-    frames = KeyframesConfig(**given(spacing_m=args.spacing, max_count=args.max_keyframes))
+    config = SpatialSettings(**given(voxel_m=args.voxel, max_voxels=args.max_voxels, max_range_m=args.max_range))
+    frames = KeyframesSettings(**given(spacing_m=args.spacing, max_count=args.max_keyframes))
     source = None
     if args.depth_model is not None:
         source = OdometryScaledDepth(TransformersDepth(args.depth_model, args.depth_kind, args.device))
@@ -132,7 +132,7 @@ def _advice(reason: str) -> str:
     ways_out = {
         "no_depth": "; name the depth topic with --depth-topic, or estimate depth with --depth-model",
         "no_intrinsics": "; name the CameraInfo topic with --info-topic",
-        "no_camera_mount": "; record /tf_static from base_link to the camera's optical frame",
+        "no_camera_extrinsics": "; record /tf_static from base_link to the camera's optical frame",
     }
     return ways_out.get(reason, "")
 
@@ -174,7 +174,7 @@ def _verify(args: argparse.Namespace) -> int:
     leftovers = [path.name for path in store.leftovers()]
     if not rows:
         raise MemoryStoreError(f"{args.store}: holds no memory; 'come-nav memory build' makes one from a recording")
-    broken = [row for row in rows if row["trouble"] is not None]
+    broken = [row for row in rows if row["diagnosis"] is not None]
     if args.json:
         print_json({"store": str(args.store), "ok": not broken, "versions": rows, "leftovers": leftovers})
     else:
@@ -224,7 +224,7 @@ def _export_keyframes(args: argparse.Namespace, stored: StoredMemory) -> tuple[i
     folder = writable_folder(args.output)
     lines = ["file,stamp_s,x_m,y_m,yaw_rad"]
     for index, (stamp_s, pose) in enumerate(zip(keyframes.stamps_s, keyframes.poses_xyyaw, strict=True)):
-        content = keyframes.picture_bytes(index)
+        content = keyframes.image_bytes(index)
         ending = "png" if content.startswith(PNG_START) else "jpg"
         name = f"{index:06d}.{ending}"
         (folder / name).write_bytes(content)
@@ -292,13 +292,13 @@ def _row(report: VersionReport) -> dict[str, Any]:
         "counts": report.counts,
         "bytes": report.size_bytes,
         "files": list(report.files),
-        "trouble": report.trouble,
+        "diagnosis": report.diagnosis,
     }
 
 
 def _version_table(rows: list[dict[str, Any]]) -> str:
     def cells(row: dict[str, Any]) -> list[str]:
-        state = row["trouble"] or ("sound" if row["counts"] else "sound, but its writer did not finish")
+        state = row["diagnosis"] or ("sound" if row["counts"] else "sound, but its writer did not finish")
         return [str(row["version"]), f"{row['bytes'] / 1e6:.2f}", str(len(row["files"])), state]
 
     return format_table(("version", "MB", "files", "state"), [cells(row) for row in rows])

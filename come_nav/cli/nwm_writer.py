@@ -62,7 +62,9 @@ def print_dataset(document: dict[str, Any]) -> None:
     windows = ", ".join(f"{count} {kind}" for kind, count in document["windows"].items())
     print(f"{document['folder']}: {document['count']} trajectories; windows: {windows}")
     name = Path(document["folder"]).name
-    print(f"judge plans: come-nav evaluate --protocol nwm --dataset {name} --root {document['output']} --cost latent")
+    print(
+        f"evaluate plans: come-nav evaluate --protocol nwm --dataset {name} --root {document['output']} --cost latent"
+    )
 
 
 def parse_range(text: str) -> list[int]:

@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INDEX|SECONDS",
         help="where to plan: frame index (40) or time from start (12.5s)",
     )
-    picture = parser.add_mutually_exclusive_group()
-    picture.add_argument("--goal-image", type=Path, metavar="FILE", help="picture of the goal")
-    picture.add_argument("--goal-index", type=int, metavar="I", help="frame of the recording that shows the goal")
+    image = parser.add_mutually_exclusive_group()
+    image.add_argument("--goal-image", type=Path, metavar="FILE", help="image of the goal")
+    image.add_argument("--goal-index", type=int, metavar="I", help="frame of the recording that shows the goal")
     parser.add_argument("--goal-pose", metavar="X,Y,YAW", help="goal in the odom frame, metres and radians")
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's)")
     parser.add_argument("--seed", type=int, help="of the search (default: the configuration's)")
@@ -131,7 +131,7 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: no such goal image")
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
     if image is None:
-        raise DataError(f"{path}: not a picture that can be read; use PNG or JPEG")
+        raise DataError(f"{path}: not an image that can be read; use PNG or JPEG")
     return np.ascontiguousarray(image[..., ::-1]).astype(np.uint8)
 
 
@@ -165,7 +165,7 @@ def _print(plan: Plan) -> None:
 
 
 def _draw(path: Path, stack: NavStack, plan: Plan, goal: Goal, recording: Recording, at: int) -> None:
-    """Draw the candidates of all iterations, with the start, the imagined and the goal picture beside them."""
+    """Draw the candidates of all iterations, with the start, the imagined and the goal image beside them."""
     import numpy as np
     import torch
 
@@ -177,17 +177,17 @@ def _draw(path: Path, stack: NavStack, plan: Plan, goal: Goal, recording: Record
         raise DataError(f"there is nothing to draw: {plan.status.value}, {plan.message}")
     poses = torch.cat([iteration.poses_xyyaw for iteration in plan.trace.iterations]).numpy()
     costs = torch.cat([iteration.costs for iteration in plan.trace.iterations]).numpy()
-    pictures = {"start": recording.frame(at).rgb}
+    images = {"start": recording.frame(at).rgb}
     if plan.imagined_rgb is not None:
-        pictures["imagined"] = plan.imagined_rgb
+        images["imagined"] = plan.imagined_rgb
     if goal.image_rgb is not None:
-        pictures["goal"] = goal.image_rgb
+        images["goal"] = goal.image_rgb
     steps = slice(at + 1, at + 1 + stack.config.planner.horizon_steps)
     driven = se2.relative(plan.start_odom_xyyaw[None], np.asarray(recording.poses_xyyaw)[steps])
     target = None if goal.pose_odom_xyyaw is None else se2.relative(plan.start_odom_xyyaw, goal.pose_odom_xyyaw)
     title = f"{recording.name}, frame {at}: {plan.status.value}"
     png = plot_candidates(
-        poses, costs, plan.poses_xyyaw, driven if len(driven) else None, pictures, title=title, goal=target
+        poses, costs, plan.poses_xyyaw, driven if len(driven) else None, images, title=title, goal=target
     )
     with atomic_path(path) as temporary:
         temporary.write_bytes(png)

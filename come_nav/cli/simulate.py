@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 EPILOG = """examples:
   come-nav simulate --world 20003 --driver tour --out episode          two minutes through a test world
-  come-nav simulate --world 7 --noise 2 --size 320x240 --out drive     with 2 % odometry noise, larger pictures
+  come-nav simulate --world 7 --noise 2 --size 320x240 --out drive     with 2 % odometry noise, larger images
   come-nav simulate --mesh flat.glb --out scan                         in a scanned or modelled place
   come-nav simulate --nwm-dataset recon --worlds 20000-20003 --duration 30 --out nwm_data     in NWM's layout
 """
-PICTURES = 8
+IMAGES = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compression", default="none", help="none, chunk (mcap), file or message (zstd)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for rendering a built-in world")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="bag to write; a picture goes beside it"
+        "--out", type=Path, required=True, metavar="FOLDER", help="bag to write; an image goes beside it"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a bag that is there already")
     parser.add_argument(
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Drive, write the bag and its picture, and say what was written and what to do with it."""
+    """Drive, write the bag and its image, and say what was written and what to do with it."""
     from tqdm import tqdm
 
     from come_nav.core.types import Trajectory
@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             progress=bar.update,
         )
-    picture = args.out.with_name(f"{args.out.name}.png")
-    _draw(picture, recording)
-    facts = _facts(args, recording, picture)
+    image = args.out.with_name(f"{args.out.name}.png")
+    _draw(image, recording)
+    facts = _facts(args, recording, image)
     if args.json:
         print_json(facts)
     else:
@@ -146,10 +146,10 @@ def _draw(path: Path, recording: EpisodeRecording) -> None:
     from come_nav.core.files import atomic_path
     from come_nav.core.geometry import se2
     from come_nav.viz.frames import compose_panels
+    from come_nav.viz.images import png_from_rgb
     from come_nav.viz.maps import MapDrawing, plot_trajectories
-    from come_nav.viz.pictures import png_from_rgb
 
-    chosen = np.unique(np.linspace(0, len(recording) - 1, PICTURES).astype(int))
+    chosen = np.unique(np.linspace(0, len(recording) - 1, IMAGES).astype(int))
     panels = {f"{recording.stamps_s[index]:.1f} s": recording.frame(int(index)).rgb for index in chosen}
     episode = recording.episode
     start = episode.poses_world_xyyaw[:1]
@@ -163,7 +163,7 @@ def _draw(path: Path, recording: EpisodeRecording) -> None:
         temporary.write_bytes(png_from_rgb(sheet))
 
 
-def _facts(args: argparse.Namespace, recording: EpisodeRecording, picture: Path) -> dict[str, Any]:
+def _facts(args: argparse.Namespace, recording: EpisodeRecording, image: Path) -> dict[str, Any]:
     from come_nav.sim.splits import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, split_of
 
     episode = recording.episode
@@ -173,7 +173,7 @@ def _facts(args: argparse.Namespace, recording: EpisodeRecording, picture: Path)
     rooms = set(recording.world.room_of(recording.positions_xy).tolist())
     return {
         "output": str(args.out),
-        "picture": str(picture),
+        "image": str(image),
         "storage": args.storage,
         "split": split,
         **recording.metadata,
@@ -198,6 +198,6 @@ def _print(facts: dict[str, Any]) -> None:
         f"  path     {facts['path_length_m']:.1f} m, {facts['rooms_visited']} of {facts['rooms']} rooms, "
         f"{facts['collisions']} collisions, odometry noise {facts['odometry_noise_percent']:g} %"
     )
-    print(f"  picture  {facts['picture']}")
+    print(f"  image  {facts['image']}")
     print(f"look at it:  come-nav bag info {facts['output']}")
-    print(f"judge plans: come-nav evaluate {facts['output']} --out {facts['output']}_report")
+    print(f"evaluate plans: come-nav evaluate {facts['output']} --out {facts['output']}_report")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from come_nav.cli.output import add_json_flag, print_json
 
 if TYPE_CHECKING:
-    from come_nav.training.config import TrainConfig
+    from come_nav.training.config import TrainSettings
     from come_nav.world_model.model import DiffusionWorldModel
 
 EPILOG = """examples:
@@ -119,13 +119,13 @@ def _devices(args: argparse.Namespace) -> tuple[int | str, int]:
     return (int(args.devices) if args.devices.lstrip("-").isdigit() else args.devices), nodes
 
 
-def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> TrainConfig:
+def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> TrainSettings:
     """Merge defaults (those of fine-tuning with --init), the YAML file, --set overrides and --data; later ones win."""
     import yaml
 
     from come_nav.core.errors import ConfigError
     from come_nav.core.settings import from_mapping, read_yaml
-    from come_nav.training.config import TrainConfig
+    from come_nav.training.config import TrainSettings
     from come_nav.training.pretrained import fine_tuning_values, merged
 
     values = read_yaml(args.config) if args.config else {}
@@ -155,4 +155,4 @@ def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> Train
         raise ConfigError(
             "--init needs something to learn from: --data BAG, or built-in worlds with --set data.worlds=N"
         )
-    return from_mapping(TrainConfig, values)
+    return from_mapping(TrainSettings, values)

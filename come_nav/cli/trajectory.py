@@ -165,6 +165,6 @@ def _plot(path: Path, reference: Trajectory, estimate: Trajectory, result: Error
     title = (
         f"ATE {result.translation_m.rmse:.4f} m (rmse, n = {result.translation_m.n}, alignment {result.alignment.mode})"
     )
-    picture = plot_trajectories({"truth": reference.positions_xyz[:, :2], "estimate": aligned[:, :2, 3]}, title=title)
+    image = plot_trajectories({"truth": reference.positions_xyz[:, :2], "estimate": aligned[:, :2, 3]}, title=title)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(picture)
+        temporary.write_bytes(image)

@@ -86,7 +86,7 @@ class SpatialSource(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return what is remembered of the views from base_link's poses (S, 3) in odom.
 
-        ``T_base_camera`` (S or 1, 4, 4) is where the camera is mounted; the source's own mount by default.
+        ``T_base_camera`` (S or 1, 4, 4) is where the camera is mounted; the source's own extrinsics by default.
 
         Returns:
             image (S, 3, H, W) in [-1, 1], arbitrary where nothing is known; known (S, H, W) bool; inverse depth
@@ -152,7 +152,7 @@ class Imaginer(Protocol):
 
 
 class Objective(Protocol):
-    """One term of the planner's cost. ``needs_view`` tells whether the term looks at imagined pictures."""
+    """One term of the planner's cost. ``needs_view`` tells whether the term looks at imagined images."""
 
     @property
     def name(self) -> str: ...

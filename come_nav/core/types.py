@@ -51,7 +51,7 @@ class CameraIntrinsics:
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
 
-def footprint_mount(T_odom_base: NDArray[np.float64], T_base_camera: NDArray[np.float64]) -> NDArray[np.float64]:
+def footprint_extrinsics(T_odom_base: NDArray[np.float64], T_base_camera: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the camera's pose (..., 4, 4) in base_footprint, the planar pose (x, y, yaw at height 0) under base_link.
 
     ``T_odom_base`` (..., 4, 4) may be many poses; ``T_base_camera`` is (4, 4).
@@ -83,11 +83,11 @@ class Frame:
     def over_footprint(self, T_odom_base: NDArray[np.float64]) -> Frame:
         """Return the frame with its camera mounted on base_footprint, the planar pose under base_link (REP-120).
 
-        Where a robot pitches, rolls or is held in a hand, planar poses and a fixed mount would put its camera wrong.
+        Where a robot pitches, rolls or is held in a hand, planar poses and fixed extrinsics put its camera wrong.
         """
         if self.T_base_camera is None:
             return self
-        return replace(self, T_base_camera=footprint_mount(T_odom_base, self.T_base_camera))
+        return replace(self, T_base_camera=footprint_extrinsics(T_odom_base, self.T_base_camera))
 
     def __post_init__(self) -> None:
         check_shape("Frame.rgb", self.rgb, "H W 3")

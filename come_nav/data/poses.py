@@ -86,7 +86,7 @@ def make_track(
 
 
 def read_poses(bag: Bag, topic: str, warnings: list[str] | None = None) -> PoseTrack:
-    """Read one pose topic of a bag by itself, e.g. ground truth to judge against.
+    """Read one pose topic of a bag by itself, e.g. ground truth to evaluate against.
 
     Raises:
         DataError: unknown topic, a type without poses, or no usable pose.

@@ -1,4 +1,4 @@
-"""A recording seen through a smaller picture."""
+"""A recording seen through a smaller image."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Trajectory and picture metrics, the planning protocol, and the report of an evaluation."""
+"""Trajectory and image metrics, the planning protocol, and the report of an evaluation."""

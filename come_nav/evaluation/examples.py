@@ -28,7 +28,7 @@ _FORWARD_UP = np.array([0.0, 0.0, 0.5 * np.pi])
 
 @dataclass(frozen=True)
 class Example:
-    """One window planned again for show; the same generator gives the plan that was judged.
+    """One window planned again for show; the same generator gives the plan that was evaluated.
 
     Attributes:
         label: e.g. "median".
@@ -54,7 +54,7 @@ class Example:
 
 
 def pick_examples(windows: Sequence[Window], records: Sequence[Record]) -> list[tuple[str, Window]]:
-    """Return the windows with the best, the median and the worst ATE, so that no picture is chosen by taste."""
+    """Return the windows with the best, the median and the worst ATE, so that no image is chosen by taste."""
     by_key = {(window.recording_id, window.start): window for window in windows}
     order = sorted(records, key=lambda record: (record["ate_m"], record["recording"], record["start"]))
     wanted = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
@@ -65,17 +65,17 @@ def pick_examples(windows: Sequence[Window], records: Sequence[Record]) -> list[
 
 
 def make_example(label: str, window: Window, main: Row, rows: Sequence[Row]) -> Example:
-    """Plan ``window`` again with every row and collect the pictures of the ``main`` one."""
+    """Plan ``window`` again with every row and collect the images of the ``main`` one."""
     plans = {row.name: row.plan(window, window.generator("plan", row.device)) for row in rows}
     paths = {name: driven_path(plan, window) for name, plan in plans.items()}
     imagined: list[Image] = []
     last, goal = window.recording.frame(window.start).rgb, window.goal_frame().rgb
-    if main.imagine is not None and main.picture is not None:
+    if main.imagine is not None and main.image is not None:
         ends = torch.from_numpy(np.stack([paths[main.name], window.driven_xyyaw])).float().to(main.device)
-        views = main.imagine(window, ends, window.generator("picture", main.device))
+        views = main.imagine(window, ends, window.generator("image", main.device))
         imagined = list(rgb_from_unit(views.float().cpu()))
         frames = [window.recording.frame(window.start), window.goal_frame()]
-        last, goal = (rgb_from_unit(main.picture(frame).float().cpu()) for frame in frames)
+        last, goal = (rgb_from_unit(main.image(frame).float().cpu()) for frame in frames)
     return Example(label, window, plans[main.name], paths, imagined, last, goal)
 
 
@@ -85,16 +85,16 @@ def candidates_figure(example: Example, map_of: MapFunction) -> bytes | None:
     if not len(tried) or example.plan.trace is None:
         return None
     costs = torch.cat([step.costs.detach().cpu() for step in example.plan.trace.iterations]).numpy()
-    pictures = {"start": example.last_rgb}
+    images = {"start": example.last_rgb}
     if example.imagined_rgb:
-        pictures["imagined end"] = example.imagined_rgb[0]
-    pictures["goal"] = example.goal_rgb
+        images["imagined end"] = example.imagined_rgb[0]
+    images["goal"] = example.goal_rgb
     return plot_candidates(
         tried,
         costs,
         example.plan.poses_xyyaw if len(example.plan.poses_xyyaw) else np.zeros((1, 3)),
         example.window.driven_xyyaw,
-        pictures,
+        images,
         map_of(example.window),
         f"{example.label}: {example.place}",
         example.window.driven_xyyaw[-1],
@@ -158,7 +158,7 @@ def _example_frames(example: Example, reach_m: float, obstacles: MapDrawing | No
 
 
 def _turned(poses_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn poses of the start frame so that forward points up in a picture."""
+    """Turn poses of the start frame so that forward points up in an image."""
     return se2.compose(_FORWARD_UP, poses_xyyaw)
 
 

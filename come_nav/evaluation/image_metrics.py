@@ -1,4 +1,4 @@
-"""Picture quality in batched torch: PSNR, SSIM and sharpness of images (B, C, H, W)."""
+"""Image quality in batched torch: PSNR, SSIM and sharpness of images (B, C, H, W)."""
 
 from __future__ import annotations
 

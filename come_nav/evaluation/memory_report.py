@@ -23,7 +23,7 @@ from come_nav.evaluation.memory_tables import (
     shown_metrics,
 )
 from come_nav.evaluation.memory_windows import MemoryWindow, RevisitLimits
-from come_nav.evaluation.quality import COPY_LAST, PicturesFunction, QualityRow, read_batch
+from come_nav.evaluation.quality import COPY_LAST, ImagesFunction, QualityRow, read_batch
 from come_nav.evaluation.report import strict, timing, timing_lines
 from come_nav.evaluation.results import Record, flat
 from come_nav.evaluation.tables import HEADINGS, format_interval
@@ -35,13 +35,13 @@ METHOD = (
     "phase with four context frames; its target is a later frame that the context hardly shows, that the memory phase "
     "saw, and that was not seen for a while. Which pixels of a target were seen before is decided by true depth: a "
     "pixel was seen by a frame that measured the same surface there.\n\n"
-    "Every row makes the picture at the target's pose. 'nearest remembered frame' copies the frame of the memory phase "
+    "Every row makes the image at the target's pose. 'nearest remembered frame' copies the frame of the memory phase "
     "nearest in pose (0.5 m count as 1 rad); 'geometry only' renders the remembered point cloud and fills its holes "
     "smoothly; 'context geometry' does the same with the context's points of estimated depth. The other rows "
     "compose experts of one network; 'no contrast' averages their predictions in place of adding what each memory "
     "changes.\n\n"
-    "PSNR and SSIM are against the true picture, PSNR is capped at 60 dB. The sharpness ratio is the gradient energy "
-    "of all pictures over that of the true ones. Brackets are 95 % bootstrap intervals; gains are paired on the same "
+    "PSNR and SSIM are against the true image, PSNR is capped at 60 dB. The sharpness ratio is the gradient energy "
+    "of all images over that of the true ones. Brackets are 95 % bootstrap intervals; gains are paired on the same "
     "windows and noise."
 )
 EXAMPLES = 8
@@ -53,10 +53,10 @@ class RecallEvaluation:
 
     Attributes:
         title: of the report.
-        windows: that were judged.
+        windows: that were evaluated.
         rows: competitors, to draw the examples again.
         main: name of the row that examples are chosen by.
-        pictures: brings frames to the size that was compared.
+        images: brings frames to the size that was compared.
         records: row -> records in the order of ``windows``.
         table: all figures.
         limits: that the windows fulfil.
@@ -70,7 +70,7 @@ class RecallEvaluation:
     windows: Sequence[MemoryWindow]
     rows: Sequence[QualityRow]
     main: str
-    pictures: PicturesFunction
+    images: ImagesFunction
     records: Mapping[str, Sequence[Record]]
     table: RecallTable
     limits: RevisitLimits
@@ -165,7 +165,7 @@ def examples_figure(evaluation: RecallEvaluation) -> bytes:
     by_place = sorted(range(len(windows)), key=lambda index: windows[index].window.recording_id)
     strips: dict[str, dict[int, NDArray[np.uint8]]] = {}
     for index in by_place:  # drive by drive: the memories of one drive at a time
-        batch = read_batch([windows[index]], evaluation.pictures)
+        batch = read_batch([windows[index]], evaluation.images)
         strips.setdefault("last seen", {})[index] = rgb_from_unit(batch.last)[0]
         strips.setdefault("truth", {})[index] = rgb_from_unit(batch.truth[0])[0]
         for row in evaluation.rows:

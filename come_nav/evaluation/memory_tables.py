@@ -30,7 +30,7 @@ class RecallTable:
     Attributes:
         resampled: what the bootstrap draws.
         counts: part -> number of windows; the part "all" comes first.
-        rows: row -> metric -> part -> interval; sharpness is the gradient energy of all pictures over the truth's.
+        rows: row -> metric -> part -> interval; sharpness is the gradient energy of all images over the truth's.
         gains: (row, reference) -> metric -> part -> interval of the paired difference.
         windows: mean share visible from the context, mean share remembered, median age in frames, mean coverage.
     """
@@ -72,7 +72,7 @@ def recall_table(
     """Summarise.
 
     Args:
-        windows: that were judged.
+        windows: that were evaluated.
         records: row -> records in the order of ``windows``.
         facts: one record per window with its ``coverage``.
         references: row -> rows that it is compared with; those that are not in ``records`` are passed over.

@@ -1,6 +1,6 @@
 """Which part of a view was seen before: pixels with depth, looked up in the depth of earlier frames.
 
-A point of the target's view was seen in another frame when it projects into that frame's picture and the frame
+A point of the target's view was seen in another frame when it projects into that frame's image and the frame
 measured the same depth there. So what stood behind a corner, or out of the field of view, counts as never seen.
 """
 
@@ -18,7 +18,7 @@ from come_nav.core.protocols import Recording
 from come_nav.core.types import CameraIntrinsics
 
 FloatArray = NDArray[np.float32]
-GRID = 16  # a view is judged by so many pixels a side
+GRID = 16  # a view is evaluated by so many pixels a side
 MAX_SIDE = 96  # larger depth images are thinned to this many pixels a side
 TOLERANCE_M, TOLERANCE_RATIO = 0.05, 0.05  # depths that differ by no more than the sum belong to one surface
 NEAREST_M = 0.05

@@ -16,7 +16,7 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
 from come_nav.evaluation.memory_visibility import GRID, depth_views, longest_unseen, union_share
-from come_nav.evaluation.protocol import ProtocolConfig, make_window, segments_of, shares_of
+from come_nav.evaluation.protocol import ProtocolSettings, make_window, segments_of, shares_of
 from come_nav.evaluation.quality import QualityWindow
 
 OFFSET_BINS = (8, 16)  # frames; windows are spread over offsets up to 8, up to 16 and beyond
@@ -53,7 +53,7 @@ class RevisitLimits:
         return f"{shown}, {seen}, last seen at least {self.min_age_frames} frames ago"
 
 
-# What short recordings are judged by where they hold no windows of the strict kind, in this order.
+# What short recordings are evaluated by where they hold no windows of the strict kind, in this order.
 RELAXED = (
     RevisitLimits(),
     RevisitLimits(min_age_frames=40),
@@ -181,7 +181,7 @@ def find_revisits(
 def choose_memory_windows(
     revisits: Sequence[Revisits],
     limits: RevisitLimits,
-    config: ProtocolConfig,
+    config: ProtocolSettings,
     count: int | None,
 ) -> list[MemoryWindow]:
     """Choose ``count`` windows, as evenly as possible over the drives and, within each, over offsets and starts.
@@ -267,12 +267,14 @@ def _take(chosen: dict[int, int], candidates: NDArray[np.int64], pairs: Pairs, q
         chosen[int(pairs.start[own[0]])] = int(own[int(len(own) * ((0.5 + part * GOLDEN) % 1.0))])
 
 
-def _window(revisits: Revisits, row: int, column: int, config: ProtocolConfig) -> MemoryWindow:
+def _window(revisits: Revisits, row: int, column: int, config: ProtocolSettings) -> MemoryWindow:
     drive, goal, steps = revisits.drive, int(revisits.targets[row]), int(revisits.offsets[column])
     own = replace(config, horizon_steps=steps)
     window = make_window(drive.name, drive.recording, goal - steps, goal, own)
     poses = np.asarray(drive.recording.poses_xyyaw, float)
-    if drive.truth is not drive.recording:  # a plan is judged by what was really driven; all else is what was believed
+    if (
+        drive.truth is not drive.recording
+    ):  # a plan is evaluated by what was really driven; all else is what was believed
         true = make_window(drive.name, drive.truth, goal - steps, goal, own)
         window = replace(window, driven_xyyaw=true.driven_xyyaw)
     return MemoryWindow(

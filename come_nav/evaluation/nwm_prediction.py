@@ -1,6 +1,6 @@
 """NWM's two prediction protocols: one jump to 1, 2, 4, 8 and 16 s, and a rollout that is looked at at those times.
 
-Pictures are written as PNG first and compared afterwards, as the released evaluation does; a killed run goes on.
+Images are written as PNG first and compared afterwards, as the released evaluation does; a killed run goes on.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from come_nav.data.nwm_actions import (
 from come_nav.data.nwm_dataset import CONTEXT_FRAMES, RATE_HZ, NwmDataset
 from come_nav.evaluation.image_metrics import psnr, ssim
 from come_nav.evaluation.perceptual import Distance, FrechetDistance
-from come_nav.evaluation.protocol import ProtocolConfig, Window, make_window
+from come_nav.evaluation.protocol import ProtocolSettings, Window, make_window
 from come_nav.evaluation.statistics import Interval, bootstrap_mean
 from come_nav.viz.figures import rgb_from_unit
-from come_nav.viz.pictures import png_from_rgb
+from come_nav.viz.images import png_from_rgb
 
 SECONDS = (1, 2, 4, 8, 16)
 TRUTH = "truth"
 PSNR_CEILING_DB = 60.0
 # window, seconds -> images (K, 3, H, W) in [-1, 1] at the model's size
-PictureFunction = Callable[[Window, Sequence[int]], torch.Tensor]
+ImageFunction = Callable[[Window, Sequence[int]], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class PredictionScores:
-    """Distances of the pictures of one row at one time.
+    """Distances of the images of one row at one time.
 
     Attributes:
         row: who made them.
         second: time after the newest context frame.
         metrics: name -> mean with interval.
         fid: Frechet distance of the two sets; None where it was not asked for.
-        n: pictures.
+        n: images.
     """
 
     row: str
@@ -69,7 +69,7 @@ def prediction_windows(
     if not seconds or min(seconds) < 1:
         raise ConfigError(f"--seconds must be whole seconds >= 1, got {list(seconds)}")
     frames = frames_of(max(seconds))
-    config = ProtocolConfig(context_frames=context_frames, horizon_steps=frames, rate_hz=RATE_HZ, seed=seed)
+    config = ProtocolSettings(context_frames=context_frames, horizon_steps=frames, rate_hz=RATE_HZ, seed=seed)
     windows = []
     for entry in dataset.index(kind)[:count]:
         recording = dataset.window(entry, frames, kind, context_frames)
@@ -103,17 +103,17 @@ def rollout_path(
     return np.repeat(reached, stride, axis=0)
 
 
-def write_pictures(
+def write_images(
     folder: Path,
     windows: Sequence[Window],
     seconds: Sequence[int],
-    rows: Mapping[str, PictureFunction],
+    rows: Mapping[str, ImageFunction],
     on_window: Callable[[], Any] = lambda: None,
 ) -> None:
     """Write ``folder/<row>/<trajectory>_<frame>/<second>.png`` for every row and window that is not there yet."""
     for window in windows:
         for row, make in rows.items():
-            paths = [picture_path(folder, row, window, second) for second in seconds]
+            paths = [image_path(folder, row, window, second) for second in seconds]
             if not all(path.is_file() for path in paths):
                 for path, image in zip(paths, make(window, seconds), strict=True):
                     with atomic_path(path) as temporary:
@@ -121,12 +121,12 @@ def write_pictures(
         on_window()
 
 
-def picture_path(folder: Path, row: str, window: Window, second: int) -> Path:
-    """Return where the picture of a row at a time of a window lies."""
+def image_path(folder: Path, row: str, window: Window, second: int) -> Path:
+    """Return where the image of a row at a time of a window lies."""
     return folder / row.replace(" ", "_") / f"{window.recording_id}_{window.start}" / f"{second}.png"
 
 
-def score_pictures(
+def score_images(
     folder: Path,
     windows: Sequence[Window],
     seconds: Sequence[int],
@@ -135,15 +135,15 @@ def score_pictures(
     frechet: Callable[[], FrechetDistance] | None,
     seed: int,
 ) -> list[PredictionScores]:
-    """Compare every row's pictures with the true ones."""
+    """Compare every row's images with the true ones."""
     scores = []
     for row in rows:
         for second in seconds:
             found: dict[str, list[float]] = {name: [] for name in distances}
             sets = None if frechet is None else frechet()
             for window in windows:
-                made = _read(picture_path(folder, row, window, second))
-                real = _read(picture_path(folder, TRUTH, window, second))
+                made = _read(image_path(folder, row, window, second))
+                real = _read(image_path(folder, TRUTH, window, second))
                 for name, distance in distances.items():
                     found[name].append(float(distance(made, real)[0]))
                 if sets is not None:
@@ -156,7 +156,7 @@ def score_pictures(
 
 
 def capped_psnr(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-    """Return PSNR in dB (B,), capped, for equal pictures have an infinite one."""
+    """Return PSNR in dB (B,), capped, for equal images have an infinite one."""
     return psnr(images, references).clamp(max=PSNR_CEILING_DB)
 
 
@@ -168,6 +168,6 @@ def _read(path: Path) -> torch.Tensor:
 
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise DataError(f"{path}: the picture is missing or damaged; delete it and run the same command again")
+        raise DataError(f"{path}: the image is missing or damaged; delete it and run the same command again")
     rgb = np.ascontiguousarray(bgr[..., ::-1].transpose(2, 0, 1))
     return (torch.from_numpy(rgb).float() / 127.5 - 1.0)[None]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from come_nav.core.geometry import se2
 from come_nav.core.types import Plan
 from come_nav.data.nwm_dataset import CONTEXT_FRAMES, RATE_HZ, NwmDataset
-from come_nav.evaluation.protocol import ProtocolConfig, Window, make_window
+from come_nav.evaluation.protocol import ProtocolSettings, Window, make_window
 from come_nav.evaluation.results import Record, ResultStore
 from come_nav.evaluation.rows import Row, driven_path, tried_paths
 from come_nav.evaluation.statistics import Interval, bootstrap_mean
@@ -62,7 +62,7 @@ def planning_windows(
     Raises:
         DataError: naming the index file and the trajectory that is absent or too short.
     """
-    config = ProtocolConfig(context_frames=context_frames, horizon_steps=HORIZON_STEPS, rate_hz=RATE_HZ, seed=seed)
+    config = ProtocolSettings(context_frames=context_frames, horizon_steps=HORIZON_STEPS, rate_hz=RATE_HZ, seed=seed)
     windows = []
     for entry in dataset.index("navigation")[:count]:
         recording = dataset.window(entry, HORIZON_STEPS, "navigation", context_frames)
@@ -86,7 +86,7 @@ def path_errors(
     return float(np.sqrt((error**2).sum(axis=1).mean())), rpe_m
 
 
-def judge(row: Row, window: Window, spacing_m: float, quirks: NwmQuirks) -> Record:
+def evaluate(row: Row, window: Window, spacing_m: float, quirks: NwmQuirks) -> Record:
     """Plan one window and return its record; a plan that is not OK counts as standing still."""
     started_s = time.perf_counter()
     plan = row.plan(window, window.generator("plan", row.device))
@@ -121,13 +121,13 @@ def evaluate_planning(
     quirks: NwmQuirks,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> dict[str, list[Record]]:
-    """Judge every row on every window that ``store`` does not have yet; return row -> records in window order."""
+    """Evaluate every row on every window that ``store`` does not have yet; return row -> records in window order."""
     records: dict[str, list[Record]] = {row.name: [] for row in rows}
     for window in windows:
         for row in rows:
             record = store.get(window, row.name)
             if record is None:
-                record = judge(row, window, spacing_m, quirks)
+                record = evaluate(row, window, spacing_m, quirks)
                 store.add(record)
             records[row.name].append(record)
             on_record(record)

@@ -1,4 +1,4 @@
-"""Distances of pictures as people see them: LPIPS, DreamSim and FID, by their own libraries (``[perceptual]``).
+"""Distances of images as people see them: LPIPS, DreamSim and FID, by their own libraries (``[perceptual]``).
 
 Nothing is imported, and nothing downloaded, before a distance is asked for by name.
 """

@@ -14,14 +14,14 @@ from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
-from come_nav.core.types import Frame, footprint_mount
+from come_nav.core.types import Frame, footprint_extrinsics
 
 CHOICES = ("even", "random")
 _GAP_STEPS = 2.5  # a step longer than this many median steps is a hole that no window may cross
 
 
 @dataclass(frozen=True)
-class ProtocolConfig:
+class ProtocolSettings:
     """What a window is.
 
     Attributes:
@@ -136,14 +136,14 @@ class Window:
         return torch.Generator(device=device).manual_seed(number)
 
 
-def footprint_mounts(recording: Recording, indices: Sequence[int]) -> NDArray[np.float64] | None:
+def extrinsics_over_footprint(recording: Recording, indices: Sequence[int]) -> NDArray[np.float64] | None:
     """Return how the camera was mounted over the planar pose at frames (N, 4, 4); None where it is not known."""
     if recording.T_base_camera is None:
         return None
-    return footprint_mount(np.asarray(recording.T_odom_base, float)[list(indices)], recording.T_base_camera)
+    return footprint_extrinsics(np.asarray(recording.T_odom_base, float)[list(indices)], recording.T_base_camera)
 
 
-def possible_starts(recording: Recording, config: ProtocolConfig) -> list[tuple[int, int]]:
+def possible_starts(recording: Recording, config: ProtocolSettings) -> list[tuple[int, int]]:
     """Return (start, goal) of every window that fits in the recording without crossing a gap."""
     stamps_s = np.asarray(recording.stamps_s, float)
     if len(stamps_s) < 2:
@@ -169,7 +169,7 @@ def segments_of(stamps_s: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def choose_windows(
-    recordings: Sequence[tuple[str, Recording]], config: ProtocolConfig, count: int | None
+    recordings: Sequence[tuple[str, Recording]], config: ProtocolSettings, count: int | None
 ) -> list[Window]:
     """Choose ``count`` windows, spread as evenly as possible over the recordings; None takes every window.
 
@@ -195,7 +195,7 @@ def choose_windows(
     return windows
 
 
-def make_window(name: str, recording: Recording, start: int, goal: int, config: ProtocolConfig) -> Window:
+def make_window(name: str, recording: Recording, start: int, goal: int, config: ProtocolSettings) -> Window:
     """Build the window of ``recording`` that starts at frame ``start`` and ends at frame ``goal``."""
     context = np.arange(start - config.context_frames + 1, start + 1)
     stamps_s, poses = np.asarray(recording.stamps_s, float), np.asarray(recording.poses_xyyaw, float)
@@ -240,7 +240,7 @@ def shares_of(available: list[int], count: int | None) -> list[int]:
     return shares
 
 
-def _pick(available: int, share: int, config: ProtocolConfig, name: str) -> list[int]:
+def _pick(available: int, share: int, config: ProtocolSettings, name: str) -> list[int]:
     if share >= available:
         return list(range(available))
     if config.choice == "random":
@@ -251,7 +251,7 @@ def _pick(available: int, share: int, config: ProtocolConfig, name: str) -> list
     return [int((2 * part + 1) * available / (2 * share)) for part in range(share)]
 
 
-def _too_short(name: str, recording: Recording, config: ProtocolConfig) -> str:
+def _too_short(name: str, recording: Recording, config: ProtocolSettings) -> str:
     part = config.frames_of(len(recording))
     frames = len(part)
     needed_s = config.horizon_s + (config.context_frames - 1) / config.rate_hz

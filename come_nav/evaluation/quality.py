@@ -1,4 +1,4 @@
-"""How well future views are imagined: windows with goals at several horizons, rows judged in batches as pictures."""
+"""How well future views are imagined: windows with goals at several horizons, rows evaluated in batches as images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from come_nav.core.types import Frame
 from come_nav.evaluation.depth_warp import can_warp, warp_context
 from come_nav.evaluation.image_metrics import gradient_energy, psnr, ssim
 from come_nav.evaluation.perceptual import Distance
-from come_nav.evaluation.protocol import ProtocolConfig, Window, choose_windows
+from come_nav.evaluation.protocol import ProtocolSettings, Window, choose_windows
 from come_nav.evaluation.results import Record, ResultStore
 from come_nav.evaluation.rows import PSNR_CEILING_DB
 
@@ -32,8 +32,8 @@ ROLLOUT = "world model, rollout"
 
 WINDOWS_PER_BATCH = 16
 
-# camera frames -> (N, 3, H, W) in [-1, 1], at the size at which pictures are compared
-PicturesFunction = Callable[[Sequence[Frame]], torch.Tensor]
+# camera frames -> (N, 3, H, W) in [-1, 1], at the size at which images are compared
+ImagesFunction = Callable[[Sequence[Frame]], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,19 @@ class QualityWindow:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows with their pictures, read once for all rows.
+    """Windows with their images, read once for all rows.
 
     Attributes:
         windows: B of them.
         context: frames of each, oldest first.
-        pictures: brings frames to the size of all pictures here.
+        images: brings frames to the size of all images here.
         last: (B, 3, H, W) newest context frames.
         truth: (B, K, 3, H, W) what the camera saw at the targets.
     """
 
     windows: Sequence[QualityWindow]
     context: Sequence[Sequence[Frame]]
-    pictures: PicturesFunction
+    images: ImagesFunction
     last: torch.Tensor
     truth: torch.Tensor
 
@@ -107,7 +107,7 @@ class QualityRow:
 
 
 def quality_windows(
-    recordings: Sequence[tuple[str, Recording]], config: ProtocolConfig, steps: Sequence[int], count: int | None
+    recordings: Sequence[tuple[str, Recording]], config: ProtocolSettings, steps: Sequence[int], count: int | None
 ) -> list[QualityWindow]:
     """Choose ``count`` windows, as even over the recordings as the planning protocol does.
 
@@ -146,7 +146,7 @@ def depth_warp_row() -> QualityRow:
             views += warp_context(frames, poses[list(item.window.context)], poses[list(item.targets)])
         like = batch.context[0][-1]
         frames = [Frame(like.stamp_s, view) for view in views]
-        return batch.pictures(frames).view_as(batch.truth)
+        return batch.images(frames).view_as(batch.truth)
 
     return QualityRow(DEPTH_WARP, imagine)
 
@@ -156,25 +156,25 @@ def has_depth(recordings: Sequence[tuple[str, Recording]]) -> bool:
     return all(can_warp(recording.frame(0)) for _, recording in recordings)
 
 
-def read_batch(windows: Sequence[QualityWindow], pictures: PicturesFunction) -> Batch:
+def read_batch(windows: Sequence[QualityWindow], images: ImagesFunction) -> Batch:
     """Read the frames of some windows."""
     context = [item.window.context_frames() for item in windows]
     targets = [item.window.recording.frame(index) for item in windows for index in item.targets]
-    truth = pictures(targets)
-    last = pictures([frames[-1] for frames in context])
-    return Batch(windows, context, pictures, last, truth.view(len(windows), -1, *truth.shape[1:]))
+    truth = images(targets)
+    last = images([frames[-1] for frames in context])
+    return Batch(windows, context, images, last, truth.view(len(windows), -1, *truth.shape[1:]))
 
 
 def evaluate_quality(
     windows: Sequence[QualityWindow],
     rows: Sequence[QualityRow],
-    pictures: PicturesFunction,
+    images: ImagesFunction,
     store: ResultStore,
     on_record: Callable[[Record], None] = lambda record: None,
     batch_size: int = WINDOWS_PER_BATCH,
     distance: Distance | None = None,
 ) -> None:
-    """Judge every row on every window that ``store`` does not have yet, ``batch_size`` windows at a time.
+    """Evaluate every row on every window that ``store`` does not have yet, ``batch_size`` windows at a time.
 
     A batch with any record missing is imagined as a whole, so that a resumed run draws the same noise.
     ``on_record`` is called with every record, those found in the store included, for a progress bar. ``distance`` is
@@ -182,10 +182,10 @@ def evaluate_quality(
     """
     for part in _parts(windows, batch_size):
         missing = [row for row in rows if any(store.get(item.window, row.name) is None for item in part)]
-        batch = read_batch(part, pictures) if missing else None
+        batch = read_batch(part, images) if missing else None
         for row in rows:
             if batch is not None and row in missing:
-                for item, record in zip(part, judge_batch(row, batch, distance), strict=True):
+                for item, record in zip(part, evaluate_batch(row, batch, distance), strict=True):
                     if store.get(item.window, row.name) is None:
                         store.add(record)
             for item in part:
@@ -194,12 +194,12 @@ def evaluate_quality(
                 on_record(found)
 
 
-def judge_batch(row: QualityRow, batch: Batch, distance: Distance | None = None) -> list[Record]:
+def evaluate_batch(row: QualityRow, batch: Batch, distance: Distance | None = None) -> list[Record]:
     """Return one record per window: PSNR, SSIM, gradient energies and perhaps a distance at each target."""
     started_s = time.perf_counter()
     images = row.imagine(batch)
     seconds = (time.perf_counter() - started_s) / len(batch.windows)
-    check_shape(f"pictures of '{row.name}'", images, " ".join(map(str, batch.truth.shape)))
+    check_shape(f"images of '{row.name}'", images, " ".join(map(str, batch.truth.shape)))
     columns = measure(images.flatten(0, 1), batch.truth.flatten(0, 1))
     if distance is not None:
         columns["lpips"] = distance(images.flatten(0, 1).clamp(-1.0, 1.0), batch.truth.flatten(0, 1)).cpu()
@@ -236,7 +236,7 @@ def _parts(windows: Sequence[QualityWindow], size: int) -> Iterator[Sequence[Qua
         yield windows[start : start + size]
 
 
-def _with_targets(window: Window, config: ProtocolConfig, steps: Sequence[int]) -> QualityWindow:
+def _with_targets(window: Window, config: ProtocolSettings, steps: Sequence[int]) -> QualityWindow:
     stamps_s = np.asarray(window.recording.stamps_s, float)
     poses = np.asarray(window.recording.poses_xyyaw, float)
     ahead_s = stamps_s[window.start : window.goal + 1] - stamps_s[window.start]

@@ -1,4 +1,4 @@
-"""What a quality evaluation leaves behind: results.json, table.csv, figures, picture strips and report.html."""
+"""What a quality evaluation leaves behind: results.json, table.csv, figures, image strips and report.html."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from come_nav.evaluation.quality import (
     COPY_LAST,
     DEPTH_WARP,
     JUMP,
-    PicturesFunction,
+    ImagesFunction,
     QualityRow,
     QualityWindow,
     read_batch,
 )
-from come_nav.evaluation.quality_tables import PICTURE_METRICS, QualityTable, gain_lines, metric_lines
+from come_nav.evaluation.quality_tables import IMAGE_METRICS, QualityTable, gain_lines, metric_lines
 from come_nav.evaluation.report import strict, timing, timing_lines
 from come_nav.evaluation.results import Record, flat
 from come_nav.evaluation.tables import HEADINGS, format_interval
@@ -31,14 +31,14 @@ from come_nav.viz.figures import imagined_vs_real, plot_error_over_time, rgb_fro
 from come_nav.viz.report import HtmlReport
 
 METHOD = (
-    "From each start frame every row makes the picture that the camera will see at each horizon. The model is given "
+    "From each start frame every row makes the image that the camera will see at each horizon. The model is given "
     "the context frames and the true pose of the target: a jump imagines each target at once, a rollout imagines "
     "frame after frame along the true poses and looks back on its own frames. "
-    f"'{COPY_LAST}' is the guess that nothing moves. '{AUTOENCODER}' encodes and decodes the true picture: no model in "
+    f"'{COPY_LAST}' is the guess that nothing moves. '{AUTOENCODER}' encodes and decodes the true image: no model in "
     f"this latent space can do better. '{DEPTH_WARP}' projects the context frames into the target's view with their "
     "depth and fills what they did not see from its neighbours: what geometry alone can know.\n\n"
-    "PSNR and SSIM are against the true picture, PSNR is capped at 60 dB. The sharpness ratio is the gradient energy "
-    "of all pictures over that of the true ones; blur lowers it, so a row that wins by blurring shows. Brackets are "
+    "PSNR and SSIM are against the true image, PSNR is capped at 60 dB. The sharpness ratio is the gradient energy "
+    "of all images over that of the true ones; blur lowers it, so a row that wins by blurring shows. Brackets are "
     "95 % bootstrap intervals; gains are paired on the same windows."
 )
 
@@ -49,9 +49,9 @@ class QualityEvaluation:
 
     Attributes:
         title: of the report.
-        windows: that were judged.
+        windows: that were evaluated.
         rows: competitors, to draw the examples again.
-        pictures: brings frames to the size that was compared.
+        images: brings frames to the size that was compared.
         records: row -> records in the order of ``windows``.
         table: all figures.
         settings: all that the figures depend on.
@@ -61,7 +61,7 @@ class QualityEvaluation:
     title: str
     windows: Sequence[QualityWindow]
     rows: Sequence[QualityRow]
-    pictures: PicturesFunction
+    images: ImagesFunction
     records: Mapping[str, Sequence[Record]]
     table: QualityTable
     settings: Mapping[str, Any]
@@ -93,7 +93,7 @@ def write_quality_report(folder: Path, evaluation: QualityEvaluation) -> Path:
         evaluation.title, _headline(evaluation), "results.jsonl, results.json and table.csv: all figures"
     )
     report.heading("Results")
-    for metric in PICTURE_METRICS:
+    for metric in IMAGE_METRICS:
         caption = f"{table.windows} windows; 95 % bootstrap intervals over {table.resampled}"
         report.table(*metric_lines(table, metric), caption, highlight=[evaluation.main_row.name])
         report.figure(_curves(table, metric), f"{HEADINGS[metric]} of each row over the horizon, with intervals.")
@@ -131,11 +131,11 @@ def pick_quartiles(evaluation: QualityEvaluation) -> list[tuple[str, QualityWind
 def _strips(evaluation: QualityEvaluation) -> list[tuple[str, bytes]]:
     """Return caption and PNG per example: the context and the truth above, every row below."""
     chosen = pick_quartiles(evaluation)
-    batch = read_batch([window for _, window in chosen], evaluation.pictures)
+    batch = read_batch([window for _, window in chosen], evaluation.images)
     imagined = {row.name: rgb_from_unit(row.imagine(batch).clamp(-1, 1)) for row in evaluation.rows}
     strips = []
     for index, (label, item) in enumerate(chosen):
-        context = rgb_from_unit(evaluation.pictures(batch.context[index]).cpu())
+        context = rgb_from_unit(evaluation.images(batch.context[index]).cpu())
         blank = [np.full_like(context[0], 255)] * len(context)
         rows = [("camera", [*context, *rgb_from_unit(batch.truth[index])])]
         rows += [(name, [*blank, *views[index]]) for name, views in imagined.items() if name != COPY_LAST]
@@ -171,11 +171,11 @@ def _headline(evaluation: QualityEvaluation) -> str:
 def _csv(table: QualityTable) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    names = [*PICTURE_METRICS, "gain_psnr_db", "gain_ssim"]
+    names = [*IMAGE_METRICS, "gain_psnr_db", "gain_ssim"]
     writer.writerow(["row", "horizon_s", "n", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))])
     for row, metrics in table.rows.items():
         for index, horizon_s in enumerate(table.horizons_s):
-            intervals = [metrics[name][index] for name in PICTURE_METRICS]
+            intervals = [metrics[name][index] for name in IMAGE_METRICS]
             intervals += [found[index] for found in table.gains.get(row, {}).values()]
             cells = [repr(value) for interval in intervals for value in (interval.value, interval.low, interval.high)]
             cells += [""] * (3 * len(names) - len(cells))

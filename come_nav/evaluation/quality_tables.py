@@ -1,4 +1,4 @@
-"""From records of imagined pictures to a table: each row at each horizon, and its gain over copying the last frame."""
+"""From records of imagined images to a table: each row at each horizon, and its gain over copying the last frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from come_nav.evaluation.results import Record
 from come_nav.evaluation.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
 from come_nav.evaluation.tables import DIGITS, HEADINGS, MIN_CLUSTERS, format_interval
 
-PICTURE_METRICS = ("psnr_db", "ssim", "sharpness")
+IMAGE_METRICS = ("psnr_db", "ssim", "sharpness")
 GAIN_METRICS = ("psnr_db", "ssim")
 
 
@@ -26,7 +26,7 @@ class QualityTable:
         horizons_s: (K) times of the targets after the start.
         windows: number of windows.
         resampled: what the bootstrap draws: ``windows``, or e.g. ``20 worlds or recordings``.
-        rows: row -> metric -> (K) intervals: ``psnr_db``, ``ssim``, ``sharpness`` (gradient energy of all pictures over
+        rows: row -> metric -> (K) intervals: ``psnr_db``, ``ssim``, ``sharpness`` (gradient energy of all images over
             that of the truth: below 1 is blurred, above 1 noisy).
         gains: row -> metric -> (K) intervals of the paired difference to ``copy the last frame``; not of that row.
     """

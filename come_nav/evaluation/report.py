@@ -23,7 +23,7 @@ from come_nav.evaluation.tables import (
     format_interval,
     gap_lines,
     group_lines,
-    picture_lines,
+    image_lines,
     plan_lines,
     ratio_lines,
 )
@@ -47,14 +47,14 @@ class Evaluation:
 
     Attributes:
         title: of the report, e.g. the recording's name.
-        windows: that were judged.
+        windows: that were evaluated.
         rows: competitors, to plan the examples again.
         records: row -> records in the order of ``windows``.
         table: all figures.
         settings: all that the figures depend on.
         facts: further things worth knowing: versions, device, command; nothing here changes a figure.
         map_of: obstacles around a window, for figures.
-        main: name of the row to show pictures of, where there is such a row.
+        main: name of the row to show images of, where there is such a row.
     """
 
     title: str
@@ -69,7 +69,7 @@ class Evaluation:
 
     @property
     def main_row(self) -> Row:
-        """The row that the report shows pictures of."""
+        """The row that the report shows images of."""
         by_name = {row.name: row for row in self.rows}
         for name in (self.main, PERFECT_MODEL, CONSTANT_VELOCITY):
             if name in by_name:
@@ -180,14 +180,14 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
 
 
 def _add_examples(report: HtmlReport, evaluation: Evaluation, examples: Sequence[show.Example]) -> None:
-    pictures = picture_lines(evaluation.table)
+    images = image_lines(evaluation.table)
     strip = show.imagined_figure(examples)
-    if strip is not None or pictures[1]:
+    if strip is not None or images[1]:
         report.heading("Imagined against real")
     if strip is not None:
         report.figure(strip, "What the model imagined for the end of the plan, and what the camera saw there.")
-    if pictures[1]:
-        report.table(*pictures, "against the goal frame; PSNR is capped at 60 dB; sharpness below 1 is blurred")
+    if images[1]:
+        report.table(*images, "against the goal frame; PSNR is capped at 60 dB; sharpness below 1 is blurred")
     report.heading("Examples")
     report.text(f"The windows on which '{evaluation.main_row.name}' had its best, median and worst ATE.")
     for example in examples:

@@ -14,7 +14,7 @@ from typing import Any
 from come_nav.core.errors import ConfigError, DataError, StorageError
 from come_nav.core.files import storage_error, writable_folder
 from come_nav.evaluation.protocol import Window
-from come_nav.evaluation.rows import Row, judge
+from come_nav.evaluation.rows import Row, evaluate
 
 Record = dict[str, Any]
 
@@ -147,7 +147,7 @@ def evaluate_windows(
     store: ResultStore,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> None:
-    """Judge every row on every window that ``store`` does not have yet.
+    """Evaluate every row on every window that ``store`` does not have yet.
 
     ``on_record`` is called with every record, those found in the store included, for a progress bar.
     """
@@ -155,7 +155,7 @@ def evaluate_windows(
         for row in rows:
             records = [record for name in row.names if (record := store.get(window, name)) is not None]
             if len(records) < len(row.names):
-                records = judge(row, window)
+                records = evaluate(row, window)
                 for record in records:
                     if store.get(window, record["row"]) is None:  # a kill may have kept the first of two
                         store.add(record)

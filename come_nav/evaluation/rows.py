@@ -23,13 +23,13 @@ WORLD_MODEL = "world model"
 PERFECT_MODEL = "perfect model"
 HINDSIGHT = "best candidate in hindsight"
 
-PSNR_CEILING_DB = 60.0  # equal pictures have infinite PSNR, which has no mean; 8-bit rounding alone is 59 dB
+PSNR_CEILING_DB = 60.0  # equal images have infinite PSNR, which has no mean; 8-bit rounding alone is 59 dB
 
 PlanFunction = Callable[[Window, torch.Generator], Plan]
 # (window, paths (S, T, 3) in the start frame, generator) -> views (S, 3, H, W) in [-1, 1] at the ends of the paths
 ImagineFunction = Callable[[Window, torch.Tensor, torch.Generator], torch.Tensor]
 # camera frame -> (3, H, W) in [-1, 1] at the size of the imagined views
-PictureFunction = Callable[[Frame], torch.Tensor]
+ImageFunction = Callable[[Frame], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Row:
     Attributes:
         name: as printed.
         plan: answers each window.
-        imagine: imagined views, to judge them as pictures; None where the row imagines nothing.
-        picture: brings the real frames to the same size; needed with ``imagine``.
+        imagine: imagined views, to evaluate them as images; None where the row imagines nothing.
+        image: brings the real frames to the same size; needed with ``imagine``.
         hindsight: name of a further row that holds the best of all candidates that this row's plans tried.
         device: where the row's random generator lives.
     """
@@ -48,7 +48,7 @@ class Row:
     name: str
     plan: PlanFunction
     imagine: ImagineFunction | None = None
-    picture: PictureFunction | None = None
+    image: ImageFunction | None = None
     hindsight: str | None = None
     device: str = "cpu"
 
@@ -75,7 +75,7 @@ def trivial_rows() -> list[Row]:
     return [Row(STAND_STILL, stand_still), Row(CONSTANT_VELOCITY, constant_velocity)]
 
 
-def judge(row: Row, window: Window) -> list[dict[str, Any]]:
+def evaluate(row: Row, window: Window) -> list[dict[str, Any]]:
     """Run one row on one window; return its record and, where the row has one, that of its hindsight row.
 
     A plan that is not OK is never driven: it counts as standing still, and its status is kept.
@@ -89,8 +89,8 @@ def judge(row: Row, window: Window) -> list[dict[str, Any]]:
     if len(candidates):
         record["candidates"] = len(candidates)
         record["hindsight_ate_m"] = float(_candidate_ates(candidates, window).min())
-    if row.imagine is not None and row.picture is not None:
-        record |= _judge_pictures(row.imagine, row.picture, window, path, row.device)
+    if row.imagine is not None and row.image is not None:
+        record |= _evaluate_images(row.imagine, row.image, window, path, row.device)
     records = [record | {"seconds": seconds}]
     if row.hindsight is not None:
         best = candidates[int(np.argmin(_candidate_ates(candidates, window)))] if len(candidates) else path
@@ -131,14 +131,14 @@ def _record(name: str, window: Window, path: NDArray[np.float64]) -> dict[str, A
     }
 
 
-def _judge_pictures(
-    imagine: ImagineFunction, picture: PictureFunction, window: Window, path: NDArray[np.float64], device: str
+def _evaluate_images(
+    imagine: ImagineFunction, image: ImageFunction, window: Window, path: NDArray[np.float64], device: str
 ) -> dict[str, Any]:
     """Compare the views imagined at the chosen and at the true final pose, and the last frame, with the goal frame."""
     paths = torch.from_numpy(np.stack([path, window.driven_xyyaw])).float().to(device)
-    views = imagine(window, paths, window.generator("picture", device))
-    real = picture(window.goal_frame())[None].to(views)
-    last = picture(window.recording.frame(window.start))[None].to(views)
+    views = imagine(window, paths, window.generator("image", device))
+    real = image(window.goal_frame())[None].to(views)
+    last = image(window.recording.frame(window.start))[None].to(views)
     return {
         "imagined": _quality(views[:1], real),
         "prediction": _quality(views[1:], real),

@@ -1,4 +1,4 @@
-"""From records to tables: means with intervals, paired comparisons, one line per world, picture quality."""
+"""From records to tables: means with intervals, paired comparisons, one line per world, image quality."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAN_METRICS = ("ate_m", "rpe_m", "final_m", "final_yaw_rad")
 MIN_CLUSTERS = 5  # the bootstrap of fewer groups gives intervals that are far too narrow
 HEADINGS = {"psnr_db": "PSNR [dB]", "ssim": "SSIM", "sharpness": "sharpness ratio", "lpips": "LPIPS"}
 DIGITS = {"psnr_db": 2, "ssim": 3, "sharpness": 2, "lpips": 3}
-PICTURE_KINDS = {
+IMAGE_KINDS = {
     "imagined": "imagined at the chosen pose",
     "prediction": "imagined at the true pose",
     "copy_last_frame": "(last seen frame, as if nothing moved)",
@@ -42,7 +42,7 @@ class PlanningTable:
         gap_closure: row -> (ATE constant velocity - ATE row) / (ATE constant velocity - ATE perfect model), paired; of
             every row but these, the hindsight one and standing still; empty without a perfect model.
         groups: group (world or recording) -> row -> mean ATE in metres.
-        pictures: (row, kind) -> metric -> interval.
+        images: (row, kind) -> metric -> interval.
         error_by_step: row -> (T,) mean position error of each waypoint in metres.
         steps_s: (T,) mean times of the waypoints.
     """
@@ -56,7 +56,7 @@ class PlanningTable:
     differences: dict[tuple[str, str], dict[str, Interval]]
     gap_closure: dict[str, Interval]
     groups: dict[str, dict[str, float]]
-    pictures: dict[tuple[str, str], dict[str, Interval]]
+    images: dict[tuple[str, str], dict[str, Interval]]
     error_by_step: dict[str, list[float]]
     steps_s: list[float]
 
@@ -83,9 +83,7 @@ class PlanningTable:
             ],
             "gap_closure": plain(self.gap_closure),
             "ate_m_by_group": self.groups,
-            "pictures": [
-                {"row": row, "picture": kind, **plain(metrics)} for (row, kind), metrics in self.pictures.items()
-            ],
+            "images": [{"row": row, "image": kind, **plain(metrics)} for (row, kind), metrics in self.images.items()],
             "error_by_step_m": self.error_by_step,
             "steps_s": self.steps_s,
         }
@@ -124,7 +122,7 @@ def planning_table(
         differences=_differences(records, seed, clusters),
         gap_closure=_gap_closure(records, seed, clusters),
         groups=_by_group(records, groups),
-        pictures=_pictures(records, seed, clusters),
+        images=_images(records, seed, clusters),
         error_by_step={
             row: [float(value) for value in np.mean([record["step_errors_m"] for record in found], axis=0)]
             for row, found in records.items()
@@ -177,14 +175,14 @@ def group_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
     return ["mean ATE [m]", *rows], lines
 
 
-def picture_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
-    """Return header and text cells of the picture quality."""
+def image_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of the image quality."""
     shown = ("psnr_db", "ssim", "sharpness")
     lines = []
-    for (row, kind), metrics in table.pictures.items():
+    for (row, kind), metrics in table.images.items():
         cells = [format_interval(metrics[name], DIGITS[name]) for name in shown]
-        lines.append([f"{row}: {PICTURE_KINDS[kind]}", *cells, str(metrics["psnr_db"].n)])
-    return ["picture against the goal frame", *(HEADINGS[name] for name in shown), "n"], lines
+        lines.append([f"{row}: {IMAGE_KINDS[kind]}", *cells, str(metrics["psnr_db"].n)])
+    return ["image against the goal frame", *(HEADINGS[name] for name in shown), "n"], lines
 
 
 def format_interval(interval: Interval, digits: int = 3) -> str:
@@ -229,9 +227,11 @@ def _gap_closure(
     for row in records:
         if row in (STAND_STILL, CONSTANT_VELOCITY, PERFECT_MODEL, HINDSIGHT):
             continue
-        trivial, judged, perfect = _on_shared_windows(records[CONSTANT_VELOCITY], records[row], records[PERFECT_MODEL])
+        trivial, evaluated, perfect = _on_shared_windows(
+            records[CONSTANT_VELOCITY], records[row], records[PERFECT_MODEL]
+        )
         start = _column(trivial, "ate_m")
-        closed, gap = start - _column(judged, "ate_m"), start - _column(perfect, "ate_m")
+        closed, gap = start - _column(evaluated, "ate_m"), start - _column(perfect, "ate_m")
         closures[row] = bootstrap_ratio(closed, gap, seed, _labels(trivial, groups))
     return closures
 
@@ -258,19 +258,19 @@ def _by_group(records: Mapping[str, Sequence[Record]], groups: Mapping[str, str]
     return {group: {row: float(np.mean(values)) for row, values in rows.items()} for group, rows in sums.items()}
 
 
-def _pictures(
+def _images(
     records: Mapping[str, Sequence[Record]], seed: int, groups: Mapping[str, str] | None
 ) -> dict[tuple[str, str], dict[str, Interval]]:
-    pictures = {}
+    images = {}
     for row, found in records.items():
-        for kind in PICTURE_KINDS:
+        for kind in IMAGE_KINDS:
             having = [record for record in found if kind in record]
             if having:
                 qualities, labels = [record[kind] for record in having], _labels(having, groups)
-                pictures[row, kind] = {
+                images[row, kind] = {
                     metric: bootstrap_mean(_column(qualities, metric), seed, labels) for metric in qualities[0]
                 }
-    return pictures
+    return images
 
 
 def _labels(records: Sequence[Record], groups: Mapping[str, str] | None) -> list[str] | None:

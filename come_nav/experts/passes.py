@@ -32,7 +32,7 @@ class Condition:
 
     Attributes:
         context: the context frames and what they show; False is the null context.
-        view: name in ``Context.extras`` of the picture for the network's extra channels, where it has such channels.
+        view: name in ``Context.extras`` of the image for the network's extra channels, where it has such channels.
     """
 
     context: bool = True

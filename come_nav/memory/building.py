@@ -49,12 +49,12 @@ def remember(
     used = recording.T_odom_base if poses is None else np.asarray(poses, np.float64)
     if len(used) != count:
         raise DataError(f"{recording.name} has {count} frames, but there are {len(used)} poses")
-    decoded, trouble = 0, ""
+    decoded, diagnosis = 0, ""
     for index in range(start, stop):
         try:
             frame = recording.frame(index)
-        except DataError as error:  # one damaged picture does not cost the whole memory
-            trouble = str(error)
+        except DataError as error:  # one damaged image does not cost the whole memory
+            diagnosis = str(error)
         else:
             decoded += 1
             for memory in memories:
@@ -62,5 +62,5 @@ def remember(
         if progress is not None:
             progress(1)
     if not decoded:
-        raise DataError(f"{recording.name}: no frame from {start} to {stop} can be decoded; the last says: {trouble}")
+        raise DataError(f"{recording.name}: no frame from {start} to {stop} can be decoded; the last says: {diagnosis}")
     return decoded

@@ -1,4 +1,4 @@
-"""Depth for cameras without a depth sensor: a picture gives its shape, odometry its scale.
+"""Depth for cameras without a depth sensor: an image gives its shape, odometry its scale.
 
 A monocular network returns depth up to a factor, or inverse depth up to a factor and an offset. Points that are tracked
 from one frame to the next are triangulated with the motion that odometry measured; they fix what the network left open.
@@ -26,7 +26,7 @@ FIT_ROUNDS = 10
 
 
 class DepthSource(Protocol):
-    """From one picture to its shape.
+    """From one image to its shape.
 
     ``kind`` says what comes out: "depth" up to an unknown factor, or "disparity", inverse depth up to an unknown factor
     and offset.
@@ -35,7 +35,7 @@ class DepthSource(Protocol):
     @property
     def kind(self) -> str: ...  # noqa: D102
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return (H, W) for a picture (H, W, 3)."""
+        """Return (H, W) for an image (H, W, 3)."""
         ...
 
 
@@ -57,7 +57,7 @@ class TransformersDepth:
         try:  # an optional library: not among the imports that an installation must satisfy
             pipeline = importlib.import_module("transformers").pipeline
         except ImportError as error:
-            raise MissingDependencyError("transformers", "perceptual", "depth from pictures") from error
+            raise MissingDependencyError("transformers", "perceptual", "depth from images") from error
         self.kind = check_choice("kind", kind, ("depth", "disparity"))
         try:
             self._pipeline = pipeline("depth-estimation", model=model, device=device)
@@ -66,7 +66,7 @@ class TransformersDepth:
             raise ConfigError(f"depth model '{model}' cannot be loaded ({reason}); give a folder or a name") from error
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the prediction (H, W), resized to the picture."""
+        """Return the prediction (H, W), resized to the image."""
         import cv2
         from PIL import Image
 
@@ -77,7 +77,7 @@ class TransformersDepth:
 
 
 @dataclass(frozen=True)
-class ScaleConfig:
+class ScaleSettings:
     """How scale is found.
 
     Attributes:
@@ -108,8 +108,8 @@ class ScaleConfig:
 class OdometryScaledDepth:
     """Metric depth from a :class:`DepthSource` and odometry; a ``depth_source`` of :class:`SpatialMemory`."""
 
-    def __init__(self, source: DepthSource, config: ScaleConfig | None = None) -> None:
-        self.config = config or ScaleConfig()
+    def __init__(self, source: DepthSource, config: ScaleSettings | None = None) -> None:
+        self.config = config or ScaleSettings()
         self._source = source
         check_choice("depth source kind", source.kind, ("depth", "disparity"))
         self.reset()
@@ -125,7 +125,7 @@ class OdometryScaledDepth:
         """Return depth (H, W) in metres, NaN where unknown; None until odometry has fixed the scale.
 
         Raises:
-            ShapeError: the source returns another size than the picture's.
+            ShapeError: the source returns another size than the image's.
         """
         if frame.intrinsics is None or frame.T_base_camera is None:
             return None

@@ -157,7 +157,7 @@ class EpisodicMemory:
             latents: (C, h, w) of the frame.
             pose_odom_xyyaw: (3,) of base_link in the odom frame.
             stamp_s: of the frame.
-            frame: what else the loss needs of a context frame, e.g. its picture; the same names every time.
+            frame: what else the loss needs of a context frame, e.g. its image; the same names every time.
         """
         self.frames.add(latents, pose_odom_xyyaw, stamp_s, frame or {})
 
@@ -336,8 +336,8 @@ class EpisodicMemory:
 
     def _check_tensors(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], kinds: tuple[str, ...]) -> None:
         """Raise MemoryStoreError where facts about the network or the tensors of a kind do not fit."""
-        if (trouble := disagreement(self._facts, facts)) is not None:
-            raise MemoryStoreError(f"episodic memory: {trouble}")
+        if (diagnosis := disagreement(self._facts, facts)) is not None:
+            raise MemoryStoreError(f"episodic memory: {diagnosis}")
         for name, parameter in self._parameters.items():
             for kind in kinds:
                 own = tensors.get(f"{kind}.{name}")

@@ -1,7 +1,7 @@
-"""Key frames: pictures of where the robot has been, with poses and times, and the ways between them.
+"""Key frames: images of where the robot has been, with poses and times, and the ways between them.
 
-"Go to where you were at time t" needs a picture and a chain of pictures that leads there. A frame is kept where the
-robot has moved or turned enough. Pictures are kept compressed; when there are too many, those go whose neighbours in
+"Go to where you were at time t" needs an image and a chain of images that leads there. A frame is kept where the
+robot has moved or turned enough. Images are kept compressed; when there are too many, those go whose neighbours in
 the chain lie closest together, so that the whole drive stays covered, only more coarsely.
 """
 
@@ -20,11 +20,11 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Frame
 from come_nav.memory.poses import as_transform
 
-ARRAYS = ("stamps_s", "poses_xyyaw", "legs", "pictures", "ends")
+ARRAYS = ("stamps_s", "poses_xyyaw", "legs", "images", "ends")
 
 
 @dataclass(frozen=True)
-class KeyframesConfig:
+class KeyframesSettings:
     """Which frames are kept.
 
     Attributes:
@@ -76,13 +76,13 @@ class Keyframe:
 class Keyframes:
     """Kept frames in the order of time. Bounded by ``max_count``."""
 
-    def __init__(self, config: KeyframesConfig | None = None) -> None:
-        self.config = config or KeyframesConfig()
+    def __init__(self, config: KeyframesSettings | None = None) -> None:
+        self.config = config or KeyframesSettings()
         self.clear()
 
     def clear(self) -> None:
         """Forget all frames."""
-        self._pictures: list[bytes] = []
+        self._images: list[bytes] = []
         self._stamps: list[float] = []
         self._poses: list[NDArray[np.float64]] = []
         self._legs: list[int] = []
@@ -90,7 +90,7 @@ class Keyframes:
         self.rejected: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     @property
     def stamps_s(self) -> NDArray[np.float64]:
@@ -104,8 +104,8 @@ class Keyframes:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the pictures in bytes."""
-        return sum(len(picture) for picture in self._pictures)
+        """Memory of the images in bytes."""
+        return sum(len(image) for image in self._images)
 
     def begin_leg(self) -> None:
         """Say that the robot may have been carried: no way leads from the last kept frame to the next one."""
@@ -122,18 +122,18 @@ class Keyframes:
             self.rejected["bad_pose" if transform is None else "bad_stamp"] += 1
             return False
         pose = se3.xyyaw_from_transform(transform)
-        if self._pictures and self._legs[-1] == self._leg:
+        if self._images and self._legs[-1] == self._leg:
             if frame.stamp_s <= self._stamps[-1]:
                 self.rejected["out_of_order"] += 1
                 return False
             moved = se2.relative(self._poses[-1], pose)
             if np.hypot(moved[0], moved[1]) < self.config.spacing_m and abs(moved[2]) < self.config.spacing_rad:
                 return False
-        self._pictures.append(self._compress(frame.rgb))
+        self._images.append(self._compress(frame.rgb))
         self._stamps.append(float(frame.stamp_s))
         self._poses.append(pose)
         self._legs.append(self._leg)
-        if len(self._pictures) > self.config.max_count:
+        if len(self._images) > self.config.max_count:
             self._drop(self._least_missed())
         return True
 
@@ -141,11 +141,11 @@ class Keyframes:
         """Return frame ``index``, decoded."""
         if not 0 <= index < len(self):
             raise IndexError(f"key frame {index} of {len(self)}")
-        return Keyframe(index, self._stamps[index], self._poses[index].copy(), _decompress(self._pictures[index]))
+        return Keyframe(index, self._stamps[index], self._poses[index].copy(), _decompress(self._images[index]))
 
-    def picture_bytes(self, index: int) -> bytes:
-        """Return the compressed picture of frame ``index``."""
-        return self._pictures[index]
+    def image_bytes(self, index: int) -> bytes:
+        """Return the compressed image of frame ``index``."""
+        return self._images[index]
 
     def at_time(self, stamp_s: float) -> Keyframe | None:
         """Return the frame nearest in time, or None without frames: the goal "where you were at time t"."""
@@ -188,8 +188,8 @@ class Keyframes:
             "stamps_s": self.stamps_s,
             "poses_xyyaw": self.poses_xyyaw,
             "legs": np.array(self._legs, np.int64),
-            "pictures": np.frombuffer(b"".join(self._pictures), np.uint8),
-            "ends": np.cumsum([len(picture) for picture in self._pictures], dtype=np.int64),
+            "images": np.frombuffer(b"".join(self._images), np.uint8),
+            "ends": np.cumsum([len(image) for image in self._images], dtype=np.int64),
         }
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
@@ -198,6 +198,8 @@ class Keyframes:
         Raises:
             ShapeError: for missing arrays, or ones that do not agree.
         """
+        if "pictures" in state:  # as version 0.1 called them
+            state = {**state, "images": state["pictures"]}
         missing = [name for name in ARRAYS if name not in state]
         if missing:
             raise ShapeError(f"key frames need the arrays {', '.join(ARRAYS)}; {', '.join(missing)} is missing")
@@ -205,12 +207,12 @@ class Keyframes:
         check_shape("poses_xyyaw", state["poses_xyyaw"], f"{count} 3")
         for name in ("legs", "ends"):
             check_shape(name, state[name], f"{count}")
-        pictures = state["pictures"].tobytes()
+        images = state["images"].tobytes()
         ends = [0, *(int(end) for end in state["ends"])]
-        if ends != sorted(ends) or ends[-1] != len(pictures):
-            raise ShapeError(f"the pictures of {count} key frames must fill {ends[-1]} bytes, got {len(pictures)}")
+        if ends != sorted(ends) or ends[-1] != len(images):
+            raise ShapeError(f"the images of {count} key frames must fill {ends[-1]} bytes, got {len(images)}")
         self.clear()
-        self._pictures = [pictures[ends[index] : ends[index + 1]] for index in range(count)]
+        self._images = [images[ends[index] : ends[index + 1]] for index in range(count)]
         self._stamps = [float(stamp) for stamp in state["stamps_s"]]
         self._poses = [np.array(pose, np.float64) for pose in state["poses_xyyaw"]]
         self._legs = [int(leg) for leg in state["legs"]]
@@ -249,7 +251,7 @@ class Keyframes:
         return int(np.argmin(gap)) + 1 if np.isfinite(gap).any() else 0
 
     def _drop(self, index: int) -> None:
-        for values in (self._pictures, self._stamps, self._poses, self._legs):
+        for values in (self._images, self._stamps, self._poses, self._legs):
             del values[index]
 
     def _compress(self, rgb: NDArray[np.uint8]) -> bytes:
@@ -259,14 +261,14 @@ class Keyframes:
         options = [] if self.config.image_format == "png" else [cv2.IMWRITE_JPEG_QUALITY, self.config.jpeg_quality]
         done, data = cv2.imencode(".png" if self.config.image_format == "png" else ".jpg", bgr, options)
         if not done:
-            raise DataError(f"a picture of shape {rgb.shape} cannot be compressed as {self.config.image_format}")
+            raise DataError(f"an image of shape {rgb.shape} cannot be compressed as {self.config.image_format}")
         return bytes(data.tobytes())
 
 
-def _decompress(picture: bytes) -> NDArray[np.uint8]:
+def _decompress(image: bytes) -> NDArray[np.uint8]:
     import cv2
 
-    bgr = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    bgr = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise DataError("a key frame's picture is damaged; verify the memory it was loaded from")
+        raise DataError("a key frame's image is damaged; verify the memory it was loaded from")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

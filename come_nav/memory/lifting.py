@@ -149,7 +149,7 @@ def lift(
     with np.errstate(invalid="ignore"):
         inside = (depth >= range_m[0]) & (depth <= range_m[1])
     v, u, depth = v[inside], u[inside], depth[inside]
-    trusted, slopes = judge_pixels(grid.depth_m, v, u, edge_ratio, min_neighbours)
+    trusted, slopes = classify_pixels(grid.depth_m, v, u, edge_ratio, min_neighbours)
     v, u, depth, slopes = v[trusted], u[trusted], depth[trusted], slopes[trusted]
     camera = grid.camera
     rays = np.stack([(u + 0.5 - camera.cx) / camera.fx, (v + 0.5 - camera.cy) / camera.fy, np.ones_like(depth)], axis=1)
@@ -176,7 +176,7 @@ def _normals(rays: NDArray[Any], depth: FloatArray, slopes: NDArray[Any]) -> NDA
     return unit
 
 
-def judge_pixels(
+def classify_pixels(
     depth_m: FloatArray, v: NDArray[np.int64], u: NDArray[np.int64], edge_ratio: float, min_neighbours: int
 ) -> tuple[NDArray[np.bool_], FloatArray]:
     """Tell which pixels (v, u), each (M,), are no flying pixels and no speckles, and how slanted their surface is.

@@ -22,7 +22,7 @@ BATCH = 64
 
 
 class RememberedViews:
-    """Renders a spatial memory of colours as the square pictures that a world model takes.
+    """Renders a spatial memory of colours as the square images that a world model takes.
 
     Args:
         memory: looked at anew in every call, so that what was seen meanwhile counts.
@@ -45,9 +45,9 @@ class RememberedViews:
         """
         camera = model_camera(self.camera, image_size, self.aspect)
         thin = len(poses_odom_xyyaw) >= MANY_VIEWS
-        mount = self.T_base_camera if T_base_camera is None else T_base_camera
+        extrinsics = self.T_base_camera if T_base_camera is None else T_base_camera
         device = poses_odom_xyyaw.device
-        view = self.memory.render(poses_odom_xyyaw, camera, mount, thin=thin, cell_m=cell_m, device=device)
+        view = self.memory.render(poses_odom_xyyaw, camera, extrinsics, thin=thin, cell_m=cell_m, device=device)
         return view.image, view.visible, torch.nan_to_num(1.0 / view.depth_m)
 
 
@@ -56,16 +56,16 @@ def latent_difference(latents: Tensor, other: Tensor) -> Tensor:
     return 1.0 - torch.nn.functional.cosine_similarity(latents.flatten(1), other.flatten()[None], dim=1)
 
 
-class PictureDifference:
-    """How much remembered views differ from one picture: 1 - the cosine of their latents, more where little is known.
+class ImageDifference:
+    """How much remembered views differ from one image: 1 - the cosine of their latents, more where little is known.
 
-    A rough difference compares small pictures of a coarse cloud. It costs little, and it falls towards the right pose
-    from farther away, because small pictures change less with the pose.
+    A rough difference compares small images of a coarse cloud. It costs little, and it falls towards the right pose
+    from farther away, because small images change less with the pose.
 
     Args:
         views: what the memory shows.
         encode: from images (B, 3, S, S) in [-1, 1] to latents (B, C, h, w).
-        picture: (3, S, S) in [-1, 1].
+        image: (3, S, S) in [-1, 1].
         unknown_weight: added for a view of which nothing is known; a part counts by its share.
         rough_px: width and height of what is compared, at most S, a divisor of it; 0 = S.
         rough_m: edge of the cells in which points are merged first, m; 0 = as they are.
@@ -75,17 +75,17 @@ class PictureDifference:
         self,
         views: RememberedViews,
         encode: Callable[[Tensor], Tensor],
-        picture: Tensor,
+        image: Tensor,
         unknown_weight: float,
         rough_px: int = 0,
         rough_m: float = 0.0,
     ) -> None:
         self._views, self._encode, self._unknown_weight = views, encode, unknown_weight
-        self._full_px = check_shape("picture", picture, "3 S S")["S"]
+        self._full_px = check_shape("image", image, "3 S S")["S"]
         self._px, self._cell_m = rough_px or self._full_px, rough_m
         if self._full_px % self._px:
-            raise ConfigError(f"rough pictures of {self._px} px: must divide the model's {self._full_px} px")
-        self._latents = self._latents_of(interpolate(picture[None], (self._px, self._px), mode="area"))[0]
+            raise ConfigError(f"rough images of {self._px} px: must divide the model's {self._full_px} px")
+        self._latents = self._latents_of(interpolate(image[None], (self._px, self._px), mode="area"))[0]
 
     def __call__(self, poses_odom_xyyaw: Tensor) -> Tensor:
         """Return the differences (S,) of the views at poses (S, 3)."""

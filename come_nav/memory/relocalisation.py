@@ -1,8 +1,8 @@
-"""Where a picture was taken: the pose from which the memory looks most like it (visual relocalisation).
+"""Where an image was taken: the pose from which the memory looks most like it (visual relocalisation).
 
-Pictures taken at a similar place look similar, so the search begins at the remembered frames that resemble the picture
+Images taken at a similar place look similar, so the search begins at the remembered frames that resemble the image
 most, and goes on around the poses whose remembered view comes nearest to it, closer and closer (a cross-entropy search
-with one proposal around each elite). Most of it compares small pictures of a coarse cloud, which change slowly with the
+with one proposal around each elite). Most of it compares small images of a coarse cloud, which change slowly with the
 pose and cost little; the best of them are then compared exactly. It ends as soon as a pose is good enough.
 """
 
@@ -23,7 +23,7 @@ AHEAD_M = (0.0, 0.5, 1.0, 1.5)
 
 
 @dataclass(frozen=True)
-class RelocalisationConfig:
+class RelocalisationSettings:
     """How hard to search.
 
     Attributes:
@@ -35,7 +35,7 @@ class RelocalisationConfig:
         polish: exact rounds of an attempt, >= 0.
         polish_samples: poses of such a round, >= 1.
         polish_elites: best poses that it goes on from, >= 1.
-        rough_px: width and height of the pictures that rough rounds compare, >= 1 (its largest common divisor with
+        rough_px: width and height of the images that rough rounds compare, >= 1 (its largest common divisor with
             the model's counts).
         rough_m: edge of the cells in which they merge the cloud's points, m, >= 0.
         spread_m: of the first round, standard deviation, > 0.
@@ -73,12 +73,12 @@ class RelocalisationConfig:
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """Where a picture seems to have been taken.
+class RelocalisationResult:
+    """Where an image seems to have been taken.
 
     Attributes:
         pose_odom_xyyaw: (3,) of the robot.
-        difference: between the picture and what is remembered from there; 0 = none.
+        difference: between the image and what is remembered from there; 0 = none.
     """
 
     pose_odom_xyyaw: NDArray[np.float64]
@@ -95,31 +95,31 @@ def relocalise(
     exact: Difference,
     starts_xyyaw: NDArray[np.float64],
     generator: torch.Generator,
-    config: RelocalisationConfig | None = None,
+    config: RelocalisationSettings | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Sighting | None:
+) -> RelocalisationResult | None:
     """Return the pose of the smallest difference; None without starts, or if no difference is finite.
 
     Args:
-        rough: difference of the remembered views at poses (S, 3) in odom to the picture, (S,), at little cost.
+        rough: difference of the remembered views at poses (S, 3) in odom to the image, (S,), at little cost.
         exact: the difference that counts.
         starts_xyyaw: (K, 3) poses to begin with, the most promising first.
         generator: the only source of chance.
         config: how hard to search.
         stopped: asked after every round; once it is true, the best so far is returned.
     """
-    settings = config or RelocalisationConfig()
+    settings = config or RelocalisationSettings()
     check_shape("starts_xyyaw", starts_xyyaw, "K 3")
     starts = torch.from_numpy(np.asarray(starts_xyyaw, np.float64))[: settings.starts]
     if not len(starts):
         return None
     search = _Search(rough, settings.samples, settings.elites, generator, settings)
     polish = _Search(exact, settings.polish_samples, settings.polish_elites, generator, settings)
-    begin, found = search.judged(starts), _Poses(starts[:0], starts[:0, 0])
+    begin, found = search.evaluated(starts), _Poses(starts[:0], starts[:0, 0])
     for _ in range(settings.attempts):
         # The first round samples around every start alike; the later ones around the elites.
         near = search.rounds(begin, range(settings.rounds), stopped).best(settings.elites)
-        attempt = polish.judged(near.poses_xyyaw).best(settings.polish_elites)
+        attempt = polish.evaluated(near.poses_xyyaw).best(settings.polish_elites)
         # Polishing samples ever more narrowly from where the rough rounds have ended.
         rounds = range(settings.rounds - 1, settings.rounds - 1 + settings.polish)
         found = found.joined(polish.rounds(attempt, rounds, stopped)).best(settings.polish_elites)
@@ -127,7 +127,7 @@ def relocalise(
             break
     if not bool(torch.isfinite(found.values[0])):
         return None
-    return Sighting(found.poses_xyyaw[0].numpy().copy(), float(found.values[0]))
+    return RelocalisationResult(found.poses_xyyaw[0].numpy().copy(), float(found.values[0]))
 
 
 @dataclass(frozen=True)
@@ -154,12 +154,12 @@ class _Search:
         samples: int,
         elites: int,
         generator: torch.Generator,
-        settings: RelocalisationConfig,
+        settings: RelocalisationSettings,
     ) -> None:
         self._difference, self._samples, self._elites = difference, samples, elites
         self._generator, self._settings = generator, settings
 
-    def judged(self, poses_xyyaw: torch.Tensor) -> _Poses:
+    def evaluated(self, poses_xyyaw: torch.Tensor) -> _Poses:
         values = self._difference(poses_xyyaw).double().cpu()
         return _Poses(poses_xyyaw, torch.where(torch.isfinite(values), values, torch.inf))
 
@@ -181,4 +181,4 @@ class _Search:
         spread = torch.tensor([settings.spread_m, settings.spread_m, settings.spread_rad], dtype=torch.float64)
         noise = torch.randn(self._samples, 3, generator=generator, dtype=torch.float64)
         fresh = centres.poses_xyyaw[chosen] + settings.shrink**number * spread * noise
-        return centres.joined(self.judged(fresh))
+        return centres.joined(self.evaluated(fresh))

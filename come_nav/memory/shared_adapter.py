@@ -69,7 +69,7 @@ class SharedAdapter:
 
     Attributes:
         adapter: in use, or None.
-        trouble: why the newest one is not, or None.
+        diagnosis: why the newest one is not, or None.
     """
 
     def __init__(self, store: MemoryStore, expected: Mapping[str, Any], use: Callable[[Adapter | None], None]) -> None:
@@ -79,7 +79,7 @@ class SharedAdapter:
         """
         self.store, self._expected, self._use = store, dict(expected), use
         self.adapter: Adapter | None = None
-        self.trouble: str | None = None
+        self.diagnosis: str | None = None
         self._version: int | None = None
         self._mark: str | None = None
 
@@ -92,7 +92,7 @@ class SharedAdapter:
             mark = self.store.adapter_mark(EPISODE, version)
             changed = mark != self._mark and self._take()
         except ComeNavError as error:  # pruned while it was read, damaged, or of another model
-            self.trouble = str(error)
+            self.diagnosis = str(error)
             self._version = version
             return False
         self._version, self._mark = version, mark
@@ -104,7 +104,7 @@ class SharedAdapter:
         if adapter is not None and (reason := disagreement(self._expected, adapter.metadata)) is not None:
             raise MemoryStoreError(f"{self.store.path}: the adapter does not fit: {reason}")
         self._use(adapter)
-        self.adapter, self.trouble = adapter, None
+        self.adapter, self.diagnosis = adapter, None
         return True
 
 

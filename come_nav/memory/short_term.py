@@ -18,7 +18,7 @@ from come_nav.core.checks import check_range
 from come_nav.core.types import Frame, Odometry
 
 
-class Observed(str, Enum):
+class FrameStatus(str, Enum):
     """What the buffer did with a frame. Everything but KEPT is counted in :attr:`ShortTermBuffer.dropped`."""
 
     KEPT = "kept"
@@ -30,7 +30,7 @@ class Observed(str, Enum):
 
 
 @dataclass(frozen=True)
-class ShortTermConfig:
+class ShortTermSettings:
     """What is remembered for a short time.
 
     Attributes:
@@ -83,10 +83,10 @@ class ShortTermBuffer:
     """Ring of kept frames, oldest first. Bounded by ``capacity``."""
 
     def __init__(
-        self, config: ShortTermConfig | None = None, encode: Callable[[Frame], torch.Tensor] | None = None
+        self, config: ShortTermSettings | None = None, encode: Callable[[Frame], torch.Tensor] | None = None
     ) -> None:
         """Take the settings and a function that is called once for each kept frame, e.g. the autoencoder."""
-        self.config = config or ShortTermConfig()
+        self.config = config or ShortTermSettings()
         self._encode = encode
         self._ring: deque[Remembered] = deque(maxlen=self.config.capacity)
         self._newest_stamp_s: float | None = None
@@ -112,10 +112,10 @@ class ShortTermBuffer:
         self._ring.clear()
         self._newest_stamp_s = None
 
-    def observe(self, frame: Frame, odometry: Odometry) -> Observed:
+    def observe(self, frame: Frame, odometry: Odometry) -> FrameStatus:
         """Take a frame and the odometry nearest to it; return what became of it."""
-        verdict = self._judge(frame.stamp_s, odometry)
-        if verdict is Observed.KEPT:
+        verdict = self._evaluate(frame.stamp_s, odometry)
+        if verdict is FrameStatus.KEPT:
             features = None if self._encode is None else self._encode(frame)
             self._ring.append(Remembered(frame.stamp_s, odometry.pose_xyyaw, frame, features))
         else:
@@ -131,33 +131,33 @@ class ShortTermBuffer:
         """Return up to ``count`` of the newest frames, oldest first."""
         return list(self._ring)[-count:] if count > 0 else []
 
-    def _judge(self, stamp_s: float, odometry: Odometry) -> Observed:
+    def _evaluate(self, stamp_s: float, odometry: Odometry) -> FrameStatus:
         if not (np.isfinite(stamp_s) and np.isfinite(odometry.T_odom_base).all()):
-            return Observed.NON_FINITE
+            return FrameStatus.NON_FINITE
         if not abs(stamp_s - odometry.stamp_s) <= self.config.max_pose_age_s:
-            return Observed.NO_POSE
+            return FrameStatus.NO_POSE
         if self._newest_stamp_s is not None and stamp_s <= self._newest_stamp_s:
             if self._newest_stamp_s - stamp_s < self.config.clock_jump_s:
-                return Observed.DUPLICATE if stamp_s == self._newest_stamp_s else Observed.OUT_OF_ORDER
+                return FrameStatus.DUPLICATE if stamp_s == self._newest_stamp_s else FrameStatus.OUT_OF_ORDER
             self._reset("clock_jump")
         self._newest_stamp_s = stamp_s
         return self._place(stamp_s, odometry)
 
-    def _place(self, stamp_s: float, odometry: Odometry) -> Observed:
+    def _place(self, stamp_s: float, odometry: Odometry) -> FrameStatus:
         """Decide whether a frame in order is due. Due times lie on a grid, so that spacing errors do not add up."""
         period_s = 1.0 / self.config.rate_hz
         newest = self.newest
         if newest is not None and stamp_s - newest.stamp_s > self.config.max_gap_s:
             self._reset("gap")
         elif newest is not None and stamp_s < self._due_s - self.config.tolerance * period_s:
-            return Observed.BETWEEN
+            return FrameStatus.BETWEEN
         elif newest is not None:
             moved_m = float(np.linalg.norm(odometry.pose_xyyaw[:2] - newest.pose_odom_xyyaw[:2]))
             if moved_m > self.config.max_speed_mps * (stamp_s - newest.stamp_s):
                 self._reset("pose_jump")
         on_grid = len(self._ring) > 0 and stamp_s < self._due_s + 0.5 * period_s
         self._due_s = (self._due_s if on_grid else stamp_s) + period_s
-        return Observed.KEPT
+        return FrameStatus.KEPT
 
     def _reset(self, reason: str) -> None:
         newest_stamp_s = self._newest_stamp_s

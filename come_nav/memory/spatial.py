@@ -35,21 +35,21 @@ EXTRA = 4  # what a voxel keeps beside its features: the mean normal of its surf
 MetricDepth = Callable[[Frame, NDArray[np.float64]], "NDArray[np.float32] | None"]
 
 
-class Noted(str, Enum):
+class InsertResult(str, Enum):
     """What the memory did with a frame. Everything but KEPT is counted in :attr:`SpatialMemory.rejected`."""
 
     KEPT = "kept"
     NO_DEPTH = "no_depth"
     NO_INTRINSICS = "no_intrinsics"
-    NO_CAMERA_MOUNT = "no_camera_mount"  # no T_base_camera
-    WRONG_SIZE = "wrong_size"  # the intrinsics are of another picture size, or impossible
+    NO_CAMERA_EXTRINSICS = "no_camera_extrinsics"  # no T_base_camera
+    WRONG_SIZE = "wrong_size"  # the intrinsics are of another image size, or impossible
     BAD_POSE = "bad_pose"  # NaN, or no rigid transform
     BAD_STAMP = "bad_stamp"
     NO_POINTS = "no_points"  # no depth in range that can be trusted
 
 
 @dataclass(frozen=True)
-class SpatialConfig:
+class SpatialSettings:
     """What is remembered in space.
 
     Attributes:
@@ -97,14 +97,14 @@ class SpatialConfig:
 
 
 class SpatialMemory:
-    """A bounded cloud of voxels in the odom frame. Trouble with a frame is counted, never an exception.
+    """A bounded cloud of voxels in the odom frame. Diagnosis with a frame is counted, never an exception.
 
-    One thread may observe while another renders: a picture shows the cloud as it was when its rendering began.
+    One thread may observe while another renders: an image shows the cloud as it was when its rendering began.
     """
 
     def __init__(
         self,
-        config: SpatialConfig | None = None,
+        config: SpatialSettings | None = None,
         features: FeatureSource | None = None,
         depth_source: MetricDepth | None = None,
     ) -> None:
@@ -116,7 +116,7 @@ class SpatialMemory:
             depth_source: called as ``depth_source(frame, T_odom_base)`` for frames without depth; see
                 :class:`come_nav.memory.depth.OdometryScaledDepth`.
         """
-        self.config = config or SpatialConfig()
+        self.config = config or SpatialSettings()
         self.features = features or ColourFeatures()
         self._depth_source = depth_source
         self._lock = threading.RLock()
@@ -161,14 +161,14 @@ class SpatialMemory:
         """Memory of the cloud in bytes."""
         return self.voxels.nbytes
 
-    def observe(self, frame: Frame, T_odom_base: Array) -> Noted:
+    def observe(self, frame: Frame, T_odom_base: Array) -> InsertResult:
         """Take a frame and the pose of base_link, (4, 4) or planar (3,); return what became of it."""
         pose = as_transform(T_odom_base)
         verdict, grid = self._grid(frame, pose)
         if grid is not None and pose is not None and frame.T_base_camera is not None:
             with self._lock:
                 verdict = self._take(frame.stamp_s, grid, pose @ frame.T_base_camera)
-        if verdict is not Noted.KEPT:
+        if verdict is not InsertResult.KEPT:
             self.rejected[verdict.value] += 1
         return verdict
 
@@ -187,22 +187,22 @@ class SpatialMemory:
 
         Args:
             poses: (B, 3) planar or (B, 4, 4) poses of base_link in the odom frame.
-            camera: of the picture to render; see :func:`come_nav.memory.lifting.model_camera`.
+            camera: of the image to render; see :func:`come_nav.memory.lifting.model_camera`.
             T_base_camera: (4, 4), or (B or 1, 4, 4).
             gaps: close single unseen pixels among seen ones.
             thin: merge far points that no pixel could tell apart first, which pays for many views from one place.
-            cell_m: merge points in cells of this edge first, for small pictures; 0 = do not.
+            cell_m: merge points in cells of this edge first, for small images; 0 = do not.
             device: where to render and where the result lies.
         """
         poses = torch.as_tensor(poses)
-        mount = torch.as_tensor(T_base_camera, dtype=torch.float64)
-        mount = mount[None] if mount.ndim == 2 else mount
-        if poses.ndim == 3:  # a free pose: the whole of it goes into the camera's mount
+        extrinsics = torch.as_tensor(T_base_camera, dtype=torch.float64)
+        extrinsics = extrinsics[None] if extrinsics.ndim == 2 else extrinsics
+        if poses.ndim == 3:  # a free pose: the whole of it goes into the camera's extrinsics
             check_shape("poses", poses, "B 4 4")
-            mount, poses = poses.to(mount) @ mount, poses.new_zeros(len(poses), 3)
+            extrinsics, poses = poses.to(extrinsics) @ extrinsics, poses.new_zeros(len(poses), 3)
         check_shape("poses", poses, "B 3")
         splats = self._on(torch.device(device), cell_m)
-        view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), mount)))
+        view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), extrinsics)))
         if thin and len(poses) and len(splats.points_xyz):
             positions = view.positions
             centre = positions.mean(dim=0)
@@ -267,9 +267,9 @@ class SpatialMemory:
     def from_state(cls, state: dict[str, Array], features: FeatureSource | None = None) -> SpatialMemory:
         """Return a memory with a saved cloud and otherwise default settings, with room for at least this cloud."""
         count = check_shape("features", state["features"], "N C")
-        room = max(SpatialConfig.max_voxels, count["N"])
+        room = max(SpatialSettings.max_voxels, count["N"])
         source = features or _Unknown(count["C"] - EXTRA)
-        memory = cls(SpatialConfig(voxel_m=float(state["voxel_m"]), max_voxels=room), source)
+        memory = cls(SpatialSettings(voxel_m=float(state["voxel_m"]), max_voxels=room), source)
         memory.load_state(state)
         return memory
 
@@ -289,27 +289,27 @@ class SpatialMemory:
         write_ply(path, self.voxels.xyz[chosen], self.point_features[chosen])
         return int(chosen.sum())
 
-    def _grid(self, frame: Frame, pose: Array | None) -> tuple[Noted, FeatureGrid | None]:
+    def _grid(self, frame: Frame, pose: Array | None) -> tuple[InsertResult, FeatureGrid | None]:
         """Check a frame; return its features and depth, or why it cannot be used."""
         camera = frame.intrinsics
         if pose is None:
-            return Noted.BAD_POSE, None
+            return InsertResult.BAD_POSE, None
         if not np.isfinite(frame.stamp_s):
-            return Noted.BAD_STAMP, None
+            return InsertResult.BAD_STAMP, None
         if camera is None:
-            return Noted.NO_INTRINSICS, None
+            return InsertResult.NO_INTRINSICS, None
         if frame.T_base_camera is None or as_transform(frame.T_base_camera) is None:
-            return Noted.NO_CAMERA_MOUNT, None
+            return InsertResult.NO_CAMERA_EXTRINSICS, None
         if not _fits(camera, frame.rgb.shape):
-            return Noted.WRONG_SIZE, None
+            return InsertResult.WRONG_SIZE, None
         depth = frame.depth_m
         if depth is None and self._depth_source is not None:
             depth = self._depth_source(frame, pose)
         if depth is None:
-            return Noted.NO_DEPTH, None
-        return Noted.KEPT, self.features(frame, depth, camera)
+            return InsertResult.NO_DEPTH, None
+        return InsertResult.KEPT, self.features(frame, depth, camera)
 
-    def _take(self, stamp_s: float, grid: FeatureGrid, T_odom_camera: Array) -> Noted:
+    def _take(self, stamp_s: float, grid: FeatureGrid, T_odom_camera: Array) -> InsertResult:
         settings = self.config
         pixels = grid.depth_m.size
         stride = max(1, int(np.ceil(np.sqrt(pixels / settings.max_points_per_frame))))
@@ -323,7 +323,7 @@ class SpatialMemory:
         )
         self.untrusted += seen.untrusted
         if not len(seen.points_xyz):
-            return Noted.NO_POINTS
+            return InsertResult.NO_POINTS
         self._carve(grid, T_odom_camera)
         points = se3.transform_points(T_odom_camera, seen.points_xyz.astype(np.float64))
         # A pixel that shows more than a voxel blurs it: the nearer look counts more, by the areas.
@@ -333,7 +333,7 @@ class SpatialMemory:
         self.voxels.add(points, values, weights, stamp_s, T_odom_camera[:3, 3])
         self.frames += 1
         self._splats = None
-        return Noted.KEPT
+        return InsertResult.KEPT
 
     def _carve(self, grid: FeatureGrid, T_odom_camera: Array) -> None:
         settings = self.config

@@ -82,8 +82,8 @@ class Viewpoint:
             [zero, zero, zero, one],
         ]
         T_base_reference = torch.stack([torch.stack(row, 1) for row in rows], 1)
-        mount = self.T_base_camera.double()
-        T_camera_base = torch.linalg.inv(mount)[:, :3].expand(batch, -1, -1)
+        extrinsics = self.T_base_camera.double()
+        T_camera_base = torch.linalg.inv(extrinsics)[:, :3].expand(batch, -1, -1)
         fx, fy, cx, cy = self.camera.double().expand(batch, -1).unbind(1)
         zero = torch.zeros_like(fx)
         lens = [[fx, zero, cx], [zero, fy, cy], [zero, zero, torch.ones_like(fx)]]
@@ -147,7 +147,7 @@ def thinned(splats: Splats, centre_xyz: Tensor, reach_m: float, pixel: float, vo
 
 
 def coarsened(splats: Splats, cell_m: float) -> Splats:
-    """Merge all points that lie in the same cell of edge ``cell_m``, for small pictures that are needed quickly."""
+    """Merge all points that lie in the same cell of edge ``cell_m``, for small images that are needed quickly."""
     one_level = torch.zeros_like(splats.weights, dtype=torch.int64)
     return _merged(splats, torch.full_like(splats.weights, cell_m), one_level)
 
@@ -175,7 +175,7 @@ def render_splats(splats: Splats, view: Viewpoint, size: tuple[int, int], gaps: 
     Args:
         splats: the cloud.
         view: B cameras.
-        size: rows and columns of the picture.
+        size: rows and columns of the image.
         gaps: close single unseen pixels among seen ones.
     """
     batch, (count, channels) = len(view.poses_xyyaw), splats.features.shape

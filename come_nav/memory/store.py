@@ -40,7 +40,7 @@ READ_ATTEMPTS = 3  # a slow reader may see its version pruned; there is then a n
 
 
 @dataclass(frozen=True)
-class StoreConfig:
+class StoreSettings:
     """Bounds of a store.
 
     Attributes:
@@ -80,23 +80,23 @@ class StoredMemory:
 
 @dataclass(frozen=True)
 class VersionReport:
-    """What verifying a version found: ``trouble`` is None for a sound one. ``counts``: the manifest names it."""
+    """What verifying a version found: ``diagnosis`` is None for a sound one. ``counts``: the manifest names it."""
 
     version: int
     counts: bool
     size_bytes: int
     files: tuple[str, ...]
     about: dict[str, Any]
-    trouble: str | None
+    diagnosis: str | None
 
 
 class MemoryStore:
     """A folder of memory versions; see the module."""
 
-    def __init__(self, path: Path | str, config: StoreConfig | None = None) -> None:
+    def __init__(self, path: Path | str, config: StoreSettings | None = None) -> None:
         """Name the folder; it is made by the first :meth:`save`."""
         self.path = Path(path)
-        self.config = config or StoreConfig()
+        self.config = config or StoreSettings()
 
     def save(
         self,
@@ -147,25 +147,25 @@ class MemoryStore:
         Raises:
             MemoryStoreError: no such folder, or no valid version in it.
         """
-        trouble: dict[int, str] = {}
+        diagnosis: dict[int, str] = {}
         for _ in range(READ_ATTEMPTS):
             numbers = self._numbers() if version is None else [version]
             for number in numbers:
                 found = store_files.read_version(self._folder(number), number)
                 if isinstance(found, str):
-                    trouble[number] = found
+                    diagnosis[number] = found
                     continue
                 try:
                     return StoredMemory(number, found.about, **store_files.decode(found, parts, adapters))
                 except MemoryStoreError as error:
-                    trouble[number] = str(error)
+                    diagnosis[number] = str(error)
             if version is not None or numbers == self._numbers():
                 break
         if version is not None:
-            raise MemoryStoreError(f"{self.path}: version {version} cannot be read: {trouble[version]}")
-        if not trouble:
+            raise MemoryStoreError(f"{self.path}: version {version} cannot be read: {diagnosis[version]}")
+        if not diagnosis:
             raise MemoryStoreError(f"{self.path}: holds no memory; 'come-nav memory build' makes one from a recording")
-        reasons = "; ".join(f"version {number}: {reason}" for number, reason in sorted(trouble.items())[-3:])
+        reasons = "; ".join(f"version {number}: {reason}" for number, reason in sorted(diagnosis.items())[-3:])
         raise MemoryStoreError(f"{self.path}: holds no valid version ({reasons}); build the memory anew")
 
     def newest(self) -> int | None:
@@ -200,12 +200,12 @@ class MemoryStore:
         if isinstance(found, str):
             size = sum(item.stat().st_size for item in self._folder(number).glob("*"))
             return VersionReport(number, counts, size, (), {}, found)
-        trouble = None
+        diagnosis = None
         try:
             store_files.decode(found, (CLOUD, KEYFRAMES, ADAPTER))
         except MemoryStoreError as error:
-            trouble = str(error)
-        return VersionReport(number, counts, found.size_bytes, tuple(found.files), found.about, trouble)
+            diagnosis = str(error)
+        return VersionReport(number, counts, found.size_bytes, tuple(found.files), found.about, diagnosis)
 
     def _save_locked(self, new: dict[str, bytes], about: dict[str, Any], replaced: set[str], carry: bool) -> int:
         for leftover in self.leftovers():  # nobody else writes while the lock is held

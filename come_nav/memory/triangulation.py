@@ -1,4 +1,4 @@
-"""Points tracked between two pictures and triangulated with a known motion between them."""
+"""Points tracked between two images and triangulated with a known motion between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_ROUND_TRIP_PX = 0.7  # a point that is tracked there and back must return th
 
 
 class Tracker:
-    """Remembers the corners of one picture and finds them again in the next (Lucas-Kanade, there and back)."""
+    """Remembers the corners of one image and finds them again in the next (Lucas-Kanade, there and back)."""
 
     def __init__(self, min_sideways_m: float, max_error_px: float) -> None:
         self._min_sideways_m = min_sideways_m
@@ -26,7 +26,7 @@ class Tracker:
         self._corners: NDArray[np.float32] | None = None
 
     def look(self, rgb: NDArray[np.uint8]) -> None:
-        """Take the picture whose corners are looked for from now on."""
+        """Take the image whose corners are looked for from now on."""
         import cv2
 
         self._grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -39,9 +39,9 @@ class Tracker:
         """Return pixels (M, 2) of ``rgb``, their inverse depth (M,) in 1/m, and the sideways motion (M,) in m.
 
         Args:
-            rgb: the picture now.
-            camera: of both pictures.
-            T_now_then: (4, 4) pose of the remembered picture's optical frame in the present one.
+            rgb: the image now.
+            camera: of both images.
+            T_now_then: (4, 4) pose of the remembered image's optical frame in the present one.
         """
         then, now = self._tracks(rgb)
         inverse, sideways_m, error_px = triangulate(then, now, camera, T_now_then)
@@ -72,7 +72,7 @@ def triangulate(
 
     With rays x and depths z: z_now x_now = z_then R x_then + t, so (R x_then) x (x_now - t / z_now) = 0: linear in
     1 / z_now. Its error is that of the pixels over focal length and sideways motion, and has no bias; depth itself,
-    or a choice of points by how far they moved in the picture, would come out too near.
+    or a choice of points by how far they moved in the image, would come out too near.
     """
     rays_now = _rays(pixels_now, camera)
     turned = _rays(pixels_then, camera) @ T_now_then[:3, :3].T

@@ -23,7 +23,7 @@ from come_nav.core.protocols import Imaginer, Objective
 from come_nav.core.types import IterationTrace, Plan, PlanStatus, PlanTrace
 from come_nav.planning.cost import Costs, WeightedSum
 from come_nav.planning.parameterisations import Parameterisation, make_parameterisation, shift_path
-from come_nav.planning.settings import PlannerConfig
+from come_nav.planning.settings import PlannerSettings
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CemPlanner:
 
     def __init__(
         self,
-        config: PlannerConfig,
+        config: PlannerSettings,
         objectives: Sequence[Objective],
         weights: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.perf_counter,

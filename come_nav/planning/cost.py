@@ -52,7 +52,7 @@ class WeightedSum:
 
     @property
     def needs_view(self) -> bool:
-        """Whether any term looks at imagined pictures."""
+        """Whether any term looks at imagined images."""
         return any(objective.needs_view for _, objective in self._terms)
 
     def evaluate(

@@ -22,7 +22,7 @@ Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class FollowerConfig:
+class FollowerSettings:
     """How a path is driven.
 
     Attributes:
@@ -56,8 +56,8 @@ class FollowerConfig:
 class PathFollower:
     """Turns the newest plan and the present pose into a twist. Stands still without a plan that is OK."""
 
-    def __init__(self, config: FollowerConfig | None = None) -> None:
-        self.config = config or FollowerConfig()
+    def __init__(self, config: FollowerSettings | None = None) -> None:
+        self.config = config or FollowerSettings()
         self._plan: Plan | None = None
         self._path_odom_xyyaw: Vector = np.zeros((1, 3))
         self._twists: Vector = np.zeros((0, 2))

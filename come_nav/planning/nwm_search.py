@@ -30,7 +30,7 @@ Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class NwmSearchConfig:
+class NwmSearchSettings:
     """Settings of the search; the defaults are the published command for recon.
 
     Attributes:
@@ -71,7 +71,7 @@ class Lines:
 
     Attributes:
         told_xyyaw: (S, T, 3) poses that the world model is told to imagine.
-        poses_xyyaw: (S, T, 3) straight paths that are judged.
+        poses_xyyaw: (S, T, 3) straight paths that are evaluated.
         last_turn_rad: (S,) yaw of the last step.
     """
 
@@ -80,7 +80,7 @@ class Lines:
     last_turn_rad: Tensor
 
 
-def straight_lines(parameters: Tensor, config: NwmSearchConfig) -> Lines:
+def straight_lines(parameters: Tensor, config: NwmSearchSettings) -> Lines:
     """Return the paths of parameters (S, 3).
 
     The first step turns to the heading atan2(dy, dx), taken in spacings, and the last one by ``pi`` times the third
@@ -108,7 +108,7 @@ def straight_lines(parameters: Tensor, config: NwmSearchConfig) -> Lines:
 class NwmPlanner:
     """Plans as NWM's evaluation does: no limits, no floor of the spread, the answer is the mean of the elites."""
 
-    def __init__(self, config: NwmSearchConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, config: NwmSearchSettings, clock: Callable[[], float] = time.perf_counter) -> None:
         """Take the settings; ``clock`` (seconds) serves the reported duration only."""
         self.config = config
         self._clock = clock

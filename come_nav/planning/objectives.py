@@ -83,23 +83,27 @@ class ImageDistance:
 class GoalPose:
     """Squared distance to a goal pose, ``position * d^2 + yaw * dyaw^2``, of the last pose and of those on the way.
 
-    With ``haste`` h it is (1 - h) times that of the last pose and h times the mean over the path: of two paths that
-    end alike, the one that gets there sooner is better. A robot that plans anew all the time drives first parts of
-    paths only; without haste these may all be slow.
+    With ``path_cost_fraction`` h it is (1 - h) times that of the last pose and h times the mean over the path: of two
+    paths that end alike, the one that gets there sooner is better. A robot that plans anew all the time drives the
+    first parts of paths only; without ``path_cost_fraction`` these may all be slow.
     """
 
     name = "goal_pose"
     needs_view = False
 
     def __init__(
-        self, goal_xyyaw: torch.Tensor, position_weight: float = 1.0, yaw_weight: float = 0.1, haste: float = 0.0
+        self,
+        goal_xyyaw: torch.Tensor,
+        position_weight: float = 1.0,
+        yaw_weight: float = 0.1,
+        path_cost_fraction: float = 0.0,
     ) -> None:
         """Take the goal (3,) in the start frame; the weights are per m^2 and per rad^2."""
         check_shape("GoalPose.goal_xyyaw", goal_xyyaw, "3")
         self._goal = goal_xyyaw
         self._position_weight = check_range("GoalPose.position_weight", position_weight, 0.0)
         self._yaw_weight = check_range("GoalPose.yaw_weight", yaw_weight, 0.0)
-        self._haste = check_range("GoalPose.haste", haste, 0.0, 1.0)
+        self._path_cost_fraction = check_range("GoalPose.path_cost_fraction", path_cost_fraction, 0.0, 1.0)
 
     def __call__(self, imagination: Imagination) -> torch.Tensor:
         """Return costs (S,)."""
@@ -108,7 +112,7 @@ class GoalPose:
         distance_squared = ((poses[..., :2] - goal[:2]) ** 2).sum(-1)
         dyaw = se2.wrap_angle(poses[..., 2] - goal[2])
         apart = self._position_weight * distance_squared + self._yaw_weight * dyaw**2
-        return (1.0 - self._haste) * apart[:, -1] + self._haste * apart.mean(dim=1)
+        return (1.0 - self._path_cost_fraction) * apart[:, -1] + self._path_cost_fraction * apart.mean(dim=1)
 
 
 PAIRS = 4_000_000  # of positions and obstacles that are compared at once

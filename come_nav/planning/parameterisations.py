@@ -12,7 +12,7 @@ import torch
 
 from come_nav.core.checks import check_choice
 from come_nav.core.geometry import se2
-from come_nav.planning.settings import PARAMETERISATIONS, PlannerConfig, RobotLimits
+from come_nav.planning.settings import PARAMETERISATIONS, PlannerSettings, RobotLimits
 
 
 class Parameterisation(Protocol):
@@ -41,7 +41,7 @@ class Parameterisation(Protocol):
         ...
 
 
-def make_parameterisation(config: PlannerConfig) -> Parameterisation:
+def make_parameterisation(config: PlannerSettings) -> Parameterisation:
     """Return the path shape that ``config.parameterisation`` names."""
     name = check_choice("planner.parameterisation", config.parameterisation, PARAMETERISATIONS)
     if name == "straight":
@@ -61,7 +61,7 @@ class Straight:
     the first step is not.
     """
 
-    def __init__(self, config: PlannerConfig) -> None:
+    def __init__(self, config: PlannerSettings) -> None:
         self._config = config
         limits, dt_s = config.limits, config.dt_s
         self._turn = min(limits.w_max_radps * config.horizon_steps * dt_s, torch.pi)
@@ -116,7 +116,7 @@ class Spline:
     knot holds from the start. An arc is the special case of one knot each that holds all along.
     """
 
-    def __init__(self, config: PlannerConfig, v_basis: torch.Tensor, w_basis: torch.Tensor) -> None:
+    def __init__(self, config: PlannerSettings, v_basis: torch.Tensor, w_basis: torch.Tensor) -> None:
         """Take the matrices (T, 1 + V) and (T, 1 + W) that map the present twist and the knots to the steps."""
         self._config = config
         self._bases = (v_basis, w_basis)
@@ -240,7 +240,7 @@ def shift_path(poses_xyyaw: torch.Tensor, steps: int, dt_s: float) -> torch.Tens
     return path_from_twists(torch.cat([kept, tail]), dt_s)
 
 
-def _prior_twist(config: PlannerConfig, initial_twist: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _prior_twist(config: PlannerSettings, initial_twist: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     if initial_twist is None:
         return torch.tensor(config.prior_v_mps), torch.tensor(0.0)
     present = initial_twist.detach().to("cpu", torch.float32)

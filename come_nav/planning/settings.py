@@ -45,7 +45,7 @@ class RobotLimits:
 
 
 @dataclass(frozen=True)
-class PlannerConfig:
+class PlannerSettings:
     """How the cross-entropy method searches.
 
     Attributes:
@@ -163,7 +163,7 @@ class PoseSearch:
         for name in ("v_knots", "w_knots"):
             check_range(f"pose_search.{name}", getattr(self, name), 1, 8)
 
-    def instead_of(self, planner: PlannerConfig) -> PlannerConfig:
+    def instead_of(self, planner: PlannerSettings) -> PlannerSettings:
         """Return ``planner`` with these numbers."""
         most = planner.horizon_steps
         numbers = {own.name: getattr(self, own.name) for own in fields(self)}

@@ -1,4 +1,4 @@
-"""A term of the planner's cost that a picture distance from elsewhere computes, e.g. LPIPS."""
+"""A term of the planner's cost that an image distance from elsewhere computes, e.g. LPIPS."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from come_nav.ros.streams import OdometryTrack
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedPlan:
     """One past plan with the way driven instead, both (T, 3) in the start frame, and their errors."""
 
     plan: Plan
@@ -30,11 +30,11 @@ class Judged:
 
 
 class RunningAccuracy:
-    """Waits until a plan's time has passed, then judges it. Keeps the last ``window`` judgements."""
+    """Waits until a plan's time has passed, then evaluates it. Keeps the last ``window`` evaluations."""
 
     def __init__(self, window: int = 50, waiting: int = 64) -> None:
         self._waiting: deque[Plan] = deque(maxlen=waiting)
-        self.judged: deque[Judged] = deque(maxlen=window)
+        self.evaluated: deque[EvaluatedPlan] = deque(maxlen=window)
         self.count = 0
 
     def add(self, plan: Plan) -> None:
@@ -42,8 +42,8 @@ class RunningAccuracy:
         if plan.status is PlanStatus.OK and len(plan.poses_xyyaw) > 0:
             self._waiting.append(plan)
 
-    def update(self, track: OdometryTrack) -> list[Judged]:
-        """Judge the plans whose last pose is in the past; plans that odometry does not cover are dropped."""
+    def update(self, track: OdometryTrack) -> list[EvaluatedPlan]:
+        """Evaluate the plans whose last pose is in the past; plans that odometry does not cover are dropped."""
         newest, fresh = track.newest, []
         while newest is not None and self._waiting:
             plan = self._waiting[0]
@@ -58,24 +58,24 @@ class RunningAccuracy:
             poses = track.poses_at(stamps_s)
             if poses is not None:
                 driven = se2.relative(plan.start_odom_xyyaw[None], poses)
-                fresh.append(Judged(plan, driven, plan_errors(plan.poses_xyyaw, driven)))
-        self.judged.extend(fresh)
+                fresh.append(EvaluatedPlan(plan, driven, plan_errors(plan.poses_xyyaw, driven)))
+        self.evaluated.extend(fresh)
         self.count += len(fresh)
         return fresh
 
     def clear(self) -> None:
-        """Forget plans that wait and those that were judged."""
+        """Forget plans that wait and those that were evaluated."""
         self._waiting.clear()
-        self.judged.clear()
+        self.evaluated.clear()
         self.count = 0
 
     def values(self) -> dict[str, float | int]:
-        """Return the mean errors over the last judged plans; empty before the first."""
-        if not self.judged:
+        """Return the mean errors over the last evaluated plans; empty before the first."""
+        if not self.evaluated:
             return {}
-        errors = [judged.errors for judged in self.judged]
+        errors = [evaluated.errors for evaluated in self.evaluated]
         return {
-            "plans_judged": self.count,
+            "plans_evaluate": self.count,
             "window": len(errors),
             "ate_m": float(np.mean([error.ate_m for error in errors])),
             "rpe_m": float(np.mean([error.rpe_m for error in errors])),

@@ -1,4 +1,4 @@
-"""Actions of the planner, where their packages are built: drive to a picture, and Nav2's path to a pose.
+"""Actions of the planner, where their packages are built: drive to an image, and Nav2's path to a pose.
 
 A goal is not executed while it drives: rclpy would poll its coroutine without a pause, in the executor's thread. It
 stays accepted, with feedback, and is executed in the moment when its answer is known.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from come_nav.ros import messages
-from come_nav.ros.errands import Ending, Errand, Outcome, PathRequest, Progress
+from come_nav.ros.action_goals import ActionGoal, Ending, Outcome, PathRequest, Progress
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.transforms import optional_module
 
@@ -31,7 +31,8 @@ def serve_actions(node: Any, post: Post) -> list[str]:
 
     Args:
         node: ManagedNode with ACTION_PARAMETERS.
-        post: hands ("errand", Errand), ("cancel errand", Errand) or ("path", PathRequest) to the node's worker.
+        post: hands ("action_goal", ActionGoal), ("cancel action goal", ActionGoal) or ("path", PathRequest) to the
+            node's worker.
     """
     offers = (
         ("navigate_to_image", "come_nav_interfaces.action", "NavigateToImage", ImageServer),
@@ -59,7 +60,7 @@ class _Server(ABC):
 
         self.node, self.action, self.post = node, action, post
 
-        def judge(request: Any) -> Any:
+        def evaluate(request: Any) -> Any:
             return GoalResponse.ACCEPT if node.active else GoalResponse.REJECT
 
         def cancel(handle: Any) -> Any:
@@ -70,7 +71,7 @@ class _Server(ABC):
             action,
             name,
             execute_callback=lambda handle: action.Result(),
-            goal_callback=judge,
+            goal_callback=evaluate,
             cancel_callback=cancel,
             handle_accepted_callback=self.accepted,
         )
@@ -89,26 +90,26 @@ class ImageServer(_Server):
     """come_nav_interfaces/action/NavigateToImage."""
 
     def __init__(self, node: Any, action: Any, name: str, post: Post) -> None:
-        self._errands: dict[bytes, Errand] = {}
+        self._action_goals: dict[bytes, ActionGoal] = {}
         super().__init__(node, action, name, post)
 
     def accepted(self, handle: Any) -> None:
-        """Hand the picture to the worker."""
+        """Hand the image to the worker."""
         key = bytes(handle.goal_id.uuid)
-        errand = Errand(
+        action_goal = ActionGoal(
             handle.request.image,
             lambda progress: handle.publish_feedback(self.feedback(progress)),
             lambda ending: self._finish(handle, key, ending),
         )
-        self._errands[key] = errand
-        self.post("errand", errand)
+        self._action_goals[key] = action_goal
+        self.post("action_goal", action_goal)
 
     def cancelled(self, handle: Any) -> bool:
         """Let the worker stop the robot."""
-        errand = self._errands.get(bytes(handle.goal_id.uuid))
-        if errand is None:
+        action_goal = self._action_goals.get(bytes(handle.goal_id.uuid))
+        if action_goal is None:
             return False
-        self.post("cancel errand", errand)
+        self.post("cancel action goal", action_goal)
         return True
 
     def feedback(self, progress: Progress) -> Any:
@@ -138,7 +139,7 @@ class ImageServer(_Server):
                 handle.canceled()
             else:
                 handle.abort()
-            self._errands.pop(key, None)
+            self._action_goals.pop(key, None)
             return self.result(ending)
 
         handle.execute(answer)

@@ -28,7 +28,7 @@ def adapter_reports(stack: NavStack) -> list[Report]:
         return []
     episode = stack.episode
     values = {**adapter_values(episode.adapter), "adapter_from": experts.adapter_store or "trained here"}
-    missing, later = episode.trouble.get("long_term"), episode.training_trouble
+    missing, later = episode.diagnostics.get("long_term"), episode.training_diagnosis
     if missing is not None:
         return [Report("long_term", Level.WARN, f"without the long_term expert: {missing}", values)]
     text = f"adapter {version_of(episode.adapter)}" + (f"; a newer one cannot be used: {later}" if later else "")

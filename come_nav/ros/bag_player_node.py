@@ -34,7 +34,7 @@ class BagPlayerNode(ManagedNode):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__("bag_player", **keywords)
-        self._worker = Worker("bag_player", self._step, lambda error: self.trouble(error, "play"))
+        self._worker = Worker("bag_player", self._step, lambda error: self.diagnose(error, "play"))
         self._bag: Bag | None = None
 
     def setup(self) -> None:

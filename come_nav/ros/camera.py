@@ -27,7 +27,7 @@ CAMERA_PARAMETERS = (
     Parameter("max_input_age_s", 1.0, "report an input that is silent for longer, s", 0.05, 60.0, when="start"),
     Parameter("odom_frame", "odom", "frame of odometry", when="start"),
     Parameter("base_frame", "base_link", "frame of the robot", when="start"),
-    Parameter("camera_frame", "camera_color_optical_frame", "optical frame of pictures that are published"),
+    Parameter("camera_frame", "camera_color_optical_frame", "optical frame of images that are published"),
     Parameter(
         "camera_xyz_rpy",
         [0.0, 0.0, 0.5, 0.0, 0.0, 0.0],
@@ -119,7 +119,7 @@ class CameraInput:
                 frame = self.decode(matched)
             except DataError as error:
                 self.image.failed(time.monotonic(), str(error))
-                self._node.trouble(error, "camera")
+                self._node.diagnose(error, "camera")
                 continue
             yield frame, matched, received_s
 

@@ -1,4 +1,4 @@
-"""What a node says about itself on /diagnostics: rates and ages of its inputs, the cause of trouble, figures."""
+"""What a node says about itself on /diagnostics: rates and ages of its inputs, the cause of diagnosis, figures."""
 
 from __future__ import annotations
 
@@ -126,14 +126,14 @@ class Stream:
         values |= self._delays.values("delay") | self._waits.values("callback")
         for cause, count in self.errors.most_common(5):
             values[f"refused: {cause}"] = count
-        trouble = Level.ERROR if self.required else Level.WARN
+        diagnosis = Level.ERROR if self.required else Level.WARN
         if self._last_error is not None and steady_s - self._last_error[0] <= max(2.0, self.limit_s):
-            return Report(self.name, trouble, self._last_error[1], values)
+            return Report(self.name, diagnosis, self._last_error[1], values)
         if self.count == 0:
-            level = trouble if self.required else Level.OK
+            level = diagnosis if self.required else Level.OK
             return Report(self.name, level, f"nothing received on {self.topic} yet", values)
         if age_s > self.limit_s:
-            return Report(self.name, trouble, f"nothing received on {self.topic} for {age_s:.1f} s", values)
+            return Report(self.name, diagnosis, f"nothing received on {self.topic} for {age_s:.1f} s", values)
         return Report(self.name, Level.OK, "receiving", values)
 
 

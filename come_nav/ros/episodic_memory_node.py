@@ -16,7 +16,7 @@ from come_nav.core.errors import ComeNavError, ConfigError, DataError, MemorySto
 from come_nav.memory.episodic import Adapter, EpisodicMemory
 from come_nav.memory.progress import TrainingProgress
 from come_nav.memory.shared_adapter import forget_episode, load_episode, save_episode
-from come_nav.memory.short_term import Observed
+from come_nav.memory.short_term import FrameStatus
 from come_nav.memory.store import MemoryStore
 from come_nav.ros.adapters import adapter_values, version_of
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
@@ -59,11 +59,11 @@ class EpisodicMemoryNode(MemoryNode):
         self._counts: dict[str, int] = {}
         self._saved: Adapter | None = None
         self._told = -1
-        self._trouble: tuple[float, str] | None = None
+        self._failure: tuple[float, str] | None = None
         self._load()
         self._due = dict.fromkeys(("adapter", "state", "status"), time.monotonic())
         self._due["state"] += self.values["state_period_s"]
-        self._wish = ""
+        self._request = ""
         self._camera = CameraInput(self, depth="optional" if self.values["use_depth"] else "none")
         self._status = self.advertise(DiagnosticStatus, "episodic_memory", LATCHED)
         self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
@@ -100,14 +100,14 @@ class EpisodicMemoryNode(MemoryNode):
         stack.close()  # it learns when the node is active
         stack.episode.imagines = False
         if stack.episode.episodic is None:
-            raise ConfigError(f"no adapter can be trained: {stack.episode.trouble.get('long_term', 'no expert')}")
+            raise ConfigError(f"no adapter can be trained: {stack.episode.diagnostics.get('long_term', 'no expert')}")
         return stack, stack.episode.episodic
 
     # -- callbacks: short, they only keep what came --------------------------------------------------------------------
 
     def _take_odometry(self, message: OdometryMessage) -> None:
         if self._camera.take_odometry(message):
-            self._wish = self._wish or "forget"
+            self._request = self._request or "forget"
         if self._camera.due:  # each wake costs the executor a turn at the interpreter's lock
             self._worker.wake()
 
@@ -117,13 +117,13 @@ class EpisodicMemoryNode(MemoryNode):
         """Hand over the frames that came, save and tell what was learnt; the training has a thread of its own."""
         self._remember()
         self._progress.trained(self._memory.steps, time.monotonic())
-        wish, self._wish = self._wish, ""
-        if wish == "reset":
+        request, self._request = self._request, ""
+        if request == "reset":
             self._forget()
-        elif wish == "forget":
+        elif request == "forget":
             self._stack.memory.clear()
             self.log.warning("the clock of odometry jumped back; the adapter stays, in its odom frame")
-        elif wish == "save" or self._time_for("state", self.values["state_period_s"]):
+        elif request == "save" or self._time_for("state", self.values["state_period_s"]):
             self._save(training=True)
         version = version_of(self._memory.newest)
         if version != version_of(self._saved) and self._time_for("adapter", self.values["save_period_s"]):
@@ -137,7 +137,7 @@ class EpisodicMemoryNode(MemoryNode):
         for frame, matched, received_s in self._camera.frames():
             verdict = self._stack.observe(frame, matched.odometry)
             self._counts[verdict.value] = self._counts.get(verdict.value, 0) + 1
-            if verdict is Observed.KEPT:
+            if verdict is FrameStatus.KEPT:
                 self._latency.add(time.monotonic() - received_s)
                 self._progress.observed(self._memory.steps, self._memory.steps_due, received_s)
 
@@ -158,9 +158,9 @@ class EpisodicMemoryNode(MemoryNode):
         values |= self._learnt.values("frame_to_adapter") | self._latency.values("image_to_memory")
         values |= {f"frames {verdict}": count for verdict, count in self._counts.items()}
         values |= {f"images dropped: {cause}": count for cause, count in camera.dropped.items()}
-        failed = self._stack.episode.training_trouble
-        if self._trouble is not None and time.monotonic() - self._trouble[0] < self.values["save_period_s"] + 2.0:
-            failed = self._trouble[1]
+        failed = self._stack.episode.training_diagnosis
+        if self._failure is not None and time.monotonic() - self._failure[0] < self.values["save_period_s"] + 2.0:
+            failed = self._failure[1]
         if failed is not None:
             return Report("training", Level.ERROR, failed, values)
         text = f"adapter {values['adapter_version']}" if memory.newest is not None else "no adapter yet"
@@ -176,7 +176,7 @@ class EpisodicMemoryNode(MemoryNode):
                 count = self._memory.frames.seen
                 self.log.info(f"adapter {version_of(self._saved)}, {count} frames remembered from {store.path}")
         except (MemoryStoreError, DataError) as error:
-            self.trouble(error, "memory")
+            self.diagnose(error, "memory")
 
     def _save(self, training: bool) -> None:
         """Save what is new; without a folder, an adapter is usable as soon as it is published."""
@@ -197,7 +197,7 @@ class EpisodicMemoryNode(MemoryNode):
         try:
             action()
         except ComeNavError as error:
-            self._trouble = (time.monotonic(), str(error))
-            self.trouble(error, "memory")
+            self._failure = (time.monotonic(), str(error))
+            self.diagnose(error, "memory")
             return False
         return True

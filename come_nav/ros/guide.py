@@ -19,7 +19,7 @@ SHORTEST_M = 0.5  # the squared distance to a point nearer than this pulls less 
 
 
 @dataclass(frozen=True)
-class GuideRules:
+class GuideSettings:
     """When memory leads.
 
     Attributes:
@@ -40,7 +40,7 @@ class Guide:
         way_xy: the remembered way (N, 2) that is followed, in odom, or None.
     """
 
-    def __init__(self, places: Places, rules: GuideRules) -> None:
+    def __init__(self, places: Places, rules: GuideSettings) -> None:
         self._places, self.rules = places, rules
         self._goal: Goal | None = None
         self._place: NDArray[np.float64] | None = None
@@ -54,7 +54,7 @@ class Guide:
         return self._place is not None
 
     def begin(self, goal: Goal, rough_xyyaw: NDArray[np.float64] | None = None) -> None:
-        """Take a goal. ``rough_xyyaw`` (3,) is a place from where a picture without a pose should be in view."""
+        """Take a goal. ``rough_xyyaw`` (3,) is a place from where an image without a pose should be in view."""
         self._goal, self.way_xy, self._rest_xy, self._near = goal, None, None, False
         self._place = rough_xyyaw if goal.pose_odom_xyyaw is None else goal.pose_odom_xyyaw
 
@@ -74,7 +74,7 @@ class Guide:
             return goal, True
         here = pose_odom_xyyaw[:2]
         away_m = float(np.hypot(*(place[:2] - here)))
-        # Near a rough place the picture alone leads, and may lead away from it again.
+        # Near a rough place the image alone leads, and may lead away from it again.
         self._near = away_m <= self.rules.direct_m * (2.0 if self._near else 1.0)
         rough = goal.pose_odom_xyyaw is None
         if self._near and rough:

@@ -1,4 +1,4 @@
-"""What the nodes that keep a memory share: wishes of services, work that is due from time to time, and the store."""
+"""What the nodes that keep a memory share: requests of services, work that is due from time to time, and the store."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def load_cloud(node: ManagedNode, memory: SpatialMemory) -> None:
             memory.load_state(cloud)
             node.log.info(f"{len(memory)} points remembered from {store.path}")
     except ComeNavError as error:  # damaged, or of another voxel size
-        node.trouble(error, "memory")
+        node.diagnose(error, "memory")
 
 
 class MemoryNode(ManagedNode, ABC):
-    """A node whose worker remembers; services leave it a wish, "reset" or "save". Has a parameter memory_folder."""
+    """A node whose worker remembers; services leave it a request, "reset" or "save". Has a parameter memory_folder."""
 
     FORGOTTEN: ClassVar[str]
 
     def __init__(self, name: str, **keywords: Any) -> None:
         super().__init__(name, **keywords)
-        self._worker = Worker(name, self._work, lambda error: self.trouble(error, "memory"))
-        self._wish = ""
+        self._worker = Worker(name, self._work, lambda error: self.diagnose(error, "memory"))
+        self._request = ""
         self._due: dict[str, float] = {}
 
     @abstractmethod
@@ -52,7 +52,7 @@ class MemoryNode(ManagedNode, ABC):
         """Do what is to be done; return how long to wait, s."""
 
     def _reset(self, request: Any, response: Any) -> Any:
-        self._wish = "reset"
+        self._request = "reset"
         self._worker.wake()
         response.success, response.message = True, self.FORGOTTEN
         return response
@@ -61,7 +61,7 @@ class MemoryNode(ManagedNode, ABC):
         if not self.values["memory_folder"]:
             response.success, response.message = False, "memory_folder is empty, so there is nowhere to save to"
             return response
-        self._wish = "save"
+        self._request = "save"
         self._worker.wake()
         response.success, response.message = True, "saving"
         return response

@@ -42,7 +42,7 @@ def header(stamp_s: float, frame_id: str) -> Header:
     return Header(stamp=stamp_from_seconds(stamp_s), frame_id=frame_id)
 
 
-# -- pictures ------------------------------------------------------------------------------------------------------
+# -- images ------------------------------------------------------------------------------------------------------
 
 
 def image_message(rgb: NDArray[np.uint8], stamp_s: float, frame_id: str) -> Image:

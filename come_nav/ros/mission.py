@@ -12,7 +12,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import Goal, Plan, PlanStatus
 
 ON_THE_WAY = "on the way"
-SEARCHING = "looking in memory for where the picture was taken"
+SEARCHING = "looking in memory for where the image was taken"
 
 
 class MissionState(str, Enum):
@@ -26,16 +26,16 @@ class MissionState(str, Enum):
 
 
 @dataclass(frozen=True)
-class ArrivalRules:
+class ArrivalSettings:
     """When a goal counts as reached or missed.
 
     Attributes:
-        tolerance_m: a goal whose pose is known is reached within this distance; another picture when the best path is
+        tolerance_m: a goal whose pose is known is reached within this distance; another image when the best path is
             shorter than this.
         tolerance_rad: and within this turn.
-        difference: and such a picture when the view differs from it by less than this (1 - the cosine of the latents;
+        difference: and such an image when the view differs from it by less than this (1 - the cosine of the latents;
             unrelated views of a trained model differ by 0.6 to 1).
-        confirmations: times in a row that a picture's best path must be that short.
+        confirmations: times in a row that an image's best path must be that short.
         max_failures: plans in a row that are not OK before the mission fails.
         time_limit_s: from goal to failure, on the clock of the stamps.
     """
@@ -51,7 +51,7 @@ class ArrivalRules:
 class Mission:
     """One goal from its arrival to its end."""
 
-    def __init__(self, rules: ArrivalRules) -> None:
+    def __init__(self, rules: ArrivalSettings) -> None:
         self.rules = rules
         self.goal: Goal | None = None
         self.state, self.code, self.message = MissionState.IDLE, "", "no goal"
@@ -71,7 +71,7 @@ class Mission:
         self._near = self._failures = 0
 
     @property
-    def troubled(self) -> bool:
+    def failing(self) -> bool:
         """Whether it failed, or the newest plan did."""
         calm = (ON_THE_WAY, SEARCHING)
         return self.state is MissionState.FAILED or (self.active and self.message not in calm)
@@ -82,12 +82,12 @@ class Mission:
             self.message = SEARCHING
 
     def found(self, goal: Goal) -> None:
-        """Know more of the goal than when the mission began, e.g. where a picture was taken."""
+        """Know more of the goal than when the mission began, e.g. where an image was taken."""
         if self.active:
             self.goal, self.message = goal, ON_THE_WAY
 
     def reopen(self, goal: Goal) -> None:
-        """Take back that it was reached: memory knows meanwhile that the picture was taken elsewhere."""
+        """Take back that it was reached: memory knows meanwhile that the image was taken elsewhere."""
         if self.state is MissionState.REACHED:
             self.goal, self.state, self.message = goal, MissionState.ACTIVE, ON_THE_WAY
             self._near = 0
@@ -101,7 +101,7 @@ class Mission:
         if self.active:
             self._end(MissionState.CANCELLED, "CANCELLED", why)
 
-    def judge(
+    def evaluate(
         self,
         plan: Plan,
         pose_odom_xyyaw: NDArray[np.float64],
@@ -110,7 +110,7 @@ class Mission:
     ) -> MissionState:
         """Take the newest plan, where the robot is and how its view differs from the goal's; return the state.
 
-        A plan that is not ``final`` leads to a subgoal: that it is short tells nothing about a picture.
+        A plan that is not ``final`` leads to a subgoal: that it is short tells nothing about an image.
         """
         if not self.active or self.goal is None:
             return self.state

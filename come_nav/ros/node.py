@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter as RosParameter
 from come_nav.core.errors import ComeNavError
 from come_nav.ros.diagnostics import Level, Report, Stream, diagnostic_array
 from come_nav.ros.messages import seconds_from_stamp, stamp_from_seconds
-from come_nav.ros.parameters import Parameter, declare, judge, values_of
+from come_nav.ros.parameters import Parameter, declare, evaluate, values_of
 
 COMMON = (
     Parameter("autostart", True, "configure and activate at start, without a lifecycle manager", when="start"),
@@ -38,7 +38,7 @@ class ManagedNode(LifecycleNode):
         self.declared = (*COMMON, *self.PARAMETERS)
         declare(self, self.declared)
         self.values = values_of(self, self.declared)
-        self.add_on_set_parameters_callback(self._judge_parameters)
+        self.add_on_set_parameters_callback(self._evaluate_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self.active = False
         self.configured = False
@@ -131,7 +131,7 @@ class ManagedNode(LifecycleNode):
         """Return now minus a message's stamp."""
         return self.now_s() - seconds_from_stamp(stamp)
 
-    def trouble(self, error: Exception, where: str) -> None:
+    def diagnose(self, error: Exception, where: str) -> None:
         """Count an error and log it, at most once in five seconds for each place."""
         text = str(error) if isinstance(error, ComeNavError) else "".join(traceback.format_exception(error))
         self.errors[where] = self.errors.get(where, 0) + 1
@@ -142,7 +142,7 @@ class ManagedNode(LifecycleNode):
         try:
             action(*arguments)
         except Exception as error:
-            self.trouble(error, where)
+            self.diagnose(error, where)
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -205,8 +205,8 @@ class ManagedNode(LifecycleNode):
 
     # -- parameters and diagnostics ----------------------------------------------------------------------------------
 
-    def _judge_parameters(self, changed: list[RosParameter]) -> Any:
-        return judge(self.declared, changed, self.values, self.configured)
+    def _evaluate_parameters(self, changed: list[RosParameter]) -> Any:
+        return evaluate(self.declared, changed, self.values, self.configured)
 
     def _take_parameters(self, changed: list[RosParameter]) -> None:
         self.values = values_of(self, self.declared)

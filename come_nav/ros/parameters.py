@@ -85,7 +85,7 @@ def values_of(node: Any, parameters: Sequence[Parameter]) -> dict[str, Any]:
     return values
 
 
-def judge(
+def evaluate(
     parameters: Sequence[Parameter], changed: Sequence[RosParameter], present: Mapping[str, Any], running: bool
 ) -> SetParametersResult:
     """Accept or refuse changed values; the reason names the parameter and the rule."""

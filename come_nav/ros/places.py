@@ -1,4 +1,4 @@
-"""Key frames as a guide uses them: which of them shows a picture, and the way there; saved and found again."""
+"""Key frames as a guide uses them: which of them shows an image, and the way there; saved and found again."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ ENCODE_BATCH = 16
 
 
 class Places:
-    """Key frames with the latents of their pictures, which are computed when somebody first asks for a picture.
+    """Key frames with the latents of their images, which are computed when somebody first asks for an image.
 
     One thread may observe while another asks.
     """
 
     def __init__(self, keyframes: Keyframes, encode: Encode) -> None:
-        """Take the frames and a function from pictures to latents (B, C, h, w)."""
+        """Take the frames and a function from images to latents (B, C, h, w)."""
         self.keyframes = keyframes
         self._encode = encode
         self._lock = threading.RLock()

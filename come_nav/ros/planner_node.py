@@ -1,4 +1,4 @@
-"""Camera and odometry in, plans out: remembers, imagines, plans at a steady rate, and judges its own past plans."""
+"""Camera and odometry in, plans out: remembers, imagines, plans at a steady rate, and evaluates its own past plans."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from visualization_msgs.msg import MarkerArray
 from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.data.images import decode_colour
-from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesConfig
+from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesSettings
 from come_nav.memory.recall import latent_difference
 from come_nav.memory.relocalisation import poses_ahead
-from come_nav.memory.short_term import Observed
+from come_nav.memory.short_term import FrameStatus
 from come_nav.ros import messages
 from come_nav.ros.accuracy import RunningAccuracy
+from come_nav.ros.action_goals import ActionGoal, ActionGoals, PathRequest, Progress
 from come_nav.ros.actions import ACTION_PARAMETERS, serve_actions
 from come_nav.ros.adapters import adapter_reports
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
-from come_nav.ros.errands import Errand, Errands, PathRequest, Progress
-from come_nav.ros.guide import Guide, GuideRules
+from come_nav.ros.guide import Guide, GuideSettings
 from come_nav.ros.markers import candidate_markers
 from come_nav.ros.memory_node import load_cloud, store_of
-from come_nav.ros.mission import ArrivalRules, Mission, MissionState
+from come_nav.ros.mission import ArrivalSettings, Mission, MissionState
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
@@ -48,7 +48,7 @@ from come_nav.ros.streams import message_type_name
 from come_nav.ros.worker import Worker
 from come_nav.stack import NavStack, load_stack
 
-PATIENT = ("blocked", "path")  # wishes that leave the goal as it is
+PATIENT = ("blocked", "path")  # requests that leave the goal as it is
 
 
 class PlannerNode(ManagedNode):
@@ -62,14 +62,14 @@ class PlannerNode(ManagedNode):
         Parameter("max_candidates", 100, "most candidates shown", 1, 5000),
         Parameter("goal_tolerance_m", 0.25, "a goal is reached within this distance, m", 0.01, 5.0),
         Parameter("goal_tolerance_rad", 0.35, "and within this turn, rad", 0.01, 3.15),
-        Parameter("goal_difference", 0.6, "and the view must differ by less than this from a goal picture", 0.0, 2.0),
-        Parameter("goal_confirmations", 2, "plans in a row that must agree that a picture is reached", 1, 50),
+        Parameter("goal_difference", 0.6, "and the view must differ by less than this from a goal image", 0.0, 2.0),
+        Parameter("goal_confirmations", 2, "plans in a row that must agree that an image is reached", 1, 50),
         Parameter("max_failures", 20, "failed plans in a row that end a mission", 1, 10000),
         Parameter("time_limit_s", 120.0, "longest mission, s", 1.0, 86400.0),
         Parameter("use_places", True, "lead through remembered places to goals that are far away"),
         Parameter("direct_m", 1.0, "approach goals nearer than this directly, m", 0.1, 50.0),
         Parameter("lookahead_m", 1.0, "distance of the next subgoal on a remembered way, m", 0.1, 10.0),
-        Parameter("recognised", 0.4, "a picture was taken where the remembered view differs by less", 0.0, 2.0),
+        Parameter("recognised", 0.4, "an image was taken where the remembered view differs by less", 0.0, 2.0),
         Parameter("approach_by_view", False, "score imagined views too on the last direct_m to a known place"),
         Parameter("trust", 0.7, "how much more similar than the view a remembered place must be, (0, 1]", 0.01, 1.0),
         *KEYFRAME_PARAMETERS,
@@ -82,7 +82,7 @@ class PlannerNode(ManagedNode):
     def __init__(self, **keywords: Any) -> None:
         super().__init__("planner", **keywords)
         self._worker = Worker("planner", self._work, self._work_failed)
-        self._watcher = Worker("watcher", self._watch, lambda error: self.trouble(error, "memory"))
+        self._watcher = Worker("watcher", self._watch, lambda error: self.diagnose(error, "memory"))
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -95,16 +95,16 @@ class PlannerNode(ManagedNode):
         self._obstacles = Obstacles(self)
         self._mission, self._accuracy = Mission(self._rules()), RunningAccuracy()
         self._places = self._load_places()
-        if self._stack.episode.spatial is not None:  # else no picture would be recognised after a restart
+        if self._stack.episode.spatial is not None:  # else no image would be recognised after a restart
             load_cloud(self, self._stack.episode.spatial)
-        self._guide = Guide(self._places, self._guide_rules())
-        self._wishes: deque[tuple[str, Any]] = deque()
-        self._memory_wishes: deque[str] = deque()
-        self._errands, self._retreat = Errands(), Retreat()
+        self._guide = Guide(self._places, self._guide_settings())
+        self._requests: deque[tuple[str, Any]] = deque()
+        self._memory_requests: deque[str] = deque()
+        self._action_goals, self._retreat = ActionGoals(), Retreat()
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
         self._plan: Plan | None = None
         self._goal_latents: torch.Tensor | None = None
-        self._memory_trouble: tuple[float, str] | None = None
+        self._memory_diagnosis: tuple[float, str] | None = None
         self._next_plan_s = self._next_save_s = 0.0
         self._saved_places = len(self._places)
         self._goal_received_s: float | None = None
@@ -127,7 +127,7 @@ class PlannerNode(ManagedNode):
         self._stack.close()
         self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
         self._mission.cancel("planner was deactivated")
-        self._errands.update(self._mission, self._progress())
+        self._action_goals.update(self._mission, self._progress())
         if finished:
             self._save_places()
 
@@ -143,7 +143,7 @@ class PlannerNode(ManagedNode):
         """Take over what may change while running; single assignments, because the worker goes on meanwhile."""
         if self.configured:
             self._stack.config = config_from(self.values)
-            self._mission.rules, self._guide.rules = self._rules(), self._guide_rules()
+            self._mission.rules, self._guide.rules = self._rules(), self._guide_settings()
 
     def _advertise(self) -> None:
         self._plans = self.advertise(PathMessage, "plan", COMMAND)
@@ -151,7 +151,7 @@ class PlannerNode(ManagedNode):
         self._markers = self.advertise(MarkerArray, "candidates", COMMAND)
         self._imagined = self.advertise(Image, "imagined_image", COMMAND)
         self._status = self.advertise(DiagnosticStatus, "navigation_status", LATCHED)
-        self._judged = self.advertise(DiagnosticStatus, "plan_accuracy", COMMAND)
+        self._evaluate = self.advertise(DiagnosticStatus, "plan_accuracy", COMMAND)
 
     def _subscribe(self) -> None:
         self._goals = self.watch("goal", "goal_image", float("inf"), required=False)
@@ -170,7 +170,7 @@ class PlannerNode(ManagedNode):
 
     def _take_odometry(self, message: OdometryMessage) -> None:
         if self._camera.take_odometry(message):
-            self._memory_wishes.append("forget")
+            self._memory_requests.append("forget")
         if self._camera.due:  # each wake costs the executor a turn at the interpreter's lock
             self._watcher.wake()
 
@@ -180,7 +180,7 @@ class PlannerNode(ManagedNode):
         self._post(kind, message)
 
     def _post(self, kind: str, message: Any) -> None:
-        self._wishes.append((kind, message))
+        self._requests.append((kind, message))
         self._worker.wake()
 
     def _cancel(self, request: Any, response: Any) -> Any:
@@ -189,7 +189,7 @@ class PlannerNode(ManagedNode):
         return response
 
     def _reset(self, request: Any, response: Any) -> Any:
-        self._memory_wishes.append("reset")
+        self._memory_requests.append("reset")
         self._watcher.wake()
         response.success, response.message = True, "memory is forgotten"
         return response
@@ -197,15 +197,15 @@ class PlannerNode(ManagedNode):
     # -- the watcher's thread: it goes on remembering while a search runs ----------------------------------------------
 
     def _watch(self) -> float:
-        """Forget if wished, remember what came, save if it is time; return how long to wait."""
-        while self._memory_wishes:
-            self._forget(self._memory_wishes.popleft())
+        """Forget if requested, remember what came, save if it is time; return how long to wait."""
+        while self._memory_requests:
+            self._forget(self._memory_requests.popleft())
         for frame, matched, received_s in self._camera.frames():
             verdict = self._stack.observe(frame, matched.odometry)
             self._counts[verdict.value] = self._counts.get(verdict.value, 0) + 1
             self._memory_time.add(time.monotonic() - received_s)
             newest = self._stack.memory.newest
-            if verdict is Observed.KEPT and newest is not None:
+            if verdict is FrameStatus.KEPT and newest is not None:
                 self._places.observe(frame, matched.odometry, newest.features)
         now = time.monotonic()
         if now >= self._next_save_s:
@@ -213,11 +213,11 @@ class PlannerNode(ManagedNode):
             self._save_places()
         return 0.1
 
-    def _forget(self, wish: str) -> None:
+    def _forget(self, request: str) -> None:
         self._stack.reset()
         self._forgotten += 1
         self._places.begin_leg()
-        if wish == "reset":
+        if request == "reset":
             self._places.clear()
             self._saved_places = -1
         else:
@@ -226,16 +226,16 @@ class PlannerNode(ManagedNode):
     # -- the worker's thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> float:
-        """Take a new goal, judge past plans, plan if it is time; return how long to wait."""
+        """Take a new goal, evaluate past plans, plan if it is time; return how long to wait."""
         if self._forgotten != self._forgotten_before:
             self._forgotten_before = self._forgotten
             self._accuracy.clear()
             self._obstacles.forget()
-        while self._wishes:
-            self._obey(*self._wishes.popleft())
-        for judged in self._accuracy.update(self._camera.track):
-            report = Report("plan", Level.OK, "a past plan against the way driven", judged.values())
-            self._judged.publish(report.to_message(self.get_name()))
+        while self._requests:
+            self._obey(*self._requests.popleft())
+        for evaluated in self._accuracy.update(self._camera.track):
+            report = Report("plan", Level.OK, "a past plan against the way driven", evaluated.values())
+            self._evaluate.publish(report.to_message(self.get_name()))
         now = time.monotonic()
         if self._mission.active and now >= self._next_plan_s and not self._retreats():
             self._next_plan_s = now + 1.0 / self.values["plan_rate_hz"]
@@ -259,34 +259,34 @@ class PlannerNode(ManagedNode):
         if kind == "blocked":
             pose = self._camera.pose_in_odom(message)
             self._obstacles.touch(pose, self.now_s())
-            self._retreat.wish(messages.seconds_from_stamp(message.header.stamp), pose)
+            self._retreat.request(messages.seconds_from_stamp(message.header.stamp), pose)
             return
-        if kind == "cancel" or (kind == "cancel errand" and message is self._errands.current):
+        if kind == "cancel" or (kind == "cancel action goal" and message is self._action_goals.current):
             self._mission.cancel()
             self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
             self._tell()
             return
-        if kind == "cancel errand":
+        if kind == "cancel action goal":
             return  # it has ended meanwhile
         try:
             goal = self._goal_from(kind, message)
         except ComeNavError as error:
             self._goals.failed(time.monotonic(), str(error))
-            self.trouble(error, f"goal_{kind}")
-            if isinstance(message, Errand):
-                self._errands.refuse(message, str(error), self._progress())
+            self.diagnose(error, f"goal_{kind}")
+            if isinstance(message, ActionGoal):
+                self._action_goals.refuse(message, str(error), self._progress())
             return
         self._mission.begin(goal)
         self._retreat.cancel()
-        self._errands.begin(message if isinstance(message, Errand) else None, self._progress())
+        self._action_goals.begin(message if isinstance(message, ActionGoal) else None, self._progress())
         self._begin_guide(goal)
         self._next_plan_s = 0.0
         self._tell()
 
     def _goal_from(self, kind: str, message: Any) -> Goal:
         """Return the goal of a message; raise DataError naming what is wrong with it."""
-        if kind in ("image", "errand"):
-            image = message.image if isinstance(message, Errand) else message
+        if kind in ("image", "action_goal"):
+            image = message.image if isinstance(message, ActionGoal) else message
             return Goal(image_rgb=decode_colour(image, message_type_name(image)))
         if kind == "time":
             return self._remembered(self._places.keyframes.at_time(messages.seconds_from_stamp(message)))
@@ -313,13 +313,13 @@ class PlannerNode(ManagedNode):
         self._guide.begin(goal, rough)
 
     def _recognised(
-        self, goal: Goal, picture_rgb: NDArray[np.uint8], latents: torch.Tensor
+        self, goal: Goal, image_rgb: NDArray[np.uint8], latents: torch.Tensor
     ) -> tuple[Goal, NDArray[np.float64] | None]:
-        """Return the goal with the pose that its picture was taken from, or a place from where it may be in view."""
+        """Return the goal with the pose that its image was taken from, or a place from where it may be in view."""
         starts, differences = self._places.most_similar(latents, self._stack.config.relocalisation.starts)
         if not len(starts):
             return goal, None
-        place = self._sighted(picture_rgb, starts)
+        place = self._sighted(image_rgb, starts)
         if place is not None:
             return replace(goal, pose_odom_xyyaw=place), None
         present = self._difference()
@@ -327,41 +327,41 @@ class PlannerNode(ManagedNode):
         return goal, starts[0] if similar else None
 
     def _sighted(
-        self, picture_rgb: NDArray[np.uint8], similar_odom_xyyaw: NDArray[np.float64]
+        self, image_rgb: NDArray[np.uint8], similar_odom_xyyaw: NDArray[np.float64]
     ) -> NDArray[np.float64] | None:
-        """Return the pose (3,) that a picture was taken from, if memory recognises it.
+        """Return the pose (3,) that an image was taken from, if memory recognises it.
 
         It is looked for from the robot's own place and from similar ones (K, 3) on.
         """
         newest, starts = self._stack.memory.newest, similar_odom_xyyaw
         if newest is not None:
             starts = np.vstack([poses_ahead(newest.pose_odom_xyyaw), starts])
-        sighting = self._stack.relocalise(picture_rgb, starts, self._overtaken)
+        sighting = self._stack.relocalise(image_rgb, starts, self._overtaken)
         if sighting is None:
             return None
         known, (x, y, yaw) = sighting.difference <= self.values["recognised"], sighting.pose_odom_xyyaw
-        text = "the picture was taken" if known else "the picture is not known; most like it is the view"
+        text = "the image was taken" if known else "the image is not known; most like it is the view"
         self.log.info(f"{text} at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: difference {sighting.difference:.2f}")
         return sighting.pose_odom_xyyaw if known else None
 
     def _overtaken(self) -> bool:
         """Whether a search of memory has become pointless: another goal, a cancellation, or the end."""
-        return self._worker.stopping or any(kind not in PATIENT for kind, _ in tuple(self._wishes))
+        return self._worker.stopping or any(kind not in PATIENT for kind, _ in tuple(self._requests))
 
-    def _confirm(self, picture_rgb: NDArray[np.uint8], here_odom_xyyaw: NDArray[np.float64]) -> None:
-        """Ask memory once more where a picture was taken that seems reached by its view: it has seen more meanwhile."""
+    def _confirm(self, image_rgb: NDArray[np.uint8], here_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Ask memory once more where an image was taken that seems reached by its view: it has seen more meanwhile."""
         latents = self._goal_latents
         if latents is None or not self.values["use_places"]:
             return
         similar, _ = self._places.most_similar(latents, self._stack.config.relocalisation.starts)
-        place = self._sighted(picture_rgb, similar)
+        place = self._sighted(image_rgb, similar)
         if place is not None and not self._mission.at_goal(here_odom_xyyaw, place):
-            goal = Goal(picture_rgb, place)
+            goal = Goal(image_rgb, place)
             self._mission.reopen(goal)
             self._guide.begin(goal)
 
     def _difference(self) -> float | None:
-        """Return how the present view differs from the goal's picture: 1 - the cosine of their latents."""
+        """Return how the present view differs from the goal's image: 1 - the cosine of their latents."""
         newest, wanted = self._stack.memory.newest, self._goal_latents
         if newest is None or newest.features is None or wanted is None:
             return None
@@ -386,14 +386,14 @@ class PlannerNode(ManagedNode):
         self._plan = plan
         present = self._camera.track.newest
         here = plan.start_odom_xyyaw if present is None else present.pose_xyyaw
-        state = self._mission.judge(plan, here, self._difference(), final)
+        state = self._mission.evaluate(plan, here, self._difference(), final)
         if state is MissionState.REACHED and goal.image_rgb is not None and goal.pose_odom_xyyaw is None:
             self._confirm(goal.image_rgb, here)
         self._publish(plan, target)
         self._tell()
 
     def _work_failed(self, error: Exception) -> None:
-        self.trouble(error, "planning")
+        self.diagnose(error, "planning")
         self._plans.publish(PathMessage(header=messages.header(self.now_s(), self.values["odom_frame"])))
 
     # -- out -----------------------------------------------------------------------------------------------------------
@@ -426,11 +426,11 @@ class PlannerNode(ManagedNode):
         way = self._guide.way_xy
         if way is not None:
             values["distance_left_m"] = float(np.hypot(*np.diff(way, axis=0).T).sum())
-        return Report("mission", Level.ERROR if mission.troubled else Level.OK, mission.message, values)
+        return Report("mission", Level.ERROR if mission.failing else Level.OK, mission.message, values)
 
     def _tell(self) -> None:
         self._status.publish(self._mission_report().to_message(self.get_name()))
-        self._errands.update(self._mission, self._progress())
+        self._action_goals.update(self._mission, self._progress())
 
     def _progress(self) -> Progress:
         present, difference, way = self._camera.track.newest, self._difference(), self._guide.way_xy
@@ -469,27 +469,27 @@ class PlannerNode(ManagedNode):
         ]
 
     def _memory_report(self, values: dict[str, Any]) -> Report:
-        trouble = self._memory_trouble
-        if trouble is not None and time.monotonic() - trouble[0] < self.values["save_period_s"] + 2.0:
-            return Report("memory", Level.ERROR, trouble[1], values)
+        diagnosis = self._memory_diagnosis
+        if diagnosis is not None and time.monotonic() - diagnosis[0] < self.values["save_period_s"] + 2.0:
+            return Report("memory", Level.ERROR, diagnosis[1], values)
         return Report("memory", Level.OK, f"{len(self._stack.memory)} frames", values)
 
     # -- places --------------------------------------------------------------------------------------------------------
 
     def _load_places(self) -> Places:
         settings = {parameter.name: self.values[parameter.name] for parameter in KEYFRAME_PARAMETERS}
-        config = KeyframesConfig(**{name.partition(".")[2]: value for name, value in settings.items()})
+        config = KeyframesSettings(**{name.partition(".")[2]: value for name, value in settings.items()})
         places, store = Places(Keyframes(config), self._encode), store_of(self.values)
         if store is not None:
             try:
                 places.load(store)
                 self.log.info(f"{len(places)} places remembered from {store.path}")
             except (MemoryStoreError, DataError) as error:
-                self.trouble(error, "memory")
+                self.diagnose(error, "memory")
         return places
 
-    def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-        return self._stack.model.encode(self._stack.model.images_from_rgb(pictures))
+    def _encode(self, images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+        return self._stack.model.encode(self._stack.model.images_from_rgb(images))
 
     def _save_places(self) -> None:
         store, count = store_of(self.values), len(self._places)
@@ -499,12 +499,12 @@ class PlannerNode(ManagedNode):
             self._places.save(store)
             self._saved_places = count
         except ComeNavError as error:
-            self._memory_trouble = (time.monotonic(), str(error))
-            self.trouble(error, "memory")
+            self._memory_diagnosis = (time.monotonic(), str(error))
+            self.diagnose(error, "memory")
 
-    def _rules(self) -> ArrivalRules:
+    def _rules(self) -> ArrivalSettings:
         values = self.values
-        return ArrivalRules(
+        return ArrivalSettings(
             values["goal_tolerance_m"],
             values["goal_tolerance_rad"],
             values["goal_difference"],
@@ -513,6 +513,6 @@ class PlannerNode(ManagedNode):
             values["time_limit_s"],
         )
 
-    def _guide_rules(self) -> GuideRules:
+    def _guide_settings(self) -> GuideSettings:
         values = self.values
-        return GuideRules(values["direct_m"], values["lookahead_m"], values["approach_by_view"])
+        return GuideSettings(values["direct_m"], values["lookahead_m"], values["approach_by_view"])

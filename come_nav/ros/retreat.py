@@ -22,7 +22,7 @@ class Retreat:
         self._end_odom_xy = np.zeros(2)
         self._from_s = self._until_s = 0.0
 
-    def wish(self, stamp_s: float, blocked_odom_xyyaw: NDArray[np.float64]) -> None:
+    def request(self, stamp_s: float, blocked_odom_xyyaw: NDArray[np.float64]) -> None:
         """Take when, and the pose (3,) of a robot that faces what blocks it (whichever way its own front points)."""
         self._blocked = stamp_s, blocked_odom_xyyaw
 
@@ -31,11 +31,11 @@ class Retreat:
         self._blocked, self._from_s, self._until_s = None, 0.0, 0.0
 
     def plan(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64], clear: Clear) -> Plan | None:
-        """Return the way back from a pose (3,), once for each wish; None where none is wished or it is not free."""
-        wish, self._blocked = self._blocked, None
-        if wish is None:
+        """Return the way back from a pose (3,), once for each request; None without one or where it is not free."""
+        request, self._blocked = self._blocked, None
+        if request is None:
             return None
-        blocked = wish[1]
+        blocked = request[1]
         back = np.array([np.cos(blocked[2]), np.sin(blocked[2])])
         self._end_odom_xy = pose_odom_xyyaw[:2] - DISTANCE_M * back
         if not clear(pose_odom_xyyaw[:2], self._end_odom_xy):
@@ -44,7 +44,7 @@ class Retreat:
         steps = int(np.ceil(DISTANCE_M / (SPEED_MPS * STEP_S)))
         along_m = np.linspace(0.0, DISTANCE_M, steps + 1)[1:] * (-1.0 if forwards else 1.0)
         poses = np.column_stack([along_m, np.zeros((steps, 2))])
-        stamp_s = max(now_s, wish[0])  # the clocks of two nodes may be a tick apart, and older plans do not count
+        stamp_s = max(now_s, request[0])  # the clocks of two nodes may be a tick apart, and older plans do not count
         self._from_s, self._until_s = now_s, stamp_s + steps * STEP_S + PATIENCE_S
         return Plan(PlanStatus.OK, stamp_s, STEP_S, poses, pose_odom_xyyaw, 0.0, "backing off from what is in the way")
 

@@ -62,7 +62,7 @@ class SimulatorNode(ManagedNode):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__("simulator", **keywords)
-        self._worker = Worker("simulator", self._tick, lambda error: self.trouble(error, "step"))
+        self._worker = Worker("simulator", self._tick, lambda error: self.diagnose(error, "step"))
         self._simulator: Simulator | None = None
         self._command = (0.0, 0.0)
         self._command_steady_s = float("-inf")

@@ -13,7 +13,7 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
-from come_nav.memory.spatial import Noted, SpatialConfig, SpatialMemory
+from come_nav.memory.spatial import InsertResult, SpatialMemory, SpatialSettings
 from come_nav.ros import messages
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
@@ -39,7 +39,7 @@ class SpatialMemoryNode(MemoryNode):
         Parameter("min_hits", 2.0, "a point counts as obstacle when it was seen this often", 0.0, 1000.0),
         Parameter("memory_folder", "", "where the memory is saved and found again; empty = nowhere", when="start"),
         Parameter("save_period_s", 20.0, "save this often, s", 0.5, 3600.0),
-        *settings_parameters(SpatialConfig(), "spatial."),
+        *settings_parameters(SpatialSettings(), "spatial."),
     )
 
     def __init__(self, **keywords: Any) -> None:
@@ -47,7 +47,7 @@ class SpatialMemoryNode(MemoryNode):
 
     def setup(self) -> None:
         """Load what was saved; subscribe."""
-        self._memory = SpatialMemory(settings_from(SpatialConfig(), self.values, "spatial."))
+        self._memory = SpatialMemory(settings_from(SpatialSettings(), self.values, "spatial."))
         load_cloud(self, self._memory)
         self._camera = CameraInput(self, depth="required")
         self._cloud = self.advertise(PointCloud2, "spatial_memory", LATCHED)
@@ -58,8 +58,8 @@ class SpatialMemoryNode(MemoryNode):
         self._pose_odom_xyyaw: NDArray[np.float64] | None = None
         self._frames_saved = self._memory.frames
         self._due = dict.fromkeys(("cloud", "obstacles", "save"), time.monotonic())
-        self._wish = ""
-        self._trouble: tuple[float, str] | None = None
+        self._request = ""
+        self._failure: tuple[float, str] | None = None
         self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
         self.serve(Trigger, "~/reset", self._reset)
         self.serve(Trigger, "~/save", self._save_now)
@@ -81,8 +81,8 @@ class SpatialMemoryNode(MemoryNode):
         values |= {f"images dropped: {cause}": count for cause, count in self._camera.dropped.items()}
         values |= self._latency.values("image_to_memory")
         level, text = Level.OK, f"{len(memory)} points"
-        if self._trouble is not None and time.monotonic() - self._trouble[0] < 5.0:
-            level, text = Level.ERROR, self._trouble[1]
+        if self._failure is not None and time.monotonic() - self._failure[0] < 5.0:
+            level, text = Level.ERROR, self._failure[1]
         return [Report("memory", level, text, values)]
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
@@ -98,10 +98,10 @@ class SpatialMemoryNode(MemoryNode):
 
     def _work(self) -> float:
         self._remember()
-        wish, self._wish = self._wish, ""
-        if wish == "reset":
+        request, self._request = self._request, ""
+        if request == "reset":
             self._memory.clear()
-        if wish == "save" or self._time_for("save", self.values["save_period_s"]):
+        if request == "save" or self._time_for("save", self.values["save_period_s"]):
             self._save()
         if self._time_for("cloud", self.values["publish_period_s"]):
             self._publish_cloud()
@@ -116,8 +116,8 @@ class SpatialMemoryNode(MemoryNode):
         for frame, matched, received_s in self._camera.frames(due):
             verdict = self._memory.observe(frame, matched.odometry.T_odom_base)
             self._verdicts[verdict.value] = self._verdicts.get(verdict.value, 0) + 1
-            if verdict is not Noted.KEPT:
-                self._trouble = (time.monotonic(), f"the newest frame was not remembered: {verdict.value}")
+            if verdict is not InsertResult.KEPT:
+                self._failure = (time.monotonic(), f"the newest frame was not remembered: {verdict.value}")
                 continue
             self._latency.add(time.monotonic() - received_s)
             self._last_stamp_s = matched.stamp_s
@@ -152,5 +152,5 @@ class SpatialMemoryNode(MemoryNode):
             store.save(cloud=self._memory.state(), about={"saved_by": self.get_name()})
             self._frames_saved = self._memory.frames
         except ComeNavError as error:
-            self._trouble = (time.monotonic(), str(error))
-            self.trouble(error, "memory")
+            self._failure = (time.monotonic(), str(error))
+            self.diagnose(error, "memory")

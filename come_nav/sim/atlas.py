@@ -1,4 +1,4 @@
-"""One picture that holds every texture with its mip levels, sampled bilinearly with a single ``grid_sample``."""
+"""One image that holds every texture with its mip levels, sampled bilinearly with a single ``grid_sample``."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from come_nav.core.types import CameraIntrinsics, Frame, Odometry
 from come_nav.sim.episodes import camera_in_base, to_uint8
 from come_nav.sim.grid_planner import START_CLEARANCE_M, GridPlanner
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.robot import OdometryNoise, Robot, RobotConfig, WheelOdometry
+from come_nav.sim.robot import OdometryNoise, Robot, RobotSettings, WheelOdometry
 from come_nav.sim.spaces import EpisodeRenderer
 from come_nav.sim.worlds import World
 
@@ -31,7 +31,7 @@ class BuiltInSimulator:
     def __init__(
         self,
         renderer: EpisodeRenderer,
-        robot: RobotConfig | None = None,
+        robot: RobotSettings | None = None,
         odometry_noise: OdometryNoise | None = None,
         seed: int = 0,
     ) -> None:
@@ -45,7 +45,7 @@ class BuiltInSimulator:
         """
         self.renderer = renderer
         self.world = renderer.worlds[0]
-        self.config = robot or RobotConfig()
+        self.config = robot or RobotSettings()
         self.noise = odometry_noise
         self._rng = np.random.default_rng([abs(self.world.seed), seed])
         self._generator = torch.Generator().manual_seed(seed)
@@ -58,7 +58,7 @@ class BuiltInSimulator:
         cls,
         world: World,
         intrinsics: CameraIntrinsics | None = None,
-        robot: RobotConfig | None = None,
+        robot: RobotSettings | None = None,
         odometry_noise: OdometryNoise | None = None,
         seed: int = 0,
     ) -> BuiltInSimulator:

@@ -16,7 +16,7 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.sim.drivers import make_driver
 from come_nav.sim.grid_planner import START_CLEARANCE_M, GridPlanner
-from come_nav.sim.robot import OdometryNoise, Robot, RobotConfig, WheelOdometry
+from come_nav.sim.robot import OdometryNoise, Robot, RobotSettings, WheelOdometry
 from come_nav.sim.spaces import DriveSpace, EpisodeRenderer
 
 READ_AHEAD_FRAMES = 32
@@ -60,7 +60,7 @@ def simulate_episode(
     rate_hz: float = 4.0,
     seed: int = 0,
     odometry_noise: OdometryNoise | None = None,
-    robot: RobotConfig | None = None,
+    robot: RobotSettings | None = None,
 ) -> Episode:
     """Drive through ``world`` and return the poses at ``rate_hz``; the robot moves in finer steps inside.
 
@@ -78,7 +78,7 @@ def simulate_episode(
     """
     check_range("rate_hz", rate_hz, 0.1, 100.0)
     check_range("duration_s", duration_s, 1.0 / rate_hz, 36000.0)
-    config = robot or RobotConfig()
+    config = robot or RobotSettings()
     config, per_frame = _fit_step(config, rate_hz)
     rng = np.random.default_rng([abs(world.seed), seed])
     planner = GridPlanner(world, config.radius_m)
@@ -105,7 +105,7 @@ def simulate_episode(
     )
 
 
-def _fit_step(config: RobotConfig, rate_hz: float) -> tuple[RobotConfig, int]:
+def _fit_step(config: RobotSettings, rate_hz: float) -> tuple[RobotSettings, int]:
     """Shorten the internal step so that a whole number of steps makes one output frame."""
     per_frame = max(1, math.ceil(1.0 / (rate_hz * config.step_s) - 1e-9))
     return replace(config, step_s=1.0 / (rate_hz * per_frame)), per_frame
@@ -118,10 +118,10 @@ def camera_in_base(camera_height_m: float) -> NDArray[np.float64]:
 
 
 def to_uint8(images: torch.Tensor) -> NDArray[np.uint8]:
-    """Return pictures (B, H, W, 3) uint8 of images (B, 3, H, W) in [-1, 1]."""
+    """Return images (B, H, W, 3) uint8 of images (B, 3, H, W) in [-1, 1]."""
     scaled = images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    pictures: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return pictures
+    rgb: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return rgb
 
 
 class EpisodeRecording:
@@ -234,9 +234,9 @@ class EpisodeRecording:
         """Render frames ``start`` to ``stop`` - 1 in one batch."""
         poses = torch.from_numpy(self.episode.poses_world_xyyaw[start:stop])
         images, depth = self.raycaster.render(poses, torch.full((len(poses),), self._world_index))
-        pictures, depth_m = to_uint8(images), depth.cpu().numpy()
+        rgb_frames, depth_m = to_uint8(images), depth.cpu().numpy()
         stamps = self.episode.stamps_s[start:stop]
         return [
-            Frame(float(stamp), picture, metres, self.intrinsics, self.T_base_camera)
-            for stamp, picture, metres in zip(stamps, pictures, depth_m, strict=True)
+            Frame(float(stamp), rgb, metres, self.intrinsics, self.T_base_camera)
+            for stamp, rgb, metres in zip(stamps, rgb_frames, depth_m, strict=True)
         ]

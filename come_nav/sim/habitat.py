@@ -21,7 +21,7 @@ from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame, Odometry
 from come_nav.sim.episodes import camera_in_base
-from come_nav.sim.robot import OdometryNoise, RobotConfig, WheelOdometry
+from come_nav.sim.robot import OdometryNoise, RobotSettings, WheelOdometry
 
 WORKER = Path(__file__).with_name("habitat_worker.py")
 STOPPED_SHORT_M = 1e-3  # a step that ends this far from its target was stopped by something
@@ -47,7 +47,7 @@ class HabitatSimulator:
         *,
         python: str = "python3",
         seed: int = 0,
-        robot: RobotConfig | None = None,
+        robot: RobotSettings | None = None,
         odometry_noise: OdometryNoise | None = None,
         camera_height_m: float = 0.5,
     ) -> None:
@@ -67,7 +67,7 @@ class HabitatSimulator:
         """
         if not scene:
             raise ConfigError("scene is empty: give the path of a scene file for Habitat")
-        self.intrinsics, self.config = intrinsics, robot or RobotConfig()
+        self.intrinsics, self.config = intrinsics, robot or RobotSettings()
         self.collisions = 0
         self._noise, self._camera_height_m = odometry_noise, camera_height_m
         self._generator = torch.Generator().manual_seed(seed)

@@ -11,7 +11,7 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.atlas import LEVELS, build_atlas, sample_atlas
 from come_nav.sim.surfaces import FACES_PER_BOX, ROW_SIZE
-from come_nav.sim.textures import PATTERN_COUNT, PICTURES_PER_WORLD, TEXTURE_SIZE, make_patterns
+from come_nav.sim.textures import IMAGES_PER_WORLD, PATTERN_COUNT, TEXTURE_SIZE, make_patterns
 from come_nav.sim.visibility import Hits, PackedBoxes, cast
 from come_nav.sim.worlds import World
 
@@ -52,7 +52,7 @@ class Raycaster:
         self._boxes, self._boxes_per_world = _pack_boxes(worlds, self.device)
         self._rows, self._rows_per_world = _pack_rows(worlds, self._boxes_per_world, self.device)
         self._room_grid = _pack_room_grid(worlds, self.device)
-        textures = torch.cat([torch.tensor(make_patterns()), *(world.pictures for world in worlds)])
+        textures = torch.cat([torch.tensor(make_patterns()), *(world.images for world in worlds)])
         self._atlas = build_atlas(textures.to(self.device))
         columns = torch.arange(intrinsics.width, dtype=torch.float64) + 0.5
         rows = torch.arange(intrinsics.height, dtype=torch.float64) + 0.5
@@ -217,8 +217,8 @@ def _pack_rows(worlds: Sequence[World], boxes: int, device: torch.device) -> tup
         mine[: len(world.boxes) * FACES_PER_BOX] = world.faces.flatten(0, 1)
         shell = torch.stack([world.floors, world.ceilings], 1).flatten(0, 1)
         mine[boxes * FACES_PER_BOX : boxes * FACES_PER_BOX + len(shell)] = shell
-        picture = mine[:, 0] < 0
-        mine[picture, 0] = PATTERN_COUNT + PICTURES_PER_WORLD * index - 1 - mine[picture, 0]
+        image = mine[:, 0] < 0
+        mine[image, 0] = PATTERN_COUNT + IMAGES_PER_WORLD * index - 1 - mine[image, 0]
     return rows.flatten(0, 1).to(device), per_world
 
 

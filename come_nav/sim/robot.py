@@ -17,7 +17,7 @@ HALF_DIAGONAL_M = 0.5 * math.sqrt(2.0) * GRID_M
 
 
 @dataclass(frozen=True)
-class RobotConfig:
+class RobotSettings:
     """Limits of the robot.
 
     Attributes:
@@ -154,7 +154,7 @@ class CollisionMap:
 class Robot:
     """The robot's true state in a world."""
 
-    def __init__(self, world: DriveSpace, config: RobotConfig, pose_world_xyyaw: tuple[float, float, float]) -> None:
+    def __init__(self, world: DriveSpace, config: RobotSettings, pose_world_xyyaw: tuple[float, float, float]) -> None:
         self.config = config
         self.map = CollisionMap(world)
         self.x, self.y, self.yaw = pose_world_xyyaw

@@ -1,4 +1,4 @@
-"""Fills a floor plan: walls with doors, themes, lamps, pictures and furniture that leaves every door reachable."""
+"""Fills a floor plan: walls with doors, themes, lamps, images and furniture that leaves every door reachable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from come_nav.sim.floor_plan import FloorPlan, Rectangle, WallSegment
 from come_nav.sim.furniture import CORRIDOR_PIECES, ROOM_KINDS, Piece, Theme, make_piece
 from come_nav.sim.surfaces import Box, Colour, Lights, Surface, SurfaceBuilder, level_row, pattern
-from come_nav.sim.textures import PICTURES_PER_WORLD
+from come_nav.sim.textures import IMAGES_PER_WORLD
 
 WALL_HALF_M = 0.06
 DOOR_HEIGHT_M = 2.05
@@ -60,7 +60,7 @@ def build_layout(rng: np.random.Generator, plan: FloorPlan, lookalike: float, de
     for wall in plan.walls:
         _add_wall(layout, wall)
     _add_ceiling_lamps(layout)
-    _add_pictures(rng, layout)
+    _add_images(rng, layout)
     _Furnisher(layout).run(density)
     return layout
 
@@ -154,8 +154,8 @@ def _add_ceiling_lamps(layout: Layout) -> None:
                 layout.builder.add_uniform(box, pattern("plain", tint), room.lights)
 
 
-def _add_pictures(rng: np.random.Generator, layout: Layout) -> None:
-    """Hang up to two pictures (windows on outer walls) on every wall side of every room, clear of the doors."""
+def _add_images(rng: np.random.Generator, layout: Layout) -> None:
+    """Hang up to two images (windows on outer walls) on every wall side of every room, clear of the doors."""
     for wall in layout.plan.walls:
         spans = [(wall.low_m, wall.high_m)]
         if wall.door is not None:
@@ -166,7 +166,7 @@ def _add_pictures(rng: np.random.Generator, layout: Layout) -> None:
                 room_for = high - low - 0.5
                 if room_index < 0 or room_for < 0.5 or rng.random() < 0.3:
                     continue
-                first = 0 if outer and rng.random() < 0.55 else int(rng.integers(1, PICTURES_PER_WORLD))
+                first = 0 if outer and rng.random() < 0.55 else int(rng.integers(1, IMAGES_PER_WORLD))
                 width = float(rng.uniform(0.5, min(room_for, 1.6)))
                 height = float(rng.uniform(0.5, 1.1))
                 middle = float(rng.uniform(low + 0.2 + 0.5 * width, high - 0.2 - 0.5 * width))
@@ -176,10 +176,10 @@ def _add_pictures(rng: np.random.Generator, layout: Layout) -> None:
                 _hang(layout, Box(*shape, base, min(base + height, layout.ceiling_m - 0.2)), first, room_index)
 
 
-def _hang(layout: Layout, box: Box, picture: int, room_index: int) -> None:
+def _hang(layout: Layout, box: Box, image: int, room_index: int) -> None:
     room = layout.rooms[room_index]
-    bright = 1.5 if picture == 0 else 1.1  # windows let daylight in
-    layout.builder.add_uniform(box, Surface(-1 - picture, (bright, bright, bright), 0.0), room.lights)
+    bright = 1.5 if image == 0 else 1.1  # windows let daylight in
+    layout.builder.add_uniform(box, Surface(-1 - image, (bright, bright, bright), 0.0), room.lights)
 
 
 class _Furnisher:

@@ -1,4 +1,4 @@
-"""Procedural indoor worlds: the same seed gives the same rooms, furniture and pictures on every machine."""
+"""Procedural indoor worlds: the same seed gives the same rooms, furniture and images on every machine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from come_nav.core.errors import ConfigError
 from come_nav.sim.floor_plan import Rectangle, make_floor_plan
 from come_nav.sim.spaces import GRID_M
 from come_nav.sim.surfaces import ROW_SIZE
-from come_nav.sim.textures import make_pictures
+from come_nav.sim.textures import make_images
 from come_nav.sim.world_builder import build_layout
 
 SOLID_BELOW_M = 1.0  # boxes that start lower than this stop the robot
 
 
 @dataclass(frozen=True)
-class WorldConfig:
+class WorldSettings:
     """How worlds are drawn.
 
     Attributes:
@@ -61,7 +61,7 @@ class World:
         rooms: (R, 4) float32 rectangles x0, y0, x1, y1.
         room_kinds: what each room is, e.g. "kitchen".
         doors: (D, 3) float32: x, y of the opening's centre and the opening's width.
-        pictures: (M, 3, S, S) float32 in [0, 1].
+        images: (M, 3, S, S) float32 in [0, 1].
     """
 
     seed: int
@@ -74,7 +74,7 @@ class World:
     rooms: torch.Tensor
     room_kinds: tuple[str, ...]
     doors: torch.Tensor
-    pictures: torch.Tensor = field(repr=False)
+    images: torch.Tensor = field(repr=False)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class World:
         return shapes
 
 
-def generate_world(seed: int, config: WorldConfig = WorldConfig()) -> World:
+def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
     """Draw the world of ``seed``; takes some 50 ms.
 
     Raises:
@@ -174,7 +174,7 @@ def generate_world(seed: int, config: WorldConfig = WorldConfig()) -> World:
         rooms=_tensor(plan.rooms, 4),
         room_kinds=tuple(room.kind for room in layout.rooms),
         doors=_tensor(doors, 3),
-        pictures=torch.from_numpy(make_pictures(rng)),
+        images=torch.from_numpy(make_images(rng)),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import l1_loss, mse_loss
 
 from come_nav.training.bank import step_generator
-from come_nav.training.config import OptimiserConfig
+from come_nav.training.config import OptimiserSettings
 from come_nav.training.optimisation import adamw_with_cosine
 from come_nav.training.sharding import row_noise, shard
 from come_nav.world_model.autoencoder import ImageAutoencoder
@@ -20,7 +20,9 @@ L1_WEIGHT = 0.1  # squared error alone leaves dull edges; a larger share slows t
 class AutoencoderTask(pl.LightningModule):
     """Squared error, a little L1 and a small KL term. Batches are images (B, 3, H, W) in [-1, 1]."""
 
-    def __init__(self, autoencoder: ImageAutoencoder, optimiser: OptimiserConfig, kl_weight: float, seed: int) -> None:
+    def __init__(
+        self, autoencoder: ImageAutoencoder, optimiser: OptimiserSettings, kl_weight: float, seed: int
+    ) -> None:
         super().__init__()
         self.autoencoder, self.optimiser, self.kl_weight, self.seed = autoencoder, optimiser, kl_weight, seed
 

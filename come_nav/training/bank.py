@@ -31,8 +31,8 @@ class LatentBank:
         branch_latents: (F, Q, C, h, w) float16; Q may be 0.
         branch_actions_xyyaw: (F, Q, 3) branch poses in the frame's base.
         branch_rel_frames: (F, Q) time that the branch would have taken.
-        images: (F, 3, S, S) uint8 pictures of the frames, or None.
-        branch_images: (F, Q, 3, S, S) uint8 pictures of the branches, or None.
+        images: (F, 3, S, S) uint8 images of the frames, or None.
+        branch_images: (F, Q, 3, S, S) uint8 images of the branches, or None.
         depth_m: (F, S, S) float16 z-depth of the frames in metres, NaN = unknown, or None.
         cameras: (D, 4) float32 fx, fy, cx, cy of D cameras as fractions of the image's width and height, NaN = unknown,
             or None.
@@ -136,9 +136,9 @@ class LatentBank:
             actions = torch.where(goals.use_branch[..., None], self.branch_actions_xyyaw[row, goals.branch], actions)
             rel_frames = torch.where(goals.use_branch, self.branch_rel_frames[row, goals.branch], rel_frames)
         device = self.latents.device
-        depth_m, pictures = self.depth_m, None
+        depth_m, goal_images = self.depth_m, None
         if self.images is not None and (self.branch_images is not None or branches == 0):
-            pictures = _pick(self.images, self.branch_images, newest, goals)
+            goal_images = _pick(self.images, self.branch_images, newest, goals)
         return WindowBatch(
             context_latents=_take(self.latents, context).float(),
             context_poses_xyyaw=se2.relative(base, self.poses_xyyaw[context]).to(device),
@@ -147,7 +147,7 @@ class LatentBank:
             actions_xyyaw=actions.to(device),
             rel_frames=rel_frames.float().to(device),
             context_images=None if self.images is None else _take(self.images, context),
-            goal_images=pictures,
+            goal_images=goal_images,
             context_depth_m=None if depth_m is None else _take(depth_m, context).float(),
             camera=None
             if self.cameras is None or self.camera_index is None

@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
 
 from come_nav.core.errors import ComeNavError
 from come_nav.training.checkpoints import BEST, CheckpointRotation
-from come_nav.training.config import OptimiserConfig
+from come_nav.training.config import OptimiserSettings
 from come_nav.training.machine import Machine
 
 
@@ -125,10 +125,10 @@ class ClipShardedGradients(Callback):
 
 def training_callbacks(
     folder: Path,
-    config: OptimiserConfig,
+    config: OptimiserSettings,
     monitor: tuple[str, str],
     machine: Machine,
-    pictures: Callback | None = None,
+    images: Callback | None = None,
 ) -> list[Callback]:
     """Return the callbacks of one stage, which keeps its checkpoints in ``folder``.
 
@@ -137,10 +137,10 @@ def training_callbacks(
         config: intervals and averaging.
         monitor: name of the metric that tells the best checkpoint, and "min" or "max".
         machine: sharded weights are neither averaged nor drawn: no process holds them whole.
-        pictures: draws samples at every validation.
+        images: draws samples at every validation.
     """
     name, mode = monitor
-    whole = [EMAWeightAveraging(decay=config.ema_decay), *([pictures] if pictures else [])]
+    whole = [EMAWeightAveraging(decay=config.ema_decay), *([images] if images else [])]
     return [
         *([ClipShardedGradients(config.clip_norm)] if machine.sharded else whole),
         StopOnNonFiniteLoss(),

@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from come_nav.training.config import DataConfig, TrainConfig
+from come_nav.training.config import DataSettings, TrainSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 TEXT = """# {name}
@@ -17,11 +17,11 @@ A world model of come_nav: from {frames} camera frames at {rate:g} Hz and a pose
 
 Trained with `come-nav train`; `config.yaml` in the run folder repeats it. Validation worlds are 10000-10099 and test
 worlds 20000-20099: neither was trained on. It knows the built-in worlds only (and the recordings named above): on real
-pictures expect poor predictions until it is fine-tuned.
+images expect poor predictions until it is fine-tuned.
 """
 
 
-def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fine_tuned: bool) -> str:
+def model_card(config: TrainSettings, model: DiffusionWorldModel, device: str, fine_tuned: bool) -> str:
     """Return Markdown that says what the model is, what it learned from and on which machine."""
     data, network, stage = config.data, config.denoiser_model, config.denoiser
     size, grid = config.image_size, network.input_size
@@ -52,7 +52,7 @@ def model_card(config: TrainConfig, model: DiffusionWorldModel, device: str, fin
     return TEXT.format(name=config.name, frames=config.context_frames, rate=config.rate_hz, table=table)
 
 
-def _depth(config: TrainConfig, model: DiffusionWorldModel, fine_tuned: bool) -> str:
+def _depth(config: TrainSettings, model: DiffusionWorldModel, fine_tuned: bool) -> str:
     """Say what moves the context's pixels to a target, if anything does."""
     if model.depth is None:
         return "none: no reprojected views"
@@ -62,7 +62,7 @@ def _depth(config: TrainConfig, model: DiffusionWorldModel, fine_tuned: bool) ->
     return f"estimated for reprojected views, U-Net, {_millions(model.depth)} parameters, {learned}"
 
 
-def _memory(data: DataConfig) -> str:
+def _memory(data: DataSettings) -> str:
     """Say what a memory of earlier drives showed, if there was one."""
     if not data.memory_s:
         return "none"

@@ -16,7 +16,7 @@ from come_nav.world_model.sampler import SamplerSettings
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataSettings:
     """What is learned from: built-in worlds, and recordings of one's own where named.
 
     Attributes:
@@ -46,7 +46,7 @@ class DataConfig:
         recording_fraction: share of contexts drawn from recordings, when there are any.
         recording_weights: relative weight of each recording; empty = by their numbers of windows.
         recording_use: part of each recording that is learned from, as fractions of its frames.
-        keep_images: batches carry the pictures of context and goals as well (uint8; 12 kB per frame at 64 px).
+        keep_images: batches carry the images of context and goals as well (uint8; 12 kB per frame at 64 px).
         keep_depth: batches carry the depth of the context frames as well.
         cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
             them, as long as autoencoder, rate, size and recording are the same.
@@ -133,7 +133,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class OptimiserConfig:
+class OptimiserSettings:
     """AdamW with warm-up, then cosine decay to zero or a constant rate.
 
     Attributes:
@@ -192,7 +192,7 @@ def tiny_denoiser() -> CDiTSettings:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainSettings:
     """One run: the data, the two networks and how each is optimised.
 
     Attributes:
@@ -235,15 +235,15 @@ class TrainConfig:
     kl_weight: float = 1e-6
     precision: str = "auto"
     autoencoder_from: str | None = None
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataSettings = field(default_factory=DataSettings)
     autoencoder_model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     denoiser_model: CDiTSettings = field(default_factory=tiny_denoiser)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     depth_model: DepthSettings | None = None
     reprojection: ReprojectionSettings = field(default_factory=ReprojectionSettings)
-    autoencoder: OptimiserConfig = field(default_factory=OptimiserConfig)
-    depth: OptimiserConfig = field(default_factory=OptimiserConfig)
-    denoiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    autoencoder: OptimiserSettings = field(default_factory=OptimiserSettings)
+    depth: OptimiserSettings = field(default_factory=OptimiserSettings)
+    denoiser: OptimiserSettings = field(default_factory=OptimiserSettings)
 
     def __post_init__(self) -> None:
         check_range("context_frames", self.context_frames, 1, 64)

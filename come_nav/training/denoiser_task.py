@@ -12,7 +12,7 @@ import torch
 from come_nav.core.types import Context
 from come_nav.experts.base import VIEW, BaseExpert
 from come_nav.training.bank import WindowBatch, step_generator
-from come_nav.training.config import OptimiserConfig
+from come_nav.training.config import OptimiserSettings
 from come_nav.training.optimisation import adamw_with_cosine
 from come_nav.training.sharding import row_noise, shard
 from come_nav.world_model.schedule import NoiseSchedule
@@ -21,8 +21,8 @@ MIN_SNR_GAMMA = 5.0  # Hang et al., ICCV 2023 (arXiv 2303.09556), equation 8 and
 
 
 @dataclass(frozen=True)
-class Emphasis:
-    """Which noise levels count: how their squared errors weigh, and how often each is drawn (see TrainConfig)."""
+class LossWeighting:
+    """Which noise levels count: how their squared errors weigh, and how often each is drawn (see TrainSettings)."""
 
     weighting: Literal["uniform", "min_snr"] = "uniform"
     noise_shift: float = 1.0
@@ -35,15 +35,15 @@ class DenoiserTask(pl.LightningModule):
         self,
         expert: BaseExpert,
         schedule: NoiseSchedule,
-        optimiser: OptimiserConfig,
+        optimiser: OptimiserSettings,
         context_dropout: float,
         seed: int,
         views: Callable[[WindowBatch, torch.Tensor | None], torch.Tensor] | None = None,
-        emphasis: Emphasis | None = None,
+        loss_weighting: LossWeighting | None = None,
         memory_fraction: float = 0.0,
     ) -> None:
         super().__init__()
-        self.memory_fraction, self.emphasis = memory_fraction, emphasis or Emphasis()
+        self.memory_fraction, self.loss_weighting = memory_fraction, loss_weighting or LossWeighting()
         self.views = views
         self.expert, self.schedule = expert, schedule
         self.optimiser, self.context_dropout, self.seed = optimiser, context_dropout, seed
@@ -106,7 +106,7 @@ class DenoiserTask(pl.LightningModule):
     def _noise_levels(self, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
         """Return steps of the schedule: even, or in training the noisier the more often (arXiv 2403.03206, eq. 23)."""
         t = torch.randint(len(self.schedule), shape, generator=generator)
-        shift, steps = self.emphasis.noise_shift, len(self.schedule)
+        shift, steps = self.loss_weighting.noise_shift, len(self.schedule)
         if not self.training or shift == 1.0:
             return t
         share = (t + 0.5) / steps
@@ -114,7 +114,7 @@ class DenoiserTask(pl.LightningModule):
 
     def _weights(self, t: torch.Tensor) -> torch.Tensor:
         """Return the weight (B,) of each sample's squared error for its noise level."""
-        if self.emphasis.weighting == "uniform":
+        if self.loss_weighting.weighting == "uniform":
             return torch.ones_like(t, dtype=torch.float32)
         abar = torch.as_tensor(self.schedule.alphas_cumprod, device=t.device)[t]
         ratio = abar / (1.0 - abar)

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from come_nav.training.bank import step_generator
-from come_nav.training.config import OptimiserConfig
+from come_nav.training.config import OptimiserSettings
 from come_nav.training.optimisation import adamw_with_cosine
 from come_nav.world_model.depth import DepthEstimator
 
@@ -20,7 +20,7 @@ NEAREST_M, FARTHEST_M = 0.05, 50.0
 class DepthTask(pl.LightningModule):
     """L1 of log depth and of inverse depth. Batches are images (B, 3, H, W) in [-1, 1] and z-depth (B, H, W) metres."""
 
-    def __init__(self, estimator: DepthEstimator, optimiser: OptimiserConfig, seed: int) -> None:
+    def __init__(self, estimator: DepthEstimator, optimiser: OptimiserSettings, seed: int) -> None:
         super().__init__()
         self.estimator, self.optimiser, self.seed = estimator, optimiser, seed
 

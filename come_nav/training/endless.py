@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from come_nav.core.errors import ConfigError
 from come_nav.training.bank import LatentBank
-from come_nav.training.config import DataConfig
+from come_nav.training.config import DataSettings
 from come_nav.training.goals import draw_uniforms
 from come_nav.training.mixture import Draw
 from come_nav.training.sim_bank import Drive, drive_frames, encode_drive, make_drive, training_camera
@@ -37,7 +37,7 @@ PER_BANK = ("cameras",)
 class DriveMaker(Dataset[Drive]):
     """Makes drive number n of a stream: worlds come in a new shuffled order every time all have been used."""
 
-    config: DataConfig
+    config: DataSettings
     rate_hz: float
     seed: int
 
@@ -96,8 +96,8 @@ class DriveEncoder:
     """Renders and encodes drives.
 
     Attributes:
-        image_size: of the square pictures.
-        encode: pictures to latents, on ``device``.
+        image_size: of the square images.
+        encode: images to latents, on ``device``.
         device: where views are rendered, encoded and kept.
         finish: last touch to each drive's bank, e.g. estimated depth.
     """
@@ -107,8 +107,8 @@ class DriveEncoder:
     device: str
     finish: Callable[[LatentBank], LatentBank] = lambda bank: bank
 
-    def __call__(self, drive: Drive, config: DataConfig) -> LatentBank:
-        """Return the drive's bank, latents and pictures on ``device``."""
+    def __call__(self, drive: Drive, config: DataSettings) -> LatentBank:
+        """Return the drive's bank, latents and images on ``device``."""
         camera = training_camera(self.image_size)
         return self.finish(encode_drive(drive, camera, config, self.encode, self.device, self.device))
 
@@ -130,7 +130,7 @@ class EndlessWorlds:
 
     def __init__(
         self,
-        config: DataConfig,
+        config: DataSettings,
         context_frames: int,
         rate_hz: float,
         encoder: DriveEncoder,

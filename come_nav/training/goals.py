@@ -30,7 +30,7 @@ BRANCH, NEAR, TURN, REVISIT, FAR = range(5)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How windows are drawn (see DataConfig for the meaning of the shares).
+    """How windows are drawn (see DataSettings for the meaning of the shares).
 
     Attributes:
         turn_radius_m, turn_yaw_rad: a turn goal stands closer than the one and is turned by more than the other.

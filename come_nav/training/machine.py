@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from come_nav.core.errors import ConfigError
 from come_nav.training.checkpoints import AtomicCheckpointIO
-from come_nav.training.config import OptimiserConfig
+from come_nav.training.config import OptimiserSettings
 
 _log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Processes:
 
 
 def make_trainer(
-    machine: Machine, stage: OptimiserConfig, folder: Path, name: str, callbacks: list[Callback], start: int
+    machine: Machine, stage: OptimiserSettings, folder: Path, name: str, callbacks: list[Callback], start: int
 ) -> pl.Trainer:
     """Return Lightning's trainer of one stage of the run in ``folder``, which goes on at step ``start``."""
     plugins: list[Any] = [AtomicCheckpointIO()]

@@ -1,7 +1,7 @@
 """What a spatial memory shows at every goal of a drive, made once with the drive: the robot has been there before.
 
 The first part of an episode fills a :class:`SpatialMemory` by odometry that drifts; the rest is the drive that windows
-are drawn from. Views are kept as bytes (see :meth:`come_nav.world_model.reprojection.Layer.packed`).
+are drawn from. Views are kept as bytes (see :meth:`come_nav.world_model.reprojection.RenderedView.packed`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from come_nav.memory.recall import RememberedViews
 from come_nav.memory.spatial import SpatialMemory
 from come_nav.sim.episodes import camera_in_base, to_uint8
 from come_nav.sim.raycaster import Raycaster
-from come_nav.world_model.reprojection import Layer
+from come_nav.world_model.reprojection import RenderedView
 
 FRAMES_PER_CALL, VIEWS_PER_CALL = 64, 32
 
@@ -24,15 +24,15 @@ def fill_memory(
 ) -> SpatialMemory:
     """Return the memory of frames with true depth at world poses (M, 3) that odometry (M, 3) believes elsewhere."""
     memory, camera = SpatialMemory(), raycaster.intrinsics
-    mount = camera_in_base(raycaster.camera_height_m)
+    extrinsics = camera_in_base(raycaster.camera_height_m)
     poses = se3.transform_from_xyyaw(odometry_xyyaw.double().numpy())
     start = 0
     for chunk in poses_world_xyyaw.split(FRAMES_PER_CALL):
         images, depth = raycaster.render(chunk.to(device))
-        pictures, depth_m = to_uint8(images), depth.cpu().numpy()
-        for offset, (picture, metres) in enumerate(zip(pictures, depth_m, strict=True)):
+        rgb_frames, depth_m = to_uint8(images), depth.cpu().numpy()
+        for offset, (rgb, metres) in enumerate(zip(rgb_frames, depth_m, strict=True)):
             index = start + offset
-            memory.observe(Frame(float(index), picture, metres, camera, mount), poses[index])
+            memory.observe(Frame(float(index), rgb, metres, camera, extrinsics), poses[index])
         start += len(chunk)
     return memory
 
@@ -43,7 +43,7 @@ def remembered_views(
     """Return bytes (S, 5, H, W) of what the memory shows from odometry poses (S, 3)."""
     source = RememberedViews(memory, camera, camera_in_base(camera_height_m))
     parts = poses_odom_xyyaw.float().split(VIEWS_PER_CALL)
-    return torch.cat([Layer(*source.views(part, camera.width)).packed() for part in parts])
+    return torch.cat([RenderedView(*source.views(part, camera.width)).packed() for part in parts])
 
 
 def branch_poses(odometry_xyyaw: torch.Tensor, actions_xyyaw: torch.Tensor) -> torch.Tensor:

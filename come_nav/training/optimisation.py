@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from come_nav.training.config import OptimiserConfig
+from come_nav.training.config import OptimiserSettings
 
 
-def adamw_with_cosine(parameters: Iterable[torch.nn.Parameter], config: OptimiserConfig) -> dict[str, Any]:
+def adamw_with_cosine(parameters: Iterable[torch.nn.Parameter], config: OptimiserSettings) -> dict[str, Any]:
     """Return Lightning's optimiser dictionary: AdamW, linear warm-up, then cosine decay or none."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     optimiser = torch.optim.AdamW(

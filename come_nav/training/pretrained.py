@@ -9,7 +9,7 @@ from typing import Any
 
 from come_nav.core.errors import ConfigError
 from come_nav.core.settings import to_mapping
-from come_nav.training.config import TrainConfig
+from come_nav.training.config import TrainSettings
 from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -25,7 +25,7 @@ FINE_TUNING_STAGE = {
 }
 
 
-def given_autoencoder(config: TrainConfig) -> ImageAutoencoder:
+def given_autoencoder(config: TrainSettings) -> ImageAutoencoder:
     """Return the autoencoder that ``config.autoencoder_from`` names.
 
     Raises:
@@ -80,7 +80,7 @@ def merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
     return result
 
 
-def _diffusers_autoencoder(source: str, config: TrainConfig) -> ImageAutoencoder:
+def _diffusers_autoencoder(source: str, config: TrainSettings) -> ImageAutoencoder:
     from come_nav.world_model.pretrained_autoencoder import pretrained_autoencoder
 
     settings, tensors = pretrained_autoencoder(

@@ -35,7 +35,7 @@ class RecordingEncoder:
     Attributes:
         recording: bag, NWM folder or simulated drive.
         use: from where to where, as fractions of its frames.
-        prepare, encode: pictures to the model's images, and those to latents.
+        prepare, encode: images to the model's images, and those to latents.
         aspect: of the crop that ``prepare`` makes.
         keep_images, keep_depth: what the bank keeps beside latents.
         damaged: frames that were skipped; filled by :meth:`parts`.

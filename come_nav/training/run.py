@@ -27,12 +27,12 @@ from come_nav.training.bank import LatentBank
 from come_nav.training.callbacks import training_callbacks
 from come_nav.training.card import model_card
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
-from come_nav.training.config import OptimiserConfig, TrainConfig
-from come_nav.training.denoiser_task import DenoiserTask, Emphasis
+from come_nav.training.config import OptimiserSettings, TrainSettings
+from come_nav.training.denoiser_task import DenoiserTask, LossWeighting
 from come_nav.training.depth_task import DepthTask
 from come_nav.training.machine import Machine, make_trainer
 from come_nav.training.pretrained import given_autoencoder
-from come_nav.training.samples import SamplePictures
+from come_nav.training.samples import SampleImages
 from come_nav.training.sim_bank import FrameStream
 from come_nav.training.sources import TrainingData
 from come_nav.training.views import DepthStream, ViewMaker
@@ -52,7 +52,7 @@ TaskT = TypeVar("TaskT", bound=pl.LightningModule)
 class Run:
     """A folder that one training run lives in: config, checkpoints, logs, the latent bank and the exported model."""
 
-    def __init__(self, config: TrainConfig, folder: Path, machine: Machine, init: DiffusionWorldModel | None = None):
+    def __init__(self, config: TrainSettings, folder: Path, machine: Machine, init: DiffusionWorldModel | None = None):
         self.config, self.folder, self.machine, self.init = config, writable_folder(folder), machine, init
         self.processes = machine.launch()
         with self.processes.first_alone():
@@ -102,7 +102,7 @@ class Run:
             lambda start: frames(training_seeds, self.config.seed, start, stage.steps),
             frames(VALIDATION_SEEDS[: self.config.data.validation_worlds], 1, 0, VALIDATION_BATCHES),
             ("validation/psnr_db", "max"),
-            SamplePictures(self.folder / "samples" / "autoencoder"),
+            SampleImages(self.folder / "samples" / "autoencoder"),
         )
         if trained is None:
             return None
@@ -170,7 +170,7 @@ class Run:
             config.context_dropout,
             config.seed,
             views,
-            Emphasis(config.weighting, config.noise_shift),
+            LossWeighting(config.weighting, config.noise_shift),
             config.data.memory_fraction if config.data.memory_s else 0.0,
         )
         stage = config.denoiser
@@ -183,7 +183,7 @@ class Run:
             lambda start: data.stream(stage.batch_size, start, stage.steps, *share),
             held_out,
             ("validation/loss", "min"),
-            SamplePictures(self.folder / "samples" / "denoiser", autoencoder, config.sampler),
+            SampleImages(self.folder / "samples" / "denoiser", autoencoder, config.sampler),
         )
         return None if trained is None else trained.expert
 
@@ -222,11 +222,11 @@ class Run:
         self,
         task: TaskT,
         name: str,
-        stage: OptimiserConfig,
+        stage: OptimiserSettings,
         stream: Callable[[int], IterableDataset[Any]],
         validation: Any,
         monitor: tuple[str, str],
-        pictures: SamplePictures | None = None,
+        samples: SampleImages | None = None,
     ) -> TaskT | None:
         """Train one stage from its newest checkpoint on; return it with averaged weights, None when time ran out."""
         folder = self.folder / name
@@ -235,7 +235,7 @@ class Run:
         trained = task
         if start < stage.steps:
             trained = copy.deepcopy(task) if self.machine.sharded else task  # FSDP takes the module apart
-            callbacks = training_callbacks(folder, stage, monitor, self.machine, pictures)
+            callbacks = training_callbacks(folder, stage, monitor, self.machine, samples)
             trainer = make_trainer(self.machine, stage, self.folder, name, callbacks, start)
             trainer.fit(
                 task,

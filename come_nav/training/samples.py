@@ -1,4 +1,4 @@
-"""Pictures of what the networks do, drawn at every validation: PNG files in the run folder, and in TensorBoard."""
+"""Images of what the networks do, drawn at every validation: PNG files in the run folder, and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ GAP_PX = 2
 SEED = 5
 
 
-class SamplePictures(Callback):
+class SampleImages(Callback):
     """Draws the first held-out batch of every validation, with the averaged weights; changes no random state.
 
     Autoencoder: truth and reconstruction. Denoiser: the context, then truth and imagined view of some of its goals.
 
     Args:
-        folder: the pictures go there as ``<step>.png``.
+        folder: the images go there as ``<step>.png``.
         autoencoder: decodes the denoiser's latents; not needed for the autoencoder's own stage.
         sampler: as the exported model will sample.
     """
@@ -52,20 +52,20 @@ class SamplePictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw and write the picture of the first batch."""
+        """Draw and write the image of the first batch."""
         if batch_idx or not trainer.is_global_zero:
             return
         with isolate_rng(), trainer.precision_plugin.forward_context():
             table = self.draw(pl_module, batch)
-        picture = contact_sheet(table)
-        write_png(self.folder / f"{trainer.global_step:07d}.png", picture)
+        image = contact_sheet(table)
+        write_png(self.folder / f"{trainer.global_step:07d}.png", image)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", picture, trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image("samples", image, trainer.global_step, dataformats="HWC")
 
     @torch.no_grad()
     def draw(self, task: pl.LightningModule, batch: Any) -> torch.Tensor:
-        """Return a table of pictures (rows, columns, 3, H, W) in [-1, 1]."""
+        """Return a table of images (rows, columns, 3, H, W) in [-1, 1]."""
         if isinstance(task, AutoencoderTask):
             images = batch[: ROWS * GOALS]
             decoded = task.autoencoder.decode(task.autoencoder.encode(images))
@@ -92,8 +92,8 @@ def draw_windows(
     )
     pairs = torch.stack([few.goal_latents, imagined.unflatten(0, (rows, goals))], dim=2)
     latents = torch.cat([few.context_latents, pairs.flatten(1, 2)], dim=1)
-    pictures: torch.Tensor = autoencoder.decode(latents.flatten(0, 1).to(task.device))
-    return pictures.unflatten(0, latents.shape[:2])  # type: ignore[no-any-return]
+    images: torch.Tensor = autoencoder.decode(latents.flatten(0, 1).to(task.device))
+    return images.unflatten(0, latents.shape[:2])  # type: ignore[no-any-return]
 
 
 def first_of(batch: WindowBatch, rows: int, goals: int) -> WindowBatch:
@@ -108,7 +108,7 @@ def first_of(batch: WindowBatch, rows: int, goals: int) -> WindowBatch:
 
 
 def contact_sheet(table: torch.Tensor) -> NDArray[np.uint8]:
-    """Return one picture (H', W', 3) of a table of pictures (rows, columns, 3, H, W) in [-1, 1], with white gaps."""
+    """Return one image (H', W', 3) of a table of images (rows, columns, 3, H, W) in [-1, 1], with white gaps."""
     rows, columns, _, height, width = table.shape
     pixels = bytes_from_images(table.float()).permute(0, 1, 3, 4, 2).cpu()
     sheet = np.full((rows * (height + GAP_PX) - GAP_PX, columns * (width + GAP_PX) - GAP_PX, 3), 255, dtype=np.uint8)
@@ -119,9 +119,9 @@ def contact_sheet(table: torch.Tensor) -> NDArray[np.uint8]:
     return sheet
 
 
-def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a picture (H, W, 3) atomically."""
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image (H, W, 3) atomically."""
     from PIL import Image
 
     with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        Image.fromarray(image).save(temporary, format="PNG")

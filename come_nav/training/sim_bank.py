@@ -17,7 +17,7 @@ from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import OdometryNoise
 from come_nav.sim.worlds import World, generate_world
 from come_nav.training.bank import Encode, LatentBank, step_generator
-from come_nav.training.config import DataConfig
+from come_nav.training.config import DataSettings
 from come_nav.training.memory_views import branch_poses as branch_poses_odom
 from come_nav.training.memory_views import fill_memory, remembered_views
 from come_nav.training.sharding import shard
@@ -60,7 +60,7 @@ class Drive:
     odometry_xyyaw: torch.Tensor
 
 
-def make_drive(world_seed: int, number: int, config: DataConfig, rate_hz: float, seed: int | None = None) -> Drive:
+def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: float, seed: int | None = None) -> Drive:
     """Return the drive ``number`` (it chooses the driver) through a world; ``seed`` of the drive: the world's if None.
 
     It renders nothing and needs no device, so that it can run in another process; it takes some 0.3 s a minute.
@@ -81,13 +81,13 @@ def make_drive(world_seed: int, number: int, config: DataConfig, rate_hz: float,
     return Drive(world, poses, *branches, everywhere[:before], odometry)
 
 
-def drive_frames(config: DataConfig, rate_hz: float) -> int:
+def drive_frames(config: DataSettings, rate_hz: float) -> int:
     """Return the number of frames of every drive."""
     return int(config.episode_s * rate_hz + 1e-9) + 1
 
 
 def sim_banks(
-    seeds: Sequence[int], config: DataConfig, image_size: int, rate_hz: float, encode: Encode, device: str
+    seeds: Sequence[int], config: DataSettings, image_size: int, rate_hz: float, encode: Encode, device: str
 ) -> Iterator[LatentBank]:
     """Drive once through every world of ``seeds`` and yield the encoded frames and branches of each drive."""
     camera = training_camera(image_size)
@@ -96,7 +96,7 @@ def sim_banks(
 
 
 def sim_bank(
-    seeds: Sequence[int], config: DataConfig, image_size: int, rate_hz: float, encode: Encode, device: str
+    seeds: Sequence[int], config: DataSettings, image_size: int, rate_hz: float, encode: Encode, device: str
 ) -> LatentBank:
     """Return the drives of :func:`sim_banks` as one bank in memory."""
     return LatentBank.concatenate(list(sim_banks(seeds, config, image_size, rate_hz, encode, device)))
@@ -199,9 +199,9 @@ def _draw_twists(shape: tuple[int, int], generator: torch.Generator) -> tuple[to
 
 
 def encode_drive(
-    drive: Drive, camera: CameraIntrinsics, config: DataConfig, encode: Encode, device: str, keep_on: str
+    drive: Drive, camera: CameraIntrinsics, config: DataSettings, encode: Encode, device: str, keep_on: str
 ) -> LatentBank:
-    """Render and encode a drive on ``device``; return its bank with latents and pictures on device ``keep_on``."""
+    """Render and encode a drive on ``device``; return its bank with latents and images on device ``keep_on``."""
     raycaster = Raycaster([drive.world], camera, device=device)
     poses, branch_poses = drive.poses_world_xyyaw, drive.branch_poses_xyyaw
     count, branches = drive.branch_frames.shape
@@ -216,7 +216,7 @@ def encode_drive(
         if config.keep_depth and len(depths) * VIEWS_PER_CALL < count:
             depths.append(depth.half().to(keep_on))
     frames, branch_latents = _split(torch.cat(latents), count, branches)
-    pictures, branch_pictures = _split(torch.cat(images), count, branches) if images else (None, None)
+    own_images, branch_images = _split(torch.cat(images), count, branches) if images else (None, None)
     actions = se2.relative(poses[:, None], branch_poses) if branches else branch_poses
     memory, branch_memory = _memory(drive, raycaster, actions, device, keep_on)
     return LatentBank(
@@ -227,8 +227,8 @@ def encode_drive(
         branch_latents=branch_latents,
         branch_actions_xyyaw=actions,
         branch_rel_frames=drive.branch_frames,
-        images=pictures,
-        branch_images=branch_pictures,
+        images=own_images,
+        branch_images=branch_images,
         depth_m=torch.cat(depths)[:count] if depths else None,
         cameras=camera_fractions(camera),
         camera_index=torch.zeros(count, dtype=torch.int64),

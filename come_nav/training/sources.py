@@ -16,7 +16,7 @@ from come_nav.core.settings import to_mapping
 from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.training.bank import LatentBank
 from come_nav.training.bank_cache import BankCache, BankRecipe, files_facts, weights_digest
-from come_nav.training.config import DataConfig, TrainConfig
+from come_nav.training.config import DataSettings, TrainSettings
 from come_nav.training.endless import DriveEncoder, EndlessWorlds
 from come_nav.training.mixture import BankSource, MixtureStream, WindowSource
 from come_nav.training.prefetch import Prefetched
@@ -50,7 +50,7 @@ class TrainingData:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: TrainSettings,
         folder: Path,
         device: str,
         autoencoder: ImageAutoencoder,
@@ -182,7 +182,7 @@ class TrainingData:
         split = high if self.config.data.worlds else high - HELD_OUT * (high - low)
         return (low, split), (split, high)
 
-    def _data(self) -> DataConfig:
+    def _data(self) -> DataSettings:
         """Return the data's configuration with what the networks of this run need."""
         data = self.config.data
         return replace(data, keep_images=data.keep_images or self.depth is not None)

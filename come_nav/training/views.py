@@ -13,7 +13,7 @@ from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.training.bank import Encode, LatentBank, WindowBatch, step_generator
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings, images_from_bytes
-from come_nav.world_model.reprojection import Layer, ReprojectionSettings, context_layer, context_points
+from come_nav.world_model.reprojection import RenderedView, ReprojectionSettings, context_points, context_view
 
 FRAMES_PER_CALL = 128
 
@@ -40,21 +40,26 @@ class ViewMaker:
         """
         if batch.context_images is None or batch.context_depth_m is None:
             raise DataError("reprojected views need a bank with images and depth; delete the run's banks and run again")
-        pictures = images_from_bytes(batch.context_images)
+        context_images = images_from_bytes(batch.context_images)
         contexts, goals = batch.actions_xyyaw.shape[:2]
-        camera = self.images.camera().to(pictures).expand(contexts, -1)
+        camera = self.images.camera().to(context_images).expand(contexts, -1)
         if batch.camera is not None:
-            camera = torch.where(torch.isfinite(batch.camera), batch.camera.to(pictures), camera)
-        mount = level_camera(self.images.camera_height_m).to(pictures)
+            camera = torch.where(torch.isfinite(batch.camera), batch.camera.to(context_images), camera)
+        extrinsics = level_camera(self.images.camera_height_m).to(context_images)
         extras = context_points(
-            pictures, batch.context_depth_m.float(), batch.context_poses_xyyaw, camera, mount, self.reprojection
+            context_images,
+            batch.context_depth_m.float(),
+            batch.context_poses_xyyaw,
+            camera,
+            extrinsics,
+            self.reprojection,
         )
         extras = {name: value.repeat_interleave(goals, 0) for name, value in extras.items()}
-        size = pictures.shape[-1]
-        layer = context_layer(extras, batch.actions_xyyaw.flatten(0, 1), size, self.reprojection)
+        size = context_images.shape[-1]
+        layer = context_view(extras, batch.actions_xyyaw.flatten(0, 1), size, self.reprojection)
         if with_memory is not None and batch.goal_memory is not None:
-            memory = Layer.unpacked(batch.goal_memory.flatten(0, 1).to(pictures.device))
-            layer = layer.over(memory.only(with_memory.to(pictures.device)[:, None, None]))
+            memory = RenderedView.unpacked(batch.goal_memory.flatten(0, 1).to(context_images.device))
+            layer = layer.over(memory.only(with_memory.to(context_images.device)[:, None, None]))
         return layer.encoded(self.encode)
 
 

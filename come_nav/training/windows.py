@@ -1,4 +1,4 @@
-"""Training batches: contexts, goals, and where asked the pictures, depth and camera that belong to them."""
+"""Training batches: contexts, goals, and where asked the images, depth and camera that belong to them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WindowBatch:
         camera: (B, 4) fx, fy, cx, cy as fractions of the image's width and height, NaN = unknown; None where the bank
             keeps none.
         goal_memory: (B, G, 5, S, S) uint8 what a spatial memory shows at the goals (a packed
-            world_model.reprojection.Layer); None where there is none.
+            world_model.reprojection.RenderedView); None where there is none.
     """
 
     context_latents: torch.Tensor

@@ -1,4 +1,4 @@
-"""Pictures of what the robot saw, imagined and drove: figures, videos and one self-contained HTML report.
+"""Images of what the robot saw, imagined and drove: figures, videos and one self-contained HTML report.
 
 Everything here takes plain arrays and returns PNG or MP4 bytes (or writes a file). The modules:
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_shape
 from come_nav.core.geometry import se2
+from come_nav.viz.images import Image, check_rgb, enlarge
 from come_nav.viz.maps import MapDrawing
 from come_nav.viz.palette import BLACK, BLUE, GREY, INK, OUTLINE, VERMILLION, rgb255
-from come_nav.viz.pictures import Image, check_rgb, enlarge
 
 _LABEL_PX = 26
 _GAP_PX = 6
@@ -25,13 +25,13 @@ def compose_panels(
     columns: int = 2,
     footer: str = "",
 ) -> Image:
-    """Return one uint8 frame: labelled pictures in a grid, a larger one (the map) at their right, a line of text below.
+    """Return one uint8 frame: labelled images in a grid, a larger one (the map) at their right, a line of text below.
 
     Args:
         panels: label -> uint8 (H, W, 3), e.g. camera, imagined, goal, real; each is drawn ``cell_px`` high and keeps
             its aspect and its square pixels.
-        beside: label and picture that fills the frame's whole height.
-        cell_px: height of the pictures in the grid.
+        beside: label and image that fills the frame's whole height.
+        cell_px: height of the images in the grid.
         columns: of the grid.
         footer: one line below, e.g. the time.
     """
@@ -50,8 +50,8 @@ def compose_panels(
         placed.append((beside[0], large, _LABEL_PX, width_px))
         width_px += large.shape[1] + _GAP_PX
     frame = np.full((height_px + (_LABEL_PX if footer else _GAP_PX), width_px, 3), 255, dtype=np.uint8)
-    for _, picture, top, left in placed:
-        frame[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    for _, image, top, left in placed:
+        frame[top : top + image.shape[0], left : left + image.shape[1]] = image
     words = [(label, (left + 2, top - _LABEL_PX + 6)) for label, _, top, left in placed]
     return write_words(frame, [*words, *([(footer, (_GAP_PX + 2, height_px + 5))] if footer else [])])
 
@@ -65,19 +65,19 @@ def write_words(image: Image, words: Sequence[tuple[str, tuple[int, int]]], size
     from PIL import ImageDraw, ImageFont
 
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)
-    picture = PillowImage.fromarray(image)
-    draw = ImageDraw.Draw(picture)
+    canvas = PillowImage.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
     for text, place in words:
         draw.text(place, text, fill=rgb255(INK), font=font)
-    return np.asarray(picture, dtype=np.uint8)
+    return np.asarray(canvas, dtype=np.uint8)
 
 
 class TopDownView:
     """Draws paths over a map with OpenCV, fast enough for every frame of a video (the map itself is drawn once).
 
     Args:
-        bounds_m: (x_min, y_min, x_max, y_max) of the world that fills the picture, metres; x right, y up.
-        height_px: height of the picture; the width follows the bounds.
+        bounds_m: (x_min, y_min, x_max, y_max) of the world that fills the image, metres; x right, y up.
+        height_px: height of the image; the width follows the bounds.
         map: drawn underneath.
     """
 
@@ -104,7 +104,7 @@ class TopDownView:
         plan: Any = None,
         goal: Any = None,
     ) -> Image:
-        """Return the picture uint8 (H, W, 3) with the robot at ``pose_xyyaw`` (3,); all poses in the map's frame.
+        """Return the image uint8 (H, W, 3) with the robot at ``pose_xyyaw`` (3,); all poses in the map's frame.
 
         Args:
             pose_xyyaw: robot, drawn as an arrow head.
@@ -116,18 +116,18 @@ class TopDownView:
         """
         import cv2
 
-        picture = self._background.copy()
+        image = self._background.copy()
         if candidates is not None:
-            self._candidates(picture, np.asarray(candidates, float), np.asarray(costs, float))
+            self._candidates(image, np.asarray(candidates, float), np.asarray(costs, float))
         for path, colour, width_px in ((driven, BLACK, 2), (plan, BLUE, 3)):
             if path is not None and len(path) > 1:
-                self._line(picture, path, (255, 255, 255), width_px + 3)
-                self._line(picture, path, rgb255(colour), width_px)
+                self._line(image, path, (255, 255, 255), width_px + 3)
+                self._line(image, path, rgb255(colour), width_px)
         if goal is not None:
             centre = self._pixels(np.asarray(goal, float)[None, :2])[0]
-            cv2.circle(picture, tuple(int(v) for v in centre >> 4), 7, rgb255(VERMILLION), 2, cv2.LINE_AA)
-        self._robot(picture, np.asarray(pose_xyyaw, float))
-        return picture
+            cv2.circle(image, tuple(int(v) for v in centre >> 4), 7, rgb255(VERMILLION), 2, cv2.LINE_AA)
+        self._robot(image, np.asarray(pose_xyyaw, float))
+        return image
 
     def _pixels(self, points_m: NDArray[Any]) -> NDArray[np.int32]:
         """Return pixel coordinates times 16 (OpenCV's sub-pixel shift of 4 bits)."""
@@ -143,12 +143,12 @@ class TopDownView:
             cv2.fillPoly(self._background, corners, colour, cv2.LINE_AA, 4)
             cv2.polylines(self._background, corners, True, rgb255(OUTLINE), 1, cv2.LINE_AA, 4)
 
-    def _line(self, picture: Image, path: Any, colour: tuple[int, int, int], width_px: int) -> None:
+    def _line(self, image: Image, path: Any, colour: tuple[int, int, int], width_px: int) -> None:
         import cv2
 
-        cv2.polylines(picture, [self._pixels(np.asarray(path, float))], False, colour, width_px, cv2.LINE_AA, 4)
+        cv2.polylines(image, [self._pixels(np.asarray(path, float))], False, colour, width_px, cv2.LINE_AA, 4)
 
-    def _candidates(self, picture: Image, paths: NDArray[Any], costs: NDArray[Any]) -> None:
+    def _candidates(self, image: Image, paths: NDArray[Any], costs: NDArray[Any]) -> None:
         from matplotlib import colormaps
 
         sizes = check_shape("candidates", paths, "S T *")
@@ -158,12 +158,12 @@ class TopDownView:
         shades = colormaps["viridis"](np.clip((costs - low) / max(high - low, 1e-12), 0.0, 1.0))
         for index in np.argsort(np.where(usable, -costs, -np.inf)):
             red, green, blue = (int(255 * value) for value in shades[index][:3])
-            self._line(picture, paths[index], (red, green, blue) if usable[index] else rgb255(GREY), 1)
+            self._line(image, paths[index], (red, green, blue) if usable[index] else rgb255(GREY), 1)
 
-    def _robot(self, picture: Image, pose_xyyaw: NDArray[Any]) -> None:
+    def _robot(self, image: Image, pose_xyyaw: NDArray[Any]) -> None:
         import cv2
 
         size_m = 9.0 / self._px_per_m
         shape = np.array([[1.4, 0.0], [-0.8, 0.9], [-0.3, 0.0], [-0.8, -0.9]]) * size_m
         corners = se2.transform_points(pose_xyyaw[:3], shape)
-        cv2.fillPoly(picture, [self._pixels(corners)], rgb255(VERMILLION), cv2.LINE_AA, 4)
+        cv2.fillPoly(image, [self._pixels(corners)], rgb255(VERMILLION), cv2.LINE_AA, 4)

@@ -13,8 +13,8 @@ from come_nav.core.checks import check_shape
 from come_nav.core.errors import ShapeError
 from come_nav.core.geometry import se2
 from come_nav.viz.canvas import add_legend, new_figure, png_bytes, style_axes
+from come_nav.viz.images import Image, check_rgb, enlarge
 from come_nav.viz.palette import BLACK, BLUE, GREY, INK, OUTLINE, VERMILLION, colours_for, dashes_for
-from come_nav.viz.pictures import Image, check_rgb, enlarge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +98,7 @@ def plot_candidates(
     costs: Any,
     chosen: Any,
     truth: Any = None,
-    pictures: Mapping[str, Image] | None = None,
+    images: Mapping[str, Image] | None = None,
     map: MapDrawing | None = None,
     title: str = "",
     goal: Any = None,
@@ -110,7 +110,7 @@ def plot_candidates(
         costs: (S,) total costs; rejected candidates (+inf or NaN) are dashed grey.
         chosen: (T, 3) the path that was chosen.
         truth: (T, 3) what the robot really drove.
-        pictures: label -> uint8 (H, W, 3) shown beside the map, e.g. start, imagined, real, goal.
+        images: label -> uint8 (H, W, 3) shown beside the map, e.g. start, imagined, real, goal.
         map: in the start frame (see :meth:`MapDrawing.seen_from`).
         title: one line.
         goal: (2,) or (3,) goal position in the start frame.
@@ -118,8 +118,8 @@ def plot_candidates(
     candidates, values = np.asarray(poses, float), np.asarray(costs, float)
     sizes = check_shape("candidate poses", candidates, "S T 3")
     check_shape("candidate costs", values, str(sizes["S"]))
-    figure = new_figure(9.0 if pictures else 6.2, 5.4)
-    axes = _axes_beside_pictures(figure, dict(pictures or {}))
+    figure = new_figure(9.0 if images else 6.2, 5.4)
+    axes = _axes_beside_images(figure, dict(images or {}))
     limit_m = max(0.5, 1.15 * float(np.abs(candidates[..., :2]).max(initial=0.0)))
     if map is not None:
         _draw_map(axes, MapDrawing([np.asarray(p)[:, ::-1] for p in map.polygons], map.colours))
@@ -131,7 +131,7 @@ def plot_candidates(
         axes.plot(float(goal[1]), float(goal[0]), "*", color=VERMILLION, markersize=14, label="goal", zorder=7)
     axes.plot(0.0, 0.0, "^", color=INK, markersize=9, zorder=7)
     axes.set_aspect("equal", adjustable="box", anchor="N")
-    axes.set_xlim(limit_m, -limit_m)  # y points left in the picture, as the robot sees it
+    axes.set_xlim(limit_m, -limit_m)  # y points left in the image, as the robot sees it
     axes.set_ylim(-0.35 * limit_m, limit_m)
     style_axes(axes, "y, left of the start [m]", "x, ahead of the start [m]", title)
     add_legend(axes, place="upper left")
@@ -164,12 +164,12 @@ def _draw_path(axes: Axes, poses: Any, colour: str, label: str, style: str) -> N
     axes.plot(array[-1, 1], array[-1, 0], "o", color=colour, markersize=5, zorder=6)
 
 
-def _axes_beside_pictures(figure: Figure, pictures: dict[str, Image]) -> Axes:
-    """Return the axes of the map at the left; labelled pictures fill a column at the right."""
-    if not pictures:
+def _axes_beside_images(figure: Figure, images: dict[str, Image]) -> Axes:
+    """Return the axes of the map at the left; labelled images fill a column at the right."""
+    if not images:
         return figure.add_subplot()
-    grid = figure.add_gridspec(len(pictures), 2, width_ratios=(3.2, 1.0))
-    for row, (label, image) in enumerate(pictures.items()):
+    grid = figure.add_gridspec(len(images), 2, width_ratios=(3.2, 1.0))
+    for row, (label, image) in enumerate(images.items()):
         axes = figure.add_subplot(grid[row, 1])
         axes.imshow(enlarge(check_rgb(label, image), 192, smooth=True))
         axes.set_title(label, fontsize=8, color=INK, pad=2)

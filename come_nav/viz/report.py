@@ -18,7 +18,7 @@ _INTERVAL = re.compile(r"^(\S+) (\[[^\[\]]+\])$")  # "0.123 [0.100, 0.150]": the
 
 
 class HtmlReport:
-    """Builds a page block by block; all text is escaped, pictures and videos are inside the file.
+    """Builds a page block by block; all text is escaped, images and videos are inside the file.
 
     Example:
         >>> report = HtmlReport("Planning in world 20003", "built-in tour, 40 windows")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ShapeError, StorageError
 from come_nav.core.files import atomic_path
-from come_nav.viz.pictures import Image, check_rgb
+from come_nav.viz.images import Image, check_rgb
 
 # OpenCV's wheels carry no H.264 encoder (its licence), VP9 plays in every current browser, and MPEG-4 part 2 is the
 # last resort: players open it, browsers do not.

@@ -38,7 +38,7 @@ StorageType = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class ExpertConfig:
+class ExpertSettings:
     """The base expert: its network, units and what it predicts."""
 
     network: CDiTSettings = field(default_factory=CDiTSettings)
@@ -47,7 +47,7 @@ class ExpertConfig:
 
 
 @dataclass(frozen=True)
-class WorldModelConfig:
+class WorldModelSettings:
     """Content of ``config.yaml``.
 
     Attributes:
@@ -66,8 +66,8 @@ class WorldModelConfig:
     storage: StorageType = "float16"
     weights_sha256: str | None = None
     autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
-    expert: ExpertConfig = field(default_factory=ExpertConfig)
-    memory_expert: ExpertConfig | None = None
+    expert: ExpertSettings = field(default_factory=ExpertSettings)
+    memory_expert: ExpertSettings | None = None
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     composition: CompositionSettings = field(default_factory=CompositionSettings)
@@ -111,7 +111,7 @@ def save_model(
     weights = folder / WEIGHTS_NAME
     with atomic_path(weights) as temporary:
         save_file(tensors, temporary, {"format": FORMAT})
-    config = WorldModelConfig(
+    config = WorldModelSettings(
         rate_hz=model.rate_hz,
         storage=storage,
         weights_sha256=file_sha256(weights),
@@ -168,7 +168,7 @@ def load_model(folder: Path) -> DiffusionWorldModel:
     return model
 
 
-def read_config(folder: Path) -> WorldModelConfig:
+def read_config(folder: Path) -> WorldModelSettings:
     """Return the config of a model folder; raise CheckpointError where ``folder`` is none."""
     if folder.suffix in PICKLE_SUFFIXES and (folder.is_file() or not folder.exists()):
         raise CheckpointError(
@@ -182,7 +182,11 @@ def read_config(folder: Path) -> WorldModelConfig:
     if not (folder / CONFIG_NAME).is_file():
         raise CheckpointError(f"{folder}: not a model folder, it has no {CONFIG_NAME}{_near_models(folder / 'x')}")
     try:
-        return from_mapping(WorldModelConfig, read_yaml(folder / CONFIG_NAME))
+        values = read_yaml(folder / CONFIG_NAME)
+        reprojection = values.get("reprojection")
+        if isinstance(reprojection, dict) and "memory_trust" in reprojection:  # as version 0.1 called it
+            reprojection["render_blend"] = reprojection.pop("memory_trust")
+        return from_mapping(WorldModelSettings, values)
     except ConfigError as error:
         prefix = "" if str(error).startswith(str(folder)) else f"{folder / CONFIG_NAME}: "
         raise ConfigError(f"{prefix}{error}") from error
@@ -273,12 +277,12 @@ def _damage(path: Path, error: Exception) -> str:
     return f"not a valid safetensors file ({str(error).splitlines()[0]})"
 
 
-def _expert(config: ExpertConfig, schedule: NoiseSchedule) -> BaseExpert:
+def _expert(config: ExpertSettings, schedule: NoiseSchedule) -> BaseExpert:
     return BaseExpert(CDiT.from_settings(config.network), config.normalizer, schedule, config.prediction)
 
 
-def _expert_config(expert: BaseExpert) -> ExpertConfig:
-    return ExpertConfig(expert.model.settings, expert.normalizer, expert.prediction)
+def _expert_config(expert: BaseExpert) -> ExpertSettings:
+    return ExpertSettings(expert.model.settings, expert.normalizer, expert.prediction)
 
 
 def _modules(model: DiffusionWorldModel) -> nn.ModuleDict:

@@ -1,4 +1,4 @@
-"""Depth of a camera picture, estimated by a small U-Net: what lets a camera-only model move pixels as space demands.
+"""Depth of a camera image, estimated by a small U-Net: what lets a camera-only model move pixels as space demands.
 
 It is trained in built-in worlds, where depth is known; the height and tilt of the camera it learned with are part of
 what it knows.

@@ -17,10 +17,10 @@ from come_nav.experts.lora import diffusion_loss
 from come_nav.experts.passes import VIEW
 from come_nav.world_model.images import bytes_from_images, images_from_bytes
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.reprojection import Layer, context_layer, context_points
+from come_nav.world_model.reprojection import RenderedView, context_points, context_view
 
 # Names of what is kept of a frame for models with reprojected views
-IMAGE, DEPTH, MOUNT = "rgb", "depth_m", "T_base_camera"
+IMAGE, DEPTH, EXTRINSICS = "rgb", "depth_m", "T_base_camera"
 MEMORY = "memory"  # what the spatial memory showed of the frame's view before the frame was added to it
 
 
@@ -68,10 +68,10 @@ class EpisodeLoss:
         visited = model.schedule if all_levels else model.sampler.visited(model.schedule)
         self._levels = torch.as_tensor(visited.timestep_map)
         self._camera = model.images.camera() if camera is None else camera
-        self._mount = level_camera(model.images.camera_height_m) if T_base_camera is None else T_base_camera
+        self._extrinsics = level_camera(model.images.camera_height_m) if T_base_camera is None else T_base_camera
 
     def frame(
-        self, image: Tensor, remembered: Layer | None = None, T_base_camera: NDArray[np.float64] | None = None
+        self, image: Tensor, remembered: RenderedView | None = None, T_base_camera: NDArray[np.float64] | None = None
     ) -> dict[str, Tensor]:
         """Return what the memory must keep of an image besides its latents; often nothing.
 
@@ -84,9 +84,9 @@ class EpisodeLoss:
         if self.model.depth is None:
             return {}
         rgb = bytes_from_images(image).cpu()
-        mount = self._mount[0] if T_base_camera is None else torch.from_numpy(T_base_camera)
+        extrinsics = self._extrinsics[0] if T_base_camera is None else torch.from_numpy(T_base_camera)
         depth_m = self.model.estimate_depth_m(image[None])[0].half().cpu()
-        kept = {IMAGE: rgb, DEPTH: depth_m, MOUNT: mount.float().cpu()}
+        kept = {IMAGE: rgb, DEPTH: depth_m, EXTRINSICS: extrinsics.float().cpu()}
         return kept if remembered is None else {**kept, MEMORY: remembered.packed()[0].cpu()}
 
     def __call__(self, network: nn.Module, batch: Windows, generator: torch.Generator) -> Tensor:
@@ -112,17 +112,17 @@ class EpisodeLoss:
         extras = {name: value.to(device) for name, value in own.extras.items()}
         poses = own.poses_xyyaw.to(device)
         if self.model.depth is not None:
-            missing = [name for name in (IMAGE, DEPTH, MOUNT) if name not in batch.frames]
+            missing = [name for name in (IMAGE, DEPTH, EXTRINSICS) if name not in batch.frames]
             if missing:
                 raise ShapeError(f"the episode's frames lack {missing}: pass frame=loss.frame(image) to observe")
             images = images_from_bytes(batch.frames[IMAGE].to(device))
             depth_m = batch.frames[DEPTH].to(device).float()
-            camera, mounts = self._camera.to(device, torch.float32), batch.frames[MOUNT].to(device)
-            points = context_points(images, depth_m, poses, camera, mounts, self.model.reprojection)
+            camera, extrinsics = self._camera.to(device, torch.float32), batch.frames[EXTRINSICS].to(device)
+            points = context_points(images, depth_m, poses, camera, extrinsics, self.model.reprojection)
             size, settings = self.model.image_size, self.model.reprojection
-            layer = context_layer(points, batch.actions_xyyaw.to(device), size, settings)
+            layer = context_view(points, batch.actions_xyyaw.to(device), size, settings)
             if MEMORY in batch.targets:
-                memory = Layer.unpacked(batch.targets[MEMORY].to(device))
+                memory = RenderedView.unpacked(batch.targets[MEMORY].to(device))
                 seen = (torch.rand(len(memory.known), generator=generator) < self.memory_fraction).to(device)
                 layer = layer.over(memory.only(seen[:, None, None]))
             extras[VIEW] = layer.encoded(self.model.autoencoder.encode)

@@ -29,7 +29,7 @@ class ImageSettings:
         horizontal_fov_deg: of that part; 0 = various or unknown.
         camera_height_m: above the ground; 0 = various or unknown.
         crop: "inside" takes the largest window of ``aspect``; "nwm" follows NWM's transform to the pixel, which keeps
-            the full height of a landscape picture and fills up with black where that is too narrow.
+            the full height of a landscape image and fills up with black where that is too narrow.
     """
 
     aspect: float = 1.0
@@ -57,11 +57,11 @@ def camera_of_frame(intrinsics: CameraIntrinsics | None, aspect: float) -> Tenso
     return camera_fractions(intrinsics.cropped(left, top, columns, rows))
 
 
-def mounts_of(frames: Sequence[Frame]) -> Tensor | None:
+def extrinsics_of(frames: Sequence[Frame]) -> Tensor | None:
     """Return T_base_camera (T, 4, 4) of each frame; None where one does not tell."""
-    mounts = [frame.T_base_camera for frame in frames]
-    known = [torch.from_numpy(mount) for mount in mounts if mount is not None]
-    return torch.stack(known) if len(known) == len(mounts) else None
+    extrinsics = [frame.T_base_camera for frame in frames]
+    known = [torch.from_numpy(own) for own in extrinsics if own is not None]
+    return torch.stack(known) if len(known) == len(extrinsics) else None
 
 
 def crop_window(height: int, width: int, aspect: float) -> tuple[int, int, int, int]:
@@ -107,7 +107,7 @@ def images_from_bytes(stored: Tensor) -> Tensor:
 
 
 def rgb_from_images(images: Tensor) -> NDArray[np.uint8]:
-    """Return uint8 pictures (B, H, W, 3) of images (B, 3, H, W) in [-1, 1] on any device."""
+    """Return uint8 images (B, H, W, 3) of images (B, 3, H, W) in [-1, 1] on any device."""
     rgb: NDArray[np.uint8] = bytes_from_images(images.float()).permute(0, 2, 3, 1).cpu().numpy()
     return rgb
 

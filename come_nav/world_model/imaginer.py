@@ -48,5 +48,5 @@ class ModelImaginer:
         else:
             steps = self.model.rollout(self.context, poses_xyyaw, generator, shared_noise=self.shared_noise)
             latents = steps[:, -1]
-        images = self.model.pictures(latents, self.context, poses_xyyaw[:, -1]) if self.decode else None
+        images = self.model.blended_images(latents, self.context, poses_xyyaw[:, -1]) if self.decode else None
         return Imagination(poses_xyyaw, latents, images)

@@ -22,9 +22,9 @@ from come_nav.world_model.checkpoint import (
     CONFIG_NAME,
     FORMAT,
     WEIGHTS_NAME,
-    ExpertConfig,
+    ExpertSettings,
     StorageType,
-    WorldModelConfig,
+    WorldModelSettings,
 )
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
@@ -71,7 +71,7 @@ def import_checkpoint(
     *,
     overwrite: bool = False,
     progress: Callable[[int], Any] | None = None,
-) -> WorldModelConfig:
+) -> WorldModelSettings:
     """Write the model folder ``folder`` from the official checkpoint ``path``; return its config.
 
     The checkpoint is mapped, not read, and the tensors are written one by one: of a 16 GB file, only the largest tensor
@@ -94,11 +94,11 @@ def import_checkpoint(
         digest = write_weights(folder / WEIGHTS_NAME, tensors, dtype, {"format": FORMAT}, progress)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    config = WorldModelConfig(
+    config = WorldModelSettings(
         storage=options.storage,
         weights_sha256=digest,
         autoencoder=settings,
-        expert=ExpertConfig(network, Normalizer.nwm(options.spacing_m)),
+        expert=ExpertSettings(network, Normalizer.nwm(options.spacing_m)),
         sampler=OFFICIAL_SAMPLER,
         images=ImageSettings(aspect=4 / 3, horizontal_fov_deg=0.0, camera_height_m=0.0, crop="nwm"),
     )
@@ -119,7 +119,7 @@ def _autoencoder(options: ImportOptions, network: CDiTSettings) -> tuple[Autoenc
     return settings, tensors
 
 
-def _card(name: str, checkpoint: OfficialCheckpoint, config: WorldModelConfig, options: ImportOptions) -> str:
+def _card(name: str, checkpoint: OfficialCheckpoint, config: WorldModelSettings, options: ImportOptions) -> str:
     network = config.expert.network
     count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     facts = "".join(f"- {key}: {value}\n" for key, value in checkpoint.facts.items())

@@ -34,15 +34,15 @@ from come_nav.world_model.composition import (
 )
 from come_nav.world_model.contexts import repeat_for_particles, rows_of, slide
 from come_nav.world_model.depth import DepthEstimator
-from come_nav.world_model.images import ImageSettings, camera_of_frame, images_from_rgb, mounts_of
+from come_nav.world_model.images import ImageSettings, camera_of_frame, extrinsics_of, images_from_rgb
 from come_nav.world_model.imaginer import ModelImaginer
 from come_nav.world_model.reprojection import (
     OLDER_POINTS,
-    Layer,
+    RenderedView,
     ReprojectionSettings,
-    context_layer,
     context_points,
-    long_layer,
+    context_view,
+    longer_view,
     older_points,
     with_views,
 )
@@ -236,17 +236,17 @@ class DiffusionWorldModel:
             return torch.cat([self.autoencoder.decode(part).float() for part in parts])
 
     @torch.inference_mode()
-    def pictures(self, latents: Tensor, context: Context, actions_xyyaw: Tensor) -> Tensor:
+    def blended_images(self, latents: Tensor, context: Context, actions_xyyaw: Tensor) -> Tensor:
         """Return images (S, 3, H, W) of latents predicted at poses (S, 3): decoded, and finished by a memory.
 
         Where the spatial memory has a say in the prediction and knows the view, it gets a second one. A network blurs
         what it is unsure of, and its autoencoder loses detail; a rendered cloud is sharp, but cracked, and ragged at
-        outlines. Pictures are drawn to it by ``reprojection.memory_trust``, as far as it is reliable at each pixel:
+        outlines. Images are drawn to it by ``reprojection.render_blend``, as far as it is reliable at each pixel:
         the mean of two guesses has smaller errors than either. (The network's own view has what was seen just now
-        first; the cloud's measured depth makes the better picture.) Plans compare latents, to which none of this is
+        first; the cloud's measured depth makes the better image.) Plans compare latents, to which none of this is
         done: it made them worse.
         """
-        trust, images = self.reprojection.memory_trust, self.decode(latents)
+        trust, images = self.reprojection.render_blend, self.decode(latents)
         if not self._looks_at_memory or trust == 0.0:
             return images
         actions = actions_xyyaw.to(self.device, torch.float32)
@@ -277,8 +277,8 @@ class DiffusionWorldModel:
             T_base_camera: (1, 4, 4), or (1, T, 4, 4) where frames have their own, of which the newest is the targets';
                 level over base_link's origin by default.
             latents: (T, C, h, w) of the images where they are encoded already.
-            older: images (N, 3, H, W), poses (N, 3) and mounts (N, 4, 4) or None of frames before, oldest first, for
-                the short-term expert.
+            older: images (N, 3, H, W), poses (N, 3) and extrinsics (N, 4, 4) or None of frames before, oldest first,
+                for the short-term expert.
             absolute_pose_xyyaw: (3,) of the newest frame in the odom frame, where memories of the episode are in use.
 
         Raises:
@@ -295,14 +295,14 @@ class DiffusionWorldModel:
         extras: dict[str, Tensor] = {}
         if self.depth is not None:
             camera = (self.images.camera() if camera is None else camera).to(self.device, torch.float32)
-            mount = level_camera(self.images.camera_height_m) if T_base_camera is None else T_base_camera
-            mount = mount.to(self.device, torch.float32)
-            extras = context_points(*self._with_depth(images), relative, camera, mount, self.reprojection)
+            extrinsics = level_camera(self.images.camera_height_m) if T_base_camera is None else T_base_camera
+            extrinsics = extrinsics.to(self.device, torch.float32)
+            extras = context_points(*self._with_depth(images), relative, camera, extrinsics, self.reprojection)
             if older is not None and len(older[0]):
                 past = se2.relative(poses[-1:], torch.as_tensor(older[1], dtype=torch.float64)).float()
                 past = past.to(self.device)[None]
-                mounts = extras["T_base_camera"] if older[2] is None else older[2].to(mount)[None]
-                extras |= older_points(*self._with_depth(older[0]), past, mounts, extras, self.reprojection)
+                past_extrinsics = extras["T_base_camera"] if older[2] is None else older[2].to(extrinsics)[None]
+                extras |= older_points(*self._with_depth(older[0]), past, past_extrinsics, extras, self.reprojection)
         if absolute_pose_xyyaw is not None:
             extras[ABSOLUTE_POSE] = torch.as_tensor(absolute_pose_xyyaw).to(latents.device, torch.float32)[None]
         return Context(latents[None], relative, offsets.float().to(latents.device)[None], extras)
@@ -318,22 +318,22 @@ class DiffusionWorldModel:
         older: Sequence[tuple[Frame, NDArray[np.float64]]] = (),
         absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
     ) -> Context:
-        """Return the context of camera frames, with the newest one's intrinsics and each one's mount where known."""
+        """Return the context of camera frames, with the newest one's intrinsics and each one's extrinsics."""
         camera = camera_of_frame(frames[-1].intrinsics, self.images.aspect)
-        mounts = mounts_of(frames)
+        extrinsics = extrinsics_of(frames)
         images = self.images_from_rgb([frame.rgb for frame in frames])
         past = None
         if older and self.depth is not None:
             past_images = self.images_from_rgb([frame.rgb for frame, _ in older])
             past_poses = torch.from_numpy(np.stack([pose for _, pose in older]))
-            past = past_images, past_poses, mounts_of([frame for frame, _ in older])
+            past = past_images, past_poses, extrinsics_of([frame for frame, _ in older])
         return self.context_from_images(
             images,
             poses_xyyaw,
             frame_offsets,
             generator,
             camera=camera,
-            T_base_camera=None if mounts is None else mounts[None],
+            T_base_camera=None if extrinsics is None else extrinsics[None],
             latents=latents,
             older=past,
             absolute_pose_xyyaw=absolute_pose_xyyaw,
@@ -468,26 +468,26 @@ class DiffusionWorldModel:
         layers = self._layers(context, actions, wanted)
         return with_views(context, {name: layers[name].encoded(self.autoencoder.encode) for name in wanted})
 
-    def _layers(self, context: Context, actions: Tensor, wanted: frozenset[str]) -> dict[str, Layer]:
+    def _layers(self, context: Context, actions: Tensor, wanted: frozenset[str]) -> dict[str, RenderedView]:
         """Return what is seen from each target, by the name of the view; more views than wanted may be there."""
         size, settings, extras = self.image_size, self.reprojection, context.extras
-        layers = {VIEW: context_layer(extras, actions, size, settings)}
+        layers = {VIEW: context_view(extras, actions, size, settings)}
         if wanted & {LONG_VIEW, MEMORY_VIEW}:
             longer = layers[VIEW]
             if OLDER_POINTS[0] in extras:
-                longer = longer.over(long_layer(extras, actions, size, settings))
+                longer = longer.over(longer_view(extras, actions, size, settings))
             layers[LONG_VIEW] = layers[MEMORY_VIEW] = longer
         if MEMORY_VIEW in wanted:
             # What was seen just now is sharper than voxels, and no drift of odometry lies between: it comes first.
             layers[MEMORY_VIEW] = layers[MEMORY_VIEW].over(self._remembered(extras, actions))
         return layers
 
-    def _remembered(self, extras: Mapping[str, Tensor], actions: Tensor) -> Layer:
+    def _remembered(self, extras: Mapping[str, Tensor], actions: Tensor) -> RenderedView:
         """Return what the spatial memory shows from each target."""
         if self.spatial is None or ABSOLUTE_POSE not in extras:
             raise ShapeError("the spatial expert needs a memory (with_memory) and a context with absolute_pose_xyyaw")
         poses: Tensor = se2.compose(extras[ABSOLUTE_POSE].expand(len(actions), -1), actions)
-        return Layer(*self.spatial.views(poses, self.image_size, extras["T_base_camera"]))
+        return RenderedView(*self.spatial.views(poses, self.image_size, extras["T_base_camera"]))
 
     def _product(self) -> ExpertProduct:
         """Return the product of the experts as they are now."""

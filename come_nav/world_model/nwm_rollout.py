@@ -27,7 +27,7 @@ from come_nav.core.types import Context, Imagination
 from come_nav.world_model.model import DiffusionWorldModel
 
 RolloutPath = Literal["pixels", "moments", "latents"]
-BYTES_PER_PIXEL_AND_CHANNEL = 24.0  # about six float32 feature maps of the widest picture-sized layer live at once
+BYTES_PER_PIXEL_AND_CHANNEL = 24.0  # about six float32 feature maps of the widest image-sized layer live at once
 MEMORY_SHARE = 0.4
 LARGEST_MICRO_BATCH = 256
 
@@ -196,13 +196,13 @@ def free_bytes(device: torch.device) -> int:
 def micro_batch_for(model: DiffusionWorldModel, free: int | None = None) -> int:
     """Return how many candidates to compute at once, from the free memory (bytes) and the model's largest layers.
 
-    The autoencoder's layers at picture size need far more than the denoiser's, so they decide.
+    The autoencoder's layers at image size need far more than the denoiser's, so they decide.
     """
     settings = model.autoencoder.settings
     channels = max(settings.block_out_channels[0], 3)
     network = model.base.model.settings
     tokens = (network.input_size // network.patch_size) ** 2 * (network.context_size + 4)
-    picture = BYTES_PER_PIXEL_AND_CHANNEL * channels * settings.image_size**2
+    image = BYTES_PER_PIXEL_AND_CHANNEL * channels * settings.image_size**2
     denoiser = 4.0 * tokens * network.hidden_size * (4.0 + network.mlp_ratio)
     available = MEMORY_SHARE * (free_bytes(model.device) if free is None else free)
-    return int(min(max(available // max(picture, denoiser), 1), LARGEST_MICRO_BATCH))
+    return int(min(max(available // max(image, denoiser), 1), LARGEST_MICRO_BATCH))

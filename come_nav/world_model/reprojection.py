@@ -41,23 +41,23 @@ class ReprojectionSettings:
         older_points: points kept of the frames before the newest, those first that the newest frame does not show.
         gap_passes: times that cracks between points are closed from their neighbours.
         long_points: points kept of the frames before the context, for the short-term expert.
-        memory_trust: how far pictures are drawn to what the memory shows, where it knows a smooth surface (0 to 1).
+        render_blend: how far images are drawn to what the memory shows, where it knows a smooth surface (0 to 1).
     """
 
     older_points: int = 4096
     gap_passes: int = 2
     long_points: int = 8192
-    memory_trust: float = 0.85
+    render_blend: float = 0.85
 
     def __post_init__(self) -> None:
         check_range("reprojection.older_points", self.older_points, 0)
         check_range("reprojection.gap_passes", self.gap_passes, 0)
         check_range("reprojection.long_points", self.long_points, 1)
-        check_range("reprojection.memory_trust", self.memory_trust, 0.0, 1.0)
+        check_range("reprojection.render_blend", self.render_blend, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Layer:
+class RenderedView:
     """What one source shows from S targets.
 
     Attributes:
@@ -72,12 +72,12 @@ class Layer:
 
     @property
     def filled(self) -> Tensor:
-        """Picture (S, 3, H, W) with its holes filled smoothly."""
+        """Image (S, 3, H, W) with its holes filled smoothly."""
         return fill_unseen(self.image, self.known)
 
     @property
     def reliability(self) -> Tensor:
-        """How reliable the picture is at each pixel, (S, 1, H, W) in [0, 1].
+        """How reliable the image is at each pixel, (S, 1, H, W) in [0, 1].
 
         Zero amid the unknown. Less where inverse depth jumps within 3 x 3 pixels: outlines of voxels are ragged, and a
         pose that is a little off shows there first. A jump of :data:`HALF_TRUSTED_JUMP` halves it.
@@ -89,18 +89,18 @@ class Layer:
         reliable: Tensor = _softened(known) / (1.0 + jump / HALF_TRUSTED_JUMP)
         return reliable
 
-    def over(self, back: Layer) -> Layer:
+    def over(self, back: RenderedView) -> RenderedView:
         """Return this layer with ``back`` where it knows nothing."""
-        return Layer(
+        return RenderedView(
             torch.where(self.known[:, None], self.image, back.image),
             self.known | back.known,
             torch.where(self.known, self.inverse_depth, back.inverse_depth),
         )
 
-    def only(self, where: Tensor) -> Layer:
+    def only(self, where: Tensor) -> RenderedView:
         """Return the layer that knows nothing but ``where``, bool that broadcasts to (S, H, W)."""
         known = self.known & where
-        return Layer(self.image, known, self.inverse_depth * known)
+        return RenderedView(self.image, known, self.inverse_depth * known)
 
     def packed(self) -> Tensor:
         """Return the layer as bytes (S, 5, H, W): colours, known or not, inverse depth up to 4 per metre."""
@@ -110,7 +110,7 @@ class Layer:
         return torch.cat([colours * known, known, inverse_depth[:, None] * known], dim=1).to(torch.uint8)
 
     @classmethod
-    def unpacked(cls, views: Tensor) -> Layer:
+    def unpacked(cls, views: Tensor) -> RenderedView:
         """Return the layer of bytes (S, 5, H, W)."""
         numbers = views.float()
         return cls(numbers[:, :3] / 127.5 - 1.0, views[:, 3] > 0, numbers[:, 4] / INVERSE_DEPTH_STEPS)
@@ -118,7 +118,7 @@ class Layer:
     def encoded(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the view (S, C + 2, h, w) that a network's extra channels take.
 
-        The first C channels are the latents of the picture with its holes filled smoothly, then the share of each cell
+        The first C channels are the latents of the image with its holes filled smoothly, then the share of each cell
         that is known, then the mean inverse depth (1/m).
         """
         latents = encode(self.filled)
@@ -158,28 +158,31 @@ def context_points(
     """
     sizes = check_shape("context images", images, "B T 3 H W")
     batch = sizes["B"]
-    camera, mounts = camera.expand(batch, -1), mount_of_each(T_base_camera, sizes["T"]).expand(batch, -1, -1, -1)
-    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, mounts)
-    mount = mounts[:, -1]
+    camera, extrinsics = (
+        camera.expand(batch, -1),
+        extrinsics_of_each(T_base_camera, sizes["T"]).expand(batch, -1, -1, -1),
+    )
+    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, extrinsics)
+    newest_extrinsics = extrinsics[:, -1]
     newest, newest_rgb = points[:, -1], colours[:, -1]
     if points.shape[1] > 1 and settings.older_points:
-        older, older_rgb = _not_shown_by_newest(points[:, :-1], colours[:, :-1], camera, mount, settings)
+        older, older_rgb = _not_shown_by_newest(points[:, :-1], colours[:, :-1], camera, newest_extrinsics, settings)
         newest, newest_rgb = torch.cat([newest, older], 1), torch.cat([newest_rgb, older_rgb], 1)
-    return dict(zip(POINTS, (newest, newest_rgb, camera, mount), strict=True))
+    return dict(zip(POINTS, (newest, newest_rgb, camera, newest_extrinsics), strict=True))
 
 
-def mount_of_each(T_base_camera: Tensor, frames: int) -> Tensor:
-    """Return mounts (B, T, 4, 4) of one that all frames share, (B, 4, 4), or of what is one for each already."""
+def extrinsics_of_each(T_base_camera: Tensor, frames: int) -> Tensor:
+    """Return extrinsics (B, T, 4, 4) of one that all frames share, (B, 4, 4), or of what is one for each already."""
     return T_base_camera if T_base_camera.ndim == 4 else T_base_camera[:, None].expand(-1, frames, -1, -1)
 
 
 def _lifted(
-    images: Tensor, depth_m: Tensor, poses_xyyaw: Tensor, camera: Tensor, mounts: Tensor
+    images: Tensor, depth_m: Tensor, poses_xyyaw: Tensor, camera: Tensor, extrinsics: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return points and colours (B, T, H*W, 3) of all frames in the reference base."""
     points, colours = [], []
     for index in range(images.shape[1]):
-        lifted = lift_depth(depth_m[:, index], camera, mounts[:, index])
+        lifted = lift_depth(depth_m[:, index], camera, extrinsics[:, index])
         nowhere = lifted[..., :1] <= 0.5 * NOWHERE
         moved = transform_points(poses_xyyaw[:, index], lifted)
         points.append(torch.where(nowhere, lifted, moved))
@@ -190,26 +193,26 @@ def _lifted(
 def rendered_view(
     extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return picture (S, 3, H, W) with holes filled, seen (S, 1, H, W) 0 or 1, and inverse depth (S, 1, H, W) 1/m."""
-    layer = context_layer(extras, actions_xyyaw, image_size, settings)
+    """Return image (S, 3, H, W) with holes filled, seen (S, 1, H, W) 0 or 1, and inverse depth (S, 1, H, W) 1/m."""
+    layer = context_view(extras, actions_xyyaw, image_size, settings)
     known = layer.known
     return fill_unseen(layer.image, known), known[:, None].to(layer.image), layer.inverse_depth[:, None]
 
 
-def context_layer(
+def context_view(
     extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
-) -> Layer:
+) -> RenderedView:
     """Return what the context's points show from target poses (S, 3)."""
     missing = [name for name in POINTS if name not in extras]
     if missing:
         raise ShapeError(f"the context lacks {missing}: make it with context_from_images, which this model needs")
-    xyz, rgb, camera, mount = (extras[name] for name in POINTS)
-    return _layer(xyz, rgb, camera, mount, actions_xyyaw, image_size, settings)
+    xyz, rgb, camera, extrinsics = (extras[name] for name in POINTS)
+    return _layer(xyz, rgb, camera, extrinsics, actions_xyyaw, image_size, settings)
 
 
-def long_layer(
+def longer_view(
     extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
-) -> Layer:
+) -> RenderedView:
     """Return what the frames before the context show from target poses (S, 3)."""
     xyz, rgb = (extras[name] for name in OLDER_POINTS)
     return _layer(xyz, rgb, extras["camera"], extras["T_base_camera"], actions_xyyaw, image_size, settings)
@@ -219,16 +222,16 @@ def _layer(
     xyz: Tensor,
     rgb: Tensor,
     camera: Tensor,
-    mount: Tensor,
+    extrinsics: Tensor,
     actions_xyyaw: Tensor,
     image_size: int,
     settings: ReprojectionSettings,
-) -> Layer:
-    image, depth, visible = render_points(xyz, rgb, actions_xyyaw, camera, mount, (image_size, image_size))
+) -> RenderedView:
+    image, depth, visible = render_points(xyz, rgb, actions_xyyaw, camera, extrinsics, (image_size, image_size))
     inverse_depth = torch.nan_to_num(1.0 / depth)
     for _ in range(settings.gap_passes):
         image, visible = close_gaps(image, visible)
-    return Layer(image, visible, inverse_depth)
+    return RenderedView(image, visible, inverse_depth)
 
 
 def older_points(
@@ -244,8 +247,8 @@ def older_points(
     ``newest`` are the extras of the context. Points that its newest frame could show are left out; of the others the
     newest are kept.
     """
-    camera, mounts = newest["camera"], mount_of_each(T_base_camera, images.shape[1])
-    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, mounts)
+    camera, extrinsics = newest["camera"], extrinsics_of_each(T_base_camera, images.shape[1])
+    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, extrinsics)
     bounded = replace(settings, older_points=settings.long_points)
     kept = _not_shown_by_newest(points, colours, camera, newest["T_base_camera"], bounded)
     return dict(zip(OLDER_POINTS, kept, strict=True))
@@ -275,7 +278,7 @@ def with_views(context: Context, views: dict[str, Tensor]) -> Context:
 
 
 def _not_shown_by_newest(
-    points: Tensor, colours: Tensor, camera: Tensor, mount: Tensor, settings: ReprojectionSettings
+    points: Tensor, colours: Tensor, camera: Tensor, extrinsics: Tensor, settings: ReprojectionSettings
 ) -> tuple[Tensor, Tensor]:
     """Keep the points (B, T, N, 3) of older frames that lie outside the newest frame's view, the newest of them first.
 
@@ -283,7 +286,7 @@ def _not_shown_by_newest(
     """
     batch, frames, pixels = points.shape[:3]
     flat = points.flatten(1, 2)
-    u, v, depth = project_points(flat, flat.new_zeros(batch, 3), camera, mount)
+    u, v, depth = project_points(flat, flat.new_zeros(batch, 3), camera, extrinsics)
     shown = (u >= 0) & (u < 1) & (v >= 0) & (v < 1) & (depth > 0)
     age = torch.arange(frames, 0, -1, device=flat.device).repeat_interleave(pixels)
     order = (shown * (frames + 1) + age).topk(min(settings.older_points, frames * pixels), largest=False).indices

@@ -1,4 +1,4 @@
-"""Pictures to points and back: lift depth images, render points from another pose, fill what nothing was seen of.
+"""Images to points and back: lift depth images, render points from another pose, fill what nothing was seen of.
 
 Points live in base_link (x forward, y left, z up) of some reference pose. A camera is given by two tensors, so that
 one batch may mix cameras: ``camera`` (B or 1, 4) = fx, fy, cx, cy as fractions of the image's width and height, and
@@ -90,7 +90,7 @@ def render_points(
         poses_xyyaw: (B, 3) poses of base_link in the reference frame.
         camera: (B or 1, 4), see the module.
         T_base_camera: (B or 1, 4, 4), see the module.
-        size: rows and columns of the picture.
+        size: rows and columns of the image.
 
     Returns:
         image (B, C, H, W), zero where nothing is seen; depth (B, H, W) metres, NaN there; visible (B, H, W) bool.

@@ -1,4 +1,4 @@
-"""What somebody asks of the planner and waits for: a drive to a picture, told about on the way and answered once.
+"""What somebody asks of the planner and waits for: a drive to an image, told about on the way and answered once.
 
 Nothing here knows an action type: a server hands in functions that tell and answer, and any thread may call them.
 """
@@ -18,7 +18,7 @@ from come_nav.ros.mission import Mission, MissionState
 
 
 class Outcome(IntEnum):
-    """How an errand ended; the numbers of come_nav_interfaces/action/NavigateToImage."""
+    """How an action_goal ended; the numbers of come_nav_interfaces/action/NavigateToImage."""
 
     REACHED = 1
     FAILED = 2
@@ -35,13 +35,13 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the robot is on its errand.
+    """Where the robot is on its action goal.
 
     Attributes:
         stamp_s: of the pose.
         pose_odom_xyyaw: (3,) of base_link in odom.
         message: on the way, or why not.
-        difference: mean squared difference of latents between view and picture; NaN = unknown.
+        difference: mean squared difference of latents between view and image; NaN = unknown.
         distance_left_m: along the way through remembered places; NaN = unknown.
     """
 
@@ -54,7 +54,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Ending:
-    """The answer: ``code`` says why an errand failed."""
+    """The answer: ``code`` says why an action_goal failed."""
 
     outcome: Outcome
     code: str
@@ -62,8 +62,8 @@ class Ending:
     last: Progress
 
 
-class Errand:
-    """A picture to drive to, and whom to tell."""
+class ActionGoal:
+    """An image to drive to, and whom to tell."""
 
     def __init__(self, image: Any, on_progress: Callable[[Progress], None], on_end: Callable[[Ending], None]) -> None:
         """Take the image message and who is told; ``on_end`` is called exactly once."""
@@ -86,34 +86,34 @@ class Errand:
         self._on_end(self.ending)
 
 
-class Errands:
-    """The errand that drives the robot, if one does; goals from topics take its place like any other."""
+class ActionGoals:
+    """The action goal that drives the robot, if one does; goals from topics take its place like any other."""
 
     def __init__(self) -> None:
-        self.current: Errand | None = None
+        self.current: ActionGoal | None = None
 
-    def begin(self, errand: Errand | None, progress: Progress) -> None:
-        """A new mission has begun, for an errand or (None) for nobody; the errand before is over."""
-        before, self.current = self.current, errand
+    def begin(self, action_goal: ActionGoal | None, progress: Progress) -> None:
+        """A new mission has begun, for an action_goal or (None) for nobody; the action_goal before is over."""
+        before, self.current = self.current, action_goal
         if before is not None:
             before.end(Outcome.REPLACED, "REPLACED", "a later goal has come", progress)
 
     def update(self, mission: Mission, progress: Progress) -> None:
         """Tell or answer, as the mission stands."""
-        errand = self.current
-        if errand is None:
+        action_goal = self.current
+        if action_goal is None:
             return
         if mission.active:
-            errand.tell(progress)
+            action_goal.tell(progress)
             return
         self.current = None
         outcome = ENDINGS.get(mission.state, Outcome.CANCELLED)
-        errand.end(outcome, mission.code, mission.message, progress)
+        action_goal.end(outcome, mission.code, mission.message, progress)
 
     @staticmethod
-    def refuse(errand: Errand, why: str, progress: Progress) -> None:
-        """The picture is no goal; the mission before goes on."""
-        errand.end(Outcome.FAILED, "BAD_GOAL", why, progress)
+    def refuse(action_goal: ActionGoal, why: str, progress: Progress) -> None:
+        """The image is no goal; the mission before goes on."""
+        action_goal.end(Outcome.FAILED, "BAD_GOAL", why, progress)
 
 
 class PathRequest:

@@ -43,7 +43,7 @@ COMMENT = "# Weights of the experts in each row of the memory suites, chosen on 
 
 
 @dataclass(frozen=True)
-class Blend:
+class ComposedRow:
     """One row that composes experts.
 
     Attributes:
@@ -74,17 +74,17 @@ class Blend:
 
 
 @dataclass(frozen=True)
-class BlendWeights:
+class CompositionWeights:
     """Weights by section, row and expert; rows that a file does not name have weight 1 for every expert."""
 
     sections: Mapping[str, Mapping[str, Mapping[str, float]]]
 
-    def blend(self, key: str, contrast: bool) -> Blend:
+    def composed_row(self, key: str, contrast: bool) -> ComposedRow:
         """Return the row ``key`` with its weights."""
         given = self.sections.get(CONTRAST if contrast else AVERAGE, {}).get(key, {})
-        return Blend(key, contrast, {name: given.get(name, 1.0) for name in EXPERTS[key]})
+        return ComposedRow(key, contrast, {name: given.get(name, 1.0) for name in EXPERTS[key]})
 
-    def blends(self, wanted: Collection[str], contrast: str = "both") -> list[Blend]:
+    def compositions(self, wanted: Collection[str], contrast: str = "both") -> list[ComposedRow]:
         """Return the base and the rows that are ``wanted``, in the order of the table.
 
         Where there are several experts, with the contrast on, off or both.
@@ -92,21 +92,21 @@ class BlendWeights:
         found = []
         for key in (key for key in TITLES if key in wanted or key == "base"):
             if contrast != "off" or len(EXPERTS[key]) == 1:
-                found.append(self.blend(key, True))
+                found.append(self.composed_row(key, True))
             if contrast != "on" and len(EXPERTS[key]) > 1:
-                found.append(self.blend(key, False))
+                found.append(self.composed_row(key, False))
         return found
 
     def to_mapping(self) -> dict[str, Any]:
         """Return all weights, those that are 1 because nothing else is said included."""
         keys = [key for key, experts in EXPERTS.items() if len(experts) > 1]
         return {
-            section: {key: dict(self.blend(key, section == CONTRAST).weights) for key in keys}
+            section: {key: dict(self.composed_row(key, section == CONTRAST).weights) for key in keys}
             for section in (CONTRAST, AVERAGE)
         }
 
 
-def read_weights(path: Path) -> BlendWeights:
+def read_weights(path: Path) -> CompositionWeights:
     """Read a weights file.
 
     Raises:
@@ -124,10 +124,10 @@ def read_weights(path: Path) -> BlendWeights:
                     raise ConfigError(f"{path}: {section}.{key}.{name} must be a finite number, got {weight!r}")
             if section == AVERAGE and sum(weights.get(name, 1.0) for name in EXPERTS[key]) <= 0.0:
                 raise ConfigError(f"{path}: {section}.{key}: the weights of an average must have a sum above 0")
-    return BlendWeights(content)
+    return CompositionWeights(content)
 
 
-def write_weights(path: Path, weights: BlendWeights, comment: str) -> None:
+def write_weights(path: Path, weights: CompositionWeights, comment: str) -> None:
     """Write a weights file with ``comment`` lines on top."""
     import yaml
 
@@ -135,20 +135,26 @@ def write_weights(path: Path, weights: BlendWeights, comment: str) -> None:
     atomic_write_text(path, COMMENT + lines + yaml.safe_dump(weights.to_mapping(), sort_keys=False))
 
 
-def main_row(blends: Sequence[Blend]) -> str:
+def main_row(compositions: Sequence[ComposedRow]) -> str:
     """Return the row that a report shows: the full composition, or the last one there is."""
-    return next((blend.name for blend in blends if blend.key == "all" and blend.contrast), blends[-1].name)
+    return next(
+        (composed_row.name for composed_row in compositions if composed_row.key == "all" and composed_row.contrast),
+        compositions[-1].name,
+    )
 
 
-def base_row(blends: Sequence[Blend]) -> str:
+def base_row(compositions: Sequence[ComposedRow]) -> str:
     """Return the row of the base alone, which all others are compared with."""
-    return next(blend.name for blend in blends if blend.key == "base")
+    return next(composed_row.name for composed_row in compositions if composed_row.key == "base")
 
 
-def weight_lines(blends: list[Blend]) -> tuple[list[str], list[list[str]]]:
+def weight_lines(compositions: list[ComposedRow]) -> tuple[list[str], list[list[str]]]:
     """Return header and text cells of the weights in use."""
     names = EXPERTS["all"]
-    lines = [[blend.name, *(f"{blend.weights[n]:g}" if n in blend.weights else "" for n in names)] for blend in blends]
+    lines = [
+        [composed_row.name, *(f"{composed_row.weights[n]:g}" if n in composed_row.weights else "" for n in names)]
+        for composed_row in compositions
+    ]
     return ["weights", *names], lines
 
 

@@ -1,10 +1,10 @@
-"""A picture of what the nodes publish, for machines without RViz: the map from above, and what the robot sees.
+"""An image of what the nodes publish, for machines without RViz: the map from above, and what the robot sees.
 
 Listens in the present ROS domain until a search was published (or for --seconds), then draws the spatial memory, the
 obstacles, the remembered way, the candidates with the colours of their markers, the chosen path and the robot; beside
-it the camera, the goal's picture if one comes meanwhile, and the imagined view.
+it the camera, the goal's image if one comes meanwhile, and the imagined view.
 
-    ROS_DOMAIN_ID=0 python benchmarks/ros_picture.py --out robot.png
+    ROS_DOMAIN_ID=0 python benchmarks/ros_image.py --out robot.png
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ TOPICS = {
     "goal_image": (Image, COMMAND),
     "imagined_image": (Image, COMMAND),
 }
-PICTURES = {"camera/color/image_raw": "camera", "goal_image": "goal", "imagined_image": "imagined"}
+IMAGES = {"camera/color/image_raw": "camera", "goal_image": "goal", "imagined_image": "imagined"}
 BOUNDS_M = (0.1, 1.8)
 
 
 def listen(seconds: float) -> dict[str, Any]:
     """Return the newest message of each topic, once a plan that is no stop came with everything else."""
     rclpy.init()
-    node, newest = rclpy.create_node("picture"), {}
+    node, newest = rclpy.create_node("image"), {}
     for name, (kind, qos) in TOPICS.items():
         node.create_subscription(kind, name, lambda message, name=name: newest.__setitem__(name, message), qos)
     end_s = time.monotonic() + seconds
@@ -58,28 +58,28 @@ def listen(seconds: float) -> dict[str, Any]:
         rclpy.spin_once(node, timeout_sec=0.2)
         path = newest.get("plan")
         if path is not None and len(path.poses) > 2 and all(name in newest for name in needed):
-            end_s = min(end_s, time.monotonic() + 1.0)  # pictures of the same search may still be on their way
+            end_s = min(end_s, time.monotonic() + 1.0)  # images of the same search may still be on their way
     node.destroy_node()
     rclpy.shutdown()
     return newest
 
 
 def draw(newest: dict[str, Any], out: Path) -> None:
-    """Write the picture."""
+    """Write the image."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 8), layout="constrained")
-    pictures = [name for name in PICTURES if name in newest]
-    grid = figure.add_gridspec(max(1, len(pictures)), 2, width_ratios=(3, 1))
+    images = [name for name in IMAGES if name in newest]
+    grid = figure.add_gridspec(max(1, len(images)), 2, width_ratios=(3, 1))
     above = figure.add_subplot(grid[:, 0])
     _clouds(above, newest)
     _paths(above, newest)
     above.set(aspect="equal", xlabel="x in odom, m", ylabel="y in odom, m")
     above.legend(loc="upper right")
-    for row, name in enumerate(pictures):
+    for row, name in enumerate(images):
         view = figure.add_subplot(grid[row, 1])
         view.imshow(decode_colour(newest[name], message_type_name(newest[name])))
-        view.set(title=PICTURES[name], xticks=[], yticks=[])
+        view.set(title=IMAGES[name], xticks=[], yticks=[])
     figure.savefig(out, dpi=90)
 
 

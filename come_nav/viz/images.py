@@ -1,4 +1,4 @@
-"""Pictures made of pictures: conversion to uint8, enlargement, contact sheets and labelled strips."""
+"""Images made of images: conversion to uint8, enlargement, contact sheets and labelled strips."""
 
 from __future__ import annotations
 
