@@ -94,7 +94,7 @@ def measure(args: argparse.Namespace) -> dict[str, float | str]:
     """Write the bag, read it in a child process, delete it."""
     from tqdm import tqdm
 
-    from come_nav.data.bag_writer import write_bag
+    from come_nav.data.bags.writer import write_bag
 
     count = max(2, int(args.gigabytes * 1e9 / FRAME_BYTES))
     folder = Path(tempfile.mkdtemp(prefix="come_nav_bench_", dir=args.folder))

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from come_nav.config import find_resource
 from come_nav.core.files import atomic_write_text
+from come_nav.core.resources import find_resource
 from come_nav.core.types import Context
 from come_nav.experts.lora import LongTermExpert, LongTermThroughView, LoraSettings, adapted
 from come_nav.experts.memory_views import short_term_expert, spatial_expert

@@ -29,15 +29,22 @@ from typing import Any
 
 import torch
 
-from come_nav.cli.evaluate_inputs import drive_worlds
-from come_nav.cli.evaluate_quality_rows import images_of, jump_row
-from come_nav.config import Config, find_resource
+from come_nav.config import Config
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_path, atomic_write_text
+from come_nav.core.resources import find_resource
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
-from come_nav.evaluation.protocol import ProtocolSettings
-from come_nav.evaluation.quality import WINDOWS_PER_BATCH, copy_last_row, evaluate_batch, quality_windows, read_batch
-from come_nav.evaluation.quality_tables import quality_table
+from come_nav.evaluation.protocols.protocol import ProtocolSettings
+from come_nav.evaluation.protocols.quality import (
+    WINDOWS_PER_BATCH,
+    copy_last_row,
+    evaluate_batch,
+    quality_windows,
+    read_batch,
+)
+from come_nav.evaluation.reports.quality_tables import quality_table
+from come_nav.evaluation.suites.inputs import drive_worlds
+from come_nav.evaluation.suites.quality_rows import images_of, jump_row
 from come_nav.training.config import TrainSettings
 from come_nav.training.machine import Machine
 from come_nav.training.run import Run

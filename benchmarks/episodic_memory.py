@@ -31,14 +31,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from come_nav.config import find_resource
 from come_nav.core.files import atomic_write_text
 from come_nav.core.geometry import se2
+from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics, Context
-from come_nav.evaluation.image_metrics import psnr, ssim
+from come_nav.evaluation.metrics.image_metrics import psnr, ssim
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata
 from come_nav.experts.passes import ABSOLUTE_POSE
-from come_nav.memory.episodic import Adapter, EpisodicMemory, EpisodicSettings
+from come_nav.memory.episodic.memory import Adapter, EpisodicMemory, EpisodicSettings
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.splits import VALIDATION_SEEDS

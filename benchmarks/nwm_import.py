@@ -22,7 +22,7 @@ from torch.serialization import skip_data
 
 from come_nav.core.files import atomic_write_text
 from come_nav.experts.cdit import CDIT_SIZES, CDiT
-from come_nav.world_model.import_nwm import ImportOptions, import_checkpoint
+from come_nav.world_model.nwm.importer import ImportOptions, import_checkpoint
 
 
 def write_sparse(path: Path, size: str) -> None:

@@ -29,17 +29,17 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.files import atomic_write_text
-from come_nav.evaluation.statistics import bootstrap_mean
+from come_nav.evaluation.metrics.statistics import bootstrap_mean
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.planning.nwm_search import NwmPlanner, NwmSearchSettings
 from come_nav.planning.objectives import ImageDistance, LatentDistance
-from come_nav.world_model.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings, Precision
-from come_nav.world_model.nwm_rollout import NwmImaginer, RolloutPath, micro_batch_for
-from come_nav.world_model.sampler import SamplerSettings
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.nwm.rollout import NwmImaginer, RolloutPath, micro_batch_for
+from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 OFFICIAL = SamplerSettings("ddpm", 250, spacing="even")
 CONTEXT = 4

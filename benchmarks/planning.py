@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from come_nav.config import find_resource, load_config
+from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.protocols import Imaginer, Objective
+from come_nav.core.resources import find_resource
 from come_nav.core.types import Imagination
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import GoalPose, LatentDistance

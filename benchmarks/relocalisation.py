@@ -26,16 +26,16 @@ from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Odometry
-from come_nav.evaluation.statistics import bootstrap_mean
+from come_nav.evaluation.metrics.statistics import bootstrap_mean
+from come_nav.localisation.relocalisation import poses_ahead
 from come_nav.memory.keyframes import Keyframes
-from come_nav.memory.relocalisation import poses_ahead
 from come_nav.memory.short_term import FrameStatus
-from come_nav.ros.places import Places
+from come_nav.navigation.places import Places
+from come_nav.navigation.stack import NavStack, load_stack
 from come_nav.sim.builtin import BuiltInSimulator
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
-from come_nav.stack import NavStack, load_stack
 
 RIGHT_M, RIGHT_RAD = 0.5, 0.6
 KINDS = ("on the way", "beside it", "in view")

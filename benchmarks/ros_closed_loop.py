@@ -48,7 +48,7 @@ from come_nav.core.geometry import se2  # noqa: E402
 from come_nav.ros import messages  # noqa: E402
 from come_nav.ros.qos import LATCHED  # noqa: E402
 from come_nav.sim.builtin import BuiltInSimulator  # noqa: E402
-from come_nav.sim.grid_planner import GridPlanner  # noqa: E402
+from come_nav.sim.driving.grid_planner import GridPlanner  # noqa: E402
 from come_nav.sim.robot import RobotSettings  # noqa: E402
 from come_nav.sim.worlds import generate_world  # noqa: E402
 

@@ -26,7 +26,7 @@ from nav_msgs.msg import Path as PathMessage  # noqa: E402
 from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
-from come_nav.data.images import decode_colour  # noqa: E402
+from come_nav.data.bags.images import decode_colour  # noqa: E402
 from come_nav.ros import messages  # noqa: E402
 from come_nav.ros.qos import COMMAND, LATCHED, SENSOR  # noqa: E402
 from come_nav.ros.streams import message_type_name  # noqa: E402

@@ -126,8 +126,8 @@ class Replay:
     def offline(self) -> dict[float, dict[str, float]]:
         """Return the errors of each published plan by its stamp, from the poses in the bag."""
         from come_nav.core.geometry import se2, se3
-        from come_nav.data.interpolation import interpolate_poses
-        from come_nav.evaluation.trajectory_metrics import plan_errors
+        from come_nav.data.timing.interpolation import interpolate_poses
+        from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
         from come_nav.ros import messages
 
         rows, found = self.recording.stamps_s, {}

@@ -21,21 +21,27 @@ import numpy as np
 import torch
 
 from come_nav.cli.evaluate import model_settings
-from come_nav.cli.evaluate_inputs import Input, drive_worlds
-from come_nav.cli.evaluate_quality_rows import images_of, jump_row
-from come_nav.cli.evaluate_rows import world_model_row
 from come_nav.config import Config, load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.settings import to_mapping
-from come_nav.evaluation.protocol import ProtocolSettings, choose_windows
-from come_nav.evaluation.quality import WINDOWS_PER_BATCH, copy_last_row, evaluate_batch, quality_windows, read_batch
-from come_nav.evaluation.quality_tables import quality_table
-from come_nav.evaluation.rows import constant_velocity, driven_path, evaluate, stand_still
-from come_nav.evaluation.statistics import bootstrap_mean, paired_difference
-from come_nav.evaluation.tables import MIN_CLUSTERS
-from come_nav.evaluation.trajectory_metrics import plan_errors
-from come_nav.stack import load_configured_model
+from come_nav.evaluation.metrics.statistics import bootstrap_mean, paired_difference
+from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
+from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
+from come_nav.evaluation.protocols.quality import (
+    WINDOWS_PER_BATCH,
+    copy_last_row,
+    evaluate_batch,
+    quality_windows,
+    read_batch,
+)
+from come_nav.evaluation.protocols.rows import constant_velocity, driven_path, evaluate, stand_still
+from come_nav.evaluation.reports.quality_tables import quality_table
+from come_nav.evaluation.reports.tables import MIN_CLUSTERS
+from come_nav.evaluation.suites.inputs import Input, drive_worlds
+from come_nav.evaluation.suites.planning_rows import world_model_row
+from come_nav.evaluation.suites.quality_rows import images_of, jump_row
+from come_nav.navigation.stack import load_configured_model
 from come_nav.world_model.model import DiffusionWorldModel
 
 SAMPLERS = ("ddim", "dpm++")

@@ -37,17 +37,17 @@ from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.sim.raycaster import Raycaster
 from come_nav.training.config import TrainSettings
-from come_nav.training.denoiser_task import DenoiserTask
-from come_nav.training.endless import DriveMaker
-from come_nav.training.mixture import MixtureStream
-from come_nav.training.sim_bank import training_camera
-from come_nav.training.sources import TrainingData
-from come_nav.training.views import ViewMaker
-from come_nav.training.windows import WindowBatch, step_generator
-from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.training.data.endless import DriveMaker
+from come_nav.training.data.mixture import MixtureStream
+from come_nav.training.data.sim_bank import training_camera
+from come_nav.training.data.sources import TrainingData
+from come_nav.training.data.windows import WindowBatch, step_generator
+from come_nav.training.tasks.denoiser import DenoiserTask
+from come_nav.training.tasks.views import ViewMaker
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 TARGET_SHARE = 0.05
 

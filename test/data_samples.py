@@ -8,8 +8,8 @@ import numpy as np
 
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame
-from come_nav.data.ros_messages import MessageWriter
-from come_nav.data.ros_types import COMPRESSED_IMAGE, IMAGE, ODOMETRY, TF_TYPES, typestore
+from come_nav.data.bags.ros_messages import MessageWriter
+from come_nav.data.bags.ros_types import COMPRESSED_IMAGE, IMAGE, ODOMETRY, TF_TYPES, typestore
 
 START_S = 1_700_000_000.0
 WIDTH, HEIGHT = 24, 16

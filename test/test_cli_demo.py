@@ -14,10 +14,10 @@ from come_nav.cli import main
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT, CDiTSettings
 from come_nav.experts.normalizer import Normalizer
-from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.checkpoint import save_model
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 FEW = ["planner.samples=4", "planner.initial_samples=6", "planner.elites=2", "planner.iterations=2"]
 

@@ -17,7 +17,7 @@ from data_samples import SampleRecording
 
 from come_nav.cli.evaluate import add_arguments
 from come_nav.cli.main import main
-from come_nav.data.bag_writer import write_bag
+from come_nav.data.bags.writer import write_bag
 
 QUICK = ["--rows", "perfect", "--set", "planner.samples=6", "--set", "planner.initial_samples=12"]
 QUICK += ["--set", "planner.iterations=1", "--set", "planner.elites=3", "--no-report", "--device", "cpu"]
@@ -52,10 +52,10 @@ def small_model(folder: Path) -> Path:
     from come_nav.experts.base import BaseExpert
     from come_nav.experts.cdit import CDiT, CDiTSettings
     from come_nav.experts.normalizer import Normalizer
-    from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+    from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
     from come_nav.world_model.model import DiffusionWorldModel
-    from come_nav.world_model.sampler import SamplerSettings
-    from come_nav.world_model.schedule import NoiseSchedule
+    from come_nav.world_model.sampling.sampler import SamplerSettings
+    from come_nav.world_model.sampling.schedule import NoiseSchedule
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -145,10 +145,10 @@ def test_the_perfect_model_sees_what_the_recording_saw(simulated):
     """Rendered at the pose really driven, the view is the goal frame but for rounding to 8 bits."""
     import torch
 
-    from come_nav.cli.evaluate_inputs import open_input
-    from come_nav.cli.evaluate_rows import RenderedImaginer, unit_image
     from come_nav.config import Config
-    from come_nav.evaluation.protocol import ProtocolSettings, choose_windows
+    from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
+    from come_nav.evaluation.suites.inputs import open_input
+    from come_nav.evaluation.suites.planning_rows import RenderedImaginer, unit_image
 
     source = open_input(flags(str(simulated)), Config(device="cpu"), 4.0)
     for window in choose_windows(source.recordings, ProtocolSettings(), 3):
@@ -257,9 +257,9 @@ def test_a_batch_imagines_each_window_as_if_it_were_alone(tmp_path):
     """All windows and horizons in one prediction, against the model's own calls, one window and target at a time."""
     import torch
 
-    from come_nav.cli.evaluate_quality_rows import batched_context, images_of, jump_row, rollout_row
-    from come_nav.evaluation.protocol import ProtocolSettings
-    from come_nav.evaluation.quality import quality_windows, read_batch
+    from come_nav.evaluation.protocols.protocol import ProtocolSettings
+    from come_nav.evaluation.protocols.quality import quality_windows, read_batch
+    from come_nav.evaluation.suites.quality_rows import batched_context, images_of, jump_row, rollout_row
     from come_nav.world_model.model import DiffusionWorldModel
 
     model = DiffusionWorldModel.load(small_model(tmp_path / "model"))
@@ -399,7 +399,7 @@ def test_too_few_frames_is_one_line(tmp_path, capsys):
 
 
 def test_ctrl_c_keeps_what_is_there(bag, tmp_path, capsys, monkeypatch):
-    from come_nav.evaluation import results
+    from come_nav.evaluation.protocols import results
 
     evaluated, original = [], results.evaluate
 

@@ -7,12 +7,12 @@ import re
 
 import pytest
 import yaml
-from come_nav.cli.evaluate_memory_compositions import EXPERTS, CompositionWeights, read_weights, write_weights
 
-from come_nav.cli.evaluate_memory_weights import climb
 from come_nav.cli.main import main
-from come_nav.config import find_resource
 from come_nav.core.errors import ConfigError
+from come_nav.core.resources import find_resource
+from come_nav.evaluation.suites.compositions import EXPERTS, CompositionWeights, read_weights, write_weights
+from come_nav.evaluation.suites.weights import climb
 
 SMALL = ["--device", "cpu", "--memory-frames", "100", "--test-frames", "90", "--horizon", "6", "--windows", "3"]
 SMALL += ["--set", "lora.rank=2", "--set", "episodic.steps_per_frame=0.02", "--set", "episodic.batch_size=2"]

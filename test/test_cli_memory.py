@@ -11,8 +11,8 @@ import torch
 from data_samples import SampleRecording
 
 from come_nav.cli.main import main
-from come_nav.data.bag_writer import write_bag
-from come_nav.memory.store import MemoryStore
+from come_nav.data.bags.writer import write_bag
+from come_nav.memory.store.store import MemoryStore
 
 
 @pytest.fixture(scope="module")

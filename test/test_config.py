@@ -8,8 +8,9 @@ import yaml
 
 from come_nav import config as config_module
 from come_nav.cli.main import main
-from come_nav.config import Config, describe, field_explanations, find_resource, load_config
+from come_nav.config import Config, describe, field_explanations, load_config
 from come_nav.core.errors import ConfigError
+from come_nav.core.resources import find_resource
 from come_nav.core.settings import from_mapping, to_mapping
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from come_nav.core.errors import AssociationError
-from come_nav.data.association import associate, associate_nearest, estimate_offset, nearest_index
+from come_nav.data.timing.association import associate, associate_nearest, estimate_offset, nearest_index
 
 steps = st.lists(st.floats(1e-3, 0.3), min_size=1, max_size=40)
 

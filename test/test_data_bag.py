@@ -13,8 +13,8 @@ from data_samples import HEIGHT, SECOND, START_NS, WIDTH, BagMaker, SampleRecord
 from come_nav.core.errors import ComeNavError, ConfigError, DataError, StorageError
 from come_nav.core.types import Trajectory
 from come_nav.data import open_recording
-from come_nav.data.bag import open_bag
-from come_nav.data.bag_writer import quality_of_service, write_bag
+from come_nav.data.bags.bag import open_bag
+from come_nav.data.bags.writer import quality_of_service, write_bag
 
 FORMS = [
     ("mcap", "none"),

@@ -11,7 +11,7 @@ from data_samples import SECOND, START_NS, BagMaker, SampleRecording
 
 from come_nav.cli.main import main
 from come_nav.data import open_recording
-from come_nav.data.bag_writer import write_bag
+from come_nav.data.bags.writer import write_bag
 from come_nav.data.trajectories import read_trajectory
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from come_nav.core.errors import DataError
-from come_nav.data.images import decode_colour, decode_depth
-from come_nav.data.ros_types import COMPRESSED_IMAGE, IMAGE
+from come_nav.data.bags.images import decode_colour, decode_depth
+from come_nav.data.bags.ros_types import COMPRESSED_IMAGE, IMAGE
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 

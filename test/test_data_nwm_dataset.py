@@ -16,16 +16,16 @@ from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.core.geometry.waypoint_units import normalised_from_spacings, spacings_from_normalised
-from come_nav.data.bag_writer import write_bag
-from come_nav.data.nwm_actions import (
+from come_nav.data.bags.writer import write_bag
+from come_nav.data.nwm.actions import (
     in_metres,
     official_step_actions,
     path_of_actions,
     step_actions,
     waypoints,
 )
-from come_nav.data.nwm_dataset import DATASETS, NwmDataset, dataset_facts
-from come_nav.data.nwm_writer import write_nwm_dataset
+from come_nav.data.nwm.dataset import DATASETS, NwmDataset, dataset_facts
+from come_nav.data.nwm.writer import write_nwm_dataset
 from come_nav.experts.normalizer import Normalizer
 
 RECON = dataset_facts("recon")

@@ -12,9 +12,9 @@ from data_samples import SampleRecording
 
 from come_nav.core.errors import DataError, StorageError
 from come_nav.core.protocols import Recording
+from come_nav.core.restricted_pickle import load_arrays
 from come_nav.data import open_recording
-from come_nav.data.nwm_folder import write_nwm_folder
-from come_nav.data.safe_pickle import load_arrays
+from come_nav.data.nwm.folder import write_nwm_folder
 
 
 def test_round_trip(tmp_path):

@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation, Slerp
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.data import open_recording
-from come_nav.data.bag import open_bag
-from come_nav.data.interpolation import interpolate_poses, slerp
-from come_nav.data.poses import make_track, read_poses
-from come_nav.data.transforms import TransformTree
+from come_nav.data.bags.bag import open_bag
+from come_nav.data.bags.poses import make_track, read_poses
+from come_nav.data.bags.transforms import TransformTree
+from come_nav.data.timing.interpolation import interpolate_poses, slerp
 
 
 def turn(axis: list[float], angle_rad: float, position: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_poses_from_a_chain_of_transforms(tmp_path):
 
 
 def test_slow_edges_are_interpolated(tmp_path):
-    from come_nav.data.transforms import read_pose_track
+    from come_nav.data.bags.transforms import read_pose_track
 
     with open_bag(tf_bag().write(tmp_path / "run")) as bag:
         stamps_ns, rows, frames = read_pose_track(bag, world_frame="map")
@@ -136,7 +136,7 @@ def test_broken_chain_is_told(tmp_path):
 
 def test_pose_messages(tmp_path):
     """PoseStamped and PoseWithCovarianceStamped give the same poses as Odometry."""
-    from come_nav.data.ros_types import POSE_STAMPED, POSE_WITH_COVARIANCE, typestore
+    from come_nav.data.bags.ros_types import POSE_STAMPED, POSE_WITH_COVARIANCE, typestore
 
     maker = BagMaker().drive(6)
     store = typestore(False)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from come_nav.core.errors import AssociationError, ConfigError, DataError
 from come_nav.core.protocols import Recording
 from come_nav.data import open_recording
-from come_nav.data.bag_writer import write_bag
+from come_nav.data.bags.ros_types import CAMERA_INFO, typestore
+from come_nav.data.bags.writer import write_bag
 from come_nav.data.recording import FRAME_CACHE
 from come_nav.data.resized import ResizedRecording
-from come_nav.data.ros_types import CAMERA_INFO, typestore
-from come_nav.data.stamps import clean_order, find_gaps, ns_from_seconds, resample, seconds_from_ns
+from come_nav.data.timing.stamps import clean_order, find_gaps, ns_from_seconds, resample, seconds_from_ns
 
 
 @settings(max_examples=80, deadline=None)

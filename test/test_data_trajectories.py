@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se3
 from come_nav.core.types import Trajectory
-from come_nav.data.bag_writer import write_bag
+from come_nav.data.bags.writer import write_bag
 from come_nav.data.trajectories import read_trajectory, recording_trajectory, write_kitti, write_tum
 
 

@@ -160,7 +160,7 @@ def folder_with_my_bag(tmp_path_factory) -> Path:
     import math
 
     from come_nav.core.types import CameraIntrinsics
-    from come_nav.data.bag_writer import write_bag
+    from come_nav.data.bags.writer import write_bag
     from come_nav.sim.episodes import EpisodeRecording, simulate_episode
     from come_nav.sim.raycaster import Raycaster
     from come_nav.sim.worlds import generate_world
@@ -189,7 +189,7 @@ def test_python_on_recordings_runs(page, folder_with_my_bag):
 
 def test_metrics_and_statuses_in_the_pages_are_those_of_the_code():
     from come_nav.core.types import PlanStatus
-    from come_nav.evaluation import rows
+    from come_nav.evaluation.protocols import rows
 
     conventions = (ROOT / "docs" / "conventions.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `([A-Z_]+)` \|", conventions, flags=re.MULTILINE)) == {s.value for s in PlanStatus}

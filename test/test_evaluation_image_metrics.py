@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from come_nav.core.errors import ShapeError
-from come_nav.evaluation.image_metrics import psnr, sharpness_ratio, ssim
+from come_nav.evaluation.metrics.image_metrics import psnr, sharpness_ratio, ssim
 
 
 def images(seed: int = 0, shape=(4, 3, 48, 33)) -> torch.Tensor:

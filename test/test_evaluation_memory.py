@@ -8,16 +8,16 @@ import pytest
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame
-from come_nav.evaluation.memory_tables import FACTS, recall_table
-from come_nav.evaluation.memory_visibility import DepthViews, depth_views, longest_unseen, union_share
-from come_nav.evaluation.memory_windows import (
+from come_nav.evaluation.protocols.memory_visibility import DepthViews, depth_views, longest_unseen, union_share
+from come_nav.evaluation.protocols.memory_windows import (
     MemoryDrive,
     RevisitLimits,
     choose_limits,
     choose_memory_windows,
     find_revisits,
 )
-from come_nav.evaluation.protocol import ProtocolSettings
+from come_nav.evaluation.protocols.protocol import ProtocolSettings
+from come_nav.evaluation.reports.memory_tables import FACTS, recall_table
 
 CAMERA = CameraIntrinsics.from_field_of_view(32, 32, np.pi / 2)
 T_BASE_CAMERA = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))

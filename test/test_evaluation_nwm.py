@@ -16,12 +16,12 @@ from test_world_model_import_nwm import official, vae  # noqa: F401  a fixture
 
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError, DataError, MissingDependencyError
-from come_nav.data.nwm_dataset import NwmDataset, dataset_facts
-from come_nav.evaluation.nwm_prediction import jump_targets, prediction_windows, rollout_path
-from come_nav.evaluation.nwm_protocol import NwmQuirks, path_errors, planning_windows
-from come_nav.evaluation.perceptual import FrechetDistance, pair_distance
-from come_nav.evaluation.trajectory_metrics import plan_errors
-from come_nav.world_model.import_nwm import ImportOptions, import_checkpoint
+from come_nav.data.nwm.dataset import NwmDataset, dataset_facts
+from come_nav.evaluation.metrics.perceptual import FrechetDistance, pair_distance
+from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
+from come_nav.evaluation.protocols.nwm_prediction import jump_targets, prediction_windows, rollout_path
+from come_nav.evaluation.protocols.nwm_protocol import NwmQuirks, path_errors, planning_windows
+from come_nav.world_model.nwm.importer import ImportOptions, import_checkpoint
 
 
 @pytest.fixture(scope="module")

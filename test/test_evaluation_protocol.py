@@ -9,14 +9,14 @@ from data_samples import START_S, SampleRecording
 
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
-from come_nav.evaluation.protocol import (
+from come_nav.evaluation.protocols.protocol import (
     ProtocolSettings,
     choose_windows,
     make_window,
     possible_starts,
     waypoint_spacing_m,
 )
-from come_nav.evaluation.rows import constant_velocity, stand_still
+from come_nav.evaluation.protocols.rows import constant_velocity, stand_still
 
 
 def recording_at(stamps_s, twist=(0.4, 0.3)) -> SampleRecording:

@@ -13,8 +13,8 @@ from data_samples import START_S, SampleRecording
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Frame
-from come_nav.evaluation.protocol import ProtocolSettings
-from come_nav.evaluation.quality import (
+from come_nav.evaluation.protocols.protocol import ProtocolSettings
+from come_nav.evaluation.protocols.quality import (
     COPY_LAST,
     QualityRow,
     copy_last_row,
@@ -23,9 +23,9 @@ from come_nav.evaluation.quality import (
     quality_windows,
     read_batch,
 )
-from come_nav.evaluation.quality_report import QualityEvaluation, write_quality_report, write_quality_results
-from come_nav.evaluation.quality_tables import gain_lines, metric_lines, quality_table
-from come_nav.evaluation.results import ResultStore
+from come_nav.evaluation.protocols.results import ResultStore
+from come_nav.evaluation.reports.quality_report import QualityEvaluation, write_quality_report, write_quality_results
+from come_nav.evaluation.reports.quality_tables import gain_lines, metric_lines, quality_table
 
 STEPS = (2, 4, 8)
 CONFIG = ProtocolSettings(horizon_steps=8)

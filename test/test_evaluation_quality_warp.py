@@ -9,8 +9,8 @@ import torch
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame
-from come_nav.evaluation.depth_warp import can_warp, draw, lift, warp_context
-from come_nav.evaluation.image_metrics import psnr
+from come_nav.evaluation.metrics.image_metrics import psnr
+from come_nav.evaluation.protocols.depth_warp import can_warp, draw, lift, warp_context
 
 CAMERA = CameraIntrinsics.from_field_of_view(48, 32, np.pi / 2)
 EXTRINSICS = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))

@@ -12,11 +12,11 @@ from data_samples import SampleRecording
 
 from come_nav.core.errors import ConfigError, DataError, StorageError
 from come_nav.core.types import IterationTrace, Plan, PlanStatus, PlanTrace
-from come_nav.evaluation.protocol import ProtocolSettings, choose_windows
-from come_nav.evaluation.report import Evaluation, write_report, write_results
-from come_nav.evaluation.results import ResultStore, evaluate_windows, settings_hash
-from come_nav.evaluation.rows import HINDSIGHT, Row, evaluate, trivial_rows
-from come_nav.evaluation.tables import format_interval, plan_lines, planning_table
+from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
+from come_nav.evaluation.protocols.results import ResultStore, evaluate_windows, settings_hash
+from come_nav.evaluation.protocols.rows import HINDSIGHT, Row, evaluate, trivial_rows
+from come_nav.evaluation.reports.report import Evaluation, write_report, write_results
+from come_nav.evaluation.reports.tables import format_interval, plan_lines, planning_table
 
 SETTINGS = {"planner": {"samples": 8}, "seed": 0}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from come_nav.core.errors import ShapeError
-from come_nav.evaluation.statistics import bootstrap_mean, bootstrap_ratio, paired_difference
+from come_nav.evaluation.metrics.statistics import bootstrap_mean, bootstrap_ratio, paired_difference
 
 
 def test_the_mean_is_the_mean_and_the_seed_decides_the_interval():

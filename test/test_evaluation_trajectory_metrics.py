@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from come_nav.core.errors import ConfigError, DataError, ShapeError
 from come_nav.core.geometry import se3
 from come_nav.core.types import Trajectory
-from come_nav.evaluation.alignment import ALIGNMENTS, align, umeyama
-from come_nav.evaluation.trajectory_metrics import RpeSettings, Statistics, ate, plan_errors, rpe, select_pairs
+from come_nav.evaluation.metrics.alignment import ALIGNMENTS, align, umeyama
+from come_nav.evaluation.metrics.trajectory_metrics import RpeSettings, Statistics, ate, plan_errors, rpe, select_pairs
 
 
 def random_walk(count: int = 40, seed: int = 0) -> Trajectory:

@@ -16,7 +16,7 @@ from come_nav.core.settings import from_mapping, to_mapping
 from come_nav.core.types import Context
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.normalizer import Normalizer
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 SHAPE = {"input_size": 4, "context_size": 2, "hidden_size": 24, "depth": 2, "num_heads": 3}
 

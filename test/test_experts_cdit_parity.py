@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from test_experts_cdit import inputs, randomised
 
 from come_nav.experts.cdit import CDiT
-from come_nav.world_model.official_checkpoint import open_checkpoint
+from come_nav.world_model.nwm.official_checkpoint import open_checkpoint
 
 Array = NDArray[np.float64]
 # widths not divisible by 3, odd head widths, other context sizes and patch sizes

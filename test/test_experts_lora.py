@@ -26,7 +26,7 @@ from come_nav.experts.lora import (
 from come_nav.experts.normalizer import Normalizer
 from come_nav.experts.passes import ABSOLUTE_POSE, Condition, Pass
 from come_nav.world_model.composition import CompositionSettings, ExpertProduct
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 SHAPE = {"input_size": 4, "context_size": 2, "hidden_size": 24, "depth": 2, "num_heads": 3, "learn_sigma": False}
 RANK_4 = LoraSettings(rank=4, alpha=8)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from come_nav.core.errors import DataError, MemoryStoreError
 from come_nav.core.geometry import se2
-from come_nav.memory.episode import ABSOLUTE_POSE, EpisodeBatch, EpisodeFrames
-from come_nav.memory.episodic import Adapter, EpisodicMemory, EpisodicSettings
-from come_nav.memory.episodic_thread import BackgroundTrainer, BudgetSettings
+from come_nav.memory.episodic.background import BackgroundTrainer, BudgetSettings
+from come_nav.memory.episodic.episode import ABSOLUTE_POSE, EpisodeBatch, EpisodeFrames
+from come_nav.memory.episodic.memory import Adapter, EpisodicMemory, EpisodicSettings
 
 SMALL = EpisodicSettings(context_frames=2, reach=6, batch_size=4, round_steps=5, learning_rate=1e-2)
 
@@ -351,7 +351,7 @@ def test_an_adapter_overfits_the_episode_of_a_small_denoiser() -> None:
     from come_nav.experts.base import BaseExpert
     from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata, diffusion_loss
     from come_nav.experts.normalizer import Normalizer
-    from come_nav.world_model.schedule import NoiseSchedule
+    from come_nav.world_model.sampling.schedule import NoiseSchedule
 
     network = randomised(input_size=4, context_size=2, hidden_size=24, depth=2, num_heads=3, learn_sigma=False)
     base = BaseExpert(network, Normalizer.metric(1.0), NoiseSchedule.linear(), "v").eval()

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from come_nav.core.types import CameraIntrinsics
-from come_nav.memory.building import remember
-from come_nav.memory.recall import MANY_VIEWS, RememberedViews
-from come_nav.memory.spatial import SpatialMemory
-from come_nav.memory.splatting import Splats, Viewpoint, coarsened, thinned
+from come_nav.memory.spatial.building import remember
+from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.remembered_views import MANY_VIEWS, RememberedViews
+from come_nav.memory.spatial.splatting import Splats, Viewpoint, coarsened, thinned
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from come_nav.core.errors import CheckpointError, MemoryStoreError
-from come_nav.memory.episodic import Adapter, EpisodicMemory, EpisodicSettings
+from come_nav.memory.episodic.memory import Adapter, EpisodicMemory, EpisodicSettings
+from come_nav.memory.episodic.shared_adapter import EPISODE, SharedAdapter, forget_episode, load_episode, save_episode
 from come_nav.memory.progress import TrainingProgress
-from come_nav.memory.shared_adapter import EPISODE, SharedAdapter, forget_episode, load_episode, save_episode
-from come_nav.memory.store import MemoryStore
+from come_nav.memory.store.store import MemoryStore
 
 SETTINGS = EpisodicSettings(context_frames=2, reach=3, batch_size=2, steps_per_frame=1.0, round_steps=2)
 FACTS = {"kind": "toy", "rank": 2}

@@ -12,9 +12,15 @@ import torch
 from come_nav.core.errors import ConfigError, MissingDependencyError, ShapeError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics
-from come_nav.memory.depth import OdometryScaledDepth, ScaleSettings, TransformersDepth, robust_line, weighted_median
-from come_nav.memory.spatial import InsertResult, SpatialMemory
-from come_nav.memory.triangulation import triangulate
+from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
+from come_nav.memory.spatial.depth import (
+    OdometryScaledDepth,
+    ScaleSettings,
+    TransformersDepth,
+    robust_line,
+    weighted_median,
+)
+from come_nav.memory.spatial.triangulation import triangulate
 
 CAMERA = CameraIntrinsics.from_field_of_view(160, 120, math.pi / 2)
 

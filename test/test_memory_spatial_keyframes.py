@@ -10,9 +10,9 @@ from data_samples import SampleRecording
 
 from come_nav.core.errors import ConfigError, DataError, ShapeError
 from come_nav.core.types import Frame
-from come_nav.memory.building import remember
 from come_nav.memory.keyframes import Keyframes, KeyframesSettings
-from come_nav.memory.spatial import SpatialMemory
+from come_nav.memory.spatial.building import remember
+from come_nav.memory.spatial.cloud import SpatialMemory
 
 NO_JOINS = KeyframesSettings(join_m=0.0)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from come_nav.core.errors import ConfigError, ShapeError
-from come_nav.memory.voxels import VoxelMap, cell_keys
+from come_nav.memory.spatial.voxels import VoxelMap, cell_keys
 
 HERE = np.zeros(3)
 

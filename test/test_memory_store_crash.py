@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from come_nav.memory.store import MemoryStore, StoreSettings
+from come_nav.memory.store.store import MemoryStore, StoreSettings
 
 FORK = multiprocessing.get_context("fork")
 CELLS = 20_000

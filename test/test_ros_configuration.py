@@ -91,7 +91,7 @@ def test_zero_stands_for_null_and_values_reach_the_configuration():
 
 
 def test_settings_of_a_room_become_parameters_and_back():
-    from come_nav.memory.spatial import SpatialSettings
+    from come_nav.memory.spatial.cloud import SpatialSettings
 
     parameters = settings_parameters(SpatialSettings(), "spatial.")
     values = {item.name: item.default for item in parameters}

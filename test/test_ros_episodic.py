@@ -15,8 +15,8 @@ from ros_harness import Bench
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from come_nav.memory.shared_adapter import EPISODE, FACTS
-from come_nav.memory.store import MemoryStore
+from come_nav.memory.episodic.shared_adapter import EPISODE, FACTS
+from come_nav.memory.store.store import MemoryStore
 from come_nav.ros import messages
 from come_nav.ros.qos import LATCHED
 

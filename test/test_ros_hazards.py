@@ -15,8 +15,8 @@ from ros_harness import SMALL_SEARCH, WORLD, Bench
 from std_msgs.msg import Int32
 
 from come_nav.core.geometry import se2
-from come_nav.memory.store import MemoryStore
-from come_nav.memory.store_files import CLOUD
+from come_nav.memory.store.files import CLOUD
+from come_nav.memory.store.store import MemoryStore
 from come_nav.ros import messages
 from come_nav.sim.builtin import BuiltInSimulator
 from come_nav.sim.worlds import generate_world

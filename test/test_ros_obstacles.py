@@ -11,9 +11,9 @@ import torch
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 from come_nav.core.geometry import se2
 from come_nav.core.types import Imagination, PlanStatus
+from come_nav.navigation.retreat import DISTANCE_M, Retreat
 from come_nav.ros import messages
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, Obstacles
-from come_nav.ros.retreat import DISTANCE_M, Retreat
 
 HERE = np.array([1.0, 2.0, 0.5])
 

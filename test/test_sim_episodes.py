@@ -13,9 +13,9 @@ from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.protocols import Recording
 from come_nav.sim.builtin import BuiltInSimulator, default_camera
-from come_nav.sim.drivers import DRIVERS
+from come_nav.sim.driving.drivers import DRIVERS
+from come_nav.sim.driving.grid_planner import GridPlanner
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode, to_uint8
-from come_nav.sim.grid_planner import GridPlanner
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import OdometryNoise, RobotSettings
 from come_nav.sim.worlds import World, generate_world

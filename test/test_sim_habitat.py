@@ -10,7 +10,7 @@ import pytest
 
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.types import CameraIntrinsics
-from come_nav.sim.habitat import HabitatSimulator, habitat_from_ros, ros_from_habitat
+from come_nav.sim.habitat.simulator import HabitatSimulator, habitat_from_ros, ros_from_habitat
 
 # What habitat-sim 0.3 offers of its interface, with a room of 4 x 4 m around the origin: colour tells the heading,
 # depth the distance to the wall ahead, both from the agent's state in Habitat's axes.

@@ -14,7 +14,7 @@ import torch
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
-from come_nav.sim.mesh_world import MeshRaycaster, load_mesh_world
+from come_nav.sim.meshes.mesh_world import MeshRaycaster, load_mesh_world
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import World, generate_world
 

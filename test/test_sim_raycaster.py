@@ -10,9 +10,9 @@ import torch
 
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.types import CameraIntrinsics
-from come_nav.sim.atlas import build_atlas, sample_atlas
+from come_nav.sim.building.atlas import build_atlas, sample_atlas
+from come_nav.sim.building.surfaces import Box, Lights, SurfaceBuilder, level_row, pattern
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.surfaces import Box, Lights, SurfaceBuilder, level_row, pattern
 from come_nav.sim.worlds import World, generate_world
 
 SQUARE = CameraIntrinsics.from_field_of_view(64, 64, math.pi / 2)

@@ -10,10 +10,10 @@ import torch
 from scipy import ndimage
 
 from come_nav.core.errors import ConfigError
-from come_nav.sim.floor_plan import make_floor_plan
+from come_nav.sim.building.floor_plan import make_floor_plan
+from come_nav.sim.building.surfaces import ROW_SIZE
 from come_nav.sim.spaces import GRID_M
 from come_nav.sim.splits import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, split_of
-from come_nav.sim.surfaces import ROW_SIZE
 from come_nav.sim.worlds import World, WorldSettings, generate_world
 
 SEEDS = [0, 1, 2, 3, 10001, 20003]

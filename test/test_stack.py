@@ -11,8 +11,8 @@ from come_nav.config import Config, load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Context, Frame, Goal, Imagination, Odometry, PlanStatus
+from come_nav.navigation.stack import NavStack
 from come_nav.planning.objectives import Clearance
-from come_nav.stack import NavStack
 
 START = np.array([2.0, -1.0, 0.5])
 

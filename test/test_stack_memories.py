@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from come_nav.config import find_resource, load_config
+from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
+from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics, Goal, Odometry, PlanStatus
-from come_nav.evaluation.image_metrics import psnr
-from come_nav.memory.shared_adapter import save_episode
-from come_nav.memory.store import MemoryStore
+from come_nav.evaluation.metrics.image_metrics import psnr
+from come_nav.memory.episodic.shared_adapter import save_episode
+from come_nav.memory.store.store import MemoryStore
+from come_nav.navigation.stack import NavStack
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
-from come_nav.stack import NavStack
 from come_nav.world_model.model import DiffusionWorldModel
 
 SMALL = {"planner.initial_samples": 24, "planner.samples": 8, "planner.iterations": 2, "planner.elites": 4}

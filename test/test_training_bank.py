@@ -11,8 +11,8 @@ import torch
 
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
-from come_nav.training.bank import LatentBank, Sampling, WindowStream, step_generator
 from come_nav.training.config import DataSettings, TrainSettings
+from come_nav.training.data.bank import LatentBank, Sampling, WindowStream, step_generator
 
 FRAMES = 40
 

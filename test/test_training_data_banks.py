@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 
 from come_nav.core.errors import DataError, StorageError
 from come_nav.core.types import Frame
-from come_nav.training.bank import LatentBank, Sampling, step_generator
-from come_nav.training.bank_cache import BankCache, BankRecipe, files_facts, weights_digest
-from come_nav.training.bank_file import open_bank, write_bank
 from come_nav.training.config import DataSettings, TrainSettings
-from come_nav.training.recording_bank import RecordingEncoder, recording_bank
-from come_nav.training.sources import TrainingData
-from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.training.data.bank import LatentBank, Sampling, step_generator
+from come_nav.training.data.bank_cache import BankCache, BankRecipe, files_facts, weights_digest
+from come_nav.training.data.bank_file import open_bank, write_bank
+from come_nav.training.data.recording_bank import RecordingEncoder, recording_bank
+from come_nav.training.data.sources import TrainingData
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.images import images_from_rgb
 
 SIZE = 16

@@ -11,8 +11,8 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.sim.worlds import generate_world
 from come_nav.training.config import DataSettings
-from come_nav.training.goals import BRANCH, FAR, NEAR, REVISIT, TURN, Drives, Sampling, choose_goals, draw_uniforms
-from come_nav.training.sim_bank import draw_branches, make_drive
+from come_nav.training.data.goals import BRANCH, FAR, NEAR, REVISIT, TURN, Drives, Sampling, choose_goals, draw_uniforms
+from come_nav.training.data.sim_bank import draw_branches, make_drive
 
 CONTEXTS = 4000
 

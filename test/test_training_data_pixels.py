@@ -12,10 +12,10 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
-from come_nav.training.bank import LatentBank, Sampling
 from come_nav.training.config import DataSettings
-from come_nav.training.recording_bank import model_camera, model_depth, recording_bank
-from come_nav.training.sim_bank import sim_bank, training_camera
+from come_nav.training.data.bank import LatentBank, Sampling
+from come_nav.training.data.recording_bank import model_camera, model_depth, recording_bank
+from come_nav.training.data.sim_bank import sim_bank, training_camera
 from come_nav.world_model.images import images_from_bytes, images_from_rgb
 
 SIZE = 16

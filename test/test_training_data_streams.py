@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.splits import TRAIN_SEEDS
-from come_nav.training.bank import LatentBank, Sampling
 from come_nav.training.config import DataSettings
-from come_nav.training.endless import DriveEncoder, DriveMaker, EndlessWorlds, Slots
-from come_nav.training.mixture import BankSource, MixtureStream, take_turns
-from come_nav.training.prefetch import Prefetched
-from come_nav.training.windows import WindowBatch
+from come_nav.training.data.bank import LatentBank, Sampling
+from come_nav.training.data.endless import DriveEncoder, DriveMaker, EndlessWorlds, Slots
+from come_nav.training.data.mixture import BankSource, MixtureStream, take_turns
+from come_nav.training.data.prefetch import Prefetched
+from come_nav.training.data.windows import WindowBatch
 
 SIZE = 8
 

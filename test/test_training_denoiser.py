@@ -11,10 +11,10 @@ from come_nav.core.types import Context
 from come_nav.experts.base import VIEW, BaseExpert, Prediction
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
-from come_nav.training.bank import WindowBatch, step_generator
 from come_nav.training.config import OptimiserSettings
-from come_nav.training.denoiser_task import MIN_SNR_GAMMA, DenoiserTask, LossWeighting
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.training.data.bank import WindowBatch, step_generator
+from come_nav.training.tasks.denoiser import MIN_SNR_GAMMA, DenoiserTask, LossWeighting
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear()
 

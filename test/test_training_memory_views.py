@@ -10,12 +10,12 @@ import pytest
 import torch
 from training_samples import MACHINE
 
-from come_nav.config import find_resource
 from come_nav.core.geometry.point_rendering import fill_unseen
+from come_nav.core.resources import find_resource
 from come_nav.training.config import DataSettings
+from come_nav.training.data.sim_bank import encode_drive, make_drive, training_camera
 from come_nav.training.pretrained import fine_tuning_values, merged
 from come_nav.training.run import Run
-from come_nav.training.sim_bank import encode_drive, make_drive, training_camera
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import RenderedView
 

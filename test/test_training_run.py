@@ -10,12 +10,12 @@ import torch
 from training_samples import CONFIG, MACHINE, STAGE, state
 
 from come_nav.core.errors import CheckpointError, ComeNavError, ConfigError
-from come_nav.training.autoencoder_task import AutoencoderTask
-from come_nav.training.bank import LatentBank, Sampling, step_generator
-from come_nav.training.denoiser_task import DenoiserTask
+from come_nav.training.data.bank import LatentBank, Sampling, step_generator
 from come_nav.training.run import Run
+from come_nav.training.tasks.autoencoder import AutoencoderTask
+from come_nav.training.tasks.denoiser import DenoiserTask
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 
 @pytest.fixture(scope="module")

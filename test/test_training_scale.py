@@ -16,15 +16,15 @@ from training_samples import CONFIG, MACHINE, state
 
 from come_nav.core.errors import ConfigError
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
-from come_nav.training.bank import WindowBatch
 from come_nav.training.config import OptimiserSettings, TrainSettings
-from come_nav.training.denoiser_task import DenoiserTask
+from come_nav.training.data.bank import WindowBatch
+from come_nav.training.data.sharding import row_noise, shard
 from come_nav.training.machine import Machine
-from come_nav.training.optimisation import adamw_with_cosine
 from come_nav.training.run import Run
-from come_nav.training.sharding import row_noise, shard
+from come_nav.training.tasks.denoiser import DenoiserTask
+from come_nav.training.tasks.optimisation import adamw_with_cosine
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 ROOT = Path(__file__).resolve().parents[1]
 # Sums of float32 gradients in another order, through Adam's division by their size: measured 3e-5 after 8 steps of rate

@@ -22,14 +22,14 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training import checkpoints
-from come_nav.training.bank import LatentBank
 from come_nav.training.checkpoints import AtomicCheckpointIO, newest_checkpoint, numbered_checkpoints, steps_done
-from come_nav.training.denoiser_task import DenoiserTask
+from come_nav.training.data.bank import LatentBank
+from come_nav.training.data.sources import TrainingData
 from come_nav.training.run import Run, seeded_layers
-from come_nav.training.sources import TrainingData
-from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.training.tasks.denoiser import DenoiserTask
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 
 def random_bank() -> LatentBank:

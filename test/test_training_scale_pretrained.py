@@ -18,9 +18,9 @@ from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.config import TrainSettings
 from come_nav.training.pretrained import fine_tuning_values, given_autoencoder, merged
-from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 
 def toy_model(learn_sigma: bool = False) -> DiffusionWorldModel:

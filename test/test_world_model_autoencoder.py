@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from come_nav.core.errors import ConfigError, ShapeError
-from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 
 SMALL = AutoencoderSettings(image_size=16, block_out_channels=(8, 8, 8), norm_num_groups=4)
 

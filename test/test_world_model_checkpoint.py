@@ -17,7 +17,7 @@ from come_nav.world_model.checkpoint import WorldModelSettings, count_parameters
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
-from come_nav.world_model.sampler import SamplerSettings
+from come_nav.world_model.sampling.sampler import SamplerSettings
 
 
 @pytest.fixture(scope="module")

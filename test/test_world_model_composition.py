@@ -11,7 +11,7 @@ from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.types import Context
 from come_nav.experts.passes import Condition, Pass, Query
 from come_nav.world_model.composition import CompositionSettings, ExpertProduct, check_schedules, compose
-from come_nav.world_model.schedule import NoiseSchedule, ScheduleSettings
+from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
 
 SIGMA = 0.3
 POINTS = torch.linspace(-2.0, 2.0, 12, dtype=torch.float64).reshape(3, 1, 2, 2)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from come_nav.core.errors import ConfigError
 from come_nav.world_model.composition import ProductNoise
-from come_nav.world_model.correctors import CorrectorSettings, langevin
-from come_nav.world_model.resampling import (
+from come_nav.world_model.sampling.correctors import CorrectorSettings, langevin
+from come_nav.world_model.sampling.resampling import (
     Population,
     ResamplingSettings,
     effective_number,
@@ -22,8 +22,8 @@ from come_nav.world_model.resampling import (
     step_duration,
     systematic,
 )
-from come_nav.world_model.sampler import SamplerSettings, noise_source, sample
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.sampler import SamplerSettings, noise_source, sample
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear()
 ULA = CorrectorSettings(steps=5)

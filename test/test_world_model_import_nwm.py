@@ -23,10 +23,10 @@ from come_nav.core.errors import CheckpointError, StorageError
 from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model import hub
-from come_nav.world_model.import_nwm import ImportOptions, import_checkpoint
 from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
-from come_nav.world_model.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
-from come_nav.world_model.sampler import SamplerSettings
+from come_nav.world_model.nwm.importer import ImportOptions, import_checkpoint
+from come_nav.world_model.nwm.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
+from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.weights_stream import write_weights
 from come_nav.world_model.zoo import ZooEntry
 

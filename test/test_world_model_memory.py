@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from come_nav.config import find_resource
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
+from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics
-from come_nav.evaluation.image_metrics import psnr
+from come_nav.evaluation.metrics.image_metrics import psnr
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster

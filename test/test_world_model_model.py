@@ -15,12 +15,12 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import Context
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.normalizer import Normalizer
-from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.images import crop_window, images_from_rgb
 from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
-from come_nav.world_model.sampler import SamplerSettings
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 FRAMES = 3
 

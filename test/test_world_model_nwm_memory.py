@@ -13,11 +13,11 @@ from come_nav.core.types import Context
 from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, diffusion_loss
 from come_nav.experts.passes import ABSOLUTE_POSE
-from come_nav.memory.store import MemoryStore
+from come_nav.memory.store.store import MemoryStore
 from come_nav.world_model.composition import CompositionSettings
-from come_nav.world_model.import_nwm import ImportOptions, import_checkpoint
 from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
-from come_nav.world_model.sampler import SamplerSettings
+from come_nav.world_model.nwm.importer import ImportOptions, import_checkpoint
+from come_nav.world_model.sampling.sampler import SamplerSettings
 
 ADAPTER = LoraSettings(rank=4, alpha=8, pose_key=False)
 STEPS = 80

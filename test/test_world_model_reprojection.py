@@ -13,8 +13,8 @@ from come_nav.core.geometry.point_rendering import camera_fractions, level_camer
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
+from come_nav.world_model.autoencoders.lapped import LappedTransform
 from come_nav.world_model.depth import LOG_DEPTH_RANGE, MEAN_LOG_DEPTH, DepthEstimator, DepthSettings
-from come_nav.world_model.lapped import LappedTransform
 from come_nav.world_model.reprojection import (
     VIEW_FACTS,
     ReprojectionSettings,

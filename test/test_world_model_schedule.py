@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from come_nav.core.errors import ConfigError
-from come_nav.world_model.schedule import NoiseSchedule, ScheduleSettings, respaced_steps
+from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings, respaced_steps
 
 SPECS = ["1000", "250", "50", "25", "10", "6", "ddim50", "ddim25", "ddim10", "ddim5"]
 

@@ -7,7 +7,7 @@ import torch
 from come_nav.experts.cdit import CDiTSettings
 from come_nav.training.config import DataSettings, OptimiserSettings, TrainSettings
 from come_nav.training.machine import Machine
-from come_nav.world_model.autoencoder import AutoencoderSettings
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 STAGE = OptimiserSettings(

@@ -12,7 +12,7 @@ from come_nav.core.errors import DataError
 
 if TYPE_CHECKING:
     from come_nav.core.protocols import Recording
-    from come_nav.data.bag import Bag
+    from come_nav.data.bags.bag import Bag
     from come_nav.data.recording import BagRecording
 
 EPILOG = """examples:
@@ -34,15 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument(
         "--image", "--picture", type=Path, metavar="PNG", help="write a contact sheet of colour and depth"
     )
-        "--image", "--picture", type=Path, metavar="PNG", help="write a contact sheet of colour and depth"
-    )
     add_recording_flags(info)
     add_json_flag(info)
 
 
 def run(args: argparse.Namespace) -> int:
     """Describe the bag; if come_nav cannot use it, say why after the table and return 1."""
-    from come_nav.data.bag import open_bag
+    from come_nav.data.bags.bag import open_bag
 
     with open_bag(args.path, recover=args.recover) as bag:
         document = describe_bag(bag)

@@ -91,8 +91,8 @@ def _trajectory(args: argparse.Namespace) -> Trajectory:
 def _write_recording(args: argparse.Namespace, target: str) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from come_nav.data.bag_writer import BagFormat, write_bag
-    from come_nav.data.nwm_folder import write_nwm_folder
+    from come_nav.data.bags.writer import BagFormat, write_bag
+    from come_nav.data.nwm.folder import write_nwm_folder
     from come_nav.data.resized import ResizedRecording
     from come_nav.data.trajectories import read_trajectory
 

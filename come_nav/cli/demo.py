@@ -16,8 +16,8 @@ from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from come_nav.cli.evaluate import Outcome
-    from come_nav.cli.evaluate_memory_planning import MemoryPlanning
-    from come_nav.cli.evaluate_memory_recall import RecallOutcome
+    from come_nav.evaluation.suites.memory_planning import MemoryPlanning
+    from come_nav.evaluation.suites.recall import RecallOutcome
 
 DRIVER = "tour"
 RATE_HZ = 4.0
@@ -63,8 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo, or go on with it; print the table, where everything is and what to try next."""
     from come_nav.cli import evaluate
-    from come_nav.config import find_resource, load_config
+    from come_nav.config import load_config
     from come_nav.core.files import writable_folder
+    from come_nav.core.resources import find_resource
 
     flags = [f"model={args.model}"] if args.model else []
     find_resource("models", load_config(None, [*args.set, *flags]).model)  # a missing model is told before the work
@@ -100,8 +101,10 @@ class MemoryPart:
 
 def _remember(args: argparse.Namespace, episode: Path, settings: list[str]) -> MemoryPart | None:
     """Remember the first 60 % of the drive; let the base model and the memory experts imagine the rest, and plan."""
-    from come_nav.cli import evaluate, evaluate_memory_planning, evaluate_memory_recall
+    from come_nav.cli import evaluate
     from come_nav.core.errors import DataError
+    from come_nav.evaluation.suites import memory_planning as evaluate_memory_planning
+    from come_nav.evaluation.suites import recall as evaluate_memory_recall
 
     if _duration_s(args) < SHORTEST_MEMORY_S:
         _tell(4, f"memories: a drive of {_duration_s(args):g} s hardly comes back anywhere, left out")
@@ -123,7 +126,7 @@ def _remember(args: argparse.Namespace, episode: Path, settings: list[str]) -> M
 
 
 def _memory_document(memory: MemoryPart | None) -> dict[str, Any]:
-    from come_nav.cli.evaluate_memory_recall import recall_document
+    from come_nav.evaluation.suites.recall import recall_document
 
     if memory is None:
         return {}
@@ -132,8 +135,8 @@ def _memory_document(memory: MemoryPart | None) -> dict[str, Any]:
 
 def _print_memory(memory: MemoryPart | None) -> None:
     """Print the two tables that compare the base model with the memory experts."""
-    from come_nav.evaluation.memory_tables import ALL, metric_lines
-    from come_nav.evaluation.tables import plan_lines
+    from come_nav.evaluation.reports.memory_tables import ALL, metric_lines
+    from come_nav.evaluation.reports.tables import plan_lines
 
     if memory is None:
         return
@@ -147,7 +150,7 @@ def _print_memory(memory: MemoryPart | None) -> None:
 def _draw_memory(folder: Path, memory: MemoryPart | None) -> dict[str, str]:
     """Write what each row imagines beside the truth; return name -> file."""
     from come_nav.core.files import atomic_path
-    from come_nav.evaluation.memory_report import examples_figure
+    from come_nav.evaluation.reports.memory_report import examples_figure
 
     if memory is None:
         return {}
@@ -205,7 +208,7 @@ def _describe(episode: Path) -> str:
 def _draw(folder: Path, outcome: Outcome) -> dict[str, str]:
     """Write the map with the drive and some plans, and imagined against real views; return name -> file."""
     from come_nav.core.files import atomic_path
-    from come_nav.evaluation.examples import imagined_figure, make_example
+    from come_nav.evaluation.reports.examples import imagined_figure, make_example
 
     evaluation = outcome.evaluation
     main, windows = evaluation.main_row, evaluation.windows

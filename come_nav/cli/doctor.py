@@ -198,7 +198,8 @@ def check_ros() -> Iterator[Check]:
 
 def check_resources() -> Iterator[Check]:
     """The default model, what lies beside it, and the catalogue of models to download."""
-    from come_nav.config import Config, find_resource
+    from come_nav.config import Config
+    from come_nav.core.resources import find_resource
 
     name = Config().model
     try:

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from come_nav.cli.evaluate_memory import MEMORY_SUITES, add_memory_arguments
-from come_nav.cli.evaluate_nwm import add_nwm_arguments
 from come_nav.cli.output import add_json_flag, format_table, outcome_document, print_files, print_json
 from come_nav.cli.recording_flags import add_recording_flags
 from come_nav.core.errors import ConfigError, DataError, suggest
+from come_nav.evaluation.suites.memory import MEMORY_SUITES, add_memory_arguments
+from come_nav.evaluation.suites.nwm import add_nwm_arguments
 
 if TYPE_CHECKING:
-    from come_nav.cli.evaluate_inputs import Input
     from come_nav.config import Config
-    from come_nav.evaluation.protocol import Window
-    from come_nav.evaluation.report import Evaluation
-    from come_nav.evaluation.results import Record, ResultStore
-    from come_nav.evaluation.rows import Row
+    from come_nav.evaluation.protocols.protocol import Window
+    from come_nav.evaluation.protocols.results import Record, ResultStore
+    from come_nav.evaluation.protocols.rows import Row
+    from come_nav.evaluation.reports.report import Evaluation
+    from come_nav.evaluation.suites.inputs import Input
     from come_nav.world_model.model import DiffusionWorldModel
 
 ROWS = ("trivial", "model", "perfect")
@@ -124,15 +124,15 @@ class Outcome:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or go on with an evaluation; print the table and where the report is."""
     if args.protocol is not None:
-        from come_nav.cli import evaluate_nwm
+        from come_nav.evaluation.suites import nwm as evaluate_nwm
 
         return evaluate_nwm.run(args)
     if args.suite == "quality":
-        from come_nav.cli import evaluate_quality
+        from come_nav.evaluation.suites import quality as evaluate_quality
 
         return evaluate_quality.run(args)
     if args.suite in MEMORY_SUITES:
-        from come_nav.cli import evaluate_memory
+        from come_nav.evaluation.suites import memory as evaluate_memory
 
         return evaluate_memory.run(args)
     outcome = evaluate(args)
@@ -145,11 +145,11 @@ def run(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> Outcome:
     """Evaluate plans, or go on, as the flags of this verb say; write the results and the report."""
-    from come_nav.cli.evaluate_inputs import open_input, parse_part
-    from come_nav.evaluation.protocol import ProtocolSettings, choose_windows
-    from come_nav.evaluation.report import write_report, write_results
-    from come_nav.evaluation.results import ResultStore, evaluate_windows
-    from come_nav.stack import load_configured_model
+    from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
+    from come_nav.evaluation.protocols.results import ResultStore, evaluate_windows
+    from come_nav.evaluation.reports.report import write_report, write_results
+    from come_nav.evaluation.suites.inputs import open_input, parse_part
+    from come_nav.navigation.stack import load_configured_model
 
     config, folder = prepare(args)
     wanted = chosen_rows(args.rows, ROWS)
@@ -182,9 +182,9 @@ def evaluate(args: argparse.Namespace) -> Outcome:
 
 def prepare(args: argparse.Namespace) -> tuple[Config, Path]:
     """Return the configuration that the flags ask for and the output folder, which can be written."""
-    from come_nav.cli.evaluate_inputs import check_suite
     from come_nav.config import load_config
     from come_nav.core.files import writable_folder
+    from come_nav.evaluation.suites.inputs import check_suite
 
     if args.suite is not None:
         check_suite(args.suite)
@@ -224,8 +224,8 @@ def chosen_rows(text: str | None, known: tuple[str, ...]) -> list[str]:
 def _rows(
     wanted: list[str], asked: bool, source: Input, config: Config, model: DiffusionWorldModel | None
 ) -> list[Row]:
-    from come_nav.cli.evaluate_rows import perfect_model_row, world_model_row
-    from come_nav.evaluation.rows import trivial_rows
+    from come_nav.evaluation.protocols.rows import trivial_rows
+    from come_nav.evaluation.suites.planning_rows import perfect_model_row, world_model_row
 
     rows = trivial_rows()
     if model is not None:
@@ -240,7 +240,7 @@ def _rows(
 def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorldModel | None) -> dict[str, Any]:
     """Return all that a record depends on: a folder of results belongs to exactly these values."""
     from come_nav.core.settings import to_mapping
-    from come_nav.stack import choose_device
+    from come_nav.navigation.stack import choose_device
 
     return {
         "input": source.fingerprint,
@@ -254,8 +254,8 @@ def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorl
 
 def model_settings(config: Config, model: DiffusionWorldModel) -> dict[str, Any]:
     """Return what identifies a model and how it is sampled."""
-    from come_nav.cli.evaluate_inputs import model_fingerprint
     from come_nav.core.settings import to_mapping
+    from come_nav.evaluation.suites.inputs import model_fingerprint
 
     return {
         **model_fingerprint(config.model),
@@ -272,9 +272,9 @@ def _summary(
     store: ResultStore,
     config: Config,
 ) -> Evaluation:
-    from come_nav.cli.evaluate_inputs import machine_facts
-    from come_nav.evaluation.report import Evaluation
-    from come_nav.evaluation.tables import planning_table
+    from come_nav.evaluation.reports.report import Evaluation
+    from come_nav.evaluation.reports.tables import planning_table
+    from come_nav.evaluation.suites.inputs import machine_facts
 
     records = {name: store.table(windows, name) for row in rows for name in row.names}
     return Evaluation(
@@ -297,7 +297,7 @@ def _candidates(records: dict[str, list[Record]]) -> dict[str, int]:
 
 def print_outcome(outcome: Outcome) -> None:
     """Print the tables of an evaluation and where its files are."""
-    from come_nav.evaluation.tables import gap_lines, group_lines, image_lines, plan_lines, ratio_lines
+    from come_nav.evaluation.reports.tables import gap_lines, group_lines, image_lines, plan_lines, ratio_lines
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m\n")

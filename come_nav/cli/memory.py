@@ -14,8 +14,8 @@ from come_nav.core.errors import ConfigError, MemoryStoreError, StorageError, su
 
 if TYPE_CHECKING:
     from come_nav.memory.keyframes import Keyframes
-    from come_nav.memory.spatial import SpatialMemory
-    from come_nav.memory.store import StoredMemory, VersionReport
+    from come_nav.memory.spatial.cloud import SpatialMemory
+    from come_nav.memory.store.store import StoredMemory, VersionReport
 
 PNG_START = b"\x89PNG"
 PARTS = ("cloud", "keyframes", "adapter")
@@ -80,8 +80,8 @@ def _build(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from come_nav.core.checks import check_range
-    from come_nav.memory.building import remember
-    from come_nav.memory.store import MemoryStore
+    from come_nav.memory.spatial.building import remember
+    from come_nav.memory.store.store import MemoryStore
 
     check_range("--first", args.first, 0.0, 100.0, open_low=True)
     cloud, keyframes = _empty_memories(args)
@@ -113,9 +113,9 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _empty_memories(args: argparse.Namespace) -> tuple[SpatialMemory, Keyframes]:
-    from come_nav.memory.depth import OdometryScaledDepth, TransformersDepth
     from come_nav.memory.keyframes import Keyframes, KeyframesSettings
-    from come_nav.memory.spatial import SpatialMemory, SpatialSettings
+    from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+    from come_nav.memory.spatial.depth import OdometryScaledDepth, TransformersDepth
 
     def given(**flags: Any) -> dict[str, Any]:
         return {name: value for name, value in flags.items() if value is not None}
@@ -138,7 +138,7 @@ def _advice(reason: str) -> str:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from come_nav.memory.store import MemoryStore
+    from come_nav.memory.store.store import MemoryStore
 
     store = MemoryStore(args.store)
     stored = store.load(args.version)
@@ -167,7 +167,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from come_nav.memory.store import MemoryStore
+    from come_nav.memory.store.store import MemoryStore
 
     store = MemoryStore(args.store)
     rows = [_row(report) for report in store.verify()]
@@ -187,7 +187,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from come_nav.memory.store import MemoryStore
+    from come_nav.memory.store.store import MemoryStore
 
     what = args.what or {".ply": "cloud", ".safetensors": "adapter"}.get(args.output.suffix, "keyframes")
     if args.output.exists() and not args.overwrite:
@@ -257,7 +257,7 @@ def _lacks(args: argparse.Namespace, stored: StoredMemory, what: str) -> MemoryS
 
 def _memories(stored: StoredMemory) -> tuple[SpatialMemory | None, Keyframes | None]:
     from come_nav.memory.keyframes import Keyframes
-    from come_nav.memory.spatial import SpatialMemory
+    from come_nav.memory.spatial.cloud import SpatialMemory
 
     cloud = None if stored.cloud is None else SpatialMemory.from_state(stored.cloud)
     keyframes = None

@@ -113,7 +113,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _all_models() -> list[dict[str, Any]]:
     """Return one row for each known model: those of the zoo, then other folders beside it."""
-    from come_nav.config import find_resource, user_models_folder
+    from come_nav.core.resources import find_resource, user_models_folder
     from come_nav.world_model.zoo import ZOO_NAME, installed_models, read_zoo
 
     zoo_path = find_resource("models", ZOO_NAME)
@@ -158,8 +158,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _folder(name: str) -> Path:
     """Resolve a model's name or path; a zoo model that is not here, or no model at all, is a CheckpointError."""
-    from come_nav.config import find_resource, user_models_folder
     from come_nav.core.errors import CheckpointError, suggest
+    from come_nav.core.resources import find_resource, user_models_folder
     from come_nav.world_model.zoo import ZOO_NAME, installed_models, read_zoo
 
     if Path(name).exists():

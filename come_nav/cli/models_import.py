@@ -12,7 +12,7 @@ from come_nav.cli.output import add_json_flag, print_json
 from come_nav.core.errors import CheckpointError, ConfigError, StorageError, suggest
 
 if TYPE_CHECKING:
-    from come_nav.world_model.import_nwm import ImportOptions
+    from come_nav.world_model.nwm.importer import ImportOptions
 
 SIZES = ("S", "B", "L", "XL")
 STORAGES = ("float32", "float16", "bfloat16")
@@ -45,7 +45,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def run_import(args: argparse.Namespace) -> int:
     """Import a file that is here; one of a name that the zoo knows must be that very file."""
-    from come_nav.config import find_resource
+    from come_nav.core.resources import find_resource
     from come_nav.world_model.hub import check_download
     from come_nav.world_model.zoo import ZOO_NAME, read_zoo
 
@@ -57,7 +57,7 @@ def run_import(args: argparse.Namespace) -> int:
 
 def run_pull(args: argparse.Namespace) -> int:
     """Download, then import."""
-    from come_nav.config import find_resource
+    from come_nav.core.resources import find_resource
     from come_nav.world_model.hub import download
     from come_nav.world_model.zoo import ZOO_NAME, read_zoo
 
@@ -72,8 +72,8 @@ def run_pull(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace, size: str | None, heads: int | None) -> ImportOptions:
-    from come_nav.data.nwm_dataset import dataset_facts
-    from come_nav.world_model.import_nwm import ImportOptions
+    from come_nav.data.nwm.dataset import dataset_facts
+    from come_nav.world_model.nwm.importer import ImportOptions
 
     options = ImportOptions(size, heads, args.weights, spacing_m=dataset_facts(args.dataset).spacing_m)
     return replace(options, storage=args.storage, autoencoder=args.vae or options.autoencoder)
@@ -83,7 +83,7 @@ def _import(args: argparse.Namespace, file: Path, options: ImportOptions) -> int
     from tqdm import tqdm
 
     from come_nav.core.settings import to_mapping
-    from come_nav.world_model.import_nwm import import_checkpoint
+    from come_nav.world_model.nwm.importer import import_checkpoint
 
     folder = _folder(args)
     with tqdm(desc="write", unit="B", unit_scale=True, file=sys.stderr, disable=None) as bar:
@@ -99,7 +99,7 @@ def _import(args: argparse.Namespace, file: Path, options: ImportOptions) -> int
 
 
 def _folder(args: argparse.Namespace) -> Path:
-    from come_nav.config import user_models_folder
+    from come_nav.core.resources import user_models_folder
 
     if args.out is not None:
         return Path(args.out)

@@ -14,14 +14,14 @@ from come_nav.core.errors import ConfigError
 if TYPE_CHECKING:
     from come_nav.core.protocols import Recording
     from come_nav.core.types import CameraIntrinsics
-    from come_nav.data.nwm_writer import WrittenDataset
+    from come_nav.data.nwm.writer import WrittenDataset
 
 RATE_HZ = 4.0
 
 
 def simulate_dataset(args: argparse.Namespace, camera: CameraIntrinsics) -> dict[str, Any]:
     """Drive one episode in each of ``--worlds`` and write them as the test split of a data set; return the facts."""
-    from come_nav.data.nwm_dataset import dataset_facts
+    from come_nav.data.nwm.dataset import dataset_facts
 
     facts = dataset_facts(args.nwm_dataset)
     seeds = parse_range(args.worlds if args.worlds is not None else str(args.world))
@@ -34,7 +34,7 @@ def convert_dataset(args: argparse.Namespace) -> dict[str, Any]:
     """Add one recording to the test split of a data set; return the facts."""
     from come_nav.cli.convert import parse_size
     from come_nav.cli.recording_flags import open_from_flags
-    from come_nav.data.nwm_dataset import dataset_facts
+    from come_nav.data.nwm.dataset import dataset_facts
     from come_nav.data.resized import ResizedRecording
 
     facts, size = dataset_facts(args.dataset), parse_size(args.size)
@@ -98,8 +98,8 @@ def _write(
 ) -> WrittenDataset:
     from tqdm import tqdm
 
-    from come_nav.data.nwm_dataset import dataset_facts
-    from come_nav.data.nwm_writer import write_nwm_dataset
+    from come_nav.data.nwm.dataset import dataset_facts
+    from come_nav.data.nwm.writer import write_nwm_dataset
 
     with tqdm(total=frames, desc="write", unit="frame", file=sys.stderr, disable=None) as bar:
         return write_nwm_dataset(root, dataset_facts(dataset), recordings(), overwrite=overwrite, progress=bar.update)

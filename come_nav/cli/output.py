@@ -52,7 +52,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def outcome_document(outcome: Finished) -> dict[str, Any]:
     """Return all figures of an evaluation and where its files are, for ``--json``."""
-    from come_nav.evaluation.report import timing
+    from come_nav.evaluation.reports.report import timing
 
     evaluation = outcome.evaluation
     return {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from come_nav.core.protocols import Recording
     from come_nav.core.types import Goal, Plan
-    from come_nav.stack import NavStack
+    from come_nav.navigation.stack import NavStack
 
 EPILOG = """examples:
   come-nav plan my_bag --at 40 --goal-index 48 --out plan.png    to what the robot saw two seconds later
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan once; print status, path, cost and time."""
     from come_nav.config import load_config
     from come_nav.data import open_recording
-    from come_nav.stack import load_stack
+    from come_nav.navigation.stack import load_stack
 
     flags = {"seed": args.seed, "model": args.model, "show_imagined": True if args.out else None}
     config = load_config(

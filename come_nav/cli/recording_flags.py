@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from come_nav.data.nwm_folder import NwmRecording
+    from come_nav.data.nwm.folder import NwmRecording
     from come_nav.data.recording import BagRecording
 
 

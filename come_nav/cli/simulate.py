@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from come_nav.core.types import Trajectory
-    from come_nav.data.bag_writer import write_bag
+    from come_nav.data.bags.writer import write_bag
     from come_nav.sim.episodes import EpisodeRecording, simulate_episode
     from come_nav.sim.robot import OdometryNoise
 
@@ -122,7 +122,7 @@ def _camera(size: str) -> CameraIntrinsics:
 
 def _renderer(args: argparse.Namespace, camera: CameraIntrinsics) -> EpisodeRenderer:
     if args.mesh is not None:
-        from come_nav.sim.mesh_world import MeshRaycaster, load_mesh_world
+        from come_nav.sim.meshes.mesh_world import MeshRaycaster, load_mesh_world
 
         return MeshRaycaster(load_mesh_world(args.mesh, args.up_axis, args.floor_height), camera)
     from come_nav.sim.raycaster import Raycaster

@@ -10,8 +10,8 @@ from come_nav.cli.output import add_json_flag, format_table, print_json
 
 if TYPE_CHECKING:
     from come_nav.core.types import Trajectory
-    from come_nav.data.association import AssociationReport
-    from come_nav.evaluation.trajectory_metrics import ErrorReport, RpeSettings
+    from come_nav.data.timing.association import AssociationReport
+    from come_nav.evaluation.metrics.trajectory_metrics import ErrorReport, RpeSettings
 
 EPILOG = """examples:
   come-nav trajectory ref.txt est.txt                              no alignment, RPE from pose to pose
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, match in time, compare, print."""
     from come_nav.core.checks import check_range
     from come_nav.data.trajectories import read_trajectory
-    from come_nav.evaluation.trajectory_metrics import RpeSettings, ate, rpe
+    from come_nav.evaluation.metrics.trajectory_metrics import RpeSettings, ate, rpe
 
     check_range("--max-diff", args.max_diff, 0.0)
     settings = RpeSettings(args.delta, args.delta_unit, args.all_pairs, args.pairs_from_reference, args.delta_tol)
@@ -88,7 +88,7 @@ def match(
 ) -> tuple[Trajectory, Trajectory, AssociationReport]:
     """Return the poses of both that belong together, with equal stamps, and the report of the association."""
     from come_nav.core.types import Trajectory
-    from come_nav.data.association import associate_nearest
+    from come_nav.data.timing.association import associate_nearest
 
     found = associate_nearest(
         reference.stamps_s, estimate.stamps_s, max_difference_s, offset_s, names=names, flag="--offset"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from come_nav.core.errors import DataError
-from come_nav.data.bag_storage import is_bag
+from come_nav.data.bags.storage import is_bag
 
 if TYPE_CHECKING:
-    from come_nav.data.nwm_folder import NwmRecording
+    from come_nav.data.nwm.folder import NwmRecording
     from come_nav.data.recording import BagRecording
 
 
@@ -42,17 +42,17 @@ def open_recording(
     """
     target = Path(path)
     if (target / "traj_data.pkl").is_file():
-        from come_nav.data.nwm_folder import NwmRecording
+        from come_nav.data.nwm.folder import NwmRecording
 
         return NwmRecording(target, rate_hz or 4.0)
     if target.is_dir() and not is_bag(target):
         raise DataError(f"{target}: neither a bag (metadata.yaml, .mcap, .db3, .bag) nor an NWM folder (traj_data.pkl)")
     from come_nav.core.settings import from_mapping
-    from come_nav.data.bag import open_bag
+    from come_nav.data.bags.bag import open_bag
+    from come_nav.data.bags.topics import choose_topics
     from come_nav.data.recording import BagRecording
     from come_nav.data.scan import scan_bag
     from come_nav.data.scan_settings import ScanSettings
-    from come_nav.data.topics import choose_topics
 
     chosen = from_mapping(ScanSettings, {"rate_hz": rate_hz, **settings})
     bag = open_bag(target, recover=recover)

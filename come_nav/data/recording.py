@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError, ShapeError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame
-from come_nav.data.bag import Bag, BagMessage
-from come_nav.data.images import Depth, Rgb, decode_colour, decode_depth
-from come_nav.data.matching import StampedTopic
+from come_nav.data.bags.bag import Bag, BagMessage
+from come_nav.data.bags.images import Depth, Rgb, decode_colour, decode_depth
 from come_nav.data.scan import BagScan
-from come_nav.data.stamps import seconds_from_ns
+from come_nav.data.timing.matching import StampedTopic
+from come_nav.data.timing.stamps import seconds_from_ns
 
 FRAME_CACHE = 8
 

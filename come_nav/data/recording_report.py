@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from come_nav.data.association import AssociationReport
-from come_nav.data.stamps import Gap
+from come_nav.data.timing.association import AssociationReport
+from come_nav.data.timing.stamps import Gap
 
 
 @dataclass(frozen=True)

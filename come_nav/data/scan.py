@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.types import CameraIntrinsics
-from come_nav.data.association import Association
-from come_nav.data.bag import Bag, BagMessage
-from come_nav.data.calibration import camera_extrinsics, camera_intrinsics
-from come_nav.data.images import decode_colour
-from come_nav.data.interpolation import interpolate_poses
-from come_nav.data.matching import StampedTopic, match_depth, match_poses
-from come_nav.data.poses import PoseCollector, read_poses
+from come_nav.data.bags.bag import Bag, BagMessage
+from come_nav.data.bags.calibration import camera_extrinsics, camera_intrinsics
+from come_nav.data.bags.images import decode_colour
+from come_nav.data.bags.poses import PoseCollector, read_poses
+from come_nav.data.bags.ros_types import TF_TYPES
+from come_nav.data.bags.topics import TopicChoice, tf_topics
+from come_nav.data.bags.transforms import TransformTree, is_static_topic
 from come_nav.data.recording_report import RecordingReport
-from come_nav.data.ros_types import TF_TYPES
 from come_nav.data.scan_settings import ScanSettings
-from come_nav.data.stamps import find_gaps, median_rate_hz, resample, seconds_after
-from come_nav.data.topics import TopicChoice, tf_topics
-from come_nav.data.transforms import TransformTree, is_static_topic
+from come_nav.data.timing.association import Association
+from come_nav.data.timing.interpolation import interpolate_poses
+from come_nav.data.timing.matching import StampedTopic, match_depth, match_poses
+from come_nav.data.timing.stamps import find_gaps, median_rate_hz, resample, seconds_after
 
 GAP_PERIODS = 2.5  # one missing frame is no gap, two are
 TF_MESSAGES_FOR_EXTRINSICS = 500  # enough for every publisher to have spoken once; decoding all of /tf is slow

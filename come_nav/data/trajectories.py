@@ -15,8 +15,8 @@ from come_nav.core.errors import DataError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.geometry import se3
 from come_nav.core.types import Trajectory
-from come_nav.data.bag_storage import is_bag
-from come_nav.data.stamps import seconds_from_ns
+from come_nav.data.bags.storage import is_bag
+from come_nav.data.timing.stamps import seconds_from_ns
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def read_trajectory(
     """Read a trajectory file or the poses of a bag.
 
     Args:
-        path: file, or bag in any spelling that :func:`come_nav.data.bag.open_bag` takes.
+        path: file, or bag in any spelling that :func:`come_nav.data.bags.bag.open_bag` takes.
         format: ``tum`` (t x y z qx qy qz qw), ``kitti`` (12 numbers of a 3x4 matrix), ``euroc`` (ground-truth csv: ns,
             x y z, qw qx qy qz) or ``bag``; None looks at the content.
         topic: pose topic of a bag; None chooses.
@@ -81,9 +81,9 @@ def recording_trajectory(recording) -> Trajectory:  # type: ignore[no-untyped-de
 
 
 def _from_bag(path: Path, topic: str | None) -> Trajectory:
-    from come_nav.data.bag import open_bag
-    from come_nav.data.poses import read_poses
-    from come_nav.data.topics import find_pose
+    from come_nav.data.bags.bag import open_bag
+    from come_nav.data.bags.poses import read_poses
+    from come_nav.data.bags.topics import find_pose
 
     with open_bag(path) as bag:
         name = topic or find_pose(bag)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
@@ -12,6 +12,7 @@ PARAMETERISATIONS = ("straight", "arc", "spline")
 INITIAL_SAMPLING = ("gaussian", "sobol", "uniform", "mixed")
 PROPOSALS = ("gaussian", "mixture")
 RESULTS = ("best", "mean", "cheaper")
+ViewDistanceName = Literal["latent", "latent_cosine", "image_l1", "image_l2"]
 
 
 @dataclass(frozen=True)
@@ -169,3 +170,39 @@ class PoseSearch:
         numbers = {own.name: getattr(self, own.name) for own in fields(self)}
         numbers |= {"v_knots": min(self.v_knots, most), "w_knots": min(self.w_knots, most)}
         return replace(planner, **numbers)
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What a good path is.
+
+    Attributes:
+        view_distance: between imagined view and goal image: latent, latent_cosine, image_l1 or image_l2 (the image
+            distances decode every candidate and compare a pyramid of blurred copies).
+        image_scales: block sizes of that pyramid, px, each >= 1.
+        view_weight: weight of the view distance, >= 0.
+        pose_weight: weight of the distance to a goal pose, per m^2, >= 0.
+        yaw_weight: weight of the turn to a goal pose, per rad^2, >= 0.
+        path_cost_fraction: share of the distance to a goal pose that is taken over the whole path, not at its end,
+            in [0, 1].
+        smoothness_weight: weight of changes of the twist, >= 0.
+        clearance_weight: weight of coming near to obstacles, per metre of nearly touching them, >= 0; who touches one
+            is rejected whatever the weight.
+    """
+
+    view_distance: ViewDistanceName = "latent_cosine"
+    image_scales: tuple[int, ...] = (1, 2, 4, 8)
+    view_weight: float = 1.0
+    pose_weight: float = 1.0
+    yaw_weight: float = 0.1
+    path_cost_fraction: float = 0.2
+    smoothness_weight: float = 0.0
+    clearance_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("objective.view_distance", self.view_distance, get_args(ViewDistanceName))
+        for scale in self.image_scales:
+            check_range("objective.image_scales", scale, 1)
+        for name in ("view_weight", "pose_weight", "yaw_weight", "smoothness_weight", "clearance_weight"):
+            check_range(f"objective.{name}", getattr(self, name), 0.0)
+        check_range("objective.path_cost_fraction", self.path_cost_fraction, 0.0, 1.0)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.ros.mission import Mission, MissionState
+from come_nav.navigation.mission import Mission, MissionState
 
 
 class Outcome(IntEnum):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from come_nav.memory.episodic import Adapter
+from come_nav.memory.episodic.memory import Adapter
+from come_nav.navigation.stack import NavStack
 from come_nav.ros.diagnostics import Level, Report
-from come_nav.stack import NavStack
 
 
 def adapter_values(adapter: Adapter | None) -> dict[str, Any]:

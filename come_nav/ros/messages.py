@@ -21,7 +21,7 @@ from std_msgs.msg import Header
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Odometry, Plan, PlanStatus
-from come_nav.data.ros_types import PIXEL_CENTRE
+from come_nav.data.bags.ros_types import PIXEL_CENTRE
 
 NANO = 1_000_000_000
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.types import Frame, Odometry
-from come_nav.data.calibration import camera_intrinsics
-from come_nav.data.images import decode_colour, decode_depth
-from come_nav.data.interpolation import interpolate_poses
+from come_nav.data.bags.calibration import camera_intrinsics
+from come_nav.data.bags.images import decode_colour, decode_depth
+from come_nav.data.timing.interpolation import interpolate_poses
 
 KEEP_S = 10.0
 CLOCK_JUMP_S = 1.0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se3
-from come_nav.data.interpolation import interpolate_poses
+from come_nav.data.timing.interpolation import interpolate_poses
 
 KEEP_S = 10.0
 MAX_DEPTH = 64  # of a chain of frames; more can only be a loop

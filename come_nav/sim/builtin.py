@@ -12,8 +12,8 @@ from come_nav.core.checks import check_range, check_shape
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame, Odometry
+from come_nav.sim.driving.grid_planner import START_CLEARANCE_M, GridPlanner
 from come_nav.sim.episodes import camera_in_base, to_uint8
-from come_nav.sim.grid_planner import START_CLEARANCE_M, GridPlanner
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import OdometryNoise, Robot, RobotSettings, WheelOdometry
 from come_nav.sim.spaces import EpisodeRenderer

@@ -14,8 +14,8 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
-from come_nav.sim.drivers import make_driver
-from come_nav.sim.grid_planner import START_CLEARANCE_M, GridPlanner
+from come_nav.sim.driving.drivers import make_driver
+from come_nav.sim.driving.grid_planner import START_CLEARANCE_M, GridPlanner
 from come_nav.sim.robot import OdometryNoise, Robot, RobotSettings, WheelOdometry
 from come_nav.sim.spaces import DriveSpace, EpisodeRenderer
 

@@ -9,9 +9,9 @@ import torch
 from come_nav.core.checks import check_shape
 from come_nav.core.errors import ConfigError
 from come_nav.core.types import CameraIntrinsics
-from come_nav.sim.atlas import LEVELS, build_atlas, sample_atlas
-from come_nav.sim.surfaces import FACES_PER_BOX, ROW_SIZE
-from come_nav.sim.textures import IMAGES_PER_WORLD, PATTERN_COUNT, TEXTURE_SIZE, make_patterns
+from come_nav.sim.building.atlas import LEVELS, build_atlas, sample_atlas
+from come_nav.sim.building.surfaces import FACES_PER_BOX, ROW_SIZE
+from come_nav.sim.building.textures import IMAGES_PER_WORLD, PATTERN_COUNT, TEXTURE_SIZE, make_patterns
 from come_nav.sim.visibility import Hits, PackedBoxes, cast
 from come_nav.sim.worlds import World
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
-from come_nav.sim.floor_plan import Rectangle, make_floor_plan
+from come_nav.sim.building.floor_plan import Rectangle, make_floor_plan
+from come_nav.sim.building.surfaces import ROW_SIZE
+from come_nav.sim.building.textures import make_images
+from come_nav.sim.building.world_builder import build_layout
 from come_nav.sim.spaces import GRID_M
-from come_nav.sim.surfaces import ROW_SIZE
-from come_nav.sim.textures import make_images
-from come_nav.sim.world_builder import build_layout
 
 SOLID_BELOW_M = 1.0  # boxes that start lower than this stop the robot
 
@@ -56,7 +56,7 @@ class World:
         bounds: (x0, y0, x1, y1) of the building.
         ceiling_m: height of the ceiling.
         boxes: (N, 7) float32: centre x, y, half sizes x, y, yaw, z of bottom and top.
-        faces: (N, 6, 15) float32 surface rows (see :mod:`come_nav.sim.surfaces`).
+        faces: (N, 6, 15) float32 surface rows (see :mod:`come_nav.sim.building.surfaces`).
         floors, ceilings: (R, 15) float32 surface rows per room.
         rooms: (R, 4) float32 rectangles x0, y0, x1, y1.
         room_kinds: what each room is, e.g. "kitchen".

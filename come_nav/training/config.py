@@ -8,11 +8,11 @@ from typing import Literal
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiTSettings
-from come_nav.training.goals import Sampling
-from come_nav.world_model.autoencoder import AutoencoderSettings
+from come_nav.training.data.goals import Sampling
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.depth import DepthSettings
 from come_nav.world_model.reprojection import VIEW_FACTS, ReprojectionSettings
-from come_nav.world_model.sampler import SamplerSettings
+from come_nav.world_model.sampling.sampler import SamplerSettings
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class DataSettings:
         branch_fraction: share of goals taken from branches rather than from the drive itself.
         near_frames: goals of the drive within so many frames are near, those beyond it far.
         near_fraction, turn_fraction, revisit_fraction: shares of the drive's goals that are near, from the same place
-            with another heading, and from a place seen before; the rest is far (see come_nav/training/goals.py).
+            with another heading, and from a place seen before; the rest is far (see come_nav/training/data/goals.py).
         recordings: bags or NWM folders to learn from as well.
         recording_fraction: share of contexts drawn from recordings, when there are any.
         recording_weights: relative weight of each recording; empty = by their numbers of windows.

@@ -10,7 +10,7 @@ from typing import Any
 from come_nav.core.errors import ConfigError
 from come_nav.core.settings import to_mapping
 from come_nav.training.config import TrainSettings
-from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
 
 # Fine-tuning starts from weights that are good already: a tenth of the rate, and an average over fewer steps.
@@ -81,7 +81,7 @@ def merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
 
 
 def _diffusers_autoencoder(source: str, config: TrainSettings) -> ImageAutoencoder:
-    from come_nav.world_model.pretrained_autoencoder import pretrained_autoencoder
+    from come_nav.world_model.autoencoders.pretrained import pretrained_autoencoder
 
     settings, tensors = pretrained_autoencoder(
         source, config.autoencoder_model.scaling_factor, image_size=config.image_size

@@ -22,26 +22,26 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.sim.splits import VALIDATION_SEEDS
-from come_nav.training.autoencoder_task import AutoencoderTask
-from come_nav.training.bank import LatentBank
 from come_nav.training.callbacks import training_callbacks
 from come_nav.training.card import model_card
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
 from come_nav.training.config import OptimiserSettings, TrainSettings
-from come_nav.training.denoiser_task import DenoiserTask, LossWeighting
-from come_nav.training.depth_task import DepthTask
+from come_nav.training.data.bank import LatentBank
+from come_nav.training.data.sim_bank import FrameStream
+from come_nav.training.data.sources import TrainingData
+from come_nav.training.data.windows import Encode
 from come_nav.training.machine import Machine, make_trainer
 from come_nav.training.pretrained import given_autoencoder
 from come_nav.training.samples import SampleImages
-from come_nav.training.sim_bank import FrameStream
-from come_nav.training.sources import TrainingData
-from come_nav.training.views import DepthStream, ViewMaker
-from come_nav.training.windows import Encode
-from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.training.tasks.autoencoder import AutoencoderTask
+from come_nav.training.tasks.denoiser import DenoiserTask, LossWeighting
+from come_nav.training.tasks.depth import DepthTask
+from come_nav.training.tasks.views import DepthStream, ViewMaker
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 VALIDATION_BATCHES = 8
 COMPONENT_VIEWS = 512  # views whose principal components start a lapped autoencoder

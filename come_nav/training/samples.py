@@ -14,12 +14,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from come_nav.core.files import atomic_path
-from come_nav.training.autoencoder_task import AutoencoderTask
-from come_nav.training.bank import WindowBatch
-from come_nav.training.denoiser_task import DenoiserTask
-from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.training.data.bank import WindowBatch
+from come_nav.training.tasks.autoencoder import AutoencoderTask
+from come_nav.training.tasks.denoiser import DenoiserTask
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.images import bytes_from_images
-from come_nav.world_model.sampler import SamplerSettings, sample
+from come_nav.world_model.sampling.sampler import SamplerSettings, sample
 
 ROWS = 4
 GOALS = 2

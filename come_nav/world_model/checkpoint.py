@@ -19,13 +19,13 @@ from come_nav.core.settings import from_mapping, read_yaml, to_mapping
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT, CDiTSettings
 from come_nav.experts.normalizer import Normalizer
-from come_nav.world_model.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.depth import DepthEstimator, DepthSettings
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.reprojection import ReprojectionSettings
-from come_nav.world_model.sampler import SamplerSettings
-from come_nav.world_model.schedule import NoiseSchedule, ScheduleSettings
+from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
 
 if TYPE_CHECKING:
     from come_nav.world_model.model import DiffusionWorldModel

@@ -25,7 +25,7 @@ MEMORY = "memory"  # what the spatial memory showed of the frame's view before t
 
 
 class Windows(Protocol):
-    """Windows of an episode; see :class:`come_nav.memory.episode.EpisodeBatch`."""
+    """Windows of an episode; see :class:`come_nav.memory.episodic.episode.EpisodeBatch`."""
 
     @property
     def context(self) -> Context: ...  # noqa: D102

@@ -24,7 +24,7 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import LongTermExpert, LongTermThroughView
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
 from come_nav.experts.passes import ABSOLUTE_POSE, LONG_VIEW, MEMORY_VIEW, VIEW, Condition, Query
-from come_nav.world_model.autoencoder import ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.composition import (
     CompositionMode,
     CompositionSettings,
@@ -46,8 +46,8 @@ from come_nav.world_model.reprojection import (
     older_points,
     with_views,
 )
-from come_nav.world_model.sampler import SamplerSettings, noise_source, sample
-from come_nav.world_model.schedule import NoiseSchedule
+from come_nav.world_model.sampling.sampler import SamplerSettings, noise_source, sample
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

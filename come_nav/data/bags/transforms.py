@@ -1,0 +1,131 @@
+"""Transform trees of /tf and /tf_static: fixed camera extrinsics, and odom -> base_link as a source of poses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.errors import DataError, suggest
+from come_nav.core.geometry import se3
+from come_nav.data.bags.bag import Bag
+from come_nav.data.bags.ros_types import TF_TYPES, stamp_ns
+from come_nav.data.timing.interpolation import interpolate_poses
+
+WORLD_FRAMES = ("odom", "map", "world")
+BASE_FRAMES = ("base_link", "base_footprint", "base")
+
+Row = tuple[float, ...]
+
+
+class TransformTree:
+    """All transforms of a bag: child frame -> (parent frame, stamps, rows of x y z qx qy qz qw)."""
+
+    def __init__(self) -> None:
+        self.parents: dict[str, str] = {}
+        self.stamps_ns: dict[str, list[int]] = {}
+        self.rows: dict[str, list[Row]] = {}
+        self.static: set[str] = set()
+
+    def add(self, message: Any, is_static: bool, keep_all: bool = True) -> None:
+        """Take the transforms of a decoded TFMessage; with ``keep_all`` False only the first of each frame."""
+        for item in message.transforms:
+            child, parent = item.child_frame_id.lstrip("/"), item.header.frame_id.lstrip("/")
+            if child in self.rows and (is_static or not keep_all):
+                continue
+            offset, quat = item.transform.translation, item.transform.rotation
+            self.parents[child] = parent
+            self.stamps_ns.setdefault(child, []).append(stamp_ns(item.header.stamp))
+            self.rows.setdefault(child, []).append((offset.x, offset.y, offset.z, quat.x, quat.y, quat.z, quat.w))
+            if is_static:
+                self.static.add(child)
+
+    def chain_up(self, frame: str) -> list[str]:
+        """Return ``frame`` and its ancestors, nearest first."""
+        chain = [frame]
+        while chain[-1] in self.parents and self.parents[chain[-1]] not in chain:
+            chain.append(self.parents[chain[-1]])
+        return chain
+
+    def lookup(self, target: str, source: str) -> NDArray[np.float64] | None:
+        """Return T_target_source (4, 4) from the first transform of every edge between them, None if not connected."""
+        up_target, up_source = self.chain_up(target.lstrip("/")), self.chain_up(source.lstrip("/"))
+        common = next((frame for frame in up_target if frame in up_source), None)
+        if common is None:
+            return None
+        T_common_target = self._compose(up_target[: up_target.index(common)])
+        T_common_source = self._compose(up_source[: up_source.index(common)])
+        return se3.relative(T_common_target, T_common_source)
+
+    def _compose(self, children: list[str]) -> NDArray[np.float64]:
+        result = np.eye(4)
+        for child in children:
+            result = matrices([self.rows[child][0]])[0] @ result
+        return result
+
+
+def matrices(rows: list[Row]) -> NDArray[np.float64]:
+    """Return T (N, 4, 4) of rows x y z qx qy qz qw."""
+    values = np.array(rows, float)
+    return se3.make_transform(se3.matrix_from_quaternion(values[:, 3:]), values[:, :3])
+
+
+def is_static_topic(topic: str) -> bool:
+    """Tell whether a transform topic is the latched one."""
+    return topic.rstrip("/").endswith("tf_static")
+
+
+def read_pose_track(
+    bag: Bag, world_frame: str | None = None, base_frame: str | None = None
+) -> tuple[list[int], list[Row], tuple[str, str]]:
+    """Return stamps, rows and frame names of the robot's pose along /tf.
+
+    The stamps are those of the fastest moving edge between the frames; the other moving edges are interpolated there.
+
+    Raises:
+        DataError: the frames are not in the tree or not connected.
+    """
+    tree = TransformTree()
+    for message in bag.messages([name for name, topic in bag.topics.items() if topic.type in TF_TYPES]):
+        tree.add(message.decode(), is_static_topic(message.topic))
+    frames = set(tree.parents) | set(tree.parents.values())
+    world = _pick(world_frame, WORLD_FRAMES, frames, bag, "world")
+    base = _pick(base_frame, BASE_FRAMES, frames, bag, "base")
+    chain = tree.chain_up(base)
+    if world not in chain:
+        raise DataError(f"{bag.path}: /tf does not connect {base} to {world}; the chain is {' <- '.join(chain)}")
+    edges = chain[: chain.index(world)]
+    moving = [child for child in edges if child not in tree.static]
+    if not moving:
+        raise DataError(f"{bag.path}: all transforms between {world} and {base} are static, so they hold no motion")
+    fastest = max(moving, key=lambda child: len(tree.rows[child]))
+    stamps_ns = tree.stamps_ns[fastest]
+    T_world_base = np.repeat(np.eye(4)[None], len(stamps_ns), axis=0)
+    for child in edges:
+        T_world_base = _edge_at(tree, child, fastest, stamps_ns) @ T_world_base
+    quats = se3.quaternion_from_matrix(T_world_base[:, :3, :3])
+    rows = [tuple(row) for row in np.concatenate([T_world_base[:, :3, 3], quats], axis=1)]
+    return stamps_ns, rows, (world, base)
+
+
+def _edge_at(tree: TransformTree, child: str, fastest: str, stamps_ns: list[int]) -> NDArray[np.float64]:
+    edge = matrices(tree.rows[child])
+    if child == fastest:
+        return edge
+    if child in tree.static or len(edge) == 1:
+        return edge[:1]
+    own_ns, first = np.unique(np.array(tree.stamps_ns[child], np.int64), return_index=True)
+    start = own_ns[0]  # relative seconds keep nanoseconds exact in float64
+    return interpolate_poses((own_ns - start) * 1e-9, edge[first], (np.array(stamps_ns, np.int64) - start) * 1e-9)
+
+
+def _pick(named: str | None, known: tuple[str, ...], frames: set[str], bag: Bag, role: str) -> str:
+    if named is not None:
+        if named not in frames:
+            raise DataError(f"{bag.path}: no frame '{named}' in /tf{suggest(named, frames)}")
+        return named
+    for frame in known:
+        if frame in frames:
+            return frame
+    raise DataError(f"{bag.path}: no {role} frame ({', '.join(known)}) in /tf; frames: {', '.join(sorted(frames))}")

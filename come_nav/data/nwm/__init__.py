@@ -1,0 +1,1 @@
+"""Data sets in the layout of NWM and GNM."""

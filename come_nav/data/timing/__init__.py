@@ -1,0 +1,1 @@
+"""Stamps: checks, association between streams, interpolation."""

@@ -1,0 +1,105 @@
+"""Rows of the quality table that need a world model: its autoencoder, its jump and its rollout, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from come_nav.core.types import Context, Frame
+from come_nav.evaluation.protocols.quality import (
+    AUTOENCODER,
+    JUMP,
+    ROLLOUT,
+    Batch,
+    ImagesFunction,
+    QualityRow,
+    copy_last_row,
+    depth_warp_row,
+)
+from come_nav.evaluation.suites.planning_rows import unit_image
+from come_nav.world_model.contexts import joined
+from come_nav.world_model.model import DiffusionWorldModel
+
+
+def quality_rows(wanted: Sequence[str], model: DiffusionWorldModel | None) -> list[QualityRow]:
+    """Return the rows that ``wanted`` names, in the order of the table; copying the last frame is always there."""
+    rows = [copy_last_row()]
+    if "depth" in wanted:
+        rows.append(depth_warp_row())
+    if model is not None:
+        made: dict[str, Callable[[DiffusionWorldModel], QualityRow]] = {
+            "autoencoder": autoencoder_row,
+            "jump": jump_row,
+            "rollout": rollout_row,
+        }
+        rows += [make(model) for name, make in made.items() if name in wanted]
+    return rows
+
+
+def images_of(model: DiffusionWorldModel | None) -> ImagesFunction:
+    """Return how frames become the images that are compared: as the model sees them, or as they are without one."""
+
+    def seen(frames: Sequence[Frame]) -> torch.Tensor:
+        assert model is not None
+        return model.images_from_rgb([frame.rgb for frame in frames]).cpu()
+
+    def as_they_are(frames: Sequence[Frame]) -> torch.Tensor:
+        return torch.stack([unit_image(frame) for frame in frames])
+
+    return as_they_are if model is None else seen
+
+
+def autoencoder_row(model: DiffusionWorldModel) -> QualityRow:
+    """Return the row that encodes and decodes the true image."""
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        return model.decode(model.encode(batch.truth.flatten(0, 1))).cpu().view_as(batch.truth)
+
+    return QualityRow(AUTOENCODER, imagine)
+
+
+def jump_row(model: DiffusionWorldModel) -> QualityRow:
+    """Return the row that imagines every target at once, all windows and horizons in one prediction."""
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        context = _repeat(batched_context(model, batch), batch.truth.shape[1])
+        actions = torch.from_numpy(np.concatenate([item.poses_xyyaw for item in batch.windows])).float()
+        times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
+        latents = model.predict(context, actions, times, batch.generator(model.device))
+        return model.decode(latents).cpu().view_as(batch.truth)
+
+    return QualityRow(JUMP, imagine)
+
+
+def rollout_row(model: DiffusionWorldModel) -> QualityRow:
+    """Return the row that imagines frame after frame along the true poses, all windows side by side."""
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        paths = torch.from_numpy(np.stack([item.path_xyyaw for item in batch.windows])).float()
+        steps = model.rollout(batched_context(model, batch), paths, batch.generator(model.device))
+        at_targets = steps[:, torch.tensor(batch.windows[0].steps, device=steps.device) - 1]
+        return model.decode(at_targets.flatten(0, 1)).cpu().view_as(batch.truth)
+
+    return QualityRow(ROLLOUT, imagine)
+
+
+def batched_context(model: DiffusionWorldModel, batch: Batch) -> Context:
+    """Return the contexts of all windows as one of batch B."""
+    contexts = []
+    for item, frames in zip(batch.windows, batch.context, strict=True):
+        offsets = (item.window.context_stamps_s * model.rate_hz).tolist()
+        standing = item.window.over_footprint(frames)
+        contexts.append(model.context_from_frames(standing, item.window.context_xyyaw, offsets))
+    return joined(contexts)
+
+
+def _repeat(context: Context, count: int) -> Context:
+    """Repeat each window's context for its ``count`` targets, window by window."""
+
+    def repeat(values: torch.Tensor) -> torch.Tensor:
+        return values.repeat_interleave(count, 0)
+
+    extras = {name: repeat(value) for name, value in context.extras.items()}
+    return Context(repeat(context.latents), repeat(context.poses_xyyaw), repeat(context.frame_offsets), extras)

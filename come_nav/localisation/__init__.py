@@ -1,0 +1,1 @@
+"""Where an image is relative to what is known."""

@@ -1,0 +1,1 @@
+"""The episodic memory: frames of the episode and the adapters trained on them."""

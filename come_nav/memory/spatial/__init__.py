@@ -1,0 +1,1 @@
+"""The spatial memory: a bounded point cloud that is carved, merged and rendered."""

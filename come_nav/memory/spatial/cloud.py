@@ -1,0 +1,378 @@
+"""The spatial memory: a bounded cloud of voxels with colours or latents, and how it looks from elsewhere.
+
+Each frame with depth is lifted into points, which merge into the voxels of the odom frame. The memory renders what it
+knows of any view, tells what is near the robot, and is bounded: in memory by its budget of voxels, in time per frame by
+the points that it takes of a frame.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav.core.checks import check_range, check_shape
+from come_nav.core.errors import DataError, ShapeError
+from come_nav.core.geometry import se2, se3
+from come_nav.core.geometry.point_rendering import camera_fractions
+from come_nav.core.types import CameraIntrinsics, Frame
+from come_nav.memory.poses import as_transform
+from come_nav.memory.spatial.carving import seen_through
+from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
+from come_nav.memory.spatial.splatting import SpatialView, Splats, Viewpoint, coarsened, render_splats, thinned
+from come_nav.memory.spatial.voxels import VoxelMap
+
+Array = NDArray[Any]
+EXTRA = 4  # what a voxel keeps beside its features: the mean normal of its surface, the mean width of the pixels, m
+MetricDepth = Callable[[Frame, NDArray[np.float64]], "NDArray[np.float32] | None"]
+
+
+class InsertResult(str, Enum):
+    """What the memory did with a frame. Everything but KEPT is counted in :attr:`SpatialMemory.rejected`."""
+
+    KEPT = "kept"
+    NO_DEPTH = "no_depth"
+    NO_INTRINSICS = "no_intrinsics"
+    NO_CAMERA_EXTRINSICS = "no_camera_extrinsics"  # no T_base_camera
+    WRONG_SIZE = "wrong_size"  # the intrinsics are of another image size, or impossible
+    BAD_POSE = "bad_pose"  # NaN, or no rigid transform
+    BAD_STAMP = "bad_stamp"
+    NO_POINTS = "no_points"  # no depth in range that can be trusted
+
+
+@dataclass(frozen=True)
+class SpatialSettings:
+    """What is remembered in space.
+
+    Attributes:
+        voxel_m: edge of a voxel, m, > 0.
+        max_voxels: budget; the least useful voxels make room (see ``forget_s``), >= 1.
+        max_points_per_frame: a larger depth image is thinned to this by every n-th pixel and line in turn, >= 1.
+        min_range_m: nearest depth that is believed, m, > 0.
+        max_range_m: farthest depth that is remembered, m, > 0.
+        edge_ratio: relative difference of inverse depth between neighbours that separates surfaces, in (0, 1].
+        min_neighbours: of the 8 pixels around one, so many must lie on its surface, in [0, 8].
+        max_weight: caps a voxel's weight, so that newer looks keep counting, > 0.
+        max_hits: caps a voxel's count of looks, so that what vanished is unlearnt in bounded time, >= 1.
+        carve_looks: looks that a voxel loses when a later frame sees through it; 0 turns carving off.
+        carve_margin_m: the surface behind must be farther by this, m, >= 0.
+        carve_margin_ratio: and by this fraction of the depth, >= 0.
+        forget_s: this age costs a voxel as much as half of its looks, s, > 0.
+        forget_m: and so does this distance from the robot, m, > 0.
+    """
+
+    voxel_m: float = 0.05
+    max_voxels: int = 200_000
+    max_points_per_frame: int = 20_000
+    min_range_m: float = 0.1
+    max_range_m: float = 10.0
+    edge_ratio: float = 0.05
+    min_neighbours: int = 2
+    max_weight: float = 8.0
+    max_hits: float = 10.0
+    carve_looks: float = 1.5
+    carve_margin_m: float = 0.15
+    carve_margin_ratio: float = 0.05
+    forget_s: float = 600.0
+    forget_m: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("voxel_m", "min_range_m", "max_weight", "forget_s", "forget_m"):
+            check_range(f"spatial.{name}", getattr(self, name), 0.0, open_low=True)
+        for name in ("max_voxels", "max_points_per_frame", "max_hits"):
+            check_range(f"spatial.{name}", getattr(self, name), 1)
+        for name in ("carve_looks", "carve_margin_m", "carve_margin_ratio"):
+            check_range(f"spatial.{name}", getattr(self, name), 0.0)
+        check_range("spatial.max_range_m", self.max_range_m, self.min_range_m, open_low=True)
+        check_range("spatial.edge_ratio", self.edge_ratio, 0.0, 1.0, open_low=True)
+        check_range("spatial.min_neighbours", self.min_neighbours, 0, 8)
+
+
+class SpatialMemory:
+    """A bounded cloud of voxels in the odom frame. Diagnosis with a frame is counted, never an exception.
+
+    One thread may observe while another renders: an image shows the cloud as it was when its rendering began.
+    """
+
+    def __init__(
+        self,
+        config: SpatialSettings | None = None,
+        features: FeatureSource | None = None,
+        depth_source: MetricDepth | None = None,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            config: settings.
+            features: what a point remembers; its colour when None.
+            depth_source: called as ``depth_source(frame, T_odom_base)`` for frames without depth; see
+                :class:`come_nav.memory.spatial.depth.OdometryScaledDepth`.
+        """
+        self.config = config or SpatialSettings()
+        self.features = features or ColourFeatures()
+        self._depth_source = depth_source
+        self._lock = threading.RLock()
+        settings = self.config
+        self.voxels = VoxelMap(
+            settings.voxel_m,
+            settings.max_voxels,
+            self.features.channels + EXTRA,
+            max_weight=settings.max_weight,
+            max_hits=settings.max_hits,
+            forget_s=settings.forget_s,
+            forget_m=settings.forget_m,
+        )
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, counters included."""
+        with self._lock:
+            self.voxels.clear()
+            self.rejected: Counter[str] = Counter()
+            self.frames = 0
+            self.carved = 0
+            self.untrusted = 0
+            self._splats: Splats | None = None
+            self._coarse: tuple[Splats, float, Splats] | None = None  # made of what, in cells of what edge
+
+    def __len__(self) -> int:
+        return len(self.voxels)
+
+    @property
+    def points_xyz(self) -> NDArray[np.float32]:
+        """Points (N, 3) in the odom frame, m; a view, valid until the next change."""
+        return self.voxels.xyz
+
+    @property
+    def point_features(self) -> NDArray[np.float32]:
+        """Features (N, C) of the points: colours in [-1, 1], or latents."""
+        return self.voxels.features[:, :-EXTRA]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the cloud in bytes."""
+        return self.voxels.nbytes
+
+    def observe(self, frame: Frame, T_odom_base: Array) -> InsertResult:
+        """Take a frame and the pose of base_link, (4, 4) or planar (3,); return what became of it."""
+        pose = as_transform(T_odom_base)
+        verdict, grid = self._grid(frame, pose)
+        if grid is not None and pose is not None and frame.T_base_camera is not None:
+            with self._lock:
+                verdict = self._take(frame.stamp_s, grid, pose @ frame.T_base_camera)
+        if verdict is not InsertResult.KEPT:
+            self.rejected[verdict.value] += 1
+        return verdict
+
+    def render(
+        self,
+        poses: torch.Tensor | Array,
+        camera: CameraIntrinsics,
+        T_base_camera: torch.Tensor | Array,
+        *,
+        gaps: bool = True,
+        thin: bool = False,
+        cell_m: float = 0.0,
+        device: str | torch.device = "cpu",
+    ) -> SpatialView:
+        """Render what is remembered of B views.
+
+        Args:
+            poses: (B, 3) planar or (B, 4, 4) poses of base_link in the odom frame.
+            camera: of the image to render; see :func:`come_nav.memory.spatial.lifting.model_camera`.
+            T_base_camera: (4, 4), or (B or 1, 4, 4).
+            gaps: close single unseen pixels among seen ones.
+            thin: merge far points that no pixel could tell apart first, which pays for many views from one place.
+            cell_m: merge points in cells of this edge first, for small images; 0 = do not.
+            device: where to render and where the result lies.
+        """
+        poses = torch.as_tensor(poses)
+        extrinsics = torch.as_tensor(T_base_camera, dtype=torch.float64)
+        extrinsics = extrinsics[None] if extrinsics.ndim == 2 else extrinsics
+        if poses.ndim == 3:  # a free pose: the whole of it goes into the camera's extrinsics
+            check_shape("poses", poses, "B 4 4")
+            extrinsics, poses = poses.to(extrinsics) @ extrinsics, poses.new_zeros(len(poses), 3)
+        check_shape("poses", poses, "B 3")
+        splats = self._on(torch.device(device), cell_m)
+        view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), extrinsics)))
+        if thin and len(poses) and len(splats.points_xyz):
+            positions = view.positions
+            centre = positions.mean(dim=0)
+            reach_m = float((positions - centre).norm(dim=1).max())
+            splats = thinned(splats, centre, reach_m, 1.0 / camera.fx, self.config.voxel_m)
+        return render_splats(splats, view, (camera.height, camera.width), gaps)
+
+    def points_near(
+        self,
+        pose_odom_xyyaw: Array,
+        radius_m: float,
+        heights_m: tuple[float, float] = (0.1, 1.0),
+        min_hits: float = 2.0,
+    ) -> NDArray[np.float32]:
+        """Return obstacles (M, 3) around a pose, in that pose's base frame: one point for each occupied cell of a map.
+
+        Args:
+            pose_odom_xyyaw: (3,) of base_link.
+            radius_m: only points this near.
+            heights_m: lowest and highest that the robot could touch, above the odom plane.
+            min_hits: points seen less often than this are not yet believed.
+        """
+        pose = np.asarray(pose_odom_xyyaw, np.float64)
+        with self._lock:
+            xyz = self.voxels.xyz
+            near = np.hypot(xyz[:, 0] - pose[0], xyz[:, 1] - pose[1]) <= radius_m
+            near &= (xyz[:, 2] >= heights_m[0]) & (xyz[:, 2] <= heights_m[1]) & (self.voxels.hits >= min_hits)
+            points = xyz[near].astype(np.float64)
+        cells = np.floor(points[:, :2] / self.config.voxel_m).astype(np.int64)
+        _, first = np.unique(cells, axis=0, return_index=True)
+        points = points[first]
+        points[:, :2] = se2.transform_points(se2.inverse(pose), points[:, :2])
+        obstacles: NDArray[np.float32] = points.astype(np.float32)
+        return obstacles
+
+    def state(self) -> dict[str, Array]:
+        """Return everything that :meth:`load_state` needs as plain arrays, e.g. for an npz file."""
+        with self._lock:
+            counts = {"frames": self.frames, "carved": self.carved, "untrusted": self.untrusted}
+            numbers = {name: np.asarray(value) for name, value in counts.items()}
+            return {**self.voxels.state(), "voxel_m": np.asarray(self.config.voxel_m), **numbers}
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Replace the memory by a saved one; what exceeds the budget makes room as always.
+
+        Raises:
+            ShapeError: for arrays that do not agree, or a cloud of another voxel size or number of features.
+        """
+        voxel_m = float(state.get("voxel_m", np.nan))
+        if voxel_m != self.config.voxel_m:
+            raise ShapeError(
+                f"the saved cloud has voxels of {voxel_m:g} m, this memory of {self.config.voxel_m:g} m; set "
+                "spatial.voxel_m to the former"
+            )
+        with self._lock:
+            self.voxels.load_state(state)
+            self.rejected.clear()
+            self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
+            self._splats = None
+
+    @classmethod
+    def from_state(cls, state: dict[str, Array], features: FeatureSource | None = None) -> SpatialMemory:
+        """Return a memory with a saved cloud and otherwise default settings, with room for at least this cloud."""
+        count = check_shape("features", state["features"], "N C")
+        room = max(SpatialSettings.max_voxels, count["N"])
+        source = features or _Unknown(count["C"] - EXTRA)
+        memory = cls(SpatialSettings(voxel_m=float(state["voxel_m"]), max_voxels=room), source)
+        memory.load_state(state)
+        return memory
+
+    def to_ply(self, path: Path, min_hits: float = 0.0) -> int:
+        """Write the cloud as a PLY file with Open3D; return the number of points.
+
+        Raises:
+            DataError: if there is no point, or the points remember latents, which have no colour to show.
+        """
+        from come_nav.memory.spatial.ply import write_ply
+
+        if self.features.channels != 3:
+            raise DataError(f"a cloud with {self.features.channels} features for each point has no colours to export")
+        chosen = self.voxels.hits >= min_hits
+        if not chosen.any():
+            raise DataError(f"{path}: of {len(self)} points none was seen {min_hits:g} times; ask for fewer looks")
+        write_ply(path, self.voxels.xyz[chosen], self.point_features[chosen])
+        return int(chosen.sum())
+
+    def _grid(self, frame: Frame, pose: Array | None) -> tuple[InsertResult, FeatureGrid | None]:
+        """Check a frame; return its features and depth, or why it cannot be used."""
+        camera = frame.intrinsics
+        if pose is None:
+            return InsertResult.BAD_POSE, None
+        if not np.isfinite(frame.stamp_s):
+            return InsertResult.BAD_STAMP, None
+        if camera is None:
+            return InsertResult.NO_INTRINSICS, None
+        if frame.T_base_camera is None or as_transform(frame.T_base_camera) is None:
+            return InsertResult.NO_CAMERA_EXTRINSICS, None
+        if not _fits(camera, frame.rgb.shape):
+            return InsertResult.WRONG_SIZE, None
+        depth = frame.depth_m
+        if depth is None and self._depth_source is not None:
+            depth = self._depth_source(frame, pose)
+        if depth is None:
+            return InsertResult.NO_DEPTH, None
+        return InsertResult.KEPT, self.features(frame, depth, camera)
+
+    def _take(self, stamp_s: float, grid: FeatureGrid, T_odom_camera: Array) -> InsertResult:
+        settings = self.config
+        pixels = grid.depth_m.size
+        stride = max(1, int(np.ceil(np.sqrt(pixels / settings.max_points_per_frame))))
+        seen = lift(
+            grid,
+            stride,
+            self.frames,
+            (settings.min_range_m, settings.max_range_m),
+            settings.edge_ratio,
+            settings.min_neighbours,
+        )
+        self.untrusted += seen.untrusted
+        if not len(seen.points_xyz):
+            return InsertResult.NO_POINTS
+        self._carve(grid, T_odom_camera)
+        points = se3.transform_points(T_odom_camera, seen.points_xyz.astype(np.float64))
+        # A pixel that shows more than a voxel blurs it: the nearer look counts more, by the areas.
+        weights = np.minimum(1.0, (settings.voxel_m / seen.patch_m) ** 2)
+        normals = seen.normals @ T_odom_camera[:3, :3].T.astype(np.float32)
+        values = np.concatenate([seen.features, normals, seen.pixel_m[:, None] * stride], axis=1)
+        self.voxels.add(points, values, weights, stamp_s, T_odom_camera[:3, 3])
+        self.frames += 1
+        self._splats = None
+        return InsertResult.KEPT
+
+    def _carve(self, grid: FeatureGrid, T_odom_camera: Array) -> None:
+        settings = self.config
+        if settings.carve_looks == 0.0 or not len(self.voxels):
+            return
+        margin = (settings.carve_margin_m, settings.carve_margin_ratio)
+        T_camera_odom = se3.inverse(T_odom_camera)
+        rows, filled = seen_through(self.voxels.xyz, T_camera_odom, grid.depth_m, grid.camera, settings.voxel_m, margin)
+        self.carved += self.voxels.weaken(rows, settings.carve_looks * filled)
+
+    def _on(self, device: torch.device, cell_m: float = 0.0) -> Splats:
+        """Return the cloud as tensors, merged in cells of that edge; kept until the next change."""
+        with self._lock:
+            if self._splats is None or self._splats.points_xyz.device != device:
+                extra = self.voxels.features[:, -EXTRA:]
+                sizes = np.maximum(self.config.voxel_m, extra[:, -1])
+                arrays = (self.points_xyz, self.point_features, extra[:, :3], sizes, self.voxels.weight)
+                self._splats = Splats(*(torch.tensor(array, device=device) for array in arrays))
+            whole = self._splats
+        if cell_m <= 0.0:
+            return whole
+        kept = self._coarse
+        if kept is None or kept[0] is not whole or kept[1] != cell_m:
+            self._coarse = kept = whole, cell_m, coarsened(whole, cell_m)
+        return kept[2]
+
+
+class _Unknown:
+    """Stands for the features of a saved cloud that will only be looked at."""
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+
+    def __call__(self, frame: Frame, depth_m: NDArray[np.float32], camera: CameraIntrinsics) -> FeatureGrid:
+        if self.channels != ColourFeatures.channels:
+            raise DataError(f"this cloud remembers {self.channels} latents for each point; give it its feature source")
+        return ColourFeatures()(frame, depth_m, camera)
+
+
+def _fits(camera: CameraIntrinsics, shape: tuple[int, ...]) -> bool:
+    numbers = np.isfinite([camera.fx, camera.fy, camera.cx, camera.cy]).all()
+    return bool(numbers and camera.fx > 0 and camera.fy > 0 and (camera.height, camera.width) == shape[:2])

@@ -1,0 +1,1 @@
+"""Memory on disk: versions that are written atomically."""

@@ -1,0 +1,1 @@
+"""The whole robot without ROS."""

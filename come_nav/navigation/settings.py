@@ -1,0 +1,123 @@
+"""Settings of the robot as a whole: which memories it uses, and those of every room that it drives with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from come_nav.core.checks import check_choice, check_range
+from come_nav.core.errors import ConfigError
+from come_nav.experts.lora import LoraSettings
+from come_nav.localisation.relocalisation import RelocalisationSettings
+from come_nav.memory.episodic.background import BudgetSettings
+from come_nav.memory.episodic.memory import EpisodicSettings
+from come_nav.memory.short_term import ShortTermSettings
+from come_nav.memory.spatial.cloud import SpatialSettings
+from come_nav.planning.settings import ObjectiveSettings, PlannerSettings, PoseSearch
+from come_nav.world_model.composition import CompositionMode
+from come_nav.world_model.model import InferenceSettings
+from come_nav.world_model.sampling.sampler import SamplerSettings
+
+MEMORY_EXPERTS = ("short_term", "long_term", "spatial")
+
+
+@dataclass(frozen=True)
+class ExpertsSettings:
+    """Which memories the imagination looks at, beside the newest frames, and how much.
+
+    Attributes:
+        use: of short_term, long_term and spatial. One that cannot work (no depth, no adapter yet) is left out of the
+            plan, with a warning in its message.
+        mode: normalised (with contrast, exponents sum to 1), literal (CoME equation 4) or average (no contrast).
+        base: weight of the base expert, >= 0.
+        short_term: weight of the longer past, >= 0.
+        long_term: weight of the episode's adapter, >= 0.
+        spatial: weight of the spatial memory, >= 0.
+        older_frames: frames before the context that the short-term expert sees, >= 1.
+        estimate_depth: fill the spatial memory with the model's own estimate where a frame has no depth.
+        budget: how much of the machine the training of adapters may take.
+        adapter_store: folder of a memory store whose newest adapter the long-term expert uses, as another process
+            trains it; empty = train one here.
+    """
+
+    use: tuple[str, ...] = ()
+    mode: CompositionMode = "normalised"
+    base: float = 1.0
+    short_term: float = 0.0
+    long_term: float = 1.0
+    spatial: float = 1.0
+    older_frames: int = 12
+    estimate_depth: bool = False
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    adapter_store: str = ""
+
+    def __post_init__(self) -> None:
+        for name in self.use:
+            check_choice("experts.use", name, MEMORY_EXPERTS)
+        check_choice("experts.mode", self.mode, get_args(CompositionMode))
+        for name in ("base", *MEMORY_EXPERTS):
+            check_range(f"experts.{name}", getattr(self, name), 0.0)
+        check_range("experts.older_frames", self.older_frames, 1)
+
+    def weights(self, names: Sequence[str]) -> dict[str, float]:
+        """Return the weight of the base and of the memory experts ``names``."""
+        return {name: float(getattr(self, name)) for name in ("base", *names)}
+
+
+def small_model_training() -> EpisodicSettings:
+    """Return how the adapter of the shipped model trains; CoME's own settings are the class's defaults."""
+    return EpisodicSettings(reach=40, batch_size=8, learning_rate=1e-3, steps_per_frame=1.0)
+
+
+@dataclass(frozen=True)
+class NavigationSettings:
+    """What one robot's memory, imagination and search are told.
+
+    Attributes:
+        model: name of a model in models/, or a path to a model folder.
+        device: where the model runs: auto (CUDA where there is a GPU), cpu, cuda or cuda:N.
+        seed: of every random number, >= 0.
+        imagination: jump (the last view at once) or rollout (frame by frame).
+        warm_start: begin each search with what is left of the plan before.
+        show_imagined: decode the imagined view at the end of the chosen path into the plan.
+        max_sensor_age_s: no plan on a newest frame older than this, s, > 0.
+        planner: the search.
+        pose_search: what the search does differently where the goal is a pose alone.
+        objective: what a good path is.
+        memory: the short-term memory.
+        experts: the memories that the imagination looks at.
+        spatial: the spatial memory.
+        relocalisation: how hard to search the memory for where an image was taken.
+        episodic: training of the long-term memory's adapter.
+        lora: shape of that adapter.
+        sampler: of the world model; null = as the model's own config.yaml says.
+        inference: batch sizes and precision of the world model.
+    """
+
+    model: str = "tiny"
+    device: str = "auto"
+    seed: int = 0
+    imagination: Literal["jump", "rollout"] = "jump"
+    warm_start: bool = True
+    show_imagined: bool = False
+    max_sensor_age_s: float = 1.0
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
+    pose_search: PoseSearch = field(default_factory=PoseSearch)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    memory: ShortTermSettings = field(default_factory=ShortTermSettings)
+    experts: ExpertsSettings = field(default_factory=ExpertsSettings)
+    spatial: SpatialSettings = field(default_factory=SpatialSettings)
+    relocalisation: RelocalisationSettings = field(default_factory=RelocalisationSettings)
+    episodic: EpisodicSettings = field(default_factory=small_model_training)
+    lora: LoraSettings = field(default_factory=lambda: LoraSettings(rank=16, alpha=16))
+    sampler: SamplerSettings | None = None
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got '{self.device}'")
+        check_range("seed", self.seed, 0, 2**63 - 1)
+        check_choice("imagination", self.imagination, ("jump", "rollout"))
+        check_range("max_sensor_age_s", self.max_sensor_age_s, 0.0, open_low=True)

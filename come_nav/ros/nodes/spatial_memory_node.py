@@ -1,0 +1,156 @@
+"""Colour, depth and odometry into the spatial memory; the cloud and its obstacles out, for planner and RViz."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from nav_msgs.msg import Odometry as OdometryMessage
+from numpy.typing import NDArray
+from sensor_msgs.msg import PointCloud2
+from std_srvs.srv import Trigger
+
+from come_nav.core.errors import ComeNavError
+from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory, SpatialSettings
+from come_nav.ros import messages
+from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
+from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.nodes.memory_node import MemoryNode, load_cloud, store_of
+from come_nav.ros.parameters import Parameter, settings_from, settings_parameters
+from come_nav.ros.qos import LATCHED, SENSOR
+from come_nav.ros.streams import Matched
+
+
+class SpatialMemoryNode(MemoryNode):
+    """Remembers what was seen where, bounded; publishes it, saves it, and finds it again after a crash."""
+
+    FORGOTTEN = "memory is forgotten"
+    PARAMETERS = (
+        *CAMERA_PARAMETERS,
+        Parameter("rate_hz", 4.0, "most frames remembered per second, Hz", 0.1, 60.0),
+        Parameter("publish_period_s", 2.0, "publish the cloud this often, s", 0.1, 600.0),
+        Parameter("obstacles_period_s", 0.5, "publish obstacles this often, s", 0.05, 600.0),
+        Parameter("max_published_points", 50000, "the published cloud is thinned to this", 100, 10000000),
+        Parameter("obstacle_range_m", 5.0, "obstacles within this distance are published, m", 0.5, 100.0),
+        Parameter("obstacle_min_height_m", 0.1, "lowest obstacle, m above the odom plane", -10.0, 10.0),
+        Parameter("obstacle_max_height_m", 1.2, "highest obstacle, m above the odom plane", -10.0, 10.0),
+        Parameter("min_hits", 2.0, "a point counts as obstacle when it was seen this often", 0.0, 1000.0),
+        Parameter("memory_folder", "", "where the memory is saved and found again; empty = nowhere", when="start"),
+        Parameter("save_period_s", 20.0, "save this often, s", 0.5, 3600.0),
+        *settings_parameters(SpatialSettings(), "spatial."),
+    )
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__("spatial_memory", **keywords)
+
+    def setup(self) -> None:
+        """Load what was saved; subscribe."""
+        self._memory = SpatialMemory(settings_from(SpatialSettings(), self.values, "spatial."))
+        load_cloud(self, self._memory)
+        self._camera = CameraInput(self, depth="required")
+        self._cloud = self.advertise(PointCloud2, "spatial_memory", LATCHED)
+        self._obstacles = self.advertise(PointCloud2, "obstacles", LATCHED)
+        self._latency = Latency()
+        self._verdicts: dict[str, int] = {}
+        self._last_stamp_s = float("-inf")
+        self._pose_odom_xyyaw: NDArray[np.float64] | None = None
+        self._frames_saved = self._memory.frames
+        self._due = dict.fromkeys(("cloud", "obstacles", "save"), time.monotonic())
+        self._request = ""
+        self._failure: tuple[float, str] | None = None
+        self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
+        self.serve(Trigger, "~/reset", self._reset)
+        self.serve(Trigger, "~/save", self._save_now)
+
+    def start(self) -> None:
+        """Begin to remember."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Stop and save."""
+        if self._worker.stop():
+            self._save()
+
+    def reports(self) -> Sequence[Report]:
+        """Return what is remembered and what was refused."""
+        memory = self._memory
+        values: dict[str, Any] = {"points": len(memory), "bytes": memory.nbytes, "frames": memory.frames}
+        values |= {f"frames {verdict}": count for verdict, count in self._verdicts.items()}
+        values |= {f"images dropped: {cause}": count for cause, count in self._camera.dropped.items()}
+        values |= self._latency.values("image_to_memory")
+        level, text = Level.OK, f"{len(memory)} points"
+        if self._failure is not None and time.monotonic() - self._failure[0] < 5.0:
+            level, text = Level.ERROR, self._failure[1]
+        return [Report("memory", level, text, values)]
+
+    # -- callbacks -----------------------------------------------------------------------------------------------------
+
+    def _take_odometry(self, message: OdometryMessage) -> None:
+        if self._camera.take_odometry(message):
+            self._last_stamp_s = float("-inf")
+            self.log.warning("the clock of odometry jumped back; the memory stays, in its odom frame")
+        if self._camera.due:  # each wake costs the executor a turn at the interpreter's lock
+            self._worker.wake()
+
+    # -- the worker's thread -------------------------------------------------------------------------------------------
+
+    def _work(self) -> float:
+        self._remember()
+        request, self._request = self._request, ""
+        if request == "reset":
+            self._memory.clear()
+        if request == "save" or self._time_for("save", self.values["save_period_s"]):
+            self._save()
+        if self._time_for("cloud", self.values["publish_period_s"]):
+            self._publish_cloud()
+        if self._time_for("obstacles", self.values["obstacles_period_s"]):
+            self._publish_obstacles()
+        return 0.05
+
+    def _remember(self) -> None:
+        def due(matched: Matched) -> bool:
+            return bool(matched.stamp_s - self._last_stamp_s >= 0.9 / self.values["rate_hz"])
+
+        for frame, matched, received_s in self._camera.frames(due):
+            verdict = self._memory.observe(frame, matched.odometry.T_odom_base)
+            self._verdicts[verdict.value] = self._verdicts.get(verdict.value, 0) + 1
+            if verdict is not InsertResult.KEPT:
+                self._failure = (time.monotonic(), f"the newest frame was not remembered: {verdict.value}")
+                continue
+            self._latency.add(time.monotonic() - received_s)
+            self._last_stamp_s = matched.stamp_s
+            self._pose_odom_xyyaw = matched.odometry.pose_xyyaw
+
+    def _publish_cloud(self) -> None:
+        points, most = self._memory.points_xyz, int(self.values["max_published_points"])
+        chosen = slice(None, None, max(1, -(-len(points) // most)))
+        colours = np.clip((self._memory.point_features[chosen, :3] + 1.0) * 127.5, 0, 255).astype(np.uint8)
+        frame_id = self.values["odom_frame"]
+        self._cloud.publish(messages.cloud_message(points[chosen], colours, self.now_s(), frame_id))
+
+    def _publish_obstacles(self) -> None:
+        pose = self._pose_odom_xyyaw
+        if pose is None:
+            return
+        values = self.values
+        heights = (values["obstacle_min_height_m"], values["obstacle_max_height_m"])
+        points = self._memory.points_near(pose, values["obstacle_range_m"], heights, values["min_hits"])
+        cosine, sine = np.cos(pose[2]), np.sin(pose[2])
+        turned = points[:, :2] @ np.array([[cosine, sine], [-sine, cosine]])
+        odom = np.column_stack([turned + pose[:2], points[:, 2]]).astype(np.float32)
+        self._obstacles.publish(messages.cloud_message(odom, None, self.now_s(), values["odom_frame"]))
+
+    # -- disk ----------------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        store = store_of(self.values)
+        if store is None or self._memory.frames == self._frames_saved:
+            return
+        try:
+            store.save(cloud=self._memory.state(), about={"saved_by": self.get_name()})
+            self._frames_saved = self._memory.frames
+        except ComeNavError as error:
+            self._failure = (time.monotonic(), str(error))
+            self.diagnose(error, "memory")

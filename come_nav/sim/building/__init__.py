@@ -1,0 +1,1 @@
+"""How built-in worlds are made: floor plans, walls, furniture, textures."""

@@ -1,0 +1,1 @@
+"""Habitat behind the simulator protocol."""

@@ -1,0 +1,1 @@
+"""Places read from meshes."""

@@ -1,0 +1,1 @@
+"""Data modules: banks of latents from worlds and recordings."""

@@ -1,0 +1,197 @@
+"""A bank of latents to draw training windows from: drives through built-in worlds, their branches, and recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+from come_nav.core.errors import DataError
+from come_nav.core.geometry import se2
+from come_nav.training.data.goals import Drives, Goals, Sampling, choose_goals, draw_uniforms
+from come_nav.training.data.sharding import shard
+from come_nav.training.data.windows import Encode, Rows, WindowBatch, step_generator
+
+__all__ = ["Encode", "LatentBank", "Sampling", "WindowBatch", "WindowStream", "step_generator"]
+
+
+@dataclass
+class LatentBank:
+    """Latents of F frames in E drives, and of Q branches per frame.
+
+    Attributes:
+        latents: (F, C, h, w) float16.
+        poses_xyyaw: (F, 3) float32 in each drive's own fixed frame.
+        first: (F,) index of the first frame of the drive that each frame belongs to.
+        last: (F,) index of its last frame.
+        branch_latents: (F, Q, C, h, w) float16; Q may be 0.
+        branch_actions_xyyaw: (F, Q, 3) branch poses in the frame's base.
+        branch_rel_frames: (F, Q) time that the branch would have taken.
+        images: (F, 3, S, S) uint8 images of the frames, or None.
+        branch_images: (F, Q, 3, S, S) uint8 images of the branches, or None.
+        depth_m: (F, S, S) float16 z-depth of the frames in metres, NaN = unknown, or None.
+        cameras: (D, 4) float32 fx, fy, cx, cy of D cameras as fractions of the image's width and height, NaN = unknown,
+            or None.
+        camera_index: (F,) camera of each frame, or None.
+        memory: (F, 5, S, S) uint8 what a spatial memory of the time before shows at each frame, or None.
+        branch_memory: (F, Q, 5, S, S) uint8 the same at the branches, or None.
+    """
+
+    latents: torch.Tensor
+    poses_xyyaw: torch.Tensor
+    first: torch.Tensor
+    last: torch.Tensor
+    branch_latents: torch.Tensor
+    branch_actions_xyyaw: torch.Tensor
+    branch_rel_frames: torch.Tensor
+    images: torch.Tensor | None = None
+    branch_images: torch.Tensor | None = None
+    depth_m: torch.Tensor | None = None
+    cameras: torch.Tensor | None = None
+    camera_index: torch.Tensor | None = None
+    memory: torch.Tensor | None = None
+    branch_memory: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def save(self, path: Path) -> None:
+        """Write the bank as one safetensors file, atomically."""
+        from come_nav.training.data.bank_file import write_bank
+
+        write_bank(path, len(self), [self])
+
+    @classmethod
+    def load(cls, path: Path) -> LatentBank:
+        """Map a bank; a damaged file is a DataError that says to delete it."""
+        from come_nav.training.data.bank_file import open_bank
+
+        return open_bank(path)
+
+    @classmethod
+    def concatenate(cls, banks: list[LatentBank]) -> LatentBank:
+        """Join banks of equal latent shape and branch count; what one of them lacks, the result lacks."""
+        sizes = [0, *(len(bank) for bank in banks)]
+        starts = {"first": sizes, "last": sizes}
+        if all(bank.cameras is not None for bank in banks):
+            starts["camera_index"] = [0, *(len(bank.cameras) for bank in banks)]  # type: ignore[arg-type]
+        joined: dict[str, torch.Tensor] = {}
+        for name in cls.__dataclass_fields__:
+            parts = [getattr(bank, name) for bank in banks]
+            if any(part is None for part in parts):
+                continue
+            shifts = accumulate(starts.get(name, [0] * len(sizes)))
+            joined[name] = torch.cat(
+                [part + shift if shift else part for part, shift in zip(parts, shifts, strict=False)]
+            )
+        return cls(**joined)
+
+    @cached_property
+    def _usable(self) -> dict[int, torch.Tensor]:
+        return {}
+
+    def usable(self, context_frames: int) -> torch.Tensor:
+        """Return the frames (U,) that have a full context before them and a frame after them in their stretch.
+
+        Raises:
+            DataError: if there is none.
+        """
+        if context_frames not in self._usable:
+            frames = torch.arange(len(self))
+            enough = (frames - self.first >= context_frames - 1) & (self.last > frames)
+            self._usable[context_frames] = frames[enough]
+        usable = self._usable[context_frames]
+        if len(usable) == 0:
+            raise DataError(f"the drives are shorter than {context_frames + 1} frames: record longer ones")
+        return usable
+
+    def sample(
+        self, sampling: Sampling, batch_size: int, generator: torch.Generator, rows: Rows = slice(None)
+    ) -> WindowBatch:
+        """Draw ``batch_size`` contexts with goals; the same generator state gives the same batch.
+
+        Only ``rows`` of the batch are gathered and returned: the share of one process of several.
+        """
+        usable = self.usable(sampling.context_frames)
+        newest = usable[torch.randint(len(usable), (batch_size,), generator=generator)]
+        uniforms = draw_uniforms(batch_size, sampling, generator)
+        return self.windows(newest[rows], sampling, uniforms[rows])
+
+    def windows(self, newest: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor) -> WindowBatch:
+        """Return the windows whose contexts end at frames ``newest`` (B,); ``uniforms`` (B, G, 2) choose the goals."""
+        branches = self.branch_latents.shape[1]
+        drives = Drives(self.poses_xyyaw, self.first, self.last)
+        goals = choose_goals(drives, newest, branches, sampling, uniforms)
+        offsets = torch.arange(1 - sampling.context_frames, 1)
+        context = newest[:, None] + offsets
+        base = self.poses_xyyaw[newest][:, None]
+        actions = se2.relative(base, self.poses_xyyaw[goals.frame])
+        rel_frames = goals.rel_frames
+        if branches:
+            row = newest[:, None]
+            actions = torch.where(goals.use_branch[..., None], self.branch_actions_xyyaw[row, goals.branch], actions)
+            rel_frames = torch.where(goals.use_branch, self.branch_rel_frames[row, goals.branch], rel_frames)
+        device = self.latents.device
+        depth_m, goal_images = self.depth_m, None
+        if self.images is not None and (self.branch_images is not None or branches == 0):
+            goal_images = _pick(self.images, self.branch_images, newest, goals)
+        return WindowBatch(
+            context_latents=_take(self.latents, context).float(),
+            context_poses_xyyaw=se2.relative(base, self.poses_xyyaw[context]).to(device),
+            frame_offsets=offsets.float().expand(len(newest), -1).to(device),
+            goal_latents=_pick(self.latents, self.branch_latents, newest, goals).float(),
+            actions_xyyaw=actions.to(device),
+            rel_frames=rel_frames.float().to(device),
+            context_images=None if self.images is None else _take(self.images, context),
+            goal_images=goal_images,
+            context_depth_m=None if depth_m is None else _take(depth_m, context).float(),
+            camera=None
+            if self.cameras is None or self.camera_index is None
+            else self.cameras[self.camera_index[newest]].to(device),
+            goal_memory=None if self.memory is None else _pick(self.memory, self.branch_memory, newest, goals),
+        )
+
+
+def _take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return values[index.to(values.device)]
+
+
+def _pick(frames: torch.Tensor, branches: torch.Tensor | None, newest: torch.Tensor, goals: Goals) -> torch.Tensor:
+    """Return (B, G, ...) of frames (F, ...), or of branches (F, Q, ...) of the newest context frame."""
+    picked = _take(frames, goals.frame)
+    if branches is not None and goals.use_branch.any():
+        row, slot = goals.use_branch.nonzero(as_tuple=True)
+        frame, branch = newest[row].to(branches.device), goals.branch[row, slot].to(branches.device)
+        picked[row.to(picked.device), slot.to(picked.device)] = branches[frame, branch]
+    return picked
+
+
+class WindowStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """Batches for steps ``start`` .. ``stop`` of a run; batch k depends only on (seed, k).
+
+    ``batch_size`` is the total of ``world_size`` processes; process ``rank`` gets its share of the one draw.
+    """
+
+    def __init__(
+        self,
+        bank: LatentBank,
+        sampling: Sampling,
+        batch_size: int,
+        seed: int,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.bank, self.sampling, self.batch_size = bank, sampling, batch_size
+        self.seed, self.start, self.stop = seed, start, stop
+        self.rows = shard(batch_size, rank, world_size)
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        for step in range(self.start, self.stop):
+            yield self.bank.sample(self.sampling, self.batch_size, step_generator(self.seed, 1, step), self.rows)

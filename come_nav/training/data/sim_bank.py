@@ -1,0 +1,256 @@
+"""Fill a latent bank by driving through built-in worlds and rendering on the training device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from tqdm import tqdm
+
+from come_nav.core.geometry import se2
+from come_nav.core.geometry.point_rendering import camera_fractions
+from come_nav.core.types import CameraIntrinsics
+from come_nav.sim.episodes import simulate_episode
+from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.worlds import World, generate_world
+from come_nav.training.config import DataSettings
+from come_nav.training.data.bank import Encode, LatentBank, step_generator
+from come_nav.training.data.memory_views import branch_poses as branch_poses_odom
+from come_nav.training.data.memory_views import fill_memory, remembered_views
+from come_nav.training.data.sharding import shard
+from come_nav.world_model.images import bytes_from_images
+
+# Branches are the views of random drives from a frame: up to 4 s ahead, over the robot's whole range of twists.
+BRANCH_MAX_FRAMES = 16
+BRANCH_SPEED_MPS = (-0.1, 0.6)
+BRANCH_YAW_RATE_RADPS = (-1.2, 1.2)
+BRANCH_CLEARANCE_M = 0.2
+BRANCH_TRIES = 8
+WORLDS_PER_BATCH = 4
+LEAST_MEMORY = 0.3  # share of data.memory_s that the shortest memory holds
+VIEWS_PER_CALL = 256
+
+
+def training_camera(image_size: int) -> CameraIntrinsics:
+    """Return the built-in camera: square, 90 degrees wide."""
+    return CameraIntrinsics.from_field_of_view(image_size, image_size, math.pi / 2)
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One drive through a built-in world, ready to be rendered.
+
+    Attributes:
+        world: where it goes.
+        poses_world_xyyaw: (F, 3) of the frames.
+        branch_poses_xyyaw: (F, Q, 3) of the branches, in the world.
+        branch_frames: (F, Q) their times in frames.
+        before_world_xyyaw: (M, 3) poses of the time before, which a spatial memory holds; M may be 0.
+        odometry_xyyaw: (M + F, 3) where odometry believed the robot all the time.
+    """
+
+    world: World
+    poses_world_xyyaw: torch.Tensor
+    branch_poses_xyyaw: torch.Tensor
+    branch_frames: torch.Tensor
+    before_world_xyyaw: torch.Tensor
+    odometry_xyyaw: torch.Tensor
+
+
+def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: float, seed: int | None = None) -> Drive:
+    """Return the drive ``number`` (it chooses the driver) through a world; ``seed`` of the drive: the world's if None.
+
+    It renders nothing and needs no device, so that it can run in another process; it takes some 0.3 s a minute.
+    """
+    seed = world_seed if seed is None else seed
+    world = generate_world(world_seed)
+    driver = config.drivers[number % len(config.drivers)]
+    drift, length = torch.rand(2, generator=step_generator(seed, 60, 0)).tolist()
+    before = int(config.memory_s * (LEAST_MEMORY + (1.0 - LEAST_MEMORY) * length) * rate_hz)
+    noise = OdometryNoise.from_percent(drift * config.memory_drift_percent) if before else None
+    episode = simulate_episode(world, driver, config.episode_s + before / rate_hz, rate_hz, seed, noise)
+    everywhere = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
+    odometry = torch.as_tensor(episode.odometry_xyyaw, dtype=torch.float32)
+    poses = everywhere[before:]
+    generator = step_generator(seed, 0, 0)
+    world = replace(world)  # without what was computed on the way: it may go to another process
+    branches = draw_branches(world, poses, config.branches, rate_hz, generator, config.turn_branches)
+    return Drive(world, poses, *branches, everywhere[:before], odometry)
+
+
+def drive_frames(config: DataSettings, rate_hz: float) -> int:
+    """Return the number of frames of every drive."""
+    return int(config.episode_s * rate_hz + 1e-9) + 1
+
+
+def sim_banks(
+    seeds: Sequence[int], config: DataSettings, image_size: int, rate_hz: float, encode: Encode, device: str
+) -> Iterator[LatentBank]:
+    """Drive once through every world of ``seeds`` and yield the encoded frames and branches of each drive."""
+    camera = training_camera(image_size)
+    for number, seed in enumerate(tqdm(seeds, desc="render and encode worlds", unit="world")):
+        yield encode_drive(make_drive(seed, number, config, rate_hz), camera, config, encode, device, "cpu")
+
+
+def sim_bank(
+    seeds: Sequence[int], config: DataSettings, image_size: int, rate_hz: float, encode: Encode, device: str
+) -> LatentBank:
+    """Return the drives of :func:`sim_banks` as one bank in memory."""
+    return LatentBank.concatenate(list(sim_banks(seeds, config, image_size, rate_hz, encode, device)))
+
+
+def draw_branches(
+    world: World,
+    poses_world_xyyaw: torch.Tensor,
+    branches: int,
+    rate_hz: float,
+    generator: torch.Generator,
+    turn_share: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return collision-free branch poses (F, Q, 3) in the world and their times (F, Q) in frames.
+
+    Each is the end of an arc of random twist and length from its frame; an arc that ends in an obstacle is drawn
+    again, and after ``BRANCH_TRIES`` replaced by a turn on the spot. ``turn_share`` of them turn on the spot anyway.
+    """
+    shape = (len(poses_world_xyyaw), branches)
+    result = torch.zeros(*shape, 3)
+    frames = torch.zeros(shape, dtype=torch.int64)
+    open_slots = torch.ones(shape, dtype=torch.bool)
+    turns = torch.rand(shape, generator=generator) < turn_share
+    for attempt in range(BRANCH_TRIES + 1):
+        v, w, count = _draw_twists(shape, generator)
+        v = torch.zeros_like(v) if attempt == BRANCH_TRIES else v.masked_fill(turns, 0.0)
+        local = se2.integrate_twist(v, w, count / rate_hz)
+        poses = se2.compose(poses_world_xyyaw[:, None], local)
+        free = world.free(poses[..., :2].reshape(-1, 2), BRANCH_CLEARANCE_M).reshape(shape)
+        accept = open_slots & (free | turns | torch.tensor(attempt == BRANCH_TRIES))
+        result = torch.where(accept[..., None], poses, result)
+        frames = torch.where(accept, count, frames)
+        open_slots &= ~accept
+    return result, frames
+
+
+class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """Fresh batches (B, 3, H, W) of views from random free poses; batch k depends only on (seed, k).
+
+    ``batch_size`` is the total of ``world_size`` processes; process ``rank`` renders its share of the one draw.
+    Worlds are rendered as the batches are consumed, on ``device``, four worlds to a batch; no view comes twice.
+    ``with_depth`` yields pairs of images and z-depth (B, H, W) in metres.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        seeds: Sequence[int],
+        image_size: int,
+        batch_size: int,
+        seed: int,
+        steps: range,
+        device: str,
+        rank: int = 0,
+        world_size: int = 1,
+        with_depth: bool = False,
+    ) -> None:
+        super().__init__()
+        self.seeds, self.image_size, self.batch_size = seeds, image_size, batch_size
+        self.with_depth = with_depth
+        self.seed, self.steps, self.device = seed, steps, device
+        self.rows = shard(batch_size, rank, world_size)
+        self._worlds: list[World] | None = None
+        self._raycaster: Raycaster | None = None
+
+    def __iter__(self) -> Iterator[torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
+        if self._worlds is None or self._raycaster is None:
+            self._worlds = [generate_world(seed) for seed in tqdm(self.seeds, desc="make worlds", unit="world")]
+            self._raycaster = Raycaster(self._worlds, training_camera(self.image_size), device=self.device)
+        per_world = -(-self.batch_size // WORLDS_PER_BATCH)
+        for step in self.steps:
+            generator = step_generator(self.seed, 10, step)
+            chosen = torch.randint(len(self._worlds), (WORLDS_PER_BATCH,), generator=generator)
+            poses = torch.cat([random_free_poses(self._worlds[int(i)], per_world, generator) for i in chosen])
+            poses = poses[: self.batch_size][self.rows]
+            index = chosen.repeat_interleave(per_world)[: self.batch_size][self.rows]
+            images, depth_m = self._raycaster.render(poses.to(self.device), index.to(self.device))
+            yield (images, depth_m) if self.with_depth else images
+
+
+def random_free_poses(world: World, count: int, generator: torch.Generator, clearance_m: float = 0.2) -> torch.Tensor:
+    """Return ``count`` poses (count, 3), uniform over the world's free floor and all headings."""
+    low, high = torch.as_tensor(world.bounds, dtype=torch.float32).reshape(2, 2)
+    found: list[torch.Tensor] = []
+    total = 0
+    while total < count:
+        points = low + (high - low) * torch.rand(4 * count, 2, generator=generator)
+        free = points[world.free(points, clearance_m)]
+        found.append(free)
+        total += len(free)
+    yaw = (torch.rand(count, 1, generator=generator) * 2 - 1) * math.pi
+    return torch.cat([torch.cat(found)[:count], yaw], dim=1)
+
+
+def _draw_twists(shape: tuple[int, int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    low_v, high_v = BRANCH_SPEED_MPS
+    low_w, high_w = BRANCH_YAW_RATE_RADPS
+    v = low_v + (high_v - low_v) * torch.rand(shape, generator=generator)
+    w = low_w + (high_w - low_w) * torch.rand(shape, generator=generator)
+    return v, w, torch.randint(1, BRANCH_MAX_FRAMES + 1, shape, generator=generator)
+
+
+def encode_drive(
+    drive: Drive, camera: CameraIntrinsics, config: DataSettings, encode: Encode, device: str, keep_on: str
+) -> LatentBank:
+    """Render and encode a drive on ``device``; return its bank with latents and images on device ``keep_on``."""
+    raycaster = Raycaster([drive.world], camera, device=device)
+    poses, branch_poses = drive.poses_world_xyyaw, drive.branch_poses_xyyaw
+    count, branches = drive.branch_frames.shape
+    latents: list[torch.Tensor] = []
+    images: list[torch.Tensor] = []
+    depths: list[torch.Tensor] = []
+    for chunk in torch.cat([poses, branch_poses.reshape(-1, 3)]).split(VIEWS_PER_CALL):
+        rendered, depth = raycaster.render(chunk.to(device))
+        latents.append(encode(rendered).half().to(keep_on))
+        if config.keep_images:
+            images.append(bytes_from_images(rendered).to(keep_on))
+        if config.keep_depth and len(depths) * VIEWS_PER_CALL < count:
+            depths.append(depth.half().to(keep_on))
+    frames, branch_latents = _split(torch.cat(latents), count, branches)
+    own_images, branch_images = _split(torch.cat(images), count, branches) if images else (None, None)
+    actions = se2.relative(poses[:, None], branch_poses) if branches else branch_poses
+    memory, branch_memory = _memory(drive, raycaster, actions, device, keep_on)
+    return LatentBank(
+        latents=frames,
+        poses_xyyaw=poses,
+        first=torch.zeros(count, dtype=torch.int64),
+        last=torch.full((count,), count - 1),
+        branch_latents=branch_latents,
+        branch_actions_xyyaw=actions,
+        branch_rel_frames=drive.branch_frames,
+        images=own_images,
+        branch_images=branch_images,
+        depth_m=torch.cat(depths)[:count] if depths else None,
+        cameras=camera_fractions(camera),
+        camera_index=torch.zeros(count, dtype=torch.int64),
+        memory=memory,
+        branch_memory=branch_memory,
+    )
+
+
+def _memory(
+    drive: Drive, raycaster: Raycaster, actions_xyyaw: torch.Tensor, device: str, keep_on: str
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return what a memory of the time before shows at the frames and at the branches, where there was such a time."""
+    before, (count, branches) = len(drive.before_world_xyyaw), drive.branch_frames.shape
+    if not before:
+        return None, None
+    odometry = drive.odometry_xyyaw
+    memory = fill_memory(raycaster, drive.before_world_xyyaw, odometry[:before], device)
+    poses = torch.cat([odometry[before:], branch_poses_odom(odometry[before:], actions_xyyaw).reshape(-1, 3)])
+    views = remembered_views(memory, raycaster.intrinsics, raycaster.camera_height_m, poses).to(keep_on)
+    return _split(views, count, branches)
+
+
+def _split(values: torch.Tensor, count: int, branches: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values of the frames (F, ...) and of their branches (F, Q, ...)."""
+    return values[:count], values[count:].reshape(count, branches, *values.shape[1:])

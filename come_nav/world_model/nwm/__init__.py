@@ -1,0 +1,1 @@
+"""Official Navigation World Models: checkpoints and rollouts."""
