@@ -42,7 +42,7 @@ from come_nav.evaluation.suites.fingerprints import model_settings
 from come_nav.evaluation.suites.planning_rows import world_model_row
 from come_nav.evaluation.suites.quality_rows import images_of, jump_row
 from come_nav.evaluation.suites.worlds import Drives, drive_worlds
-from come_nav.navigation.stack import load_configured_model
+from come_nav.navigation.loading import load_configured_model
 from come_nav.world_model.model import DiffusionWorldModel
 
 SAMPLERS = ("ddim", "dpm++")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from come_nav.core.protocols import Recording, ViewRenderer
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.suites.fingerprints import digest
-from come_nav.navigation.stack import choose_device
+from come_nav.navigation.loading import choose_device
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.splits import split_of
