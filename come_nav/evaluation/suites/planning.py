@@ -19,8 +19,8 @@ from come_nav.evaluation.suites.inputs import Input, SourceSettings, one_horizon
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import perfect_model_row, world_model_row
 from come_nav.evaluation.suites.progress import Progress, silent
-from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.loading import choose_device, load_configured_model
+from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 PLANNING_ROWS = ("trivial", "model", "perfect")

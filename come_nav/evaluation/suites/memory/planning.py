@@ -37,8 +37,8 @@ from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import MakeImaginer, frames_ahead, imagining_row, perfect_model_row
 from come_nav.evaluation.suites.progress import Progress, silent
-from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.loading import load_configured_model
+from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 REFERENCES = ("perfect", "nearest", "geometry")

@@ -27,8 +27,8 @@ from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.quality_rows import images_of
-from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.loading import load_configured_model
+from come_nav.navigation.settings import NavigationSettings
 
 LONGEST_S = (16.0,)  # to the farthest target
 

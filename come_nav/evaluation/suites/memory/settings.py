@@ -12,8 +12,8 @@ from come_nav.evaluation.suites.memory.compositions import CompositionWeights
 from come_nav.experts.lora import LoraSettings
 from come_nav.memory.episodic.memory import EpisodicSettings
 from come_nav.memory.spatial.cloud import SpatialSettings
-from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.loading import choose_device
+from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 RECALL, MEMORY_PLANNING = "recall", "memory-planning"
