@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
+from come_nav.core.experts import EXPERTS, MEMORY_EXPERTS, CompositionMode
 from come_nav.experts.lora import LoraSettings
 from come_nav.localisation.relocalisation import RelocalisationSettings
 from come_nav.memory.episodic.background import BudgetSettings
@@ -16,11 +17,8 @@ from come_nav.memory.episodic.memory import EpisodicSettings
 from come_nav.memory.short_term import ShortTermSettings
 from come_nav.memory.spatial.cloud import SpatialSettings
 from come_nav.planning.settings import ObjectiveSettings, PlannerSettings, PoseSearch
-from come_nav.world_model.composition import CompositionMode
-from come_nav.world_model.model import InferenceSettings
+from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
-
-MEMORY_EXPERTS = ("short_term", "long_term", "spatial")
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class ExpertsSettings:
         for name in self.use:
             check_choice("experts.use", name, MEMORY_EXPERTS)
         check_choice("experts.mode", self.mode, get_args(CompositionMode))
-        for name in ("base", *MEMORY_EXPERTS):
+        for name in EXPERTS:
             check_range(f"experts.{name}", getattr(self, name), 0.0)
         check_range("experts.older_frames", self.older_frames, 1)
 
