@@ -11,6 +11,7 @@ import numpy as np
 
 from come_nav.core.errors import ConfigError, suggest
 from come_nav.core.files import atomic_write_text
+from come_nav.core.resources import find_resource
 from come_nav.core.settings import read_yaml
 
 # row -> experts; the names of DiffusionWorldModel.with_memory
@@ -104,6 +105,11 @@ class CompositionWeights:
             section: {key: dict(self.composed_row(key, section == CONTRAST).weights) for key in keys}
             for section in (CONTRAST, AVERAGE)
         }
+
+
+def load_weights(name: str | None = None) -> CompositionWeights:
+    """Return the weights of a file, by path or by name in config/; those that ship with come_nav where None."""
+    return read_weights(find_resource("config", name or DEFAULT_WEIGHTS))
 
 
 def read_weights(path: Path) -> CompositionWeights:
