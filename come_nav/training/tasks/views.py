@@ -64,9 +64,7 @@ class ViewMaker:
 
 
 @torch.no_grad()
-def with_estimated_depth(
-    bank: LatentBank, estimator: DepthEstimator, device: str, progress: bool = True
-) -> LatentBank:
+def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: str, progress: bool = True) -> LatentBank:
     """Return the bank with the estimator's depth in place of measured depth: what a plan will have, too."""
     if bank.images is None:
         raise DataError("the bank keeps no images to estimate depth from")
