@@ -134,7 +134,7 @@ def record(kind, payload):
 
 
 def plain_mcap(path, profile, encodings, messages):
-    """Write messages (ns, topic, type name, bytes) into an mcap without chunks and index; (schema, message) encoding."""
+    """Write messages (ns, topic, type name, bytes) into an mcap without index; (schema, message) encoding."""
     parts, numbers = [record(1, text(profile) + text("test"))], {}
     for log_ns, topic, type_name, raw in messages:
         if topic not in numbers:

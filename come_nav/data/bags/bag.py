@@ -21,6 +21,7 @@ from come_nav.data.bags.ros_types import MessageDecoder, header_stamp_ns
 from come_nav.data.bags.storage import BagFiles, locate_bag, open_readers
 
 READABLE = ("cdr", "ros1")  # serialisation formats
+CDR_LITTLE_ENDIAN = b"\x00\x01\x00\x00"
 FOREIGN_WORDS = ("not supported", "Unsupported", "not implemented")  # of rosbags, for what is sound but of another kind
 KINDS = "write it anew as mcap or sqlite3 with CDR messages, uncompressed or zstd (ros2 bag convert)"
 
@@ -73,6 +74,7 @@ class Bag:
         self.warnings = list(files.warnings)
         self._files, self._recover = files, recover
         self._decoders = {is_ros1: MessageDecoder(is_ros1) for is_ros1 in (False, True)}
+        self._is_ros1: dict[str, bool] = {}
         self._readers: list[Any] = []
         self._process = -1
         self._open()
@@ -121,9 +123,8 @@ class Bag:
                 streams.append(reader.messages(wanted, start=start_ns, stop=stop_ns))
         with bag_errors(self._files, self._recover):
             for link, log_ns, raw in heapq.merge(*streams, key=_log_time):
-                yield BagMessage(
-                    link.topic, link.msgtype, log_ns, _plain(raw), self._decoders[_is_ros1(link)].knowing(link)
-                )
+                plain = _plain(raw)
+                yield BagMessage(link.topic, link.msgtype, log_ns, plain, self._decoder(link, plain))
 
     def close(self) -> None:
         """Close the files; reading again reopens them."""
@@ -147,6 +148,15 @@ class Bag:
         with bag_errors(self._files, self._recover):  # a forked worker must not share the parent's file positions
             self._readers = open_readers(self._files, self._recover)
         self._process = os.getpid()
+
+    def _decoder(self, link: Any, raw: bytes) -> MessageDecoder:
+        """Return the decoder of a topic; some tools write CDR under the name of ROS 1, so its first message decides."""
+        if link.topic not in self._is_ros1:
+            is_ros1 = _format_of(link) == "ros1"
+            if is_ros1 and raw[:4] == CDR_LITTLE_ENDIAN:
+                is_ros1 = self._decoders[True].knowing(link).fits(raw, link.msgtype)
+            self._is_ros1[link.topic] = is_ros1
+        return self._decoders[self._is_ros1[link.topic]].knowing(link)
 
     def _note_unreadable(self) -> None:
         links = [link for reader in self._readers for link in reader.connections]
@@ -218,10 +228,6 @@ def _format_of(link: Any) -> str:
         getattr(link.ext, "serialization_format", "")
         or ("cdr" if hasattr(link.ext, "offered_qos_profiles") else "ros1")
     )
-
-
-def _is_ros1(link: Any) -> bool:
-    return _format_of(link) == "ros1"
 
 
 def _log_time(entry: tuple[Any, int, bytes]) -> int:
