@@ -48,7 +48,7 @@ def stack_of(model, drive, use, spoil=lambda frame: frame, **more):
 
 
 def test_the_spatial_expert_imagines_what_lies_behind_the_robot(model, drive):
-    stack = stack_of(model, drive, ["short_term", "spatial"])
+    stack = stack_of(model, drive, ["spatial"])
     composed, warnings = stack.episode.model()
     assert warnings == []
     back = [index for index in range(FRAMES - 20) if abs(_action(drive, index)[2]) > 1.8]  # far outside of the context
@@ -69,6 +69,25 @@ def _action(drive, index):
     return se2.relative(drive.poses_xyyaw[FRAMES - 1], drive.poses_xyyaw[index])
 
 
+def test_auto_remembers_in_space_and_leaves_out_in_silence(model, drive):
+    stack = stack_of(model, drive, ["auto"])
+    assert stack.episode.experts.names == ("spatial",)
+    assert stack.episode.episodic is None
+    assert set(stack.episode.diagnostics) == {"short_term", "long_term"}
+    composed, warnings = stack.episode.model()
+    assert list(composed.experts) == ["base", "spatial"]
+    assert warnings == []
+    blind = stack_of(model, drive, ["auto"], lambda frame: replace(frame, depth_m=None))
+    assert blind.plan(Goal(image_rgb=drive.frame(0).rgb)).message == ""
+    assert "no_depth" in blind.episode.diagnostics["spatial"]
+
+
+def test_an_expert_that_was_asked_for_and_changes_nothing_is_told(model, drive):
+    plan = stack_of(model, drive, ["short_term", "spatial"]).plan(Goal(image_rgb=drive.frame(0).rgb))
+    assert plan.status is PlanStatus.OK
+    assert plan.message == "the short_term expert changes nothing: its weight, experts.short_term, is 0"
+
+
 def test_a_memory_without_depth_is_left_out_with_a_warning(model, drive):
     def blind(frame):
         return replace(frame, depth_m=None)
@@ -84,6 +103,7 @@ def test_a_memory_without_depth_is_left_out_with_a_warning(model, drive):
 
 def test_the_long_term_expert_trains_while_the_robot_plans(model, drive):
     keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2, "episodic.round_steps": 1}
+    keys["experts.long_term"] = 1.0
     stack = stack_of(model, drive, ["long_term"], **keys, **{"experts.budget.steps_per_s": 100.0})
     try:
         episodic = stack.episode.episodic
@@ -116,7 +136,7 @@ def test_a_model_that_takes_no_experts_says_so(drive):
 
 
 def test_the_long_term_expert_uses_what_another_stack_has_trained(model, drive, tmp_path):
-    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2}
+    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2, "experts.long_term": 1.0}
     trained = stack_of(model, drive, ["long_term"], **keys, **{"experts.budget.steps_per_s": 1e-3})
     trained.close()
     store = MemoryStore(tmp_path)

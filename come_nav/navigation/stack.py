@@ -28,6 +28,7 @@ from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
 from come_nav.memory.spatial.lifting import model_camera
 from come_nav.memory.spatial.remembered_views import ImageDifference, RememberedViews
 from come_nav.memory.store.store import MemoryStore
+from come_nav.navigation.experts_in_use import experts_in_use, unsupported_experts
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
@@ -190,8 +191,8 @@ class NavStack:
         ages_s = np.array([frame.stamp_s - frames[-1].stamp_s for frame in frames])
         offsets = np.round(ages_s * self.model.rate_hz).tolist()
         past: dict[str, Any] = {}
-        if self.config.experts.use:
-            count = self.config.experts.older_frames if "short_term" in self.config.experts.use else 0
+        if self.episode.experts.names:
+            count = self.config.experts.older_frames if "short_term" in self.episode.experts.names else 0
             older = self.memory.newest_frames(len(frames) + count)[: -len(frames)]
             past["older"] = [(own.frame, own.pose_odom_xyyaw) for own in older]
             past["absolute_pose_xyyaw"] = frames[-1].pose_odom_xyyaw
@@ -289,6 +290,7 @@ class EpisodeMemories:
 
     Attributes:
         imagines: whether adapters are made ready for imagining here; False where they are trained for others.
+        experts: which memory experts are in use.
     """
 
     def __init__(self, model: NavigationModel, config: NavigationSettings) -> None:
@@ -302,17 +304,11 @@ class EpisodeMemories:
         self._loss: EpisodeLoss | None = None
         self._views: RememberedViews | None = None
         self._shared: SharedAdapter | None = None
-        self._diagnostics: dict[str, str] = {}
-        wanted = config.experts.use
-        if self._model is None:
-            self._diagnostics = dict.fromkeys(wanted, "this world model takes no experts")
-            return
-        if self._model.depth is None:
-            blind = [name for name in wanted if name != "long_term"]
-            self._diagnostics = dict.fromkeys(blind, "this model looks at no views")
-        if "spatial" in wanted and "spatial" not in self._diagnostics:
+        self.experts = experts_in_use(config.experts, unsupported_experts(model, config.experts))
+        self._diagnostics: dict[str, str] = dict(self.experts.left_out)
+        if "spatial" in self.experts.names:
             self.spatial = SpatialMemory(config.spatial)
-        if "long_term" in wanted:
+        if "long_term" in self.experts.names and self._model is not None:
             begin = self._begin_sharing if config.experts.adapter_store else self._begin_training
             begin(self._model)
 
@@ -380,13 +376,9 @@ class EpisodeMemories:
 
     def model(self) -> tuple[NavigationModel, list[str]]:
         """Return the world model as it can remember now, and a warning for each expert that is left out."""
-        if not self.config.experts.use:
-            return self.base_model, []
         diagnosis = self.diagnostics
-        usable = [name for name in self.config.experts.use if name not in diagnosis]
-        warnings = [
-            f"without the {name} expert: {diagnosis[name]}" for name in self.config.experts.use if name in diagnosis
-        ]
+        usable = [name for name in self.experts.names if name not in diagnosis]
+        warnings = self.experts.warnings_of(diagnosis)
         if self._model is None or not usable:
             return self.base_model, warnings
         spatial = self._views if "spatial" in usable else None

@@ -27,7 +27,7 @@ def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--memory-part", metavar="A-B", help="of a recording: what is remembered (default 0-0.6)")
     group.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of odometry (default 0)")
-    group.add_argument("--weights", metavar="FILE", help="of the experts (default: config/memory_weights.yaml)")
+    group.add_argument("--weights", metavar="FILE", help="of the experts (default: the model's own)")
     group.add_argument(
         "--contrast", choices=("both", "on", "off"), default="both", help="of compositions (default both)"
     )
@@ -53,12 +53,11 @@ def run(args: argparse.Namespace) -> int:
     return evaluate_memory_planning.run(args)
 
 
-def load_weights(args: argparse.Namespace) -> CompositionWeights:
-    """Return the weights that ``--weights`` names, or those that ship with come_nav."""
-    from come_nav.core.resources import find_resource
-    from come_nav.evaluation.suites.compositions import DEFAULT_WEIGHTS, read_weights
+def load_weights(args: argparse.Namespace, config: Config) -> CompositionWeights:
+    """Return the weights that ``--weights`` names, or those of the model."""
+    from come_nav.evaluation.suites.compositions import find_weights
 
-    return read_weights(find_resource("config", args.weights or DEFAULT_WEIGHTS))
+    return find_weights(args.weights, config.model)
 
 
 def memory_settings(config: Config) -> MemorySettings:

@@ -76,7 +76,7 @@ def evaluate_memory_planning(args: argparse.Namespace) -> MemoryPlanning:
     """Evaluate plans as the flags of the verb say; write the results and the report."""
     wanted = chosen_rows(args.rows or DEFAULT_ROWS, PLANNING_ROWS)
     config, folder = prepare(args)
-    weights, settings = load_weights(args), memory_settings(config)
+    weights, settings = load_weights(args, config), memory_settings(config)
     model = load_configured_model(config)
     horizons = parse_horizons(args.horizon or DEFAULT_HORIZON_S, model.rate_hz)
     if len(horizons) > 1:

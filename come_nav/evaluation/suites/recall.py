@@ -83,7 +83,7 @@ def set_up(args: argparse.Namespace) -> RecallSetup:
     from come_nav.navigation.stack import load_configured_model
 
     config, folder = prepare(args)
-    weights, settings = load_weights(args), memory_settings(config)
+    weights, settings = load_weights(args, config), memory_settings(config)
     model = load_configured_model(config)
     longest = parse_horizons(args.horizon or LONGEST_S, model.rate_hz)[-1]
     protocol = ProtocolSettings(

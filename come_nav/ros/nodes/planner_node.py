@@ -90,7 +90,7 @@ class PlannerNode(ManagedNode):
         """Load the model and the places; subscribe."""
         values = self.values
         self._stack: NavStack = load_stack(config_from(values))
-        remembers_space = "spatial" in self._stack.config.experts.use
+        remembers_space = "spatial" in self._stack.episode.experts.names
         self._camera = CameraInput(self, depth="optional" if remembers_space else "none")
         self._obstacles = Obstacles(self)
         self._mission, self._accuracy = Mission(self._rules()), RunningAccuracy()
