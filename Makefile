@@ -6,7 +6,7 @@ SHELL     := bash
 VENV      := .venv
 BIN       := $(VENV)/bin
 STAMP     := $(VENV)/.installed
-CODE      := come_nav launch test benchmarks setup.py .ci/write_constraints.py
+CODE      := come_nav launch test benchmarks docs/make setup.py .ci/write_constraints.py
 TEST_JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? cores : 8)))
 
 .DEFAULT_GOAL := help

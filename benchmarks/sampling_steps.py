@@ -41,7 +41,7 @@ from come_nav.evaluation.reports.tables import MIN_CLUSTERS
 from come_nav.evaluation.suites.inputs import Input, drive_worlds
 from come_nav.evaluation.suites.planning_rows import world_model_row
 from come_nav.evaluation.suites.quality_rows import images_of, jump_row
-from come_nav.navigation.stack import load_configured_model
+from come_nav.navigation.loading import load_configured_model
 from come_nav.world_model.model import DiffusionWorldModel
 
 SAMPLERS = ("ddim", "dpm++")

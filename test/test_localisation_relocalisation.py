@@ -12,10 +12,11 @@ from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics
+from come_nav.localisation.image_difference import ImageDifference
 from come_nav.localisation.relocalisation import RelocalisationSettings, poses_ahead, relocalise
 from come_nav.memory.spatial.building import remember
 from come_nav.memory.spatial.cloud import SpatialMemory
-from come_nav.memory.spatial.remembered_views import ImageDifference, RememberedViews
+from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world

@@ -149,7 +149,7 @@ def evaluate(args: argparse.Namespace) -> Outcome:
     from come_nav.evaluation.protocols.results import ResultStore, evaluate_windows
     from come_nav.evaluation.reports.report import write_report, write_results
     from come_nav.evaluation.suites.inputs import open_input, parse_part
-    from come_nav.navigation.stack import load_configured_model
+    from come_nav.navigation.loading import load_configured_model
 
     config, folder = prepare(args)
     wanted = chosen_rows(args.rows, ROWS)
@@ -240,7 +240,7 @@ def _rows(
 def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorldModel | None) -> dict[str, Any]:
     """Return all that a record depends on: a folder of results belongs to exactly these values."""
     from come_nav.core.settings import to_mapping
-    from come_nav.navigation.stack import choose_device
+    from come_nav.navigation.loading import choose_device
 
     return {
         "input": source.fingerprint,

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.types import Frame, Odometry
+from come_nav.localisation.image_difference import latent_difference
 from come_nav.memory.keyframes import Keyframes
-from come_nav.memory.spatial.remembered_views import latent_difference
 from come_nav.memory.store.files import KEYFRAMES
 from come_nav.memory.store.store import MemoryStore
 from come_nav.ros.parameters import Parameter

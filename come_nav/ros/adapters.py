@@ -23,10 +23,10 @@ def version_of(adapter: Adapter | None) -> int:
 
 def adapter_reports(stack: NavStack) -> list[Report]:
     """Return one report on the adapter in use, or none where the stack has no long-term expert."""
-    experts, episode = stack.config.experts, stack.episode
-    unusable = episode.experts.asked and "long_term" in episode.experts.left_out
-    if "long_term" not in episode.experts.names and not unusable:
+    experts = stack.settings.experts
+    if "long_term" not in experts.use:
         return []
+    episode = stack.episode
     values = {**adapter_values(episode.adapter), "adapter_from": experts.adapter_store or "trained here"}
     missing, later = episode.diagnostics.get("long_term"), episode.training_diagnosis
     if missing is not None:

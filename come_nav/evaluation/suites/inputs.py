@@ -237,7 +237,7 @@ SUITES: dict[str, Callable[[argparse.Namespace, Config, float], Input]] = {
 
 def raycaster_of(world: World, intrinsics: CameraIntrinsics | None, config: Config) -> Raycaster:
     """Return a renderer of one world with a camera, the built-in one by default."""
-    from come_nav.navigation.stack import choose_device
+    from come_nav.navigation.loading import choose_device
     from come_nav.sim.raycaster import Raycaster
 
     camera = intrinsics or CameraIntrinsics.from_field_of_view(64, 64, np.pi / 2)

@@ -94,7 +94,7 @@ def suite_settings(
     """Return all that a record of these suites depends on."""
     from come_nav.cli.evaluate import model_settings
     from come_nav.core.settings import to_mapping
-    from come_nav.navigation.stack import choose_device
+    from come_nav.navigation.loading import choose_device
 
     return {
         "input": source,

@@ -41,7 +41,7 @@ from come_nav.evaluation.suites.memory_rows import (
     start_extrinsics,
 )
 from come_nav.evaluation.suites.planning_rows import MakeImaginer, frames_ahead, imagining_row, perfect_model_row
-from come_nav.navigation.stack import load_configured_model
+from come_nav.navigation.loading import load_configured_model
 from come_nav.world_model.model import DiffusionWorldModel
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from come_nav.evaluation.protocols.quality import Batch, QualityRow, copy_last_r
 from come_nav.evaluation.reports.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
 from come_nav.evaluation.suites.compositions import EXPERTS, TITLES, ComposedRow, CompositionWeights
 from come_nav.evaluation.suites.memory_cache import Memories, MemoryCache
-from come_nav.world_model.contexts import joined
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.reprojection import rendered_view
+from come_nav.world_model.reprojection import context_view
 
 REFERENCES = ("copy", "nearest", "geometry", "context")
 RECALL_ROWS = (*REFERENCES, *TITLES)
@@ -105,8 +104,8 @@ def context_geometry_row(contexts: NewestContext[Batch], model: DiffusionWorldMo
     def imagine(batch: Batch) -> torch.Tensor:
         context = contexts.of(batch)
         actions = actions_of(batch).to(context.latents.device)
-        image, _, _ = rendered_view(context.extras, actions, model.image_size, model.reprojection)
-        return image.cpu()[:, None]
+        view = context_view(context, actions, model.image_size, model.reprojection)
+        return view.filled.cpu()[:, None]
 
     return QualityRow(CONTEXT_GEOMETRY, imagine)
 
@@ -119,7 +118,7 @@ def composition_row(composed_row: ComposedRow, cache: MemoryCache, contexts: New
         times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
         context, actions = contexts.of(batch), actions_of(batch)
         latents = model.predict(context, actions, times, batch.generator(model.device))
-        return model.blended_images(latents, context, actions).cpu()[:, None]
+        return model.decode(latents).cpu()[:, None]
 
     return QualityRow(composed_row.name, imagine)
 
@@ -142,7 +141,7 @@ def batch_contexts(model: DiffusionWorldModel, older_frames: int) -> NewestConte
     """Return what makes the contexts of a batch's windows, joined."""
 
     def make(batch: Batch) -> Context:
-        return joined([memory_context(model, item.window, older_frames) for item in batch.windows])
+        return Context.joined([memory_context(model, item.window, older_frames) for item in batch.windows])
 
     return NewestContext(make)
 

@@ -79,7 +79,7 @@ def open_model(args: argparse.Namespace, facts: DatasetFacts) -> tuple[Diffusion
     from come_nav.config import load_config
     from come_nav.core.resources import find_resource
     from come_nav.experts.normalizer import Normalizer
-    from come_nav.navigation.stack import choose_device
+    from come_nav.navigation.loading import choose_device
     from come_nav.world_model.model import DiffusionWorldModel
     from come_nav.world_model.nwm.rollout import micro_batch_for
 

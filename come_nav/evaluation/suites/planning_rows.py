@@ -16,7 +16,7 @@ from come_nav.core.protocols import Imaginer, Objective, ViewRenderer
 from come_nav.core.types import Frame, Imagination, Plan
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.protocols.rows import HINDSIGHT, PERFECT_MODEL, WORLD_MODEL, Row
-from come_nav.navigation.stack import view_objective
+from come_nav.navigation.objectives import view_objective
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import ImageDistance, Smoothness
 from come_nav.world_model.images import images_from_bytes, rgb_from_images

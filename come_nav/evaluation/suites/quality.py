@@ -60,7 +60,7 @@ def evaluate_views(args: argparse.Namespace) -> QualityOutcome:
     from come_nav.evaluation.protocols.protocol import ProtocolSettings
     from come_nav.evaluation.reports.quality_report import write_quality_report, write_quality_results
     from come_nav.evaluation.suites.inputs import open_input, parse_part
-    from come_nav.navigation.stack import load_configured_model
+    from come_nav.navigation.loading import load_configured_model
 
     config, folder = prepare(args)
     wanted = chosen_rows(args.rows, ROWS)
@@ -99,7 +99,7 @@ def _evaluate(
     from come_nav.evaluation.reports.quality_tables import quality_table
     from come_nav.evaluation.suites.inputs import machine_facts
     from come_nav.evaluation.suites.quality_rows import images_of, quality_rows
-    from come_nav.navigation.stack import choose_device
+    from come_nav.navigation.loading import choose_device
 
     count = source.default_windows if args.windows is None else args.windows
     windows = quality_windows(source.recordings, protocol, steps, count)

@@ -80,7 +80,7 @@ def set_up(args: argparse.Namespace) -> RecallSetup:
     """Load the model, drive the worlds or open the recordings, and choose the windows."""
     from come_nav.evaluation.protocols.protocol import ProtocolSettings
     from come_nav.evaluation.suites.memory_inputs import open_memory_input, select_windows
-    from come_nav.navigation.stack import load_configured_model
+    from come_nav.navigation.loading import load_configured_model
 
     config, folder = prepare(args)
     weights, settings = load_weights(args, config), memory_settings(config)

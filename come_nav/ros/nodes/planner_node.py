@@ -24,15 +24,16 @@ from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.data.bags.images import decode_colour
 from come_nav.evaluation.running_accuracy import RunningAccuracy
+from come_nav.localisation.image_difference import latent_difference
 from come_nav.localisation.relocalisation import poses_ahead
 from come_nav.memory.keyframes import Keyframe, Keyframes, KeyframesSettings
 from come_nav.memory.short_term import FrameStatus
-from come_nav.memory.spatial.remembered_views import latent_difference
 from come_nav.navigation.guide import Guide, GuideSettings
+from come_nav.navigation.loading import load_stack
 from come_nav.navigation.mission import ArrivalSettings, Mission, MissionState
 from come_nav.navigation.places import KEYFRAME_PARAMETERS, Places
 from come_nav.navigation.retreat import Retreat
-from come_nav.navigation.stack import NavStack, load_stack
+from come_nav.navigation.stack import NavStack
 from come_nav.ros import messages
 from come_nav.ros.action_goals import ActionGoal, ActionGoals, PathRequest, Progress
 from come_nav.ros.actions import ACTION_PARAMETERS, serve_actions
@@ -90,7 +91,7 @@ class PlannerNode(ManagedNode):
         """Load the model and the places; subscribe."""
         values = self.values
         self._stack: NavStack = load_stack(config_from(values))
-        remembers_space = "spatial" in self._stack.episode.experts.names
+        remembers_space = "spatial" in self._stack.settings.experts.use
         self._camera = CameraInput(self, depth="optional" if remembers_space else "none")
         self._obstacles = Obstacles(self)
         self._mission, self._accuracy = Mission(self._rules()), RunningAccuracy()
@@ -142,7 +143,7 @@ class PlannerNode(ManagedNode):
     def parameters_changed(self, names: set[str]) -> None:
         """Take over what may change while running; single assignments, because the worker goes on meanwhile."""
         if self.configured:
-            self._stack.config = config_from(self.values)
+            self._stack.settings = config_from(self.values)
             self._mission.rules, self._guide.rules = self._rules(), self._guide_settings()
 
     def _advertise(self) -> None:
@@ -316,7 +317,7 @@ class PlannerNode(ManagedNode):
         self, goal: Goal, image_rgb: NDArray[np.uint8], latents: torch.Tensor
     ) -> tuple[Goal, NDArray[np.float64] | None]:
         """Return the goal with the pose that its image was taken from, or a place from where it may be in view."""
-        starts, differences = self._places.most_similar(latents, self._stack.config.relocalisation.starts)
+        starts, differences = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
         if not len(starts):
             return goal, None
         place = self._sighted(image_rgb, starts)
@@ -353,7 +354,7 @@ class PlannerNode(ManagedNode):
         latents = self._goal_latents
         if latents is None or not self.values["use_places"]:
             return
-        similar, _ = self._places.most_similar(latents, self._stack.config.relocalisation.starts)
+        similar, _ = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
         place = self._sighted(image_rgb, similar)
         if place is not None and not self._mission.at_goal(here_odom_xyyaw, place):
             goal = Goal(image_rgb, place)
