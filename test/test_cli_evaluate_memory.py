@@ -11,8 +11,14 @@ import yaml
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError
 from come_nav.core.resources import find_resource
-from come_nav.evaluation.suites.compositions import EXPERTS, CompositionWeights, find_weights, read_weights, write_weights
-from come_nav.evaluation.suites.weights import climb
+from come_nav.evaluation.suites.memory.compositions import (
+    EXPERTS,
+    CompositionWeights,
+    find_weights,
+    read_weights,
+    write_weights,
+)
+from come_nav.evaluation.suites.memory.weights import climb
 
 SMALL = ["--device", "cpu", "--memory-frames", "100", "--test-frames", "90", "--horizon", "6", "--windows", "3"]
 SMALL += ["--set", "lora.rank=2", "--set", "episodic.steps_per_frame=0.02", "--set", "episodic.batch_size=2"]
@@ -113,9 +119,9 @@ def test_a_weights_file_comes_back(tmp_path):
     write_weights(tmp_path / "w.yaml", weights, "two\nlines")
     back = read_weights(tmp_path / "w.yaml")
     assert back.to_mapping() == weights.to_mapping()
-    blend = back.composed_row("all", True)
-    assert blend.counting == {"base": 1.0, "short_term": 1.0, "spatial": 1.5}
-    assert blend.mode == "normalised"
+    row = back.composed_row("all", True)
+    assert row.counting == {"base": 1.0, "short_term": 1.0, "spatial": 1.5}
+    assert row.mode == "normalised"
     assert back.composed_row("all", False).name == "all (CoME), no contrast"
     assert back.composed_row("ltm", True).mode == "average", "one expert alone is its own prediction"
     assert len(back.compositions(list(EXPERTS))) == 4 + 2 * 5

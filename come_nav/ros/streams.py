@@ -14,7 +14,7 @@ from come_nav.core.errors import DataError
 from come_nav.core.types import Frame, Odometry
 from come_nav.data.bags.calibration import camera_intrinsics
 from come_nav.data.bags.images import decode_colour, decode_depth
-from come_nav.data.timing.odometry_track import OdometryTrack
+from come_nav.data.timing.odometry_track import CLOCK_JUMP_S, OdometryTrack
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from come_nav.core.types import Odometry
 from come_nav.data.timing.interpolation import interpolate_poses

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from come_nav.cli.output import Steps
 from come_nav.core.errors import DataError
 from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2
@@ -19,12 +18,14 @@ from come_nav.core.settings import to_mapping
 from come_nav.evaluation.protocols.memory_windows import MemoryDrive
 from come_nav.evaluation.protocols.protocol import extrinsics_over_footprint
 from come_nav.evaluation.protocols.results import settings_hash
-from come_nav.evaluation.suites.compositions import ComposedRow
-from come_nav.evaluation.suites.inputs import digest
-from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata
-from come_nav.memory.episodic.memory import EpisodicMemory, EpisodicSettings
+from come_nav.evaluation.suites.fingerprints import digest
+from come_nav.evaluation.suites.memory.compositions import ComposedRow
+from come_nav.evaluation.suites.memory.settings import MemorySettings
+from come_nav.evaluation.suites.progress import Progress
+from come_nav.experts.lora import LongTermExpert, adapted, adapter_metadata
+from come_nav.memory.episodic.memory import EpisodicMemory
 from come_nav.memory.spatial.building import remember
-from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.world_model.episode_loss import EpisodeLoss
 from come_nav.world_model.images import camera_of_frame
@@ -35,24 +36,20 @@ YAW_M_PER_RAD = 0.5  # what a turn counts when the nearest remembered frame is l
 ENCODE_FRAMES = 32
 
 
-@dataclass(frozen=True)
-class MemorySettings:
-    """How memories are made; ``older_frames`` before the context are what the short-term expert sees."""
-
-    spatial: SpatialSettings = field(default_factory=SpatialSettings)
-    episodic: EpisodicSettings = field(default_factory=EpisodicSettings)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    older_frames: int = 12
-
-
 class Memories:
     """What one drive left behind; every part is made when it is first asked for."""
 
     def __init__(
-        self, drive: MemoryDrive, model: DiffusionWorldModel, settings: MemorySettings, folder: Path, model_name: str
+        self,
+        drive: MemoryDrive,
+        model: DiffusionWorldModel,
+        settings: MemorySettings,
+        folder: Path,
+        model_name: str,
+        progress: Progress,
     ) -> None:
         self.drive, self.model, self.settings, self.folder = drive, model, settings, folder
-        self._model_name = model_name
+        self._model_name, self._progress = model_name, progress
         self.poses_xyyaw = torch.from_numpy(np.asarray(drive.recording.poses_xyyaw, float)[_slice(drive.memory)])
 
     @cached_property
@@ -155,9 +152,9 @@ class Memories:
         for number, (image, latents, pose) in enumerate(zip(images, self.latents, self.poses_xyyaw, strict=True)):
             kept = loss.frame(image, remembered[number] if remembered else None, None if own is None else own[number])
             memory.observe(latents, pose.float(), float(stamps_s[number]), kept)
-        with Steps(memory.steps_due, f"adapter of {self.drive.name}", "step") as progress:
+        with self._progress(memory.steps_due, f"adapter of {self.drive.name}", "step") as bar:
             while memory.steps_due and (done := memory.train_steps(1, publish=False)):
-                progress.add(f"loss {memory.last_loss:.3f}", done)
+                bar.add(f"loss {memory.last_loss:.3f}", done)
         memory.publish()
         if memory.newest is None:
             raise DataError(f"{self.drive.name}: no adapter could be trained on its memory phase: {memory.stopped}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from come_nav.config import Config
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.evaluation.protocols.memory_visibility import MAX_SIDE
@@ -22,18 +20,15 @@ from come_nav.evaluation.protocols.memory_windows import (
     find_revisits,
 )
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
-from come_nav.evaluation.suites.inputs import (
-    Input,
-    digest,
-    open_input,
-    parse_part,
-    parse_worlds,
-    raycaster_of,
-)
-from come_nav.evaluation.suites.memory import MEMORY_SUITES
-from come_nav.evaluation.suites.planning_rows import Place
+from come_nav.evaluation.suites.fingerprints import digest
+from come_nav.evaluation.suites.inputs import Input, open_recordings
+from come_nav.evaluation.suites.memory.settings import RECALL, MemorySuiteSettings
+from come_nav.evaluation.suites.worlds import Place, raycaster_of, splits_of, words_of
+from come_nav.navigation.settings import NavigationSettings
+from come_nav.sim.episodes import EpisodeRecording, simulate_episode
+from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.worlds import generate_world
 
-RECALL, PLANNING = MEMORY_SUITES
 DEFAULT_WINDOWS = 400
 MEMORY_FRAMES = 320
 RECALL_TEST_FRAMES, SHORT_PLAN_TEST_FRAMES, LONG_PLAN_TEST_FRAMES = 240, 1600, 480
@@ -72,13 +67,15 @@ class Selection:
     notes: list[str]
 
 
-def open_memory_input(args: argparse.Namespace, config: Config, rate_hz: float, longest: int) -> MemoryInput:
-    """Open what the command line names; ``longest`` is the largest offset of a target in frames."""
-    if args.part is not None:
+def open_memory_input(
+    settings: MemorySuiteSettings, navigation: NavigationSettings, rate_hz: float, longest: int
+) -> MemoryInput:
+    """Open what ``settings`` name; ``longest`` is the largest offset of a target in frames."""
+    if settings.source.part is not None:
         raise ConfigError("--part is of the other suites; the memory suites take --memory-part, e.g. 0-0.6")
-    if args.input:
-        return _recordings(args, config, rate_hz)
-    return _worlds(args, config, rate_hz, longest)
+    if settings.source.paths:
+        return _recordings(settings, navigation, rate_hz)
+    return _worlds(settings, navigation, rate_hz, longest)
 
 
 def select_windows(
@@ -113,24 +110,19 @@ def select_windows(
     return Selection(windows, limits, notes)
 
 
-def _worlds(args: argparse.Namespace, config: Config, rate_hz: float, longest: int) -> MemoryInput:
+def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_hz: float, longest: int) -> MemoryInput:
     """Drive one tour in every world: a memory phase, then a test phase."""
-    from come_nav.sim.episodes import EpisodeRecording, simulate_episode
-    from come_nav.sim.robot import OdometryNoise
-    from come_nav.sim.splits import split_of
-    from come_nav.sim.worlds import generate_world
-
-    seeds = parse_worlds(args.worlds)
-    memory = int(check_range("--memory-frames", args.memory_frames or MEMORY_FRAMES, FEWEST_MEMORY_FRAMES, 4000))
-    asked = args.test_frames or frames_to_test(args.suite, longest)
+    seeds, suite = settings.source.worlds, settings.source.suite
+    memory = int(check_range("--memory-frames", settings.memory_frames or MEMORY_FRAMES, FEWEST_MEMORY_FRAMES, 4000))
+    asked = settings.test_frames or frames_to_test(suite, longest)
     test = int(check_range("--test-frames", asked, longest + 4, 20000))
-    drift = check_range("--drift", args.drift, 0.0, 50.0)
+    drift = check_range("--drift", settings.drift_percent, 0.0, 50.0)
     noise = OdometryNoise.from_percent(drift) if drift else None
     drives, places, groups = {}, {}, {}
     for seed in seeds:
         world = generate_world(seed)
-        raycaster = raycaster_of(world, None, config)
-        episode = simulate_episode(world, DRIVER, (memory + test - 1) / rate_hz, rate_hz, config.seed, noise)
+        raycaster = raycaster_of(world, None, navigation.device)
+        episode = simulate_episode(world, DRIVER, (memory + test - 1) / rate_hz, rate_hz, navigation.seed, noise)
         name = f"world {seed} {DRIVER}"
         truth = EpisodeRecording(episode, raycaster, use_truth=True)
         believed = truth if noise is None else EpisodeRecording(episode, raycaster)
@@ -139,10 +131,10 @@ def _worlds(args: argparse.Namespace, config: Config, rate_hz: float, longest: i
         groups[name] = f"world {seed}"
     poses = np.concatenate([drive.recording.poses_xyyaw for drive in drives.values()])
     source = Input(
-        title=f"{args.suite} in built-in worlds {args.worlds}" + (f", {drift:g} % drift" if drift else ""),
+        title=f"{suite} in built-in worlds {words_of(seeds)}" + (f", {drift:g} % drift" if drift else ""),
         recordings=[(name, drive.recording) for name, drive in drives.items()],
         fingerprint={
-            "suite": args.suite,
+            "suite": suite,
             "worlds": f"{seeds.start}-{seeds.stop - 1}",
             "memory_frames": memory,
             "test_frames": test,
@@ -153,7 +145,7 @@ def _worlds(args: argparse.Namespace, config: Config, rate_hz: float, longest: i
         default_windows=DEFAULT_WINDOWS,
         places=places,
         groups=groups if len(seeds) > 1 else None,
-        facts={"splits": ", ".join(sorted({split_of(seed) for seed in seeds}))},
+        facts={"splits": splits_of(seeds)},
     )
     return MemoryInput(source, drives, drift, strict=True)
 
@@ -165,12 +157,12 @@ def frames_to_test(suite: str, longest: int) -> int:
     return SHORT_PLAN_TEST_FRAMES if longest <= SHORT_PLAN_FRAMES else LONG_PLAN_TEST_FRAMES
 
 
-def _recordings(args: argparse.Namespace, config: Config, rate_hz: float) -> MemoryInput:
-    """Split every recording: memory from ``--memory-part``, windows from what comes after it."""
-    if args.drift:
+def _recordings(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_hz: float) -> MemoryInput:
+    """Split every recording: memory from its ``memory_part``, windows from what comes after it."""
+    if settings.drift_percent:
         raise ConfigError("--drift is of the built-in worlds; a recording has its own odometry")
-    first, last = parse_part(args.memory_part or "0-0.6")
-    source = open_input(args, config, rate_hz)
+    first, last = settings.memory_part
+    source = open_recordings(settings.source, rate_hz, navigation.device)
     drives = {}
     for name, recording in source.recordings:
         count = len(recording)
@@ -183,5 +175,8 @@ def _recordings(args: argparse.Namespace, config: Config, rate_hz: float) -> Mem
         drives[name] = MemoryDrive(name, recording, recording, memory)
     fingerprint = {**source.fingerprint, "memory_part": [first, last], "depth_side": MAX_SIDE}
     return MemoryInput(
-        replace(source, fingerprint=fingerprint, title=f"{args.suite}: {source.title}"), drives, 0.0, strict=False
+        replace(source, fingerprint=fingerprint, title=f"{settings.source.suite}: {source.title}"),
+        drives,
+        0.0,
+        strict=False,
     )

@@ -15,8 +15,8 @@ from come_nav.core.types import Context
 from come_nav.evaluation.protocols.protocol import Window, extrinsics_over_footprint
 from come_nav.evaluation.protocols.quality import Batch, QualityRow, copy_last_row
 from come_nav.evaluation.reports.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
-from come_nav.evaluation.suites.compositions import EXPERTS, TITLES, ComposedRow, CompositionWeights
-from come_nav.evaluation.suites.memory_cache import Memories, MemoryCache
+from come_nav.evaluation.suites.memory.cache import Memories, MemoryCache
+from come_nav.evaluation.suites.memory.compositions import EXPERTS, TITLES, ComposedRow, CompositionWeights
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import context_view
 

@@ -1,4 +1,4 @@
-"""Tables and page of ``come-nav evaluate --protocol nwm``."""
+"""Tables and page of the protocol "nwm"."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from come_nav.cli.output import format_table, print_files, print_json
-
-if TYPE_CHECKING:
-    from come_nav.data.nwm.dataset import DatasetFacts
-    from come_nav.evaluation.metrics.statistics import Interval
-    from come_nav.evaluation.protocols.protocol import Window
-    from come_nav.evaluation.protocols.results import Record
-    from come_nav.evaluation.protocols.rows import Row
+from come_nav.core.files import atomic_write_text
+from come_nav.data.nwm.dataset import DatasetFacts
+from come_nav.evaluation.metrics.statistics import Interval
+from come_nav.evaluation.protocols.protocol import Window
+from come_nav.evaluation.protocols.results import Record, flat
+from come_nav.evaluation.protocols.rows import Row
+from come_nav.evaluation.reports.examples import candidates_figure, make_example, paths_figure, pick_examples
+from come_nav.evaluation.reports.report import strict
+from come_nav.evaluation.reports.tables import format_interval
+from come_nav.evaluation.suites.fingerprints import machine_facts
+from come_nav.viz.report import HtmlReport
 
 METRES = {"ATE [m]": "ate_m", "RPE [m]": "rpe_m", "final [m]": "final_m"}
 SPACINGS = {"ATE [spacings]": "ate_spacings", "RPE [spacings]": "rpe_spacings", "final [spacings]": "final_spacings"}
@@ -28,8 +31,6 @@ def planning_document(
     table: Mapping[str, Mapping[str, Interval]],
 ) -> dict[str, Any]:
     """Return everything that the protocol found, as JSON values."""
-    from come_nav.evaluation.suites.inputs import machine_facts
-
     plain = {row: {name: asdict(value) for name, value in metrics.items()} for row, metrics in table.items()}
     not_ok = {row: sum(record["status"] != "OK" for record in found) for row, found in records.items()}
     return {
@@ -59,9 +60,6 @@ def headline(document: Mapping[str, Any]) -> str:
 
 def table_lines(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells; spacings lead where the official quirks are on."""
-    from come_nav.evaluation.metrics.statistics import Interval
-    from come_nav.evaluation.reports.tables import format_interval
-
     first, second = (SPACINGS, METRES) if document["settings"]["quirks"]["goal_in_spacings"] else (METRES, SPACINGS)
     columns = {**first, **second}
     lines = []
@@ -69,17 +67,6 @@ def table_lines(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
         cells = [format_interval(Interval(**metrics[name])) for name in columns.values()]
         lines.append([row, *cells, str(metrics["ate_m"]["n"]), str(document["not_ok"][row])])
     return ["row", *columns, "n", "not OK"], lines
-
-
-def print_planning(document: Mapping[str, Any], folder: Path, page: Path | None, *, as_json: bool) -> None:
-    """Print the table, or everything as JSON."""
-    if as_json:
-        print_json({**document, "out": str(folder), "report": None if page is None else str(page)})
-        return
-    print(f"{document['title']}: {document['windows']} windows, one spacing is {document['spacing_m']:g} m")
-    print(f"{headline(document)}\n")
-    print(format_table(*table_lines(document)))
-    print_files(folder, page)
 
 
 def write_planning(
@@ -92,12 +79,6 @@ def write_planning(
     report: bool,
 ) -> Path | None:
     """Write results.json and, unless told not to, report.html; return the page's path."""
-    from come_nav.core.files import atomic_write_text
-    from come_nav.evaluation.protocols.results import flat
-    from come_nav.evaluation.reports.examples import candidates_figure, make_example, paths_figure, pick_examples
-    from come_nav.evaluation.reports.report import strict
-    from come_nav.viz.report import HtmlReport
-
     atomic_write_text(folder / "results.json", json.dumps(strict(document), indent=1) + "\n")
     if not report:
         return None

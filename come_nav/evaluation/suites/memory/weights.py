@@ -1,31 +1,33 @@
-"""``--suite recall --choose-weights``: weights of the experts in each row, chosen on validation worlds alone."""
+"""Weights of the experts in each row of the memory suites, chosen on validation worlds alone."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import torch
 
-from come_nav.cli.output import Steps, format_table, print_json
 from come_nav.core.errors import ConfigError
 from come_nav.evaluation.protocols.quality import WINDOWS_PER_BATCH, Batch, QualityRow, measure, read_batch
-from come_nav.evaluation.suites.compositions import (
+from come_nav.evaluation.suites.memory.compositions import (
     AVERAGE,
     CONTRAST,
     EXPERTS,
     ComposedRow,
     CompositionWeights,
-    weight_lines,
     write_weights,
 )
-from come_nav.evaluation.suites.inputs import parse_worlds
-from come_nav.evaluation.suites.memory_rows import NewestContext, available_rows, batch_contexts, composition_row
+from come_nav.evaluation.suites.memory.recall import set_up_recall
+from come_nav.evaluation.suites.memory.rows import NewestContext, available_rows, batch_contexts, composition_row
+from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings
+from come_nav.evaluation.suites.memory.setup import MemorySetup
+from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.quality_rows import images_of
-from come_nav.evaluation.suites.recall import RecallSetup, set_up
+from come_nav.evaluation.suites.worlds import words_of
+from come_nav.navigation.settings import NavigationSettings
+from come_nav.sim.splits import split_of
 
 DEFAULT_WINDOWS = 100
 STEPS = (0.5, 0.25)  # of the search, the coarse one first
@@ -44,38 +46,44 @@ class Choice:
     psnr_db: float
 
 
-def run(args: argparse.Namespace) -> int:
-    """Choose weights, write weights.yaml into the output folder and print them."""
-    check_validation(args)
-    if args.windows is None:
-        args = argparse.Namespace(**vars(args) | {"windows": DEFAULT_WINDOWS})
-    setup = set_up(args)
+@dataclass(frozen=True)
+class ChosenWeights:
+    """The choice for every row, the file that holds it, and the number of windows and notes that it stands on."""
+
+    choices: list[Choice]
+    path: Path
+    windows: int
+    notes: list[str]
+
+
+def run_choice_of_weights(
+    settings: MemorySuiteSettings, navigation: NavigationSettings, folder: Path, progress: Progress = silent
+) -> ChosenWeights:
+    """Choose the weights of the recall suite's rows; write weights.yaml into ``folder``.
+
+    Raises:
+        ConfigError: for anything but validation worlds.
+    """
+    check_validation(settings)
+    if settings.source.windows is None:
+        settings = replace(settings, source=replace(settings.source, windows=DEFAULT_WINDOWS))
+    setup = set_up_recall(settings, navigation, folder, progress, all_drives=True)
     keys = available_rows([key for key, experts in EXPERTS.items() if len(experts) > 1], False, setup.model)
     choices = choose(setup, keys)
-    path = setup.folder / FILE
+    windows = len(setup.selection.windows)
     comment = (
-        f"Model {Path(setup.config.model).name}, worlds {args.worlds}, {len(setup.selection.windows)} windows, "
-        f"seed {setup.config.seed}: largest mean PSNR."
+        f"Model {Path(navigation.model).name}, worlds {words_of(settings.source.worlds)}, {windows} windows, "
+        f"seed {navigation.seed}: largest mean PSNR."
     )
-    write_weights(path, chosen_weights(choices), comment)
-    if args.json:
-        rows = [
-            {"row": own.composed_row.name, "weights": dict(own.composed_row.weights), "psnr_db": own.psnr_db}
-            for own in choices
-        ]
-        print_json({"weights": str(path), "windows": len(setup.selection.windows), "rows": rows})
-    else:
-        print_choices(choices, path, setup)
-    return 0
+    write_weights(folder / FILE, chosen_weights(choices), comment)
+    return ChosenWeights(choices, folder / FILE, windows, setup.selection.notes)
 
 
-def check_validation(args: argparse.Namespace) -> None:
+def check_validation(settings: MemorySuiteSettings) -> None:
     """Refuse to choose weights on anything but validation worlds."""
-    from come_nav.sim.splits import split_of
-
-    if args.input:
+    if settings.source.paths:
         raise ConfigError("--choose-weights takes validation worlds (--worlds 10000-10009), no recording")
-    for seed in parse_worlds(args.worlds):
+    for seed in settings.source.worlds:
         if split_of(seed) != "validation":
             raise ConfigError(
                 f"--choose-weights takes validation worlds alone, e.g. --worlds 10000-10009; world {seed} is for "
@@ -83,19 +91,20 @@ def check_validation(args: argparse.Namespace) -> None:
             )
 
 
-def choose(setup: RecallSetup, keys: Sequence[str]) -> list[Choice]:
+def choose(setup: MemorySetup, keys: Sequence[str]) -> list[Choice]:
     """Search the weights of every row, with contrast and without."""
     score = Scorer(setup)
-    choices = [Choice(setup.weights.composed_row("base", True), score(setup.weights.composed_row("base", True)))]
-    with Steps(2 * len(keys), "weights", "row") as progress:
+    base = setup.settings.weights.composed_row("base", True)
+    choices = [Choice(base, score(base))]
+    with setup.progress(2 * len(keys), "weights", "row") as bar:
         for contrast in (True, False):
             found: dict[str, tuple[Weights, float]] = {}
             for key in keys:
                 starts = [(1.0,) * len(EXPERTS[key]), *_from_smaller(key, found)]
                 best = max((climb(score.of(key, contrast), start) for start in starts), key=lambda each: each[1])
                 found[key] = best
-                choices.append(Choice(_blend(key, contrast, best[0]), best[1]))
-                progress.add(f"{choices[-1].composed_row.name} {best[1]:.2f} dB")
+                choices.append(Choice(_row(key, contrast, best[0]), best[1]))
+                bar.add(f"{choices[-1].composed_row.name} {best[1]:.2f} dB")
     return choices
 
 
@@ -125,7 +134,7 @@ def climb(score: Callable[[Weights], float], start: Weights) -> tuple[Weights, f
 class Scorer:
     """Mean PSNR of a composition over all windows. Contexts and memories are made once, scores are remembered."""
 
-    def __init__(self, setup: RecallSetup) -> None:
+    def __init__(self, setup: MemorySetup) -> None:
         self._cache, self._model = setup.cache, setup.model
         images = images_of(setup.model)
         self._batches: list[tuple[Batch, NewestContext[Batch]]] = []
@@ -133,12 +142,12 @@ class Scorer:
             own = list(group)
             for start in range(0, len(own), WINDOWS_PER_BATCH):
                 batch = read_batch(own[start : start + WINDOWS_PER_BATCH], images)
-                self._batches.append((batch, batch_contexts(setup.model, setup.config.experts.older_frames)))
+                self._batches.append((batch, batch_contexts(setup.model, setup.navigation.experts.older_frames)))
         self._known: dict[tuple[str, tuple[tuple[str, float], ...]], float] = {}
 
     def of(self, key: str, contrast: bool) -> Callable[[Weights], float]:
         """Return the score of the row ``key`` as a function of its weights."""
-        return lambda weights: self(_blend(key, contrast, weights))
+        return lambda weights: self(_row(key, contrast, weights))
 
     def __call__(self, composed_row: ComposedRow) -> float:
         """Return the mean PSNR, dB."""
@@ -162,18 +171,7 @@ def chosen_weights(choices: Sequence[Choice]) -> CompositionWeights:
     return CompositionWeights(sections)
 
 
-def print_choices(choices: Sequence[Choice], path: Path, setup: RecallSetup) -> None:
-    """Print the weights and their scores."""
-    header, lines = weight_lines([choice.composed_row for choice in choices])
-    for note in setup.selection.notes:
-        print(note)
-    print(f"{len(setup.selection.windows)} windows of validation worlds\n")
-    cells = [[*line, f"{choice.psnr_db:.2f}"] for line, choice in zip(lines, choices, strict=True)]
-    print(format_table([*header, "PSNR [dB]"], cells))
-    print(f"\nweights: {path}")
-
-
-def _blend(key: str, contrast: bool, weights: Weights) -> ComposedRow:
+def _row(key: str, contrast: bool, weights: Weights) -> ComposedRow:
     return ComposedRow(key, contrast, dict(zip(EXPERTS[key], weights, strict=True)))
 
 
