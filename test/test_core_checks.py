@@ -178,7 +178,9 @@ def test_yaml_files_read_and_absent_ones_are_named(tmp_path):
 # -- layers and explanations ---------------------------------------------------------------------------------------
 
 KEYS = st.text("abc", min_size=1, max_size=2)
-TREES = st.recursive(st.integers(0, 9), lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3), max_leaves=8)
+TREES = st.recursive(
+    st.integers(0, 9), lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3), max_leaves=8
+)
 MAPPINGS = st.dictionaries(KEYS, TREES, max_size=3)
 
 
@@ -230,6 +232,6 @@ def indented(lines):
 
 
 def test_explanations_of_bases_and_of_several_names_count():
-    base = type("Base", (), {"__doc__": "B.\n\n    Attributes:\n        a, b: both,\n            on two lines.\n    "})
+    base = type("Base", (), {"__doc__": "B.\n\n    Attributes:\n        a, b: both,\n            on two lines."})
     own = type("Own", (base,), {"__doc__": "O.\n\nAttributes:\n    b: mine.\n"})
     assert field_explanations(own) == {"a": ["both,", "on two lines."], "b": ["mine."]}

@@ -75,7 +75,7 @@ def _action(drive, index):
 
 def test_auto_remembers_in_space_and_leaves_out_in_silence(model, drive):
     stack = stack_of(model, drive, ["auto"])
-    assert stack.episode.experts.names == ("spatial",)
+    assert stack.episode.in_use().names == ("spatial",)
     assert stack.episode.episodic is None
     assert set(stack.episode.diagnostics) == {"short_term", "long_term"}
     composed, warnings = stack.episode.model()
@@ -211,7 +211,8 @@ def test_frozen_memories_take_nothing_new(model, drive):
 
 
 def test_the_adapter_trains_at_once_where_nothing_trains_in_the_background(model, drive):
-    keys = {"experts.use": ["long_term"], "lora.rank": 2, "lora.alpha": 2, "episodic.batch_size": 1}
+    keys = {"experts.use": ["long_term"], "experts.long_term": 1.0, "lora.rank": 2, "lora.alpha": 2}
+    keys["episodic.batch_size"] = 1
     settings = load_config(None, {**SMALL, **keys, "episodic.steps_per_frame": 0.5})
     stack = NavStack(model, settings, background_training=False)
     for index in range(12):

@@ -97,10 +97,9 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     """Return the nested mappings of ``below`` with those of ``above`` over them; neither is changed."""
     result = {key: merged({}, value) if isinstance(value, Mapping) else value for key, value in below.items()}
     for key, value in above.items():
-        if isinstance(value, Mapping):
-            present = result.get(key)
-            value = merged(present if isinstance(present, Mapping) else {}, value)
-        result[key] = value
+        present = result.get(key)
+        both = merged(present if isinstance(present, Mapping) else {}, value) if isinstance(value, Mapping) else value
+        result[key] = both
     return result
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from come_nav.navigation.settings import AUTO, MEMORY_EXPERTS, ExpertsSettings
-from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.core.experts import LONG_TERM, MEMORY_EXPERTS, SPATIAL
+from come_nav.navigation.navigation_model import NavigationModel, taking_experts
+from come_nav.navigation.settings import AUTO, ExpertsSettings
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,17 @@ def experts_in_use(
         return ExpertsInUse(names, cannot, True, tuple(name for name in names if weights[name] == 0.0))
     left_out = {name: f"its weight, experts.{name}, is 0" for name in MEMORY_EXPERTS if weights[name] == 0.0}
     if has_depth is False and not settings.estimate_depth:
-        left_out["spatial"] = "the camera measures no depth, and experts.estimate_depth is off"
+        left_out[SPATIAL] = "the camera measures no depth, and experts.estimate_depth is off"
     left_out |= {name: why for name, why in unsupported.items() if name in MEMORY_EXPERTS}
     return ExpertsInUse(tuple(name for name in MEMORY_EXPERTS if name not in left_out), left_out, False)
 
 
-def unsupported_experts(model: object, settings: ExpertsSettings) -> dict[str, str]:
+def unsupported_experts(model: NavigationModel, settings: ExpertsSettings) -> dict[str, str]:
     """Return the memory experts that ``model``, or this installation, cannot use, each with the reason."""
-    if not isinstance(model, DiffusionWorldModel):
+    taking = taking_experts(model)
+    if taking is None:
         return dict.fromkeys(MEMORY_EXPERTS, "this world model takes no experts")
-    found = {}
-    if model.depth is None:
-        found = dict.fromkeys(("short_term", "spatial"), "this model looks at no views")
+    found = {name: "this model looks at no views" for name in MEMORY_EXPERTS if name not in taking.supported_experts}
     if not settings.adapter_store and find_spec("peft") is None:  # an adapter of another process needs no training here
-        found["long_term"] = "training an adapter needs peft; install peft"
+        found[LONG_TERM] = "training an adapter needs peft; install peft"
     return found

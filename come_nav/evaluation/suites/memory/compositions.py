@@ -110,11 +110,6 @@ class CompositionWeights:
         }
 
 
-def load_weights(name: str | None = None) -> CompositionWeights:
-    """Return the weights of a file, by path or by name in config/; those that ship with come_nav where None."""
-    return read_weights(find_resource("config", name or DEFAULT_WEIGHTS))
-
-
 def read_weights(path: Path) -> CompositionWeights:
     """Read a weights file.
 
