@@ -231,7 +231,7 @@ def test_experts_of_one_plan_are_a_choice_of_those_whose_memory_is_kept(model, d
     composed, warnings = stack.episode.model(only)
     assert warnings == []
     assert composed.composition.weights == (0.0, 1.0)
-    assert stack.episode.model(ExpertsSettings())[0] is model
+    assert stack.episode.model(ExpertsSettings(use=()))[0] is model
     _, warnings = stack.episode.model(ExpertsSettings(use=("long_term",)))
     assert warnings == ["without the long_term expert: its memory is not kept; name it in experts.use"]
 
