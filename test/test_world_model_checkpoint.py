@@ -52,6 +52,17 @@ def predict(model: DiffusionWorldModel) -> torch.Tensor:
     return model.predict(a_context(model), actions(2), torch.ones(2), seeded())
 
 
+def test_what_was_tuned_to_a_model_is_kept_when_it_is_saved(folder: Path, tmp_path: Path) -> None:
+    tuned = {"navigation": {"lora": {"rank": 8}}, "composition_weights": {"contrast": {"all": {"spatial": 0.5}}}}
+    edit_config(folder, lambda config: config.update(tuned))
+    DiffusionWorldModel.load(folder).save(tmp_path / "again")
+    config = read_config(tmp_path / "again")
+    assert {"navigation": config.navigation, "composition_weights": config.composition_weights} == tuned
+    edit_config(folder, lambda config: config.update(navigation=[1]))
+    with pytest.raises(ConfigError, match=r"config\.yaml: navigation must be a mapping of keys, got \[1\]"):
+        read_config(folder)
+
+
 # -- round trips -------------------------------------------------------------------------------------------------------
 
 
