@@ -97,6 +97,20 @@ class SpatialSource(Protocol):
         ...
 
 
+class CoarseSpatialSource(Protocol):
+    """A :class:`SpatialSource` that can show a coarser memory at less cost."""
+
+    def views(
+        self,
+        poses_odom_xyyaw: torch.Tensor,
+        image_size: int,
+        T_base_camera: torch.Tensor | None = None,
+        cell_m: float = 0.0,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what SpatialSource returns, of points merged in cells of edge ``cell_m``, m; 0 = as they are."""
+        ...
+
+
 class Expert(Protocol):
     """One denoiser, conditioned on one memory."""
 

@@ -41,7 +41,11 @@ class Windows(Protocol):
 
 
 class EpisodeLoss:
-    """Mean squared error of a network's target on windows, at the noise levels that the model's sampler visits."""
+    """Mean squared error of a network's target on windows, at the noise levels that the model's sampler visits.
+
+    Attributes:
+        camera: (1, 4) of the frames, fractions of the image; may be set once it is known.
+    """
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ class EpisodeLoss:
         self.model, self.context_dropout, self.memory_fraction = model, context_dropout, memory_fraction
         visited = model.schedule if all_levels else model.sampler.visited(model.schedule)
         self._levels = torch.as_tensor(visited.timestep_map)
-        self._camera = model.images.camera() if camera is None else camera
+        self.camera = model.images.camera() if camera is None else camera
         self._extrinsics = level_camera(model.images.camera_height_m) if T_base_camera is None else T_base_camera
 
     def frame(
@@ -116,7 +120,7 @@ class EpisodeLoss:
             raise ShapeError(f"the episode's frames lack {missing}: pass frame=loss.frame(image) to observe")
         images = images_from_bytes(batch.frames[IMAGE].to(device))
         depth_m = batch.frames[DEPTH].to(device).float()
-        camera, extrinsics = self._camera.to(device, torch.float32), batch.frames[EXTRINSICS].to(device)
+        camera, extrinsics = self.camera.to(device, torch.float32), batch.frames[EXTRINSICS].to(device)
         size, settings = self.model.image_size, self.model.reprojection
         points = context_points(images, depth_m, context.poses_xyyaw, camera, extrinsics, settings)
         newest, actions = extrinsics[:, -1], batch.actions_xyyaw.to(device)
