@@ -55,7 +55,7 @@ class PlannerNode(ManagedNode):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__("planner", **keywords)
-        self._worker = Worker("planner", self._work, lambda error: self._output.failed(error))
+        self._worker = Worker("planner", self._work, lambda error: self._output.failed(error))  # noqa: PLW0108  made at setup
         self._watcher = Worker("watcher", self._watch, lambda error: self.diagnose(error, "memory"))
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
