@@ -63,22 +63,33 @@ class Lens:
         return self.model == "pinhole"
 
     @cached_property
-    def maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Column and row (H, W) of the source of each straightened pixel."""
+    def maps(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """OpenCV's fixed-point maps (H, W, 2) and (H, W), as ``cv2.undistort`` makes them."""
         import cv2
 
-        size, kind = (self.width, self.height), cv2.CV_32FC1
+        return self._maps(cv2.CV_16SC2)
+
+    def source(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return column and row (H, W) of the source of each straightened pixel."""
+        import cv2
+
+        return self._maps(cv2.CV_32FC1)
+
+    def _maps(self, kind: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        import cv2
+
+        size = (self.width, self.height)
         if self.model == "equidistant":
             found = cv2.fisheye.initUndistortRectifyMap(self.K, self.distortion, np.eye(3), self.K, size, kind)
         else:
             found = cv2.initUndistortRectifyMap(self.K, self.distortion, None, self.K, size, kind)
-        return np.asarray(found[0], np.float32), np.asarray(found[1], np.float32)
+        return np.asarray(found[0]), np.asarray(found[1])
 
     def largest_shift_px(self) -> float:
         """Return how far the lens moves a pixel at most."""
         if self.is_pinhole:
             return 0.0
-        columns, rows = self.maps
+        columns, rows = self.source()
         shift = np.hypot(columns - np.arange(self.width), rows - np.arange(self.height)[:, None])
         return float(np.nan_to_num(shift, nan=np.inf).max())
 
