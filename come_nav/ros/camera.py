@@ -19,10 +19,11 @@ from come_nav.core.types import Frame, Odometry
 from come_nav.data.bags.calibration import is_rectified
 from come_nav.data.bags.frames import frame_matches, is_optical, optical_extrinsics
 from come_nav.data.bags.transforms import BASE_FRAMES
+from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.ros import messages
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import SENSOR
-from come_nav.ros.streams import LiveLens, Matched, OdometryTrack, Synchroniser, decode_frame
+from come_nav.ros.streams import LiveLens, Matched, Synchroniser, decode_frame
 from come_nav.ros.transforms import camera_pose, listen
 
 CAMERA_PARAMETERS = (
