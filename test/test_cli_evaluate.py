@@ -291,7 +291,7 @@ class Given:
     def predict(self, model, context, actions, times):
         import torch
 
-        from come_nav.world_model import model as module
+        from come_nav.world_model import prediction as module
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "noise_source", self._source)
