@@ -300,7 +300,7 @@ class Given:
     def rollout(self, model, context, path):
         import torch
 
-        from come_nav.world_model import model as module
+        from come_nav.world_model import prediction as module
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "noise_source", self._source)

@@ -91,7 +91,7 @@ class Features:
             return np.asarray(signs / np.float32(np.sqrt(max(signs.shape[1], 1))), np.float32)
         vectors = self.descriptors.astype(np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
-        return vectors / np.maximum(lengths, 1.0)
+        return np.asarray(vectors / np.maximum(lengths, 1.0), np.float32)
 
 
 def extract_features(rgb: NDArray[np.uint8], config: FeatureSettings | None = None) -> Features:

@@ -61,7 +61,7 @@ class View:
         x = (u * camera.width - camera.cx) / camera.fx * z
         y = (v * camera.height - camera.cy) / camera.fy * z
         points: NDArray[np.float64] = np.stack([x, y, z], -1).reshape(-1, 3)
-        return points[np.isfinite(points[:, 2])]
+        return np.asarray(points[np.isfinite(points[:, 2])])
 
     def with_points(self, points_camera_m: NDArray[np.float32]) -> View:
         """Return the view with points (N, 3) from elsewhere, e.g. triangulated ones."""
