@@ -72,8 +72,8 @@ class VoxelMap:
         """Forget all cells."""
         self._count = 0
         self._rows = _empty_rows(min(1024, self.capacity), self.channels)
-        self._sorted_keys = np.empty(0, np.int64)
-        self._sorted_rows = np.empty(0, np.int64)
+        self._sorted_keys: IntArray = np.empty(0, np.int64)
+        self._sorted_rows: IntArray = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return self._count
