@@ -129,8 +129,14 @@ def find_image(bag: Bag, kinds: dict[str, str] | None = None, near: str | None =
     def score(topic: TopicInfo) -> tuple[int, ...]:
         name = topic.name.lower()
         colour = any(word in name for word in ("color", "colour", "rgb"))
-        secondary = any(word in name for word in (*SECONDARY_WORDS, *DEPTH_WORDS))
-        return (int(colour) - int(secondary), int("image" in name), topic.count, int(topic.type == IMAGE))
+        secondary = any(word in name for word in SECONDARY_WORDS)
+        of_depth = any(word in name.replace("depth_camera", "") for word in DEPTH_WORDS)
+        return (
+            int(colour) - int(secondary) - 2 * int(of_depth),
+            int("image" in name),
+            topic.count,
+            int(topic.type == IMAGE),
+        )
 
     best = _best(_of_type(bag, (IMAGE, COMPRESSED_IMAGE)), score, lambda topic: found[topic.name] == "colour")
     return _of_same_robot(bag, best, near)
