@@ -152,6 +152,20 @@ def test_compressed_depth_is_depth_whatever_its_name(tmp_path):
         np.testing.assert_allclose(recording.frame(3).depth_m, 1.5)
 
 
+@pytest.mark.parametrize("kind", ["foxglove_msgs/msg/CompressedVideo", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"])
+def test_video_topics_name_the_way_out(tmp_path, kind):
+    """Only the type's name is looked at, so any definition will do."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    with Writer(tmp_path / "run", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        link = writer.add_connection("/camera/video", kind, msgdef="uint8[] data", rihs01="RIHS01_0")
+        writer.write(link, START_NS, bytes(12))
+    with open_bag(tmp_path / "run") as bag:
+        for named in (None, "/camera/video"):
+            with pytest.raises(DataError, match=r"/camera/video is video .*is not read; .*republish"):
+                choose_topics(bag, image=named)
+
+
 # -- bodies ----------------------------------------------------------------------------------------------------------
 
 
