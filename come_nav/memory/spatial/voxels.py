@@ -34,6 +34,11 @@ def cell_keys(points_xyz: NDArray[Any], voxel_m: float) -> IntArray:
     return keys
 
 
+def reach_of(voxel_m: float) -> float:
+    """Return how far from the origin cells of this edge reach along each axis, m."""
+    return (_HALF - 2) * voxel_m
+
+
 class VoxelMap:
     """Cells of ``voxel_m`` metres with a mean position, mean features, a weight, a count of looks and a stamp.
 
