@@ -325,11 +325,25 @@ def test_gazebo_bridge_fits_the_robot_and_the_nodes():
 # -- documentation -------------------------------------------------------------------------------------------------
 
 
+def run_as_program(name: str) -> types.SimpleNamespace:
+    return types.SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "make" / f"{name}.py")))
+
+
+def test_the_tables_of_parameters_are_what_the_nodes_declare():
+    program = run_as_program("ros_parameters")
+    assert program.page() == program.PAGE.read_text(), "run docs/make/ros_parameters.py"
+
+
 def test_the_documentation_lists_every_parameter_with_its_default():
-    text = (ROOT / "docs" / "ros.md").read_text()
+    text = (ROOT / "docs" / "ros_topics_and_parameters.md").read_text()
     configuration = {item.name for item in config_parameters()}
+    shown = run_as_program("ros_parameters").shown
     for name in NODES:
         for item in node_class(name).PARAMETERS:
             if item.name not in configuration:
-                rows = [line for line in text.splitlines() if line.startswith(f"| `{item.name}` |")]
-                assert any(item.description in row for row in rows), f"docs/ros.md: {name}: {item.name}"
+                rows = [
+                    line
+                    for line in text.splitlines()
+                    if line.startswith(f"| `{item.name}` | `{shown(item.default)}` |")
+                ]
+                assert any(item.description in row for row in rows), f"{name}: {item.name}"
