@@ -114,7 +114,7 @@ def test_the_long_term_expert_trains_while_the_robot_plans(model, drive):
         for _ in range(600):
             if episodic.newest is not None:
                 break
-            stack.episode._trainer._stop.wait(0.05)
+            stack.episode.long_term._trainer._stop.wait(0.05)
         assert episodic.newest is not None
         assert stack.plan(Goal(image_rgb=drive.frame(0).rgb)).message == ""
         stack.reset()
@@ -179,12 +179,12 @@ def test_a_calibration_that_comes_late_does_not_end_the_training(model, drive):
     assert stack.episode.episodic.frames.seen == FRAMES
     assert stack.episode.training_diagnosis is None
     stack.reset()
-    stack.episode.imagines = False  # trained for others: not made ready here
+    stack.episode.long_term.imagines = False  # trained for others: not made ready here
     for index in range(8):
         stack.observe(drive.frame(index), Odometry(drive.stamps_s[index], drive.T_odom_base[index]))
     stack.episode.episodic.train_steps(1)
     assert stack.episode.adapter.metadata["steps"] == 1
-    assert not stack.episode._expert.has_adapter
+    assert not stack.episode.long_term.expert.has_adapter
 
 
 def test_settings_of_the_search_of_memory_change_while_it_runs(model, drive):

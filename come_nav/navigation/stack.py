@@ -203,9 +203,15 @@ class NavStack:
             self.episode.reset()
             self._generator.manual_seed(self._settings.seed)
 
+    def start(self) -> None:
+        """Go on with what :meth:`close` ended."""
+        if self.episode.long_term is not None:
+            self.episode.long_term.start()
+
     def close(self) -> None:
-        """End what runs in the background."""
-        self.episode.close()
+        """End what runs in the background; what was learnt stays in use."""
+        if self.episode.long_term is not None:
+            self.episode.long_term.close()
 
     def _encode(self, frame: Frame) -> torch.Tensor:
         return self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]

@@ -73,7 +73,7 @@ class EpisodicMemoryNode(MemoryNode):
 
     def start(self) -> None:
         """Begin to learn."""
-        self._stack.episode.start()
+        self._stack.start()
         self._worker.start()
 
     def stop(self) -> None:
@@ -99,10 +99,11 @@ class EpisodicMemoryNode(MemoryNode):
         use = ("spatial", "long_term") if self.values["use_depth"] else ("long_term",)
         stack = load_stack(replace(config, experts=replace(config.experts, use=use)))
         stack.close()  # it learns when the node is active
-        stack.episode.imagines = False
-        if stack.episode.episodic is None:
+        learning, memory = stack.episode.long_term, stack.episode.episodic
+        if learning is None or memory is None:
             raise ConfigError(f"no adapter can be trained: {stack.episode.diagnostics.get('long_term', 'no expert')}")
-        return stack, stack.episode.episodic
+        learning.imagines = False
+        return stack, memory
 
     # -- callbacks: short, they only keep what came --------------------------------------------------------------------
 
