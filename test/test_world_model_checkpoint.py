@@ -19,15 +19,15 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT, CDiTSettings
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
-from come_nav.world_model.checkpoint import (
+from come_nav.world_model.composition import CompositionSettings
+from come_nav.world_model.depth import DepthEstimator, DepthSettings
+from come_nav.world_model.files.checkpoint import (
     ExpertSettings,
     WorldModelSettings,
-    count_parameters,
     read_config,
     save_model,
 )
-from come_nav.world_model.composition import CompositionSettings
-from come_nav.world_model.depth import DepthEstimator, DepthSettings
+from come_nav.world_model.files.weights_file import count_parameters
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.parts import InferenceSettings

@@ -235,7 +235,7 @@ class EpisodeMemories:
     def _learn(
         self, memory: EpisodicMemory, loss: EpisodeLoss, seen: Remembered, latents: Tensor, shown: RenderedView | None
     ) -> None:
-        image = loss.model.images_from_rgb([seen.frame.rgb])[0]
+        image = self.base_model.images_from_rgb([seen.frame.rgb])[0]
         camera = camera_of_frame(seen.frame.intrinsics, loss.model.images.aspect)
         loss.camera = loss.camera if camera is None else camera
         try:
