@@ -52,7 +52,7 @@ def stack_of(model, drive, use, spoil=lambda frame: frame, **more):
 
 
 def test_the_spatial_expert_imagines_what_lies_behind_the_robot(model, drive):
-    stack = stack_of(model, drive, ["short_term", "spatial"])
+    stack = stack_of(model, drive, ["spatial"])
     composed, warnings = stack.episode.model()
     assert warnings == []
     back = [index for index in range(FRAMES - 20) if abs(_action(drive, index)[2]) > 1.8]  # far outside of the context
@@ -73,6 +73,25 @@ def _action(drive, index):
     return se2.relative(drive.poses_xyyaw[FRAMES - 1], drive.poses_xyyaw[index])
 
 
+def test_auto_remembers_in_space_and_leaves_out_in_silence(model, drive):
+    stack = stack_of(model, drive, ["auto"])
+    assert stack.episode.in_use().names == ("spatial",)
+    assert stack.episode.episodic is None
+    assert set(stack.episode.diagnostics) == {"short_term", "long_term"}
+    composed, warnings = stack.episode.model()
+    assert list(composed.experts) == ["base", "spatial"]
+    assert warnings == []
+    blind = stack_of(model, drive, ["auto"], lambda frame: replace(frame, depth_m=None))
+    assert blind.plan(Goal(image_rgb=drive.frame(0).rgb)).message == ""
+    assert "no_depth" in blind.episode.diagnostics["spatial"]
+
+
+def test_an_expert_that_was_asked_for_and_changes_nothing_is_told(model, drive):
+    plan = stack_of(model, drive, ["short_term", "spatial"]).plan(Goal(image_rgb=drive.frame(0).rgb))
+    assert plan.status is PlanStatus.OK
+    assert plan.message == "the short_term expert changes nothing: its weight, experts.short_term, is 0"
+
+
 def test_a_memory_without_depth_is_left_out_with_a_warning(model, drive):
     def blind(frame):
         return replace(frame, depth_m=None)
@@ -88,13 +107,14 @@ def test_a_memory_without_depth_is_left_out_with_a_warning(model, drive):
 
 def test_the_long_term_expert_trains_while_the_robot_plans(model, drive):
     keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2, "episodic.round_steps": 1}
+    keys["experts.long_term"] = 1.0
     stack = stack_of(model, drive, ["long_term"], **keys, **{"experts.budget.steps_per_s": 100.0})
     try:
         episodic = stack.episode.episodic
         for _ in range(600):
             if episodic.newest is not None:
                 break
-            stack.episode._trainer._stop.wait(0.05)
+            stack.episode.long_term._trainer._stop.wait(0.05)
         assert episodic.newest is not None
         assert stack.plan(Goal(image_rgb=drive.frame(0).rgb)).message == ""
         stack.reset()
@@ -120,7 +140,7 @@ def test_a_model_that_takes_no_experts_says_so(drive):
 
 
 def test_the_long_term_expert_uses_what_another_stack_has_trained(model, drive, tmp_path):
-    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2}
+    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2, "experts.long_term": 1.0}
     trained = stack_of(model, drive, ["long_term"], **keys, **{"experts.budget.steps_per_s": 1e-3})
     trained.close()
     store = MemoryStore(tmp_path)
@@ -159,12 +179,12 @@ def test_a_calibration_that_comes_late_does_not_end_the_training(model, drive):
     assert stack.episode.episodic.frames.seen == FRAMES
     assert stack.episode.training_diagnosis is None
     stack.reset()
-    stack.episode.imagines = False  # trained for others: not made ready here
+    stack.episode.long_term.imagines = False  # trained for others: not made ready here
     for index in range(8):
         stack.observe(drive.frame(index), Odometry(drive.stamps_s[index], drive.T_odom_base[index]))
     stack.episode.episodic.train_steps(1)
     assert stack.episode.adapter.metadata["steps"] == 1
-    assert not stack.episode._expert.has_adapter
+    assert not stack.episode.long_term.expert.has_adapter
 
 
 def test_settings_of_the_search_of_memory_change_while_it_runs(model, drive):
@@ -191,7 +211,8 @@ def test_frozen_memories_take_nothing_new(model, drive):
 
 
 def test_the_adapter_trains_at_once_where_nothing_trains_in_the_background(model, drive):
-    keys = {"experts.use": ["long_term"], "lora.rank": 2, "lora.alpha": 2, "episodic.batch_size": 1}
+    keys = {"experts.use": ["long_term"], "experts.long_term": 1.0, "lora.rank": 2, "lora.alpha": 2}
+    keys["episodic.batch_size"] = 1
     settings = load_config(None, {**SMALL, **keys, "episodic.steps_per_frame": 0.5})
     stack = NavStack(model, settings, background_training=False)
     for index in range(12):
@@ -210,7 +231,7 @@ def test_experts_of_one_plan_are_a_choice_of_those_whose_memory_is_kept(model, d
     composed, warnings = stack.episode.model(only)
     assert warnings == []
     assert composed.composition.weights == (0.0, 1.0)
-    assert stack.episode.model(ExpertsSettings())[0] is model
+    assert stack.episode.model(ExpertsSettings(use=()))[0] is model
     _, warnings = stack.episode.model(ExpertsSettings(use=("long_term",)))
     assert warnings == ["without the long_term expert: its memory is not kept; name it in experts.use"]
 
@@ -244,3 +265,22 @@ def test_a_plan_of_a_window_is_the_search_over_the_models_own_context(model, dri
     )
     np.testing.assert_allclose(plan.poses_xyyaw, wanted.poses_xyyaw, atol=1e-4)
     assert plan.cost == pytest.approx(wanted.cost, abs=1e-5)
+
+
+def test_a_cloud_of_another_process_is_followed_not_filled(model, drive, tmp_path):
+    store = MemoryStore(tmp_path)
+    stack = stack_of(model, drive, ["spatial"], **{"experts.spatial_store": str(tmp_path)})
+    assert len(stack.episode.spatial) == 0, "frames fill nothing here"
+    assert "no cloud is in" in "".join(stack.episode.model()[1])
+    owner = stack_of(model, drive, ["spatial"])
+    store.save(cloud=owner.episode.spatial.state())
+    newest = drive.frame(FRAMES - 1)
+    later = replace(newest, stamp_s=newest.stamp_s + 0.25)
+    stack.observe(later, Odometry(later.stamp_s, drive.T_odom_base[FRAMES - 1]))  # looks for a newer cloud
+    assert len(stack.episode.spatial) == len(owner.episode.spatial)
+    assert stack.episode.model()[1] == []
+    poses = torch.zeros(1, 3)
+    for mine, theirs in zip(stack.episode.views.views(poses, 64), owner.episode.views.views(poses, 64), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    stack.reset()
+    assert len(stack.episode.spatial) == len(owner.episode.spatial), "it is another process's to forget"

@@ -69,6 +69,17 @@ def predict(model: DiffusionWorldModel) -> torch.Tensor:
     return model.predict(a_context(model), actions(2), torch.ones(2), seeded())
 
 
+def test_what_was_tuned_to_a_model_is_kept_when_it_is_saved(folder: Path, tmp_path: Path) -> None:
+    tuned = {"navigation": {"lora": {"rank": 8}}, "composition_weights": {"contrast": {"all": {"spatial": 0.5}}}}
+    edit_config(folder, lambda config: config.update(tuned))
+    DiffusionWorldModel.load(folder).save(tmp_path / "again")
+    config = read_config(tmp_path / "again")
+    assert {"navigation": config.navigation, "composition_weights": config.composition_weights} == tuned
+    edit_config(folder, lambda config: config.update(navigation=[1]))
+    with pytest.raises(ConfigError, match=r"config\.yaml: navigation must be a mapping of keys, got \[1\]"):
+        read_config(folder)
+
+
 # -- round trips -------------------------------------------------------------------------------------------------------
 
 
@@ -108,6 +119,8 @@ EVERY_FIELD = WorldModelSettings(
     images=ImageSettings(4 / 3, 60.0, 0.3, "nwm"),
     depth=DepthSettings((8, 16), 1),
     reprojection=ReprojectionSettings(100, 1, 200, 0.5),
+    navigation={"lora": {"rank": 4}},
+    composition_weights={"contrast": {"all": {"spatial": 1.25}}},
 )
 FIXED = {"format"}  # fields with one allowed value
 
@@ -149,6 +162,7 @@ def test_every_field_of_a_config_survives_saving_and_loading(tmp_path: Path) -> 
         depth=DepthEstimator(EVERY_FIELD.depth),
         reprojection=EVERY_FIELD.reprojection,
     )
+    model.tuned = {"navigation": EVERY_FIELD.navigation, "composition_weights": EVERY_FIELD.composition_weights}
     for folder, own in (("first", model), ("second", None)):
         saved = DiffusionWorldModel.load(tmp_path / "first") if own is None else own
         save_model(saved, tmp_path / folder, storage="float32")
