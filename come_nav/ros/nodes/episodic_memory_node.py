@@ -73,7 +73,7 @@ class EpisodicMemoryNode(MemoryNode):
 
     def start(self) -> None:
         """Begin to learn."""
-        self._stack.episode.start()
+        self._stack.start()
         self._worker.start()
 
     def stop(self) -> None:
