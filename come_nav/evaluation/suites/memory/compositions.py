@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ EXPERTS: dict[str, tuple[str, ...]] = {
     "all": ("base", "short_term", "long_term", "spatial"),
 }
 TITLES = {
-    "base": "base (NWM)",
+    "base": "base",
     "stm": "STM",
     "ltm": "LTM",
     "sltm": "SLTM",
@@ -37,7 +37,9 @@ TITLES = {
     "stm+ltm": "STM+LTM",
     "all": "all (CoME)",
 }
-WITHOUT_CONTRAST = ", no contrast"
+WITHOUT_CONTRAST, RENDER_BLEND = ", no contrast", ", render blend"
+BLENDS = {"sltm-blend": "sltm", "all-blend": "all"}  # the same imagined views, drawn to the rendered cloud afterwards
+MEMORY_NET, MEMORY_NET_TITLE = "memory-net", "memory network without memory"
 CONTRAST, AVERAGE = "contrast", "average"  # sections of the weights file
 DEFAULT_WEIGHTS = "memory_weights"
 COMMENT = "# Weights of the experts in each row of the memory suites, chosen on validation worlds alone.\n"
@@ -51,17 +53,19 @@ class ComposedRow:
         key: as ``--rows`` takes it.
         contrast: whether each expert counts by its difference to its unconditional side.
         weights: by expert.
+        blend: whether the rendered cloud is pasted into its images, which are not the composed sampler's own then.
     """
 
     key: str
     contrast: bool
     weights: Mapping[str, float]
+    blend: bool = False
 
     @property
     def name(self) -> str:
         """Name in the table."""
         plain = len(EXPERTS[self.key]) == 1 or self.contrast
-        return TITLES[self.key] + ("" if plain else WITHOUT_CONTRAST)
+        return TITLES[self.key] + ("" if plain else WITHOUT_CONTRAST) + (RENDER_BLEND if self.blend else "")
 
     @property
     def mode(self) -> Literal["normalised", "average"]:
@@ -88,14 +92,17 @@ class CompositionWeights:
     def compositions(self, wanted: Collection[str], contrast: str = "both") -> list[ComposedRow]:
         """Return the base and the rows that are ``wanted``, in the order of the table.
 
-        Where there are several experts, with the contrast on, off or both.
+        Where there are several experts, with the contrast on, off or both; those of BLENDS follow the rows whose
+        images they change.
         """
+        blended = {BLENDS[key] for key in wanted if key in BLENDS}
         found = []
-        for key in (key for key in TITLES if key in wanted or key == "base"):
-            if contrast != "off" or len(EXPERTS[key]) == 1:
-                found.append(self.composed_row(key, True))
-            if contrast != "on" and len(EXPERTS[key]) > 1:
-                found.append(self.composed_row(key, False))
+        for key in TITLES:
+            alone = len(EXPERTS[key]) == 1
+            rows = [self.composed_row(key, True)] if alone or contrast != "off" else []
+            rows += [] if alone or contrast == "on" else [self.composed_row(key, False)]
+            found += rows if key in wanted or key == "base" else []
+            found += [replace(row, blend=True) for row in rows] if key in blended else []
         return found
 
     def to_mapping(self) -> dict[str, Any]:
@@ -143,10 +150,8 @@ def write_weights(path: Path, weights: CompositionWeights, comment: str) -> None
 
 def main_row(compositions: Sequence[ComposedRow]) -> str:
     """Return the row that a report shows: the full composition, or the last one there is."""
-    return next(
-        (composed_row.name for composed_row in compositions if composed_row.key == "all" and composed_row.contrast),
-        compositions[-1].name,
-    )
+    own = [row for row in compositions if not row.blend]
+    return next((row.name for row in own if row.key == "all" and row.contrast), own[-1].name)
 
 
 def base_row(compositions: Sequence[ComposedRow]) -> str:

@@ -15,13 +15,24 @@ from come_nav.core.types import Context
 from come_nav.evaluation.protocols.protocol import Window, extrinsics_over_footprint
 from come_nav.evaluation.protocols.quality import Batch, QualityRow, copy_last_row
 from come_nav.evaluation.reports.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
-from come_nav.evaluation.suites.memory.cache import Memories, MemoryCache
-from come_nav.evaluation.suites.memory.compositions import EXPERTS, TITLES, ComposedRow, CompositionWeights
+from come_nav.evaluation.suites.memory.compositions import (
+    BLENDS,
+    EXPERTS,
+    MEMORY_NET,
+    MEMORY_NET_TITLE,
+    TITLES,
+    ComposedRow,
+    CompositionWeights,
+)
+from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache, experts_of
+from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
+from come_nav.navigation.settings import ExpertsSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import context_view
+from come_nav.world_model.views import blended_images
 
-REFERENCES = ("copy", "nearest", "geometry", "context")
-RECALL_ROWS = (*REFERENCES, *TITLES)
+REFERENCES = ("copy", "nearest", "geometry", "context", MEMORY_NET)
+RECALL_ROWS = (*REFERENCES, *TITLES, *BLENDS)
 AskedT = TypeVar("AskedT")
 
 
@@ -37,7 +48,8 @@ def recall_rows(
 
     Copying the last frame and the base are always there: all else is compared with them.
     """
-    contexts = batch_contexts(model, older_frames)
+    base = experts_of(weights.composed_row("base", True), model, older_frames)
+    contexts = batch_contexts(cache, base)
     rows = [copy_last_row()]
     if "nearest" in wanted:
         rows.append(nearest_row(cache))
@@ -45,8 +57,10 @@ def recall_rows(
         rows.append(geometry_row(cache, model))
     if "context" in wanted and model.depth is not None:
         rows.append(context_geometry_row(contexts, model))
+    if MEMORY_NET in wanted and model.depth is not None:
+        rows.append(memory_network_row(memory_network_alone(model), contexts))
     compositions = weights.compositions(wanted, contrast)
-    rows += [composition_row(composed_row, cache, contexts) for composed_row in compositions]
+    rows += [composition_row(composed_row, cache, contexts, older_frames) for composed_row in compositions]
     return rows, compositions
 
 
@@ -54,10 +68,14 @@ def available_rows(wanted: Sequence[str], asked: bool, model: DiffusionWorldMode
     """Return the rows that this model has experts for; raise ConfigError where one of the others was asked for."""
     if model.depth is not None:
         return list(wanted)
-    missing = [key for key in wanted if {"short_term", "spatial"} & {*EXPERTS.get(key, ())} or key == "context"]
+    missing = [key for key in wanted if _needs_views(key)]
     if missing and asked:
         raise ConfigError(f"--rows {', '.join(missing)}: this model looks at no views, so it has no such expert")
     return [key for key in wanted if key not in missing]
+
+
+def _needs_views(key: str) -> bool:
+    return key in ("context", MEMORY_NET) or bool({"short_term", "spatial"} & {*EXPERTS.get(BLENDS.get(key, key), ())})
 
 
 def nearest_row(cache: MemoryCache) -> QualityRow:
@@ -84,7 +102,7 @@ def geometry_row(cache: MemoryCache, model: DiffusionWorldModel) -> QualityRow:
 
 
 def geometry_images(
-    memories: Memories, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None, image_size: int
+    memories: DriveMemories, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None, image_size: int
 ) -> torch.Tensor:
     """Return what the cloud shows from poses (S, 3), (S, 3, H, W) in [-1, 1], filled from coarser and coarser means."""
     image, known, _ = memories.views.views(poses_odom_xyyaw.float(), image_size, T_base_camera)
@@ -110,17 +128,37 @@ def context_geometry_row(contexts: NewestContext[Batch], model: DiffusionWorldMo
     return QualityRow(CONTEXT_GEOMETRY, imagine)
 
 
-def composition_row(composed_row: ComposedRow, cache: MemoryCache, contexts: NewestContext[Batch]) -> QualityRow:
-    """Return the row that composes experts: one prediction for all windows of a batch."""
+def composition_row(
+    composed_row: ComposedRow, cache: MemoryCache, contexts: NewestContext[Batch], older_frames: int
+) -> QualityRow:
+    """Return the row that composes experts: one prediction for all windows of a batch, decoded.
+
+    Nothing is pasted into its images but in a row that says so by its name.
+    """
 
     def imagine(batch: Batch) -> torch.Tensor:
-        model = _memories(cache, batch).composed(composed_row)
-        times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-        context, actions = contexts.of(batch), actions_of(batch)
-        latents = model.predict(context, actions, times, batch.generator(model.device))
-        return model.decode(latents).cpu()[:, None]
+        memories = _memories(cache, batch)
+        model = memories.composed(experts_of(composed_row, memories.model, older_frames))
+        context, latents = contexts.of(batch), _predicted(model, contexts.of(batch), batch)
+        images = blended_images(model, latents, context, actions_of(batch)) if composed_row.blend else None
+        return (model.decode(latents) if images is None else images).cpu()[:, None]
 
     return QualityRow(composed_row.name, imagine)
+
+
+def memory_network_row(network: DiffusionWorldModel, contexts: NewestContext[Batch]) -> QualityRow:
+    """Return the row of the memory network that is asked without a memory: what its training alone is worth."""
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        return network.decode(_predicted(network, contexts.of(batch), batch)).cpu()[:, None]
+
+    return QualityRow(MEMORY_NET_TITLE, imagine)
+
+
+def _predicted(model: DiffusionWorldModel, context: Context, batch: Batch) -> torch.Tensor:
+    """Return latents (B, C, h, w) at the targets of a batch; every row draws the same noise."""
+    times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
+    return model.predict(context, actions_of(batch), times, batch.generator(model.device))
 
 
 class NewestContext(Generic[AskedT]):
@@ -137,27 +175,14 @@ class NewestContext(Generic[AskedT]):
         return self._newest[1]
 
 
-def batch_contexts(model: DiffusionWorldModel, older_frames: int) -> NewestContext[Batch]:
-    """Return what makes the contexts of a batch's windows, joined."""
+def batch_contexts(cache: MemoryCache, experts: ExpertsSettings) -> NewestContext[Batch]:
+    """Return what gives the contexts of a batch's windows, joined: what the robot's stack looks at there."""
 
     def make(batch: Batch) -> Context:
-        return Context.joined([memory_context(model, item.window, older_frames) for item in batch.windows])
+        replay = _memories(cache, batch).replay
+        return Context.joined([replay.context(item.window, experts) for item in batch.windows])
 
     return NewestContext(make)
-
-
-def memory_context(model: DiffusionWorldModel, window: Window, older_frames: int) -> Context:
-    """Return a window's context with the frames before it and with its pose in odom: all that experts may ask for."""
-    poses = np.asarray(window.recording.poses_xyyaw, float)
-    older = range(max(0, window.context[0] - older_frames), window.context[0])
-    past = window.over_footprint([window.recording.frame(index) for index in older], older)
-    return model.context_from_frames(
-        window.over_footprint(window.context_frames()),
-        poses[list(window.context)],
-        (window.context_stamps_s * model.rate_hz).tolist(),
-        older=list(zip(past, poses[list(older)], strict=True)),
-        absolute_pose_xyyaw=poses[window.start],
-    )
 
 
 def actions_of(batch: Batch) -> torch.Tensor:
@@ -171,5 +196,5 @@ def target_poses(batch: Batch) -> torch.Tensor:
     return torch.from_numpy(se2.compose(starts, np.concatenate([item.poses_xyyaw for item in batch.windows])))
 
 
-def _memories(cache: MemoryCache, batch: Batch) -> Memories:
+def _memories(cache: MemoryCache, batch: Batch) -> DriveMemories:
     return cache.of(batch.windows[0].window.recording_id)
