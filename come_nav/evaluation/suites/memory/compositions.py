@@ -42,6 +42,10 @@ BLENDS = {"sltm-blend": "sltm", "all-blend": "all"}  # the same imagined views, 
 MEMORY_NET, MEMORY_NET_TITLE = "memory-net", "memory network without memory"
 CONTRAST, AVERAGE = "contrast", "average"  # sections of the weights file
 DEFAULT_WEIGHTS = "memory_weights"
+BASE_NOTE = (
+    "base: sees views of its context, rendered from estimated depth at each target, beside the context frames; it is "
+    "not of the class of NWM, which sees the frames alone"
+)
 COMMENT = "# Weights of the experts in each row of the memory suites, chosen on validation worlds alone.\n"
 
 
@@ -157,6 +161,11 @@ def main_row(compositions: Sequence[ComposedRow]) -> str:
 def base_row(compositions: Sequence[ComposedRow]) -> str:
     """Return the row of the base alone, which all others are compared with."""
     return next(composed_row.name for composed_row in compositions if composed_row.key == "base")
+
+
+def base_notes(views: bool) -> list[str]:
+    """Return what must be said of the row "base" where it looks at ``views``."""
+    return [BASE_NOTE] if views else []
 
 
 def weight_lines(compositions: list[ComposedRow]) -> tuple[list[str], list[list[str]]]:

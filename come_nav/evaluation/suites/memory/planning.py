@@ -27,11 +27,13 @@ from come_nav.evaluation.suites.memory.compositions import (
     MEMORY_NET_TITLE,
     TITLES,
     ComposedRow,
+    base_notes,
     main_row,
 )
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache, experts_of
 from come_nav.evaluation.suites.memory.drives import Selection
 from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
+from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.rows import available_rows, geometry_images, start_extrinsics
 from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
 from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
@@ -52,10 +54,11 @@ HORIZON_S = (2.0,)
 
 @dataclass(frozen=True)
 class MemoryPlanningOutcome(Outcome[Evaluation]):
-    """Plans with what belongs to memories: the windows, and the experts of each row with their weights."""
+    """Plans with what belongs to memories: windows, the experts of each row with their weights, what must be known."""
 
     selection: Selection
     compositions: list[ComposedRow]
+    notes: list[str]
 
 
 def run_memory_planning(
@@ -77,7 +80,8 @@ def run_memory_planning(
     evaluation = _evaluate(setup, rows, compositions)
     write_results(folder, evaluation)
     page = write_report(folder, evaluation) if settings.report else None
-    return MemoryPlanningOutcome(setup.found.source, evaluation, folder, page, setup.selection, compositions)
+    notes = [*setup.selection.notes, *base_notes(model.depth is not None)]
+    return MemoryPlanningOutcome(setup.found.source, evaluation, folder, page, setup.selection, compositions, notes)
 
 
 def planning_rows(
@@ -180,7 +184,8 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         with setup.progress(len(windows) * sum(len(row.names) for row in rows), "plans", "plan") as bar:
             evaluate_windows(windows, rows, store, lambda record: bar.add(record["row"]))
         records = {name: store.table(windows, name) for row in rows for name in row.names}
-    notes = {f"note {number}": note for number, note in enumerate(selection.notes, start=1)}
+    views = setup.model.depth is not None
+    notes = {f"note {number}": note for number, note in enumerate([*selection.notes, *base_notes(views)], start=1)}
     shown = {composed_row.name: dict(composed_row.weights) for composed_row in compositions}
     return Evaluation(
         title=source.title,
@@ -192,4 +197,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         facts={**notes, "weights": shown, **source.facts, **machine_facts()},
         map_of=source.map_of,
         main=main_row(compositions),
+        passes=passes_of_rows(
+            compositions, setup.model, memory_network=any(row.name == MEMORY_NET_TITLE for row in rows)
+        ),
     )

@@ -20,8 +20,16 @@ from come_nav.evaluation.reports.memory_report import RecallEvaluation, write_re
 from come_nav.evaluation.reports.memory_tables import FACTS, GEOMETRY, NEAREST, recall_table
 from come_nav.evaluation.suites.fingerprints import machine_facts
 from come_nav.evaluation.suites.inputs import frames_of
-from come_nav.evaluation.suites.memory.compositions import ComposedRow, base_row, main_row, weight_lines
+from come_nav.evaluation.suites.memory.compositions import (
+    MEMORY_NET,
+    ComposedRow,
+    base_notes,
+    base_row,
+    main_row,
+    weight_lines,
+)
 from come_nav.evaluation.suites.memory.drive_memories import MemoryCache
+from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.rows import RECALL_ROWS, available_rows, recall_rows, start_extrinsics
 from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
 from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
@@ -131,9 +139,10 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
         table=recall_table(windows, records, facts, compared, navigation.seed, found.source.groups),
         limits=selection.limits,
         weights=weight_lines(compositions),
+        passes=passes_of_rows(compositions, setup.model, memory_network=MEMORY_NET in wanted),
         settings={"windows": len(windows), **stored},
         facts={**found.source.facts, **machine_facts()},
-        notes=[*selection.notes, *([note] if note else [])],
+        notes=[*selection.notes, *base_notes(setup.model.depth is not None), *([note] if note else [])],
     )
 
 
