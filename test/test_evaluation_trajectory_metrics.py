@@ -246,7 +246,7 @@ def test_plan_errors_closed_form():
 
 
 def matched(folder: Path, pair: dict) -> tuple[Trajectory, Trajectory]:
-    from come_nav.cli.trajectory import match
+    from come_nav.evaluation.protocols.trajectory_comparison import match
     from come_nav.data.trajectories import read_trajectory
 
     reference = read_trajectory(folder / pair["ref"], pair["format"])

@@ -16,7 +16,11 @@ from come_nav.core.types import CameraIntrinsics, Goal, Odometry, PlanStatus
 from come_nav.evaluation.metrics.image_metrics import psnr
 from come_nav.memory.episodic.shared_adapter import save_episode
 from come_nav.memory.store.store import MemoryStore
+from come_nav.navigation.objectives import view_objective
+from come_nav.navigation.settings import ExpertsSettings
 from come_nav.navigation.stack import NavStack
+from come_nav.planning.cem import CemPlanner
+from come_nav.planning.objectives import Smoothness
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
@@ -161,3 +165,82 @@ def test_a_calibration_that_comes_late_does_not_end_the_training(model, drive):
     stack.episode.episodic.train_steps(1)
     assert stack.episode.adapter.metadata["steps"] == 1
     assert not stack.episode._expert.has_adapter
+
+
+def test_settings_of_the_search_of_memory_change_while_it_runs(model, drive):
+    stack = stack_of(model, drive, ["spatial"])
+    image = model.images_from_rgb([drive.frame(0).rgb])[0]
+    unseen = torch.tensor([[100.0, 100.0, 0.0]])
+    before = float(stack.episode.difference_to(image)(unseen))
+    changed = replace(stack.settings.relocalisation, unknown_weight=stack.settings.relocalisation.unknown_weight + 1.0)
+    stack.settings = replace(stack.settings, relocalisation=changed)
+    assert float(stack.episode.difference_to(image)(unseen)) == pytest.approx(before + 1.0)
+
+
+def test_frozen_memories_take_nothing_new(model, drive):
+    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2, "experts.budget.steps_per_s": 1e-3}
+    stack = stack_of(model, drive, ["spatial", "long_term"], **keys)
+    stack.close()
+    points, seen = len(stack.episode.spatial), stack.episode.episodic.frames.seen
+    stack.episode.frozen = True
+    stack.forget_recent()
+    for index in range(6):
+        stack.observe(drive.frame(index), Odometry(drive.stamps_s[index], drive.T_odom_base[index]))
+    assert (len(stack.episode.spatial), stack.episode.episodic.frames.seen) == (points, seen)
+    assert stack.memory.newest.stamp_s == drive.stamps_s[5]
+
+
+def test_the_adapter_trains_at_once_where_nothing_trains_in_the_background(model, drive):
+    keys = {"experts.use": ["long_term"], "lora.rank": 2, "lora.alpha": 2, "episodic.batch_size": 1}
+    settings = load_config(None, {**SMALL, **keys, "episodic.steps_per_frame": 0.5})
+    stack = NavStack(model, settings, background_training=False)
+    for index in range(12):
+        stack.observe(drive.frame(index), Odometry(drive.stamps_s[index], drive.T_odom_base[index]))
+    assert stack.episode.adapter is None
+    told = []
+    assert stack.episode.train(lambda text, steps: told.append(steps)) == 6 == sum(told)
+    assert stack.episode.adapter.metadata["steps"] == 6
+    assert stack.episode.model()[1] == []
+    assert stack.episode.train() == 0
+
+
+def test_experts_of_one_plan_are_a_choice_of_those_whose_memory_is_kept(model, drive):
+    stack = stack_of(model, drive, ["short_term", "spatial"])
+    only = ExpertsSettings(use=("spatial",), mode="average", base=0.0)
+    composed, warnings = stack.episode.model(only)
+    assert warnings == []
+    assert composed.composition.weights == (0.0, 1.0)
+    assert stack.episode.model(ExpertsSettings())[0] is model
+    _, warnings = stack.episode.model(ExpertsSettings(use=("long_term",)))
+    assert warnings == ["without the long_term expert: its memory is not kept; name it in experts.use"]
+
+
+@pytest.mark.parametrize("use", [(), ("short_term", "spatial")])
+def test_a_plan_of_a_window_is_the_search_over_the_models_own_context(model, drive, use):
+    """The tables' wiring, written out: context of the window, one composed model, its horizon and its generator."""
+    stack = stack_of(model, drive, ["short_term", "spatial"])
+    stack.episode.frozen = True
+    experts, last, goal = ExpertsSettings(use=use, short_term=0.5), 40, drive.frame(45).rgb
+    stack.forget_recent()
+    for index in range(last - 15, last + 1):
+        stack.observe(drive.frame(index), Odometry(drive.stamps_s[index], drive.T_odom_base[index]))
+    search = replace(stack.settings.planner, horizon_steps=5, dt_s=0.25)
+    plan = stack.plan(Goal(goal), generator=torch.Generator().manual_seed(5), planner=search, experts=experts)
+
+    frames = [drive.frame(i).over_footprint(drive.T_odom_base[i]) for i in range(last - 15, last + 1)]
+    poses = drive.poses_xyyaw[last - 15 : last + 1]
+    older = list(zip(frames[:-4], poses[:-4], strict=True))
+    past = {"older": older, "absolute_pose_xyyaw": poses[-1]} if use else {}
+    context = model.context_from_frames(frames[-4:], poses[-4:], [-3.0, -2.0, -1.0, 0.0], **past)
+    imagining = model
+    if use:
+        weights = {"base": 1.0, "short_term": 0.5, "spatial": 1.0}
+        imagining = model.with_memory(stack.episode.views).composed(weights, "normalised")
+    twist = np.array(se2.twist_between(poses[-2], poses[-1], 0.25))
+    view = view_objective(stack.settings.objective, model.images_from_rgb([goal]), model)
+    objectives = [view, Smoothness(0.25, initial_twist=torch.from_numpy(twist))]
+    wanted = CemPlanner(search, objectives, {view.name: 1.0, "smoothness": 0.0}).plan(
+        imagining.imaginer(context, 5.0, "jump", decode=False), torch.Generator().manual_seed(5), initial_twist=twist
+    )
+    np.testing.assert_allclose(plan.poses_xyyaw, wanted.poses_xyyaw, atol=1e-4)
+    assert plan.cost == pytest.approx(wanted.cost, abs=1e-5)

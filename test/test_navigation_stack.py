@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Context, Frame, Goal, Imagination, Odometry, PlanStatus
 from come_nav.navigation.stack import NavStack
+from come_nav.navigation.warm_start import leads_on
 from come_nav.planning.objectives import Clearance
 
 START = np.array([2.0, -1.0, 0.5])
@@ -237,3 +239,76 @@ def test_settings_that_do_not_fit_the_model_are_refused():
         NavStack(ImageModel(), load_config(None, ["memory.rate_hz=2.0"]))
     with pytest.raises(ConfigError, match=r"planner\.dt_s must be 0\.25"):
         NavStack(ImageModel(), load_config(None, ["imagination=rollout", "planner.dt_s=0.5"]))
+
+
+@pytest.mark.parametrize("how", ["same image, another object", "a subgoal that moves on"])
+def test_what_is_left_of_a_plan_is_where_the_next_search_begins(how):
+    far = goal_ahead(2.0, 0.3)
+    if how == "a subgoal that moves on":
+        goals = [Goal(pose_odom_xyyaw=far), Goal(pose_odom_xyyaw=se2.compose(far, np.array([0.15, 0.0, 0.1])))]
+    else:
+        goals = [Goal(image_rgb=image_of(far[:2])), Goal(image_rgb=image_of(far[:2]))]
+    config = load_config(None, {"planner.initial_sampling": "gaussian"})
+    stack = NavStack(ImageModel(), config)
+    observe(stack, 6)
+    before = stack.plan(goals[0])
+    warm = stack.plan(goals[1]).trace.iterations[0]
+    cold = NavStack(ImageModel(), config)
+    observe(cold, 6)
+    unaided = cold.plan(goals[1]).trace.iterations[0]
+    np.testing.assert_allclose(warm.poses_xyyaw[0].numpy(), before.poses_xyyaw, atol=0.02)  # the mean comes first
+    assert np.abs(unaided.poses_xyyaw[0].numpy() - before.poses_xyyaw).max() > 0.1
+    assert bool((warm.std < unaided.std).all())
+
+
+def test_a_plan_to_somewhere_else_begins_anew():
+    here, there = goal_ahead(1.0, 0.3), goal_ahead(1.0, -0.3)
+    one, other = Goal(image_of(here[:2]), here), Goal(image_of(there[:2]), here)
+    assert leads_on(one, Goal(image_of(here[:2]), here.copy()))
+    assert not leads_on(one, other)
+    assert not leads_on(one, Goal(pose_odom_xyyaw=here))
+    assert not leads_on(one, Goal(image_of(here[:2])))
+    assert not leads_on(one, Goal(image_of(here[:2]), there))
+    assert not leads_on(one, Goal(image_of(here[:2]), se2.compose(here, np.array([0.0, 0.0, 1.0]))))
+    assert leads_on(Goal(pose_odom_xyyaw=here), Goal(pose_odom_xyyaw=here + np.array([0.0, 0.0, 2 * np.pi])))
+
+
+def test_a_plan_with_a_generator_of_its_own_stands_alone():
+    goal = Goal(image_rgb=image_of(goal_ahead()[:2]))
+    stack = NavStack(ImageModel())
+    observe(stack, 6)
+    alone = [stack.plan(goal, generator=torch.Generator().manual_seed(3)).poses_xyyaw for _ in range(2)]
+    np.testing.assert_array_equal(*alone)
+    fresh = NavStack(ImageModel())
+    observe(fresh, 6)
+    np.testing.assert_array_equal(stack.plan(goal).poses_xyyaw, fresh.plan(goal).poses_xyyaw)
+
+
+def test_a_plan_may_have_a_search_and_an_imaginer_of_its_own():
+    class Elsewhere:
+        def imagine(self, poses_xyyaw, generator):
+            wanted = poses_xyyaw[:, -1, :2] - torch.tensor([0.4, -0.1])
+            latents = torch.cat([wanted, torch.full_like(wanted[:, :1], -1.0)], dim=1)[..., None, None]
+            return Imagination(poses_xyyaw, latents.expand(-1, -1, 2, 2))
+
+    model = ImageModel()
+    stack = NavStack(model, load_config(None, {"objective.view_distance": "latent"}))
+    observe(stack, 6)
+    search = replace(stack.settings.planner, horizon_steps=4, dt_s=0.3)
+    goal = Goal(image_rgb=image_of((0.0, 0.0)))
+    assert len(stack.plan(goal, planner=search).poses_xyyaw) == 4
+    assert model.contexts[-1][1] == pytest.approx(4 * 0.3 * 4.0)
+    plan = stack.plan(goal, planner=search, imaginer=Elsewhere())
+    assert len(model.contexts) == 1
+    assert plan.dt_s == 0.3
+    np.testing.assert_allclose(plan.poses_xyyaw[-1, :2], [0.4, -0.1], atol=0.05)
+
+
+def test_recent_frames_are_forgotten_alone():
+    stack = NavStack(ImageModel())
+    observe(stack, 6, twist=(0.3, 0.1))
+    stack.forget_recent()
+    assert stack.plan(Goal(pose_odom_xyyaw=goal_ahead())).status is PlanStatus.NO_CONTEXT
+    assert stack.present_twist() is None
+    observe(stack, 4)  # stamps from before are as good as any
+    assert stack.plan(Goal(image_rgb=image_of(START[:2]))).status is PlanStatus.OK

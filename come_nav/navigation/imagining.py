@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from come_nav.core.errors import PlanningError
 from come_nav.core.protocols import Imaginer, WorldModel
 from come_nav.core.types import Context, Imagination
 from come_nav.memory.short_term import ShortTermBuffer
+from come_nav.navigation.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.planning.settings import PlannerSettings
@@ -45,6 +48,34 @@ def bound(
     # A rollout takes one step for each pose; real stamps may make those a little longer or shorter than a frame.
     steps_per_pose = 1.0 if settings.imagination == "rollout" else planner.dt_s * model.rate_hz
     return model.imaginer(context, planner.horizon_steps * steps_per_pose, settings.imagination, decode=decode)
+
+
+@dataclass(frozen=True)
+class Imaginers:
+    """What imagines the candidates of a plan, what then shows the view at its end if wanted, and who is left out."""
+
+    candidates: Imaginer
+    shown: Imaginer | None = None
+    warnings: Sequence[str] = ()
+
+
+def imaginers_for(
+    by_view: bool,
+    context: Context | None,
+    episode: EpisodeMemories,
+    experts: ExpertsSettings | None,
+    planner: PlannerSettings,
+    settings: NavigationSettings,
+) -> Imaginers:
+    """Return what imagines for a goal whose view counts or (not ``by_view``) does not."""
+    if context is None:
+        return Imaginers(PathsOnly())
+    model, warnings = episode.model(experts)
+    shown = bound(model, context, planner, settings, True) if settings.show_imagined else None
+    if not by_view:
+        return Imaginers(PathsOnly(), shown)
+    decode = settings.objective.view_distance.startswith("image")
+    return Imaginers(bound(model, context, planner, settings, decode), shown, warnings)
 
 
 class PathsOnly:

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.core.errors import ConfigError
-from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
-from come_nav.memory.short_term import FrameStatus, Remembered, ShortTermBuffer
+from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
 from come_nav.navigation.episode_memories import EpisodeMemories
-from come_nav.navigation.imagining import PathsOnly, bound, context_of, imagined_rgb
+from come_nav.navigation.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.objectives import objectives_for
+from come_nav.navigation.present_twist import present_twist
+from come_nav.navigation.refusals import check_fits, no_plan, refusal
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.navigation.warm_start import leads_on
 from come_nav.planning.cem import CemPlanner
@@ -53,7 +53,7 @@ class NavStack:
             ConfigError: for settings that do not fit the model.
         """
         self._settings = settings or NavigationSettings()
-        _check(self._settings, model)
+        check_fits(self._settings, model)
         self.model = model
         self.memory = ShortTermBuffer(self._settings.memory, self._encode)
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
@@ -69,7 +69,7 @@ class NavStack:
 
     @settings.setter
     def settings(self, settings: NavigationSettings) -> None:
-        _check(settings, self.model)
+        check_fits(settings, self.model)
         with self._lock:
             self._settings = self.episode.settings = settings
 
@@ -117,12 +117,16 @@ class NavStack:
         search, chance = planner or settings.planner, generator or self._generator
         with self._lock:
             newest, episodes = self.memory.newest, self._episodes
-            refusal = self._refusal(goal, newest, now_s)
-            if refusal is not None or goal is None or newest is None:
-                return _no_plan(refusal or (PlanStatus.NO_CONTEXT, ""), newest, search.dt_s)
-            twist = self.present_twist()
+            refused = refusal(goal, self.memory, self.model.context_frames, now_s, settings.max_sensor_age_s)
+            if refused is not None or goal is None or newest is None:
+                return replace(refused or no_plan(PlanStatus.NO_CONTEXT, "", newest), dt_s=search.dt_s)
+            twist, by_view = self.present_twist(), goal.image_rgb is not None
             # 3. Imagine: bind what was seen lately, and what is remembered, into the world model.
-            imagining, showing, warnings = self._imaginers(goal, search, experts, imaginer)
+            if imaginer is None:
+                context = self.context(experts) if by_view or settings.show_imagined else None
+                found = imaginers_for(by_view, context, self.episode, experts, search, settings)
+            else:
+                found = Imaginers(imaginer, imaginer if settings.show_imagined else None)
             # 4. Score: say what is wanted of an imagined future.
             wanted = settings.objective
             objectives, weights = objectives_for(goal, newest.pose_odom_xyyaw, twist, search.dt_s, wanted, self.model)
@@ -133,24 +137,22 @@ class NavStack:
             objectives.append(clearance)
             weights[clearance.name] = wanted.clearance_weight
         # 5. Act: search the path whose end is best.
-        plan = CemPlanner(
-            search if goal.image_rgb is not None else settings.pose_search.instead_of(search), objectives, weights
-        ).plan(
-            imagining,
+        plan = CemPlanner(search if by_view else settings.pose_search.instead_of(search), objectives, weights).plan(
+            found.candidates,
             chance,
             stamp_s=newest.stamp_s,
             start_odom_xyyaw=newest.pose_odom_xyyaw,
             initial_twist=twist,
             warm_start=warm_start,
         )
-        plan = replace(plan, message="; ".join([plan.message, *warnings] if plan.message else warnings))
+        plan = replace(plan, message="; ".join(filter(None, [plan.message, *found.warnings])))
         with self._lock:
             if episodes == self._episodes and not alone:
                 self._last = (goal, plan)
-        if showing is None or plan.status is not PlanStatus.OK:
+        if found.shown is None or plan.status is not PlanStatus.OK:
             return plan
         path = torch.from_numpy(plan.poses_xyyaw).float()[None]
-        return replace(plan, imagined_rgb=imagined_rgb(self.model, showing, path, chance)[0])
+        return replace(plan, imagined_rgb=imagined_rgb(self.model, found.shown, path, chance)[0])
 
     def relocalise(
         self,
@@ -183,17 +185,8 @@ class NavStack:
         return bound(model, context, planner or self._settings.planner, self._settings, decode)
 
     def present_twist(self) -> NDArray[np.float64] | None:
-        """Return (v m/s, w rad/s) as odometry measured it, else from the last two remembered poses."""
-        odometry = self._odometry
-        if odometry is not None and odometry.v_mps is not None and odometry.w_radps is not None:
-            measured = np.array([odometry.v_mps, odometry.w_radps])
-            return measured if np.isfinite(measured).all() else None
-        frames = self.memory.context_frames(2)
-        if not frames:
-            return None
-        before, now = frames
-        v, w = se2.twist_between(before.pose_odom_xyyaw, now.pose_odom_xyyaw, now.stamp_s - before.stamp_s)
-        return np.array([v, w])
+        """Return (v m/s, w rad/s) as odometry measured it, else from the last two remembered poses; None = unknown."""
+        return present_twist(self._odometry, self.memory)
 
     def forget_recent(self) -> None:
         """Forget the newest frames, odometry and the last plan; what the episode taught stays."""
@@ -216,52 +209,7 @@ class NavStack:
     def _encode(self, frame: Frame) -> torch.Tensor:
         return self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]
 
-    def _refusal(
-        self, goal: Goal | None, newest: Remembered | None, now_s: float | None
-    ) -> tuple[PlanStatus, str] | None:
-        if goal is None:
-            return PlanStatus.GOAL_MISSING, "no goal was given"
-        if newest is None:
-            return PlanStatus.NO_CONTEXT, "no frame with odometry has come yet"
-        if now_s is not None and not now_s - newest.stamp_s <= self._settings.max_sensor_age_s:
-            age_s, limit_s = now_s - newest.stamp_s, self._settings.max_sensor_age_s
-            return PlanStatus.STALE_SENSOR, f"the newest frame is {age_s:.2f} s old, allowed are {limit_s:g} s"
-        if goal.image_rgb is not None and len(self.memory) < self.model.context_frames:
-            return PlanStatus.NO_CONTEXT, f"{len(self.memory)} of {self.model.context_frames} context frames so far"
-        return None
-
-    def _imaginers(
-        self, goal: Goal, planner: PlannerSettings, experts: ExpertsSettings | None, given: Imaginer | None
-    ) -> tuple[Imaginer, Imaginer | None, list[str]]:
-        """Return what imagines candidates, what imagines the view at the end of a plan if wanted, and warnings."""
-        settings, by_view = self._settings, goal.image_rgb is not None
-        if given is not None:
-            return given, given if settings.show_imagined else None, []
-        context = self.context(experts) if by_view or settings.show_imagined else None
-        if context is None:
-            return PathsOnly(), None, []
-        model, warnings = self.episode.model(experts)
-        decode = settings.objective.view_distance.startswith("image")
-        imaginer = bound(model, context, planner, settings, decode) if by_view else PathsOnly()
-        showing = bound(model, context, planner, settings, True) if settings.show_imagined else None
-        return imaginer, showing, warnings if by_view else []
-
     def _warm_start(self, goal: Goal) -> Plan | None:
         if not self._settings.warm_start or self._last is None or not leads_on(self._last[0], goal):
             return None
         return self._last[1]
-
-
-def _check(settings: NavigationSettings, model: NavigationModel) -> None:
-    dt_s = settings.planner.dt_s
-    if settings.imagination == "rollout" and abs(dt_s * model.rate_hz - 1.0) > 1e-6:
-        raise ConfigError(f"planner.dt_s must be {1 / model.rate_hz:g} for a rollout, got {dt_s:g}")
-    if abs(settings.memory.rate_hz - model.rate_hz) > 1e-6:
-        raise ConfigError(f"memory.rate_hz must be the model's {model.rate_hz:g}, got {settings.memory.rate_hz:g}")
-
-
-def _no_plan(refusal: tuple[PlanStatus, str], newest: Remembered | None, dt_s: float) -> Plan:
-    status, message = refusal
-    stamp_s = 0.0 if newest is None else newest.stamp_s
-    start = np.zeros(3) if newest is None else newest.pose_odom_xyyaw
-    return Plan(status, stamp_s, dt_s, np.zeros((0, 3)), start, message=message)

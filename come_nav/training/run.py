@@ -185,7 +185,14 @@ class Run:
         """Return the windows to learn from; their banks are made once and kept, unless built-in worlds are endless."""
         alone = self.processes.first_alone
         return TrainingData(
-            self.config, self.folder, self.machine.device, autoencoder, depth, self._images(), first_alone=alone
+            self.config,
+            self.folder,
+            self.machine.device,
+            autoencoder,
+            depth,
+            self._images(),
+            first_alone=alone,
+            progress=self.machine.progress,
         )
 
     def export(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None, expert: BaseExpert) -> Path:
@@ -280,4 +287,5 @@ class Run:
         """Return fresh views: the share of this process, or all where every process needs the same."""
         size, device = self.config.image_size, self.machine.device
         rank, count = (self.processes.rank, self.processes.count) if shared else (0, 1)
-        return FrameStream(list(seeds), size, batch_size, seed, steps, device, rank, count, with_depth=with_depth)
+        progress = self.machine.progress
+        return FrameStream(list(seeds), size, batch_size, seed, steps, device, rank, count, with_depth, progress)

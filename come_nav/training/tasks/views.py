@@ -64,13 +64,14 @@ class ViewMaker:
 
 
 @torch.no_grad()
-def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: str) -> LatentBank:
+def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: str, progress: bool = True) -> LatentBank:
     """Return the bank with the estimator's depth in place of measured depth: what a plan will have, too."""
     if bank.images is None:
         raise DataError("the bank keeps no images to estimate depth from")
     estimator = estimator.eval().to(device)
     parts = []
-    quiet = len(bank.images) <= 8 * FRAMES_PER_CALL  # one drive of many, whose maker shows the progress
+    # no bar for one drive of many: their maker shows the progress
+    quiet = not progress or len(bank.images) <= 8 * FRAMES_PER_CALL
     for chunk in tqdm(bank.images.split(FRAMES_PER_CALL), desc="estimate depth", unit="batch", disable=quiet):
         parts.append(estimator.depth_m(images_from_bytes(chunk.to(device))).half().cpu())
     return replace(bank, depth_m=torch.cat(parts), branch_images=None)
