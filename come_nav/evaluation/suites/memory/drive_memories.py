@@ -98,7 +98,12 @@ class DriveMemories:
 
     def composed(self, experts: ExpertsSettings) -> DiffusionWorldModel:
         """Return the robot's model that looks at ``experts``; raise DataError where one of them cannot work."""
-        model, warnings = self.replay.stack.episode.model(experts)
+        episode = self.replay.stack.episode
+        unfit = {name: why for name, why in episode.diagnostics.items() if name in experts.use}
+        if unfit:
+            reasons = "; ".join(f"the {name} expert cannot work: {why}" for name, why in unfit.items())
+            raise DataError(f"{self.drive.name}: {reasons}")
+        model, warnings = episode.model(experts)
         if warnings:
             raise DataError(f"{self.drive.name}: {'; '.join(warnings)}")
         return cast(DiffusionWorldModel, model)
