@@ -20,7 +20,7 @@ from come_nav.evaluation.protocols.memory_windows import MemoryDrive, MemoryWind
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, make_window
 from come_nav.evaluation.protocols.quality import read_batch
 from come_nav.evaluation.reports.composition_tables import marked_lines, marks_of, pass_lines
-from come_nav.evaluation.suites.memory.compositions import BLENDS, TITLES, CompositionWeights, load_weights
+from come_nav.evaluation.suites.memory.compositions import BLENDS, TITLES, CompositionWeights, find_weights
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache, experts_of
 from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
@@ -202,7 +202,7 @@ def rows_of(memories, model, wanted, weights):
 
 
 def test_a_pasted_image_is_a_row_of_its_own(memories, drive, model):
-    weights = load_weights()
+    weights = find_weights(None, "tiny")
     wanted = ["sltm", "sltm-blend", "all", "all-blend", "geometry", "memory-net"]
     rows, _ = rows_of(memories, model, wanted, weights)
     assert list(rows) == [
@@ -292,7 +292,7 @@ def test_passes_and_exponents_are_those_of_the_product(model):
 
 
 def test_rows_that_are_one_pass_and_equal_by_construction_are_marked(model):
-    rows = passes_of_rows(load_weights().compositions([*TITLES, *BLENDS], "both"), model, memory_network=True)
+    rows = passes_of_rows(find_weights(None, "tiny").compositions([*TITLES, *BLENDS], "both"), model, memory_network=True)
     equal = {row.row: row.equals for row in rows if row.equals}
     for name in ("base+SLTM", "base+SLTM, no contrast", "all (CoME)", "all (CoME), no contrast"):
         assert equal[name] == "SLTM"
