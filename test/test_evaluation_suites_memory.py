@@ -292,7 +292,8 @@ def test_passes_and_exponents_are_those_of_the_product(model):
 
 
 def test_rows_that_are_one_pass_and_equal_by_construction_are_marked(model):
-    rows = passes_of_rows(find_weights(None, "tiny").compositions([*TITLES, *BLENDS], "both"), model, memory_network=True)
+    compositions = find_weights(None, "tiny").compositions([*TITLES, *BLENDS], "both")
+    rows = passes_of_rows(compositions, model, memory_network=True)
     equal = {row.row: row.equals for row in rows if row.equals}
     for name in ("base+SLTM", "base+SLTM, no contrast", "all (CoME)", "all (CoME), no contrast"):
         assert equal[name] == "SLTM"

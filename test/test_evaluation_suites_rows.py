@@ -69,7 +69,7 @@ def test_a_row_plans_what_a_direct_search_finds(model, steps):
         plan, direct = row.plan(window, window.generator()), searched_directly(model, window)
         assert plan.poses_xyyaw.shape == (steps, 3)
         np.testing.assert_allclose(plan.poses_xyyaw, direct.poses_xyyaw, atol=1e-6)
-        assert plan.cost == pytest.approx(direct.cost, abs=1e-5)
+        assert plan.cost == pytest.approx(direct.cost, rel=1e-6)
         np.testing.assert_allclose(plan.start_odom_xyyaw, window.start_odom_xyyaw)
         assert plan.stamp_s == window.stamp_s
 

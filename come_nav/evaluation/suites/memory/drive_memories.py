@@ -103,10 +103,11 @@ class DriveMemories:
         if unfit:
             reasons = "; ".join(f"the {name} expert cannot work: {why}" for name, why in unfit.items())
             raise DataError(f"{self.drive.name}: {reasons}")
-        model, warnings = episode.model(experts)
-        if warnings:
+        found, warnings = episode.model(experts)
+        model = cast(DiffusionWorldModel, found)
+        if any(name not in model.experts for name in experts.use):
             raise DataError(f"{self.drive.name}: {'; '.join(warnings)}")
-        return cast(DiffusionWorldModel, model)
+        return model
 
     def nearest(self, poses_odom_xyyaw: torch.Tensor) -> torch.Tensor:
         """Return which remembered frames (S,) lie nearest to poses (S, 3): metres plus half a metre per radian."""
