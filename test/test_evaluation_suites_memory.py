@@ -25,7 +25,7 @@ from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, Memo
 from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.planning import GeometryImaginer, NearestImaginer
-from come_nav.evaluation.suites.memory.rows import available_rows, recall_rows
+from come_nav.evaluation.suites.memory.rows import BatchContexts, available_rows, recall_rows
 from come_nav.evaluation.suites.quality_rows import images_of
 from come_nav.experts.lora import LoraSettings, adapted, adapter_metadata
 from come_nav.memory.episodic.memory import EpisodicMemory, EpisodicSettings
@@ -250,6 +250,44 @@ def test_the_memory_network_alone_is_the_spatial_expert_with_an_empty_cloud(memo
     torch.testing.assert_close(alone, empty.predict(context, *ask, torch.Generator().manual_seed(0)))
     base = model.predict(context, *ask, torch.Generator().manual_seed(0))
     assert float((alone - base).abs().mean()) > 1e-3
+
+
+class Paused:
+    """A drive that paused for half a minute before frame ``at``."""
+
+    def __init__(self, drive, at):
+        self._recording = drive.recording
+        self.stamps_s = np.asarray(drive.recording.stamps_s) + 30.0 * (np.arange(len(drive.recording)) >= at)
+
+    def __getattr__(self, name):
+        return getattr(self._recording, name)
+
+    def __len__(self):
+        return len(self._recording)
+
+    def frame(self, index):
+        return replace(self._recording.frame(index), stamp_s=float(self.stamps_s[index]))
+
+
+def test_windows_after_a_pause_know_less_and_are_still_evaluated(drive, model, tmp_path):
+    paused = Paused(drive, 48)
+    own = MemoryDrive("paused", paused, paused, drive.memory)
+    settings = replace(SETTINGS, experts=replace(SETTINGS.experts, older_frames=OLDER))
+    memories = DriveMemories(own, model, settings, tmp_path, "tiny", long_term=False)
+    cache = MemoryCache(lambda name: memories)
+    windows = [window_of(own, start) for start in (51, 60, 53, 61)]
+    batch = read_batch(windows, images_of(model))
+    contexts = BatchContexts(cache, experts_of(CompositionWeights({}).composed_row("base", True), model, OLDER))
+    kinds = [numbers.tolist() for numbers, _ in contexts.of(batch)]
+    assert kinds == [[0], [1, 3], [2]]
+    assert contexts.each(batch, lambda numbers, context: numbers).tolist() == [0, 1, 2, 3]
+    poses = contexts.each(batch, lambda numbers, context: context.absolute_pose_xyyaw)
+    starts = np.stack([item.window.start_odom_xyyaw for item in windows])
+    np.testing.assert_allclose(poses.numpy(), starts, atol=1e-5)
+    rows, _ = recall_rows(["sltm", "sltm-blend", "context"], "on", CompositionWeights({}), model, cache, OLDER)
+    for row in rows:
+        assert row.imagine(batch).shape == batch.truth.shape
+        assert torch.isfinite(row.imagine(batch)).all()
 
 
 def described(rows):

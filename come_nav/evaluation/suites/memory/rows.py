@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +32,6 @@ from come_nav.world_model.views import blended_images
 
 REFERENCES = ("copy", "nearest", "geometry", "context", MEMORY_NET)
 RECALL_ROWS = (*REFERENCES, *TITLES, *BLENDS)
-AskedT = TypeVar("AskedT")
 
 
 def recall_rows(
@@ -49,7 +47,7 @@ def recall_rows(
     Copying the last frame and the base are always there: all else is compared with them.
     """
     base = experts_of(weights.composed_row("base", True), model, older_frames)
-    contexts = batch_contexts(cache, base)
+    contexts = BatchContexts(cache, base)
     rows = [copy_last_row()]
     if "nearest" in wanted:
         rows.append(nearest_row(cache))
@@ -116,20 +114,21 @@ def start_extrinsics(windows: Sequence[Window]) -> torch.Tensor | None:
     return torch.from_numpy(np.concatenate(known)) if len(known) == len(extrinsics) else None
 
 
-def context_geometry_row(contexts: NewestContext[Batch], model: DiffusionWorldModel) -> QualityRow:
+def context_geometry_row(contexts: BatchContexts, model: DiffusionWorldModel) -> QualityRow:
     """Return the row that shows the context's own points (of estimated depth) from the target."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        context = contexts.of(batch)
-        actions = actions_of(batch).to(context.latents.device)
-        view = context_view(context, actions, model.image_size, model.reprojection)
-        return view.filled.cpu()[:, None]
+        def shown(own: torch.Tensor, context: Context) -> torch.Tensor:
+            actions = actions_of(batch)[own].to(context.latents.device)
+            return context_view(context, actions, model.image_size, model.reprojection).filled
+
+        return contexts.each(batch, shown).cpu()[:, None]
 
     return QualityRow(CONTEXT_GEOMETRY, imagine)
 
 
 def composition_row(
-    composed_row: ComposedRow, cache: MemoryCache, contexts: NewestContext[Batch], older_frames: int
+    composed_row: ComposedRow, cache: MemoryCache, contexts: BatchContexts, older_frames: int
 ) -> QualityRow:
     """Return the row that composes experts: one prediction for all windows of a batch, decoded.
 
@@ -139,50 +138,66 @@ def composition_row(
     def imagine(batch: Batch) -> torch.Tensor:
         memories = _memories(cache, batch)
         model = memories.composed(experts_of(composed_row, memories.model, older_frames))
-        context, latents = contexts.of(batch), _predicted(model, contexts.of(batch), batch)
-        images = blended_images(model, latents, context, actions_of(batch)) if composed_row.blend else None
-        return (model.decode(latents) if images is None else images).cpu()[:, None]
+        latents, actions = contexts.predicted(model, batch), actions_of(batch)
+        if not composed_row.blend:
+            return model.decode(latents).cpu()[:, None]
+
+        def blended(own: torch.Tensor, context: Context) -> torch.Tensor:
+            return blended_images(model, latents[own.to(latents.device)], context, actions[own])
+
+        return contexts.each(batch, blended).cpu()[:, None]
 
     return QualityRow(composed_row.name, imagine)
 
 
-def memory_network_row(network: DiffusionWorldModel, contexts: NewestContext[Batch]) -> QualityRow:
+def memory_network_row(network: DiffusionWorldModel, contexts: BatchContexts) -> QualityRow:
     """Return the row of the memory network that is asked without a memory: what its training alone is worth."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        return network.decode(_predicted(network, contexts.of(batch), batch)).cpu()[:, None]
+        return network.decode(contexts.predicted(network, batch)).cpu()[:, None]
 
     return QualityRow(MEMORY_NET_TITLE, imagine)
 
 
-def _predicted(model: DiffusionWorldModel, context: Context, batch: Batch) -> torch.Tensor:
-    """Return latents (B, C, h, w) at the targets of a batch; every row draws the same noise."""
-    times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-    return model.predict(context, actions_of(batch), times, batch.generator(model.device))
+class BatchContexts:
+    """What the robot's stack looks at from the starts of a batch; all rows that evaluate the newest batch share it.
 
+    Windows after a gap in the recording have fewer frames before them: those alike go together.
+    """
 
-class NewestContext(Generic[AskedT]):
-    """The context of the window or batch that was asked for last: all rows that evaluate it share it."""
+    def __init__(self, cache: MemoryCache, experts: ExpertsSettings) -> None:
+        self._cache, self._experts = cache, experts
+        self._newest: tuple[Batch, list[tuple[torch.Tensor, Context]]] | None = None
 
-    def __init__(self, make: Callable[[AskedT], Context]) -> None:
-        self._make = make
-        self._newest: tuple[AskedT, Context] | None = None
-
-    def of(self, asked: AskedT) -> Context:
-        """Return the context of ``asked``."""
-        if self._newest is None or self._newest[0] is not asked:
-            self._newest = (asked, self._make(asked))
+    def of(self, batch: Batch) -> list[tuple[torch.Tensor, Context]]:
+        """Return the numbers (G,) of windows and their context of batch G, for each kind of windows."""
+        if self._newest is None or self._newest[0] is not batch:
+            self._newest = (batch, self._made(batch))
         return self._newest[1]
 
+    def predicted(self, model: DiffusionWorldModel, batch: Batch) -> torch.Tensor:
+        """Return latents (B, C, h, w) at the targets of a batch; every row draws the same noise."""
+        times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
+        actions, generator = actions_of(batch), batch.generator(model.device)
+        return self.each(batch, lambda own, context: model.predict(context, actions[own], times[own], generator))
 
-def batch_contexts(cache: MemoryCache, experts: ExpertsSettings) -> NewestContext[Batch]:
-    """Return what gives the contexts of a batch's windows, joined: what the robot's stack looks at there."""
+    def each(self, batch: Batch, function: Callable[[torch.Tensor, Context], torch.Tensor]) -> torch.Tensor:
+        """Return (B, ...) of a function from the numbers (G,) of windows and their context to (G, ...)."""
+        parts = [(own, function(own, context)) for own, context in self.of(batch)]
+        order = torch.cat([own for own, _ in parts]).argsort()
+        values = torch.cat([part for _, part in parts])
+        return values[order.to(values.device)]
 
-    def make(batch: Batch) -> Context:
-        replay = _memories(cache, batch).replay
-        return Context.joined([replay.context(item.window, experts) for item in batch.windows])
-
-    return NewestContext(make)
+    def _made(self, batch: Batch) -> list[tuple[torch.Tensor, Context]]:
+        replay = _memories(self._cache, batch).replay
+        alike: dict[int, list[tuple[int, Context]]] = {}
+        for number, item in enumerate(batch.windows):
+            context = replay.context(item.window, self._experts)
+            alike.setdefault(len(replay.stack.memory), []).append((number, context))
+        return [
+            (torch.tensor([number for number, _ in found]), Context.joined([context for _, context in found]))
+            for found in alike.values()
+        ]
 
 
 def actions_of(batch: Batch) -> torch.Tensor:

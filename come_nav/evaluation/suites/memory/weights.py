@@ -21,7 +21,7 @@ from come_nav.evaluation.suites.memory.compositions import (
 )
 from come_nav.evaluation.suites.memory.drive_memories import experts_of
 from come_nav.evaluation.suites.memory.recall import set_up_recall
-from come_nav.evaluation.suites.memory.rows import NewestContext, available_rows, batch_contexts, composition_row
+from come_nav.evaluation.suites.memory.rows import BatchContexts, available_rows, composition_row
 from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings
 from come_nav.evaluation.suites.memory.setup import MemorySetup
 from come_nav.evaluation.suites.progress import Progress, silent
@@ -141,12 +141,12 @@ class Scorer:
         self._older_frames = setup.navigation.experts.older_frames
         told = experts_of(setup.settings.weights.composed_row("base", True), setup.model, self._older_frames)
         images = images_of(setup.model)
-        self._batches: list[tuple[Batch, NewestContext[Batch]]] = []
+        self._batches: list[tuple[Batch, BatchContexts]] = []
         for _, group in groupby(setup.selection.windows, key=lambda window: window.window.recording_id):
             own = list(group)
             for start in range(0, len(own), WINDOWS_PER_BATCH):
                 batch = read_batch(own[start : start + WINDOWS_PER_BATCH], images)
-                self._batches.append((batch, batch_contexts(self._cache, told)))
+                self._batches.append((batch, BatchContexts(self._cache, told)))
         self._known: dict[tuple[str, tuple[tuple[str, float], ...]], float] = {}
 
     def of(self, key: str, contrast: bool) -> Callable[[Weights], float]:
