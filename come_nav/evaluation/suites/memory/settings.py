@@ -17,6 +17,7 @@ from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 RECALL, MEMORY_PLANNING = "recall", "memory-planning"
+IMAGES = "decoded"  # what images of records are: results with the rendered cloud pasted in are others
 Contrast = Literal["both", "on", "off"]
 
 
