@@ -37,6 +37,7 @@ class BagScan:
     depth: StampedTopic | None
     T_odom_base: NDArray[np.float64]
     lens: Lens | None
+    bits: int
     T_base_camera: NDArray[np.float64] | None
     alignment: DepthAlignment | None
     depth_scale_m: float
@@ -108,6 +109,7 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         depth if alignment is not None else None,
         T_odom_base,
         view.lens,
+        view.bits,
         T_base_camera,
         alignment,
         settings.depth_scale_m,
