@@ -16,10 +16,10 @@ from come_nav.core.geometry import se3
 from come_nav.data import open_recording
 from come_nav.data.bags.bag import open_bag
 from come_nav.data.bags.calibration import is_rectified, read_lens
-from come_nav.data.bags.depth_alignment import register_depth
-from come_nav.data.bags.lens import Lens
 from come_nav.data.bags.ros_types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, typestore
 from come_nav.data.bags.writer import write_bag
+from come_nav.data.cameras.depth_alignment import register_depth
+from come_nav.data.cameras.lens import Lens
 
 STORE = typestore(False)
 PLUMB_BOB = (-0.3, 0.1, 0.001, -0.002, 0.0)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.data.bags.bag import Bag
-from come_nav.data.bags.depth_alignment import DepthAlignment
-from come_nav.data.bags.extrinsics import camera_extrinsics, pose_of_base
-from come_nav.data.bags.frames import frame_prefix
-from come_nav.data.bags.lens import Lens
 from come_nav.data.bags.poses import read_poses
 from come_nav.data.bags.topics import TopicChoice
+from come_nav.data.cameras.depth_alignment import DepthAlignment
+from come_nav.data.cameras.extrinsics import camera_extrinsics, pose_of_base
+from come_nav.data.cameras.frames import frame_prefix
+from come_nav.data.cameras.lens import Lens
 from come_nav.data.recording_report import RecordingReport
 from come_nav.data.scan_pass import ScanPass
 from come_nav.data.scan_settings import ScanSettings

@@ -8,14 +8,14 @@ from typing import Any
 from come_nav.core.errors import DataError
 from come_nav.data.bags.bag import Bag, BagMessage
 from come_nav.data.bags.calibration import is_rectified, read_lens
-from come_nav.data.bags.depth_alignment import DepthAlignment, DepthView, align_depth
 from come_nav.data.bags.images import decode_colour, decode_depth, used_bits
-from come_nav.data.bags.lens import Lens
 from come_nav.data.bags.poses import PoseCollector
 from come_nav.data.bags.ros_types import TF_TYPES
 from come_nav.data.bags.topics import TopicChoice, says_registered
 from come_nav.data.bags.transforms import TransformTree, is_static_topic
-from come_nav.data.bags.wholeness import fault_of
+from come_nav.data.cameras.depth_alignment import DepthAlignment, DepthView, align_depth
+from come_nav.data.cameras.lens import Lens
+from come_nav.data.cameras.wholeness import fault_of
 from come_nav.data.scan_settings import ScanSettings
 
 TF_MESSAGES_FOR_EXTRINSICS = 500  # enough for every publisher to have spoken once; decoding all of /tf is slow

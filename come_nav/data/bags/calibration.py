@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.types import CameraIntrinsics
-from come_nav.data.bags.lens import NEGLIGIBLE_PX, Lens, known_distortion
 from come_nav.data.bags.ros_types import PIXEL_CENTRE
+from come_nav.data.cameras.lens import NEGLIGIBLE_PX, Lens, known_distortion
 
 RECTIFIED = re.compile(r"(?<![a-z])rect(?![a-z])|rectified|undistorted")
 SHORTEST_FOCAL = 0.1  # of the longer side: a pinhole beyond 157 degrees is a placeholder

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError, suggest
 from come_nav.data.bags.ros_types import COMPRESSED_IMAGE
-from come_nav.data.bags.rvl import decode_rvl
+from come_nav.data.cameras.rvl import decode_rvl
 
 Rgb = NDArray[np.uint8]
 Depth = NDArray[np.float32]
@@ -74,7 +74,7 @@ def decode_colour(message: Any, type_name: str, bits: int = 16) -> Rgb:
 
 
 def used_bits(message: Any, type_name: str) -> int:
-    """Return how many bits the values of a 16-bit colour image use: sensors of 10, 12 or 14 bits leave the rest zero."""
+    """Return how many bits the values of a 16-bit colour image use: sensors of 10, 12 or 14 bits leave zeros."""
     if type_name == COMPRESSED_IMAGE or LAYOUTS.get(str(message.encoding).lower(), ("",))[0] != "u2":
         return 16
     brightest = int(_pixels(message).max())

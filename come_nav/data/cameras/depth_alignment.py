@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se3
-from come_nav.data.bags.lens import Lens
+from come_nav.data.cameras.lens import Lens
 
 SAME_FOCAL, SAME_CENTRE_PX = 0.01, 2.0  # two calibrations that differ by less are one
 SAME_M, SAME_RAD = 1e-3, 2e-3
