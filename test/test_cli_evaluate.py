@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 from data_samples import SampleRecording
 
-from come_nav.cli.evaluate import add_arguments
 from come_nav.cli.main import main
 from come_nav.data.bags.writer import write_bag
 
@@ -79,13 +77,6 @@ def small_model(folder: Path) -> Path:
     return folder
 
 
-def flags(*words) -> argparse.Namespace:
-    """Return the flags of the verb as the command line reads them."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(list(words))
-
-
 def document(capsys, *words) -> dict:
     assert main([*words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -145,12 +136,11 @@ def test_the_perfect_model_sees_what_the_recording_saw(simulated):
     """Rendered at the pose really driven, the view is the goal frame but for rounding to 8 bits."""
     import torch
 
-    from come_nav.config import Config
     from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
-    from come_nav.evaluation.suites.inputs import open_input
+    from come_nav.evaluation.suites.inputs import SourceSettings, open_input
     from come_nav.evaluation.suites.planning_rows import RenderedImaginer, unit_image
 
-    source = open_input(flags(str(simulated)), Config(device="cpu"), 4.0)
+    source = open_input(SourceSettings(paths=(str(simulated),)), 4.0, device="cpu")
     for window in choose_windows(source.recordings, ProtocolSettings(), 3):
         imaginer = RenderedImaginer(source.places[window.recording_id], window.start, None)
         path = torch.from_numpy(window.driven_xyyaw)[None]
@@ -261,8 +251,10 @@ def test_a_batch_imagines_each_window_as_if_it_were_alone(tmp_path):
     from come_nav.evaluation.protocols.quality import quality_windows, read_batch
     from come_nav.evaluation.suites.quality_rows import batched_context, images_of, jump_row, rollout_row
     from come_nav.world_model.model import DiffusionWorldModel
+    from come_nav.world_model.parts import InferenceSettings
 
     model = DiffusionWorldModel.load(small_model(tmp_path / "model"))
+    model.inference = InferenceSettings(precision="float32")  # "auto" is bfloat16 on some CPUs
     protocol = ProtocolSettings(model.context_frames, 4)
     windows = quality_windows([("drive", SampleRecording(30))], protocol, (2, 4), 3)
     batch = read_batch(windows, images_of(model))
@@ -299,7 +291,7 @@ class Given:
     def predict(self, model, context, actions, times):
         import torch
 
-        from come_nav.world_model import model as module
+        from come_nav.world_model import prediction as module
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "noise_source", self._source)
@@ -308,7 +300,7 @@ class Given:
     def rollout(self, model, context, path):
         import torch
 
-        from come_nav.world_model import model as module
+        from come_nav.world_model import prediction as module
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "noise_source", self._source)

@@ -7,9 +7,12 @@ import re
 
 import numpy as np
 import pytest
+from data_samples import BagMaker
 
 from come_nav.cli.main import main
+from come_nav.core.geometry import se3
 from come_nav.core.types import Trajectory
+from come_nav.data.bags.ros_types import ODOMETRY
 from come_nav.data.trajectories import write_kitti, write_tum
 
 
@@ -144,3 +147,38 @@ def test_figures_of_evo_through_the_command(shared_data, capsys):
         unaligned = result.get("rpe_unaligned", result["rpe"])
         expected = pair["RPE"]["1_m_all_pairs"]["translation_part_m"]
         assert unaligned["translation_m"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_several_estimates_and_bags_make_one_table(files, tmp_path, capsys):
+    maker = BagMaker()
+    for index, pose in enumerate(arc().poses_xyyaw):
+        stamp_ns = 100_000_000_000 + index * 100_000_000
+        for topic, offset in (("/odom", 0.5), ("/filtered", 0.1)):
+            transform = se3.transform_from_xyyaw(pose + [0.0, offset, 0.0])
+            maker.add(
+                stamp_ns, topic, ODOMETRY, maker.make.odometry(stamp_ns, ("odom", "base_link"), transform, (0, 0))
+            )
+    bag = str(maker.write(tmp_path / "drive"))
+    words = [*files, bag, "--est-topic", "/odom", "--est-topic", "/filtered"]
+    result = document(capsys, *words)["estimates"]
+    assert [row["estimate"] for row in result] == [files[1], f"{bag} /odom", f"{bag} /filtered"]
+    assert [row["ate"]["translation_m"]["rmse"] for row in result] == pytest.approx([0.25, 0.5, 0.1])
+    assert main(["trajectory", *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:3] == ["estimate", "ATE", "m"]
+    assert [line.split()[-2] for line in lines[-3:]] == ["50"] * 3
+    assert main(["trajectory", *files, files[1]]) == 1
+    assert "is named twice" in capsys.readouterr().err
+
+
+def test_drift_through_the_command(tmp_path, capsys):
+    x = np.arange(251.0)
+    for name, scale in (("ref.txt", 1.0), ("est.txt", 1.1)):
+        poses = np.stack([scale * x, np.zeros_like(x), np.zeros_like(x)], axis=1)
+        write_tum(tmp_path / name, Trajectory.from_xyyaw(x, poses))
+    words = (str(tmp_path / "ref.txt"), str(tmp_path / "est.txt"), "--drift")
+    result = document(capsys, *words)["drift"]
+    assert [row["length_m"] for row in result["lengths"]] == [100.0, 200.0]
+    assert result["lengths"][0]["t_rel_percent"] == pytest.approx(10.1)
+    assert main(["trajectory", *words]) == 0
+    assert "10.1000" in capsys.readouterr().out

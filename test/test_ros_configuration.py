@@ -15,16 +15,21 @@ import pytest
 import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+import rclpy
 from rclpy.parameter import Parameter as RosParameter
+from ros_harness import private_environment
 
-from come_nav.config import Config, load_config
+from come_nav.config import load_config
+from come_nav.core.errors import ConfigError
 from come_nav.ros.parameters import (
     Parameter,
     config_from,
     config_parameters,
+    declare,
     evaluate,
     settings_from,
     settings_parameters,
+    values_of,
 )
 from come_nav.ros.run import NODES, node_class
 
@@ -77,7 +82,7 @@ def test_every_key_of_the_parameter_files_is_declared_and_accepted(file):
 def test_every_key_of_the_configuration_is_a_parameter():
     keys = {item.name for item in config_parameters()}
     assert {"model", "planner.samples", "planner.limits.v_max_mps", "memory.rate_hz", "follower.gain_x"} <= keys
-    assert config_from({item.name: item.default for item in config_parameters()}) == Config()
+    assert config_from({item.name: item.default for item in config_parameters()}) == load_config()
 
 
 def test_zero_stands_for_null_and_values_reach_the_configuration():
@@ -88,6 +93,50 @@ def test_zero_stands_for_null_and_values_reach_the_configuration():
     assert changed == load_config(
         None, ["planner.initial_samples=null", "planner.samples=60", "objective.image_scales=[1]"]
     )
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    """Return what declares all keys of the configuration in a node with given parameters, and reads them."""
+    for key, value in private_environment().items():
+        monkeypatch.setenv(key, value)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    nodes, told = [], []
+
+    def declare_in_a_node(**given: object):
+        overrides = [RosParameter(name.replace("__", "."), value=value) for name, value in given.items()]
+        node = rclpy.create_node(f"of_{len(nodes)}", context=context, parameter_overrides=overrides)
+        nodes.append(node)
+        monkeypatch.setattr(node, "get_logger", lambda: types.SimpleNamespace(warning=told.append))
+        declare(node, config_parameters())
+        return config_from(values_of(node, config_parameters())), told
+
+    yield declare_in_a_node
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_defaults_are_those_of_the_model_that_is_given(declared, tmp_path):
+    (tmp_path / "config.yaml").write_text("navigation: {lora: {rank: 8}, experts: {use: [spatial]}}\n")
+    config, told = declared(model=str(tmp_path), lora__alpha=5)
+    assert config == load_config(None, {"model": str(tmp_path), "lora.alpha": 5})
+    assert (config.lora.rank, config.lora.alpha, config.experts.use) == (8, 5, ("spatial",))
+    assert declared()[0] == load_config()
+    assert declared(experts__use=[""])[0].experts.use == ()
+    assert told == []
+
+
+def test_names_of_the_first_version_are_taken_for_the_present_ones(declared):
+    config, told = declared(objective__haste=0.4)
+    assert config.objective.path_cost_fraction == 0.4
+    assert told == ["parameter 'objective.haste' is 'objective.path_cost_fraction' now; its value 0.4 is taken"]
+    config, told = declared(objective__haste=0.4, objective__path_cost_fraction=0.3)
+    assert config.objective.path_cost_fraction == 0.3
+    assert "'objective.haste' has no effect" in told[-1]
+    with pytest.raises(ConfigError, match=r"parameter 'objective\.haste' \('objective\.path_cost_fraction' now\): "):
+        declared(objective__haste="much")
 
 
 def test_settings_of_a_room_become_parameters_and_back():
@@ -134,6 +183,11 @@ class Recorded:
         self.args, self.keywords = args, keywords
         Recorded.made.append(self)
 
+    def perform(self, context: object) -> str:
+        """Return the value of a launch configuration: the default that its argument declares, a path if it is one."""
+        declared = [item for item in of_class("DeclareLaunchArgument") if item.args[0] == self.args[0]]
+        return str(declared[-1].keywords.get("default_value", ""))
+
 
 @pytest.fixture
 def launch_modules(monkeypatch):
@@ -146,7 +200,9 @@ def launch_modules(monkeypatch):
 
     Recorded.made = []
     module("launch", "LaunchDescription")
-    module("launch.actions", "DeclareLaunchArgument", "IncludeLaunchDescription", "ExecuteProcess")
+    actions = ("DeclareLaunchArgument", "IncludeLaunchDescription", "ExecuteProcess", "RegisterEventHandler")
+    module("launch.actions", *actions, "OpaqueFunction")
+    module("launch.event_handlers", "OnShutdown")
     module("launch.conditions", "IfCondition")
     module("launch.substitutions", "LaunchConfiguration")
     module("launch.launch_description_sources", "PythonLaunchDescriptionSource")
@@ -165,6 +221,8 @@ def of_class(name: str) -> list[Recorded]:
 def test_launch_files_name_what_exists(file, launch_modules):
     description = runpy.run_path(str(file))["generate_launch_description"]()
     assert type(description).__name__ == "LaunchDescription"
+    for opaque in of_class("OpaqueFunction"):
+        opaque.keywords["function"](None)
     arguments = {item.args[0]: item.keywords for item in of_class("DeclareLaunchArgument")}
     assert all(keywords.get("description") for keywords in arguments.values())
     for item in of_class("LaunchConfiguration"):
@@ -187,6 +245,24 @@ def test_launch_files_name_what_exists(file, launch_modules):
         assert path.is_file() or path.is_relative_to("/opt"), path
     if file.name != "record.launch.py":
         assert {"namespace", "params_file", "use_sim_time", "log_level", "model", "device"} <= set(arguments)
+
+
+def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp_path):
+    started = runpy.run_path(str(ROOT / "launch" / "nav.launch.py"))
+    started["generate_launch_description"]()
+    [opaque] = of_class("OpaqueFunction")
+    opaque.keywords["function"](None)
+    own = {node.keywords["executable"]: node.keywords["parameters"][-1] for node in of_class("Node")}
+    folder = Path(own["spatial_memory"]["memory_folder"])
+    assert own["planner"] == {"experts.spatial_store": str(folder)}
+    assert folder.is_dir()
+    [ending] = of_class("OnShutdown")
+    ending.keywords["on_shutdown"](None, None)
+    assert not folder.exists()
+
+    params = tmp_path / "robot.yaml"
+    params.write_text("/**/spatial_memory:\n  ros__parameters:\n    memory_folder: /mnt/map\n")
+    assert started["folder_in"](str(params)) == "/mnt/map"
 
 
 def test_launch_files_run_under_launch_ros():
@@ -249,11 +325,25 @@ def test_gazebo_bridge_fits_the_robot_and_the_nodes():
 # -- documentation -------------------------------------------------------------------------------------------------
 
 
+def run_as_program(name: str) -> types.SimpleNamespace:
+    return types.SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "make" / f"{name}.py")))
+
+
+def test_the_tables_of_parameters_are_what_the_nodes_declare():
+    program = run_as_program("ros_parameters")
+    assert program.page() == program.PAGE.read_text(), "run docs/make/ros_parameters.py"
+
+
 def test_the_documentation_lists_every_parameter_with_its_default():
-    text = (ROOT / "docs" / "ros.md").read_text()
+    text = (ROOT / "docs" / "ros_topics_and_parameters.md").read_text()
     configuration = {item.name for item in config_parameters()}
+    shown = run_as_program("ros_parameters").shown
     for name in NODES:
         for item in node_class(name).PARAMETERS:
             if item.name not in configuration:
-                rows = [line for line in text.splitlines() if line.startswith(f"| `{item.name}` |")]
-                assert any(item.description in row for row in rows), f"docs/ros.md: {name}: {item.name}"
+                rows = [
+                    line
+                    for line in text.splitlines()
+                    if line.startswith(f"| `{item.name}` | `{shown(item.default)}` |")
+                ]
+                assert any(item.description in row for row in rows), f"{name}: {item.name}"

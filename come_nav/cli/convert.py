@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.output import add_json_flag, print_json
-from come_nav.cli.recording_flags import add_recording_flags, open_from_flags
-from come_nav.core.errors import ConfigError, StorageError
+from come_nav.cli.recording_flags import add_recording_flags, open_from_flags, parse_size
+from come_nav.core.errors import StorageError
 
 if TYPE_CHECKING:
     from come_nav.core.protocols import Recording
@@ -38,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", default="raw", help="images in bags: raw or jpeg")
     parser.add_argument("--depth", default="16UC1", help="depth in bags: 16UC1 (mm) or 32FC1 (m)")
     parser.add_argument("--ground-truth", type=Path, metavar="FILE", help="trajectory to add as /ground_truth/odom")
+    parser.add_argument(
+        "--trajectory-format", choices=("tum", "kitti", "euroc", "bag"), help="of the trajectory file that is read"
+    )
+    parser.add_argument("--trajectory-unit", choices=("s", "ms", "us", "ns"), help="of its stamps")
     parser.add_argument("--overwrite", action="store_true", help="replace an output of the same kind")
     parser.add_argument("--dataset", default="recon", metavar="NAME", help="of --to nwm-dataset (default recon)")
     add_recording_flags(parser)
@@ -85,7 +89,12 @@ def _trajectory(args: argparse.Namespace) -> Trajectory:
 
     if (args.input / "traj_data.pkl").is_file():
         return recording_trajectory(open_from_flags(args.input, args))
-    return read_trajectory(args.input, topic=args.pose_topic)
+    return read_trajectory(args.input, topic=args.pose_topic, **_trajectory_settings(args))
+
+
+def _trajectory_settings(args: argparse.Namespace) -> dict[str, Any]:
+    flags = ("--trajectory-format", "--trajectory-unit")
+    return {"format": args.trajectory_format, "unit": args.trajectory_unit, "settings": flags}
 
 
 def _write_recording(args: argparse.Namespace, target: str) -> dict[str, Any]:
@@ -99,7 +108,7 @@ def _write_recording(args: argparse.Namespace, target: str) -> dict[str, Any]:
     storage = "sqlite3" if target == "sqlite3" else "mcap"
     BagFormat(storage, args.compression, args.image, args.depth)  # a typo shows before a long read
     size = parse_size(args.size)
-    truth = None if args.ground_truth is None else read_trajectory(args.ground_truth)
+    truth = None if args.ground_truth is None else read_trajectory(args.ground_truth, **_trajectory_settings(args))
     with open_from_flags(args.input, args) as source:
         recording: Recording = source if size is None else ResizedRecording(source, *size)
         with tqdm(total=len(recording), desc="converting", unit="frame", disable=None) as bar:
@@ -120,13 +129,3 @@ def _write_recording(args: argparse.Namespace, target: str) -> dict[str, Any]:
         for warning in source.report.warnings:
             print(f"note: {warning}", file=sys.stderr)
         return {"output": str(args.output), "format": target, "count": len(recording), "what": "frames"}
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Return (width, height) of ``320x240``; raise ConfigError for anything else."""
-    if text is None:
-        return None
-    words = text.lower().split("x")
-    if len(words) != 2 or not all(word.isdigit() and int(word) > 0 for word in words):
-        raise ConfigError(f"--size must be WIDTHxHEIGHT in pixels, e.g. 320x240, got '{text}'")
-    return int(words[0]), int(words[1])

@@ -32,7 +32,7 @@ def open_recording(
         rate_hz: frames per second; a slower bag keeps all frames and reports its own rate; None keeps every frame.
         image_topic: name instead of the automatic choice.
         depth_topic: the same for depth; "none" leaves depth out.
-        info_topic: the same for the calibration.
+        info_topic: the same for the calibration; "none" leaves it out.
         pose_topic: the same for the poses.
         recover: read a bag that was cut off, as far as it is whole.
         settings: further fields of :class:`come_nav.data.scan_settings.ScanSettings`, e.g. ``time_offset_s``.

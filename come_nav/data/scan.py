@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.errors import DataError
-from come_nav.core.types import CameraIntrinsics
-from come_nav.data.bags.bag import Bag, BagMessage
-from come_nav.data.bags.calibration import camera_extrinsics, camera_intrinsics
-from come_nav.data.bags.images import decode_colour
-from come_nav.data.bags.poses import PoseCollector, read_poses
-from come_nav.data.bags.ros_types import TF_TYPES
-from come_nav.data.bags.topics import TopicChoice, tf_topics
-from come_nav.data.bags.transforms import TransformTree, is_static_topic
+from come_nav.data.bags.bag import Bag
+from come_nav.data.bags.depth_alignment import DepthAlignment
+from come_nav.data.bags.extrinsics import camera_extrinsics, pose_of_base
+from come_nav.data.bags.frames import frame_prefix
+from come_nav.data.bags.lens import Lens
+from come_nav.data.bags.poses import read_poses
+from come_nav.data.bags.topics import TopicChoice
 from come_nav.data.recording_report import RecordingReport
+from come_nav.data.scan_pass import ScanPass
 from come_nav.data.scan_settings import ScanSettings
 from come_nav.data.timing.association import Association
 from come_nav.data.timing.interpolation import interpolate_poses
@@ -25,74 +23,25 @@ from come_nav.data.timing.matching import StampedTopic, match_depth, match_poses
 from come_nav.data.timing.stamps import find_gaps, median_rate_hz, resample, seconds_after
 
 GAP_PERIODS = 2.5  # one missing frame is no gap, two are
-TF_MESSAGES_FOR_EXTRINSICS = 500  # enough for every publisher to have spoken once; decoding all of /tf is slow
 
 
 @dataclass(frozen=True)
 class BagScan:
-    """Result of the first pass, one row per chosen frame; ``depth`` has -1 where a frame has none."""
+    """Result of the first pass, one row per chosen frame; ``depth`` has -1 where a frame has none.
+
+    ``T_base_camera`` is (4, 4), or (N, 4, 4) where the camera moves on the robot; ``frame_id`` is None where the
+    images' headers name their frame.
+    """
 
     images: StampedTopic
     depth: StampedTopic | None
     T_odom_base: NDArray[np.float64]
-    intrinsics: CameraIntrinsics | None
+    lens: Lens | None
     T_base_camera: NDArray[np.float64] | None
+    alignment: DepthAlignment | None
+    depth_scale_m: float
+    frame_id: str | None
     report: RecordingReport
-
-
-class _Pass:
-    """What the pass collects while messages stream by."""
-
-    def __init__(self, bag: Bag, topics: TopicChoice) -> None:
-        self.topics = topics
-        self.stamps: dict[str, list[tuple[int, int]]] = {topics.image: []}
-        if topics.depth is not None:
-            self.stamps[topics.depth] = []
-        self.first_image: BagMessage | None = None
-        self.info: Any = None
-        self.tree = TransformTree()
-        self._tf_left = dict.fromkeys(tf_topics(bag), TF_MESSAGES_FOR_EXTRINSICS)
-        pose_type = bag.topic(topics.pose).type
-        self.collector = None if pose_type in TF_TYPES else PoseCollector(topics.pose, pose_type)
-
-    def wanted(self) -> set[str]:
-        names = {*self.stamps, *self._tf_left}
-        if self.collector is not None:
-            names.add(self.topics.pose)
-        return names | {self.topics.info} if self.topics.info else names
-
-    def run(self, bag: Bag, settings: ScanSettings) -> None:
-        """Stream the chosen part of the bag."""
-        start_ns = None if settings.start_s is None else bag.start_ns + round(settings.start_s * 1e9)
-        stop_ns = None if settings.stop_s is None else bag.start_ns + round(settings.stop_s * 1e9)
-        for message in bag.messages(self.wanted(), start_ns, stop_ns):
-            self.take(message)
-        if self.first_image is None:
-            raise DataError(f"{bag.path}: {self.topics.image} has no message in the chosen part of the bag")
-
-    def first_frame(self, warnings: list[str]) -> tuple[Any, CameraIntrinsics | None]:
-        """Return the first image message, decoded, and the calibration for its size."""
-        assert self.first_image is not None
-        first = self.first_image.decode()
-        if self.info is None or self.topics.info is None:
-            return first, None
-        height, width = decode_colour(first, self.first_image.type).shape[:2]
-        return first, camera_intrinsics(self.info, (width, height), self.topics.info, warnings)
-
-    def take(self, message: BagMessage) -> None:
-        name = message.topic
-        if name in self.stamps:
-            self.stamps[name].append((message.header_ns, message.log_ns))
-            if name == self.topics.image and self.first_image is None:
-                self.first_image = message
-        elif name == self.topics.info:
-            self.info = self.info or message.decode()
-        elif name in self._tf_left:
-            if is_static_topic(name) or self._tf_left[name] > 0:
-                self._tf_left[name] -= 1
-                self.tree.add(message.decode(), is_static_topic(name), keep_all=False)
-        elif self.collector is not None:
-            self.collector.add(message.header_ns, message.decode())
 
 
 def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
@@ -102,10 +51,23 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         DataError: no usable image or pose, or a broken clock.
         AssociationError: images and poses do not overlap in time; tells the offset that would match.
     """
-    warnings = list(bag.warnings)
-    found = _Pass(bag, topics)
-    found.run(bag, settings)
-    track = found.collector.track(warnings) if found.collector else read_poses(bag, topics.pose, warnings)
+    warnings = [*bag.warnings, *topics.notes]
+    found = ScanPass(bag, topics)
+    found.run(bag, settings, warnings)
+    view = found.camera_view(settings, warnings)
+    track = (
+        found.collector.track(warnings)
+        if found.collector
+        else read_poses(
+            bag,
+            topics.pose,
+            warnings,
+            frames=(settings.odom_frame, settings.base_frame),
+            tf_topics=topics.tf,
+            prefix=frame_prefix(view.frame),
+        )
+    )
+    body = pose_of_base(track, found.tree, settings.base_frame, warnings)
     images = StampedTopic.cleaned(topics.image, found.stamps[topics.image], warnings)
     start_ns = int(images.header_ns[0])  # seconds after the first image keep their nanoseconds in float64
     image_s, pose_s = images.seconds(start_ns), seconds_after(track.stamps_ns, start_ns)
@@ -117,10 +79,20 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         warnings.append(f"images come at {chosen.rate_hz:.2f} Hz, below {settings.rate_hz:g} Hz: every frame is kept")
     frames = posed[chosen.index]
     depth, depth_match = _depth_of_frames(found, image_s, start_ns, frames, settings, warnings)
-    first, intrinsics = found.first_frame(warnings)
-    T_base_camera = camera_extrinsics(found.tree, track.body_frame, str(first.header.frame_id), warnings)
+    alignment = None if depth is None else found.depth_alignment(view, warnings)
+    chosen_images = StampedTopic(topics.image, images.header_ns[frames], images.log_ns[frames])
+    T_base_camera = camera_extrinsics(
+        bag,
+        topics.tf,
+        found.tree,
+        body,
+        view.frame,
+        chosen_images.header_ns,
+        warnings,
+        believed=settings.camera_frame is not None,
+    )
     report = RecordingReport(
-        topics={role: name for role, name in vars(topics).items() if name is not None},
+        topics=topics.roles,
         association=association.report,
         depth_association=None if depth_match is None else depth_match.report,
         source_rate_hz=median_rate_hz(image_s),
@@ -130,13 +102,22 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         gaps=find_gaps(image_s[frames], settings.max_gap_s or GAP_PERIODS / chosen.rate_hz),
         warnings=tuple(warnings),
     )
-    T_odom_base = interpolate_poses(pose_s + settings.time_offset_s, track.T_world_body, image_s[frames])
-    chosen_images = StampedTopic(topics.image, images.header_ns[frames], images.log_ns[frames])
-    return BagScan(chosen_images, depth, T_odom_base, intrinsics, T_base_camera, report)
+    T_odom_base = interpolate_poses(pose_s + settings.time_offset_s, body.track.T_world_body, image_s[frames])
+    return BagScan(
+        chosen_images,
+        depth if alignment is not None else None,
+        T_odom_base,
+        view.lens,
+        T_base_camera,
+        alignment,
+        settings.depth_scale_m,
+        settings.camera_frame,
+        report,
+    )
 
 
 def _depth_of_frames(
-    found: _Pass,
+    found: ScanPass,
     image_s: NDArray[np.float64],
     start_ns: int,
     frames: NDArray[np.int64],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 from pathlib import Path
@@ -17,46 +16,72 @@ from come_nav.core.geometry import se3
 from come_nav.core.types import Trajectory
 from come_nav.data.bags.storage import is_bag
 from come_nav.data.timing.stamps import seconds_from_ns
+from come_nav.data.trajectory_text import UNITS, NumberTable, read_numbers, stamp_unit
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("tum", "kitti", "euroc", "bag")
+EUROC_COLUMNS = 18
+PLANAR_QUATERNION = 1e-3  # x and y of a robot on a floor
 ROTATION_TOLERANCE = 0.02  # files carry few digits; further off, the numbers are no rotation at all
 
 
 def read_trajectory(
-    path: str | os.PathLike[str], format: str | None = None, *, topic: str | None = None, rate_hz: float = 10.0
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    unit: str | None = None,
+    topic: str | None = None,
+    rate_hz: float = 10.0,
+    settings: tuple[str, str] = ("format", "unit"),
 ) -> Trajectory:
     """Read a trajectory file or the poses of a bag.
 
     Args:
         path: file, or bag in any spelling that :func:`come_nav.data.bags.bag.open_bag` takes.
-        format: ``tum`` (t x y z qx qy qz qw), ``kitti`` (12 numbers of a 3x4 matrix), ``euroc`` (ground-truth csv: ns,
-            x y z, qw qx qy qz) or ``bag``; None looks at the content.
+        format: ``tum`` (t x y z qx qy qz qw), ``kitti`` (12 numbers of a 3x4 matrix), ``euroc`` (csv of EuRoC and VINS:
+            ns, x y z, qw qx qy qz, more) or ``bag``; None looks at the content.
+        unit: of the stamps, s, ms, us or ns; None looks at heading, date and rate (``euroc``: ns).
         topic: pose topic of a bag; None chooses.
         rate_hz: of a KITTI file, which has no stamps.
+        settings: how the user names format and unit; stands in messages.
 
     Raises:
         DataError: missing, empty, not numbers, NaN, or stamps that do not increase; names the line where it can.
     """
     target = Path(path)
     if format is not None:
-        check_choice("format", format, FORMATS)
+        check_choice(settings[0], format, FORMATS)
+    if unit is not None:
+        check_choice(settings[1], unit, tuple(UNITS))
     if format == "bag" or (format is None and (is_bag(target) or target.is_dir())):
         return _from_bag(target, topic)
     if not target.is_file():
         raise DataError(f"{target}: no such file; expected a TUM, KITTI or EuRoC file, or a bag")
-    values, first_line = _numbers(target)
-    columns = values.shape[1]
-    chosen = format or _format_of(columns, target)
-    expected = {"tum": (8,), "kitti": (12,), "euroc": tuple(range(8, 18))}[chosen]
+    table = read_numbers(target)
+    columns = table.values.shape[1]
+    if format == "kitti":
+        unit = "s"
+    elif unit is None:
+        unit = "ns" if format == "euroc" else stamp_unit(table, settings[1])
+    chosen = format or _format_of(table, unit, settings[0])
+    expected = {"tum": (8,), "kitti": (12,), "euroc": tuple(range(8, EUROC_COLUMNS + 1))}[chosen]
     if columns not in expected:
-        raise DataError(f"{target}: line {first_line} has {columns} columns, but {chosen} needs {expected[0]}")
+        raise DataError(f"{target}: line {table.first_line} has {columns} columns, but {chosen} needs {expected[0]}")
     if chosen == "kitti":
-        return _from_kitti(target, values, rate_hz)
+        return _from_kitti(target, table.values, rate_hz)
+    stamps_s, quats = table.seconds(unit), table.values[:, 4:8]
+    other_quats = quats[:, [1, 2, 3, 0]]
     if chosen == "euroc":
-        return _timed(target, values[:, 0] / 1e9, values[:, 1:4], values[:, [5, 6, 7, 4]])
-    return _timed(target, values[:, 0], values[:, 1:4], values[:, 4:8])
+        quats, other_quats = other_quats, quats
+    if _turns_about_z(other_quats) and not _turns_about_z(quats):
+        other = "tum" if chosen == "euroc" else "euroc"
+        logger.warning(
+            "%s: the quaternions would all turn about z in the order of %s, and do not in that of %s; if they are in "
+            "that order, set %s %s and %s %s",
+            *(target, other, chosen, settings[0], other, settings[1], unit),
+        )
+    return _timed(target, stamps_s, table.values[:, 1:4], quats)
 
 
 def write_tum(path: str | os.PathLike[str], trajectory: Trajectory) -> None:
@@ -93,56 +118,33 @@ def _from_bag(path: Path, topic: str | None) -> Trajectory:
     return Trajectory(seconds_from_ns(track.stamps_ns), track.T_world_body, track.world_frame)
 
 
-def _numbers(path: Path) -> tuple[NDArray[np.float64], int]:
-    """Return the rows of numbers (N, columns) and the number of the first such line; '#' starts a comment."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file (byte {error.start}); expected a trajectory file or a bag") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    rows: list[list[float]] = []
-    first = 0
-    for number, line in enumerate(io.StringIO(text), start=1):
-        words = line.split("#", 1)[0].replace(",", " ").split()
-        if not words:
-            continue
-        try:
-            rows.append([float(word) for word in words])
-        except ValueError:
-            if not rows and number == 1:
-                continue  # a csv heading without '#'
-            raise DataError(f"{path}: line {number} is not numbers: '{line.strip()[:60]}'") from None
-        first = first or number
-        if len(rows[-1]) != len(rows[0]):
-            raise DataError(f"{path}: line {number} has {len(rows[-1])} columns, the lines before have {len(rows[0])}")
-        if not np.isfinite(rows[-1]).all():
-            raise DataError(f"{path}: line {number} holds NaN or an infinite value; remove that pose")
-    if not rows:
-        raise DataError(f"{path}: the file holds no poses")
-    return np.array(rows, float), first
-
-
-def _format_of(columns: int, path: Path) -> str:
+def _format_of(table: NumberTable, unit: str, setting: str) -> str:
+    """Tell the format by columns, unit and separator; raise DataError where that does not decide."""
+    path, columns = table.path, table.values.shape[1]
+    if columns == 8:
+        order = table.quaternion_order
+        if order is not None:
+            return "euroc" if order == "wxyz" else "tum"
+        if unit != "s":
+            chosen = "euroc" if table.has_commas else "tum"  # csv of EuRoC and VINS; text of ORB-SLAM3
+            order = "qw qx qy qz" if chosen == "euroc" else "qx qy qz qw"
+            other = "tum" if chosen == "euroc" else "euroc"
+            logger.info("%s: stamps in %s, then x y z %s; else set %s %s", path, unit, order, setting, other)
+            return chosen
+        return "tum"
+    if unit != "s" and 8 < columns <= EUROC_COLUMNS and (table.has_commas or columns == 17):
+        return "euroc"
     if columns == 12:
         return "kitti"
-    if columns == 8:
-        return "euroc" if _is_nanoseconds(path) else "tum"
-    if columns == 17:
-        return "euroc"
-    raise DataError(f"{path}: {columns} columns; a TUM file has 8, KITTI 12, EuRoC 8 or 17 with a nanosecond stamp")
+    advice = f"; set {setting} euroc if the columns are t x y z qw qx qy qz and more" if columns > 8 else ""
+    raise DataError(
+        f"{path}: {columns} columns; a TUM file has 8, KITTI 12, a csv of EuRoC or VINS 8 to {EUROC_COLUMNS} with a "
+        f"nanosecond stamp{advice}"
+    )
 
 
-def _is_nanoseconds(path: Path) -> bool:
-    """Tell EuRoC from TUM by commas and an integer stamp of nanoseconds since 1970."""
-    with path.open(encoding="utf-8") as handle:
-        for line in handle:
-            words = line.split("#", 1)[0].replace(",", " ").split()
-            if words and words[0].isdigit():
-                return int(words[0]) > 10**16
-            if words and words[0][0].isdigit():
-                return False
-    return False
+def _turns_about_z(quats: NDArray[np.float64]) -> bool:
+    return bool((np.abs(quats[:, :2]) < PLANAR_QUATERNION).all() and (np.abs(quats[:, 2:]).max(axis=1) > 0.1).all())
 
 
 def _from_kitti(path: Path, values: NDArray[np.float64], rate_hz: float) -> Trajectory:

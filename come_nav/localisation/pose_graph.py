@@ -162,7 +162,7 @@ class PoseGraph:
             raise DataError(f"edge {first} to {second}: the covariance must be finite and positive definite")
         self._nodes.append((first, second))
         self._relative.append(np.asarray(pose_xyyaw, np.float64))
-        self._information.append(np.linalg.inv(covariance))
+        self._information.append(np.asarray(np.linalg.inv(covariance), np.float64))
         self._robust.append(robust)
         return len(self._nodes) - 1
 
@@ -180,7 +180,7 @@ def solve(
     """Return the poses (N, 3) that explain all edges best; those before ``first_free`` stay where they are."""
     settings = config or PoseGraphSettings()
     poses, used = np.array(poses_xyyaw, np.float64), 0
-    mine = edges[(edges.nodes >= first_free).any(axis=1)]
+    mine = edges[np.asarray((edges.nodes >= first_free).any(axis=1))]
     if first_free < len(poses) and len(mine):
         system = _System(mine, len(poses), first_free)
         for width in _widths(poses, mine, settings):

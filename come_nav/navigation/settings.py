@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
+from come_nav.core.experts import EXPERTS, MEMORY_EXPERTS, CompositionMode
 from come_nav.experts.lora import LoraSettings
 from come_nav.localisation.relocalisation import RelocalisationSettings
 from come_nav.memory.episodic.background import BudgetSettings
 from come_nav.memory.episodic.memory import EpisodicSettings
+from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.memory.short_term import ShortTermSettings
 from come_nav.memory.spatial.cloud import SpatialSettings
-from come_nav.planning.settings import ObjectiveSettings, PlannerSettings, PoseSearch
-from come_nav.world_model.composition import CompositionMode
-from come_nav.world_model.model import InferenceSettings
+from come_nav.navigation.guide import GuideSettings
+from come_nav.navigation.mission import ArrivalSettings
+from come_nav.navigation.obstacles import ObstacleSettings
+from come_nav.planning.settings import ObjectiveSettings, PlannerSettings, PoseSearchSettings
+from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 
-MEMORY_EXPERTS = ("short_term", "long_term", "spatial")
+AUTO = "auto"  # of experts.use: what the model and the sensors make use of
 
 
 @dataclass(frozen=True)
@@ -28,36 +32,42 @@ class ExpertsSettings:
     """Which memories the imagination looks at, beside the newest frames, and how much.
 
     Attributes:
-        use: of short_term, long_term and spatial. One that cannot work (no depth, no adapter yet) is left out of the
-            plan, with a warning in its message.
+        use: of short_term, long_term and spatial; auto = every one that the model supports, whose weight is above 0
+            and that the sensors feed; [] = none, NWM alone. One that was named and cannot work (no depth, no adapter
+            yet) is left out of the plan, with a warning in its message; auto leaves out in silence.
         mode: normalised (with contrast, exponents sum to 1), literal (CoME equation 4) or average (no contrast).
         base: weight of the base expert, >= 0.
         short_term: weight of the longer past, >= 0.
-        long_term: weight of the episode's adapter, >= 0.
+        long_term: weight of the episode's adapter, >= 0; with auto, none is trained where it is 0.
         spatial: weight of the spatial memory, >= 0.
         older_frames: frames before the context that the short-term expert sees, >= 1.
         estimate_depth: fill the spatial memory with the model's own estimate where a frame has no depth.
         budget: how much of the machine the training of adapters may take.
+        spatial_store: folder of a memory store whose newest cloud the spatial expert looks at, as another process
+            fills it; empty = fill one here.
         adapter_store: folder of a memory store whose newest adapter the long-term expert uses, as another process
             trains it; empty = train one here.
     """
 
-    use: tuple[str, ...] = ()
+    use: tuple[str, ...] = (AUTO,)
     mode: CompositionMode = "normalised"
     base: float = 1.0
     short_term: float = 0.0
-    long_term: float = 1.0
+    long_term: float = 0.0
     spatial: float = 1.0
     older_frames: int = 12
     estimate_depth: bool = False
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    spatial_store: str = ""
     adapter_store: str = ""
 
     def __post_init__(self) -> None:
         for name in self.use:
-            check_choice("experts.use", name, MEMORY_EXPERTS)
+            check_choice("experts.use", name, (AUTO, *MEMORY_EXPERTS))
+        if AUTO in self.use and len(self.use) > 1:
+            raise ConfigError(f"experts.use must be auto alone or a list of experts, got {', '.join(self.use)}")
         check_choice("experts.mode", self.mode, get_args(CompositionMode))
-        for name in ("base", *MEMORY_EXPERTS):
+        for name in EXPERTS:
             check_range(f"experts.{name}", getattr(self, name), 0.0)
         check_range("experts.older_frames", self.older_frames, 1)
 
@@ -66,14 +76,12 @@ class ExpertsSettings:
         return {name: float(getattr(self, name)) for name in ("base", *names)}
 
 
-def small_model_training() -> EpisodicSettings:
-    """Return how the adapter of the shipped model trains; CoME's own settings are the class's defaults."""
-    return EpisodicSettings(reach=40, batch_size=8, learning_rate=1e-3, steps_per_frame=1.0)
-
-
 @dataclass(frozen=True)
 class NavigationSettings:
     """What one robot's memory, imagination and search are told.
+
+    Defaults are those of the published methods or hold for any model; what was tuned to one model is in that model's
+    folder (:mod:`come_nav.navigation.model_settings`).
 
     Attributes:
         model: name of a model in models/, or a path to a model folder.
@@ -104,14 +112,14 @@ class NavigationSettings:
     show_imagined: bool = False
     max_sensor_age_s: float = 1.0
     planner: PlannerSettings = field(default_factory=PlannerSettings)
-    pose_search: PoseSearch = field(default_factory=PoseSearch)
+    pose_search: PoseSearchSettings = field(default_factory=PoseSearchSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     memory: ShortTermSettings = field(default_factory=ShortTermSettings)
     experts: ExpertsSettings = field(default_factory=ExpertsSettings)
     spatial: SpatialSettings = field(default_factory=SpatialSettings)
     relocalisation: RelocalisationSettings = field(default_factory=RelocalisationSettings)
-    episodic: EpisodicSettings = field(default_factory=small_model_training)
-    lora: LoraSettings = field(default_factory=lambda: LoraSettings(rank=16, alpha=16))
+    episodic: EpisodicSettings = field(default_factory=EpisodicSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     sampler: SamplerSettings | None = None
     inference: InferenceSettings = field(default_factory=InferenceSettings)
 
@@ -121,3 +129,59 @@ class NavigationSettings:
         check_range("seed", self.seed, 0, 2**63 - 1)
         check_choice("imagination", self.imagination, ("jump", "rollout"))
         check_range("max_sensor_age_s", self.max_sensor_age_s, 0.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class RecognitionSettings:
+    """When an image counts as recognised.
+
+    Attributes:
+        recognised: an image was taken where the remembered view differs from it by at most this, >= 0.
+        trust: how much more similar than the robot's present view a key frame must be for the image to be looked for
+            around it, in (0, 1].
+    """
+
+    recognised: float = 0.4
+    trust: float = 0.7
+
+    def __post_init__(self) -> None:
+        check_range("recognition.recognised", self.recognised, 0.0)
+        check_range("recognition.trust", self.trust, 0.0, 1.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class NavigatorSettings:
+    """How a robot gets from goal to goal. Each of the switches turns one thing off, to see what it is worth.
+
+    Attributes:
+        use_places: look for goals in memory, and let it lead; without, every goal is approached as it was given.
+        use_recognition: look for where a goal image was taken.
+        use_route: follow remembered ways to places that are far away; without, head straight for them.
+        use_imagination: score goal images by what the world model imagines; without, only goals whose pose is known
+            can be driven to.
+        arrival: when a goal is reached or missed.
+        guide: when memory leads.
+        recognition: when an image counts as recognised.
+        keyframes: which frames are places.
+        obstacles: what to keep away from.
+    """
+
+    use_places: bool = True
+    use_recognition: bool = True
+    use_route: bool = True
+    use_imagination: bool = True
+    arrival: ArrivalSettings = field(default_factory=ArrivalSettings)
+    guide: GuideSettings = field(default_factory=GuideSettings)
+    recognition: RecognitionSettings = field(default_factory=RecognitionSettings)
+    keyframes: KeyframesSettings = field(default_factory=KeyframesSettings)
+    obstacles: ObstacleSettings = field(default_factory=ObstacleSettings)
+
+    @property
+    def recognises(self) -> bool:
+        """Whether goal images are looked for in memory."""
+        return self.use_places and self.use_recognition
+
+    @property
+    def guiding(self) -> GuideSettings:
+        """What the guide is told: no ways without ``use_route``."""
+        return replace(self.guide, use_ways=self.guide.use_ways and self.use_route)

@@ -12,65 +12,11 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.types import Frame, Odometry
-from come_nav.data.bags.calibration import camera_intrinsics
-from come_nav.data.bags.images import decode_colour, decode_depth
-from come_nav.data.timing.interpolation import interpolate_poses
-
-KEEP_S = 10.0
-CLOCK_JUMP_S = 1.0
-
-
-class OdometryTrack:
-    """Odometry of the last seconds, interpolated at any stamp in between."""
-
-    def __init__(self, keep_s: float = KEEP_S, max_gap_s: float = 0.5) -> None:
-        self._keep_s, self._max_gap_s = keep_s, max_gap_s
-        self._items: deque[Odometry] = deque()
-
-    @property
-    def newest(self) -> Odometry | None:
-        """The newest odometry."""
-        return self._items[-1] if self._items else None
-
-    def add(self, odometry: Odometry) -> bool:
-        """Take odometry in order of stamps; return True when the clock jumped back, which forgets all before."""
-        jumped = False
-        if self._items and odometry.stamp_s <= self._items[-1].stamp_s:
-            if self._items[-1].stamp_s - odometry.stamp_s < CLOCK_JUMP_S:
-                return False
-            self._items.clear()
-            jumped = True
-        self._items.append(odometry)
-        while self._items[0].stamp_s < odometry.stamp_s - self._keep_s:
-            self._items.popleft()
-        return jumped
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._items.clear()
-
-    def at(self, stamp_s: float) -> Odometry | None:
-        """Return odometry at ``stamp_s``, or None outside the track and inside a gap longer than allowed."""
-        items = list(self._items)
-        if not items or not items[0].stamp_s <= stamp_s <= items[-1].stamp_s:
-            return None
-        right = int(np.searchsorted([item.stamp_s for item in items], stamp_s))
-        after = items[right]
-        if after.stamp_s == stamp_s:
-            return after
-        before = items[right - 1]
-        if after.stamp_s - before.stamp_s > self._max_gap_s:
-            return None
-        stamps_s = np.array([before.stamp_s, after.stamp_s])
-        T = interpolate_poses(stamps_s, np.stack([before.T_odom_base, after.T_odom_base]), np.array([stamp_s]))[0]
-        nearest = after if after.stamp_s - stamp_s < stamp_s - before.stamp_s else before
-        return Odometry(stamp_s, T, nearest.v_mps, nearest.w_radps)
-
-    def poses_at(self, stamps_s: NDArray[Any]) -> NDArray[np.float64] | None:
-        """Return planar poses (N, 3) at stamps (N,), or None if any of them is not known."""
-        found = [self.at(float(stamp_s)) for stamp_s in stamps_s]
-        known = [odometry.pose_xyyaw for odometry in found if odometry is not None]
-        return np.stack(known) if known and len(known) == len(found) else None
+from come_nav.data.bags.calibration import read_lens
+from come_nav.data.bags.depth_alignment import DepthView, align_depth
+from come_nav.data.bags.images import Depth, decode_colour, decode_depth
+from come_nav.data.bags.lens import Lens
+from come_nav.data.timing.odometry_track import CLOCK_JUMP_S, OdometryTrack
 
 
 @dataclass(frozen=True)
@@ -167,13 +113,52 @@ def message_type_name(message: Any) -> str:
     return "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
 
 
-def decode_frame(matched: Matched, T_base_camera: NDArray[np.float64] | None, warnings: list[str]) -> Frame:
-    """Return the frame of matched messages.
+class LiveLens:
+    """The lens of one camera, read anew only when CameraInfo changes: the maps that straighten images are costly."""
+
+    def __init__(self, topic: str = "camera_info", rectified: bool = False) -> None:
+        """Name the topic for messages; images that are ``rectified`` have the matrix P and no distortion."""
+        self._topic, self._rectified = topic, rectified
+        self._key: Any = None
+        self._lens: Lens | None = None
+
+    def of(self, info: Any | None, size: tuple[int, int], warnings: list[str]) -> Lens | None:
+        """Return the lens of images of ``size`` (width, height), None where they are not calibrated."""
+        if info is None:
+            return None
+        numbers = tuple(np.asarray(values, float).tobytes() for values in (info.k, info.p, info.d))
+        roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
+        key = (size, info.width, info.height, info.distortion_model, roi, numbers)
+        if key != self._key:
+            self._lens = read_lens(info, size, self._topic, warnings, rectified=self._rectified)
+            self._key = key
+        return self._lens
+
+
+def decode_frame(
+    matched: Matched,
+    T_base_camera: NDArray[np.float64] | None,
+    warnings: list[str],
+    lens: LiveLens | None = None,
+    T_colour_depth: NDArray[np.float64] | None = None,
+) -> Frame:
+    """Return the frame of matched messages, as a pinhole camera would have seen it.
+
+    Args:
+        matched: messages of one instant.
+        T_base_camera: (4, 4) pose of the optical frame in base_link, None where unknown.
+        warnings: notes are appended.
+        lens: of the camera; kept between frames.
+        T_colour_depth: (4, 4) of the transforms between the frames of both images, None where they are unknown.
 
     Raises:
-        DataError: for an encoding that is not supported, sizes that do not agree, or damaged bytes.
+        DataError: for an encoding that is not supported, sizes that do not agree, damaged bytes, or depth that does not
+            lie in the colour image.
     """
     rgb = decode_colour(matched.image, message_type_name(matched.image))
+    height, width = rgb.shape[:2]
+    found = (lens or LiveLens()).of(matched.info, (width, height), warnings)
+    frame_id = str(matched.image.header.frame_id).lstrip("/")
     depth_m = None
     if matched.depth is not None:
         depth_m = decode_depth(matched.depth, message_type_name(matched.depth))
@@ -182,9 +167,20 @@ def decode_frame(matched: Matched, T_base_camera: NDArray[np.float64] | None, wa
                 f"depth is {depth_m.shape[1]}x{depth_m.shape[0]} but the image is {rgb.shape[1]}x{rgb.shape[0]}; "
                 "subscribe to depth that is aligned to colour"
             )
-    intrinsics = None
-    if matched.info is not None:
-        height, width = rgb.shape[:2]
-        intrinsics = camera_intrinsics(matched.info, (width, height), "camera_info", warnings)
-    frame_id = str(matched.image.header.frame_id).lstrip("/") or "camera_color_optical_frame"
-    return Frame(matched.stamp_s, rgb, depth_m, intrinsics, T_base_camera, frame_id)
+        depth_m = _aligned(depth_m, frame_id, str(matched.depth.header.frame_id).lstrip("/"), found, T_colour_depth)
+    if found is not None:
+        rgb = found.straighten(rgb)
+    intrinsics = None if found is None else found.pinhole
+    return Frame(matched.stamp_s, rgb, depth_m, intrinsics, T_base_camera, frame_id or "camera_color_optical_frame")
+
+
+def _aligned(
+    depth_m: Depth, colour_frame: str, depth_frame: str, lens: Lens | None, T: NDArray[np.float64] | None
+) -> Depth:
+    alignment = align_depth(colour_frame, lens, DepthView("depth", depth_frame, None), T, [])
+    if alignment is None:
+        raise DataError(
+            f"depth is in frame {depth_frame}, the image in {colour_frame}; subscribe to depth aligned to colour "
+            "(align_depth of the driver, or depth_image_proc/register)"
+        )
+    return alignment(depth_m)

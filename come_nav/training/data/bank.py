@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
 
 import torch
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
-from come_nav.training.data.goals import Drives, Goals, Sampling, choose_goals, draw_uniforms
+from come_nav.training.data.goals import Drives, Goals, GoalSettings, choose_goals, draw_uniforms
 from come_nav.training.data.sharding import shard
 from come_nav.training.data.windows import Encode, Rows, WindowBatch, step_generator
 
-__all__ = ["Encode", "LatentBank", "Sampling", "WindowBatch", "WindowStream", "step_generator"]
+__all__ = ["Encode", "GoalSettings", "LatentBank", "WindowBatch", "WindowStream", "step_generator"]
 
 
 @dataclass
@@ -59,19 +58,6 @@ class LatentBank:
     def __len__(self) -> int:
         return len(self.latents)
 
-    def save(self, path: Path) -> None:
-        """Write the bank as one safetensors file, atomically."""
-        from come_nav.training.data.bank_file import write_bank
-
-        write_bank(path, len(self), [self])
-
-    @classmethod
-    def load(cls, path: Path) -> LatentBank:
-        """Map a bank; a damaged file is a DataError that says to delete it."""
-        from come_nav.training.data.bank_file import open_bank
-
-        return open_bank(path)
-
     @classmethod
     def concatenate(cls, banks: list[LatentBank]) -> LatentBank:
         """Join banks of equal latent shape and branch count; what one of them lacks, the result lacks."""
@@ -110,7 +96,7 @@ class LatentBank:
         return usable
 
     def sample(
-        self, sampling: Sampling, batch_size: int, generator: torch.Generator, rows: Rows = slice(None)
+        self, sampling: GoalSettings, batch_size: int, generator: torch.Generator, rows: Rows = slice(None)
     ) -> WindowBatch:
         """Draw ``batch_size`` contexts with goals; the same generator state gives the same batch.
 
@@ -121,7 +107,7 @@ class LatentBank:
         uniforms = draw_uniforms(batch_size, sampling, generator)
         return self.windows(newest[rows], sampling, uniforms[rows])
 
-    def windows(self, newest: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor) -> WindowBatch:
+    def windows(self, newest: torch.Tensor, sampling: GoalSettings, uniforms: torch.Tensor) -> WindowBatch:
         """Return the windows whose contexts end at frames ``newest`` (B,); ``uniforms`` (B, G, 2) choose the goals."""
         branches = self.branch_latents.shape[1]
         drives = Drives(self.poses_xyyaw, self.first, self.last)
@@ -179,7 +165,7 @@ class WindowStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     def __init__(
         self,
         bank: LatentBank,
-        sampling: Sampling,
+        sampling: GoalSettings,
         batch_size: int,
         seed: int,
         start: int,

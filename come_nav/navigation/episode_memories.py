@@ -1,0 +1,169 @@
+"""What a robot remembers of a whole episode, and the world model that looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from come_nav.core.experts import LONG_TERM, SPATIAL
+from come_nav.localisation.image_difference import ImageDifference
+from come_nav.memory.episodic.memory import Adapter
+from come_nav.memory.short_term import Remembered
+from come_nav.memory.spatial.remembered_views import RememberedViews
+from come_nav.navigation.experts_in_use import ExpertsInUse, experts_in_use, unsupported_experts
+from come_nav.navigation.long_term_memory import LongTermMemory
+from come_nav.navigation.navigation_model import NavigationModel, taking_experts
+from come_nav.navigation.remembered_space import RememberedSpace
+from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
+
+NOT_KEPT = "its memory is not kept; name it in experts.use"
+
+
+class EpisodeMemories:
+    """The spatial and the episodic memory of one robot, and the world model that looks at those that can be used.
+
+    A memory that fails never stops the robot: its expert is left out, and the plan says why.
+
+    Attributes:
+        settings: what ``use`` names is made ready at the start; all else counts anew whenever it is asked for.
+        frozen: whether the memories take nothing new; what they hold stays in use.
+        space: the spatial memory, or None where it is not used.
+        long_term: the long-term memory, or None where it is not used.
+        spatial: the cloud of points of ``space``, or None.
+        episodic: the training of the adapter, or None where none is trained here.
+    """
+
+    def __init__(
+        self, model: NavigationModel, settings: NavigationSettings, *, background_training: bool = True
+    ) -> None:
+        """Make the memories that ``settings.experts.use`` comes to.
+
+        Without ``background_training``, :meth:`train` trains the adapter.
+        """
+        self.base_model, self.settings, self.frozen = model, settings, False
+        self.space: RememberedSpace | None = None
+        self.long_term: LongTermMemory | None = None
+        self._model = taking_experts(model)
+        self._unsupported = unsupported_experts(model, settings.experts)
+        chosen, experts = self.in_use(), settings.experts
+        self._refused: dict[str, str] = dict(chosen.left_out) if chosen.asked else {}
+        if SPATIAL in chosen.names and self._model is not None:
+            self.space = RememberedSpace(self._model, settings.spatial, experts.estimate_depth, experts.spatial_store)
+        if LONG_TERM in chosen.names and self._model is not None:
+            self.long_term = LongTermMemory(self._model, settings, background_training)
+        self.spatial = None if self.space is None else self.space.cloud
+        self.episodic = None if self.long_term is None else self.long_term.episodic
+
+    # -- what is known -------------------------------------------------------------------------------------------------
+
+    def in_use(self, experts: ExpertsSettings | None = None) -> ExpertsInUse:
+        """Return which memory experts ``experts`` come to with this model; the settings by default."""
+        return experts_in_use(experts or self.settings.experts, self._unsupported)
+
+    @property
+    def views(self) -> RememberedViews | None:
+        """What shows the cloud to the robot's camera; None without a cloud, or before it has taken a frame."""
+        return None if self.space is None else self.space.views
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter that the long-term expert uses, or None; its metadata tells version, steps and frames."""
+        return None if self.long_term is None else self.long_term.adapter
+
+    @property
+    def diagnostics(self) -> dict[str, str]:
+        """Why experts that are asked for cannot work now, or that ``auto`` could choose from are not used, by name."""
+        return {**self.in_use().left_out, **self._present_diagnostics()}
+
+    @property
+    def training_diagnosis(self) -> str | None:
+        """Why no newer adapter is to be expected, or None; the one in use, if any, is not affected."""
+        if self.long_term is None:
+            return self._refused.get(LONG_TERM)
+        return self.long_term.training_diagnosis
+
+    def model(self, experts: ExpertsSettings | None = None) -> tuple[NavigationModel, list[str]]:
+        """Return the world model as it can remember now, and a warning for each expert that is left out.
+
+        ``experts`` says what it looks at, and how much; the settings by default.
+        """
+        experts = experts or self.settings.experts
+        chosen = self.in_use(experts)
+        unfit = {**chosen.left_out, **self._unfit(chosen.names)}
+        usable = [name for name in chosen.names if name not in unfit]
+        warnings = chosen.warnings_of(unfit)
+        if self._model is None or not usable:
+            return self.base_model, warnings
+        spatial = self.views if SPATIAL in usable else None
+        long_term = self.long_term.expert if self.long_term is not None and LONG_TERM in usable else None
+        model = self._model.with_memory(spatial, long_term)
+        return model.composed(experts.weights(usable), experts.mode), warnings
+
+    def difference_to(self, image: Tensor, rough: bool = False) -> ImageDifference | None:
+        """Return what compares remembered views with an image (3, S, S), roughly or exactly.
+
+        None without a spatial memory.
+        """
+        return None if self.space is None else self.space.difference_to(image, self.settings.relocalisation, rough)
+
+    # -- what is taken in ----------------------------------------------------------------------------------------------
+
+    def observe(self, seen: Remembered) -> None:
+        """Memorise a frame that the short-term memory kept; nothing while ``frozen``."""
+        if self.frozen:
+            return
+        space, long_term = self.space, self.long_term
+        if long_term is not None:
+            long_term.poll()
+            # Before the spatial memory holds the frame: the adapter learns from what was known of it.
+            long_term.observe(seen, lambda: None if space is None else space.shown(seen))
+        if space is not None:
+            space.observe(seen)
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        for memory in (self.space, self.long_term):
+            if memory is not None:
+                memory.reset()
+
+    def train(self, progress: Callable[[str, int], object] = lambda loss, steps: None) -> int:
+        """Train the steps that are due and put the adapter in use; return how many there were.
+
+        ``progress`` is told the newest loss in words and the steps done since it was told last.
+
+        Raises:
+            DataError: where training stopped because losses were not finite.
+        """
+        return 0 if self.long_term is None else self.long_term.train(progress)
+
+    def use_adapter(self, tensors: Mapping[str, Tensor] | None) -> None:
+        """Let the long-term expert look at an adapter that was trained before, or (None) at none."""
+        if self.long_term is not None:
+            self.long_term.use(tensors)
+
+    def start(self) -> None:
+        """Go on training after :meth:`close`."""
+        if self.long_term is not None:
+            self.long_term.start()
+
+    def close(self) -> None:
+        """End the training; what was trained stays in use."""
+        if self.long_term is not None:
+            self.long_term.close()
+
+    def _present_diagnostics(self) -> dict[str, str]:
+        found = {
+            SPATIAL: None if self.space is None else self.space.diagnosis,
+            LONG_TERM: None if self.long_term is None else self.long_term.diagnosis,
+        }
+        return self._refused | {name: why for name, why in found.items() if why is not None}
+
+    def _unfit(self, names: tuple[str, ...]) -> dict[str, str]:
+        """Return why experts among ``names`` cannot work now."""
+        made = {SPATIAL: self.space is not None, LONG_TERM: self.long_term is not None}
+        missing = {name: NOT_KEPT for name in names if not made.get(name, True)}
+        if self.space is not None and self.space.views is None:
+            missing[SPATIAL] = "no frame with a calibration has come yet"
+        missing |= self._present_diagnostics()
+        return {name: missing[name] for name in names if name in missing}
