@@ -26,11 +26,11 @@ def raycaster() -> Raycaster:
 
 @pytest.fixture(scope="module")
 def turned(raycaster: Raycaster) -> tuple[np.ndarray, list[Frame]]:
-    """Return poses and frames of a robot that turns on the spot almost twice."""
+    """Return poses and frames of a robot that turns on the spot more than once."""
     from come_nav.sim.builtin import BuiltInSimulator
 
     start = BuiltInSimulator.in_world(raycaster.worlds[0], seed=3).pose_world_xyyaw
-    poses = np.array([se2.compose(start, np.array([0.0, 0.0, 0.3 * step])) for step in range(36)])
+    poses = np.array([se2.compose(start, np.array([0.0, 0.0, 0.3 * step])) for step in range(26)])
     return se2.relative(poses[:1], poses), [frame_at(raycaster, pose) for pose in poses]
 
 
@@ -48,15 +48,13 @@ def test_heading_drift_is_taken_out(turned: tuple[np.ndarray, list[Frame]]) -> N
         believed = se2.compose(pose, np.array([0.0, 0.0, 0.012 * step]))  # 4 % of the turn
         assert localiser.observe(frame, se3.transform_from_xyyaw(believed)) == step
     off = np.abs(se2.wrap_angle(localiser.poses_map_xyyaw[:, 2] - poses[:, 2]))
-    assert off[-1] < 0.05  # odometry is off by 0.42
+    assert off[-1] < 0.05  # odometry is off by 0.30
     assert localiser.closures
     corrected = localiser.T_map_odom @ localiser.keyframes[-1].T_odom_base
     np.testing.assert_allclose(se3.xyyaw_from_transform(corrected), localiser.poses_map_xyyaw[-1], atol=1e-9)
 
 
-def test_images_are_found_and_unseen_ones_are_not(
-    turned: tuple[np.ndarray, list[Frame]], raycaster: Raycaster
-) -> None:
+def test_images_are_found_and_unseen_ones_are_not(turned: tuple[np.ndarray, list[Frame]], raycaster: Raycaster) -> None:
     poses, frames = turned
     localiser = VisualLocaliser(LocaliserSettings(closures=0))
     assert localiser.relocalise(frames[0].rgb).pose_map_xyyaw is None

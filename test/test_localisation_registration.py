@@ -152,7 +152,7 @@ def test_jacobians_agree_with_differences() -> None:
 
 
 def test_refinement_of_exact_matches_finds_pose_and_focal_length() -> None:
-    a, b, T_a_b = synthetic(0, noise_px=0.0)
+    a, _b, T_a_b = synthetic(0, noise_px=0.0)
     assert a.points_camera_m is not None
     points = a.points_camera_m.astype(float)
     at = se3.transform_points(se3.inverse(T_a_b), points)
@@ -191,7 +191,7 @@ def test_outliers_are_told_from_inliers() -> None:
 
 
 def test_depth_in_b_alone_gives_the_inverse() -> None:
-    a, b, T_a_b = synthetic(4)
+    a, b, _ = synthetic(4)
     there, back = register(a, b), register(b, a)
     np.testing.assert_allclose(back.T_a_b, se3.inverse(there.T_a_b), atol=1e-9)
     np.testing.assert_allclose(back.inverse().covariance, there.covariance, rtol=1e-6, atol=1e-12)
@@ -217,11 +217,11 @@ def test_planar_projection_and_its_covariance_by_sampling() -> None:
         T_base_camera, T_base_camera
     )
     np.testing.assert_allclose(pose, wanted, atol=1e-12)
-    drawn = rng.multivariate_normal(np.zeros(6), covariance, 20000)
+    drawn = rng.multivariate_normal(np.zeros(6), covariance, 5000)
     moved = [
         se3.xyyaw_from_transform(T_base_camera @ T_a_b @ exponential(xi) @ se3.inverse(T_base_camera)) for xi in drawn
     ]
-    np.testing.assert_allclose(planar, np.cov(np.array(moved).T), atol=3e-5, rtol=0.05)
+    np.testing.assert_allclose(planar, np.cov(np.array(moved).T), atol=6e-5, rtol=0.08)
 
 
 def test_rendered_walls_register_and_the_rest_agrees() -> None:
@@ -247,7 +247,8 @@ def test_rendered_walls_register_and_the_rest_agrees() -> None:
     against = verify(a, b, wrong)
     assert against.geometry < 0.2
     assert against.support < 0.5 * evidence.support
-    assert against.confidence < 0.1 < 0.9 < evidence.confidence
+    assert against.confidence < 0.1
+    assert evidence.confidence > 0.9
 
 
 def test_a_prior_keeps_matches_near_where_points_must_appear() -> None:

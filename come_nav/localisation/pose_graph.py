@@ -6,7 +6,7 @@ nothing in the end. It is wide at first, so that true closures pull although dri
 narrows (graduated non-convexity, Yang et al. 2020). Levenberg-Marquardt over sparse normal equations with analytic
 Jacobians (Grisetti et al. 2010).
 
-Cost: ``benchmarks/registration.py --part graph``; 10,000 nodes and 45,000 edges in less than a second on one core.
+Cost: ``benchmarks/registration.py --part graph``; a step of 1,000 nodes and 4,000 edges takes about 10 ms on one core.
 """
 
 from __future__ import annotations
