@@ -70,7 +70,7 @@ def test_an_adapter_saved_after_the_frames_is_not_lost(store):
     assert load_episode(store, after)
     assert (after.steps, after.frames.seen) == (8, 10)
     assert after.newest.metadata["version"] == before.newest.metadata["version"]
-    assert torch.equal(after._parameters["weight"], before.newest.tensors["weight"])
+    assert torch.equal(dict(after._network.named_parameters())["weight"], before.newest.tensors["weight"])
     assert after.steps_due == 2
 
 
