@@ -30,8 +30,8 @@ from come_nav.evaluation.metrics.statistics import bootstrap_mean
 from come_nav.localisation.relocalisation import poses_ahead
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import FrameStatus
+from come_nav.navigation.goals.places import Places
 from come_nav.navigation.loading import load_stack
-from come_nav.navigation.places import Places
 from come_nav.navigation.stack import NavStack
 from come_nav.sim.builtin import BuiltInSimulator
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode

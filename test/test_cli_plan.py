@@ -10,7 +10,7 @@ import pytest
 
 from come_nav.cli.plan import remember
 from come_nav.core.types import Frame
-from come_nav.navigation.experts_in_use import experts_in_use
+from come_nav.navigation.memories.experts_in_use import experts_in_use
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 
 

@@ -18,7 +18,7 @@ from come_nav.evaluation.suites.planning_rows import RenderedImaginer, perfect_m
 from come_nav.evaluation.suites.quality_rows import batched_context, images_of, jump_row, rollout_row
 from come_nav.evaluation.suites.replay import Replay, open_loop, show
 from come_nav.evaluation.suites.worlds import drive_worlds
-from come_nav.navigation.objectives import view_objective
+from come_nav.navigation.planning.objectives import view_objective
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.planning.cem import CemPlanner

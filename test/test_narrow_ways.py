@@ -9,9 +9,9 @@ import torch
 from come_nav.config import load_config
 from come_nav.core.geometry import se2
 from come_nav.core.types import Goal, Plan
-from come_nav.navigation.guide import ahead_on, pursued
-from come_nav.navigation.obstacles import line_is_clear
-from come_nav.navigation.warm_start import leads_on
+from come_nav.navigation.goals.guide import ahead_on, pursued
+from come_nav.navigation.goals.obstacles import line_is_clear
+from come_nav.navigation.planning.warm_start import leads_on
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.follower import FollowerSettings, PathFollower
 from come_nav.planning.objectives import Clearance, GoalPose

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from come_nav.core.resources import find_resource
-from come_nav.navigation import experts_in_use as module
-from come_nav.navigation.experts_in_use import experts_in_use, unsupported_experts
+from come_nav.navigation.memories import experts_in_use as module
+from come_nav.navigation.memories.experts_in_use import experts_in_use, unsupported_experts
 from come_nav.navigation.settings import ExpertsSettings
 from come_nav.world_model.model import DiffusionWorldModel
 

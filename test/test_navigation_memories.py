@@ -16,7 +16,7 @@ from come_nav.core.types import CameraIntrinsics, Goal, Odometry, PlanStatus
 from come_nav.evaluation.metrics.image_metrics import psnr
 from come_nav.memory.episodic.shared_adapter import save_episode
 from come_nav.memory.store.store import MemoryStore
-from come_nav.navigation.objectives import view_objective
+from come_nav.navigation.planning.objectives import view_objective
 from come_nav.navigation.settings import ExpertsSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.planning.cem import CemPlanner

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from come_nav.core.types import Goal, Plan, PlanStatus
-from come_nav.navigation.mission import ArrivalSettings, Mission, MissionState
+from come_nav.navigation.goals.mission import ArrivalSettings, Mission, MissionState
 
 
 def grey(level: int) -> np.ndarray:

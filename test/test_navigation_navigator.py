@@ -14,7 +14,7 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Context, Frame, Imagination, Odometry, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult
 from come_nav.memory.keyframes import KeyframesSettings
-from come_nav.navigation.mission import ArrivalSettings, MissionState
+from come_nav.navigation.goals.mission import ArrivalSettings, MissionState
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.navigation.stack import NavStack

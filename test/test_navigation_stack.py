@@ -12,8 +12,8 @@ from come_nav.config import Config, load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Context, Frame, Goal, Imagination, Odometry, PlanStatus
+from come_nav.navigation.planning.warm_start import leads_on
 from come_nav.navigation.stack import NavStack
-from come_nav.navigation.warm_start import leads_on
 from come_nav.planning.objectives import Clearance
 
 START = np.array([2.0, -1.0, 0.5])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
-from come_nav.navigation.obstacles import ObstacleMap, ObstacleSettings
+from come_nav.navigation.goals.obstacles import ObstacleMap, ObstacleSettings
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.ros import messages
-from come_nav.ros.navigator_parameters import NAVIGATOR_PARAMETERS, navigator_settings
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, ObstacleInput, obstacle_settings
+from come_nav.ros.planner.navigator_parameters import NAVIGATOR_PARAMETERS, navigator_settings
 
 DEFAULTS = {parameter.name: parameter.default for parameter in NAVIGATOR_PARAMETERS}
 

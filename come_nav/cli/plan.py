@@ -102,7 +102,7 @@ def remember(stack: NavStack, recording: Recording, at: int) -> None:
 
 def remembers(stack: NavStack, recording: Recording, at: int) -> bool:
     """Return whether a memory is in use that frames before the context feed: ``auto`` needs depth for one in space."""
-    from come_nav.navigation.experts_in_use import experts_in_use
+    from come_nav.navigation.memories.experts_in_use import experts_in_use
 
     has_depth = recording.frame(at).depth_m is not None
     return bool(experts_in_use(stack.settings.experts, stack.episode.in_use().left_out, has_depth).names)

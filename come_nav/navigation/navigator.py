@@ -31,15 +31,15 @@ from numpy.typing import NDArray
 from come_nav.core.types import Frame, Goal, Odometry, Plan
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import FrameStatus
-from come_nav.navigation.guide import Guide
-from come_nav.navigation.mission import Mission, MissionState
-from come_nav.navigation.obstacles import ObstacleMap
-from come_nav.navigation.places import Places
-from come_nav.navigation.recognition import Recognition, encoded
-from come_nav.navigation.retreat import Retreat
+from come_nav.navigation.goals.guide import Guide
+from come_nav.navigation.goals.mission import Mission, MissionState
+from come_nav.navigation.goals.obstacles import ObstacleMap
+from come_nav.navigation.goals.places import Places
+from come_nav.navigation.goals.recognition import Recognition, encoded
+from come_nav.navigation.goals.retreat import Retreat
+from come_nav.navigation.goals.step import GoalRequest, Progress, Step
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.navigation.stack import NavStack
-from come_nav.navigation.step import GoalRequest, Progress, Step
 
 __all__ = ["GoalRequest", "Navigator", "Progress", "Step"]
 

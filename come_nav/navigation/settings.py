@@ -17,9 +17,9 @@ from come_nav.memory.episodic.settings import EpisodicSettings
 from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.memory.short_term import ShortTermSettings
 from come_nav.memory.spatial.cloud import SpatialSettings
-from come_nav.navigation.guide import GuideSettings
-from come_nav.navigation.mission import ArrivalSettings
-from come_nav.navigation.obstacles import ObstacleSettings
+from come_nav.navigation.goals.guide import GuideSettings
+from come_nav.navigation.goals.mission import ArrivalSettings
+from come_nav.navigation.goals.obstacles import ObstacleSettings
 from come_nav.planning.settings import ObjectiveSettings, PlannerSettings, PoseSearchSettings
 from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings

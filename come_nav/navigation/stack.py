@@ -14,14 +14,14 @@ from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
 from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
-from come_nav.navigation.episode_memories import EpisodeMemories
-from come_nav.navigation.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
+from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
-from come_nav.navigation.objectives import objectives_for
-from come_nav.navigation.present_twist import present_twist
-from come_nav.navigation.refusals import check_fits, no_plan, refusal
+from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
+from come_nav.navigation.planning.objectives import objectives_for
+from come_nav.navigation.planning.present_twist import present_twist
+from come_nav.navigation.planning.refusals import check_fits, no_plan, refusal
+from come_nav.navigation.planning.warm_start import leads_on
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
-from come_nav.navigation.warm_start import leads_on
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance
 from come_nav.planning.settings import PlannerSettings

@@ -245,7 +245,7 @@ class EpisodicMemory:
             MemoryStoreError: for an adapter of another network or shape; nothing is changed then.
         """
         values, facts = {f"published.{name}": own for name, own in adapter.tensors.items()}, adapter.metadata
-        self._check_tensors(values, facts, ("published",))
+        check_fits(self._facts, facts, self._adapter, values, ("published",))
         with self._lock:
             self._adapter.restore(adapter.tensors)
             self.steps, self._version = int(facts["steps"]), int(facts["version"])
@@ -259,13 +259,7 @@ class EpisodicMemory:
         if metadata.get("format") != FORMAT:
             raise MemoryStoreError(f"episodic memory: format must be '{FORMAT}', got {metadata.get('format')!r}")
         kinds = ("parameter", "published") if metadata.get("published") else ("parameter",)
-        self._check_tensors(tensors, metadata.get("network", {}), kinds)
-
-    def _check_tensors(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], kinds: tuple[str, ...]) -> None:
-        """Raise MemoryStoreError where facts about the network or the tensors of a kind do not fit."""
-        if (diagnosis := disagreement(self._facts, facts)) is not None:
-            raise MemoryStoreError(f"episodic memory: {diagnosis}")
-        self._adapter.check(tensors, kinds)
+        check_fits(self._facts, metadata.get("network", {}), self._adapter, tensors, kinds)
 
 
 def disagreement(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
@@ -274,3 +268,16 @@ def disagreement(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str |
         if (other := found.get(name)) != value:
             return f"{name} must be {value!r} as the network's, got {other!r}"
     return None
+
+
+def check_fits(
+    expected: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    adapter: AdapterOptimiser,
+    tensors: Mapping[str, Tensor],
+    kinds: tuple[str, ...],
+) -> None:
+    """Raise MemoryStoreError where facts about the network or the tensors of a kind do not fit."""
+    if (diagnosis := disagreement(expected, facts)) is not None:
+        raise MemoryStoreError(f"episodic memory: {diagnosis}")
+    adapter.check(tensors, kinds)

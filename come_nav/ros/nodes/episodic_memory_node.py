@@ -21,11 +21,11 @@ from come_nav.memory.short_term import FrameStatus
 from come_nav.memory.store.store import MemoryStore
 from come_nav.navigation.loading import load_stack
 from come_nav.navigation.stack import NavStack
-from come_nav.ros.adapters import adapter_values, version_of
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.nodes.memory_node import MemoryNode, store_of
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
+from come_nav.ros.planner.adapters import adapter_values, version_of
 from come_nav.ros.qos import LATCHED, SENSOR
 
 

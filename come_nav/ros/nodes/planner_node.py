@@ -21,18 +21,18 @@ from come_nav.core.types import PlanStatus
 from come_nav.evaluation.running_accuracy import RunningAccuracy
 from come_nav.navigation.loading import load_stack
 from come_nav.navigation.navigator import Navigator
-from come_nav.ros.actions import ACTION_PARAMETERS, serve_actions
-from come_nav.ros.adapters import adapter_reports
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
-from come_nav.ros.navigator_parameters import NAVIGATOR_PARAMETERS, navigator_settings
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.nodes.memory_node import load_cloud, store_of
 from come_nav.ros.obstacles import ObstacleInput
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
-from come_nav.ros.place_store import PlaceStore
-from come_nav.ros.planner_output import OUTPUT_PARAMETERS, PlannerOutput
-from come_nav.ros.planner_requests import PlannerRequests
+from come_nav.ros.planner.actions import ACTION_PARAMETERS, serve_actions
+from come_nav.ros.planner.adapters import adapter_reports
+from come_nav.ros.planner.navigator_parameters import NAVIGATOR_PARAMETERS, navigator_settings
+from come_nav.ros.planner.place_store import PlaceStore
+from come_nav.ros.planner.planner_output import OUTPUT_PARAMETERS, PlannerOutput
+from come_nav.ros.planner.planner_requests import PlannerRequests
 from come_nav.ros.qos import COMMAND, SENSOR
 from come_nav.ros.worker import Worker
 

@@ -13,7 +13,7 @@ from come_nav.core.types import Plan, PlanStatus
 from come_nav.evaluation.suites.closed_loop.course import Course
 from come_nav.evaluation.suites.closed_loop.settings import ClosedLoopSettings
 from come_nav.memory.spatial.cloud import SpatialMemory
-from come_nav.navigation.mission import MissionState
+from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.planning.follower import FollowerSettings, PathFollower
 from come_nav.planning.retiming import retimed

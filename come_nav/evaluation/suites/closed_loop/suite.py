@@ -23,8 +23,8 @@ from come_nav.evaluation.suites.closed_loop.robot import SimulatedRobot
 from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop, LoopRow, chosen_rows
 from come_nav.evaluation.suites.fingerprints import model_fingerprint
 from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.loading import load_configured_model
-from come_nav.navigation.mission import MissionState
 from come_nav.navigation.navigator import Navigator
 from come_nav.navigation.stack import NavStack
 from come_nav.sim.builtin import BuiltInSimulator

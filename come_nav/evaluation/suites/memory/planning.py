@@ -41,8 +41,8 @@ from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import ReplayOf, perfect_model_row, searching_row
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.replay import Replay
-from come_nav.navigation.imagining import bound
 from come_nav.navigation.loading import load_configured_model
+from come_nav.navigation.planning.imagining import bound
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 

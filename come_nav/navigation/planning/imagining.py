@@ -15,7 +15,7 @@ from come_nav.core.experts import SHORT_TERM
 from come_nav.core.protocols import Imaginer, WorldModel
 from come_nav.core.types import Context, Imagination
 from come_nav.memory.short_term import ShortTermBuffer
-from come_nav.navigation.episode_memories import EpisodeMemories
+from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.planning.settings import PlannerSettings

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from come_nav.navigation.step import Progress
+from come_nav.navigation.goals.step import Progress
 from come_nav.ros import messages
-from come_nav.ros.action_goals import ActionGoal, Ending, Outcome, PathRequest
 from come_nav.ros.parameters import Parameter
+from come_nav.ros.planner.action_goals import ActionGoal, Ending, Outcome, PathRequest
 from come_nav.ros.transforms import optional_module
 
 ACTION_PARAMETERS = (

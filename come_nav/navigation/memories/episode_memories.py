@@ -11,10 +11,10 @@ from come_nav.localisation.image_difference import ImageDifference
 from come_nav.memory.episodic.memory import Adapter
 from come_nav.memory.short_term import Remembered
 from come_nav.memory.spatial.remembered_views import RememberedViews
-from come_nav.navigation.experts_in_use import ExpertsInUse, experts_in_use, unsupported_experts
-from come_nav.navigation.long_term_memory import LongTermMemory
+from come_nav.navigation.memories.experts_in_use import ExpertsInUse, experts_in_use, unsupported_experts
+from come_nav.navigation.memories.long_term_memory import LongTermMemory
+from come_nav.navigation.memories.remembered_space import RememberedSpace
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
-from come_nav.navigation.remembered_space import RememberedSpace
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 
 NOT_KEPT = "its memory is not kept; name it in experts.use"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.types import Plan, PlanStatus
-from come_nav.navigation.guide import Clear
+from come_nav.navigation.goals.guide import Clear
 
 DISTANCE_M = 0.25
 SPEED_MPS = 0.12

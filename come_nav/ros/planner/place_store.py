@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from come_nav.core.errors import ComeNavError, DataError, MemoryStoreError
 from come_nav.memory.store.store import MemoryStore
-from come_nav.navigation.places import Places
+from come_nav.navigation.goals.places import Places
 
 
 class PlaceStore:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from come_nav.navigation.mission import Mission, MissionState
-from come_nav.navigation.step import Progress
+from come_nav.navigation.goals.mission import Mission, MissionState
+from come_nav.navigation.goals.step import Progress
 
 
 class Outcome(IntEnum):

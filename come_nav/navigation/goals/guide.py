@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.types import Goal
-from come_nav.navigation.places import Places
+from come_nav.navigation.goals.places import Places
 
 Clear = Callable[[NDArray[np.float64], NDArray[np.float64]], bool]
 ASTRAY_M = 1.0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.memory.keyframes import Keyframe, Keyframes
-from come_nav.navigation.mission import MissionState
+from come_nav.navigation.goals.mission import MissionState
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from visualization_msgs.msg import MarkerArray
 
 from come_nav.core.types import Plan
 from come_nav.evaluation.running_accuracy import EvaluatedPlan
+from come_nav.navigation.goals.step import Progress, Step
 from come_nav.navigation.navigator import Navigator
-from come_nav.navigation.step import Progress, Step
 from come_nav.ros import messages
-from come_nav.ros.action_goals import ActionGoals
 from come_nav.ros.camera import CameraInput
 from come_nav.ros.diagnostics import Level, Report
-from come_nav.ros.markers import candidate_markers
 from come_nav.ros.parameters import Parameter
+from come_nav.ros.planner.action_goals import ActionGoals
+from come_nav.ros.planner.markers import candidate_markers
 from come_nav.ros.qos import COMMAND, LATCHED
 
 OUTPUT_PARAMETERS = (

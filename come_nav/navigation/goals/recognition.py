@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from come_nav.localisation.image_difference import latent_difference
 from come_nav.localisation.relocalisation import poses_ahead
-from come_nav.navigation.places import Places
+from come_nav.navigation.goals.places import Places
 from come_nav.navigation.settings import RecognitionSettings
 from come_nav.navigation.stack import NavStack
 

@@ -1,0 +1,1 @@
+"""From a goal to the next thing to head for: recognition, route, arrival, recovery."""

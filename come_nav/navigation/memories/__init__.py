@@ -1,0 +1,1 @@
+"""What a robot remembers of an episode, and which experts use it."""

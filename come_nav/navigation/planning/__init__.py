@@ -1,0 +1,1 @@
+"""What one plan is made of: context, objectives, refusals, warm starts."""

@@ -1,0 +1,1 @@
+"""What the planner node converts: requests, actions, what it publishes and keeps."""
