@@ -246,8 +246,8 @@ def test_plan_errors_closed_form():
 
 
 def matched(folder: Path, pair: dict) -> tuple[Trajectory, Trajectory]:
-    from come_nav.evaluation.protocols.trajectory_comparison import match
     from come_nav.data.trajectories import read_trajectory
+    from come_nav.evaluation.protocols.trajectory_comparison import match
 
     reference = read_trajectory(folder / pair["ref"], pair["format"])
     estimate = read_trajectory(folder / pair["est"], pair["format"])

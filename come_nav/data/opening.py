@@ -44,7 +44,7 @@ def open_recording(
     if (target / "traj_data.pkl").is_file():
         from come_nav.data.nwm.folder import NwmRecording
 
-        return NwmRecording(target, rate_hz or 4.0)
+        return NwmRecording(target, rate_hz)
     if target.is_dir() and not is_bag(target):
         raise DataError(f"{target}: neither a bag (metadata.yaml, .mcap, .db3, .bag) nor an NWM folder (traj_data.pkl)")
     from come_nav.core.settings import from_mapping

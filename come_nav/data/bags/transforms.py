@@ -28,15 +28,18 @@ class TransformTree:
         self.rows: dict[str, list[Row]] = {}
         self.static: set[str] = set()
 
-    def add(self, message: Any, is_static: bool, keep_all: bool = True) -> None:
-        """Take the transforms of a decoded TFMessage; with ``keep_all`` False only the first of each frame."""
+    def add(self, message: Any, is_static: bool, keep_all: bool = True, log_ns: int = 0) -> None:
+        """Take the transforms of a decoded TFMessage; with ``keep_all`` False only the first of each frame.
+
+        ``log_ns`` stands in for stamps of zero, as of every other topic.
+        """
         for item in message.transforms:
             child, parent = item.child_frame_id.lstrip("/"), item.header.frame_id.lstrip("/")
             if child in self.rows and (is_static or not keep_all):
                 continue
             offset, quat = item.transform.translation, item.transform.rotation
             self.parents[child] = parent
-            self.stamps_ns.setdefault(child, []).append(stamp_ns(item.header.stamp))
+            self.stamps_ns.setdefault(child, []).append(stamp_ns(item.header.stamp) or log_ns)
             self.rows.setdefault(child, []).append((offset.x, offset.y, offset.z, quat.x, quat.y, quat.z, quat.w))
             if is_static:
                 self.static.add(child)
@@ -88,7 +91,7 @@ def read_pose_track(
     """
     tree = TransformTree()
     for message in bag.messages([name for name, topic in bag.topics.items() if topic.type in TF_TYPES]):
-        tree.add(message.decode(), is_static_topic(message.topic))
+        tree.add(message.decode(), is_static_topic(message.topic), log_ns=message.log_ns)
     frames = set(tree.parents) | set(tree.parents.values())
     world = _pick(world_frame, WORLD_FRAMES, frames, bag, "world")
     base = _pick(base_frame, BASE_FRAMES, frames, bag, "base")
