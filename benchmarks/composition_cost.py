@@ -22,10 +22,10 @@ import torch
 
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
-from come_nav.core.types import Context
-from come_nav.experts.lora import LongTermExpert, LongTermThroughView, LoraSettings, adapted
+from come_nav.core.types import Context, ContextViews, ViewSource
+from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
-from come_nav.experts.passes import ABSOLUTE_POSE, LONG_VIEW, MEMORY_VIEW, VIEW, Query
+from come_nav.experts.passes import Query
 from come_nav.world_model.composition import CompositionSettings, ExpertProduct
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -34,26 +34,19 @@ def a_query(model: DiffusionWorldModel, candidates: int, generator: torch.Genera
     settings = model.base.model.settings
     grid = (settings.in_channels, settings.input_size, settings.input_size)
     frames = settings.context_size
-    extras = {ABSOLUTE_POSE: torch.zeros(1, 3)}
-    if settings.extra_channels:
-        shape = (candidates, settings.extra_channels, *grid[1:])
-        extras |= {view: torch.randn(shape, generator=generator) for view in (VIEW, LONG_VIEW, MEMORY_VIEW)}
+    shape = (candidates, settings.extra_channels, *grid[1:])
+    views = ContextViews(*(torch.randn(shape, generator=generator) for _ in ViewSource if settings.extra_channels))
     context = Context(
         torch.randn(1, frames, *grid, generator=generator),
         torch.zeros(1, frames, 3),
         torch.arange(1.0 - frames, 1.0)[None],
-        {name: value.to(model.device) for name, value in extras.items()},
-    )
-    moved = Context(
-        context.latents.to(model.device),
-        context.poses_xyyaw.to(model.device),
-        context.frame_offsets.to(model.device),
-        context.extras,
-    )
+        torch.zeros(1, 3),
+        views=views,
+    ).to(model.device)
     x_t = torch.randn(candidates, *grid, generator=generator).to(model.device)
     t = torch.full((candidates,), 500, device=model.device)
     action = torch.randn(candidates, 3, generator=generator).to(model.device)
-    return Query(x_t, t, moved, action, torch.full((candidates,), 8.0, device=model.device))
+    return Query(x_t, t, context, action, torch.full((candidates,), 8.0, device=model.device))
 
 
 def medians_ms(products: dict[str, ExpertProduct], query: Query, repeats: int) -> dict[str, float]:
@@ -100,7 +93,7 @@ def main() -> None:
     }
     if base.model.settings.extra_channels:
         short, spatial = short_term_expert(base), spatial_expert(base, model.memory_base)
-        long = LongTermThroughView(long_term[0], MEMORY_VIEW)  # as a model composes it beside the spatial expert
+        long = long_term[0].through(ViewSource.MEMORY)  # as a model composes it beside the spatial expert
         pairs |= {
             "base + spatial": ([base, spatial], (1.0, 1.0)),
             "base + spatial, contrast beyond it": ([base, spatial], (1.0, 1.5)),

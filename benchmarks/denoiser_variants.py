@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from come_nav.config import Config
+from come_nav.cli.evaluate_flags import parse_worlds
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_path, atomic_write_text
 from come_nav.core.resources import find_resource
@@ -43,8 +43,8 @@ from come_nav.evaluation.protocols.quality import (
     read_batch,
 )
 from come_nav.evaluation.reports.quality_tables import quality_table
-from come_nav.evaluation.suites.inputs import drive_worlds
 from come_nav.evaluation.suites.quality_rows import images_of, jump_row
+from come_nav.evaluation.suites.worlds import drive_worlds
 from come_nav.training.config import TrainSettings
 from come_nav.training.machine import Machine
 from come_nav.training.run import Run
@@ -106,7 +106,7 @@ class Comparison:
         self.depth = None if base.depth_model is None else self.shared.train_depth(self.autoencoder)
         self.shared.data(self.autoencoder, self.depth).prepare()
         self.protocol = ProtocolSettings(base.context_frames, round(HORIZONS_S[-1] * base.rate_hz), base.rate_hz)
-        self.source = drive_worlds("variants", args.windows, args.worlds, Config(device="cpu"), base.rate_hz)
+        self.source = drive_worlds(parse_worlds(args.worlds), base.rate_hz, device="cpu")
 
     def train(self, name: str, config: TrainSettings, overrides: dict, seconds: float) -> dict:
         """Return the measured training of one variant and budget: from the file, or done now and written."""

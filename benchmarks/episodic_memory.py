@@ -34,10 +34,9 @@ import torch
 from come_nav.core.files import atomic_write_text
 from come_nav.core.geometry import se2
 from come_nav.core.resources import find_resource
-from come_nav.core.types import CameraIntrinsics, Context
+from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.metrics.image_metrics import psnr, ssim
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata
-from come_nav.experts.passes import ABSOLUTE_POSE
 from come_nav.memory.episodic.memory import Adapter, EpisodicMemory, EpisodicSettings
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
@@ -122,9 +121,7 @@ def imagined(model: DiffusionWorldModel, revisits: Revisits, weights: dict[str, 
     composed = model.composed(weights, "normalised")
     views = []
     for index, (images, poses) in enumerate(zip(revisits.images, revisits.poses, strict=True)):
-        context = composed.context_from_images(images, poses)
-        extras = {**context.extras, ABSOLUTE_POSE: poses[-1:]}
-        context = Context(context.latents, context.poses_xyyaw, context.frame_offsets, extras)
+        context = composed.context_from_images(images, poses, absolute_pose_xyyaw=poses[-1])
         action = se2.relative(poses[-1], revisits.target_poses[index])[None]
         generator = torch.Generator().manual_seed(index)
         latents = composed.predict(context, action, torch.full((1,), float(HORIZON_FRAMES)), generator)

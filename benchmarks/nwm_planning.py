@@ -36,8 +36,10 @@ from come_nav.experts.normalizer import Normalizer
 from come_nav.planning.nwm_search import NwmPlanner, NwmSearchSettings
 from come_nav.planning.objectives import ImageDistance, LatentDistance
 from come_nav.world_model.autoencoders.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings, ImageAutoencoder
-from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings, Precision
+from come_nav.world_model.codec import encode_moments
+from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.nwm.rollout import NwmImaginer, RolloutPath, micro_batch_for
+from come_nav.world_model.parts import InferenceSettings, Precision
 from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 
@@ -134,7 +136,7 @@ def unit_costs(size: str, device: str, precision: Precision, batch: int, repeats
 
     calls = {
         "forward": forward,
-        "encode": lambda: model.encode_moments(images),
+        "encode": lambda: encode_moments(model, images),
         "decode": lambda: model.decode(latents),
     }
     found: dict[str, Any] = {}

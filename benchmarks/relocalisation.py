@@ -30,8 +30,9 @@ from come_nav.evaluation.metrics.statistics import bootstrap_mean
 from come_nav.localisation.relocalisation import poses_ahead
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import FrameStatus
+from come_nav.navigation.loading import load_stack
 from come_nav.navigation.places import Places
-from come_nav.navigation.stack import NavStack, load_stack
+from come_nav.navigation.stack import NavStack
 from come_nav.sim.builtin import BuiltInSimulator
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
@@ -86,7 +87,7 @@ def evaluated(
     stack: NavStack, places: Places, kind: str, stands: np.ndarray, truth: np.ndarray, rgb: np.ndarray
 ) -> dict[str, Any]:
     """Return errors of the most similar key frame and of the pose that was found."""
-    search, started_s = stack.config.relocalisation, time.process_time()
+    search, started_s = stack.settings.relocalisation, time.process_time()
     latents = stack.model.encode(stack.model.images_from_rgb([rgb]))[0].float()
     starts, differences = places.most_similar(latents, search.starts)
     found = stack.relocalise(rgb, np.vstack([poses_ahead(stands), starts]))

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from come_nav.cli.evaluate import model_settings
+from come_nav.cli.evaluate_flags import parse_worlds
 from come_nav.config import Config, load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
@@ -38,10 +38,11 @@ from come_nav.evaluation.protocols.quality import (
 from come_nav.evaluation.protocols.rows import constant_velocity, driven_path, evaluate, stand_still
 from come_nav.evaluation.reports.quality_tables import quality_table
 from come_nav.evaluation.reports.tables import MIN_CLUSTERS
-from come_nav.evaluation.suites.inputs import Input, drive_worlds
+from come_nav.evaluation.suites.fingerprints import model_settings
 from come_nav.evaluation.suites.planning_rows import world_model_row
 from come_nav.evaluation.suites.quality_rows import images_of, jump_row
-from come_nav.navigation.stack import load_configured_model
+from come_nav.evaluation.suites.worlds import Drives, drive_worlds
+from come_nav.navigation.loading import load_configured_model
 from come_nav.world_model.model import DiffusionWorldModel
 
 SAMPLERS = ("ddim", "dpm++")
@@ -49,7 +50,7 @@ HORIZON_S = 2.0
 MARGIN = 1.02  # of the best ATE
 
 
-def measure_images(model: DiffusionWorldModel, source: Input, protocol: ProtocolSettings, count: int) -> dict:
+def measure_images(model: DiffusionWorldModel, source: Drives, protocol: ProtocolSettings, count: int) -> dict:
     """Return PSNR, SSIM and sharpness of jumps at the horizon, and the paired gain over copying the last frame."""
     images, rows = images_of(model), [copy_last_row(), jump_row(model)]
     windows = quality_windows(source.recordings, protocol, (protocol.horizon_steps,), count)
@@ -147,14 +148,14 @@ class Study:
         self.protocol = ProtocolSettings(
             model.context_frames, round(HORIZON_S * model.rate_hz), model.rate_hz, seed=self.config.seed
         )
-        self.source = drive_worlds("sampling", args.windows, args.worlds, self.config, model.rate_hz)
+        self.source = drive_worlds(parse_worlds(args.worlds), model.rate_hz, self.config.seed, self.config.device)
         self.windows = choose_windows(self.source.recordings, self.protocol, args.plan_windows)
         groups = self.source.groups or {}
         labels = [groups.get(window.recording_id, "") for window in self.windows]
         self.labels = labels if len(set(labels)) >= MIN_CLUSTERS else None
         settings = {
-            "input": self.source.fingerprint,
-            "model": {**model_settings(self.config, model), "sampler": None},
+            "input": {"suite": "sampling", **self.source.fingerprint},
+            "model": {**model_settings(self.config.model, model), "sampler": None},
             "planner": to_mapping(self.config.planner),
             "objective": to_mapping(self.config.objective),
             "windows": args.windows,

@@ -12,6 +12,18 @@ from hypothesis import settings
 settings.register_profile("come_nav", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("come_nav")
 
+LIVE = ("ros_harness", "ros_kilted")  # what starts nodes comes from these
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of every module that imports what starts nodes as ``live``."""
+    for item in items:
+        module = getattr(item, "module", None)
+        if any(getattr(value, "__module__", None) in LIVE for value in vars(module).values()) if module else False:
+            item.add_marker("live")
+
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

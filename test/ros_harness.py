@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,9 +27,40 @@ SMALL_SEARCH = {
 PATIENCE_S = float(os.environ.get("COME_NAV_TEST_PATIENCE_S", "240"))  # for loaded machines
 
 
+DOMAINS = range(1, 102)  # the ports of higher ones are also handed out as ephemeral ports
+STOP_S = 60.0  # a node that is told to end may be in the middle of a search, on a machine that is busy elsewhere
+
+
+class Received(list[Any]):
+    """Messages of a topic, the newest last; empty until the first comes."""
+
+    def newest(self, test: Callable[[Any], Any]) -> bool:
+        """Whether a message has come and the newest passes ``test``."""
+        return bool(self) and bool(test(self[-1]))
+
+
+@functools.cache
+def own_domain() -> int:
+    """Return a domain that no other process on this machine uses for tests; it is this process's until it ends."""
+    for domain in DOMAINS:
+        path = Path(tempfile.gettempdir()) / f"come_nav_test_domain_{domain}.{os.getuid()}.lock"
+        lock = path.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _locks.append(lock)
+        return domain
+    raise RuntimeError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are used by other tests on this machine")
+
+
+_locks: list[Any] = []  # open as long as the process lives
+
+
 def private_environment() -> dict[str, str]:
     """Keep discovery on this machine and apart from other test processes."""
-    domain = str(100 + os.getpid() % 100)  # domains above 101 would collide with ephemeral ports on some systems
+    domain = str(own_domain())
     return {
         **os.environ,
         "ROS_DOMAIN_ID": domain,
@@ -97,7 +131,7 @@ class Process:
     def alive(self) -> bool:
         return self.popen.poll() is None
 
-    def stop(self, number: int = signal.SIGINT, timeout_s: float = 20.0) -> int:
+    def stop(self, number: int = signal.SIGINT, timeout_s: float = STOP_S) -> int:
         self.ended = True
         if self.alive():
             self.popen.send_signal(number)
@@ -123,7 +157,7 @@ class Bench:
         self.node = rclpy.create_node("bench", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.received: dict[str, list[Any]] = {}
+        self.received: dict[str, Received] = {}
         self.diagnostics: dict[str, Any] = {}
         self.processes: list[Process] = []
         self._running = True
@@ -143,8 +177,8 @@ class Bench:
         self.processes.append(process)
         return process
 
-    def listen(self, kind: Any, topic: str, qos: Any = 10, keep: int = 2000) -> list[Any]:
-        found = self.received.setdefault(topic, [])
+    def listen(self, kind: Any, topic: str, qos: Any = 10, keep: int = 2000) -> Received:
+        found = self.received.setdefault(topic, Received())
 
         def take(message: Any) -> None:
             found.append(message)
@@ -157,18 +191,33 @@ class Bench:
         return self.node.create_publisher(kind, topic, qos)
 
     def wait(self, what: str, condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
-        """Return the first true value of ``condition``; fail with what the nodes said otherwise."""
-        end_s = time.monotonic() + timeout_s
-        while time.monotonic() < end_s:
+        """Return the first true value of ``condition``; fail with what the nodes said otherwise.
+
+        However slow the machine: the condition has the whole time, and is asked once more at its end.
+        """
+        begun_s = time.monotonic()
+        while True:
+            late = time.monotonic() - begun_s >= timeout_s
             value = condition()
             if value:
                 return value
-            if any(not process.alive() and not process.ended for process in self.processes):
-                break  # a node that died will do nothing any more
+            dead = [p.name for p in self.processes if not p.alive() and not p.ended]
+            if late or dead:  # a node that died will do nothing any more
+                break
             time.sleep(0.02)
+        reason = f"{', '.join(dead)} died" if dead else f"within {timeout_s:.0f} s"
         logs = "\n".join(f"--- {process.name}\n{process.log()[-1500:]}" for process in self.processes)
         told = "\n".join(f"{name}: {status.message}" for name, status in self.diagnostics.items())
-        raise AssertionError(f"{what} did not happen within {timeout_s:.0f} s\n{told}\n{logs}")
+        raise AssertionError(f"{what} did not happen: {reason}\n{told}\n{logs}")
+
+    def wait_for_context(self) -> None:
+        """Wait until the planner has seen enough to imagine from."""
+        self.wait("context", lambda: int(self.told("planner", "memory").get("frames kept", 0)) >= 4)
+
+    def connected(self, publisher: Any) -> Any:
+        """Return ``publisher`` once somebody listens: what is sent before is lost."""
+        self.wait(f"a listener to {publisher.topic_name}", lambda: publisher.get_subscription_count() > 0)
+        return publisher
 
     def said(self, node: str, entry: str) -> str:
         """Return the newest message of one diagnostic, empty before the first."""

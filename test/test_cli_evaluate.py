@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 from data_samples import SampleRecording
 
-from come_nav.cli.evaluate import add_arguments
 from come_nav.cli.main import main
 from come_nav.data.bags.writer import write_bag
 
@@ -79,13 +77,6 @@ def small_model(folder: Path) -> Path:
     return folder
 
 
-def flags(*words) -> argparse.Namespace:
-    """Return the flags of the verb as the command line reads them."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(list(words))
-
-
 def document(capsys, *words) -> dict:
     assert main([*words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -145,12 +136,11 @@ def test_the_perfect_model_sees_what_the_recording_saw(simulated):
     """Rendered at the pose really driven, the view is the goal frame but for rounding to 8 bits."""
     import torch
 
-    from come_nav.config import Config
     from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
-    from come_nav.evaluation.suites.inputs import open_input
+    from come_nav.evaluation.suites.inputs import SourceSettings, open_input
     from come_nav.evaluation.suites.planning_rows import RenderedImaginer, unit_image
 
-    source = open_input(flags(str(simulated)), Config(device="cpu"), 4.0)
+    source = open_input(SourceSettings(paths=(str(simulated),)), 4.0, device="cpu")
     for window in choose_windows(source.recordings, ProtocolSettings(), 3):
         imaginer = RenderedImaginer(source.places[window.recording_id], window.start, None)
         path = torch.from_numpy(window.driven_xyyaw)[None]

@@ -11,8 +11,8 @@ import yaml
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError
 from come_nav.core.resources import find_resource
-from come_nav.evaluation.suites.compositions import EXPERTS, CompositionWeights, read_weights, write_weights
-from come_nav.evaluation.suites.weights import climb
+from come_nav.evaluation.suites.memory.compositions import EXPERTS, CompositionWeights, read_weights, write_weights
+from come_nav.evaluation.suites.memory.weights import climb
 
 SMALL = ["--device", "cpu", "--memory-frames", "100", "--test-frames", "90", "--horizon", "6", "--windows", "3"]
 SMALL += ["--set", "lora.rank=2", "--set", "episodic.steps_per_frame=0.02", "--set", "episodic.batch_size=2"]
@@ -58,7 +58,7 @@ def test_recall_from_end_to_end_and_again(tmp_path, capsys):
     compared = {(line["row"], line["reference"]) for line in result["table"]["gains"]}
     assert {("all (CoME)", "geometry only"), ("all (CoME)", "nearest remembered frame")} <= compared
     assert result["settings"]["weights"]["contrast"]["all"]["spatial"] == pytest.approx(
-        read_weights(find_resource("config", "memory_weights")).blend("all", True).weights["spatial"]
+        read_weights(find_resource("config", "memory_weights")).composed_row("all", True).weights["spatial"]
     )
     assert "</html>" in (tmp_path / "report.html").read_text()
 
@@ -113,12 +113,12 @@ def test_a_weights_file_comes_back(tmp_path):
     write_weights(tmp_path / "w.yaml", weights, "two\nlines")
     back = read_weights(tmp_path / "w.yaml")
     assert back.to_mapping() == weights.to_mapping()
-    blend = back.blend("all", True)
-    assert blend.counting == {"base": 1.0, "short_term": 1.0, "spatial": 1.5}
-    assert blend.mode == "normalised"
-    assert back.blend("all", False).name == "all (CoME), no contrast"
-    assert back.blend("ltm", True).mode == "average", "one expert alone is its own prediction"
-    assert len(back.blends(list(EXPERTS))) == 4 + 2 * 5
+    row = back.composed_row("all", True)
+    assert row.counting == {"base": 1.0, "short_term": 1.0, "spatial": 1.5}
+    assert row.mode == "normalised"
+    assert back.composed_row("all", False).name == "all (CoME), no contrast"
+    assert back.composed_row("ltm", True).mode == "average", "one expert alone is its own prediction"
+    assert len(back.compositions(list(EXPERTS))) == 4 + 2 * 5
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import json
 import pytest
 import yaml
 
-from come_nav import config as config_module
 from come_nav.cli.main import main
 from come_nav.config import Config, describe, field_explanations, load_config
+from come_nav.core import resources
 from come_nav.core.errors import ConfigError
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import from_mapping, to_mapping
@@ -104,7 +104,7 @@ def test_find_resource_prefers_paths_then_share_then_repository(tmp_path, monkey
     share = tmp_path / "prefix" / "share" / "come_nav" / "config"
     share.mkdir(parents=True)
     (share / "come_nav.yaml").write_text("seed: 1\n")
-    monkeypatch.setattr(config_module.sys, "prefix", str(tmp_path / "prefix"))
+    monkeypatch.setattr(resources.sys, "prefix", str(tmp_path / "prefix"))
     assert find_resource("config", "come_nav") == share / "come_nav.yaml"
     with pytest.raises(ConfigError, match="did you mean 'come_nav'"):
         find_resource("config", "come_naw")

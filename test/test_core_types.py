@@ -91,7 +91,7 @@ def test_goal_needs_something_finite():
 
 def make_context(batch: int = 1) -> Context:
     return Context(
-        torch.randn(batch, 4, 4, 8, 8), torch.zeros(batch, 4, 3), torch.zeros(batch, 4), {"key": torch.ones(batch, 2)}
+        torch.randn(batch, 4, 4, 8, 8), torch.zeros(batch, 4, 3), torch.zeros(batch, 4), torch.ones(batch, 3)
     )
 
 
@@ -99,7 +99,7 @@ def test_context_expands_without_copying():
     context = make_context()
     wide = context.expand(16)
     assert wide.latents.shape == (16, 4, 4, 8, 8)
-    assert wide.extras["key"].shape == (16, 2)
+    assert wide.absolute_pose_xyyaw.shape == (16, 3)
     assert wide.latents.data_ptr() == context.latents.data_ptr()
 
 

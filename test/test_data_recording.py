@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 from data_samples import HEIGHT, SECOND, START_NS, WIDTH, BagMaker, SampleRecording
@@ -325,6 +327,9 @@ def test_resized_recording(tmp_path):
     with open_recording(write_bag(tmp_path / "drive", SampleRecording(3))) as recording:
         small = ResizedRecording(recording, 12, 8)
         assert isinstance(small, Recording)
+        for member in (name for name in dir(Recording) if not name.startswith("_")):
+            inspect.getattr_static(small, member)  # what isinstance asks for from Python 3.12 on
+        assert (small.name, small.segments) == (recording.name, recording.segments)
         frame = small.frame(1)
         assert frame.rgb.shape == (8, 12, 3)
         assert frame.depth_m.shape == (8, 12)

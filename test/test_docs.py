@@ -196,3 +196,9 @@ def test_metrics_and_statuses_in_the_pages_are_those_of_the_code():
     evaluation = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     for name in (rows.STAND_STILL, rows.CONSTANT_VELOCITY, rows.WORLD_MODEL, rows.PERFECT_MODEL, rows.HINDSIGHT):
         assert f"| {name} |" in evaluation
+
+
+def test_the_page_of_results_is_what_the_files_say():
+    program = ROOT / "docs" / "make" / "results_page.py"
+    done = subprocess.run([sys.executable, str(program), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -24,7 +24,7 @@ from come_nav.experts.lora import (
     sharing_copy,
 )
 from come_nav.experts.normalizer import Normalizer
-from come_nav.experts.passes import ABSOLUTE_POSE, Condition, Pass
+from come_nav.experts.passes import Condition, Pass
 from come_nav.world_model.composition import CompositionSettings, ExpertProduct
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 
@@ -45,7 +45,7 @@ def a_base(pose_embedding: bool = False) -> BaseExpert:
 def placed(batch: int, shift_m: float = 0.0) -> Context:
     context = a_context(batch)
     pose = torch.tensor([[1.0 + shift_m, -0.5, 0.7]])
-    return Context(context.latents, context.poses_xyyaw, context.frame_offsets, {ABSOLUTE_POSE: pose})
+    return Context(context.latents, context.poses_xyyaw, context.frame_offsets, pose)
 
 
 def tensors_of(expert: BaseExpert) -> dict[str, torch.Tensor]:
@@ -150,7 +150,7 @@ def test_the_pose_key_tells_places_apart_that_the_base_cannot_tell() -> None:
     fast = merged(base, shaken(adapted(base, RANK_4, seeded())), RANK_4)
     assert torch.equal(answer(base, placed(3)), answer(base, placed(3, shift_m=2.0)))
     assert (answer(fast, placed(3)) - answer(fast, placed(3, shift_m=2.0))).abs().max() > 1e-3
-    with pytest.raises(ShapeError, match="the context has no 'absolute_pose', which this adapter is keyed by"):
+    with pytest.raises(ShapeError, match="the context has no absolute_pose_xyyaw, which this adapter is keyed by"):
         answer(fast, a_context(3))
 
 
@@ -162,7 +162,7 @@ def test_the_key_is_the_targets_pose_and_not_the_robots() -> None:
     target = torch.tensor([2.0, 1.0, 0.3])
     for start in (torch.tensor([0.5, 0.0, 1.0]), torch.tensor([-1.0, 2.0, -2.0])):
         context = a_context(1)
-        context = Context(context.latents, context.poses_xyyaw, context.frame_offsets, {ABSOLUTE_POSE: start[None]})
+        context = Context(context.latents, context.poses_xyyaw, context.frame_offsets, start[None])
         x_t, t, _, rel_time = a_query(1)
         fast.scores(x_t, t, context, se2.relative(start, target)[None], rel_time)
     torch.testing.assert_close(seen[0], seen[1], rtol=1e-5, atol=1e-5)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from come_nav.core.errors import DataError, MemoryStoreError
 from come_nav.core.geometry import se2
 from come_nav.memory.episodic.background import BackgroundTrainer, BudgetSettings
-from come_nav.memory.episodic.episode import ABSOLUTE_POSE, EpisodeBatch, EpisodeFrames
+from come_nav.memory.episodic.episode import EpisodeBatch, EpisodeFrames
 from come_nav.memory.episodic.memory import Adapter, EpisodicMemory, EpisodicSettings
 
 SMALL = EpisodicSettings(context_frames=2, reach=6, batch_size=4, round_steps=5, learning_rate=1e-2)
@@ -36,7 +36,7 @@ class Toy(nn.Module):
 
 
 def toy_loss(network: nn.Module, batch: EpisodeBatch, generator: torch.Generator) -> Tensor:
-    target = se2.compose(batch.context.extras[ABSOLUTE_POSE], batch.actions_xyyaw)
+    target = se2.compose(batch.context.absolute_pose_xyyaw, batch.actions_xyyaw)
     noise = 1e-3 * torch.randn(batch.target_latents.shape, generator=generator)
     return (network(target[:, :2]) - (batch.target_latents + noise).flatten(1)).square().mean()
 
@@ -75,7 +75,7 @@ def test_windows_hold_what_was_seen_where() -> None:
     torch.testing.assert_close(batch.context.latents[:, -1], latents[newest].half().float())
     torch.testing.assert_close(batch.target_latents, latents[target].half().float())
     torch.testing.assert_close(batch.actions_xyyaw, se2.relative(poses[newest], poses[target]), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(batch.context.extras[ABSOLUTE_POSE], poses[newest])
+    torch.testing.assert_close(batch.context.absolute_pose_xyyaw, poses[newest])
     torch.testing.assert_close(batch.context.poses_xyyaw[:, -1], torch.zeros(64, 3), atol=1e-6, rtol=0)
     assert batch.rel_frames.abs().max() == 5
     assert batch.context.frame_offsets[0].tolist() == [-2.0, -1.0, 0.0]
@@ -90,7 +90,7 @@ def test_the_oldest_frames_make_room() -> None:
     assert (len(frames), frames.seen) == (10, 37)
     torch.testing.assert_close(kept["poses"], poses[27:].double())
     recent = frames.sample(2, 3, 50, torch.Generator().manual_seed(0), recent=4)
-    assert recent.context.extras[ABSOLUTE_POSE][:, 0].min() >= 0.2 * 34 - 1e-5
+    assert recent.context.absolute_pose_xyyaw[:, 0].min() >= 0.2 * 34 - 1e-5
 
 
 def test_windows_do_not_reach_across_a_gap() -> None:
@@ -99,7 +99,7 @@ def test_windows_do_not_reach_across_a_gap() -> None:
     for index in range(20):
         frames.add(latents[index], poses[index], 0.25 * index + (100.0 if index >= 8 else 0.0), {})
     batch = frames.sample(4, 30, 400, torch.Generator().manual_seed(0))
-    x = batch.context.extras[ABSOLUTE_POSE][:, 0] / 0.2
+    x = batch.context.absolute_pose_xyyaw[:, 0] / 0.2
     newest = x.round().long()
     target = newest + batch.rel_frames.long()
     assert ((newest < 8) == (target < 8)).all()

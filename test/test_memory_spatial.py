@@ -23,6 +23,7 @@ from come_nav.memory.spatial.lifting import (
     model_camera,
     sample_depth,
 )
+from come_nav.memory.spatial.ply import export_ply
 
 CAMERA = CameraIntrinsics.from_field_of_view(32, 32, math.pi / 2)
 EXTRINSICS = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))
@@ -291,7 +292,7 @@ def test_latents_are_remembered_and_rendered_on_their_grid():
     assert view.visible.all()
     torch.testing.assert_close(view.image[0], latents)
     with pytest.raises(DataError, match="6 features"):
-        memory.to_ply("x.ply")
+        export_ply(memory, "x.ply")
 
 
 def test_a_drive_through_a_world_is_remembered_better_than_its_nearest_frame():
@@ -372,7 +373,7 @@ def test_ply_round_trip(tmp_path):
     open3d = pytest.importorskip("open3d")
     memory = SpatialMemory()
     memory.observe(frame(2.0, RED), ORIGIN)
-    assert memory.to_ply(tmp_path / "cloud.ply") == len(memory)
+    assert export_ply(memory, tmp_path / "cloud.ply") == len(memory)
     assert [item.name for item in tmp_path.iterdir()] == ["cloud.ply"]
     cloud = open3d.io.read_point_cloud(str(tmp_path / "cloud.ply"))
     np.testing.assert_allclose(np.sort(np.asarray(cloud.points), axis=0), np.sort(memory.points_xyz, axis=0), atol=1e-5)

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from come_nav.core.errors import MemoryStoreError
+from come_nav.memory.store import files as store_files
 from come_nav.memory.store.store import MANIFEST, MemoryStore, StoreSettings
-from come_nav.memory.store.store import files as store_files
 
 
 def cloud(value: float = 0.0, count: int = 50) -> dict[str, np.ndarray]:

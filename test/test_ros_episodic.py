@@ -68,7 +68,8 @@ def test_the_planner_uses_what_a_node_that_was_killed_has_learnt(bench: Bench):
     assert float(values["frame_to_adapter_p50_s"]) > 0.0
     assert int(values["adapter_steps"]) <= int(values["steps"])
     assert int(values["frames kept"]) <= int(values["frames_seen"])
-    assert {item.key for item in told[-1].values} >= {"steps_per_s", "adapter_version", "adapter_frames"}
+    facts = {"steps_per_s", "adapter_version", "adapter_frames"}
+    bench.wait("the latched state", lambda: told.newest(lambda last: {item.key for item in last.values} >= facts))
     used = bench.wait("the planner's adapter", lambda: version(bench, "planner", "long_term"))
     bench.wait("a newer adapter", lambda: version(bench, "planner", "long_term") > used)
     bench.wait("frames saved", lambda: "training" in MemoryStore(folder).load(parts=()).about[FACTS])
@@ -78,22 +79,22 @@ def test_the_planner_uses_what_a_node_that_was_killed_has_learnt(bench: Bench):
     saved, frames = left.about[FACTS]["adapter"], left.about[FACTS]["training"]["seen"]
     assert all(np.isfinite(tensor.numpy()).all() for tensor in left.adapters[EPISODE].values())
     assert user.alive()
-    del bench.diagnostics["episodic_memory: training"]
-
     again = bench.start("episodic_memory", learner)
+    bench.wait("what was saved", lambda: f"{frames} frames remembered from" in again.log())
+    bench.diagnostics.pop("episodic_memory: training", None)  # the last words of the killed one
     bench.wait("more training", lambda: version(bench, "episodic_memory", "training") > saved["version"])
     # frames are saved less often than adapters: the adapter that they continue may be an older one
     resumed = re.search(rf"adapter (\d+), {frames} frames remembered from {re.escape(str(folder))}", again.log())
     assert resumed is not None, again.log()
     assert 1 <= int(resumed[1]) <= saved["version"]
-    assert int(bench.told("episodic_memory", "training")["adapter_steps"]) > saved["steps"]
+    steps = lambda: int(bench.told("episodic_memory", "training").get("adapter_steps", 0))  # noqa: E731
+    bench.wait("more steps", lambda: steps() > saved["steps"])
     bench.wait("the planner follows", lambda: version(bench, "planner", "long_term") > saved["version"])
 
-    goal = bench.publisher(Image, "goal_image")
-    bench.wait("connection", lambda: goal.get_subscription_count() > 0)
+    goal = bench.connected(bench.publisher(Image, "goal_image"))
     goal.publish(messages.image_message(np.zeros((64, 64, 3), np.uint8), 0.0, "camera"))
     bench.wait("a plan", lambda: bench.told("planner", "mission").get("plan_status") == "OK")
-    assert bench.said("planner", "long_term").startswith("adapter ")
+    bench.wait("a word on it", lambda: bench.said("planner", "long_term").startswith("adapter "))
 
     assert bench.call(Trigger, "episodic_memory/save").success
     assert bench.call(Trigger, "episodic_memory/reset").success

@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_n
 import rclpy
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
-from ros_harness import Bench
+from ros_harness import Bench, Received
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool
@@ -50,7 +50,7 @@ class FakeRobot:
         self.image, self.depth = make(Image, "camera/color/image_raw"), make(Image, "camera/depth/image_raw")
         self.info = make(CameraInfo, "camera/color/camera_info")
         self.rng = np.random.default_rng(0)
-        self.commands: list[Twist] = bench.listen(Twist, "cmd_vel")
+        self.commands: Received = bench.listen(Twist, "cmd_vel")
         self.pose, self.twist = np.zeros(3), (0.0, 0.0)
         self.heal()
         self.time_s, self._running = 100.0, True
@@ -84,7 +84,8 @@ class FakeRobot:
 
     def _drive(self) -> None:
         if self.commands:
-            self.twist = (self.commands[-1].linear.x, self.commands[-1].angular.z)
+            last = self.commands[-1]
+            self.twist = (last.linear.x, last.angular.z)
         moved = se2.integrate_twist(*map(np.asarray, self.twist), TICK_S)
         self.pose = se2.compose(self.pose, moved)
 
@@ -119,7 +120,6 @@ def robot(bench: Bench):
 @pytest.fixture(scope="module")
 def nodes(bench: Bench, robot: FakeRobot):
     """Three nodes composed in one process, driving towards a far pose."""
-    bench.commands = robot.commands
     process = bench.start(
         "come_nav_nodes",
         {
@@ -131,8 +131,8 @@ def nodes(bench: Bench, robot: FakeRobot):
     )
     goal = bench.publisher(PoseStamped, "goal_pose")
     bench.wait("nodes", lambda: bench.said("planner", "node") == "active")
-    bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4)
-    goal.publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])
+    bench.wait_for_context()
+    bench.connected(goal).publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])
     yield process
     assert process.alive()
     assert process.stop() == 0
@@ -148,7 +148,7 @@ def drive(bench: Bench, robot: FakeRobot, nodes):
     """The robot drives before and after each test."""
 
     def driving() -> bool:
-        return moves(bench.commands[-1])
+        return robot.commands.newest(moves)
 
     bench.wait("driving", driving)
     yield bench
@@ -157,17 +157,17 @@ def drive(bench: Bench, robot: FakeRobot, nodes):
     assert nodes.alive()
 
 
-def stands(bench: Bench) -> None:
+def stands(bench: Bench, robot: FakeRobot) -> None:
     """Wait until the robot stands, and see that it goes on standing."""
+    commands = robot.commands
 
     def zero(message: Twist) -> bool:
         return message.linear.x == 0.0 and message.angular.z == 0.0
 
-    bench.wait("standing", lambda: zero(bench.commands[-1]))
-    count = len(bench.commands)
-    del bench.commands[:-1]
-    bench.wait("further commands", lambda: len(bench.commands) > 10 or count == 0)
-    assert all(map(zero, bench.commands))
+    bench.wait("standing", lambda: len(commands) >= 10 and all(map(zero, commands[-10:])))
+    del commands[:-1]
+    bench.wait("further commands", lambda: len(commands) > 10)
+    assert all(map(zero, commands))
 
 
 def says(bench: Bench, node: str, entry: str, words: str) -> Callable[[], bool]:
@@ -178,27 +178,27 @@ def test_camera_stops(drive: Bench, robot: FakeRobot):
     robot.silent = {"camera"}
     drive.wait("cause", says(drive, "planner", "camera", "nothing received on /camera/color/image_raw for"))
     drive.wait("status", says(drive, "planner", "mission", "STALE_SENSOR"))
-    stands(drive)
+    stands(drive, robot)
 
 
 def test_odometry_stops(drive: Bench, robot: FakeRobot):
     robot.silent = {"odom"}
     drive.wait("cause", says(drive, "controller", "odometry", "nothing received on /odom for"))
     drive.wait("reason", says(drive, "controller", "control", "no odometry"))
-    stands(drive)
+    stands(drive, robot)
 
 
 def test_odometry_is_not_a_number(drive: Bench, robot: FakeRobot):
     robot.yaw_error_rad = float("nan")
     drive.wait("cause", says(drive, "controller", "odometry", "a pose holds NaN"))
-    stands(drive)
+    stands(drive, robot)
 
 
 def test_clock_jumps_back_and_forth(drive: Bench, robot: FakeRobot):
     jumps = int(drive.told("controller", "control").get("clock_jumps", 0))
     robot.time_s -= 50.0
-    drive.wait("notice", lambda: int(drive.told("controller", "control")["clock_jumps"]) > jumps)
-    drive.wait("driving", lambda: moves(drive.commands[-1]))
+    drive.wait("notice", lambda: int(drive.told("controller", "control").get("clock_jumps", 0)) > jumps)
+    drive.wait("driving", lambda: robot.commands.newest(moves))
     robot.time_s += 80.0
     drive.wait("a gap in memory", lambda: int(drive.told("planner", "memory").get("resets: gap", 0)) > 0)
 
@@ -206,7 +206,7 @@ def test_clock_jumps_back_and_forth(drive: Bench, robot: FakeRobot):
 def test_colour_has_an_unknown_encoding(drive: Bench, robot: FakeRobot):
     robot.encoding = "banana8"
     drive.wait("cause", says(drive, "planner", "camera", "image encoding 'banana8' is not supported"))
-    stands(drive)
+    stands(drive, robot)
 
 
 def test_depth_is_unknown_everywhere(drive: Bench, robot: FakeRobot):
@@ -224,23 +224,21 @@ def test_calibration_is_missing(drive: Bench, robot: FakeRobot):
 
 
 def test_resolution_changes(drive: Bench, robot: FakeRobot):
-    kept = int(drive.told("planner", "memory")["frames kept"])
+    kept = int(drive.told("planner", "memory")["frames kept"])  # there since the nodes had a context
     robot.size = 96
     drive.wait("frames", lambda: int(drive.told("planner", "memory")["frames kept"]) > kept + 8)
 
 
 def test_emergency_stop(drive: Bench, robot: FakeRobot):
-    stop = drive.publisher(Bool, "e_stop")
-    drive.wait("connection", lambda: stop.get_subscription_count() > 0)
+    stop = drive.connected(drive.publisher(Bool, "e_stop"))
     stop.publish(Bool(data=True))
-    stands(drive)
-    assert drive.said("controller", "control") == "e-stop"
+    stands(drive, robot)
+    drive.wait("cause", lambda: drive.said("controller", "control") == "e-stop")
     stop.publish(Bool(data=False))
 
 
 def test_goal_image_of_another_size_and_of_no_image(drive: Bench, robot: FakeRobot):
-    send = drive.publisher(Image, "goal_image")
-    drive.wait("connection", lambda: send.get_subscription_count() > 0)
+    send = drive.connected(drive.publisher(Image, "goal_image"))
     odd = messages.image_message(np.zeros((48, 120, 3), np.uint8), 0.0, "camera")
     odd.encoding = "banana8"
     send.publish(odd)  # refused: the mission before goes on
@@ -248,8 +246,7 @@ def test_goal_image_of_another_size_and_of_no_image(drive: Bench, robot: FakeRob
     assert drive.told("planner", "mission")["state"] == "ACTIVE"
     send.publish(messages.image_message(np.zeros((48, 120, 3), np.uint8), 0.0, "camera"))
     drive.wait("a plan for the image", lambda: drive.told("planner", "mission").get("difference"))
-    goal = drive.publisher(PoseStamped, "goal_pose")
-    drive.wait("connection", lambda: goal.get_subscription_count() > 0)
+    goal = drive.connected(drive.publisher(PoseStamped, "goal_pose"))
     goal.publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Frame, Goal, Odometry, Plan, PlanStatus
+from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
 from come_nav.evaluation.running_accuracy import RunningAccuracy
 from come_nav.memory.keyframes import Keyframes, KeyframesSettings
@@ -23,7 +24,7 @@ from come_nav.navigation.guide import Guide, GuideSettings, ahead_on, pursued, r
 from come_nav.navigation.mission import ArrivalSettings, Mission, MissionState
 from come_nav.navigation.places import Places
 from come_nav.ros.obstacles import line_is_clear
-from come_nav.ros.streams import OdometryTrack, Synchroniser, decode_frame
+from come_nav.ros.streams import Synchroniser, decode_frame
 from come_nav.ros.transforms import TransformBuffer, camera_pose
 from come_nav.ros.worker import Worker
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from come_nav.core.types import Context
-from come_nav.experts.base import VIEW, BaseExpert, Prediction
+from come_nav.core.types import Context, ContextViews
+from come_nav.experts.base import BaseExpert, Prediction
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.config import OptimiserSettings
@@ -88,7 +88,7 @@ def test_an_untrained_velocity_network_answers_the_view_in_one_step() -> None:
     expert.start_from_view()
     generator = torch.Generator().manual_seed(4)
     view, x_t = (torch.randn(2, channels, 4, 4, generator=generator) for channels in (5, 3))
-    context = Context(torch.zeros(1, 2, 3, 4, 4), torch.zeros(1, 2, 3), torch.zeros(1, 2), {VIEW: view})
+    context = Context(torch.zeros(1, 2, 3, 4, 4), torch.zeros(1, 2, 3), torch.zeros(1, 2), views=ContextViews(view))
     last = torch.full((2,), len(SCHEDULE) - 1)
     with torch.no_grad():
         eps = expert.eps(x_t, last, context, torch.zeros(2, 3), torch.zeros(2))

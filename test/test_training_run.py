@@ -117,7 +117,7 @@ def test_the_denoiser_learns_a_toy_world() -> None:
     from come_nav.experts.base import BaseExpert
     from come_nav.experts.cdit import CDiT
     from come_nav.experts.normalizer import Normalizer
-    from come_nav.training.run import seeded_layers
+    from come_nav.training.run_parts import seeded_layers
 
     schedule = NoiseSchedule.linear()
     with seeded_layers(0):

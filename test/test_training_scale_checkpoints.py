@@ -25,7 +25,8 @@ from come_nav.training import checkpoints
 from come_nav.training.checkpoints import AtomicCheckpointIO, newest_checkpoint, numbered_checkpoints, steps_done
 from come_nav.training.data.bank import LatentBank
 from come_nav.training.data.sources import TrainingData
-from come_nav.training.run import Run, seeded_layers
+from come_nav.training.run import Run
+from come_nav.training.run_parts import seeded_layers
 from come_nav.training.tasks.denoiser import DenoiserTask
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel

@@ -16,7 +16,8 @@ from come_nav.core.errors import CheckpointError, ConfigError, StorageError
 from come_nav.world_model.checkpoint import WorldModelSettings, count_parameters, read_config, save_model
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.images import ImageSettings
-from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
+from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 
 

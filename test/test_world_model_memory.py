@@ -19,7 +19,9 @@ from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
 from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.prediction import product_of
 from come_nav.world_model.reprojection import RenderedView
+from come_nav.world_model.views import blended_images, memory_view
 
 NEWEST = 40
 
@@ -95,9 +97,9 @@ def test_all_memories_together_cost_two_passes_of_the_network(model, drive) -> N
     long_term.swap({name: own + 0.05 for name, own in tensors.items()})
     together = model.with_memory(Oracle(drive), long_term)
     context = context_of(model, drive)
-    assert len(together._product().exponents(999)) == 1  # both contrasts fully on: the adapter with the memory's view
+    assert len(product_of(together).exponents(999)) == 1  # both contrasts fully on: the adapter with the memory's view
     beyond = together.composed({"base": 1.0, "spatial": 1.0, "long_term": 1.5})
-    assert len(beyond._product().exponents(999)) == 2
+    assert len(product_of(beyond).exponents(999)) == 2
     one, more = predicted(together, context), predicted(beyond, context)
     without = predicted(together.composed({"base": 1.0, "spatial": 1.0}), context)
     torch.testing.assert_close(more, without + 1.5 * (one - without), atol=1e-3, rtol=1e-3)
@@ -105,7 +107,7 @@ def test_all_memories_together_cost_two_passes_of_the_network(model, drive) -> N
 
 def test_a_longer_past_knows_more_of_the_view_behind(model, drive) -> None:
     long, short = context_of(model, drive, older=30), context_of(model, drive)
-    assert long.extras["older_xyz"].shape[1] == model.reprojection.long_points
+    assert long.older_points.xyz.shape[1] == model.reprojection.long_points
     longer = model.with_memory().composed({"short_term": 1.0})
     assert not torch.equal(predicted(longer, long), predicted(longer, short))
     rolled = longer.rollout(long, ACTIONS[:1, None].expand(-1, 2, -1) * 0.1, torch.Generator().manual_seed(0))
@@ -124,14 +126,14 @@ def test_mistakes_are_told(model, drive) -> None:
 
 def test_images_are_drawn_to_what_the_memory_shows(model, drive) -> None:
     remembering, context = copy.copy(model.with_memory(Oracle(drive))), context_of(model, drive)
-    view = remembering._remembered(context.extras, ACTIONS)
+    view = memory_view(remembering, context, ACTIONS)
     latents = predicted(remembering, context)
     decoded = model.decode(latents)
     away = decoded - view.image
 
     def image(trust: float) -> torch.Tensor:
         remembering.reprojection = replace(model.reprojection, render_blend=trust)
-        return remembering.blended_images(latents, context, ACTIONS)
+        return blended_images(remembering, latents, context, ACTIONS)
 
     torch.testing.assert_close(image(0.0), decoded)
     left = image(1.0) - view.image
@@ -141,7 +143,7 @@ def test_images_are_drawn_to_what_the_memory_shows(model, drive) -> None:
     assert (left.abs()[flat] <= 0.1 * away.abs()[flat] + 1e-5).all()
     torch.testing.assert_close(image(0.5), 0.5 * (decoded + image(1.0)))
     alone = remembering.composed({"base": 1.0})
-    torch.testing.assert_close(alone.blended_images(latents, context, ACTIONS), decoded)
+    torch.testing.assert_close(blended_images(alone, latents, context, ACTIONS), decoded)
 
 
 def test_a_layer_is_less_reliable_at_outlines_and_not_at_all_amid_the_unknown() -> None:

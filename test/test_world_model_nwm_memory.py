@@ -12,11 +12,11 @@ from test_world_model_import_nwm import official, vae  # noqa: F401  a fixture
 from come_nav.core.types import Context
 from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, diffusion_loss
-from come_nav.experts.passes import ABSOLUTE_POSE
 from come_nav.memory.store.store import MemoryStore
 from come_nav.world_model.composition import CompositionSettings
-from come_nav.world_model.model import DiffusionWorldModel, InferenceSettings
+from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.nwm.importer import ImportOptions, import_checkpoint
+from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 
 ADAPTER = LoraSettings(rank=4, alpha=8, pose_key=False)
@@ -42,8 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, vae: Path) -> DiffusionWorld
 def episode(model: DiffusionWorldModel) -> tuple[Context, torch.Tensor, torch.Tensor, torch.Tensor]:
     """One remembered place: its context, what was seen at a pose, that pose and its time."""
     images = torch.rand(4, 3, model.image_size, model.image_size, generator=seeded(1)) * 2 - 1
-    context = model.context_from_images(images, torch.zeros(4, 3))
-    context.extras[ABSOLUTE_POSE] = torch.zeros(1, 3)
+    context = model.context_from_images(images, torch.zeros(4, 3), absolute_pose_xyyaw=torch.zeros(3))
     target = torch.randn(1, 4, 4, 4, generator=seeded(2))
     return context, target, torch.tensor([[0.5, 0.1, 0.2]]), torch.tensor([4.0])
 

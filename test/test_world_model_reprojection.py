@@ -10,18 +10,19 @@ import torch
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import camera_fractions, level_camera
-from come_nav.core.types import CameraIntrinsics
+from come_nav.core.types import CameraIntrinsics, Context, PointSet
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
 from come_nav.world_model.autoencoders.lapped import LappedTransform
 from come_nav.world_model.depth import LOG_DEPTH_RANGE, MEAN_LOG_DEPTH, DepthEstimator, DepthSettings
 from come_nav.world_model.reprojection import (
     VIEW_FACTS,
+    RenderedView,
     ReprojectionSettings,
     context_points,
     context_view,
-    rendered_view,
-    slide_points,
+    points_view,
+    slid_points,
 )
 
 CAMERA = CameraIntrinsics.from_field_of_view(64, 64, math.pi / 2)
@@ -44,56 +45,59 @@ def drive() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return images, depth, torch.stack(poses)
 
 
-def extras_of(drive: tuple[torch.Tensor, torch.Tensor, torch.Tensor], frames: slice) -> dict[str, torch.Tensor]:
+EYE = (camera_fractions(CAMERA), level_camera(0.5))
+
+
+def points_of(drive: tuple[torch.Tensor, torch.Tensor, torch.Tensor], frames: slice) -> PointSet:
     images, depth, poses = (part[frames] for part in drive)
     relative = se2.relative(poses[-1:], poses)[None]
-    return context_points(images[None], depth[None], relative, camera_fractions(CAMERA), level_camera(0.5), SETTINGS)
+    return context_points(images[None], depth[None], relative, *EYE, SETTINGS)
+
+
+def view_of(points: PointSet, target: torch.Tensor) -> RenderedView:
+    return points_view(points, *EYE, target, 64, SETTINGS)
 
 
 def test_a_view_with_true_depth_is_far_closer_than_the_last_frame(drive) -> None:
     images, _, poses = drive
-    extras = extras_of(drive, slice(0, 4))
     target = se2.relative(poses[3:4], poses[4:5])
-    view, seen, inverse_depth = rendered_view(extras, target, 64, SETTINGS)
-    mask = seen[0].bool().expand(3, -1, -1)
-    error = (view[0] - images[4]).square()[mask].mean()
+    view = view_of(points_of(drive, slice(0, 4)), target)
+    mask = view.known.expand(3, -1, -1)
+    error = (view.filled[0] - images[4]).square()[mask].mean()
     copied = (images[3] - images[4]).square()[mask].mean()
-    assert seen.mean() > 0.7
+    assert view.known.float().mean() > 0.7
     assert error < 0.25 * copied
-    assert torch.isfinite(view).all()
-    assert (inverse_depth >= 0).all()
+    assert torch.isfinite(view.filled).all()
+    assert (view.inverse_depth >= 0).all()
 
 
 def test_older_frames_show_what_the_newest_does_not(drive) -> None:
     _, _, poses = drive
     back = se2.relative(poses[3:4], poses[0:1])  # look again to where the robot looked first
-    together = rendered_view(extras_of(drive, slice(0, 4)), back, 64, SETTINGS)[1].mean()
-    alone = rendered_view(extras_of(drive, slice(3, 4)), back, 64, SETTINGS)[1].mean()
+    together = view_of(points_of(drive, slice(0, 4)), back).known.float().mean()
+    alone = view_of(points_of(drive, slice(3, 4)), back).known.float().mean()
     assert together > alone + 0.05
 
 
 def test_sliding_the_base_leaves_views_where_they_were(drive) -> None:
-    extras = extras_of(drive, slice(0, 4))
-    step, target = STEP[None], torch.tensor([[0.4, 0.1, 0.3]])
-    slid = slide_points(extras, step)
-    direct = rendered_view(extras, target, 64, SETTINGS)
-    moved = rendered_view(slid, se2.relative(step, target), 64, SETTINGS)
-    assert (direct[1] == moved[1]).float().mean() > 0.99  # rounding moves a few points to the neighbouring pixel
-    assert (direct[0] - moved[0]).abs().mean() < 0.02
-    assert slide_points({}, step) == {}
+    points, step, target = points_of(drive, slice(0, 4)), STEP[None], torch.tensor([[0.4, 0.1, 0.3]])
+    direct, moved = view_of(points, target), view_of(slid_points(points, step), se2.relative(step, target))
+    same = direct.known == moved.known
+    assert same.float().mean() > 0.99  # rounding moves a few points to the neighbouring pixel
+    assert (direct.filled - moved.filled).abs().mean() < 0.02
 
 
 @torch.no_grad()
 def test_an_encoded_layer_is_latents_seen_share_and_inverse_depth(drive) -> None:
-    extras = extras_of(drive, slice(0, 4))
     transform = LappedTransform(6, 8)
-    view = context_view(extras, torch.zeros(3, 3), 64, SETTINGS).encoded(transform.encode)
+    view = view_of(points_of(drive, slice(0, 4)), torch.zeros(3, 3)).encoded(transform.encode)
     assert view.shape == (3, 6 + VIEW_FACTS, 8, 8)
     assert float(view[:, 6].min()) >= 0.0
     assert float(view[:, 6].max()) <= 1.0
     assert float(view[0, 6].mean()) > 0.95  # from the newest frame's own pose nearly all is seen
+    blind = Context(torch.zeros(1, 1, 6, 8, 8), torch.zeros(1, 1, 3), torch.zeros(1, 1))
     with pytest.raises(ShapeError, match="the context lacks"):
-        context_view({}, torch.zeros(1, 3), 64, SETTINGS)
+        context_view(blind, STEP[None], 64, SETTINGS)
 
 
 def test_lapped_transform_starts_as_the_best_linear_block_code_and_training_improves_it(drive) -> None:
@@ -170,9 +174,8 @@ def test_a_camera_that_pitches_shows_the_same_world_when_its_extrinsics_is_told(
     behind, errors = torch.tensor([[0.0, 0.0, math.pi]]), {}
     poses = torch.cat([behind, torch.zeros(1, 3)])[None]
     for name, extrinsics in (("own", torch.stack([up[0], level[0]])[None]), ("level", level)):
-        extras = context_points(*frames, poses, camera_fractions(CAMERA), extrinsics, ALL_OLDER)
-        torch.testing.assert_close(extras["T_base_camera"], level)  # targets look from the newest frame's extrinsics
-        layer = context_view(extras, behind, 64, ALL_OLDER)
+        points = context_points(*frames, poses, camera_fractions(CAMERA), extrinsics, ALL_OLDER)
+        layer = points_view(points, camera_fractions(CAMERA), level, behind, 64, ALL_OLDER)
         seen = layer.known[0].expand(3, -1, -1)
         assert layer.known.float().mean() > 0.4
         errors[name] = float((layer.image[0] - image).abs()[seen].mean())

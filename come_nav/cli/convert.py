@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.output import add_json_flag, print_json
-from come_nav.cli.recording_flags import add_recording_flags, open_from_flags
-from come_nav.core.errors import ConfigError, StorageError
+from come_nav.cli.recording_flags import add_recording_flags, open_from_flags, parse_size
+from come_nav.core.errors import StorageError
 
 if TYPE_CHECKING:
     from come_nav.core.protocols import Recording
@@ -129,13 +129,3 @@ def _write_recording(args: argparse.Namespace, target: str) -> dict[str, Any]:
         for warning in source.report.warnings:
             print(f"note: {warning}", file=sys.stderr)
         return {"output": str(args.output), "format": target, "count": len(recording), "what": "frames"}
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Return (width, height) of ``320x240``; raise ConfigError for anything else."""
-    if text is None:
-        return None
-    words = text.lower().split("x")
-    if len(words) != 2 or not all(word.isdigit() and int(word) > 0 for word in words):
-        raise ConfigError(f"--size must be WIDTHxHEIGHT in pixels, e.g. 320x240, got '{text}'")
-    return int(words[0]), int(words[1])

@@ -15,9 +15,10 @@ from come_nav.cli.output import add_json_flag, format_table, outcome_document, p
 from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from come_nav.cli.evaluate import Outcome
-    from come_nav.evaluation.suites.memory_planning import MemoryPlanning
-    from come_nav.evaluation.suites.recall import RecallOutcome
+    from come_nav.evaluation.reports.memory_report import RecallEvaluation
+    from come_nav.evaluation.reports.report import Evaluation
+    from come_nav.evaluation.suites.memory.planning import MemoryPlanningOutcome
+    from come_nav.evaluation.suites.outcome import Outcome
 
 DRIVER = "tour"
 RATE_HZ = 4.0
@@ -77,14 +78,14 @@ def run(args: argparse.Namespace) -> int:
     words += ["--windows", str(args.windows or (6 if args.quick else 20))]
     words += [word for key in [*args.set, *flags] for word in ("--set", key)] + (["--fresh"] if args.fresh else [])
     _tell(3, "planning and evaluating each plan against the real drive (stop at any time; the same command goes on)")
-    outcome = evaluate.evaluate(_parse(evaluate, words))
+    outcome = evaluate.evaluate_plans(_parse(evaluate, words))
     memory = _remember(args, episode, [word for key in [*args.set, *flags] for word in ("--set", key)])
     _tell(5, f"drawing {folder / 'map.png'}, {folder / 'imagined.png'} and {folder / 'memory.png'}")
     files = {**_draw(folder, outcome), **_draw_memory(folder, memory), "bag": str(episode)}
     if args.json:
         print_json({**outcome_document(outcome), "files": files, **_memory_document(memory)})
         return 0
-    evaluate.print_outcome(outcome)
+    evaluate.print_plans(outcome)
     _print_memory(memory)
     print("".join(f"{name + ':':<17}{path}\n" for name, path in files.items()), end="")
     print(NEXT.format(episode=episode))
@@ -95,16 +96,14 @@ def run(args: argparse.Namespace) -> int:
 class MemoryPart:
     """What memories were worth on this drive: images of places seen before, and plans to them."""
 
-    recall: RecallOutcome
-    planning: MemoryPlanning
+    recall: Outcome[RecallEvaluation]
+    planning: MemoryPlanningOutcome
 
 
 def _remember(args: argparse.Namespace, episode: Path, settings: list[str]) -> MemoryPart | None:
     """Remember the first 60 % of the drive; let the base model and the memory experts imagine the rest, and plan."""
-    from come_nav.cli import evaluate
+    from come_nav.cli import evaluate, evaluate_memory
     from come_nav.core.errors import DataError
-    from come_nav.evaluation.suites import memory_planning as evaluate_memory_planning
-    from come_nav.evaluation.suites import recall as evaluate_memory_recall
 
     if _duration_s(args) < SHORTEST_MEMORY_S:
         _tell(4, f"memories: a drive of {_duration_s(args):g} s hardly comes back anywhere, left out")
@@ -114,23 +113,21 @@ def _remember(args: argparse.Namespace, episode: Path, settings: list[str]) -> M
     _tell(4, "remembering the first 60 % of the drive; then NWM without and CoME with memories, on places seen before")
     words = ["--suite", "recall", "--windows", str(MEMORY_WINDOWS), "--out", str(args.out / "recall")]
     try:
-        recall = evaluate_memory_recall.evaluate_recall(_parse(evaluate, [*common, *words]))
+        recall = evaluate_memory.evaluate_recall(_parse(evaluate, [*common, *words]))
         words = ["--suite", "memory-planning", "--windows", str(MEMORY_PLANS), "--horizon", "4"]
         words += ["--out", str(args.out / "memory_planning")]
-        return MemoryPart(
-            recall, evaluate_memory_planning.evaluate_memory_planning(_parse(evaluate, [*common, *words]))
-        )
+        return MemoryPart(recall, evaluate_memory.evaluate_memory_plans(_parse(evaluate, [*common, *words])))
     except (ConfigError, DataError) as error:  # a model without views, or a drive that never comes back
         _tell(4, f"memories are left out: {error}")
         return None
 
 
 def _memory_document(memory: MemoryPart | None) -> dict[str, Any]:
-    from come_nav.evaluation.suites.recall import recall_document
+    from come_nav.cli.evaluate_memory import recall_document
 
     if memory is None:
         return {}
-    return {"recall": recall_document(memory.recall), "memory_planning": outcome_document(memory.planning.outcome)}
+    return {"recall": recall_document(memory.recall), "memory_planning": outcome_document(memory.planning)}
 
 
 def _print_memory(memory: MemoryPart | None) -> None:
@@ -144,7 +141,7 @@ def _print_memory(memory: MemoryPart | None) -> None:
     print(f"\nPlaces seen before, as imagined ({table.counts[ALL]} windows), and 4 s plans to them:\n")
     for metric in ("psnr_db", "ssim"):
         print(format_table(*metric_lines(table, metric)) + "\n")
-    print(format_table(*plan_lines(memory.planning.outcome.evaluation.table)) + "\n")
+    print(format_table(*plan_lines(memory.planning.evaluation.table)) + "\n")
 
 
 def _draw_memory(folder: Path, memory: MemoryPart | None) -> dict[str, str]:
@@ -156,7 +153,7 @@ def _draw_memory(folder: Path, memory: MemoryPart | None) -> dict[str, str]:
         return {}
     with atomic_path(folder / "memory.png") as temporary:
         temporary.write_bytes(examples_figure(memory.recall.evaluation))
-    pages = {"recall": memory.recall.page, "memory_planning": memory.planning.outcome.page}
+    pages = {"recall": memory.recall.page, "memory_planning": memory.planning.page}
     return {"memory": str(folder / "memory.png"), **{name: str(page) for name, page in pages.items()}}
 
 
@@ -205,7 +202,7 @@ def _describe(episode: Path) -> str:
     return f"{len(recording)} frames at {RATE_HZ:g} Hz over {span_s:.1f} s, {length_m:.1f} m of odometry"
 
 
-def _draw(folder: Path, outcome: Outcome) -> dict[str, str]:
+def _draw(folder: Path, outcome: Outcome[Evaluation]) -> dict[str, str]:
     """Write the map with the drive and some plans, and imagined against real views; return name -> file."""
     from come_nav.core.files import atomic_path
     from come_nav.evaluation.reports.examples import imagined_figure, make_example
@@ -225,7 +222,7 @@ def _draw(folder: Path, outcome: Outcome) -> dict[str, str]:
     return {**files, "video": str(folder / "plan.mp4")}
 
 
-def _map_figure(outcome: Outcome, row: str, examples: list[Any]) -> bytes:
+def _map_figure(outcome: Outcome[Evaluation], row: str, examples: list[Any]) -> bytes:
     """Draw the world from above, the true drive, and the plan of each example where it was made."""
     import numpy as np
 

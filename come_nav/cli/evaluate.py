@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from come_nav.cli.output import add_json_flag, format_table, outcome_document, print_files, print_json
+from come_nav.cli import evaluate_memory, evaluate_nwm
+from come_nav.cli.evaluate_flags import (
+    MEMORY_PLANNING,
+    QUALITY,
+    RECALL,
+    chosen_rows,
+    parse_horizons,
+    prepare,
+    source_settings,
+)
+from come_nav.cli.output import Steps, add_json_flag, format_table, outcome_document, print_files, print_json
 from come_nav.cli.recording_flags import add_recording_flags
-from come_nav.core.errors import ConfigError, DataError, suggest
-from come_nav.evaluation.suites.memory import MEMORY_SUITES, add_memory_arguments
-from come_nav.evaluation.suites.nwm import add_nwm_arguments
 
 if TYPE_CHECKING:
-    from come_nav.config import Config
-    from come_nav.evaluation.protocols.protocol import Window
-    from come_nav.evaluation.protocols.results import Record, ResultStore
-    from come_nav.evaluation.protocols.rows import Row
     from come_nav.evaluation.reports.report import Evaluation
-    from come_nav.evaluation.suites.inputs import Input
-    from come_nav.world_model.model import DiffusionWorldModel
+    from come_nav.evaluation.suites.outcome import Outcome
+    from come_nav.evaluation.suites.quality import QualityOutcome
 
-ROWS = ("trivial", "model", "perfect")
 EPILOG = """examples:
   come-nav evaluate my_bag                                       50 windows, report in runs/evaluate/my_bag
   come-nav evaluate my_bag --windows 100 --out report --model tiny --seed 1
@@ -106,197 +106,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="no video and no HTML page")
     add_recording_flags(parser)
     parser.set_defaults(rate=None)  # the model's
-    add_memory_arguments(parser)
-    add_nwm_arguments(parser)
+    evaluate_memory.add_arguments(parser)
+    evaluate_nwm.add_arguments(parser)
     add_json_flag(parser)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an evaluation made: the input, the figures, the folder and the HTML page (None with --no-report)."""
-
-    source: Input
-    evaluation: Evaluation
-    folder: Path
-    page: Path | None
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or go on with an evaluation; print the table and where the report is."""
     if args.protocol is not None:
-        from come_nav.evaluation.suites import nwm as evaluate_nwm
-
         return evaluate_nwm.run(args)
-    if args.suite == "quality":
-        from come_nav.evaluation.suites import quality as evaluate_quality
-
-        return evaluate_quality.run(args)
-    if args.suite in MEMORY_SUITES:
-        from come_nav.evaluation.suites import memory as evaluate_memory
-
+    if args.suite in (RECALL, MEMORY_PLANNING):
         return evaluate_memory.run(args)
-    outcome = evaluate(args)
+    if args.suite == QUALITY:
+        return _run_quality(args)
+    outcome = evaluate_plans(args)
     if args.json:
         print_json(outcome_document(outcome))
     else:
-        print_outcome(outcome)
+        print_plans(outcome)
     return 0
 
 
-def evaluate(args: argparse.Namespace) -> Outcome:
-    """Evaluate plans, or go on, as the flags of this verb say; write the results and the report."""
-    from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
-    from come_nav.evaluation.protocols.results import ResultStore, evaluate_windows
-    from come_nav.evaluation.reports.report import write_report, write_results
-    from come_nav.evaluation.suites.inputs import open_input, parse_part
-    from come_nav.navigation.stack import load_configured_model
+def evaluate_plans(args: argparse.Namespace) -> Outcome[Evaluation]:
+    """Evaluate plans, or go on, as the flags of this verb say."""
+    from come_nav.evaluation.suites.planning import PLANNING_ROWS, PlanningSuiteSettings, run_planning
 
     config, folder = prepare(args)
-    wanted = chosen_rows(args.rows, ROWS)
-    model = load_configured_model(config) if "model" in wanted else None
-    rate_hz = model.rate_hz if model is not None else 4.0
-    horizons = [config.planner.horizon_steps] if args.horizon is None else parse_horizons(args.horizon, rate_hz)
-    if len(horizons) > 1:
-        raise ConfigError(f"--horizon takes one number of seconds for plans, got '{args.horizon}'")
-    protocol = ProtocolSettings(
-        context_frames=model.context_frames if model is not None else 4,
-        horizon_steps=horizons[0],
-        rate_hz=rate_hz,
-        choice=args.choice,
-        seed=config.seed,
-        part=parse_part(args.part),
+    settings = PlanningSuiteSettings(
+        source=source_settings(args),
+        rows=chosen_rows(args.rows, PLANNING_ROWS),
+        horizon_s=parse_horizons(args.horizon),
+        fresh=args.fresh,
+        report=not args.no_report,
     )
-    source = open_input(args, config, protocol.rate_hz)
-    windows = choose_windows(
-        source.recordings, protocol, source.default_windows if args.windows is None else args.windows
-    )
-    rows = _rows(wanted, args.rows is not None, source, config, model)
-    settings = _settings(source, protocol, config, model)
-    with ResultStore(folder / "results.jsonl", settings, args.fresh) as store:
-        with _Progress(len(windows) * sum(len(row.names) for row in rows), rows) as progress:
-            evaluate_windows(windows, rows, store, progress.add)
-        evaluation = _summary(args, source, windows, rows, store, config)
-    write_results(folder, evaluation)
-    return Outcome(source, evaluation, folder, None if args.no_report else write_report(folder, evaluation))
+    return run_planning(settings, config, folder, Steps)
 
 
-def prepare(args: argparse.Namespace) -> tuple[Config, Path]:
-    """Return the configuration that the flags ask for and the output folder, which can be written."""
-    from come_nav.config import load_config
-    from come_nav.core.files import writable_folder
-    from come_nav.evaluation.suites.inputs import check_suite
-
-    if args.suite is not None:
-        check_suite(args.suite)
-    elif not args.input:
-        raise ConfigError("give a recording to evaluate, or --suite planning or quality for built-in worlds")
-    flags = {"model": args.model, "seed": args.seed, "device": args.device}
-    config = load_config(
-        args.config, [*args.set, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
-    )
-    names = "+".join(Path(path).resolve().stem for path in args.input)
-    name = "_".join(word for word in (names, args.suite) if word)
-    return config, writable_folder(args.out or Path("runs/evaluate") / name)
-
-
-def parse_horizons(text: str, rate_hz: float) -> list[int]:
-    """Return the protocol frames of ``2`` or ``1,2,4,8`` seconds; raise ConfigError for what is no whole frame >= 1."""
-    try:
-        frames = [float(word) * rate_hz for word in text.split(",")]
-        if any(abs(value - round(value)) > 1e-6 or value < 1 for value in frames):
-            raise ValueError
-    except ValueError:
-        raise ConfigError(
-            f"--horizon takes seconds that are whole frames at {rate_hz:g} Hz (quality: a list), got '{text}'"
-        ) from None
-    return [round(value) for value in frames]
-
-
-def chosen_rows(text: str | None, known: tuple[str, ...]) -> list[str]:
-    """Return the names that ``--rows`` gives, all known ones without it; raise ConfigError for others."""
-    names = list(known) if text is None else [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"--rows takes {', '.join(known)}, got '{name}'{suggest(name, known)}")
-    return names
-
-
-def _rows(
-    wanted: list[str], asked: bool, source: Input, config: Config, model: DiffusionWorldModel | None
-) -> list[Row]:
-    from come_nav.evaluation.protocols.rows import trivial_rows
-    from come_nav.evaluation.suites.planning_rows import perfect_model_row, world_model_row
-
-    rows = trivial_rows()
-    if model is not None:
-        rows.append(world_model_row(model, config))
-    if "perfect" in wanted and source.places:
-        rows.append(perfect_model_row(source.places, config, model))
-    elif "perfect" in wanted and asked:
-        raise DataError(f"{source.title} was not made in a built-in world, so take 'perfect' out of --rows")
-    return rows
-
-
-def _settings(source: Input, protocol: Any, config: Config, model: DiffusionWorldModel | None) -> dict[str, Any]:
-    """Return all that a record depends on: a folder of results belongs to exactly these values."""
-    from come_nav.core.settings import to_mapping
-    from come_nav.navigation.stack import choose_device
-
-    return {
-        "input": source.fingerprint,
-        "protocol": to_mapping(protocol),
-        "planner": to_mapping(config.planner),
-        "objective": to_mapping(config.objective),
-        "device": choose_device(config.device).partition(":")[0],
-        "model": None if model is None else model_settings(config, model) | {"imagination": config.imagination},
-    }
-
-
-def model_settings(config: Config, model: DiffusionWorldModel) -> dict[str, Any]:
-    """Return what identifies a model and how it is sampled."""
-    from come_nav.core.settings import to_mapping
-    from come_nav.evaluation.suites.inputs import model_fingerprint
-
-    return {
-        **model_fingerprint(config.model),
-        "sampler": to_mapping(model.sampler),
-        "precision": model.inference.precision,
-    }
-
-
-def _summary(
-    args: argparse.Namespace,
-    source: Input,
-    windows: list[Window],
-    rows: list[Row],
-    store: ResultStore,
-    config: Config,
-) -> Evaluation:
-    from come_nav.evaluation.reports.report import Evaluation
-    from come_nav.evaluation.reports.tables import planning_table
-    from come_nav.evaluation.suites.inputs import machine_facts
-
-    records = {name: store.table(windows, name) for row in rows for name in row.names}
-    return Evaluation(
-        title=source.title,
-        windows=windows,
-        rows=rows,
-        records=records,
-        table=planning_table(windows, records, config.seed, source.groups),
-        settings={"windows": len(windows), **store.settings},
-        facts={**source.facts, **machine_facts(), "candidates_per_plan": _candidates(records)},
-        map_of=source.map_of,
-    )
-
-
-def _candidates(records: dict[str, list[Record]]) -> dict[str, int]:
-    """Return row -> most candidates that one of its plans tried."""
-    tried = {row: max((record.get("candidates", 0) for record in found), default=0) for row, found in records.items()}
-    return {row: count for row, count in tried.items() if count}
-
-
-def print_outcome(outcome: Outcome) -> None:
-    """Print the tables of an evaluation and where its files are."""
+def print_plans(outcome: Outcome[Evaluation]) -> None:
+    """Print the tables of plans and where the files are."""
     from come_nav.evaluation.reports.tables import gap_lines, group_lines, image_lines, plan_lines, ratio_lines
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
@@ -311,26 +158,42 @@ def print_outcome(outcome: Outcome) -> None:
     print_files(outcome.folder, outcome.page)
 
 
-class _Progress:
-    """A bar on stderr with the running mean ATE of the row that matters; silent where stderr is no terminal."""
+def _run_quality(args: argparse.Namespace) -> int:
+    outcome = _evaluate_quality(args)
+    if args.json:
+        planning = None if outcome.planning is None else outcome_document(outcome.planning)
+        document: dict[str, Any] = {**outcome_document(outcome), "planning": planning}
+        print_json(document)
+        return 0
+    _print_quality(outcome)
+    if outcome.planning is not None:
+        print()
+        print_plans(outcome.planning)
+    return 0
 
-    def __init__(self, total: int, rows: list[Row]) -> None:
-        from tqdm import tqdm
 
-        self._bar = tqdm(total=total, desc="plans", unit="plan", file=sys.stderr, disable=None, dynamic_ncols=True)
-        names = [row.name for row in rows]
-        self._shown = "world model" if "world model" in names else names[-1]
-        self._sum, self._count = 0.0, 0
+def _evaluate_quality(args: argparse.Namespace) -> QualityOutcome:
+    from come_nav.evaluation.suites.quality import HORIZONS_S, QUALITY_ROWS, QualitySuiteSettings, run_quality
 
-    def __enter__(self) -> _Progress:
-        return self
+    config, folder = prepare(args)
+    settings = QualitySuiteSettings(
+        source=source_settings(args),
+        rows=chosen_rows(args.rows, QUALITY_ROWS),
+        horizons_s=parse_horizons(args.horizon) or HORIZONS_S,
+        planning_windows=args.planning_windows,
+        fresh=args.fresh,
+        report=not args.no_report,
+    )
+    return run_quality(settings, config, folder, Steps)
 
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
 
-    def add(self, record: Record) -> None:
-        """Count one record."""
-        if record["row"] == self._shown:
-            self._sum, self._count = self._sum + record["ate_m"], self._count + 1
-            self._bar.set_postfix_str(f"{self._shown} ATE {self._sum / self._count:.3f} m", refresh=False)
-        self._bar.update()
+def _print_quality(outcome: QualityOutcome) -> None:
+    from come_nav.evaluation.reports.quality_tables import IMAGE_METRICS, gain_lines, metric_lines
+
+    table = outcome.evaluation.table
+    print(f"{outcome.evaluation.title}: {table.windows} windows, intervals over {table.resampled}")
+    for metric in IMAGE_METRICS:
+        print("\n" + format_table(*metric_lines(table, metric)))
+    if table.gains:
+        print("\n" + format_table(*gain_lines(table)))
+    print_files(outcome.folder, outcome.page)

@@ -210,7 +210,9 @@ def _export_cloud(args: argparse.Namespace, stored: StoredMemory) -> tuple[int, 
         raise _lacks(args, stored, "cloud")
     if args.output.suffix != ".ply":
         raise ConfigError(f"{args.output}: a cloud is written as .ply; give a name with that ending")
-    return cloud.to_ply(args.output, args.min_hits), "points"
+    from come_nav.memory.spatial.ply import export_ply
+
+    return export_ply(cloud, args.output, args.min_hits), "points"
 
 
 def _export_keyframes(args: argparse.Namespace, stored: StoredMemory) -> tuple[int, str]:
@@ -224,7 +226,7 @@ def _export_keyframes(args: argparse.Namespace, stored: StoredMemory) -> tuple[i
     folder = writable_folder(args.output)
     lines = ["file,stamp_s,x_m,y_m,yaw_rad"]
     for index, (stamp_s, pose) in enumerate(zip(keyframes.stamps_s, keyframes.poses_xyyaw, strict=True)):
-        content = keyframes.image_bytes(index)
+        content = keyframes[index].compressed
         ending = "png" if content.startswith(PNG_START) else "jpg"
         name = f"{index:06d}.{ending}"
         (folder / name).write_bytes(content)

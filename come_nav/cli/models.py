@@ -91,13 +91,14 @@ def _info(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     """Every failure raises CheckpointError, which the command line prints with exit status 1."""
-    from come_nav.world_model.checkpoint import WEIGHTS_NAME, check_sha256, load_model, read_config
+    from come_nav.world_model.checkpoint import WEIGHTS_NAME, check_sha256, read_config
+    from come_nav.world_model.model import DiffusionWorldModel
     from come_nav.world_model.probe import probe
 
     folder = _folder(args.name)
     config = read_config(folder)
-    model = load_model(folder)
-    if config.weights_sha256 is not None:  # load_model skips the checksum of large files
+    model = DiffusionWorldModel.load(folder)
+    if config.weights_sha256 is not None:  # load skips the checksum of large files
         check_sha256(folder / WEIGHTS_NAME, config.weights_sha256)
     probe(model)
     facts = _facts(folder)

@@ -32,8 +32,7 @@ def simulate_dataset(args: argparse.Namespace, camera: CameraIntrinsics) -> dict
 
 def convert_dataset(args: argparse.Namespace) -> dict[str, Any]:
     """Add one recording to the test split of a data set; return the facts."""
-    from come_nav.cli.convert import parse_size
-    from come_nav.cli.recording_flags import open_from_flags
+    from come_nav.cli.recording_flags import open_from_flags, parse_size
     from come_nav.data.nwm.dataset import dataset_facts
     from come_nav.data.resized import ResizedRecording
 

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan once; print status, path, cost and time."""
     from come_nav.config import load_config
-    from come_nav.navigation.stack import load_stack
+    from come_nav.navigation.loading import load_stack
 
     flags = {"seed": args.seed, "model": args.model, "show_imagined": True if args.out else None}
     config = load_config(
@@ -90,7 +90,7 @@ def remember(stack: NavStack, recording: Recording, at: int) -> None:
     """Show the stack the frames up to and including ``at``: all where memories are in use, else what can be context."""
     from come_nav.core.types import Odometry
 
-    first = 0 if stack.config.experts.use else max(0, at - 2 * stack.model.context_frames)
+    first = 0 if stack.settings.experts.use else max(0, at - 2 * stack.model.context_frames)
     for index in range(first, at + 1):
         frame = recording.frame(index)
         stack.observe(frame, Odometry(frame.stamp_s, recording.T_odom_base[index]))
@@ -183,7 +183,7 @@ def _draw(path: Path, stack: NavStack, plan: Plan, goal: Goal, recording: Record
         images["imagined"] = plan.imagined_rgb
     if goal.image_rgb is not None:
         images["goal"] = goal.image_rgb
-    steps = slice(at + 1, at + 1 + stack.config.planner.horizon_steps)
+    steps = slice(at + 1, at + 1 + stack.settings.planner.horizon_steps)
     driven = se2.relative(plan.start_odom_xyyaw[None], np.asarray(recording.poses_xyyaw)[steps])
     target = None if goal.pose_odom_xyyaw is None else se2.relative(plan.start_odom_xyyaw, goal.pose_odom_xyyaw)
     title = f"{recording.name}, frame {at}: {plan.status.value}"

@@ -55,3 +55,13 @@ def parse_rate(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise ConfigError(f"--rate must be a number of frames per second or 'all', got '{text}'") from None
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Return (width, height) of ``320x240``; raise ConfigError for anything else."""
+    if text is None:
+        return None
+    words = text.lower().split("x")
+    if len(words) != 2 or not all(word.isdigit() and int(word) > 0 for word in words):
+        raise ConfigError(f"--size must be WIDTHxHEIGHT in pixels, e.g. 320x240, got '{text}'")
+    return int(words[0]), int(words[1])

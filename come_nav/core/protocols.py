@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.experts import CompositionMode
 from come_nav.core.types import CameraIntrinsics, Context, Frame, Imagination, Odometry
 
 if TYPE_CHECKING:
@@ -95,6 +97,20 @@ class SpatialSource(Protocol):
         ...
 
 
+class CoarseSpatialSource(Protocol):
+    """A :class:`SpatialSource` that can show a coarser memory at less cost."""
+
+    def views(
+        self,
+        poses_odom_xyyaw: torch.Tensor,
+        image_size: int,
+        T_base_camera: torch.Tensor | None = None,
+        cell_m: float = 0.0,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what SpatialSource returns, of points merged in cells of edge ``cell_m``, m; 0 = as they are."""
+        ...
+
+
 class Expert(Protocol):
     """One denoiser, conditioned on one memory."""
 
@@ -140,6 +156,32 @@ class WorldModel(Protocol):
         self, context: Context, poses_xyyaw: torch.Tensor, generator: torch.Generator, stride: int = 1
     ) -> torch.Tensor:
         """Autoregressive: latents (S, T // stride, C, h, w) along poses (S, T, 3), one frame per step of ``stride``."""
+        ...
+
+
+@runtime_checkable
+class ExpertModel(Protocol):
+    """A world model that composes experts of memories; their names are those of :mod:`come_nav.core.experts`."""
+
+    @property
+    def supported_experts(self) -> frozenset[str]:
+        """Experts that this model can have, given their memories."""
+        ...
+
+    def with_memory(self, spatial: SpatialSource | None = None, long_term: Expert | None = None) -> ExpertModel:
+        """Return a model of the same weights whose experts look at the given memories too.
+
+        Raises:
+            ConfigError: for a memory whose expert is not among ``supported_experts``.
+        """
+        ...
+
+    def composed(self, weights: Mapping[str, float], mode: CompositionMode | None = None) -> ExpertModel:
+        """Return the product of the experts that ``weights`` names; the base counts even with weight 0.
+
+        Raises:
+            ConfigError: for an expert that this model was not given.
+        """
         ...
 
 

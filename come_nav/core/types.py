@@ -10,11 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_shape
+from come_nav.core.context import Context, ContextViews, PointSet, ViewSource
 from come_nav.core.errors import DataError, ShapeError
 from come_nav.core.geometry import se2, se3
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = [
+    "CameraIntrinsics",
+    "Context",
+    "ContextViews",
+    "Frame",
+    "Goal",
+    "Imagination",
+    "IterationTrace",
+    "Odometry",
+    "Plan",
+    "PlanStatus",
+    "PlanTrace",
+    "PointSet",
+    "Trajectory",
+    "ViewSource",
+    "footprint_extrinsics",
+]
 
 
 @dataclass(frozen=True)
@@ -181,37 +200,6 @@ class Goal:
             check_shape("Goal.pose_odom_xyyaw", self.pose_odom_xyyaw, "3")
             if not np.isfinite(self.pose_odom_xyyaw).all():
                 raise DataError("Goal.pose_odom_xyyaw must be finite")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the experts may look at, oldest frame first; the newest frame's base_link is the reference frame.
-
-    Attributes:
-        latents: (B, T, C, h, w) latents of the context frames.
-        poses_xyyaw: (B, T, 3) poses of the context frames in the newest frame's base (the last row is zero).
-        frame_offsets: (B, T) time of each context frame in protocol frames before the newest (0 for the newest, < 0).
-        extras: further conditioning of single experts by name (rendered memory, visibility, absolute pose).
-    """
-
-    latents: torch.Tensor
-    poses_xyyaw: torch.Tensor
-    frame_offsets: torch.Tensor
-    extras: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        sizes = check_shape("Context.latents", self.latents, "B T C h w")
-        check_shape("Context.poses_xyyaw", self.poses_xyyaw, f"{sizes['B']} {sizes['T']} 3")
-        check_shape("Context.frame_offsets", self.frame_offsets, f"{sizes['B']} {sizes['T']}")
-
-    def expand(self, batch: int) -> Context:
-        """Return a view of a single-window context repeated for ``batch`` candidates (no copy)."""
-
-        def repeat(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.expand(batch, *tensor.shape[1:])
-
-        extras = {name: repeat(value) for name, value in self.extras.items()}
-        return Context(repeat(self.latents), repeat(self.poses_xyyaw), repeat(self.frame_offsets), extras)
 
 
 class PlanStatus(str, Enum):

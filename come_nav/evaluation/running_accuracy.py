@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2
 from come_nav.core.types import Plan, PlanStatus
+from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.evaluation.metrics.trajectory_metrics import PlanErrors, plan_errors
-from come_nav.ros.streams import OdometryTrack
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import Context
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
-from come_nav.experts.passes import ABSOLUTE_POSE, VIEW, Condition, Pass, Query, batched, schedule_digest
+from come_nav.experts.passes import Condition, Pass, Query, batched, schedule_digest
 
-__all__ = ["NULL_CONTEXT_SEED", "VIEW", "BaseExpert", "Prediction", "SignalSchedule"]
+__all__ = ["NULL_CONTEXT_SEED", "BaseExpert", "Prediction", "SignalSchedule"]
 
 Prediction = Literal["eps", "v"]
 NULL_CONTEXT_SEED = 0  # one fixed noise stands for "no context" in models without a null token, at every step alike
@@ -131,8 +131,8 @@ class BaseExpert(nn.Module):
             options["context_pose"] = self.normalizer.context_pose(context.poses_xyyaw, context.frame_offsets)
         if self.model.settings.extra_channels:
             options["extra"] = _view(context, len(x_t), drop_context)
-        if ABSOLUTE_POSE in context.extras and hasattr(self.model, "pose_embedder"):
-            target = se2.compose(context.extras[ABSOLUTE_POSE].to(action), action)
+        if context.absolute_pose_xyyaw is not None and hasattr(self.model, "pose_embedder"):
+            target = se2.compose(context.absolute_pose_xyyaw.to(action), action)
             options["absolute_pose"] = self.normalizer.absolute_pose(target)
         generator = None
         if drop_context is not None:
@@ -164,9 +164,9 @@ class BaseExpert(nn.Module):
 
 def _view(context: Context, batch: int, drop_context: Tensor | None) -> Tensor:
     """Return the view at each target (B, E, h, w); all zero where the context is to be ignored."""
-    if VIEW not in context.extras:
-        raise ShapeError(f"the context has no '{VIEW}', which this model's extra channels are for")
-    view = context.extras[VIEW]
+    view = context.views.context
+    if view is None:
+        raise ShapeError("the context has no view of its frames, which this model's extra channels are for")
     if len(view) != batch:  # one context shared by a batch of conditional and unconditional samples
         view = view.repeat(batch // len(view), 1, 1, 1)
     return view if drop_context is None else view * ~drop_context[:, None, None, None]

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from come_nav.core.checks import check_range
 from come_nav.core.errors import CheckpointError, ConfigError, ShapeError, suggest
 from come_nav.core.geometry import se2
-from come_nav.core.types import Context
+from come_nav.core.types import Context, ViewSource
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import ABSOLUTE_POSE_VALUES
-from come_nav.experts.passes import ABSOLUTE_POSE, Condition, Pass, PassExpert
+from come_nav.experts.passes import Condition, Pass, PassExpert
 
 ADAPTER = "episode"  # peft's name of the adapter, part of its tensors' names
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "cttn.out_proj", "adaLN_modulation.1")
@@ -110,8 +110,8 @@ class AdaptedExpert(BaseExpert):
         drop_context: Tensor | None = None,
     ) -> Tensor:
         keyed = isinstance(getattr(self.model, "pose_embedder", None), PoseKey)
-        if keyed and ABSOLUTE_POSE not in context.extras:
-            raise ShapeError(f"the context has no '{ABSOLUTE_POSE}', which this adapter is keyed by")
+        if keyed and context.absolute_pose_xyyaw is None:
+            raise ShapeError("the context has no absolute_pose_xyyaw, which this adapter is keyed by")
         return super().network_output(x_t, t, context, action, rel_time, drop_context)
 
 
@@ -160,6 +160,10 @@ class LongTermExpert(PassExpert):
             self._active = (tensors, expert)
         return Pass(expert, Condition()), untuned
 
+    def through(self, view: ViewSource) -> LongTermThroughView:
+        """Return the expert, both of whose sides look at ``view``; it follows this one's adapter."""
+        return LongTermThroughView(self, view)
+
 
 @dataclass(frozen=True)
 class LongTermThroughView(PassExpert):
@@ -170,7 +174,7 @@ class LongTermThroughView(PassExpert):
     """
 
     expert: LongTermExpert
-    view: str
+    view: ViewSource
 
     @property
     def schedule_digest(self) -> str | None:

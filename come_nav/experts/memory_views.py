@@ -7,8 +7,9 @@ view was rendered from is the expert's memory; where the weights are the base's,
 from __future__ import annotations
 
 from come_nav.core.errors import ConfigError
+from come_nav.core.types import ViewSource
 from come_nav.experts.base import BaseExpert
-from come_nav.experts.passes import LONG_VIEW, MEMORY_VIEW, Condition, Pass, PassExpert
+from come_nav.experts.passes import Condition, Pass, PassExpert
 
 
 class ViewExpert(PassExpert):
@@ -16,16 +17,16 @@ class ViewExpert(PassExpert):
 
     Args:
         network: looks at the view; shared, not copied. Must have extra channels.
-        view: name of the memory's view in ``Context.extras``.
+        view: what the memory's view is rendered from.
         without: the side without the memory.
 
     Raises:
         ConfigError: for a network that looks at no views.
     """
 
-    def __init__(self, network: BaseExpert, view: str, without: Pass) -> None:
+    def __init__(self, network: BaseExpert, view: ViewSource, without: Pass) -> None:
         if not network.model.settings.extra_channels:
-            raise ConfigError(f"an expert of the '{view}' needs a base with extra channels: train one with depth_model")
+            raise ConfigError(f"an expert of {view.value} needs a base with extra channels: train one with depth_model")
         self.network, self.view, self.without = network, view, without
 
     @property
@@ -43,7 +44,7 @@ def short_term_expert(base: BaseExpert) -> ViewExpert:
 
     Its cost does not grow with the square of the context: older frames are points in one view, not tokens.
     """
-    return ViewExpert(base, LONG_VIEW, Pass(base, Condition(context=False)))
+    return ViewExpert(base, ViewSource.LONGER, Pass(base, Condition(context=False)))
 
 
 def spatial_expert(base: BaseExpert, tuned: BaseExpert) -> ViewExpert:
@@ -51,4 +52,4 @@ def spatial_expert(base: BaseExpert, tuned: BaseExpert) -> ViewExpert:
 
     ``tuned`` is the network that learned to look at memories; it may be the base itself.
     """
-    return ViewExpert(tuned, MEMORY_VIEW, Pass(base, Condition()))
+    return ViewExpert(tuned, ViewSource.MEMORY, Pass(base, Condition()))

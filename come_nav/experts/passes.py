@@ -18,12 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from come_nav.core.types import Context
-
-VIEW = "view"  # Context.extras: what the context shows from each target, for models with extra channels
-LONG_VIEW = "long_view"  # the same of a longer context
-MEMORY_VIEW = "memory_view"  # the same, and the spatial memory where nothing else is known
-ABSOLUTE_POSE = "absolute_pose"  # Context.extras: (B or 1, 3) pose of the newest context frame in the episode's frame
+from come_nav.core.types import Context, ContextViews, ViewSource
 
 
 @dataclass(frozen=True)
@@ -32,11 +27,11 @@ class Condition:
 
     Attributes:
         context: the context frames and what they show; False is the null context.
-        view: name in ``Context.extras`` of the image for the network's extra channels, where it has such channels.
+        view: which of ``Context.views`` the network's extra channels take, where it has such channels.
     """
 
     context: bool = True
-    view: str = VIEW
+    view: ViewSource = ViewSource.CONTEXT
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,15 @@ class SharingExpert(Protocol):
 
     def shared_passes(self) -> tuple[Pass, Pass]:
         """Return the passes of (eps, eps_bar)."""
+        ...
+
+
+@runtime_checkable
+class AnyViewExpert(Protocol):
+    """An expert whose contrast can be had on top of what another view shows."""
+
+    def through(self, view: ViewSource) -> PassExpert:
+        """Return the expert, both of whose sides look at ``view``."""
         ...
 
 
@@ -111,36 +115,28 @@ def passes_of(expert: Any) -> tuple[Pass, Pass]:
     return Pass(network, Condition()), Pass(network, Condition(context=False))
 
 
+def looks_at(expert: Any, view: ViewSource) -> bool:
+    """Return whether one of the expert's two passes looks at ``view``."""
+    return any(own.condition.view is view for own in passes_of(expert))
+
+
 def batched(conditions: Sequence[Condition], query: Query, needs_view: bool) -> tuple[Query, Tensor | None]:
     """Lay P conditions of B rows behind one another: the query of P*B rows, and where (P*B,) to drop the context.
 
-    A context of batch 1 stays one. Only those extras are carried along that networks read.
+    A context of batch 1 stays one. Of its views each row keeps the one that it is to look at.
     """
     batch, count = len(query.x_t), len(conditions)
-    context = query.context
-    extras = {}
-    if needs_view and all(condition.view in context.extras for condition in conditions):
-        views = [context.extras[condition.view] for condition in conditions]
-        extras[VIEW] = torch.cat([view.expand(batch, *view.shape[1:]) for view in views])
-    if ABSOLUTE_POSE in context.extras:
-        extras[ABSOLUTE_POSE] = repeated(context.extras[ABSOLUTE_POSE], count)
-    context = Context(
-        repeated(context.latents, count),
-        repeated(context.poses_xyyaw, count),
-        repeated(context.frame_offsets, count),
-        extras,
-    )
+    views = [query.context.views.of(condition.view) for condition in conditions] if needs_view else []
+    shown = [view.expand(batch, *view.shape[1:]) for view in views if view is not None]
+    context = query.context.with_views(ContextViews()).tiled(count)
+    if len(shown) == count:
+        context = context.with_views(ContextViews(torch.cat(shown)))
     x_t, t, action, rel_time = (
         torch.cat([tensor] * count) for tensor in (query.x_t, query.t, query.action, query.rel_time)
     )
     dropped = torch.tensor([not condition.context for condition in conditions], device=x_t.device)
     drop = None if all(condition.context for condition in conditions) else dropped.repeat_interleave(batch)
     return Query(x_t, t, context, action, rel_time), drop
-
-
-def repeated(tensor: Tensor, count: int) -> Tensor:
-    """Return ``count`` copies of a tensor (B, ...) behind one another; one row is shared by all and stays one."""
-    return tensor if tensor.shape[0] == 1 or count == 1 else torch.cat([tensor] * count)
 
 
 def schedule_digest(alphas_cumprod: NDArray[np.floating[Any]] | Tensor) -> str:

@@ -26,11 +26,13 @@ class GuideSettings:
         direct_m: a goal nearer than this is approached directly, m.
         lookahead_m: how far away the next subgoal on the way lies, m.
         approach_by_view: where the goal's place is known, score imagined views as well on the last ``direct_m``.
+        use_ways: follow remembered ways; without, head straight for the goal's place.
     """
 
     direct_m: float = 1.0
     lookahead_m: float = 1.0
     approach_by_view: bool = False
+    use_ways: bool = True
 
 
 class Guide:
@@ -82,10 +84,12 @@ class Guide:
         there = Goal(goal.image_rgb if rough or self.rules.approach_by_view else None, place)
         if self._near and (away_m <= BESIDE_M or clear(here, place[:2])):
             return there, True
+        if not self.rules.use_ways:
+            self._rest_xy = None
         if self._rest_xy is not None:
             self._rest_xy = ahead_on(self._rest_xy, here)
         if self._rest_xy is None or np.hypot(*(self._rest_xy[0] - here)) > ASTRAY_M:
-            way = self._places.way(pose_odom_xyyaw, place)
+            way = self._places.way(pose_odom_xyyaw, place) if self.rules.use_ways else None
             self._rest_xy = None if way is None else ahead_on(np.vstack([way, place[None, :2]]), here)
         if self._rest_xy is None:
             return there, True

@@ -10,18 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.types import Frame, Odometry
+from come_nav.localisation.image_difference import latent_difference
 from come_nav.memory.keyframes import Keyframes
-from come_nav.memory.spatial.remembered_views import latent_difference
 from come_nav.memory.store.files import KEYFRAMES
 from come_nav.memory.store.store import MemoryStore
-from come_nav.ros.parameters import Parameter
-
-KEYFRAME_PARAMETERS = (
-    Parameter("keyframes.spacing_m", 0.4, "remember a place after this distance, m", 0.05, 10.0, when="start"),
-    Parameter("keyframes.spacing_rad", 0.5, "or after this turn, rad", 0.05, 3.15, when="start"),
-    Parameter("keyframes.join_m", 0.6, "places this near are joined into one way, m", 0.0, 10.0, when="start"),
-    Parameter("keyframes.max_count", 1000, "most remembered places", 4, 1000000, when="start"),
-)
 
 Encode = Callable[[Sequence[NDArray[np.uint8]]], torch.Tensor]
 ENCODE_BATCH = 16

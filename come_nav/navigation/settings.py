@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
+from come_nav.core.experts import EXPERTS, MEMORY_EXPERTS, CompositionMode
 from come_nav.experts.lora import LoraSettings
 from come_nav.localisation.relocalisation import RelocalisationSettings
 from come_nav.memory.episodic.background import BudgetSettings
 from come_nav.memory.episodic.memory import EpisodicSettings
+from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.memory.short_term import ShortTermSettings
 from come_nav.memory.spatial.cloud import SpatialSettings
+from come_nav.navigation.guide import GuideSettings
+from come_nav.navigation.mission import ArrivalSettings
+from come_nav.navigation.obstacles import ObstacleSettings
 from come_nav.planning.settings import ObjectiveSettings, PlannerSettings, PoseSearch
-from come_nav.world_model.composition import CompositionMode
-from come_nav.world_model.model import InferenceSettings
+from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
-
-MEMORY_EXPERTS = ("short_term", "long_term", "spatial")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class ExpertsSettings:
         for name in self.use:
             check_choice("experts.use", name, MEMORY_EXPERTS)
         check_choice("experts.mode", self.mode, get_args(CompositionMode))
-        for name in ("base", *MEMORY_EXPERTS):
+        for name in EXPERTS:
             check_range(f"experts.{name}", getattr(self, name), 0.0)
         check_range("experts.older_frames", self.older_frames, 1)
 
@@ -121,3 +123,59 @@ class NavigationSettings:
         check_range("seed", self.seed, 0, 2**63 - 1)
         check_choice("imagination", self.imagination, ("jump", "rollout"))
         check_range("max_sensor_age_s", self.max_sensor_age_s, 0.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class RecognitionSettings:
+    """When an image counts as recognised.
+
+    Attributes:
+        recognised: an image was taken where the remembered view differs from it by at most this, >= 0.
+        trust: how much more similar than the robot's present view a key frame must be for the image to be looked for
+            around it, in (0, 1].
+    """
+
+    recognised: float = 0.4
+    trust: float = 0.7
+
+    def __post_init__(self) -> None:
+        check_range("recognition.recognised", self.recognised, 0.0)
+        check_range("recognition.trust", self.trust, 0.0, 1.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class NavigatorSettings:
+    """How a robot gets from goal to goal. Each of the switches turns one thing off, to see what it is worth.
+
+    Attributes:
+        use_places: look for goals in memory, and let it lead; without, every goal is approached as it was given.
+        use_recognition: look for where a goal image was taken.
+        use_route: follow remembered ways to places that are far away; without, head straight for them.
+        use_imagination: score goal images by what the world model imagines; without, only goals whose pose is known
+            can be driven to.
+        arrival: when a goal is reached or missed.
+        guide: when memory leads.
+        recognition: when an image counts as recognised.
+        keyframes: which frames are places.
+        obstacles: what to keep away from.
+    """
+
+    use_places: bool = True
+    use_recognition: bool = True
+    use_route: bool = True
+    use_imagination: bool = True
+    arrival: ArrivalSettings = field(default_factory=ArrivalSettings)
+    guide: GuideSettings = field(default_factory=GuideSettings)
+    recognition: RecognitionSettings = field(default_factory=RecognitionSettings)
+    keyframes: KeyframesSettings = field(default_factory=KeyframesSettings)
+    obstacles: ObstacleSettings = field(default_factory=ObstacleSettings)
+
+    @property
+    def recognises(self) -> bool:
+        """Whether goal images are looked for in memory."""
+        return self.use_places and self.use_recognition
+
+    @property
+    def guiding(self) -> GuideSettings:
+        """What the guide is told: no ways without ``use_route``."""
+        return replace(self.guide, use_ways=self.guide.use_ways and self.use_route)

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from come_nav.navigation.mission import Mission, MissionState
+from come_nav.navigation.step import Progress
 
 
 class Outcome(IntEnum):
@@ -31,25 +29,6 @@ ENDINGS = {
     MissionState.FAILED: Outcome.FAILED,
     MissionState.CANCELLED: Outcome.CANCELLED,
 }
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where the robot is on its action goal.
-
-    Attributes:
-        stamp_s: of the pose.
-        pose_odom_xyyaw: (3,) of base_link in odom.
-        message: on the way, or why not.
-        difference: mean squared difference of latents between view and image; NaN = unknown.
-        distance_left_m: along the way through remembered places; NaN = unknown.
-    """
-
-    stamp_s: float
-    pose_odom_xyyaw: NDArray[np.float64]
-    message: str
-    difference: float = float("nan")
-    distance_left_m: float = float("nan")
 
 
 @dataclass(frozen=True)

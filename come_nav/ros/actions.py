@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from come_nav.navigation.step import Progress
 from come_nav.ros import messages
-from come_nav.ros.action_goals import ActionGoal, Ending, Outcome, PathRequest, Progress
+from come_nav.ros.action_goals import ActionGoal, Ending, Outcome, PathRequest
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.transforms import optional_module
 

@@ -23,7 +23,7 @@ def version_of(adapter: Adapter | None) -> int:
 
 def adapter_reports(stack: NavStack) -> list[Report]:
     """Return one report on the adapter in use, or none where the stack has no long-term expert."""
-    experts = stack.config.experts
+    experts = stack.settings.experts
     if "long_term" not in experts.use:
         return []
     episode = stack.episode

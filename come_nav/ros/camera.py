@@ -15,10 +15,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.core.types import Frame
+from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.ros import messages
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import SENSOR
-from come_nav.ros.streams import Matched, OdometryTrack, Synchroniser, decode_frame
+from come_nav.ros.streams import Matched, Synchroniser, decode_frame
 from come_nav.ros.transforms import camera_pose, listen
 
 CAMERA_PARAMETERS = (

@@ -63,7 +63,7 @@ def node_class(name: str) -> Any:
     if name not in NODES:
         raise ValueError(f"unknown node '{name}'{suggest(name, NODES)}")
     module, _, attribute = NODES[name].partition(":")
-    return getattr(importlib.import_module(f"come_nav.ros.{module}"), attribute)
+    return getattr(importlib.import_module(f"come_nav.ros.nodes.{module}"), attribute)
 
 
 def _stop_on_signals() -> Callable[[], bool]:

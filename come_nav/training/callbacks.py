@@ -6,6 +6,7 @@ import math
 import signal
 import sys
 import threading
+from contextlib import redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -28,15 +29,13 @@ class StderrProgressBar(TQDMProgressBar):
 
     def init_train_tqdm(self) -> Tqdm:
         """Return the training bar."""
-        bar = super().init_train_tqdm()
-        bar.fp = sys.stderr
-        return bar
+        with redirect_stdout(sys.stderr):  # a bar writes to the stream that it was made with
+            return super().init_train_tqdm()
 
     def init_validation_tqdm(self) -> Tqdm:
         """Return the validation bar."""
-        bar = super().init_validation_tqdm()
-        bar.fp = sys.stderr
-        return bar
+        with redirect_stdout(sys.stderr):  # a bar writes to the stream that it was made with
+            return super().init_validation_tqdm()
 
 
 class StopOnSignal(Callback):

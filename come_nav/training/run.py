@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
-import yaml
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, IterableDataset
 
-from come_nav.core.errors import CheckpointError, ConfigError
-from come_nav.core.files import atomic_path, atomic_write_text, writable_folder
-from come_nav.core.settings import to_mapping
+from come_nav.core.files import atomic_path, writable_folder
 from come_nav.experts.base import BaseExpert
-from come_nav.experts.cdit import CDiT
-from come_nav.experts.normalizer import Normalizer
 from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.training.callbacks import training_callbacks
 from come_nav.training.card import model_card
@@ -32,6 +25,7 @@ from come_nav.training.data.sources import TrainingData
 from come_nav.training.data.windows import Encode
 from come_nav.training.machine import Machine, make_trainer
 from come_nav.training.pretrained import given_autoencoder
+from come_nav.training.run_parts import load_autoencoder, new_expert, pin_config, seeded_layers
 from come_nav.training.samples import SampleImages
 from come_nav.training.tasks.autoencoder import AutoencoderTask
 from come_nav.training.tasks.denoiser import DenoiserTask, LossWeighting
@@ -56,7 +50,7 @@ class Run:
         self.config, self.folder, self.machine, self.init = config, writable_folder(folder), machine, init
         self.processes = machine.launch()
         with self.processes.first_alone():
-            self._pin_config()
+            pin_config(self.config, self.folder)
 
     def finish(self) -> Path | None:
         """Run whatever is not done yet; return the exported model folder, or None when time ran out first."""
@@ -84,7 +78,7 @@ class Run:
         with seeded_layers(self.config.seed):
             autoencoder = ImageAutoencoder(self.config.autoencoder_model)
         if done.exists():
-            return self._load_autoencoder(autoencoder, done)
+            return load_autoencoder(autoencoder, done)
         stage, machine = self.config.autoencoder, self.machine
         task = AutoencoderTask(autoencoder, stage, self.config.kl_weight, self.config.seed)
         training_seeds = self._training_seeds()
@@ -116,7 +110,7 @@ class Run:
                 facts = {"scaling_factor": repr(autoencoder.scaling_factor)}
                 with atomic_path(done) as temporary:
                     save_file(autoencoder.cpu().state_dict(), temporary, facts)
-        return self._load_autoencoder(trained.autoencoder.cpu(), done)
+        return load_autoencoder(trained.autoencoder.cpu(), done)
 
     def train_depth(self, autoencoder: ImageAutoencoder) -> DepthEstimator | None:
         """Return the trained depth estimator, or None when time ran out.
@@ -158,7 +152,7 @@ class Run:
     def train_denoiser(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None) -> BaseExpert | None:
         """Return the trained expert with averaged weights, or None when time ran out."""
         config, schedule = self.config, NoiseSchedule.linear()
-        expert = self._new_expert(schedule)
+        expert = new_expert(self.config, self.init, schedule)
         data = self.data(autoencoder, depth)
         views = None
         if depth is not None:
@@ -191,7 +185,14 @@ class Run:
         """Return the windows to learn from; their banks are made once and kept, unless built-in worlds are endless."""
         alone = self.processes.first_alone
         return TrainingData(
-            self.config, self.folder, self.machine.device, autoencoder, depth, self._images(), first_alone=alone
+            self.config,
+            self.folder,
+            self.machine.device,
+            autoencoder,
+            depth,
+            self._images(),
+            first_alone=alone,
+            progress=self.machine.progress,
         )
 
     def export(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None, expert: BaseExpert) -> Path:
@@ -251,21 +252,6 @@ class Run:
         load_weights(trained, newest)
         return trained
 
-    def _new_expert(self, schedule: NoiseSchedule) -> BaseExpert:
-        """Return the expert to train: the initial model's, or a new one whose weights depend only on the seed."""
-        if self.init is not None:
-            expert = self.init.memory_base if self.config.data.memory_s else self.init.base
-            if not isinstance(expert, BaseExpert):
-                raise CheckpointError("the initial model has no base expert to fine-tune")
-            return copy.deepcopy(expert).train()
-        with seeded_layers(self.config.seed):
-            network = CDiT.from_settings(self.config.denoiser_model)
-        scale_m, spacing_m = self.config.scale_m, self.config.waypoint_spacing_m
-        normalizer = Normalizer.metric(scale_m) if spacing_m is None else Normalizer.nwm(spacing_m)
-        expert = BaseExpert(network, normalizer, schedule, self.config.prediction)
-        expert.start_from_view()
-        return expert
-
     def _measured_depth(self, autoencoder: ImageAutoencoder) -> LatentBank | None:
         """Return the frames of all recordings with measured depth, or None where no recording has any."""
         data = self.data(autoencoder, None)
@@ -301,30 +287,5 @@ class Run:
         """Return fresh views: the share of this process, or all where every process needs the same."""
         size, device = self.config.image_size, self.machine.device
         rank, count = (self.processes.rank, self.processes.count) if shared else (0, 1)
-        return FrameStream(list(seeds), size, batch_size, seed, steps, device, rank, count, with_depth=with_depth)
-
-    def _load_autoencoder(self, autoencoder: ImageAutoencoder, path: Path) -> ImageAutoencoder:
-        with safe_open(path, framework="pt") as handle:
-            scaling = float(handle.metadata()["scaling_factor"])
-        autoencoder.load_state_dict(load_file(path))
-        autoencoder.set_scaling_factor(scaling)
-        return autoencoder
-
-    def _pin_config(self) -> None:
-        """Write the config into the run folder; a folder that holds another config is refused, not mixed."""
-        path = self.folder / "config.yaml"
-        text = yaml.safe_dump(to_mapping(self.config), sort_keys=False)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise ConfigError(
-                f"{self.folder}: holds a run with another configuration (see its config.yaml); "
-                "choose another --out, or remove the folder to start again"
-            )
-        atomic_write_text(path, text)
-
-
-@contextmanager
-def seeded_layers(seed: int) -> Iterator[None]:
-    """Make new layers depend only on ``seed``: torch initialises them from its default generator, restored after."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
+        progress = self.machine.progress
+        return FrameStream(list(seeds), size, batch_size, seed, steps, device, rank, count, with_depth, progress)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import CheckpointError, ConfigError, suggest
+from come_nav.core.experts import BASE
 from come_nav.core.files import atomic_path, atomic_write_text
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
 from come_nav.experts.base import BaseExpert
@@ -23,18 +24,17 @@ from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, I
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.depth import DepthEstimator, DepthSettings
 from come_nav.world_model.images import ImageSettings
+from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.reprojection import ReprojectionSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
-
-if TYPE_CHECKING:
-    from come_nav.world_model.model import DiffusionWorldModel
 
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.yaml", "card.md"
 FORMAT = "come_nav world model 1"
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".bin", ".pkl")
 HASHED_AT_LOAD_BYTES = 256 * 2**20  # larger files are hashed only when asked for: reading them twice takes long
 StorageType = Literal["float32", "float16", "bfloat16"]
+ModelT = TypeVar("ModelT", bound=ModelParts)
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ class WorldModelSettings:
             )
 
 
-def save_model(
-    model: DiffusionWorldModel, folder: Path, card: str | None = None, storage: StorageType = "float16"
-) -> None:
+def save_model(model: ModelParts, folder: Path, card: str | None = None, storage: StorageType = "float16") -> None:
     """Write ``folder``: weights, then the config that holds their sha256, so that no mixture of two saves loads.
 
     Args:
@@ -120,7 +118,7 @@ def save_model(
         memory_expert=None if model.memory_expert is None else _expert_config(model.memory_expert),
         schedule=model.schedule.settings,
         sampler=model.sampler,
-        composition=CompositionSettings(model.composition.mode, model.composition.weights[:1]),
+        composition=replace(model.composition, weights=model.composition.weights[:1]),
         images=model.images,
         depth=None if model.depth is None else model.depth.settings,
         reprojection=model.reprojection,
@@ -132,15 +130,13 @@ def save_model(
         atomic_write_text(folder / CARD_NAME, card if card is not None else _default_card(folder.name, model))
 
 
-def load_model(folder: Path) -> DiffusionWorldModel:
-    """Rebuild a model in float32, in evaluation mode, on the CPU.
+def load_model(folder: Path, kind: type[ModelT]) -> ModelT:
+    """Rebuild a model of class ``kind`` in float32, in evaluation mode, on the CPU.
 
     Raises:
         CheckpointError: one line: the folder or file that is missing or broken, or the tensor that does not fit.
         ConfigError: for a value in ``config.yaml`` that breaks a rule.
     """
-    from come_nav.world_model.model import DiffusionWorldModel
-
     config = read_config(folder)
     weights = folder / WEIGHTS_NAME
     tensors = read_weights(weights)
@@ -149,9 +145,9 @@ def load_model(folder: Path) -> DiffusionWorldModel:
     schedule = NoiseSchedule.linear(config.schedule)
     expert = _expert(config.expert, schedule)
     memory_expert = None if config.memory_expert is None else _expert(config.memory_expert, schedule)
-    model = DiffusionWorldModel(
+    model = kind(
         ImageAutoencoder(config.autoencoder),
-        {"base": expert},
+        {BASE: expert},
         schedule,
         config.sampler,
         composition=config.composition,
@@ -285,7 +281,7 @@ def _expert_config(expert: BaseExpert) -> ExpertSettings:
     return ExpertSettings(expert.model.settings, expert.normalizer, expert.prediction)
 
 
-def _modules(model: DiffusionWorldModel) -> nn.ModuleDict:
+def _modules(model: ModelParts) -> nn.ModuleDict:
     """The trained parts by the names that prefix their tensors in the file."""
     modules: dict[str, nn.Module] = {"autoencoder": model.autoencoder.network, "base": model.base.model}
     if model.memory_expert is not None:
@@ -307,7 +303,7 @@ def _near_models(folder: Path) -> str:
     return suggest(folder.name, names) if names else "; 'come-nav models list' shows the known ones"
 
 
-def _default_card(name: str, model: DiffusionWorldModel) -> str:
+def _default_card(name: str, model: ModelParts) -> str:
     count = sum(parameter.numel() for parameter in _modules(model).parameters())
     return (
         f"# {name}\n\nA come_nav world model: {count:,} parameters, {model.image_size} px images, "

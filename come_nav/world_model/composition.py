@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from come_nav.core.checks import check_choice
 from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.experts import CompositionMode
 from come_nav.core.protocols import Expert
+from come_nav.core.types import ViewSource
 from come_nav.experts.passes import Condition, Network, Pass, Query, passes_of
 
-CompositionMode = Literal["literal", "normalised", "average"]
 NEGLIGIBLE = 1e-9  # exponents that cancel up to rounding
 
 
@@ -153,8 +154,8 @@ class ExpertProduct:
         return self._inside if self._low <= step <= self._high else self._outside
 
     @property
-    def views(self) -> frozenset[str]:
-        """Names of the views that the passes look at."""
+    def views(self) -> frozenset[ViewSource]:
+        """Views that the passes look at."""
         return frozenset(own.condition.view for own in (*self._inside, *self._outside))
 
     def single(self, step: int) -> Pass | None:

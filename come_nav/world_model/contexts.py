@@ -1,33 +1,121 @@
-"""Contexts of batches: some rows of one, several as one, one for many particles, one that slides along a rollout."""
+"""Contexts: made of images or camera frames, repeated for particles, and slid along a rollout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from come_nav.core.checks import check_shape
 from come_nav.core.geometry import se2
-from come_nav.core.types import Context
-from come_nav.experts.passes import ABSOLUTE_POSE
-from come_nav.world_model.reprojection import slide_points
+from come_nav.core.geometry.point_rendering import level_camera
+from come_nav.core.types import Context, Frame
+from come_nav.world_model.codec import encode_images, estimate_depth_m
+from come_nav.world_model.images import camera_of_frame, extrinsics_of, images_from_rgb
+from come_nav.world_model.parts import ModelParts
+from come_nav.world_model.reprojection import context_points, extrinsics_of_each, slid_points, with_older_points
+
+OlderImages = tuple[Tensor, Tensor, Tensor | None]  # images (N, 3, H, W), poses (N, 3), extrinsics (N, 4, 4) if known
 
 
-def rows_of(context: Context, rows: slice) -> Context:
-    """Return some candidates of a context; a shared context stays whole."""
-    if context.latents.shape[0] == 1:
+def model_images(parts: ModelParts, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Return (T, 3, S, S) in [-1, 1] of uint8 RGB images (H, W, 3) of any size: centre crop, resize, scale."""
+    return images_from_rgb(frames, parts.image_size, parts.images.aspect, parts.images.crop).to(parts.device)
+
+
+def context_from_images(  # noqa: PLR0913  what is known of the camera and the past, each optional
+    parts: ModelParts,
+    images: Tensor,
+    poses_xyyaw: Tensor | NDArray[Any],
+    frame_offsets: Tensor | Sequence[float] | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    camera: Tensor | None = None,
+    T_base_camera: Tensor | None = None,
+    latents: Tensor | None = None,
+    older: OlderImages | None = None,
+    absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
+) -> Context:
+    """Return the context (batch 1) of images (T, 3, H, W), oldest first, seen from poses (T, 3) in one frame.
+
+    Args:
+        parts: of the model; where it looks at views, the context holds points.
+        images: in [-1, 1], of the model's size; T must be ``context_frames``.
+        poses_xyyaw: of base_link at each image, in any common frame, e.g. odom.
+        frame_offsets: (T,) times before the newest in protocol frames; one frame apart where not given.
+        generator: sample the latents instead of taking the mode.
+        camera: (1, 4) of the images (fractions, see core.geometry.point_rendering); the model's own by default.
+        T_base_camera: (1, 4, 4), or (1, T, 4, 4) where frames have their own, of which the newest is the targets';
+            level over base_link's origin by default.
+        latents: (T, C, h, w) of the images where they are encoded already.
+        older: frames before, oldest first, for the short-term expert.
+        absolute_pose_xyyaw: (3,) of the newest frame in the odom frame, where memories of the episode are in use.
+
+    Raises:
+        ShapeError: for another number of images, or shapes that do not agree.
+    """
+    poses = torch.as_tensor(poses_xyyaw, dtype=torch.float64)
+    count = parts.context_frames
+    check_shape(f"context images of a model with {count} context frames", images, f"{count} 3 H W")
+    check_shape("context poses", poses, f"{count} 3")
+    offsets = torch.arange(1 - count, 1) if frame_offsets is None else torch.as_tensor(frame_offsets)
+    check_shape("context frame_offsets", offsets, f"{count}")
+    latents = encode_images(parts, images, generator) if latents is None else latents.to(parts.device)
+    relative = se2.relative(poses[-1:], poses).float().to(latents.device)[None]
+    absolute = None if absolute_pose_xyyaw is None else torch.as_tensor(absolute_pose_xyyaw)
+    context = Context(
+        latents[None],
+        relative,
+        offsets.float().to(latents.device)[None],
+        None if absolute is None else absolute.to(latents.device, torch.float32)[None],
+    )
+    if parts.depth is None:
         return context
-    extras = {name: value[rows] for name, value in context.extras.items()}
-    return Context(context.latents[rows], context.poses_xyyaw[rows], context.frame_offsets[rows], extras)
+    context = _with_points(parts, context, images, camera, T_base_camera)
+    if older is None or not len(older[0]):
+        return context
+    past = se2.relative(poses[-1:], torch.as_tensor(older[1], dtype=torch.float64)).float().to(parts.device)[None]
+    past_extrinsics = None if older[2] is None else older[2].to(parts.device, torch.float32)[None]
+    return with_older_points(context, *_with_depth(parts, older[0]), past, past_extrinsics, parts.reprojection)
 
 
-def joined(contexts: Sequence[Context]) -> Context:
-    """Return the contexts, all with the same extras, as one batch."""
-    return Context(
-        torch.cat([context.latents for context in contexts]),
-        torch.cat([context.poses_xyyaw for context in contexts]),
-        torch.cat([context.frame_offsets for context in contexts]),
-        {name: torch.cat([context.extras[name] for context in contexts]) for name in contexts[0].extras},
+def context_from_frames(
+    parts: ModelParts,
+    frames: Sequence[Frame],
+    poses_xyyaw: Tensor | NDArray[Any],
+    frame_offsets: Tensor | Sequence[float] | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    latents: Tensor | None = None,
+    older: Sequence[tuple[Frame, NDArray[np.float64]]] = (),
+    absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
+) -> Context:
+    """Return the context of camera frames, with the newest one's intrinsics and each one's extrinsics.
+
+    ``older`` are frames before with their poses (3,), oldest first; see :func:`context_from_images` for the rest.
+    """
+    extrinsics = extrinsics_of(frames)
+    past = None
+    if older and parts.depth is not None:
+        past_images = model_images(parts, [frame.rgb for frame, _ in older])
+        past_poses = torch.from_numpy(np.stack([pose for _, pose in older]))
+        past = past_images, past_poses, extrinsics_of([frame for frame, _ in older])
+    return context_from_images(
+        parts,
+        model_images(parts, [frame.rgb for frame in frames]),
+        poses_xyyaw,
+        frame_offsets,
+        generator,
+        camera=camera_of_frame(frames[-1].intrinsics, parts.images.aspect),
+        T_base_camera=None if extrinsics is None else extrinsics[None],
+        latents=latents,
+        older=past,
+        absolute_pose_xyyaw=absolute_pose_xyyaw,
     )
 
 
@@ -37,22 +125,42 @@ def repeat_for_particles(
     """Repeat what each candidate is asked for its ``count`` particles, which lie side by side."""
     if count == 1:
         return context, actions, times
-    if context.latents.shape[0] > 1:
-        index = torch.arange(len(actions)).repeat_interleave(count)
-        extras = {name: value[index] if len(value) > 1 else value for name, value in context.extras.items()}
-        context = Context(context.latents[index], context.poses_xyyaw[index], context.frame_offsets[index], extras)
-    return context, actions.repeat_interleave(count, 0), times.repeat_interleave(count, 0)
+    repeated = context if len(context) == 1 else context.repeated(count)
+    return repeated, actions.repeat_interleave(count, 0), times.repeat_interleave(count, 0)
 
 
 def slide(context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_frames: int) -> Context:
     """Drop the oldest frame, append imagined ones (S, C, h, w) at ``action_xyyaw`` (S, 3) and re-base on them."""
-    context = context if context.latents.shape[0] == len(latents) else context.expand(len(latents))
+    context = context if len(context) == len(latents) else context.expand(len(latents))
     poses = torch.cat([context.poses_xyyaw[:, 1:], action_xyyaw[:, None]], dim=1)
     relative: Tensor = se2.relative(action_xyyaw[:, None], poses)
-    offsets = torch.cat(
-        [context.frame_offsets[:, 1:] - elapsed_frames, torch.zeros_like(context.frame_offsets[:, :1])], dim=1
+    newest = torch.zeros_like(context.frame_offsets[:, :1])
+    absolute, points, older = context.absolute_pose_xyyaw, context.points, context.older_points
+    return replace(
+        context,
+        latents=torch.cat([context.latents[:, 1:], latents[:, None]], dim=1),
+        poses_xyyaw=relative,
+        frame_offsets=torch.cat([context.frame_offsets[:, 1:] - elapsed_frames, newest], dim=1),
+        absolute_pose_xyyaw=None if absolute is None else se2.compose(absolute, action_xyyaw),
+        points=None if points is None else slid_points(points, action_xyyaw),
+        older_points=None if older is None else slid_points(older, action_xyyaw),
     )
-    extras = slide_points(context.extras, action_xyyaw)
-    if ABSOLUTE_POSE in extras:
-        extras = {**extras, ABSOLUTE_POSE: se2.compose(extras[ABSOLUTE_POSE], action_xyyaw)}
-    return Context(torch.cat([context.latents[:, 1:], latents[:, None]], dim=1), relative, offsets, extras)
+
+
+def _with_points(
+    parts: ModelParts, context: Context, images: Tensor, camera: Tensor | None, T_base_camera: Tensor | None
+) -> Context:
+    """Return the context with the points of its images, and the camera that they are looked at with."""
+    camera = (parts.images.camera() if camera is None else camera).to(parts.device, torch.float32)
+    extrinsics = level_camera(parts.images.camera_height_m) if T_base_camera is None else T_base_camera
+    extrinsics = extrinsics.to(parts.device, torch.float32)
+    seen, depth_m = _with_depth(parts, images)
+    points = context_points(seen, depth_m, context.poses_xyyaw, camera, extrinsics, parts.reprojection)
+    newest = extrinsics_of_each(extrinsics, len(images))[:, -1]
+    return replace(context, camera=camera, T_base_camera=newest, points=points)
+
+
+def _with_depth(parts: ModelParts, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images (1, T, 3, H, W) and their estimated depth (1, T, H, W)."""
+    images = images.to(parts.device)
+    return images[None], estimate_depth_m(parts, images)[None]

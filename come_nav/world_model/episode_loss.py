@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry.point_rendering import level_camera
-from come_nav.core.types import Context
+from come_nav.core.types import Context, ContextViews
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import diffusion_loss
-from come_nav.experts.passes import VIEW
 from come_nav.world_model.images import bytes_from_images, images_from_bytes
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.reprojection import RenderedView, context_points, context_view
+from come_nav.world_model.reprojection import RenderedView, context_points, points_view
 
 # Names of what is kept of a frame for models with reprojected views
 IMAGE, DEPTH, EXTRINSICS = "rgb", "depth_m", "T_base_camera"
@@ -42,7 +41,11 @@ class Windows(Protocol):
 
 
 class EpisodeLoss:
-    """Mean squared error of a network's target on windows, at the noise levels that the model's sampler visits."""
+    """Mean squared error of a network's target on windows, at the noise levels that the model's sampler visits.
+
+    Attributes:
+        camera: (1, 4) of the frames, fractions of the image; may be set once it is known.
+    """
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class EpisodeLoss:
         self.model, self.context_dropout, self.memory_fraction = model, context_dropout, memory_fraction
         visited = model.schedule if all_levels else model.sampler.visited(model.schedule)
         self._levels = torch.as_tensor(visited.timestep_map)
-        self._camera = model.images.camera() if camera is None else camera
+        self.camera = model.images.camera() if camera is None else camera
         self._extrinsics = level_camera(model.images.camera_height_m) if T_base_camera is None else T_base_camera
 
     def frame(
@@ -109,21 +112,21 @@ class EpisodeLoss:
     def context(self, batch: Windows, generator: torch.Generator) -> Context:
         """Return the windows' context on the model's device, with the reprojected view where the base takes one."""
         device, own = self.model.device, batch.context
-        extras = {name: value.to(device) for name, value in own.extras.items()}
-        poses = own.poses_xyyaw.to(device)
-        if self.model.depth is not None:
-            missing = [name for name in (IMAGE, DEPTH, EXTRINSICS) if name not in batch.frames]
-            if missing:
-                raise ShapeError(f"the episode's frames lack {missing}: pass frame=loss.frame(image) to observe")
-            images = images_from_bytes(batch.frames[IMAGE].to(device))
-            depth_m = batch.frames[DEPTH].to(device).float()
-            camera, extrinsics = self._camera.to(device, torch.float32), batch.frames[EXTRINSICS].to(device)
-            points = context_points(images, depth_m, poses, camera, extrinsics, self.model.reprojection)
-            size, settings = self.model.image_size, self.model.reprojection
-            layer = context_view(points, batch.actions_xyyaw.to(device), size, settings)
-            if MEMORY in batch.targets:
-                memory = RenderedView.unpacked(batch.targets[MEMORY].to(device))
-                seen = (torch.rand(len(memory.known), generator=generator) < self.memory_fraction).to(device)
-                layer = layer.over(memory.only(seen[:, None, None]))
-            extras[VIEW] = layer.encoded(self.model.autoencoder.encode)
-        return Context(own.latents.to(device), poses, own.frame_offsets.to(device), extras)
+        context = own.to(device)
+        if self.model.depth is None:
+            return context
+        missing = [name for name in (IMAGE, DEPTH, EXTRINSICS) if name not in batch.frames]
+        if missing:
+            raise ShapeError(f"the episode's frames lack {missing}: pass frame=loss.frame(image) to observe")
+        images = images_from_bytes(batch.frames[IMAGE].to(device))
+        depth_m = batch.frames[DEPTH].to(device).float()
+        camera, extrinsics = self.camera.to(device, torch.float32), batch.frames[EXTRINSICS].to(device)
+        size, settings = self.model.image_size, self.model.reprojection
+        points = context_points(images, depth_m, context.poses_xyyaw, camera, extrinsics, settings)
+        newest, actions = extrinsics[:, -1], batch.actions_xyyaw.to(device)
+        view = points_view(points, camera, newest, actions, size, settings)
+        if MEMORY in batch.targets:
+            memory = RenderedView.unpacked(batch.targets[MEMORY].to(device))
+            seen = (torch.rand(len(memory.known), generator=generator) < self.memory_fraction).to(device)
+            view = view.over(memory.only(seen[:, None, None]))
+        return context.with_views(ContextViews(view.encoded(self.model.autoencoder.encode)))

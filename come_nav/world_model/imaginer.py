@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,16 +11,27 @@ from torch import Tensor
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ShapeError
 from come_nav.core.types import Context, Imagination
-
-if TYPE_CHECKING:
-    from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.codec import decode_latents
+from come_nav.world_model.parts import ModelParts
+from come_nav.world_model.prediction import predict, rollout
 
 
 @dataclass(frozen=True)
 class ModelImaginer:
-    """A world model with a context bound in; see ``DiffusionWorldModel.imaginer`` for the fields."""
+    """A world model with a context bound in.
 
-    model: DiffusionWorldModel
+    Images are the decoded latents, as the composed sampler drew them; nothing is pasted into them.
+
+    Attributes:
+        model: predicts.
+        context: what was seen, batch 1.
+        rel_frames: time of a candidate's last pose after the context, protocol frames.
+        mode: "jump" predicts the last view at once, "rollout" frame by frame.
+        decode: also decode the views to images, for objectives that compare pixels.
+        shared_noise: start all candidates from one noise, so that costs differ by the candidates alone.
+    """
+
+    model: ModelParts
     context: Context
     rel_frames: float
     mode: Literal["jump", "rollout"]
@@ -40,13 +51,11 @@ class ModelImaginer:
         sizes = check_shape("candidate poses_xyyaw", poses_xyyaw, "S T 3")
         if self.mode == "jump":
             times = torch.full((sizes["S"],), self.rel_frames)
-            latents = self.model.predict(
-                self.context, poses_xyyaw[:, -1], times, generator, shared_noise=self.shared_noise
-            )
+            actions = poses_xyyaw[:, -1]
+            latents = predict(self.model, self.context, actions, times, generator, shared_noise=self.shared_noise)
         elif sizes["T"] != self.rel_frames:
             raise ShapeError(f"a rollout to frame {self.rel_frames:g} needs as many poses, got {sizes['T']}")
         else:
-            steps = self.model.rollout(self.context, poses_xyyaw, generator, shared_noise=self.shared_noise)
+            steps = rollout(self.model, self.context, poses_xyyaw, generator, shared_noise=self.shared_noise)
             latents = steps[:, -1]
-        images = self.model.blended_images(latents, self.context, poses_xyyaw[:, -1]) if self.decode else None
-        return Imagination(poses_xyyaw, latents, images)
+        return Imagination(poses_xyyaw, latents, decode_latents(self.model, latents) if self.decode else None)

@@ -24,10 +24,8 @@ from come_nav.core.geometry.point_rendering import (
     render_points,
     transform_points,
 )
-from come_nav.core.types import Context
+from come_nav.core.types import Context, PointSet
 
-POINTS = ("points_xyz", "points_rgb", "camera", "T_base_camera")  # Context.extras that views are rendered from
-OLDER_POINTS = ("older_xyz", "older_rgb")  # the same of frames before the context, for the short-term expert
 INVERSE_DEPTH_STEPS = 64.0  # of a byte, per 1/m
 HALF_TRUSTED_JUMP = 0.5  # 1/m
 VIEW_FACTS = 2  # channels of a view beside the latents: share of seen pixels, mean inverse depth
@@ -41,7 +39,8 @@ class ReprojectionSettings:
         older_points: points kept of the frames before the newest, those first that the newest frame does not show.
         gap_passes: times that cracks between points are closed from their neighbours.
         long_points: points kept of the frames before the context, for the short-term expert.
-        render_blend: how far images are drawn to what the memory shows, where it knows a smooth surface (0 to 1).
+        render_blend: how far :func:`come_nav.world_model.views.blended_images` draws images to what the memory shows,
+            where it knows a smooth surface (0 to 1). No prediction, plan or decoded image is touched by it.
     """
 
     older_points: int = 4096
@@ -141,8 +140,8 @@ def context_points(
     camera: Tensor,
     T_base_camera: Tensor,
     settings: ReprojectionSettings,
-) -> dict[str, Tensor]:
-    """Return the extras of a context from which views are rendered.
+) -> PointSet:
+    """Return the points of context frames from which views are rendered, the newest frame's points first.
 
     Args:
         images: (B, T, 3, H, W) context frames in [-1, 1], oldest first.
@@ -151,24 +150,17 @@ def context_points(
         camera: (B or 1, 4) fractions, see :mod:`come_nav.core.geometry.point_rendering`.
         T_base_camera: (B or 1, 4, 4), or (B or 1, T, 4, 4) where each frame has its own (Frame.over_footprint).
         settings: how many points are kept.
-
-    Returns:
-        points_xyz, points_rgb (B, N, 3) with the newest frame's points first; camera (B, 4); T_base_camera (B, 4, 4)
-        of the newest frame.
     """
     sizes = check_shape("context images", images, "B T 3 H W")
     batch = sizes["B"]
-    camera, extrinsics = (
-        camera.expand(batch, -1),
-        extrinsics_of_each(T_base_camera, sizes["T"]).expand(batch, -1, -1, -1),
-    )
+    camera = camera.expand(batch, -1)
+    extrinsics = extrinsics_of_each(T_base_camera, sizes["T"]).expand(batch, -1, -1, -1)
     points, colours = _lifted(images, depth_m, poses_xyyaw, camera, extrinsics)
-    newest_extrinsics = extrinsics[:, -1]
-    newest, newest_rgb = points[:, -1], colours[:, -1]
-    if points.shape[1] > 1 and settings.older_points:
-        older, older_rgb = _not_shown_by_newest(points[:, :-1], colours[:, :-1], camera, newest_extrinsics, settings)
-        newest, newest_rgb = torch.cat([newest, older], 1), torch.cat([newest_rgb, older_rgb], 1)
-    return dict(zip(POINTS, (newest, newest_rgb, camera, newest_extrinsics), strict=True))
+    newest = PointSet(points[:, -1], colours[:, -1])
+    if points.shape[1] == 1 or not settings.older_points:
+        return newest
+    older = _not_shown_by_newest(points[:, :-1], colours[:, :-1], camera, extrinsics[:, -1], settings)
+    return PointSet(torch.cat([newest.xyz, older.xyz], 1), torch.cat([newest.rgb, older.rgb], 1))
 
 
 def extrinsics_of_each(T_base_camera: Tensor, frames: int) -> Tensor:
@@ -190,96 +182,68 @@ def _lifted(
     return torch.stack(points, 1), torch.stack(colours, 1)
 
 
-def rendered_view(
-    extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return image (S, 3, H, W) with holes filled, seen (S, 1, H, W) 0 or 1, and inverse depth (S, 1, H, W) 1/m."""
-    layer = context_view(extras, actions_xyyaw, image_size, settings)
-    known = layer.known
-    return fill_unseen(layer.image, known), known[:, None].to(layer.image), layer.inverse_depth[:, None]
-
-
 def context_view(
-    extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
+    context: Context, actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
 ) -> RenderedView:
-    """Return what the context's points show from target poses (S, 3)."""
-    missing = [name for name in POINTS if name not in extras]
-    if missing:
-        raise ShapeError(f"the context lacks {missing}: make it with context_from_images, which this model needs")
-    xyz, rgb, camera, extrinsics = (extras[name] for name in POINTS)
-    return _layer(xyz, rgb, camera, extrinsics, actions_xyyaw, image_size, settings)
+    """Return what the context's points show from target poses (S, 3); raise ShapeError for a context without any."""
+    points, camera, extrinsics = context.points, context.camera, context.T_base_camera
+    if points is None or camera is None or extrinsics is None:
+        raise ShapeError("the context lacks points: make it with context_from_images, which this model needs")
+    return points_view(points, camera, extrinsics, actions_xyyaw, image_size, settings)
 
 
-def longer_view(
-    extras: dict[str, Tensor], actions_xyyaw: Tensor, image_size: int, settings: ReprojectionSettings
-) -> RenderedView:
-    """Return what the frames before the context show from target poses (S, 3)."""
-    xyz, rgb = (extras[name] for name in OLDER_POINTS)
-    return _layer(xyz, rgb, extras["camera"], extras["T_base_camera"], actions_xyyaw, image_size, settings)
-
-
-def _layer(
-    xyz: Tensor,
-    rgb: Tensor,
+def points_view(
+    points: PointSet,
     camera: Tensor,
-    extrinsics: Tensor,
+    T_base_camera: Tensor,
     actions_xyyaw: Tensor,
     image_size: int,
     settings: ReprojectionSettings,
 ) -> RenderedView:
-    image, depth, visible = render_points(xyz, rgb, actions_xyyaw, camera, extrinsics, (image_size, image_size))
+    """Return what points (S or 1 rows) show from target poses (S, 3) to a camera that is mounted alike."""
+    size = (image_size, image_size)
+    image, depth, visible = render_points(points.xyz, points.rgb, actions_xyyaw, camera, T_base_camera, size)
     inverse_depth = torch.nan_to_num(1.0 / depth)
     for _ in range(settings.gap_passes):
         image, visible = close_gaps(image, visible)
     return RenderedView(image, visible, inverse_depth)
 
 
-def older_points(
+def with_older_points(
+    context: Context,
     images: Tensor,
     depth_m: Tensor,
     poses_xyyaw: Tensor,
-    T_base_camera: Tensor,
-    newest: dict[str, Tensor],
+    T_base_camera: Tensor | None,
     settings: ReprojectionSettings,
-) -> dict[str, Tensor]:
-    """Return the extras of frames before the context (arguments as of :func:`context_points`, poses likewise).
+) -> Context:
+    """Return the context with the points of frames before it (arguments as of :func:`context_points`).
 
-    ``newest`` are the extras of the context. Points that its newest frame could show are left out; of the others the
-    newest are kept.
+    Extrinsics are the newest frame's where not given. Points that the newest frame could show are left out; of the
+    others the newest are kept.
     """
-    camera, extrinsics = newest["camera"], extrinsics_of_each(T_base_camera, images.shape[1])
+    camera, newest = context.camera, context.T_base_camera
+    if camera is None or newest is None:
+        raise ShapeError("the context lacks points, so it takes no older ones: make it with context_from_images")
+    extrinsics = extrinsics_of_each(newest if T_base_camera is None else T_base_camera, images.shape[1])
     points, colours = _lifted(images, depth_m, poses_xyyaw, camera, extrinsics)
     bounded = replace(settings, older_points=settings.long_points)
-    kept = _not_shown_by_newest(points, colours, camera, newest["T_base_camera"], bounded)
-    return dict(zip(OLDER_POINTS, kept, strict=True))
+    return replace(context, older_points=_not_shown_by_newest(points, colours, camera, newest, bounded))
 
 
-def slide_points(extras: dict[str, Tensor], action_xyyaw: Tensor) -> dict[str, Tensor]:
-    """Return the extras with points seen from a new base that stands at ``action_xyyaw`` (S, 3) in the old one."""
-    if POINTS[0] not in extras:
-        return extras
+def slid_points(points: PointSet, action_xyyaw: Tensor) -> PointSet:
+    """Return points (S or 1 rows) seen from a new base that stands at ``action_xyyaw`` (S, 3) in the old one."""
     count = len(action_xyyaw)
     cosine, sine = action_xyyaw[:, 2:].cos(), action_xyyaw[:, 2:].sin()
-    moved = {}
-    for name in (POINTS[0], OLDER_POINTS[0]):
-        if name in extras:
-            x, y, z = extras[name].unbind(-1)
-            x, y = x - action_xyyaw[:, 0:1], y - action_xyyaw[:, 1:2]
-            moved[name] = torch.stack([cosine * x + sine * y, cosine * y - sine * x, z.expand(count, -1)], dim=-1)
-    others = [name for name in (*POINTS, *OLDER_POINTS) if name in extras and name not in moved]
-    rest = {name: extras[name].expand(count, *extras[name].shape[1:]) for name in others}
-    return {**extras, **moved, **rest}
-
-
-def with_views(context: Context, views: dict[str, Tensor]) -> Context:
-    """Return the context with views (S, C + 2, h, w) by name, and without the points they were made of."""
-    extras = {name: value for name, value in context.extras.items() if name not in (*POINTS, *OLDER_POINTS)}
-    return Context(context.latents, context.poses_xyyaw, context.frame_offsets, {**extras, **views})
+    x, y, z = points.xyz.unbind(-1)
+    x, y = x - action_xyyaw[:, 0:1], y - action_xyyaw[:, 1:2]
+    moved = torch.stack([cosine * x + sine * y, cosine * y - sine * x, z.expand(count, -1)], dim=-1)
+    return PointSet(moved, points.rgb.expand(count, -1, -1))
 
 
 def _not_shown_by_newest(
     points: Tensor, colours: Tensor, camera: Tensor, extrinsics: Tensor, settings: ReprojectionSettings
-) -> tuple[Tensor, Tensor]:
+) -> PointSet:
     """Keep the points (B, T, N, 3) of older frames that lie outside the newest frame's view, the newest of them first.
 
     What the newest frame shows it shows best, and its own estimate of depth must not fight older ones.
@@ -292,4 +256,4 @@ def _not_shown_by_newest(
     order = (shown * (frames + 1) + age).topk(min(settings.older_points, frames * pixels), largest=False).indices
     kept = torch.gather(flat, 1, order[..., None].expand(-1, -1, 3))
     kept = torch.where(torch.gather(shown, 1, order)[..., None], kept.new_tensor(NOWHERE), kept)
-    return kept, torch.gather(colours.flatten(1, 2), 1, order[..., None].expand(-1, -1, 3))
+    return PointSet(kept, torch.gather(colours.flatten(1, 2), 1, order[..., None].expand(-1, -1, 3)))

@@ -6,8 +6,10 @@ error, seeking, and handles that survive a fork, so that data-loader workers can
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,11 @@ from typing import Any
 from come_nav.core.errors import ComeNavError, DataError, suggest
 from come_nav.data.bags.ros_types import MessageDecoder, header_stamp_ns
 from come_nav.data.bags.storage import BagFiles, locate_bag, open_readers
+
+READABLE = ("cdr", "ros1")  # serialisation formats
+CDR_LITTLE_ENDIAN = b"\x00\x01\x00\x00"
+FOREIGN_WORDS = ("not supported", "Unsupported", "not implemented")  # of rosbags, for what is sound but of another kind
+KINDS = "write it anew as mcap or sqlite3 with CDR messages, uncompressed or zstd (ros2 bag convert)"
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,12 @@ class Bag:
         self.custom_data = dict(files.custom_data)
         self.warnings = list(files.warnings)
         self._files, self._recover = files, recover
-        self._decoder = MessageDecoder(files.storage == "rosbag1")
+        self._decoders = {is_ros1: MessageDecoder(is_ros1) for is_ros1 in (False, True)}
+        self._is_ros1: dict[str, bool] = {}
         self._readers: list[Any] = []
         self._process = -1
         self._open()
+        self._note_unreadable()
         filled = [reader for reader in self._readers if reader.message_count]
         self.message_count = sum(reader.message_count for reader in filled)
         if not filled:
@@ -105,12 +114,17 @@ class Bag:
         self._open()
         streams = []
         for reader in self._readers:
-            wanted = [link for link in reader.connections if topics is None or link.topic in topics]
+            wanted = [
+                link
+                for link in reader.connections
+                if _format_of(link) in READABLE and (topics is None or link.topic in topics)
+            ]
             if wanted:
                 streams.append(reader.messages(wanted, start=start_ns, stop=stop_ns))
         with bag_errors(self._files, self._recover):
             for link, log_ns, raw in heapq.merge(*streams, key=_log_time):
-                yield BagMessage(link.topic, link.msgtype, log_ns, _plain(raw), self._decoder.knowing(link))
+                plain = _plain(raw)
+                yield BagMessage(link.topic, link.msgtype, log_ns, plain, self._decoder(link, plain))
 
     def close(self) -> None:
         """Close the files; reading again reopens them."""
@@ -135,11 +149,27 @@ class Bag:
             self._readers = open_readers(self._files, self._recover)
         self._process = os.getpid()
 
+    def _decoder(self, link: Any, raw: bytes) -> MessageDecoder:
+        """Return the decoder of a topic; some tools write CDR under the name of ROS 1, so its first message decides."""
+        if link.topic not in self._is_ros1:
+            is_ros1 = _format_of(link) == "ros1"
+            if is_ros1 and raw[:4] == CDR_LITTLE_ENDIAN:
+                is_ros1 = self._decoders[True].knowing(link).fits(raw, link.msgtype)
+            self._is_ros1[link.topic] = is_ros1
+        return self._decoders[self._is_ros1[link.topic]].knowing(link)
+
+    def _note_unreadable(self) -> None:
+        links = [link for reader in self._readers for link in reader.connections]
+        other = sorted({f"{link.topic} ({_format_of(link)})" for link in links if _format_of(link) not in READABLE})
+        if other:
+            more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+            self.warnings.append(f"not read, as they are neither CDR nor ROS 1: {', '.join(other[:3])}{more}")
+
     def _topic_table(self) -> dict[str, TopicInfo]:
         counts: dict[str, int] = {}
         types: dict[str, str] = {}
         for reader in self._readers:
-            for link in reader.connections:
+            for link in (link for link in reader.connections if _format_of(link) in READABLE):
                 counts[link.topic] = counts.get(link.topic, 0) + link.msgcount
                 types.setdefault(link.topic, link.msgtype)
         duration_s = max(self.duration_s, 1e-9)
@@ -173,8 +203,12 @@ def bag_errors(files: BagFiles, recover: bool) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"{files.path}: no permission to read; check the owner of the file") from error
     except Exception as error:  # rosbags, zstd, sqlite and struct raise dozens of kinds on damaged bytes
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(f"{files.path}: no space to unpack it in {tempfile.gettempdir()}; set TMPDIR") from error
         told = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("rosbags", "apsw")
         reason = " ".join(str(error).split()) if told else f"unreadable bytes, {type(error).__name__}"
+        if told and any(word in reason for word in FOREIGN_WORDS):
+            raise DataError(f"{files.path}: of a kind that is not read ({reason[:100]}); {KINDS}") from error
         raise DataError(f"{files.path}: damaged or cut off ({reason[:100]}); {_way_out(files, recover)}") from error
 
 
@@ -187,6 +221,13 @@ def _way_out(files: BagFiles, recover: bool) -> str:
     if files.storage == "sqlite3":
         return f"copy it again or run  sqlite3 {name} .recover | sqlite3 repaired.db3"
     return "copy it again" if recover else "copy it again or save what is whole with  come-nav convert IN OUT --recover"
+
+
+def _format_of(link: Any) -> str:
+    return str(
+        getattr(link.ext, "serialization_format", "")
+        or ("cdr" if hasattr(link.ext, "offered_qos_profiles") else "ros1")
+    )
 
 
 def _log_time(entry: tuple[Any, int, bytes]) -> int:

@@ -9,13 +9,14 @@ from typing import Any, BinaryIO
 
 from rosbags.rosbag2 import Reader as RosbagReader2
 from rosbags.rosbag2.errors import ReaderError
-from rosbags.rosbag2.storage_mcap import ChunkInfo, McapReader
+from rosbags.rosbag2.storage_mcap import ChunkInfo
 
-MAGIC = b"\x89MCAP0\r\n"
+from come_nav.data.bags.mcap_reader import MAGIC, AnyProfileMcapReader
+
 CHUNK, DATA_END, FOOTER = 0x06, 0x0F, 0x02
 
 
-class CutMcapReader(McapReader):
+class CutMcapReader(AnyProfileMcapReader):
     """mcap storage without a footer: walks the records and indexes every chunk that is complete."""
 
     def _open(self) -> None:
@@ -27,6 +28,7 @@ class CutMcapReader(McapReader):
         self.data_start = 8
         self.data_end = records[-1][1] if records else 8
         self.meta_scan()
+        self.name_types_as_ros2()
         assert self.statistics is not None
         counts = self.statistics.channel_message_counts
         self.connections = [link._replace(msgcount=counts.get(link.id, 0)) for link in self.connections]

@@ -13,6 +13,10 @@ from typing import Any
 
 from rosbags.rosbag1 import Reader as RosbagReader1
 from rosbags.rosbag2 import Reader as RosbagReader2
+from rosbags.rosbag2.reader import DirectoryReader
+
+from come_nav.data.bags.mcap_reader import AnyProfileMcapReader
+from come_nav.data.bags.sqlite_reader import SqliteReader
 
 
 class SeekingReader1(RosbagReader1):
@@ -28,7 +32,23 @@ class SeekingReader1(RosbagReader1):
         return RosbagReader1.messages(view, connections)
 
 
-class UnpackingReader2(RosbagReader2):
+class FolderReader(DirectoryReader):
+    """rosbag2 folder with metadata.yaml."""
+
+    STORAGE_PLUGINS = {"mcap": AnyProfileMcapReader, "sqlite3": SqliteReader}  # noqa: RUF012 - as in the base class
+
+
+class BagReader2(RosbagReader2):
+    """rosbag2 folder or one of its storage files."""
+
+    STORAGE_PLUGINS = {  # noqa: RUF012 - as in the base class
+        "dir": FolderReader,
+        ".mcap": AnyProfileMcapReader,
+        ".db3": SqliteReader,
+    }
+
+
+class UnpackingReader2(BagReader2):
     """rosbag2 reader of a single zstd-compressed storage file named without its metadata.yaml."""
 
     def __init__(self, path: Path) -> None:
@@ -50,19 +70,6 @@ class UnpackingReader2(RosbagReader2):
         self._folder.cleanup()
 
 
-def check_sqlite_length(path: Path) -> None:
-    """Raise OSError when a database is shorter than its header says: sqlite itself reads a cut last page as zeros."""
-    with path.open("rb") as handle:
-        header = handle.read(100)
-    if len(header) < 100 or not header.startswith(b"SQLite format 3"):
-        return  # rosbags says what is wrong with it
-    page_bytes = int.from_bytes(header[16:18], "big")
-    pages = int.from_bytes(header[28:32], "big") if header[24:28] == header[92:96] else 0  # else the count is stale
-    expected = pages * (65536 if page_bytes == 1 else page_bytes)
-    if path.stat().st_size < expected:
-        raise OSError(f"{path.stat().st_size} of {expected} bytes")
-
-
 def open_reader(path: Path, recover: bool) -> Any:
     """Open one rosbag2 folder or storage file, or one ROS 1 bag; ``recover`` reads cut-off mcap files."""
     reader: Any
@@ -75,7 +82,7 @@ def open_reader(path: Path, recover: bool) -> Any:
 
         reader = RecoveringReader2(path)
     else:
-        reader = RosbagReader2(path)
+        reader = BagReader2(path)
     reader.open()
     return reader
 

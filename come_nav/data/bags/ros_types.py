@@ -40,6 +40,14 @@ class MessageDecoder:
         except Exception as error:  # the generated readers raise many kinds on bytes that do not fit
             raise DataError(f"a {type_name} message cannot be decoded ({len(raw)} bytes: {error})") from error
 
+    def fits(self, raw: bytes, type_name: str) -> bool:
+        """Tell whether the bytes are a message of the type."""
+        try:
+            self.decode(raw, type_name)
+        except DataError:
+            return False
+        return True
+
     def _store(self, name: str) -> Any:
         store = typestore(self.is_ros1)
         if name in store.fielddefs:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from come_nav.core.errors import DataError, suggest
+from come_nav.data.bags.sqlite_beside import JOURNAL_SUFFIX, WAL_SUFFIX, beside, has_wal
 
 STORAGE_OF_SUFFIX = {".mcap": "mcap", ".db3": "sqlite3", ".bag": "rosbag1"}
+NEWEST_METADATA = 9  # the newest version of metadata.yaml that rosbags reads; later ones are passed by
+UNFINISHED = ".bag.active"  # what a killed recorder of ROS 1 leaves
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,15 @@ def locate_bag(path: Path) -> BagFiles:
         return _folder_bag(path.parent, path)
     if path.is_dir():
         return _folder_bag(path, path)
+    if path.name.endswith(UNFINISHED):
+        raise _unfinished(path)
     storage = _storage_of(path)
     if storage is None:
         raise DataError(f"{path}: not a bag; expected a rosbag2 folder, metadata.yaml, .mcap, .db3 or .bag")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty (0 bytes); record or copy it again")
     facts = _listed_by(path)
-    return BagFiles(path, storage, (path,), None, custom_data(facts))
+    return BagFiles(path, storage, (path,), None, custom_data(facts), tuple(_leftovers([path])))
 
 
 def custom_data(facts: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +67,8 @@ def custom_data(facts: dict[str, Any]) -> dict[str, Any]:
 
 def open_readers(bag: BagFiles, recover: bool) -> list[Any]:
     """Open the rosbags readers of a bag, all or none."""
-    from come_nav.data.bags.readers import check_sqlite_length, open_reader
+    from come_nav.data.bags.readers import open_reader
+    from come_nav.data.bags.sqlite_reader import check_sqlite_length
 
     for item in bag.files:
         if item.suffix == ".db3":
@@ -87,26 +93,66 @@ def decompress(raw: bytes) -> bytes:
 
 
 def _folder_bag(folder: Path, named: Path) -> BagFiles:
-    files = _storage_files(folder)
     facts = _read_metadata(folder / "metadata.yaml")
     if facts is not None:
-        storage = str(facts.get("storage_identifier", ""))
-        if storage not in ("mcap", "sqlite3"):
-            raise DataError(f"{folder}/metadata.yaml: storage_identifier '{storage}' is not mcap or sqlite3")
-        listed = [folder / Path(str(name)).name for name in facts.get("relative_file_paths") or []]
-        missing = [item.name for item in listed if not item.exists()]
-        if missing:
-            raise DataError(f"{folder}: metadata.yaml lists {missing[0]}, which is not there; copy the whole folder")
-        return BagFiles(named, storage, tuple(listed), folder, custom_data(facts))
+        return _described_bag(folder, named, facts)
+    files = _storage_files(folder)
     if not files:
+        unfinished = sorted(folder.glob(f"*{UNFINISHED}"))
+        if unfinished:
+            raise _unfinished(unfinished[0])
         raise DataError(f"{folder}: no metadata.yaml and no .mcap, .db3 or .bag file in the folder")
     storages = {_storage_of(item) for item in files}
     if len(storages) > 1 or (storages == {"rosbag1"} and len(files) > 1):
         raise DataError(
             f"{folder}: holds several bags ({', '.join(item.name for item in files[:3])}); name one of them"
         )
-    note = () if storages == {"rosbag1"} else (f"{folder} has no metadata.yaml; its storage files are read directly",)
-    return BagFiles(named, str(storages.pop()), tuple(files), None, {}, note)
+    notes = [] if storages == {"rosbag1"} else [f"{folder} has no metadata.yaml; its storage files are read directly"]
+    return BagFiles(named, str(storages.pop()), tuple(files), None, {}, (*notes, *_leftovers(files)))
+
+
+def _described_bag(folder: Path, named: Path, facts: dict[str, Any]) -> BagFiles:
+    """Return the bag that metadata.yaml lists; what it says is passed by where it cannot be true or is too new."""
+    listed = [folder / Path(str(name)).name for name in facts.get("relative_file_paths") or []]
+    missing = [item.name for item in listed if not item.exists()]
+    if missing:
+        raise DataError(f"{folder}: metadata.yaml lists {missing[0]}, which is not there; copy the whole folder")
+    storage, notes = str(facts.get("storage_identifier") or ""), _leftovers(listed)
+    directly = bool(notes)
+    if storage not in ("mcap", "sqlite3"):
+        named_so = {_storage_of(item) for item in listed}
+        if storage or "storage_identifier" not in facts or len(named_so) != 1 or named_so <= {None, "rosbag1"}:
+            raise DataError(
+                f"{folder}/metadata.yaml: storage_identifier '{storage}' is not mcap or sqlite3; name the storage file"
+            )
+        storage, directly = str(named_so.pop()), True
+        notes.append(f"{folder}/metadata.yaml: storage_identifier is empty; taken for {storage} by the files' names")
+    version = facts.get("version")
+    if isinstance(version, int) and version > NEWEST_METADATA:
+        directly = True
+        notes.append(f"{folder}/metadata.yaml: version {version} is newer than {NEWEST_METADATA}; the files are read")
+    return BagFiles(named, storage, tuple(listed), None if directly else folder, custom_data(facts), tuple(notes))
+
+
+def _leftovers(files: list[Path]) -> list[str]:
+    """Return a note for each file beside which SQLite left a log of its writer."""
+    notes = []
+    for path in files:
+        if has_wal(path):
+            notes.append(f"{path.name}{WAL_SUFFIX}: left by a recorder that was killed; its messages are read too")
+        journal = beside(path, JOURNAL_SUFFIX)
+        if path.suffix == ".db3" and journal.is_file() and journal.stat().st_size > 0:
+            notes.append(
+                f"{journal.name}: left by a writer that was killed; messages that it was writing may be damaged"
+            )
+    return notes
+
+
+def _unfinished(path: Path) -> DataError:
+    return DataError(
+        f"{path}: left by a recorder that was killed, without its index; run  rosbag reindex {path.name}  and then  "
+        f"rosbag fix {path.name} repaired.bag"
+    )
 
 
 def _read_metadata(path: Path) -> dict[str, Any] | None:

@@ -1,40 +1,56 @@
-"""What `come-nav evaluate` can evaluate: a recording on disk, or episodes that a suite drives in built-in worlds."""
+"""What a suite can evaluate: recordings on disk, or drives through built-in worlds."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import platform
-import re
-from collections.abc import Callable
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from come_nav import __version__
-from come_nav.config import Config
-from come_nav.core.errors import ConfigError, DataError, suggest
+from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
-from come_nav.core.resources import find_resource
-from come_nav.core.types import CameraIntrinsics
+from come_nav.data import open_recording
+from come_nav.data.timing.association import nearest_index
+from come_nav.data.trajectories import read_trajectory
 from come_nav.evaluation.protocols.protocol import Window
-from come_nav.evaluation.suites.memory import MEMORY_SUITES
-from come_nav.evaluation.suites.planning_rows import Place
+from come_nav.evaluation.suites.fingerprints import digest
+from come_nav.evaluation.suites.worlds import Place, drive_worlds, raycaster_of, words_of
+from come_nav.sim.worlds import generate_world
 from come_nav.viz.maps import MapDrawing
 
-if TYPE_CHECKING:
-    from come_nav.sim.raycaster import Raycaster
-    from come_nav.sim.worlds import World
-
-PLANNING_WINDOWS, QUALITY_WINDOWS = 200, 500
-EPISODE_S = 40.0
-EPISODE_DRIVERS = ("tour", "wander")
+DEFAULT_WINDOWS = {"planning": 200, "quality": 500}  # in built-in worlds
+RECORDING_WINDOWS = 50  # of each recording
 TRUTH_TOPIC = "/ground_truth/odom"
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What is evaluated.
+
+    Attributes:
+        suite: its name, for titles and fingerprints.
+        paths: recordings on disk; none means drives through built-in worlds.
+        worlds: seeds of these.
+        windows: how many; the suite's default where None.
+        part: fractions (first, last) of each recording that windows lie in; the whole where None.
+        choice: of the windows, even or random.
+        recording: keyword arguments of ``come_nav.data.open_recording`` but for the rate.
+        rate_hz: that was asked for, infinite for every frame; it must be the model's. None asks for nothing.
+    """
+
+    suite: str = "planning"
+    paths: tuple[str, ...] = ()
+    worlds: range = range(20000, 20020)
+    windows: int | None = None
+    part: tuple[float, float] | None = None
+    choice: str = "even"
+    recording: Mapping[str, Any] = field(default_factory=dict)
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,57 +84,62 @@ class Input:
         return MapDrawing(shapes, colours).seen_from(place.poses_world_xyyaw[window.start])
 
 
-def open_input(args: argparse.Namespace, config: Config, rate_hz: float) -> Input:
-    """Open what the command line names: recordings, or the built-in worlds of a suite."""
-    if not args.input:
-        return SUITES[check_suite(args.suite)](args, config, rate_hz)
-    return _joined([_open_recording(path, args, config, rate_hz) for path in args.input])
+def open_input(settings: SourceSettings, rate_hz: float, seed: int = 0, device: str = "auto") -> Input:
+    """Open the recordings that ``settings`` name, or drive in built-in worlds.
+
+    Args:
+        settings: what is evaluated.
+        rate_hz: frames per second, the model's.
+        seed: of the drives.
+        device: where worlds are rendered.
+    """
+    if settings.paths:
+        return open_recordings(settings, rate_hz, device)
+    drives = drive_worlds(settings.worlds, rate_hz, seed, device)
+    return Input(
+        title=f"{settings.suite} in built-in worlds {words_of(settings.worlds)}",
+        recordings=drives.recordings,
+        fingerprint={"suite": settings.suite, **drives.fingerprint},
+        default_windows=DEFAULT_WINDOWS[settings.suite],
+        places=drives.places,
+        groups=drives.groups,
+        facts={"splits": drives.splits},
+    )
 
 
-def check_suite(name: str) -> str:
-    """Return ``name`` if there is such a suite; raise ConfigError with the nearest one otherwise."""
-    known = (*SUITES, *MEMORY_SUITES)
-    if name not in known:
-        raise ConfigError(f"unknown suite '{name}'{suggest(name, known)}")
-    return name
+def open_recordings(settings: SourceSettings, rate_hz: float, device: str = "auto") -> Input:
+    """Open all recordings that ``settings`` name as one input; raise ConfigError for another rate than the model's."""
+    if settings.rate_hz is not None and settings.rate_hz != rate_hz:
+        asked = "all" if math.isinf(settings.rate_hz) else f"{settings.rate_hz:g}"
+        raise ConfigError(f"--rate {asked}: an evaluation runs at the model's rate, {rate_hz:g} Hz; leave --rate out")
+    return _joined([_open_recording(path, settings.recording, rate_hz, device) for path in settings.paths])
 
 
-def parse_part(text: str | None) -> tuple[float, float]:
-    """Return the fractions that ``0.6-1.0`` names; the whole where nothing is asked for."""
-    match = re.fullmatch(r"([0-9.]+)-([0-9.]+)", (text or "0-1").strip())
-    try:
-        if match is None:
-            raise ValueError
-        return float(match.group(1)), float(match.group(2))
-    except ValueError:
-        raise ConfigError(f"--part must look like 0.6-1.0 (fractions of each recording), got '{text}'") from None
-
-
-def parse_worlds(text: str) -> range:
-    """Return the seeds that ``20000-20019`` or ``20003`` names."""
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
-    first = int(match.group(1)) if match else 0
-    last = int(match.group(2) or first) if match else -1
-    if last < first:
-        raise ConfigError(f"--worlds must look like 20000-20019 or 20003, got '{text}'")
-    return range(first, last + 1)
-
-
-def _open_recording(path: str, args: argparse.Namespace, config: Config, rate_hz: float) -> Input:
-    from come_nav.cli.recording_flags import parse_rate, recording_settings
-    from come_nav.data import open_recording
-
-    if args.rate is not None and parse_rate(args.rate) != rate_hz:
+def frames_of(horizons_s: tuple[float, ...], rate_hz: float) -> list[int]:
+    """Return the protocol frames of some seconds; raise ConfigError for what is no whole frame >= 1."""
+    frames = [seconds * rate_hz for seconds in horizons_s]
+    if any(abs(value - round(value)) > 1e-6 or value < 1 for value in frames):
+        text = ",".join(f"{seconds:g}" for seconds in horizons_s)
         raise ConfigError(
-            f"--rate {args.rate}: an evaluation runs at the model's rate, {rate_hz:g} Hz; leave --rate out"
+            f"--horizon takes seconds that are whole frames at {rate_hz:g} Hz (quality: a list), got '{text}'"
         )
-    settings = recording_settings(argparse.Namespace(**vars(args) | {"rate": "all"})) | {"rate_hz": rate_hz}
-    if args.suite in (None, "planning"):  # no plan looks at depth
-        settings["depth_topic"] = args.depth_topic or "none"
-    recording = open_recording(Path(path), **settings)
+    return [round(value) for value in frames]
+
+
+def one_horizon(horizons_s: tuple[float, ...], rate_hz: float) -> int:
+    """Return the protocol frames of the one horizon of plans; raise ConfigError for several."""
+    frames = frames_of(horizons_s, rate_hz)
+    if len(frames) > 1:
+        text = ",".join(f"{seconds:g}" for seconds in horizons_s)
+        raise ConfigError(f"--horizon takes one number of seconds for plans, got '{text}'")
+    return frames[0]
+
+
+def _open_recording(path: str, settings: Mapping[str, Any], rate_hz: float, device: str) -> Input:
+    recording = open_recording(Path(path), rate_hz=rate_hz, **settings)
     if len(recording) == 0:
         raise DataError(f"{path}: holds no frame with a pose")
-    place = _place_of(recording, path, config)
+    place = _place_of(recording, path, device)
     stamps_s = np.asarray(recording.stamps_s)
     return Input(
         title=recording.name,
@@ -130,7 +151,7 @@ def _open_recording(path: str, args: argparse.Namespace, config: Config, rate_hz
             "last_stamp_s": float(stamps_s[-1]),
             "poses": digest(np.asarray(recording.poses_xyyaw)),
         },
-        default_windows=50,
+        default_windows=RECORDING_WINDOWS,
         places={} if place is None else {recording.name: place},
         facts={"input": str(path), "metadata": dict(recording.metadata)},
     )
@@ -155,114 +176,26 @@ def _joined(inputs: list[Input]) -> Input:
     )
 
 
-def _place_of(recording: Recording, path: str, config: Config) -> Place | None:
+def _place_of(recording: Recording, path: str, device: str) -> Place | None:
     """Return the built-in world of a simulated bag, from its metadata and its ground truth; None for a real one."""
     seed = recording.metadata.get("world")
     start = recording.metadata.get("pose_world_start")
     if seed is None or start is None:
         return None
-    from come_nav.sim.worlds import generate_world
-
     world = generate_world(int(seed))
     poses = np.asarray(recording.poses_xyyaw, float)
     true = _true_poses(path, np.asarray(recording.stamps_s))
     if true is None:  # without ground truth, odometry from the known start pose is the best there is
         first = poses[0] if len(poses) else np.zeros(3)
         true = se2.compose(np.asarray(start, float)[None], se2.relative(first[None], poses))
-    return Place(raycaster_of(world, recording.intrinsics, config), true, world.polygons())
+    return Place(raycaster_of(world, recording.intrinsics, device), true, world.polygons())
 
 
 def _true_poses(path: str, stamps_s: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Return true world poses (N, 3) at ``stamps_s``, or None where the bag has no ground truth at all of them."""
-    from come_nav.data.timing.association import nearest_index
-    from come_nav.data.trajectories import read_trajectory
-
     try:
         truth = read_trajectory(path, "bag", topic=TRUTH_TOPIC)
     except DataError:
         return None
     nearest = nearest_index(truth.stamps_s, stamps_s)
     return truth.poses_xyyaw[nearest] if np.abs(truth.stamps_s[nearest] - stamps_s).max() < 1e-3 else None
-
-
-def _planning_suite(args: argparse.Namespace, config: Config, rate_hz: float) -> Input:
-    return drive_worlds("planning", PLANNING_WINDOWS, args.worlds, config, rate_hz)
-
-
-def _quality_suite(args: argparse.Namespace, config: Config, rate_hz: float) -> Input:
-    return drive_worlds("quality", QUALITY_WINDOWS, args.worlds, config, rate_hz)
-
-
-def drive_worlds(suite: str, default_windows: int, worlds: str, config: Config, rate_hz: float) -> Input:
-    """Drive a tour and a walk in every world that ``worlds`` names; poses are the true ones."""
-    from come_nav.sim.episodes import EpisodeRecording, simulate_episode
-    from come_nav.sim.splits import split_of
-    from come_nav.sim.worlds import generate_world
-
-    seeds = parse_worlds(worlds)
-    recordings: list[tuple[str, Recording]] = []
-    places, groups = {}, {}
-    for seed in seeds:
-        world = generate_world(seed)
-        raycaster = raycaster_of(world, None, config)
-        for driver in EPISODE_DRIVERS:
-            episode = simulate_episode(world, driver, EPISODE_S, rate_hz, seed=config.seed)
-            place = Place(raycaster, np.asarray(episode.poses_world_xyyaw, float), world.polygons())
-            name = f"world {seed} {driver}"
-            recordings.append((name, EpisodeRecording(episode, raycaster, use_truth=True)))
-            places[name], groups[name] = place, f"world {seed}"
-    return Input(
-        title=f"{suite} in built-in worlds {worlds}",
-        recordings=recordings,
-        fingerprint={
-            "suite": suite,
-            "worlds": f"{seeds.start}-{seeds.stop - 1}",
-            "episode_s": EPISODE_S,
-            "drivers": list(EPISODE_DRIVERS),
-            "poses": digest(np.concatenate([place.poses_world_xyyaw for place in places.values()])),
-        },
-        default_windows=default_windows,
-        places=places,
-        groups=groups if len(seeds) > 1 else None,
-        facts={"splits": ", ".join(sorted({split_of(seed) for seed in seeds}))},
-    )
-
-
-# name -> what builds it; a further suite is one more line here
-SUITES: dict[str, Callable[[argparse.Namespace, Config, float], Input]] = {
-    "planning": _planning_suite,
-    "quality": _quality_suite,
-}
-
-
-def raycaster_of(world: World, intrinsics: CameraIntrinsics | None, config: Config) -> Raycaster:
-    """Return a renderer of one world with a camera, the built-in one by default."""
-    from come_nav.navigation.stack import choose_device
-    from come_nav.sim.raycaster import Raycaster
-
-    camera = intrinsics or CameraIntrinsics.from_field_of_view(64, 64, np.pi / 2)
-    return Raycaster([world], camera, device=choose_device(config.device))
-
-
-def model_fingerprint(name: str) -> dict[str, str]:
-    """Return name and sha256 of a model's weights (of all weight files, in the order of their names)."""
-    path = find_resource("models", name)
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as handle:
-            while block := handle.read(1 << 22):
-                digest.update(block)
-    return {"name": Path(name).name, "sha256": digest.hexdigest()}
-
-
-def machine_facts() -> dict[str, Any]:
-    """Return versions and device: worth knowing, but not part of what makes two evaluations the same."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    versions = {"come_nav": __version__, "torch": torch.__version__, "numpy": np.__version__}
-    return {"versions": {**versions, "python": platform.python_version()}, "device_name": device}
-
-
-def digest(poses: NDArray[np.float64]) -> str:
-    """Return a short name of poses, to the tenth of a millimetre, so that platforms agree."""
-    return hashlib.sha256(np.round(poses, 4).astype("<f8").tobytes()).hexdigest()[:16]

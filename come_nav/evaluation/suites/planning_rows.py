@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from come_nav.config import Config
 from come_nav.core.geometry import se2
-from come_nav.core.protocols import Imaginer, Objective, ViewRenderer
+from come_nav.core.protocols import Imaginer, Objective
 from come_nav.core.types import Frame, Imagination, Plan
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.protocols.rows import HINDSIGHT, PERFECT_MODEL, WORLD_MODEL, Row
-from come_nav.navigation.stack import view_objective
+from come_nav.evaluation.suites.worlds import Place
+from come_nav.navigation.objectives import view_objective
+from come_nav.navigation.settings import NavigationSettings
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import ImageDistance, Smoothness
 from come_nav.world_model.images import images_from_bytes, rgb_from_images
@@ -26,22 +26,7 @@ from come_nav.world_model.model import DiffusionWorldModel
 MakeImaginer = Callable[[Window, bool], Imaginer]
 
 
-@dataclass(frozen=True)
-class Place:
-    """A built-in world that a recording was made in.
-
-    Attributes:
-        renderer: of the recording's camera in this world.
-        poses_world_xyyaw: (N, 3) where the robot truly was at each frame.
-        obstacles: polygons of the world in world coordinates with their colours, to draw.
-    """
-
-    renderer: ViewRenderer
-    poses_world_xyyaw: NDArray[np.float64]
-    obstacles: list[tuple[NDArray[np.float64], tuple[float, float, float]]]
-
-
-def world_model_row(model: DiffusionWorldModel, config: Config) -> Row:
+def world_model_row(model: DiffusionWorldModel, config: NavigationSettings) -> Row:
     """Return the row of ``model`` under the planner and the objective of ``config``."""
 
     def imaginer(window: Window, decode: bool) -> Imaginer:
@@ -53,7 +38,7 @@ def world_model_row(model: DiffusionWorldModel, config: Config) -> Row:
     return imagining_row(WORLD_MODEL, imaginer, config, model)
 
 
-def imagining_row(name: str, make: MakeImaginer, config: Config, model: DiffusionWorldModel) -> Row:
+def imagining_row(name: str, make: MakeImaginer, config: NavigationSettings, model: DiffusionWorldModel) -> Row:
     """Return the row that plans with the configured search over what ``make``'s imaginer shows."""
 
     def plan(window: Window, generator: torch.Generator) -> Plan:
@@ -72,7 +57,7 @@ def imagining_row(name: str, make: MakeImaginer, config: Config, model: Diffusio
     return Row(name, plan, imagine, image)
 
 
-def frames_ahead(window: Window, config: Config) -> float:
+def frames_ahead(window: Window, config: NavigationSettings) -> float:
     """Return the time of a candidate's end in protocol frames.
 
     A rollout takes one step per waypoint; real stamps may make those a little longer or shorter than a frame.
@@ -80,7 +65,9 @@ def frames_ahead(window: Window, config: Config) -> float:
     return float(len(window.driven_xyyaw)) if config.imagination == "rollout" else window.rel_frames
 
 
-def perfect_model_row(places: Mapping[str, Place], config: Config, model: DiffusionWorldModel | None) -> Row:
+def perfect_model_row(
+    places: Mapping[str, Place], config: NavigationSettings, model: DiffusionWorldModel | None
+) -> Row:
     """Return the row in which the simulator itself renders the view at the end of every candidate.
 
     With ``model`` the cost is the configured one (for latent costs the rendered view is encoded), so that the row
@@ -104,7 +91,7 @@ def perfect_model_row(places: Mapping[str, Place], config: Config, model: Diffus
 
 def search(
     window: Window,
-    config: Config,
+    config: NavigationSettings,
     view: Objective,
     imaginer: Imaginer,
     generator: torch.Generator,

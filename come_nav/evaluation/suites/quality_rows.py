@@ -19,7 +19,6 @@ from come_nav.evaluation.protocols.quality import (
     depth_warp_row,
 )
 from come_nav.evaluation.suites.planning_rows import unit_image
-from come_nav.world_model.contexts import joined
 from come_nav.world_model.model import DiffusionWorldModel
 
 
@@ -64,7 +63,7 @@ def jump_row(model: DiffusionWorldModel) -> QualityRow:
     """Return the row that imagines every target at once, all windows and horizons in one prediction."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        context = _repeat(batched_context(model, batch), batch.truth.shape[1])
+        context = batched_context(model, batch).repeated(batch.truth.shape[1])
         actions = torch.from_numpy(np.concatenate([item.poses_xyyaw for item in batch.windows])).float()
         times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
         latents = model.predict(context, actions, times, batch.generator(model.device))
@@ -92,14 +91,4 @@ def batched_context(model: DiffusionWorldModel, batch: Batch) -> Context:
         offsets = (item.window.context_stamps_s * model.rate_hz).tolist()
         standing = item.window.over_footprint(frames)
         contexts.append(model.context_from_frames(standing, item.window.context_xyyaw, offsets))
-    return joined(contexts)
-
-
-def _repeat(context: Context, count: int) -> Context:
-    """Repeat each window's context for its ``count`` targets, window by window."""
-
-    def repeat(values: torch.Tensor) -> torch.Tensor:
-        return values.repeat_interleave(count, 0)
-
-    extras = {name: repeat(value) for name, value in context.extras.items()}
-    return Context(repeat(context.latents), repeat(context.poses_xyyaw), repeat(context.frame_offsets), extras)
+    return Context.joined(contexts)

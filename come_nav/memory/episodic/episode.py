@@ -13,7 +13,6 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Context
 
-ABSOLUTE_POSE = "absolute_pose"  # Context.extras: (B, 3) pose of the newest context frame in the episode's frame
 STORED = torch.float16
 
 
@@ -22,7 +21,7 @@ class EpisodeBatch:
     """B windows of one episode: a context and one target each.
 
     Attributes:
-        context: (B, T, ...) frames; its extras hold "absolute_pose" (B, 3) in the episode's frame.
+        context: (B, T, ...) frames, with their absolute poses (B, 3) in the episode's frame.
         target_latents: (B, C, h, w).
         actions_xyyaw: (B, 3) target poses in the newest context frame's base.
         rel_frames: (B,) times of the targets after that frame, negative for earlier ones.
@@ -118,7 +117,7 @@ class EpisodeFrames:
                 context.pop("latents").float(),
                 se2.relative(base, poses[rows]).float(),
                 offsets,
-                {ABSOLUTE_POSE: poses[newest].float()},
+                absolute_pose_xyyaw=poses[newest].float(),
             ),
             targets.pop("latents").float(),
             se2.relative(poses[newest], poses[target]).float(),

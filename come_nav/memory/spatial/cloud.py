@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,11 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.poses import as_transform
 from come_nav.memory.spatial.carving import seen_through
 from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
-from come_nav.memory.spatial.splatting import SpatialView, Splats, Viewpoint, coarsened, render_splats, thinned
+from come_nav.memory.spatial.splat_cache import EXTRA, SplatCache
+from come_nav.memory.spatial.splatting import SpatialView, Viewpoint, render_splats, thinned
 from come_nav.memory.spatial.voxels import VoxelMap
 
 Array = NDArray[Any]
-EXTRA = 4  # what a voxel keeps beside its features: the mean normal of its surface, the mean width of the pixels, m
 MetricDepth = Callable[[Frame, NDArray[np.float64]], "NDArray[np.float32] | None"]
 
 
@@ -97,7 +96,7 @@ class SpatialSettings:
 
 
 class SpatialMemory:
-    """A bounded cloud of voxels in the odom frame. Diagnosis with a frame is counted, never an exception.
+    """A bounded cloud of voxels in the odom frame. A frame that cannot be used is counted, never an exception.
 
     One thread may observe while another renders: an image shows the cloud as it was when its rendering began.
     """
@@ -140,8 +139,7 @@ class SpatialMemory:
             self.frames = 0
             self.carved = 0
             self.untrusted = 0
-            self._splats: Splats | None = None
-            self._coarse: tuple[Splats, float, Splats] | None = None  # made of what, in cells of what edge
+            self._splats = SplatCache()
 
     def __len__(self) -> int:
         return len(self.voxels)
@@ -201,7 +199,9 @@ class SpatialMemory:
             check_shape("poses", poses, "B 4 4")
             extrinsics, poses = poses.to(extrinsics) @ extrinsics, poses.new_zeros(len(poses), 3)
         check_shape("poses", poses, "B 3")
-        splats = self._on(torch.device(device), cell_m)
+        with self._lock:
+            splats = self._splats.of(self.voxels, self.config.voxel_m, torch.device(device))
+        splats = self._splats.coarse(splats, cell_m)
         view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), extrinsics)))
         if thin and len(poses) and len(splats.points_xyz):
             positions = view.positions
@@ -261,7 +261,7 @@ class SpatialMemory:
             self.voxels.load_state(state)
             self.rejected.clear()
             self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
-            self._splats = None
+            self._splats.changed()
 
     @classmethod
     def from_state(cls, state: dict[str, Array], features: FeatureSource | None = None) -> SpatialMemory:
@@ -272,22 +272,6 @@ class SpatialMemory:
         memory = cls(SpatialSettings(voxel_m=float(state["voxel_m"]), max_voxels=room), source)
         memory.load_state(state)
         return memory
-
-    def to_ply(self, path: Path, min_hits: float = 0.0) -> int:
-        """Write the cloud as a PLY file with Open3D; return the number of points.
-
-        Raises:
-            DataError: if there is no point, or the points remember latents, which have no colour to show.
-        """
-        from come_nav.memory.spatial.ply import write_ply
-
-        if self.features.channels != 3:
-            raise DataError(f"a cloud with {self.features.channels} features for each point has no colours to export")
-        chosen = self.voxels.hits >= min_hits
-        if not chosen.any():
-            raise DataError(f"{path}: of {len(self)} points none was seen {min_hits:g} times; ask for fewer looks")
-        write_ply(path, self.voxels.xyz[chosen], self.point_features[chosen])
-        return int(chosen.sum())
 
     def _grid(self, frame: Frame, pose: Array | None) -> tuple[InsertResult, FeatureGrid | None]:
         """Check a frame; return its features and depth, or why it cannot be used."""
@@ -332,7 +316,7 @@ class SpatialMemory:
         values = np.concatenate([seen.features, normals, seen.pixel_m[:, None] * stride], axis=1)
         self.voxels.add(points, values, weights, stamp_s, T_odom_camera[:3, 3])
         self.frames += 1
-        self._splats = None
+        self._splats.changed()
         return InsertResult.KEPT
 
     def _carve(self, grid: FeatureGrid, T_odom_camera: Array) -> None:
@@ -343,22 +327,6 @@ class SpatialMemory:
         T_camera_odom = se3.inverse(T_odom_camera)
         rows, filled = seen_through(self.voxels.xyz, T_camera_odom, grid.depth_m, grid.camera, settings.voxel_m, margin)
         self.carved += self.voxels.weaken(rows, settings.carve_looks * filled)
-
-    def _on(self, device: torch.device, cell_m: float = 0.0) -> Splats:
-        """Return the cloud as tensors, merged in cells of that edge; kept until the next change."""
-        with self._lock:
-            if self._splats is None or self._splats.points_xyz.device != device:
-                extra = self.voxels.features[:, -EXTRA:]
-                sizes = np.maximum(self.config.voxel_m, extra[:, -1])
-                arrays = (self.points_xyz, self.point_features, extra[:, :3], sizes, self.voxels.weight)
-                self._splats = Splats(*(torch.tensor(array, device=device) for array in arrays))
-            whole = self._splats
-        if cell_m <= 0.0:
-            return whole
-        kept = self._coarse
-        if kept is None or kept[0] is not whole or kept[1] != cell_m:
-            self._coarse = kept = whole, cell_m, coarsened(whole, cell_m)
-        return kept[2]
 
 
 class _Unknown:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.errors import StorageError
+from come_nav.core.errors import DataError, StorageError
 from come_nav.core.files import atomic_path
+from come_nav.memory.spatial.cloud import SpatialMemory
 
 
 def write_ply(path: Path, points_xyz: NDArray[Any], colours: NDArray[Any]) -> None:
@@ -31,3 +32,23 @@ def write_ply(path: Path, points_xyz: NDArray[Any], colours: NDArray[Any]) -> No
             named.replace(temporary)
         finally:
             named.unlink(missing_ok=True)
+
+
+def export_ply(memory: SpatialMemory, path: Path, min_hits: float = 0.0) -> int:
+    """Write a memory's cloud as a PLY file with Open3D; return the number of points.
+
+    Args:
+        memory: of colours.
+        path: file to write.
+        min_hits: points seen less often than this are left out.
+
+    Raises:
+        DataError: if there is no point, or the points remember latents, which have no colour to show.
+    """
+    if memory.features.channels != 3:
+        raise DataError(f"a cloud with {memory.features.channels} features for each point has no colours to export")
+    chosen = memory.voxels.hits >= min_hits
+    if not chosen.any():
+        raise DataError(f"{path}: of {len(memory)} points none was seen {min_hits:g} times; ask for fewer looks")
+    write_ply(path, memory.voxels.xyz[chosen], memory.point_features[chosen])
+    return int(chosen.sum())

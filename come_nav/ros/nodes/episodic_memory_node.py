@@ -18,7 +18,8 @@ from come_nav.memory.episodic.shared_adapter import forget_episode, load_episode
 from come_nav.memory.progress import TrainingProgress
 from come_nav.memory.short_term import FrameStatus
 from come_nav.memory.store.store import MemoryStore
-from come_nav.navigation.stack import NavStack, load_stack
+from come_nav.navigation.loading import load_stack
+from come_nav.navigation.stack import NavStack
 from come_nav.ros.adapters import adapter_values, version_of
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report

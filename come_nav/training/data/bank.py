@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
 
 import torch
 
@@ -58,19 +57,6 @@ class LatentBank:
 
     def __len__(self) -> int:
         return len(self.latents)
-
-    def save(self, path: Path) -> None:
-        """Write the bank as one safetensors file, atomically."""
-        from come_nav.training.data.bank_file import write_bank
-
-        write_bank(path, len(self), [self])
-
-    @classmethod
-    def load(cls, path: Path) -> LatentBank:
-        """Map a bank; a damaged file is a DataError that says to delete it."""
-        from come_nav.training.data.bank_file import open_bank
-
-        return open_bank(path)
 
     @classmethod
     def concatenate(cls, banks: list[LatentBank]) -> LatentBank:

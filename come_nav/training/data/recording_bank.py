@@ -38,6 +38,7 @@ class RecordingEncoder:
         prepare, encode: images to the model's images, and those to latents.
         aspect: of the crop that ``prepare`` makes.
         keep_images, keep_depth: what the bank keeps beside latents.
+        progress: show a bar.
         damaged: frames that were skipped; filled by :meth:`parts`.
     """
 
@@ -48,6 +49,7 @@ class RecordingEncoder:
     aspect: float = 1.0
     keep_images: bool = False
     keep_depth: bool = False
+    progress: bool = True
     damaged: list[int] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +71,7 @@ class RecordingEncoder:
         self.damaged.clear()
         first_reason = ""
         steps = range(self.start, self.stop, FRAMES_PER_PART)
-        for low in tqdm(steps, desc=f"encode {self.recording.name}", unit="batch"):
+        for low in tqdm(steps, desc=f"encode {self.recording.name}", unit="batch", disable=not self.progress):
             frames: list[Frame | None] = []
             for index in range(low, min(low + FRAMES_PER_PART, self.stop)):
                 try:

@@ -87,11 +87,17 @@ def drive_frames(config: DataSettings, rate_hz: float) -> int:
 
 
 def sim_banks(
-    seeds: Sequence[int], config: DataSettings, image_size: int, rate_hz: float, encode: Encode, device: str
+    seeds: Sequence[int],
+    config: DataSettings,
+    image_size: int,
+    rate_hz: float,
+    encode: Encode,
+    device: str,
+    progress: bool = True,
 ) -> Iterator[LatentBank]:
     """Drive once through every world of ``seeds`` and yield the encoded frames and branches of each drive."""
     camera = training_camera(image_size)
-    for number, seed in enumerate(tqdm(seeds, desc="render and encode worlds", unit="world")):
+    for number, seed in enumerate(tqdm(seeds, desc="render and encode worlds", unit="world", disable=not progress)):
         yield encode_drive(make_drive(seed, number, config, rate_hz), camera, config, encode, device, "cpu")
 
 
@@ -152,10 +158,11 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         rank: int = 0,
         world_size: int = 1,
         with_depth: bool = False,
+        progress: bool = True,
     ) -> None:
         super().__init__()
         self.seeds, self.image_size, self.batch_size = seeds, image_size, batch_size
-        self.with_depth = with_depth
+        self.with_depth, self.progress = with_depth, progress
         self.seed, self.steps, self.device = seed, steps, device
         self.rows = shard(batch_size, rank, world_size)
         self._worlds: list[World] | None = None
@@ -163,7 +170,8 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
 
     def __iter__(self) -> Iterator[torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
         if self._worlds is None or self._raycaster is None:
-            self._worlds = [generate_world(seed) for seed in tqdm(self.seeds, desc="make worlds", unit="world")]
+            seeds = tqdm(self.seeds, desc="make worlds", unit="world", disable=not self.progress)
+            self._worlds = [generate_world(seed) for seed in seeds]
             self._raycaster = Raycaster(self._worlds, training_camera(self.image_size), device=self.device)
         per_world = -(-self.batch_size // WORLDS_PER_BATCH)
         for step in self.steps:

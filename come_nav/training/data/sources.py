@@ -46,6 +46,7 @@ class TrainingData:
         depth: estimates the depth of context frames, or None.
         images: the model's camera.
         first_alone: lets one process make what the others then find (see Processes); by default there is one process.
+        progress: show bars while banks are made.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class TrainingData:
         depth: DepthEstimator | None = None,
         images: ImageSettings | None = None,
         first_alone: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+        progress: bool = True,
     ) -> None:
         data = config.data
         self.config, self.device, self.depth, self.images = config, device, depth, images or ImageSettings()
         self.autoencoder = autoencoder.eval().to(device)
-        self.first_alone = first_alone
+        self.first_alone, self.progress = first_alone, progress
         self.cache = BankCache(Path(data.cache_folder or folder / "banks"), data.cache_limit_gb)
 
     def stream(self, batch_size: int, start: int, stop: int, rank: int = 0, world_size: int = 1) -> Prefetched:
@@ -130,7 +132,7 @@ class TrainingData:
         facts |= {key: value for key, value in to_mapping(data).items() if key in wanted}
 
         def recipe() -> BankRecipe:
-            args = (data, self.config.image_size, self.config.rate_hz, self._encode(), self.device)
+            args = (data, self.config.image_size, self.config.rate_hz, self._encode(), self.device, self.progress)
             parts = map(self._finish(), sim_banks(seeds, *args))
             return BankRecipe(len(seeds) * drive_frames(data, self.config.rate_hz), parts)
 
@@ -164,7 +166,7 @@ class TrainingData:
         def recipe() -> BankRecipe:
             recording = open_recording(path, rate_hz=self.config.rate_hz, **data.recording_flags)
             keep = (data.keep_images, data.keep_depth)
-            encoder = RecordingEncoder(recording, part, prepare, self._encode(), aspect, *keep)
+            encoder = RecordingEncoder(recording, part, prepare, self._encode(), aspect, *keep, self.progress)
             finish = self._finish() if estimated_depth else _as_it_is
             return BankRecipe(len(encoder), map(finish, encoder.parts()), encoder.segments)
 
@@ -205,10 +207,10 @@ class TrainingData:
         return encode
 
     def _finish(self) -> Callable[[LatentBank], LatentBank]:
-        estimator, device = self.depth, self.device
+        estimator, device, progress = self.depth, self.device, self.progress
         if estimator is None:
             return _as_it_is
-        return lambda bank: with_estimated_depth(bank, estimator, device)
+        return lambda bank: with_estimated_depth(bank, estimator, device, progress)
 
 
 def _as_it_is(bank: LatentBank) -> LatentBank:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 
-from come_nav.core.types import Context
-from come_nav.experts.base import VIEW, BaseExpert
+from come_nav.core.types import Context, ContextViews
+from come_nav.experts.base import BaseExpert
 from come_nav.training.config import OptimiserSettings
 from come_nav.training.data.bank import WindowBatch, step_generator
 from come_nav.training.data.sharding import row_noise, shard
@@ -133,7 +133,7 @@ class DenoiserTask(pl.LightningModule):
             batch.context_latents.repeat_interleave(goals, 0),
             batch.context_poses_xyyaw.repeat_interleave(goals, 0),
             batch.frame_offsets.repeat_interleave(goals, 0),
-            {} if self.views is None else {VIEW: self.views(batch, with_memory)},
+            views=ContextViews(None if self.views is None else self.views(batch, with_memory)),
         )
         return context, batch.actions_xyyaw.flatten(0, 1), batch.rel_frames.flatten(0, 1)
 

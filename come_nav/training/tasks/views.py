@@ -13,7 +13,7 @@ from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.training.data.bank import Encode, LatentBank, WindowBatch, step_generator
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings, images_from_bytes
-from come_nav.world_model.reprojection import RenderedView, ReprojectionSettings, context_points, context_view
+from come_nav.world_model.reprojection import RenderedView, ReprojectionSettings, context_points, points_view
 
 FRAMES_PER_CALL = 128
 
@@ -46,7 +46,7 @@ class ViewMaker:
         if batch.camera is not None:
             camera = torch.where(torch.isfinite(batch.camera), batch.camera.to(context_images), camera)
         extrinsics = level_camera(self.images.camera_height_m).to(context_images)
-        extras = context_points(
+        points = context_points(
             context_images,
             batch.context_depth_m.float(),
             batch.context_poses_xyyaw,
@@ -54,9 +54,9 @@ class ViewMaker:
             extrinsics,
             self.reprojection,
         )
-        extras = {name: value.repeat_interleave(goals, 0) for name, value in extras.items()}
-        size = context_images.shape[-1]
-        layer = context_view(extras, batch.actions_xyyaw.flatten(0, 1), size, self.reprojection)
+        actions, size = batch.actions_xyyaw.flatten(0, 1), context_images.shape[-1]
+        cameras = camera.repeat_interleave(goals, 0)
+        layer = points_view(points.repeated(goals), cameras, extrinsics, actions, size, self.reprojection)
         if with_memory is not None and batch.goal_memory is not None:
             memory = RenderedView.unpacked(batch.goal_memory.flatten(0, 1).to(context_images.device))
             layer = layer.over(memory.only(with_memory.to(context_images.device)[:, None, None]))
@@ -64,13 +64,14 @@ class ViewMaker:
 
 
 @torch.no_grad()
-def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: str) -> LatentBank:
+def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: str, progress: bool = True) -> LatentBank:
     """Return the bank with the estimator's depth in place of measured depth: what a plan will have, too."""
     if bank.images is None:
         raise DataError("the bank keeps no images to estimate depth from")
     estimator = estimator.eval().to(device)
     parts = []
-    quiet = len(bank.images) <= 8 * FRAMES_PER_CALL  # one drive of many, whose maker shows the progress
+    # no bar for one drive of many: their maker shows the progress
+    quiet = not progress or len(bank.images) <= 8 * FRAMES_PER_CALL
     for chunk in tqdm(bank.images.split(FRAMES_PER_CALL), desc="estimate depth", unit="batch", disable=quiet):
         parts.append(estimator.depth_m(images_from_bytes(chunk.to(device))).half().cpu())
     return replace(bank, depth_m=torch.cat(parts), branch_images=None)

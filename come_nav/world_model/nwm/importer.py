@@ -29,8 +29,8 @@ from come_nav.world_model.checkpoint import (
 )
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.nwm.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
+from come_nav.world_model.nwm.weights_stream import write_weights
 from come_nav.world_model.sampling.sampler import SamplerSettings
-from come_nav.world_model.weights_stream import write_weights
 
 NWM_LICENCE = "CC-BY-NC-4.0"
 NWM_SOURCE = "https://huggingface.co/facebook/nwm"

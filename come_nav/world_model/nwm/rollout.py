@@ -24,6 +24,7 @@ from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Context, Imagination
+from come_nav.world_model.codec import encode_moments
 from come_nav.world_model.model import DiffusionWorldModel
 
 RolloutPath = Literal["pixels", "moments", "latents"]
@@ -178,7 +179,7 @@ class NwmImaginer:
     @torch.no_grad()
     def _encode_moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self.counts.encodes += len(images)
-        mean, logvar = self.model.encode_moments(images)
+        mean, logvar = encode_moments(self.model, images)
         return mean, logvar
 
     def _decode(self, latents: Tensor) -> Tensor:

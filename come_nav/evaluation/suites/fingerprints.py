@@ -1,0 +1,50 @@
+"""What a figure depends on, in few JSON values: inputs, models, machines."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav import __version__
+from come_nav.core.resources import find_resource
+from come_nav.core.settings import to_mapping
+from come_nav.world_model.model import DiffusionWorldModel
+
+
+def digest(poses: NDArray[np.float64]) -> str:
+    """Return a short name of poses, to the tenth of a millimetre, so that platforms agree."""
+    return hashlib.sha256(np.round(poses, 4).astype("<f8").tobytes()).hexdigest()[:16]
+
+
+def model_fingerprint(name: str) -> dict[str, str]:
+    """Return name and sha256 of a model's weights (of all weight files, in the order of their names)."""
+    path = find_resource("models", name)
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    found = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 22):
+                found.update(block)
+    return {"name": Path(name).name, "sha256": found.hexdigest()}
+
+
+def model_settings(name: str, model: DiffusionWorldModel) -> dict[str, Any]:
+    """Return what identifies the model ``name`` and how it is sampled."""
+    return {
+        **model_fingerprint(name),
+        "sampler": to_mapping(model.sampler),
+        "precision": model.inference.precision,
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return versions and device: worth knowing, but not part of what makes two evaluations the same."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    versions = {"come_nav": __version__, "torch": torch.__version__, "numpy": np.__version__}
+    return {"versions": {**versions, "python": platform.python_version()}, "device_name": device}

@@ -1,0 +1,1 @@
+"""Suites of recall: what memories are worth, on places seen long before."""

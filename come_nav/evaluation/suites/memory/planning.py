@@ -1,0 +1,182 @@
+"""Suite "memory-planning": plans to views that only memory knows, by memory experts, geometry and copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from come_nav.core.geometry import se2
+from come_nav.core.protocols import Imaginer
+from come_nav.core.settings import to_mapping
+from come_nav.core.types import Imagination
+from come_nav.evaluation.protocols.protocol import Window
+from come_nav.evaluation.protocols.results import ResultStore, evaluate_windows
+from come_nav.evaluation.protocols.rows import Row, trivial_rows
+from come_nav.evaluation.reports.memory_tables import GEOMETRY, NEAREST
+from come_nav.evaluation.reports.report import Evaluation, write_report, write_results
+from come_nav.evaluation.reports.tables import planning_table
+from come_nav.evaluation.suites.fingerprints import machine_facts
+from come_nav.evaluation.suites.inputs import one_horizon
+from come_nav.evaluation.suites.memory.cache import Memories, MemoryCache
+from come_nav.evaluation.suites.memory.compositions import TITLES, ComposedRow, main_row
+from come_nav.evaluation.suites.memory.drives import MemoryInput, Selection
+from come_nav.evaluation.suites.memory.rows import (
+    NewestContext,
+    available_rows,
+    geometry_images,
+    memory_context,
+    start_extrinsics,
+)
+from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings, stored_settings
+from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
+from come_nav.evaluation.suites.outcome import Outcome
+from come_nav.evaluation.suites.planning_rows import MakeImaginer, frames_ahead, imagining_row, perfect_model_row
+from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.navigation.loading import load_configured_model
+from come_nav.navigation.settings import NavigationSettings
+from come_nav.world_model.model import DiffusionWorldModel
+
+REFERENCES = ("perfect", "nearest", "geometry")
+MEMORY_PLANNING_ROWS = (*REFERENCES, *TITLES)
+DEFAULT_ROWS = ("perfect", "nearest", "geometry", "base", "stm", "ltm", "sltm", "all")
+HORIZON_S = (2.0,)
+
+
+@dataclass(frozen=True)
+class MemoryPlanningOutcome(Outcome[Evaluation]):
+    """Plans with what belongs to memories: the windows, and the experts of each row with their weights."""
+
+    selection: Selection
+    compositions: list[ComposedRow]
+
+
+def run_memory_planning(
+    settings: MemorySuiteSettings, navigation: NavigationSettings, folder: Path, progress: Progress = silent
+) -> MemoryPlanningOutcome:
+    """Evaluate plans to remembered views, or go on in ``folder``; write the results and the report.
+
+    Raises:
+        ConfigError: for settings that do not fit the input or the results that are there, or rows without experts.
+        DataError: where no window fits.
+    """
+    model = load_configured_model(navigation)
+    steps = one_horizon(settings.horizons_s or HORIZON_S, model.rate_hz)
+    setup = set_up(settings, navigation, folder, progress, model, range(steps, steps + 1))
+    keys = available_rows(settings.rows or DEFAULT_ROWS, settings.rows is not None, model)
+    contrast = "on" if settings.rows is None and settings.contrast != "off" else settings.contrast
+    compositions = settings.weights.compositions(keys, contrast)
+    rows = planning_rows(keys, compositions, setup.found, navigation, model, setup.cache)
+    evaluation = _evaluate(setup, rows, compositions)
+    write_results(folder, evaluation)
+    page = write_report(folder, evaluation) if settings.report else None
+    return MemoryPlanningOutcome(setup.found.source, evaluation, folder, page, setup.selection, compositions)
+
+
+def planning_rows(
+    keys: Sequence[str],
+    compositions: Sequence[ComposedRow],
+    found: MemoryInput,
+    config: NavigationSettings,
+    model: DiffusionWorldModel,
+    cache: MemoryCache,
+) -> list[Row]:
+    """Return the rows in the order of the table; the trivial ones and the base are always there."""
+    rows = trivial_rows()
+    if "perfect" in keys and found.source.places:
+        rows.append(perfect_model_row(found.source.places, config, model))
+
+    def geometry(window: Window, decode: bool) -> Imaginer:
+        return GeometryImaginer(cache.of(window.recording_id), window, model, decode)
+
+    def nearest(window: Window, decode: bool) -> Imaginer:
+        return NearestImaginer(cache.of(window.recording_id), window.start_odom_xyyaw, decode)
+
+    if "nearest" in keys:
+        rows.append(imagining_row(NEAREST, nearest, config, model))
+    if "geometry" in keys:
+        rows.append(imagining_row(GEOMETRY, geometry, config, model))
+    contexts = NewestContext[Window](lambda window: memory_context(model, window, config.experts.older_frames))
+    for composed_row in compositions:
+        rows.append(imagining_row(composed_row.name, _composed(composed_row, cache, contexts, config), config, model))
+    return rows
+
+
+def _composed(
+    composed_row: ComposedRow, cache: MemoryCache, contexts: NewestContext[Window], config: NavigationSettings
+) -> MakeImaginer:
+    def imaginer(window: Window, decode: bool) -> Imaginer:
+        model = cache.of(window.recording_id).composed(composed_row)
+        return model.imaginer(contexts.of(window), frames_ahead(window, config), config.imagination, decode=decode)
+
+    return imaginer
+
+
+class GeometryImaginer:
+    """Imaginer that shows the remembered point cloud from the end of each candidate, without any network."""
+
+    def __init__(self, memories: Memories, window: Window, model: DiffusionWorldModel, decode: bool) -> None:
+        self._memories, self._model, self._decode = memories, model, decode
+        self._start, self._extrinsics = torch.from_numpy(window.start_odom_xyyaw), start_extrinsics([window])
+
+    def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
+        """Render and encode the views at the last poses of candidates (S, T, 3)."""
+        ends = ends_in_odom(self._start, poses_xyyaw)
+        images = geometry_images(self._memories, ends, self._extrinsics, self._model.image_size)
+        latents = self._model.encode(images).to(poses_xyyaw)
+        return Imagination(poses_xyyaw, latents, images.to(poses_xyyaw) if self._decode else None)
+
+
+class NearestImaginer:
+    """Imaginer that shows, at the end of each candidate, the remembered frame nearest in pose."""
+
+    def __init__(self, memories: Memories, start_odom_xyyaw: np.ndarray[Any, Any], decode: bool) -> None:
+        self._memories, self._decode = memories, decode
+        self._start = torch.from_numpy(np.asarray(start_odom_xyyaw, float))
+
+    def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
+        """Copy remembered latents, and images where they are asked for."""
+        index = self._memories.nearest(ends_in_odom(self._start, poses_xyyaw))
+        latents = self._memories.latents[index.to(self._memories.latents.device)]
+        images = self._memories.images(index).to(poses_xyyaw) if self._decode else None
+        return Imagination(poses_xyyaw, latents.to(poses_xyyaw), images)
+
+
+def ends_in_odom(start_odom_xyyaw: torch.Tensor, poses_xyyaw: torch.Tensor) -> torch.Tensor:
+    """Return where candidates (S, T, 3) in the start frame end in odom, (S, 3)."""
+    ends: torch.Tensor = se2.compose(start_odom_xyyaw.expand(len(poses_xyyaw), 3), poses_xyyaw[:, -1].double().cpu())
+    return ends
+
+
+def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRow]) -> Evaluation:
+    navigation, source, selection = setup.navigation, setup.found.source, setup.selection
+    windows = [window.window for window in selection.windows]
+    stored: dict[str, Any] = stored_settings(
+        source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, setup.settings.weights
+    ) | {
+        "limits": to_mapping(selection.limits),
+        "planner": to_mapping(navigation.planner),
+        "objective": to_mapping(navigation.objective),
+        "imagination": navigation.imagination,
+    }
+    with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:
+        with setup.progress(len(windows) * sum(len(row.names) for row in rows), "plans", "plan") as bar:
+            evaluate_windows(windows, rows, store, lambda record: bar.add(record["row"]))
+        records = {name: store.table(windows, name) for row in rows for name in row.names}
+    notes = {f"note {number}": note for number, note in enumerate(selection.notes, start=1)}
+    shown = {composed_row.name: dict(composed_row.weights) for composed_row in compositions}
+    return Evaluation(
+        title=source.title,
+        windows=windows,
+        rows=rows,
+        records=records,
+        table=planning_table(windows, records, navigation.seed, source.groups),
+        settings={"windows": len(windows), **stored},
+        facts={**notes, "weights": shown, **source.facts, **machine_facts()},
+        map_of=source.map_of,
+        main=main_row(compositions),
+    )

@@ -1,0 +1,150 @@
+"""Suite "recall": views of places seen long before, by every composition of memory experts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from come_nav.core.errors import ComeNavError
+from come_nav.core.settings import to_mapping
+from come_nav.evaluation.metrics.perceptual import Distance, pair_distance
+from come_nav.evaluation.protocols.memory_windows import MemoryWindow
+from come_nav.evaluation.protocols.quality import WINDOWS_PER_BATCH, ImagesFunction, QualityRow, evaluate_quality
+from come_nav.evaluation.protocols.results import Record, ResultStore
+from come_nav.evaluation.reports.memory_report import RecallEvaluation, write_recall_report, write_recall_results
+from come_nav.evaluation.reports.memory_tables import FACTS, GEOMETRY, NEAREST, recall_table
+from come_nav.evaluation.suites.fingerprints import machine_facts
+from come_nav.evaluation.suites.inputs import frames_of
+from come_nav.evaluation.suites.memory.cache import MemoryCache
+from come_nav.evaluation.suites.memory.compositions import ComposedRow, base_row, main_row, weight_lines
+from come_nav.evaluation.suites.memory.rows import RECALL_ROWS, available_rows, recall_rows, start_extrinsics
+from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings, stored_settings
+from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
+from come_nav.evaluation.suites.outcome import Outcome
+from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.evaluation.suites.quality_rows import images_of
+from come_nav.navigation.loading import load_configured_model
+from come_nav.navigation.settings import NavigationSettings
+
+LONGEST_S = (16.0,)  # to the farthest target
+
+
+def run_recall(
+    settings: MemorySuiteSettings, navigation: NavigationSettings, folder: Path, progress: Progress = silent
+) -> Outcome[RecallEvaluation]:
+    """Evaluate recall, or go on in ``folder``; write the results and the report.
+
+    Raises:
+        ConfigError: for settings that do not fit the input or the results that are there, or rows without experts.
+        DataError: where no window fits.
+    """
+    setup = set_up_recall(settings, navigation, folder, progress)
+    wanted = RECALL_ROWS if settings.rows is None else settings.rows
+    evaluation = _evaluate(setup, available_rows(wanted, settings.rows is not None, setup.model))
+    write_recall_results(folder, evaluation)
+    page = write_recall_report(folder, evaluation) if settings.report else None
+    return Outcome(setup.found.source, evaluation, folder, page)
+
+
+def set_up_recall(
+    settings: MemorySuiteSettings,
+    navigation: NavigationSettings,
+    folder: Path,
+    progress: Progress,
+    *,
+    all_drives: bool = False,
+) -> MemorySetup:
+    """Load the model, drive the worlds or open the recordings, and choose the windows."""
+    model = load_configured_model(navigation)
+    longest = frames_of(settings.horizons_s or LONGEST_S, model.rate_hz)[-1]
+    return set_up(settings, navigation, folder, progress, model, range(1, longest + 1), all_drives=all_drives)
+
+
+def image_distance() -> tuple[Distance | None, str]:
+    """Return LPIPS, or None and the line that says why it is left out."""
+    try:
+        return pair_distance("lpips"), ""
+    except ComeNavError as error:
+        return None, f"LPIPS left out: {str(error).splitlines()[0]}"
+
+
+def note_coverage(windows: Sequence[MemoryWindow], cache: MemoryCache, store: ResultStore) -> None:
+    """Keep in the store what the point cloud knows of each target, where it is not there yet."""
+    for name, own in groupby(windows, key=lambda window: window.window.recording_id):
+        missing = [window for window in own if store.get(window.window, FACTS) is None]
+        if not missing:
+            continue
+        poses = np.stack([np.asarray(window.window.recording.poses_xyyaw)[window.targets[0]] for window in missing])
+        extrinsics = start_extrinsics([window.window for window in missing])
+        shares = cache.of(name).coverage(torch.from_numpy(poses), extrinsics).tolist()
+        for window, share in zip(missing, shares, strict=True):
+            store.add({"recording": name, "start": window.window.start, "row": FACTS, "coverage": share})
+
+
+def references(names: Sequence[str], compositions: Sequence[ComposedRow], main: str) -> Mapping[str, list[str]]:
+    """Return what each row is compared with: the base; the full composition with everything; and contrast with none."""
+    base = base_row(compositions)
+    found = {name: [base] for name in names}
+    found[main] = [base, GEOMETRY, NEAREST, *(name for name in names if name not in (base, GEOMETRY, NEAREST, main))]
+    for composed_row in compositions:
+        if composed_row.contrast and composed_row.name != main:
+            found[composed_row.name] += [
+                other.name for other in compositions if other.key == composed_row.key and not other.contrast
+            ]
+    return found
+
+
+def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
+    navigation, found, selection = setup.navigation, setup.found, setup.selection
+    windows, weights = selection.windows, setup.settings.weights
+    distance, note = image_distance()
+    rows, compositions = recall_rows(
+        wanted, setup.settings.contrast, weights, setup.model, setup.cache, navigation.experts.older_frames
+    )
+    images = images_of(setup.model)
+    stored = stored_settings(found.source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, weights) | {
+        "limits": to_mapping(selection.limits),
+        "recall": {"windows_per_batch": WINDOWS_PER_BATCH, "lpips": distance is not None},
+    }
+    chosen = [item.window for item in windows]
+    with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:
+        with setup.progress(len(windows) * len(rows), "views", "window") as bar:
+            _drive_by_drive(windows, rows, images, setup, store, distance, lambda record: bar.add(record["row"]))
+        records = {row.name: store.table(chosen, row.name) for row in rows}
+        facts = store.table(chosen, FACTS)
+    main = main_row(compositions)
+    compared = references([row.name for row in rows], compositions, main)
+    return RecallEvaluation(
+        title=found.source.title,
+        windows=windows,
+        rows=rows,
+        main=main,
+        images=images,
+        records=records,
+        table=recall_table(windows, records, facts, compared, navigation.seed, found.source.groups),
+        limits=selection.limits,
+        weights=weight_lines(compositions),
+        settings={"windows": len(windows), **stored},
+        facts={**found.source.facts, **machine_facts()},
+        notes=[*selection.notes, *([note] if note else [])],
+    )
+
+
+def _drive_by_drive(
+    windows: Sequence[MemoryWindow],
+    rows: Sequence[QualityRow],
+    images: ImagesFunction,
+    setup: MemorySetup,
+    store: ResultStore,
+    distance: Distance | None,
+    on_record: Callable[[Record], None],
+) -> None:
+    """Evaluate every row on all windows, drive by drive: the windows of one drive share its memories."""
+    for _, own in groupby(windows, key=lambda window: window.window.recording_id):
+        part = list(own)
+        note_coverage(part, setup.cache, store)
+        evaluate_quality(part, rows, images, store, on_record, distance=distance)

@@ -1,0 +1,1 @@
+"""Protocols of Navigation World Models, on data sets in its layout."""

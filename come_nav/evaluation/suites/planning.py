@@ -1,0 +1,150 @@
+"""Suite "planning": one open-loop plan per window, by every row, against what was really driven."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from come_nav.core.errors import DataError
+from come_nav.core.settings import to_mapping
+from come_nav.evaluation.protocols.protocol import ProtocolSettings, Window, choose_windows
+from come_nav.evaluation.protocols.results import Record, ResultStore, evaluate_windows
+from come_nav.evaluation.protocols.rows import WORLD_MODEL, Row, trivial_rows
+from come_nav.evaluation.reports.report import Evaluation, write_report, write_results
+from come_nav.evaluation.reports.tables import planning_table
+from come_nav.evaluation.suites.fingerprints import machine_facts, model_settings
+from come_nav.evaluation.suites.inputs import Input, SourceSettings, one_horizon, open_input
+from come_nav.evaluation.suites.outcome import Outcome
+from come_nav.evaluation.suites.planning_rows import perfect_model_row, world_model_row
+from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.navigation.loading import choose_device, load_configured_model
+from come_nav.navigation.settings import NavigationSettings
+from come_nav.world_model.model import DiffusionWorldModel
+
+PLANNING_ROWS = ("trivial", "model", "perfect")
+CONTEXT_FRAMES, RATE_HZ = 4, 4.0  # without a model
+
+
+@dataclass(frozen=True)
+class PlanningSuiteSettings:
+    """How plans are evaluated.
+
+    Attributes:
+        source: what is evaluated.
+        rows: of PLANNING_ROWS; None takes all that apply.
+        horizon_s: seconds to the goal; the planner's own horizon where None.
+        fresh: forget earlier results in the folder.
+        report: make the video and the HTML page.
+    """
+
+    source: SourceSettings = field(default_factory=SourceSettings)
+    rows: tuple[str, ...] | None = None
+    horizon_s: tuple[float, ...] | None = None
+    fresh: bool = False
+    report: bool = True
+
+
+def run_planning(
+    settings: PlanningSuiteSettings, navigation: NavigationSettings, folder: Path, progress: Progress = silent
+) -> Outcome[Evaluation]:
+    """Evaluate plans, or go on with an evaluation in ``folder``; write its results and the report.
+
+    Raises:
+        ConfigError: for settings that do not fit the input or the results that are there.
+        DataError: for recordings without a window, or without the world that a row needs.
+    """
+    wanted = PLANNING_ROWS if settings.rows is None else settings.rows
+    model = load_configured_model(navigation) if "model" in wanted else None
+    rate_hz = RATE_HZ if model is None else model.rate_hz
+    steps = navigation.planner.horizon_steps
+    protocol = ProtocolSettings(
+        context_frames=CONTEXT_FRAMES if model is None else model.context_frames,
+        horizon_steps=steps if settings.horizon_s is None else one_horizon(settings.horizon_s, rate_hz),
+        rate_hz=rate_hz,
+        choice=settings.source.choice,
+        seed=navigation.seed,
+        part=settings.source.part or (0.0, 1.0),
+    )
+    source = open_input(settings.source, rate_hz, navigation.seed, navigation.device)
+    count = source.default_windows if settings.source.windows is None else settings.source.windows
+    windows = choose_windows(source.recordings, protocol, count)
+    rows = _rows(wanted, settings.rows is not None, source, navigation, model)
+    stored = stored_settings(source, protocol, navigation, model)
+    with ResultStore(folder / "results.jsonl", stored, settings.fresh) as store:
+        evaluate_with_progress(windows, rows, store, progress)
+        evaluation = _summary(source, windows, rows, store, navigation.seed)
+    write_results(folder, evaluation)
+    return Outcome(source, evaluation, folder, write_report(folder, evaluation) if settings.report else None)
+
+
+def evaluate_with_progress(
+    windows: Sequence[Window], rows: Sequence[Row], store: ResultStore, progress: Progress
+) -> None:
+    """Evaluate what ``store`` does not have yet; the bar shows the running mean ATE of the row that matters."""
+    names = [row.name for row in rows]
+    shown = WORLD_MODEL if WORLD_MODEL in names else names[-1]
+    ates: list[float] = []
+    with progress(len(windows) * sum(len(row.names) for row in rows), "plans", "plan", leave=True) as bar:
+
+        def count(record: Record) -> None:
+            if record["row"] == shown:
+                ates.append(record["ate_m"])
+            bar.add(f"{shown} ATE {sum(ates) / len(ates):.3f} m" if ates else "")
+
+        evaluate_windows(windows, rows, store, count)
+
+
+def stored_settings(
+    source: Input, protocol: ProtocolSettings, navigation: NavigationSettings, model: DiffusionWorldModel | None
+) -> dict[str, Any]:
+    """Return all that a record depends on: a folder of results belongs to exactly these values."""
+    imagined = None
+    if model is not None:
+        imagined = model_settings(navigation.model, model) | {"imagination": navigation.imagination}
+    return {
+        "input": source.fingerprint,
+        "protocol": to_mapping(protocol),
+        "planner": to_mapping(navigation.planner),
+        "objective": to_mapping(navigation.objective),
+        "device": choose_device(navigation.device).partition(":")[0],
+        "model": imagined,
+    }
+
+
+def _rows(
+    wanted: Sequence[str],
+    asked: bool,
+    source: Input,
+    navigation: NavigationSettings,
+    model: DiffusionWorldModel | None,
+) -> list[Row]:
+    rows = trivial_rows()
+    if model is not None:
+        rows.append(world_model_row(model, navigation))
+    if "perfect" in wanted and source.places:
+        rows.append(perfect_model_row(source.places, navigation, model))
+    elif "perfect" in wanted and asked:
+        raise DataError(f"{source.title} was not made in a built-in world, so take 'perfect' out of --rows")
+    return rows
+
+
+def _summary(source: Input, windows: list[Window], rows: list[Row], store: ResultStore, seed: int) -> Evaluation:
+    records = {name: store.table(windows, name) for row in rows for name in row.names}
+    return Evaluation(
+        title=source.title,
+        windows=windows,
+        rows=rows,
+        records=records,
+        table=planning_table(windows, records, seed, source.groups),
+        settings={"windows": len(windows), **store.settings},
+        facts={**source.facts, **machine_facts(), "candidates_per_plan": _candidates(records)},
+        map_of=source.map_of,
+    )
+
+
+def _candidates(records: Mapping[str, Sequence[Record]]) -> dict[str, int]:
+    """Return row -> most candidates that one of its plans tried."""
+    tried = {row: max((record.get("candidates", 0) for record in found), default=0) for row, found in records.items()}
+    return {row: count for row, count in tried.items() if count}

@@ -1,0 +1,99 @@
+"""From what is remembered to what the planner imagines with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav.core.errors import PlanningError
+from come_nav.core.protocols import Imaginer, WorldModel
+from come_nav.core.types import Context, Imagination
+from come_nav.memory.short_term import ShortTermBuffer
+from come_nav.navigation.episode_memories import EpisodeMemories
+from come_nav.navigation.navigation_model import NavigationModel
+from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
+from come_nav.planning.settings import PlannerSettings
+from come_nav.world_model.images import rgb_from_images
+
+
+def context_of(model: NavigationModel, memory: ShortTermBuffer, experts: ExpertsSettings) -> Context | None:
+    """Return the newest frames as the world model takes them, or None while there are too few.
+
+    Frame offsets are the times that the stamps tell, not whole frames.
+    """
+    frames = memory.context_frames(model.context_frames)
+    if not frames:
+        return None
+    latents = torch.stack([frame.features for frame in frames if frame.features is not None])
+    poses = np.stack([frame.pose_odom_xyyaw for frame in frames])
+    offsets = [(frame.stamp_s - frames[-1].stamp_s) * model.rate_hz for frame in frames]
+    past: dict[str, Any] = {}
+    if experts.use:
+        count = experts.older_frames if "short_term" in experts.use else 0
+        older = memory.newest_frames(len(frames) + count)[: -len(frames)]
+        past["older"] = [(own.frame, own.pose_odom_xyyaw) for own in older]
+        past["absolute_pose_xyyaw"] = frames[-1].pose_odom_xyyaw
+    return model.context_from_frames([frame.frame for frame in frames], poses, offsets, latents=latents, **past)
+
+
+def bound(
+    model: NavigationModel, context: Context, planner: PlannerSettings, settings: NavigationSettings, decode: bool
+) -> Imaginer:
+    """Return what imagines the ends of paths as long as ``planner`` searches them."""
+    # A rollout takes one step for each pose; real stamps may make those a little longer or shorter than a frame.
+    steps_per_pose = 1.0 if settings.imagination == "rollout" else planner.dt_s * model.rate_hz
+    return model.imaginer(context, planner.horizon_steps * steps_per_pose, settings.imagination, decode=decode)
+
+
+@dataclass(frozen=True)
+class Imaginers:
+    """What imagines the candidates of a plan, what then shows the view at its end if wanted, and who is left out."""
+
+    candidates: Imaginer
+    shown: Imaginer | None = None
+    warnings: Sequence[str] = ()
+
+
+def imaginers_for(
+    by_view: bool,
+    context: Context | None,
+    episode: EpisodeMemories,
+    experts: ExpertsSettings | None,
+    planner: PlannerSettings,
+    settings: NavigationSettings,
+) -> Imaginers:
+    """Return what imagines for a goal whose view counts or (not ``by_view``) does not."""
+    if context is None:
+        return Imaginers(PathsOnly())
+    model, warnings = episode.model(experts)
+    shown = bound(model, context, planner, settings, True) if settings.show_imagined else None
+    if not by_view:
+        return Imaginers(PathsOnly(), shown)
+    decode = settings.objective.view_distance.startswith("image")
+    return Imaginers(bound(model, context, planner, settings, decode), shown, warnings)
+
+
+class PathsOnly:
+    """Imagines nothing: goals that are poses need no images."""
+
+    def imagine(self, poses_xyyaw: torch.Tensor, generator: torch.Generator) -> Imagination:
+        """Return the paths alone."""
+        return Imagination(poses_xyyaw)
+
+
+def imagined_rgb(
+    model: WorldModel, imaginer: Imaginer, poses_xyyaw: torch.Tensor, generator: torch.Generator
+) -> NDArray[np.uint8]:
+    """Return uint8 images (S, H, W, 3) of the views imagined at the end of paths (S, T, 3)."""
+    imagination = imaginer.imagine(poses_xyyaw, generator)
+    images = imagination.images
+    if images is None and imagination.latents is not None:
+        images = model.decode(imagination.latents)
+    if images is None:
+        raise PlanningError("the imaginer returns neither images nor latents")
+    return rgb_from_images(images)

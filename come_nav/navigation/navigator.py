@@ -1,0 +1,256 @@
+"""From goals to plans without ROS: recognise the goal's place, lead there through memory, retreat, arrive.
+
+A robot's node and a simulator's loop drive it alike::
+
+    navigator = Navigator(stack, NavigatorSettings())
+    navigator.observe(frame, odometry)               # as often as frames come
+    navigator.obstacles.see(points_odom_xyz)         # whenever there is a new cloud
+    navigator.begin(GoalRequest(image_rgb=image))    # or a pose, a time, a place
+    step = navigator.step(now_s, pose_odom_xyyaw)    # as often as plans are wanted
+    if step.drive is not None:                       # None: go on with the plan before
+        follower.set_plan(step.drive)                # one that is not OK stands for standing still
+    if follower is stuck:
+        navigator.blocked(stamp_s, pose_odom_xyyaw)  # the next steps back off and plan around
+    step.state                                       # ACTIVE until REACHED, FAILED or CANCELLED
+
+One thread observes, another steps; ``begin``, ``cancel``, ``blocked`` and ``forget`` may be called by any thread. Only
+``step`` takes long: it searches memory for where a new goal's image was taken, which a later goal or a cancellation
+ends early, and it searches the plan. All times are on the clock of the stamps.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav.core.types import Frame, Goal, Odometry, Plan
+from come_nav.memory.keyframes import Keyframes
+from come_nav.memory.short_term import FrameStatus
+from come_nav.navigation.guide import Guide
+from come_nav.navigation.mission import Mission, MissionState
+from come_nav.navigation.obstacles import ObstacleMap
+from come_nav.navigation.places import Places
+from come_nav.navigation.recognition import Recognition, encoded
+from come_nav.navigation.retreat import Retreat
+from come_nav.navigation.settings import NavigatorSettings
+from come_nav.navigation.stack import NavStack
+from come_nav.navigation.step import GoalRequest, Progress, Step
+
+__all__ = ["GoalRequest", "Navigator", "Progress", "Step"]
+
+
+class Navigator:
+    """Drives one robot from goal to goal; see the module's text for how it is used.
+
+    Attributes:
+        stack: what sees, remembers and plans.
+        places: key frames and the ways between them.
+        guide: turns the goal into subgoals.
+        mission: the goal, and how far it has come.
+        obstacles: what to keep away from.
+    """
+
+    def __init__(
+        self,
+        stack: NavStack,
+        settings: NavigatorSettings | None = None,
+        log: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        """Take the stack, which others may go on using; ``log`` is told where images were found."""
+        self._settings = settings or NavigatorSettings()
+        self.stack = stack
+        self.places = Places(Keyframes(self._settings.keyframes), lambda images: encoded(stack, images))
+        self.guide = Guide(self.places, self._settings.guiding)
+        self.mission = Mission(self._settings.arrival)
+        self.obstacles = ObstacleMap(self._settings.obstacles)
+        self._recognition = Recognition(stack, self.places, self._settings.recognition, log)
+        self._retreat = Retreat()
+        self._goal_latents: torch.Tensor | None = None
+        self._sought: Goal | None = None  # its place is still to be looked for in memory
+        self._lock = threading.RLock()
+        self._changes = self._episodes = 0  # goals that came or went, episodes that ended
+
+    @property
+    def settings(self) -> NavigatorSettings:
+        """Rules. What is set anew counts from the next step on; key frames' settings from the next start on."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: NavigatorSettings) -> None:
+        with self._lock:
+            self._settings = settings
+            self.mission.rules, self.guide.rules = settings.arrival, settings.guiding
+            self.obstacles.settings, self._recognition.settings = settings.obstacles, settings.recognition
+
+    # -- what comes in -------------------------------------------------------------------------------------------------
+
+    def observe(self, frame: Frame, odometry: Odometry) -> FrameStatus:
+        """Remember what the robot saw and where it was; return what became of the frame."""
+        status = self.stack.observe(frame, odometry)
+        newest = self.stack.memory.newest
+        if status is FrameStatus.KEPT and newest is not None:
+            self.places.observe(frame, odometry, newest.features)
+        return status
+
+    def begin(self, request: GoalRequest) -> Goal:
+        """Take a new goal, which the next step looks for; the one before is dropped. Return what it means.
+
+        Raises:
+            DataError: where it is no goal, or no place is remembered; the goal before then stays.
+        """
+        goal = request.goal(self.places.keyframes)
+        latents = None if goal.image_rgb is None else self._recognition.latents(goal.image_rgb)
+        with self._lock:
+            self._changes += 1
+            self._goal_latents = latents
+            self.mission.begin(goal)
+            self._retreat.cancel()
+            self.guide.begin(goal)
+            self._sought = goal if self._settings.recognises and goal.pose_odom_xyyaw is None else None
+            if self._sought is not None:
+                self.mission.search()
+        return goal
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """End the mission, if one is under way."""
+        with self._lock:
+            self._changes += 1
+            self._sought = None
+            self.mission.cancel(reason)
+
+    def blocked(self, stamp_s: float, blocked_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Take when, and the pose (3,) of a robot that faces what blocks it (whichever way its own front points)."""
+        with self._lock:
+            self.obstacles.touch(blocked_odom_xyyaw, stamp_s)
+            self._retreat.request(stamp_s, blocked_odom_xyyaw)
+
+    def forget(self, everything: bool = False) -> None:
+        """Begin a new episode: the robot may have been carried; with ``everything`` key frames are forgotten too."""
+        with self._lock:
+            self._episodes += 1
+            self.stack.reset()
+            self.obstacles.forget()
+            self.places.begin_leg()
+            if everything:
+                self.places.clear()
+
+    # -- what comes out ------------------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        now_s: float,
+        pose_odom_xyyaw: NDArray[np.float64] | None = None,
+        overtaken: Callable[[], bool] = lambda: False,
+    ) -> Step:
+        """Go one step on: look for a new goal's place, back off from what blocks, or plan.
+
+        Args:
+            now_s: present time, to refuse stale sensors.
+            pose_odom_xyyaw: (3,) where the robot is, where that is known better than by the newest frame.
+            overtaken: whether a search of memory has become pointless for a reason of the caller's.
+        """
+        with self._lock:
+            self.obstacles.expire(now_s)
+            changes = self._changes
+
+        def pointless() -> bool:
+            return changes != self._changes or overtaken()
+
+        if self.mission.active:
+            self._look_for_goal(pointless)
+        if not self.mission.active or pointless():
+            return Step(self.mission.state)
+        newest = self.stack.memory.newest
+        here = newest.pose_odom_xyyaw if pose_odom_xyyaw is None and newest is not None else pose_odom_xyyaw
+        if here is not None:
+            plan = self._retreat.plan(now_s, here, self.obstacles.clear)
+            if plan is not None or self._retreat.lasts(now_s, here):
+                return Step(self.mission.state, plan, retreating=True)
+        return self._plan(now_s, pose_odom_xyyaw, pointless)
+
+    def path_to(self, pose_odom_xyyaw: NDArray[np.float64], now_s: float) -> Plan:
+        """Plan once to a pose (3,) for somebody else who drives; the robot's own mission is not touched."""
+        self.obstacles.expire(now_s)
+        alone = self.stack.settings.planner  # a search that is named serves no later plan
+        return self.stack.plan(Goal(pose_odom_xyyaw=pose_odom_xyyaw), now_s, self.obstacles.clearance, planner=alone)
+
+    def progress(self, stamp_s: float = 0.0, pose_odom_xyyaw: NDArray[np.float64] | None = None) -> Progress:
+        """Return how far the mission is; time and pose are the newest frame's where not given."""
+        newest, mission = self.stack.memory.newest, self.mission
+        if pose_odom_xyyaw is None:
+            stamp_s = stamp_s if newest is None else newest.stamp_s
+            pose_odom_xyyaw = np.zeros(3) if newest is None else newest.pose_odom_xyyaw
+        difference, way_xy = self._difference(), self.guide.way_xy
+        left_m = float("nan") if way_xy is None else float(np.hypot(*np.diff(way_xy, axis=0).T).sum())
+        unlike = float("nan") if difference is None else difference
+        return Progress(stamp_s, pose_odom_xyyaw, mission.message, unlike, left_m, mission.state, mission.code)
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    def _look_for_goal(self, overtaken: Callable[[], bool]) -> None:
+        """Find out where a new goal's image was taken, if memory knows."""
+        with self._lock:
+            goal, latents, self._sought = self._sought, self._goal_latents, None
+        if goal is None or goal.image_rgb is None or latents is None:
+            return
+        found = self._recognition.find(goal.image_rgb, latents, overtaken)
+        with self._lock:
+            if self.mission.goal is goal:  # else it was dropped meanwhile
+                known = goal if found.pose_odom_xyyaw is None else Goal(goal.image_rgb, found.pose_odom_xyyaw)
+                self.mission.found(known)
+                self.guide.begin(known, found.rough_xyyaw)
+
+    def _plan(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64] | None, overtaken: Callable[[], bool]) -> Step:
+        with self._lock:
+            marks, goal, newest = (self._changes, self._episodes), self.mission.goal, self.stack.memory.newest
+            if goal is None or not self.mission.active:
+                return Step(self.mission.state)
+            target, final = goal, True
+            if newest is not None and self._settings.use_places:
+                target, final = self.guide.target(newest.pose_odom_xyyaw, self.obstacles.clear)
+            way_xy = self.guide.way_xy
+        started_s = time.monotonic()
+        plan = self.stack.plan(
+            target if self._settings.use_imagination else _without_image(target), now_s, self.obstacles.clearance
+        )
+        duration_s = time.monotonic() - started_s
+        with self._lock:
+            if marks != (self._changes, self._episodes):
+                return Step(self.mission.state)  # for a goal, or in an episode, that is over
+            here = plan.start_odom_xyyaw if pose_odom_xyyaw is None else pose_odom_xyyaw
+            state = self.mission.evaluate(plan, here, self._difference(), final)
+        if state is MissionState.REACHED and goal.image_rgb is not None and goal.pose_odom_xyyaw is None:
+            self._confirm(goal, goal.image_rgb, here, overtaken)
+        return Step(self.mission.state, plan, target, way_xy=way_xy, duration_s=duration_s)
+
+    def _confirm(
+        self,
+        goal: Goal,
+        image_rgb: NDArray[np.uint8],
+        here_odom_xyyaw: NDArray[np.float64],
+        overtaken: Callable[[], bool],
+    ) -> None:
+        """Ask memory once more where an image was taken that seems reached by its view: it has seen more meanwhile."""
+        latents = self._goal_latents
+        if latents is None or not self._settings.recognises:
+            return
+        place = self._recognition.pose(image_rgb, latents, overtaken)
+        with self._lock:
+            if place is not None and self.mission.goal is goal and not self.mission.at_goal(here_odom_xyyaw, place):
+                elsewhere = Goal(image_rgb, place)
+                self.mission.reopen(elsewhere)
+                self.guide.begin(elsewhere)
+
+    def _difference(self) -> float | None:
+        latents = self._goal_latents
+        return None if latents is None else self._recognition.difference(latents)
+
+
+def _without_image(target: Goal) -> Goal | None:
+    """Return what is left to score paths by where nothing is imagined; None where the pose is not known."""
+    return None if target.pose_odom_xyyaw is None else Goal(pose_odom_xyyaw=target.pose_odom_xyyaw)

@@ -1,0 +1,129 @@
+"""What the robot keeps away from: points that were seen, and places where it ran into something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav.core.checks import check_range
+from come_nav.core.geometry import se2
+from come_nav.planning.objectives import Clearance
+
+TOUCHED_RAD = np.radians(np.arange(-60.0, 61.0, 15.0))  # where on its front a blocked robot may touch something
+TOUCHED = 0.9  # and how far away, over the robot's radius, which has a little to spare
+MOST_TOUCHED = 50
+
+
+@dataclass(frozen=True)
+class ObstacleSettings:
+    """What is an obstacle, and how far to keep away.
+
+    Attributes:
+        use: whether obstacles count at all.
+        radius_m: paths nearer to an obstacle are rejected; the robot and some room, m, > 0.
+        margin_m: paths within this further distance cost more, m, > 0.
+        min_height_m: points lower than this are floor, m in odom.
+        max_height_m: points higher than this are passed below, m in odom.
+        range_m: points further away than this do not matter, m, > 0.
+        cell_m: points are thinned to one per cell of this size, m, > 0.
+        blocked_memory_s: keep away this long from where the robot was blocked, s, >= 0.
+    """
+
+    use: bool = True
+    radius_m: float = 0.25
+    margin_m: float = 0.2
+    min_height_m: float = 0.1
+    max_height_m: float = 1.2
+    range_m: float = 4.0
+    cell_m: float = 0.05
+    blocked_memory_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("radius_m", "margin_m", "range_m", "cell_m"):
+            check_range(f"obstacles.{name}", getattr(self, name), 0.0, open_low=True)
+        check_range("obstacles.blocked_memory_s", self.blocked_memory_s, 0.0)
+
+
+class ObstacleMap:
+    """The newest cloud of obstacles, reduced to planar points in odom, and what the robot ran into.
+
+    One thread may show it a new cloud while another asks.
+
+    Attributes:
+        settings: may be replaced while it is in use; heights and cells count from the next cloud on.
+    """
+
+    def __init__(self, settings: ObstacleSettings | None = None) -> None:
+        self.settings = settings or ObstacleSettings()
+        self._seen_odom_xy: NDArray[np.float64] = np.zeros((0, 2))
+        self._touched: tuple[tuple[float, NDArray[np.float64]], ...] = ()  # when, and points (N, 2)
+
+    @property
+    def seen_odom_xy(self) -> NDArray[np.float64]:
+        """Points (N, 2) of the newest cloud that count."""
+        return self._seen_odom_xy
+
+    @property
+    def touched_count(self) -> int:
+        """Places where the robot was blocked."""
+        return len(self._touched)
+
+    @property
+    def points_odom_xy(self) -> NDArray[np.float64]:
+        """Everything (N, 2) to keep away from."""
+        return np.concatenate([self._seen_odom_xy, *(arc for _, arc in self._touched)])
+
+    def see(self, points_odom_xyz: NDArray[np.floating]) -> None:
+        """Take a cloud (N, 3) in odom instead of the one before."""
+        own, heights = self.settings, points_odom_xyz[:, 2]
+        inside = (heights >= own.min_height_m) & (heights <= own.max_height_m)
+        found = points_odom_xyz[inside, :2].astype(np.float64)
+        _, first = np.unique(np.floor(found / own.cell_m).astype(np.int64), axis=0, return_index=True)
+        self._seen_odom_xy = found[first]  # not the cells' centres, which may lie centimetres off
+
+    def touch(self, blocked_odom_xyyaw: NDArray[np.float64], stamp_s: float) -> None:
+        """Take it that something stands at the front of a robot at this pose (3,)."""
+        radius_m, angle = TOUCHED * self.settings.radius_m, blocked_odom_xyyaw[2] + TOUCHED_RAD
+        arc = blocked_odom_xyyaw[:2] + radius_m * np.column_stack([np.cos(angle), np.sin(angle)])
+        self._touched = (*self._touched, (stamp_s, arc))[-MOST_TOUCHED:]
+
+    def expire(self, now_s: float) -> None:
+        """Forget what the robot ran into too long ago."""
+        limit_s = self.settings.blocked_memory_s
+        self._touched = tuple(entry for entry in self._touched if abs(now_s - entry[0]) <= limit_s)
+
+    def forget(self) -> None:
+        """Forget what the robot ran into; what is seen goes with the next cloud."""
+        self._touched = ()
+
+    def clearance(self, pose_odom_xyyaw: NDArray[np.float64]) -> Clearance | None:
+        """Return the cost term for paths that start at a pose (3,), or None without obstacles."""
+        own, points = self.settings, self.points_odom_xy
+        if not own.use or len(points) == 0:
+            return None
+        near = points[np.hypot(*(points - pose_odom_xyyaw[:2]).T) <= own.range_m]
+        if len(near) == 0:
+            return None
+        local = se2.transform_points(se2.inverse(pose_odom_xyyaw), near)
+        return Clearance(torch.from_numpy(local).float(), own.radius_m, own.margin_m)
+
+    def clear(self, start_odom_xy: NDArray[np.float64], end_odom_xy: NDArray[np.float64]) -> bool:
+        """Return whether the robot fits along a straight line between two points (2,)."""
+        own = self.settings
+        return not own.use or line_is_clear(self.points_odom_xy, start_odom_xy, end_odom_xy, own.radius_m)
+
+
+def line_is_clear(
+    points_xy: NDArray[np.float64], start_xy: NDArray[np.float64], end_xy: NDArray[np.float64], radius_m: float
+) -> bool:
+    """Return whether no point (N, 2) is nearer than ``radius_m`` to the line between two points (2,).
+
+    Points that are that near to its start do not count: the robot stands there.
+    """
+    points = points_xy[np.hypot(*(points_xy - start_xy).T) > radius_m]
+    way = end_xy - start_xy
+    along = np.clip((points - start_xy) @ way / max(float(way @ way), 1e-12), 0.0, 1.0)
+    return bool((np.hypot(*(points - start_xy - along[:, None] * way).T) > radius_m).all())

@@ -1,0 +1,99 @@
+"""What others ask of the planner, from topics, services and actions: kept by callbacks, obeyed by its worker."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from come_nav.core.errors import ComeNavError
+from come_nav.core.types import PlanStatus
+from come_nav.data.bags.images import decode_colour
+from come_nav.navigation.navigator import GoalRequest, Navigator
+from come_nav.ros import messages
+from come_nav.ros.action_goals import ActionGoal, PathRequest
+from come_nav.ros.camera import CameraInput
+from come_nav.ros.diagnostics import Stream
+from come_nav.ros.planner_output import PlannerOutput
+from come_nav.ros.streams import message_type_name
+
+PATIENT = ("blocked", "path")  # requests that leave the goal as it is
+
+
+class PlannerRequests:
+    """A queue of (kind, message); any thread may post, one obeys."""
+
+    def __init__(
+        self,
+        node: Any,
+        navigator: Navigator,
+        camera: CameraInput,
+        output: PlannerOutput,
+        goals: Stream,
+    ) -> None:
+        """Take who converts, obeys and answers; ``goals`` notes those that are none."""
+        self._node, self._navigator, self._camera, self._output = node, navigator, camera, output
+        self._goals = goals
+        self._queue: deque[tuple[str, Any]] = deque()
+
+    @property
+    def urgent(self) -> bool:
+        """Whether something waits that makes a search for the present goal pointless."""
+        return any(kind not in PATIENT for kind, _ in tuple(self._queue))
+
+    def post(self, kind: str, message: Any = None) -> None:
+        """Keep a request."""
+        self._queue.append((kind, message))
+
+    def obey(self) -> bool:
+        """Do what was asked for; return whether there is a new goal."""
+        begun = False
+        while self._queue:
+            kind, message = self._queue.popleft()
+            if kind == "path":
+                self._answer(message)
+            elif kind == "blocked":
+                stamp_s = messages.seconds_from_stamp(message.header.stamp)
+                self._navigator.blocked(stamp_s, self._camera.pose_in_odom(message))
+            elif kind == "cancel" or (kind == "cancel action goal" and message is self._output.action_goals.current):
+                self._navigator.cancel()
+                self._output.stand_still()
+                self._output.tell()
+            elif kind != "cancel action goal":  # else it has ended meanwhile
+                begun = self._begin(kind, message) or begun
+        return begun
+
+    def _begin(self, kind: str, message: Any) -> bool:
+        action_goal = message if isinstance(message, ActionGoal) else None
+        try:
+            self._navigator.begin(self._goal_request(kind, message))
+        except ComeNavError as error:
+            self._goals.failed(time.monotonic(), str(error))
+            self._node.diagnose(error, f"goal_{kind}")
+            if action_goal is not None:
+                self._output.action_goals.refuse(action_goal, str(error), self._output.progress())
+            return False
+        self._output.action_goals.begin(action_goal, self._output.progress())
+        self._output.tell()
+        return True
+
+    def _goal_request(self, kind: str, message: Any) -> GoalRequest:
+        """Return what a message asks for; raise DataError naming what is wrong with it."""
+        if kind in ("image", "action_goal"):
+            image = message.image if isinstance(message, ActionGoal) else message
+            return GoalRequest(image_rgb=decode_colour(image, message_type_name(image)))
+        if kind == "time":
+            return GoalRequest(time_s=messages.seconds_from_stamp(message))
+        pose = self._camera.pose_in_odom(message)
+        return GoalRequest(place_odom_xyyaw=pose) if kind == "place" else GoalRequest(pose_odom_xyyaw=pose)
+
+    def _answer(self, request: PathRequest) -> None:
+        """Plan once for somebody else who drives."""
+        try:
+            plan = self._navigator.path_to(self._camera.pose_in_odom(request.pose), self._node.now_s())
+        except ComeNavError as error:
+            request.end(None, str(error))
+            return
+        good = plan.status is PlanStatus.OK
+        path = messages.path_message(plan, self._node.values["odom_frame"]) if good else None
+        request.end(path, "" if good else f"{plan.status.value}: {plan.message}")

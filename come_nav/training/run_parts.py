@@ -1,0 +1,69 @@
+"""What a training run begins with: its pinned configuration, new or given networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from come_nav.core.errors import CheckpointError, ConfigError
+from come_nav.core.files import atomic_write_text
+from come_nav.core.settings import to_mapping
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.cdit import CDiT
+from come_nav.experts.normalizer import Normalizer
+from come_nav.training.config import TrainSettings
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
+from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.sampling.schedule import NoiseSchedule
+
+
+def new_expert(config: TrainSettings, init: DiffusionWorldModel | None, schedule: NoiseSchedule) -> BaseExpert:
+    """Return the expert to train: the initial model's, or a new one whose weights depend only on the seed."""
+    if init is not None:
+        expert = init.memory_base if config.data.memory_s else init.base
+        if not isinstance(expert, BaseExpert):
+            raise CheckpointError("the initial model has no base expert to fine-tune")
+        return copy.deepcopy(expert).train()
+    with seeded_layers(config.seed):
+        network = CDiT.from_settings(config.denoiser_model)
+    scale_m, spacing_m = config.scale_m, config.waypoint_spacing_m
+    normalizer = Normalizer.metric(scale_m) if spacing_m is None else Normalizer.nwm(spacing_m)
+    expert = BaseExpert(network, normalizer, schedule, config.prediction)
+    expert.start_from_view()
+    return expert
+
+
+def load_autoencoder(autoencoder: ImageAutoencoder, path: Path) -> ImageAutoencoder:
+    """Return ``autoencoder`` with the weights and the scaling factor of a stage's file."""
+    with safe_open(path, framework="pt") as handle:
+        scaling = float(handle.metadata()["scaling_factor"])
+    autoencoder.load_state_dict(load_file(path))
+    autoencoder.set_scaling_factor(scaling)
+    return autoencoder
+
+
+def pin_config(config: TrainSettings, folder: Path) -> None:
+    """Write the config into the run folder; a folder that holds another config is refused, not mixed."""
+    path = folder / "config.yaml"
+    text = yaml.safe_dump(to_mapping(config), sort_keys=False)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ConfigError(
+            f"{folder}: holds a run with another configuration (see its config.yaml); "
+            "choose another --out, or remove the folder to start again"
+        )
+    atomic_write_text(path, text)
+
+
+@contextmanager
+def seeded_layers(seed: int) -> Iterator[None]:
+    """Make new layers depend only on ``seed``: torch initialises them from its default generator, restored after."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,48 @@
+"""Images to latents and back, and their depth: a model's networks of single images, in batches that fit its memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from come_nav.core.errors import ConfigError
+from come_nav.world_model.parts import ModelParts
+
+
+# Contexts and latents may go on to be trained on (episodic memory): no_grad, for inference tensors refuse that.
+@torch.no_grad()
+def encode_images(parts: ModelParts, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Return scaled latents (B, C, h, w) of images (B, 3, H, W): the mode, or a sample with a generator."""
+    chunks = torch.split(images.to(parts.device), parts.inference.micro_batch)
+    with parts.autocast():
+        return torch.cat([parts.autoencoder.encode(chunk, generator).float() for chunk in chunks])
+
+
+@torch.no_grad()
+def encode_moments(parts: ModelParts, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and log variance (B, C, h, w) of the unscaled posterior of images (B, 3, H, W)."""
+    chunks = torch.split(images.to(parts.device), parts.inference.micro_batch)
+    with parts.autocast():
+        moments = [parts.autoencoder.moments(chunk) for chunk in chunks]
+    return torch.cat([mean.float() for mean, _ in moments]), torch.cat([logvar.float() for _, logvar in moments])
+
+
+@torch.no_grad()
+def decode_latents(parts: ModelParts, latents: Tensor) -> Tensor:
+    """Return images (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w): what the autoencoder makes of them."""
+    chunks = torch.split(latents.to(parts.device), parts.inference.micro_batch)
+    with parts.autocast():
+        return torch.cat([parts.autoencoder.decode(chunk).float() for chunk in chunks])
+
+
+@torch.no_grad()
+def estimate_depth_m(parts: ModelParts, images: Tensor) -> Tensor:
+    """Return the estimated z-depth (B, H, W) in metres of images (B, 3, H, W).
+
+    Raises:
+        ConfigError: for a model without a depth estimator.
+    """
+    if parts.depth is None:
+        raise ConfigError("this model has no depth estimator")
+    with parts.autocast():
+        return parts.depth.depth_m(images.to(parts.device))

@@ -1,0 +1,91 @@
+"""What the context, a longer past and the spatial memory show from each target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from come_nav.core.errors import ShapeError
+from come_nav.core.geometry import se2
+from come_nav.core.types import Context, ContextViews, ViewSource
+from come_nav.experts.passes import looks_at
+from come_nav.world_model.codec import decode_latents
+from come_nav.world_model.parts import ModelParts
+from come_nav.world_model.reprojection import RenderedView, context_view, points_view
+
+
+def seen_from(parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted: Collection[ViewSource]) -> Context:
+    """Return the context with the ``wanted`` views from targets (S, 3), once for all sampling steps.
+
+    A model whose networks look at no views gets the context as it is.
+    """
+    if parts.depth is None:
+        return context
+    rendered = rendered_views(parts, context, actions_xyyaw, wanted)
+
+    def encoded(source: ViewSource) -> Tensor | None:
+        return rendered[source].encoded(parts.autoencoder.encode) if source in wanted else None
+
+    views = ContextViews(encoded(ViewSource.CONTEXT), encoded(ViewSource.LONGER), encoded(ViewSource.MEMORY))
+    return context.with_views(views)
+
+
+def rendered_views(
+    parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted: Collection[ViewSource]
+) -> dict[ViewSource, RenderedView]:
+    """Return what is seen from targets (S, 3); what the ``wanted`` views lie over may be there, too.
+
+    What was seen just now is sharper than voxels, and no drift of odometry lies between: it lies over the older past,
+    and that over the spatial memory.
+    """
+    size, settings = parts.image_size, parts.reprojection
+    view = context_view(context, actions_xyyaw, size, settings)
+    views = {ViewSource.CONTEXT: view}
+    if ViewSource.LONGER in wanted or ViewSource.MEMORY in wanted:
+        older, camera, extrinsics = context.older_points, context.camera, context.T_base_camera
+        if older is not None and camera is not None and extrinsics is not None:
+            view = view.over(points_view(older, camera, extrinsics, actions_xyyaw, size, settings))
+        views[ViewSource.LONGER] = view
+    if ViewSource.MEMORY in wanted:
+        views[ViewSource.MEMORY] = view.over(memory_view(parts, context, actions_xyyaw))
+    return views
+
+
+def memory_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> RenderedView:
+    """Return what the spatial memory alone shows from targets (S, 3).
+
+    Raises:
+        ShapeError: without a memory, or for a context that does not tell where it was in the episode.
+    """
+    start = context.absolute_pose_xyyaw
+    if parts.spatial is None or start is None:
+        raise ShapeError("the spatial expert needs a memory (with_memory) and a context with absolute_pose_xyyaw")
+    poses: Tensor = se2.compose(start.expand(len(actions_xyyaw), -1), actions_xyyaw)
+    return RenderedView(*parts.spatial.views(poses, parts.image_size, context.T_base_camera))
+
+
+def weight_on_memory(parts: ModelParts) -> float:
+    """Return the weight of the experts that look at the spatial memory."""
+    looking = (name for name, expert in parts.experts.items() if looks_at(expert, ViewSource.MEMORY))
+    return float(sum(parts.weights.get(name, 0.0) for name in looking))
+
+
+@torch.inference_mode()
+def blended_images(parts: ModelParts, latents: Tensor, context: Context, actions_xyyaw: Tensor) -> Tensor:
+    """Return images (S, 3, H, W) of latents predicted at poses (S, 3): decoded, then drawn to the rendered memory.
+
+    This is not what the composed sampler imagined; that is ``decode(latents)``. A table names it "render blend", a row
+    of its own. Where the spatial memory has a say in the prediction and knows the view, it gets a second one here: a
+    network blurs what it is unsure of, and its autoencoder loses detail; a rendered cloud is sharp, but cracked, and
+    ragged at outlines. Images are drawn to it by ``reprojection.render_blend``, as far as it is reliable at each pixel:
+    the mean of two guesses has smaller errors than either. (The network's own view has what was seen just now first;
+    the cloud's measured depth makes the better image.)
+    """
+    trust, images = parts.reprojection.render_blend, decode_latents(parts, latents)
+    if parts.depth is None or parts.spatial is None or trust == 0.0 or weight_on_memory(parts) <= 0.0:
+        return images
+    actions = actions_xyyaw.to(parts.device, torch.float32)
+    view = memory_view(parts, context.to(parts.device), actions)
+    return images + trust * view.reliability * (view.filled - images)

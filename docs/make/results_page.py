@@ -1,0 +1,337 @@
+"""Writes docs/results.md from benchmarks/results: every figure of the documentation comes from a file of a run.
+
+python docs/make/results_page.py          write docs/results.md
+python docs/make/results_page.py --check  exit status 1 where the page is not what the files say
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
+HEAD = """# Results
+
+<!-- written by docs/make/results_page.py from benchmarks/results; do not edit -->
+
+Every table is made from a file in `benchmarks/results/`, which also holds the settings, the windows and the machine.
+Means carry a 95 % bootstrap interval over worlds or recordings. All of it ran on two CPU cores; nothing ran on CUDA, on
+a real robot, with official Navigation World Models weights, in Habitat or in Gazebo.
+
+The preset `ideal-64` is a camera of 64 x 64 pixels and 90 degrees, 0.5 m high and level, true depth and odometry
+without noise, unless a row says how it drifts. "base" is this project's small network, which sees rendered views of
+its context; it is not the class of Navigation World Models. CoME is the composition of all experts.
+"""
+
+Rows = list[list[str]]
+Table = tuple[list[str], Rows]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of the page: the file it is made from, its heading, what it shows and how it is read."""
+
+    file: str
+    heading: str
+    text: str
+    command: str
+    tables: Callable[[dict[str, Any]], Sequence[Table]]
+    blended: bool = False  # rows with the spatial expert show the render blend
+
+    def named(self, cell: str) -> str:
+        """Return a row's present name: files keep the names of their time."""
+        if self.blended and ("SLTM" in cell or "CoME" in cell) and not cell.startswith("PSNR"):
+            cell = f"{cell}, render blend"
+        return cell.replace("base (NWM)", "base")
+
+
+def interval(value: dict[str, Any], digits: int = 3) -> str:
+    """Return a mean with its interval."""
+    return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def planning(result: dict[str, Any]) -> Sequence[Table]:
+    """Return the table of plans, the gap closure and the ratios over the base or constant velocity."""
+    table = result["table"]
+    rows = [[row["row"], interval(row["ate_m"]), interval(row["rpe_m"]), str(row["n"])] for row in table["rows"]]
+    tables: list[Table] = [(["row", "ATE [m]", "RPE [m]", "n"], rows)]
+    closure = [[row, interval(value, 2)] for row, value in table.get("gap_closure", {}).items()]
+    if closure:
+        tables.append((["row", "gap closed between constant velocity (0) and perfect model (1)"], closure))
+    names = [row["row"] for row in table["rows"]]
+    reference = next((name for name in names if name.startswith("base")), "constant velocity")
+    ratios = [[own["row"], interval(own)] for own in table["ate_ratios"] if own["reference"] == reference]
+    return [*tables, (["row", f"ATE over that of {reference}, paired"], ratios)]
+
+
+def recall(result: dict[str, Any]) -> Sequence[Table]:
+    """Return the table of remembered views and the gains over the base."""
+    table = result["table"]
+    shown = [row for row in table["rows"] if row["part"] == "all"]
+    metrics = {"psnr_db": ("PSNR [dB]", 2), "ssim": ("SSIM", 3), "sharpness": ("sharpness ratio", 2)}
+    rows = [
+        [row["row"], *(interval(row[key], digits) for key, (_, digits) in metrics.items()), str(row["psnr_db"]["n"])]
+        for row in shown
+    ]
+    base = next(row["row"] for row in shown if row["row"].startswith("base"))
+    gains = [
+        [own["row"], interval(own["psnr_db"], 2), interval(own["ssim"])]
+        for own in table["gains"]
+        if own["part"] == "all" and own["reference"] == base
+    ]
+    return [
+        (["row", *(name for name, _ in metrics.values()), "n"], rows),
+        (["row", f"PSNR over {base} [dB], paired", "SSIM"], gains),
+    ]
+
+
+def quality(result: dict[str, Any]) -> Sequence[Table]:
+    """Return the table of imagined views by horizon."""
+    table = result["table"]
+    horizons = table["horizons_s"]
+    found = {(row["row"], row["horizon_s"]): row for row in table["rows"]}
+    names = list(dict.fromkeys(row["row"] for row in table["rows"]))
+    rows = [
+        [
+            name,
+            *(f"{found[name, h]['psnr_db']['value']:.1f} / {found[name, h]['ssim']['value']:.2f}" for h in horizons),
+            " / ".join(f"{found[name, h]['sharpness']['value']:.2f}" for h in horizons),
+        ]
+        for name in names
+    ]
+    header = ["row", *(f"{h:g} s: PSNR [dB] / SSIM" for h in horizons), "sharpness ratio"]
+    return [(header, rows)]
+
+
+def closed_loop(result: dict[str, Any]) -> Sequence[Table]:
+    """Return successes of drives to images."""
+    rows = []
+    for kind in ("in view", "out of view"):
+        own = result["summary"][kind]
+        low, high = own["interval"]
+        reached = round(own["n"] * own["success"])
+        left_m = own["median left_m where reached"]
+        left = "" if left_m is None else f"{left_m:.2f}"
+        rows.append([kind, f"{reached} of {own['n']} [{low:.2f}, {high:.2f}]", left])
+    rows.append(["collision steps", str(result["summary"]["collisions"]), ""])
+    return [(["goals", "reached (Wilson 95 %)", "median left [m]"], rows)]
+
+
+def ablations(result: dict[str, Any]) -> Sequence[Table]:
+    """Return successes of the closed loop with its parts switched off one by one."""
+    rows = [
+        [
+            own["row"],
+            *(f"{own[kind]['reached']} of {own[kind]['n']}" for kind in ("in view", "out of view")),
+            f"{own['collision_steps']}",
+            f"{own['wrong_arrivals']}",
+        ]
+        for own in result["rows"]
+    ]
+    return [(["what is on", "in view", "out of view", "collision steps", "said reached, but was not"], rows)]
+
+
+def relocalised(result: dict[str, Any]) -> Sequence[Table]:
+    """Return how often the place of an image was found."""
+    rows = []
+    for kind, own in result["summary"].items():
+        value, low, high = own["found right"]
+        known = own["recognised"]
+        cpu_s = own["median cpu_s"]
+        rows.append([kind, f"{value:.2f} [{low:.2f}, {high:.2f}]", f"{known['right']} of {known['n']}", f"{cpu_s:.1f}"])
+    return [(["images", "found within 0.5 m and 0.6 rad", "recognised rightly", "median CPU [s]"], rows)]
+
+
+def composition_cost(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what a sampling step costs."""
+    rows = [[own["name"], str(own["passes"]), f"{own['over_base']:.2f}"] for own in result["rows"]]
+    return [(["experts", "passes", "time over the base's"], rows)]
+
+
+def growth(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what memory costs as it grows."""
+    rows = [
+        [
+            str(own["frames"]),
+            f"{own['cloud_mb']:.1f}",
+            f"{own['observe_ms_median']:.1f}",
+            f"{own['render_ms_median']:.1f}",
+        ]
+        for own in result["rows"]
+    ]
+    return [(["frames", "cloud [MB]", "a frame [ms]", "a view [ms]"], rows)]
+
+
+EVALUATE = "come-nav evaluate --suite"
+SECTIONS = (
+    Section(
+        "planning_test_worlds.json",
+        "Plans of 2 s",
+        "Built-in test worlds, `ideal-64`, no memory.",
+        f"{EVALUATE} planning --worlds 20000-20019 --windows 200",
+        planning,
+    ),
+    Section(
+        "planning_test_worlds_4s.json",
+        "Plans of 4 s",
+        "Built-in test worlds, `ideal-64`, no memory.",
+        f"{EVALUATE} planning --horizon 4 --worlds 20000-20019 --windows 100",
+        planning,
+    ),
+    Section(
+        "kitchen_before.json",
+        "Plans of 2 s on a real recording",
+        "The last 40 % of a hand-held recording of a kitchen; nothing of it was trained on. The paths are those of a "
+        "differential drive; a hand moves sideways too.",
+        "come-nav evaluate kitchen --part 0.6-1.0 --windows 43",
+        planning,
+    ),
+    Section(
+        "kitchen_after.json",
+        "The same after fine-tuning",
+        "150 steps on the first 60 % of the recording.",
+        "come-nav train --init models/tiny --data kitchen --out tuned",
+        planning,
+    ),
+    Section(
+        "quality_test_worlds.json",
+        "Imagined views",
+        "Built-in test worlds, `ideal-64`.",
+        f"{EVALUATE} quality --worlds 20000-20019 --windows 500",
+        quality,
+    ),
+    Section(
+        "recall_validation_worlds.json",
+        "Remembered views, with and without the render blend",
+        "Validation worlds, `ideal-64`. A composition's row is what the sampler produced and the autoencoder decoded; "
+        "the rows named `render blend` paste the rendered cloud over it.",
+        f"{EVALUATE} recall --worlds 10000-10009 --windows 40",
+        recall,
+    ),
+    Section(
+        "recall_test_worlds.json",
+        "Remembered views, test worlds",
+        "`ideal-64`. Recorded while compositions with the spatial expert pasted up to 85 % of the rendered cloud into "
+        "their image: these rows are render blends.",
+        f"{EVALUATE} recall --worlds 20000-20019 --windows 400",
+        recall,
+        blended=True,
+    ),
+    Section(
+        "memory_planning_test_worlds_2s.json",
+        "Plans of 2 s to places seen long before",
+        "Built-in test worlds, `ideal-64`. SLTM, base+SLTM and all (CoME) are one and the same pass of one network.",
+        f"{EVALUATE} memory-planning --horizon 2 --windows 60 --contrast both",
+        planning,
+    ),
+    Section(
+        "memory_planning_test_worlds_4s.json",
+        "Plans of 4 s to places seen long before",
+        "Built-in test worlds, `ideal-64`. SLTM, base+SLTM and all (CoME) are one and the same pass of one network.",
+        f"{EVALUATE} memory-planning --horizon 4 --windows 100 --contrast both",
+        planning,
+    ),
+    Section(
+        "closed_loop_ablations.json",
+        "Driving to images without ROS, part by part",
+        "Test worlds 20003 and 20007, ten goals each; the robot explores first, then drives to images.",
+        "come-nav navigate --worlds 20003,20007 --goals 10 --ablations",
+        ablations,
+    ),
+    Section(
+        "ros_closed_loop_come.json",
+        "Driving to images over ROS 2",
+        "Test worlds 20003 and 20007 with memory; a recognised image is driven to as a pose.",
+        "benchmarks/ros_closed_loop.py --worlds 20003,20007 --goals 10 --memory come",
+        closed_loop,
+    ),
+    Section(
+        "ros_closed_loop_nwm.json",
+        "Driving to images over ROS 2, the base alone",
+        "The same goals without memory.",
+        "benchmarks/ros_closed_loop.py --worlds 20003,20007 --goals 10 --memory nwm",
+        closed_loop,
+    ),
+    Section(
+        "relocalisation.json",
+        "Where was this image taken?",
+        "Test worlds, `ideal-64`, search by rendering and comparing.",
+        "benchmarks/relocalisation.py --worlds 20000-20005 --images 15",
+        relocalised,
+    ),
+    Section(
+        "composition_cost.json",
+        "Cost of a composition",
+        "One sampling step of 64 candidates.",
+        "benchmarks/composition_cost.py --candidates 64",
+        composition_cost,
+    ),
+    Section(
+        "memory_growth.json",
+        "Cost of the spatial memory",
+        "Cloud with its budget of 200,000 points.",
+        "benchmarks/memory_growth.py --frames 1000",
+        growth,
+    ),
+)
+
+
+def table_lines(table: Table) -> list[str]:
+    """Return a Markdown table."""
+    header, rows = table
+    cells = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(line) + " |" for line in cells]
+
+
+def renamed(section: Section, table: Table) -> Table:
+    """Return a table with present names in its header and its first column."""
+    header, rows = table
+    return [section.named(cell) for cell in header], [[section.named(row[0]), *row[1:]] for row in rows]
+
+
+def section_lines(section: Section, result: dict[str, Any]) -> list[str]:
+    """Return the lines of one section."""
+    lines = ["", f"## {section.heading}", "", section.text, "", f"`{section.command}` (`{section.file}`)"]
+    for table in section.tables(result):
+        if table[1]:
+            lines += ["", *table_lines(renamed(section, table))]
+    return lines
+
+
+def page() -> str:
+    """Return the whole page; sections whose file is absent are left out."""
+    lines = [HEAD.rstrip()]
+    for section in SECTIONS:
+        path = RESULTS / section.file
+        if path.is_file():
+            lines += section_lines(section, json.loads(path.read_text(encoding="utf-8")))
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    args = parser.parse_args(arguments)
+    text = page()
+    if args.check:
+        same = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
+        print(
+            "docs/results.md is what the files say"
+            if same
+            else "docs/results.md is stale: run docs/make/results_page.py"
+        )
+        return 0 if same else 1
+    PAGE.write_text(text, encoding="utf-8")
+    print(PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
