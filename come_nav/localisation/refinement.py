@@ -177,6 +177,4 @@ def _normal_equations(
 
 
 def _with_focal(camera: CameraIntrinsics, factor: float) -> CameraIntrinsics:
-    return CameraIntrinsics(
-        camera.width, camera.height, camera.fx * factor, camera.fy * factor, camera.cx, camera.cy
-    )
+    return CameraIntrinsics(camera.width, camera.height, camera.fx * factor, camera.fy * factor, camera.cx, camera.cy)

@@ -123,9 +123,7 @@ class Registration:
             return Registration.failed(self.status, rows, self.inlier_ratio)
         moved = adjoint(self.T_a_b)
         covariance = moved @ self.covariance @ moved.T
-        return Registration(
-            self.status, se3.inverse(self.T_a_b), covariance, rows, self.inlier_ratio, self.rms_px
-        )
+        return Registration(self.status, se3.inverse(self.T_a_b), covariance, rows, self.inlier_ratio, self.rms_px)
 
     def planar(
         self, T_base_camera_a: NDArray[np.float64], T_base_camera_b: NDArray[np.float64]
@@ -141,7 +139,9 @@ class Registration:
             DataError: without a pose.
         """
         if not self.ok:
-            raise DataError(f"a registration that ended with {self.status.value} has no planar pose; look at its status")
+            raise DataError(
+                f"a registration that ended with {self.status.value} has no planar pose; look at its status"
+            )
         check_shape("T_base_camera_a", T_base_camera_a, "4 4")
         T_camera_base_b = se3.inverse(T_base_camera_b)
         pose = se3.xyyaw_from_transform(T_base_camera_a @ self.T_a_b @ T_camera_base_b)

@@ -91,9 +91,9 @@ def project(
     before = points[:, 2] > 0.1
     z = np.where(before, points[:, 2], 1.0)
     pixels = points[:, :2] / z[:, None] * np.array([camera_b.fx, camera_b.fy]) + np.array([camera_b.cx, camera_b.cy])
-    inside = (pixels > MARGIN_PX).all(axis=1) & (
-        pixels < np.array([camera_b.width, camera_b.height]) - MARGIN_PX
-    ).all(axis=1)
+    inside = (pixels > MARGIN_PX).all(axis=1) & (pixels < np.array([camera_b.width, camera_b.height]) - MARGIN_PX).all(
+        axis=1
+    )
     return pixels, z, before & inside
 
 

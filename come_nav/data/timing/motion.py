@@ -48,7 +48,7 @@ def require_one_publisher(topic: str, positions_xyz: NDArray[np.float64]) -> Non
         apart_m = float(np.median(one[back]))
         raise DataError(
             f"{topic}: the pose goes to and fro over {apart_m:.2f} m in {back.sum()} of {len(back)} steps, "
-            "as when two nodes publish on one topic; name another topic with --pose-topic, or record again with one of them"
+            "as when two nodes publish on one topic; name another with --pose-topic, or record again with one of them"
         )
 
 
