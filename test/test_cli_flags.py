@@ -86,7 +86,7 @@ def imports(path: Path) -> frozenset[Path]:
 
 
 def file_of(module: str) -> Path | None:
-    if module.split(".")[0] != "come_nav":
+    if not module.startswith("come_nav"):
         return None
     path = ROOT.parent / Path(*module.split("."))
     candidates = [path.with_suffix(".py"), path / "__init__.py"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from data_samples import SECOND, START_NS, BagMaker, SampleRecording
 
+from come_nav.cli.main import main
 from come_nav.core.errors import AssociationError, DataError
 from come_nav.core.geometry import se3
 from come_nav.data import open_recording
@@ -89,7 +90,16 @@ def test_a_camera_that_froze_is_dropped_while_the_robot_moves(tmp_path):
     still = drive(lambda t: 0.0, value_of=lambda index: 3)
     with open_recording(still.write(tmp_path / "still")) as recording:  # a robot that stands in a simulator
         assert len(recording) == 24
-        assert not recording.report.warnings
+        assert notes(recording) == "/odom: the robot never moves, so there is no motion to learn, plan or measure"
+
+
+def test_a_robot_that_never_moves_has_no_ratios_and_a_note(tmp_path, capsys, caplog):
+    folder = drive(lambda t: 0.0, seconds=8.0).write(tmp_path / "still")
+    words = ["--rows", "trivial", "--windows", "3", "--out", str(tmp_path / "report")]
+    assert main(["evaluate", str(folder), *words]) == 0
+    assert "nan" not in capsys.readouterr().out
+    assert "still: /odom: the robot never moves" in caplog.text
+    assert "nan" not in (tmp_path / "report" / "report.html").read_text().lower().split("</style>")[1][:20000]
 
 
 def test_two_equal_images_or_little_motion_are_no_freeze():

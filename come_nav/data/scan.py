@@ -25,7 +25,7 @@ from come_nav.data.scan_settings import ScanSettings
 from come_nav.data.timing.association import Association
 from come_nav.data.timing.interpolation import interpolate_poses
 from come_nav.data.timing.matching import StampedTopic, match_depth, match_poses
-from come_nav.data.timing.motion import frozen_frames, pose_jumps, require_one_publisher
+from come_nav.data.timing.motion import NEVER_MOVES, frozen_frames, never_moves, pose_jumps, require_one_publisher
 from come_nav.data.timing.stamps import find_gaps, median_rate_hz, resample, seconds_after, with_cuts
 
 HEADER_BYTES = 12  # of a message until behind its stamp, in CDR and in ROS 1
@@ -152,6 +152,9 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
     T_base_camera = camera_extrinsics(found.tree, track.body_frame, str(first.header.frame_id), warnings)
     gaps = find_gaps(image_s[frames], settings.max_gap_s or GAP_PERIODS / chosen.rate_hz)
     gaps = with_cuts(gaps, image_s[frames], np.searchsorted(image_s[frames], pose_s[jumps], side="right") - 1)
+    T_odom_base = interpolate_poses(pose_s, track.T_world_body, image_s[frames])
+    if never_moves(se3.xyyaw_from_transform(T_odom_base)):
+        warnings.append(NEVER_MOVES.format(topics.pose))
     if len(jumps):
         steps_m = np.linalg.norm(np.diff(track.T_world_body[:, :3, 3], axis=0), axis=1)[jumps]
         warnings.append(
@@ -169,7 +172,6 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         gaps=gaps,
         warnings=tuple(warnings),
     )
-    T_odom_base = interpolate_poses(pose_s, track.T_world_body, image_s[frames])
     chosen_images = StampedTopic(topics.image, images.header_ns[frames], images.log_ns[frames])
     return BagScan(chosen_images, depth, T_odom_base, intrinsics, T_base_camera, report)
 

@@ -22,7 +22,7 @@ from come_nav.core.protocols import Recording
 from come_nav.core.restricted_pickle import load_arrays
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.data.atomic_folder import atomic_folder
-from come_nav.data.timing.motion import frozen_frames, pose_jumps
+from come_nav.data.timing.motion import NEVER_MOVES, frozen_frames, never_moves, pose_jumps
 from come_nav.data.timing.stamps import Gap, find_gaps, median_rate_hz, resample, with_cuts
 
 POSES_FILE = "traj_data.pkl"
@@ -189,6 +189,8 @@ def _cuts(
     jumps = pose_jumps(stamps_s, T_odom_base)
     if len(jumps):
         notes.append(f"{folder}: the pose jumps at {len(jumps)} places, first after frame {jumps[0]}; it is cut there")
+    if never_moves(se3.xyyaw_from_transform(T_odom_base)):
+        notes.append(NEVER_MOVES.format(folder))
     frozen = np.flatnonzero(frozen_frames(_contents(folder, index), se3.xyyaw_from_transform(T_odom_base)))
     if len(frozen):
         notes.append(

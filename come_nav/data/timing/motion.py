@@ -15,6 +15,8 @@ MAX_TURN_RADPS, MIN_JUMP_RAD = 10.0, 0.5
 ABOVE_USUAL = 4.0  # a car drives faster than MAX_SPEED_MPS, but then at all times
 USUAL_STEPS = 11
 INTERLEAVED_SHARE, INTERLEAVED_M, RETURN_SHARE = 0.2, 0.1, 1.0 / 3.0
+NEVER_MOVES = "{}: the robot never moves, so there is no motion to learn, plan or measure"
+STILL_M, STILL_RAD = 0.01, 0.009
 FROZEN_FRAMES, FROZEN_M, FROZEN_RAD = 3, 0.2, 0.2
 
 
@@ -50,6 +52,13 @@ def require_one_publisher(topic: str, positions_xyz: NDArray[np.float64]) -> Non
             f"{topic}: the pose goes to and fro over {apart_m:.2f} m in {back.sum()} of {len(back)} steps, "
             "as when two nodes publish on one topic; name another with --pose-topic, or record again with one of them"
         )
+
+
+def never_moves(poses_xyyaw: NDArray[np.float64]) -> bool:
+    """Tell whether poses (N, 3) all lie at one place, within a centimetre and half a degree."""
+    spread = np.ptp(poses_xyyaw[:, :2], axis=0) if len(poses_xyyaw) else np.zeros(2)
+    turned = np.abs((poses_xyyaw[:, 2] - poses_xyyaw[:1, 2] + np.pi) % (2 * np.pi) - np.pi)
+    return len(poses_xyyaw) > 1 and bool((spread < STILL_M).all() and (turned < STILL_RAD).all())
 
 
 def frozen_frames(content: Sequence[Hashable], poses_xyyaw: NDArray[np.float64]) -> NDArray[np.bool_]:
