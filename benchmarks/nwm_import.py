@@ -22,7 +22,7 @@ from torch.serialization import skip_data
 
 from come_nav.core.files import atomic_write_text
 from come_nav.experts.cdit import CDIT_SIZES, CDiT
-from come_nav.world_model.nwm.importer import ImportOptions, import_checkpoint
+from come_nav.world_model.nwm.importer import ImportSettings, import_checkpoint
 
 
 def write_sparse(path: Path, size: str) -> None:
@@ -79,7 +79,7 @@ def measure(size: str, folder: Path) -> dict[str, Any]:
         peak = max(peak, status_bytes("RssAnon"))
 
     started, busy = time.perf_counter(), time.process_time()
-    import_checkpoint(source, written, ImportOptions(size, autoencoder=str(folder / "vae")), progress=watch)
+    import_checkpoint(source, written, ImportSettings(size, autoencoder=str(folder / "vae")), progress=watch)
     return {
         "size": size,
         "file_bytes": source.stat().st_size,

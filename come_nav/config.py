@@ -1,23 +1,55 @@
-"""The one configuration: the rooms' settings side by side, a YAML file over their defaults, single keys over both.
+"""The one configuration: the rooms' settings side by side, in four layers.
 
-``Config()`` is complete; a file or ``--set planner.samples=60`` overrides single keys. ``describe`` prints every key
-with its explanation, taken from the settings' docstrings, so that the two never differ.
+The classes' defaults, over them what was tuned to the model (the ``navigation`` section in its folder), over that a
+YAML file, over that single keys (``--set planner.samples=60``). ``describe`` prints every key with its explanation,
+taken from the settings' docstrings, so that the two never differ.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from come_nav.core.errors import ConfigError
 from come_nav.core.resources import find_resource
-from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.core.settings import (
+    field_explanations,
+    from_mapping,
+    leaf_keys,
+    merged,
+    nested,
+    read_yaml,
+    set_key,
+    to_mapping,
+)
+from come_nav.navigation.model_settings import model_section
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.planning.follower import FollowerSettings
+
+# what a newcomer sets, in the order of ``config show``
+BASIC = (
+    "model",
+    "device",
+    "seed",
+    "max_sensor_age_s",
+    "experts.use",
+    "planner.horizon_steps",
+    "planner.dt_s",
+    "planner.time_limit_s",
+    "planner.limits.v_min_mps",
+    "planner.limits.v_max_mps",
+    "planner.limits.w_max_radps",
+    "follower.limits.v_max_mps",
+    "follower.limits.w_max_radps",
+    "objective.view_weight",
+    "objective.pose_weight",
+    "objective.yaw_weight",
+    "objective.smoothness_weight",
+    "objective.clearance_weight",
+)
 
 
 @dataclass(frozen=True)
@@ -35,40 +67,53 @@ class Config(NavigationSettings):
 RENAMED = {"objective.haste": "objective.path_cost_fraction"}
 
 
-def _rename(values: dict[str, Any]) -> None:
-    """Give keys of version 0.1 their present names, in place."""
-    for old, new in RENAMED.items():
-        *sections, name = old.split(".")
-        found: Any = values
-        for section in sections:
-            found = found.get(section) if isinstance(found, dict) else None
-        if isinstance(found, dict) and name in found:
-            _set(values, new, found.pop(name))
+@dataclass(frozen=True)
+class Layers:
+    """A configuration and where its values come from.
+
+    Attributes:
+        config: the result.
+        from_model: dotted keys whose values are the model's own, and which nothing overrides.
+    """
+
+    config: Config
+    from_model: frozenset[str]
 
 
 def load_config(path: Path | str | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
-    """Return the defaults, overridden by the YAML file ``path``, overridden by ``overrides``.
+    """Return the model's defaults, overridden by the YAML file ``path``, overridden by ``overrides``.
 
     Args:
-        path: a file, or the name of one in config/; None = defaults alone.
+        path: a file, or the name of one in config/; None = defaults alone. Keys may be nested or dotted.
         overrides: ``key=value`` words with dotted keys, e.g. ``planner.samples=60``, or a mapping of dotted keys.
 
     Raises:
         ConfigError: in one line that names the file or key, the value and the rule.
     """
+    return load_layers(path, overrides).config
+
+
+def load_layers(path: Path | str | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Layers:
+    """Return what :func:`load_config` does, and which values are the model's."""
     values: dict[str, Any] = {}
     file = None
     if path is not None:
         file = find_resource("config", str(path))
-        values = read_yaml(file)
+        try:
+            values = nested(read_yaml(file))
+        except ConfigError as error:
+            raise error if str(error).startswith(str(file)) else ConfigError(f"{file}: {error}") from error
         _rename(values)
     pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
     for key, value in pairs:
-        _set(values, RENAMED.get(key, key), value)
+        set_key(values, RENAMED.get(key, key), value)
+    model = values.get("model", Config.model)
+    section = model_section(model) if isinstance(model, str) else {}
     try:
-        return from_mapping(Config, values)
+        config = from_mapping(Config, merged(section, values))
     except ConfigError as error:
         raise error if file is None else ConfigError(f"{file}: {error}") from error
+    return Layers(config, frozenset(leaf_keys(section) - leaf_keys(values)))
 
 
 def parse_override(word: str) -> tuple[str, Any]:
@@ -84,55 +129,60 @@ def parse_override(word: str) -> tuple[str, Any]:
         raise ConfigError(f"value of override '{word}' is not valid YAML") from error
 
 
-def describe(config: Config) -> str:
-    """Return the configuration as YAML in which every key carries its explanation as a comment."""
-    return "\n".join(_described(config, indent=0)) + "\n"
+def describe(config: Config, from_model: Collection[str] = (), *, basic_alone: bool = False) -> str:
+    """Return the configuration as YAML in which every key carries its explanation as a comment.
+
+    Args:
+        config: what to print; the text reads back as the same.
+        from_model: dotted keys that are marked as the model's own values.
+        basic_alone: print what a newcomer sets, without the rest.
+    """
+    mark = f"  # from the model {config.model}"
+    lines = ["# basic settings"]
+    for key in BASIC:
+        value, explanation = _one(config, key)
+        lines += [f"# {line}" for line in explanation]
+        lines.append(f"{key}: {_yaml_scalar(value)}{mark if key in from_model else ''}")
+    if not basic_alone:
+        lines += ["", "# expert settings"]
+        lines += _described(config, "", dict.fromkeys(from_model, mark))
+    return "\n".join(lines) + "\n"
 
 
-def _set(values: dict[str, Any], dotted_key: str, value: Any) -> None:
-    *parents, last = dotted_key.split(".")
-    for depth, parent in enumerate(parents):
-        if values.get(parent) is None:
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
-            raise ConfigError(f"cannot set '{dotted_key}': '{'.'.join(parents[: depth + 1])}' is a single value")
-    values[last] = value
+def _rename(values: dict[str, Any]) -> None:
+    """Give keys of version 0.1 their present names, in place."""
+    for old, new in RENAMED.items():
+        *sections, name = old.split(".")
+        found: Any = values
+        for section in sections:
+            found = found.get(section) if isinstance(found, dict) else None
+        if isinstance(found, dict) and name in found:
+            set_key(values, new, found.pop(name))
 
 
-def _described(settings: Any, indent: int) -> Iterator[str]:
+def _one(config: Config, dotted_key: str) -> tuple[Any, list[str]]:
+    """Return value and explanation of one key."""
+    *parents, name = dotted_key.split(".")
+    settings: Any = config
+    for parent in parents:
+        settings = getattr(settings, parent)
+    return to_mapping(settings)[name], field_explanations(type(settings)).get(name, [])
+
+
+def _described(settings: Any, prefix: str, marks: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines of all keys that are not basic ones."""
     explanations = field_explanations(type(settings))
-    margin = "  " * indent
+    margin = "  " * prefix.count(".")
     for item in dataclasses.fields(settings):
-        value = getattr(settings, item.name)
-        for line in explanations.get(item.name, []):
-            yield f"{margin}# {line}"
+        key, value = f"{prefix}{item.name}", getattr(settings, item.name)
+        lines = [f"{margin}# {line}" for line in explanations.get(item.name, [])]
         if dataclasses.is_dataclass(value):
-            yield f"{margin}{item.name}:"
-            yield from _described(value, indent + 1)
-        else:
-            yield f"{margin}{item.name}: {_yaml_scalar(to_mapping(settings)[item.name])}"
-
-
-def field_explanations(cls: type) -> dict[str, list[str]]:
-    """Return field -> lines of its explanation, from the ``Attributes:`` part of the class's docstring."""
-    explanations: dict[str, list[str]] = {}
-    for base in reversed(cls.__mro__[1:-1]):
-        explanations |= field_explanations(base)
-    _, _, attributes = (cls.__doc__ or "").partition("Attributes:\n")
-    names: list[str] = []
-    for line in attributes.splitlines():
-        start = re.match(r" {8}(\w[\w, ]*): (.+)", line)
-        if start:
-            names = [name.strip() for name in start.group(1).split(",")]
-            for name in names:
-                explanations[name] = [start.group(2).strip()]
-        elif line.startswith(" " * 12) and names:
-            for name in names:
-                explanations[name].append(line.strip())
-        elif line.strip():
-            break
-    return explanations
+            inner = list(_described(value, f"{key}.", marks))
+            if inner:
+                yield from [*lines, f"{margin}{item.name}:", *inner]
+        elif key not in BASIC:
+            yield from lines
+            yield f"{margin}{item.name}: {_yaml_scalar(to_mapping(settings)[item.name])}{marks.get(key, '')}"
 
 
 def _yaml_scalar(value: Any) -> str:

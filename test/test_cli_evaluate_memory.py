@@ -10,8 +10,13 @@ import yaml
 
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError
-from come_nav.core.resources import find_resource
-from come_nav.evaluation.suites.memory.compositions import EXPERTS, CompositionWeights, read_weights, write_weights
+from come_nav.evaluation.suites.memory.compositions import (
+    EXPERTS,
+    CompositionWeights,
+    find_weights,
+    read_weights,
+    write_weights,
+)
 from come_nav.evaluation.suites.memory.weights import climb
 
 SMALL = ["--device", "cpu", "--memory-frames", "100", "--test-frames", "90", "--horizon", "6", "--windows", "3"]
@@ -58,7 +63,7 @@ def test_recall_from_end_to_end_and_again(tmp_path, capsys):
     compared = {(line["row"], line["reference"]) for line in result["table"]["gains"]}
     assert {("all (CoME)", "geometry only"), ("all (CoME)", "nearest remembered frame")} <= compared
     assert result["settings"]["weights"]["contrast"]["all"]["spatial"] == pytest.approx(
-        read_weights(find_resource("config", "memory_weights")).composed_row("all", True).weights["spatial"]
+        find_weights(None, "tiny").composed_row("all", True).weights["spatial"]
     )
     assert "</html>" in (tmp_path / "report.html").read_text()
 
@@ -137,6 +142,24 @@ def test_mistakes_in_a_weights_file_are_named(tmp_path, content, words):
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match=re.escape(words)):
         read_weights(path)
+
+
+def test_weights_are_the_models_own_unless_a_file_is_named(tmp_path):
+    assert find_weights(None, "tiny").composed_row("all", True).counting == {"base": 1.0, "spatial": 1.0}
+    (tmp_path / "plain").mkdir()
+    config = tmp_path / "plain" / "config.yaml"
+    config.write_text("rate_hz: 4.0\n")
+    assert find_weights(None, str(tmp_path / "plain")).to_mapping() == CompositionWeights({}).to_mapping()
+    config.write_text("composition_weights: {contrast: {all: {spacial: 1.0}}}\n")
+    with pytest.raises(ConfigError, match=r"plain/config\.yaml: unknown expert of all 'spacial'; did you mean"):
+        find_weights(None, str(tmp_path / "plain"))
+    config.write_text("composition_weights: 3\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: composition_weights must be a mapping, got 3"):
+        find_weights(None, str(tmp_path / "plain"))
+    with pytest.raises(ConfigError, match=r"--weights memory_weights: .* config\.yaml now; leave --weights out"):
+        find_weights("memory_weights", "tiny")
+    write_weights(tmp_path / "w.yaml", CompositionWeights({"contrast": {"all": {"spatial": 0.25}}}), "mine")
+    assert find_weights(str(tmp_path / "w.yaml"), "tiny").composed_row("all", True).weights["spatial"] == 0.25
 
 
 def test_the_search_finds_the_top_of_a_hill_and_leaves_harm_at_zero():

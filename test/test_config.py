@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from come_nav.cli.main import main
-from come_nav.config import Config, describe, field_explanations, load_config
+from come_nav.config import BASIC, Config, describe, load_config, load_layers
 from come_nav.core import resources
 from come_nav.core.errors import ConfigError
 from come_nav.core.resources import find_resource
-from come_nav.core.settings import from_mapping, to_mapping
+from come_nav.core.settings import field_explanations, leaf_keys, to_mapping
 
 
 def write(tmp_path, text):
@@ -66,9 +66,8 @@ def test_mistakes_in_a_file_name_the_file(tmp_path):
         load_config(write(tmp_path, "- 1"))
 
 
-def test_every_key_is_explained_and_the_text_reads_back():
-    text = describe(Config())
-    assert from_mapping(Config, yaml.safe_load(text)) == Config()
+def test_every_key_is_explained_and_the_text_reads_back(tmp_path):
+    assert load_config(write(tmp_path, describe(Config()))) == Config()
 
     def check(cls):
         explained = field_explanations(cls)
@@ -85,8 +84,10 @@ def test_every_key_is_explained_and_the_text_reads_back():
 
 def test_the_shipped_file_is_the_defaults():
     path = find_resource("config", "come_nav")
-    assert load_config(path) == Config()
-    assert path.read_text().endswith(describe(Config())), "run: come-nav config show, and put it into the file"
+    assert load_config(path) == load_config()
+    layers = load_layers()
+    shown = describe(layers.config, layers.from_model)
+    assert path.read_text().endswith(shown), "run: come-nav config show, and put it into the file"
 
 
 def test_shipped_planner_files_load():
@@ -127,3 +128,96 @@ def test_show_tells_mistakes_in_one_line(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "come-nav: unknown key 'planner.sampels'; did you mean 'samples'?\n"
+
+
+# -- layers --------------------------------------------------------------------------------------------------------
+
+
+def a_model(tmp_path, section, name="mine"):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump({"navigation": section} if section is not None else {}))
+    return folder
+
+
+def test_the_model_lies_over_the_classes_the_file_over_it_and_single_keys_on_top(tmp_path):
+    section = {"lora": {"rank": 8, "alpha": 4}, "experts.spatial": 0.5, "planner": {"samples": 33}}
+    folder = a_model(tmp_path, section)
+    path = write(tmp_path, f"model: {folder}\nplanner.samples: 44\nlora:\n  alpha: 2\n")
+    config = load_config(path, ["lora.alpha=3"])
+    assert (config.lora.rank, config.lora.alpha, config.planner.samples, config.experts.spatial) == (8, 3, 44, 0.5)
+    assert config.lora.targets == Config().lora.targets
+    layers = load_layers(path, ["lora.alpha=3"])
+    assert layers.from_model == {"lora.rank", "experts.spatial"}
+    shown = describe(layers.config, layers.from_model)
+    assert f"  rank: 8  # from the model {folder}" in shown.splitlines()
+    assert shown.count("# from the model") == 2
+    assert load_config(write(tmp_path, shown)) == config
+
+
+@pytest.mark.parametrize("how", ["file", "set", "both"])
+def test_the_model_that_is_named_last_decides_whose_section_is_read(tmp_path, how):
+    first, second = a_model(tmp_path, {"lora": {"rank": 5}}, "first"), a_model(tmp_path, None, "second")
+    path = write(tmp_path, f"model: {first if how != 'both' else second}\n") if how != "set" else None
+    overrides = [f"model={first}"] if how != "file" else []
+    assert load_config(path, overrides).lora.rank == 5
+    assert load_config(path, [f"model={second}"]) == load_config(None, [f"model={second}"])
+    assert load_config(None, [f"model={second}"]).lora == Config().lora, "no section: neutral defaults"
+
+
+def test_the_shipped_model_brings_what_was_tuned_to_it():
+    tiny = load_config()
+    assert (tiny.lora.rank, tiny.lora.alpha, tiny.episodic.learning_rate) == (16, 16, 1e-3)
+    assert (tiny.objective.view_distance, tiny.experts.spatial, tiny.experts.long_term) == ("latent_cosine", 1.0, 0.0)
+    assert (Config().lora.rank, Config().episodic.learning_rate) == (64, 1e-4), "CoME's published values"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"lora": {"rnak": 8}}, "navigation: unknown key 'lora.rnak'; did you mean 'rank'?"),
+        ({"experts": {"spatial": -1.0}}, "navigation: experts.spatial must be >= 0, got -1.0"),
+        ({"device": "cpu"}, "navigation: 'device' is not a model's to set; leave it out"),
+        ([1], "navigation: must be a mapping of keys, got [1]"),
+        ({"follower": {"gain_x": 2.0}}, "navigation: unknown key 'follower'"),
+    ],
+)
+def test_mistakes_in_a_models_section_name_file_and_key(tmp_path, section, message):
+    folder = a_model(tmp_path, section)
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [f"model={folder}"])
+    assert f"{folder}/config.yaml: {message}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_old_files_are_still_read(tmp_path):
+    old = "model: tiny\nobjective:\n  haste: 0.4\nexperts:\n  use: [spatial, long_term]\n  long_term: 1.0\n"
+    config = load_config(write(tmp_path, old))
+    assert config.objective.path_cost_fraction == 0.4
+    assert config.experts.use == ("spatial", "long_term")
+    assert load_config(write(tmp_path, "experts:\n  use: []\n")).experts.use == ()
+    assert load_config(None, ["objective.haste=0.3"]).objective.path_cost_fraction == 0.3
+
+
+def test_one_word_is_a_list_of_one_and_auto_stands_alone():
+    assert load_config(None, ["experts.use=spatial"]).experts.use == ("spatial",)
+    assert load_config(None, ["experts.use=auto"]) == load_config()
+    with pytest.raises(ConfigError, match=r"experts\.use must be auto alone or a list of experts, got auto, spatial"):
+        load_config(None, ["experts.use=[auto, spatial]"])
+
+
+def test_basic_settings_come_first_and_can_be_had_alone(capsys):
+    assert main(["config", "show"]) == 0
+    whole = capsys.readouterr().out
+    assert main(["config", "show", "--basic"]) == 0
+    basic = capsys.readouterr().out
+    assert whole.startswith(basic)
+    assert list(yaml.safe_load(basic)) == list(BASIC)
+    assert set(BASIC) <= leaf_keys(to_mapping(load_config()))
+    assert whole.removeprefix(basic).lstrip().startswith("# expert settings\n")
+    assert "# from the model tiny" in whole
+
+
+def test_show_with_a_model_that_is_not_there_says_so(capsys):
+    assert main(["config", "show", "--model", "tinny"]) == 1
+    assert "did you mean 'tiny'" in capsys.readouterr().err

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ComeNavError, ConfigError, MissingDependencyError, ShapeError, suggest
-from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.core.settings import (
+    field_explanations,
+    from_mapping,
+    leaf_keys,
+    merged,
+    nested,
+    read_yaml,
+    set_key,
+    to_mapping,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,3 +173,65 @@ def test_yaml_files_read_and_absent_ones_are_named(tmp_path):
         read_yaml(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_yaml(tmp_path / "none.yaml")
+
+
+# -- layers and explanations ---------------------------------------------------------------------------------------
+
+KEYS = st.text("abc", min_size=1, max_size=2)
+TREES = st.recursive(
+    st.integers(0, 9), lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3), max_leaves=8
+)
+MAPPINGS = st.dictionaries(KEYS, TREES, max_size=3)
+
+
+def at(values, dotted_key):
+    for part in dotted_key.split("."):
+        values = values[part]
+    return values
+
+
+@given(MAPPINGS, MAPPINGS)
+def test_the_layer_above_wins_and_what_it_does_not_name_stays(below, above):
+    both = merged(below, above)
+    assert all(at(both, key) == at(above, key) for key in leaf_keys(above))
+    kept = {key for key in leaf_keys(below) if not any(f"{key}.".startswith(f"{own}.") for own in leaf_keys(above))}
+    kept = {key for key in kept if not any(own.startswith(f"{key}.") for own in leaf_keys(above))}
+    assert all(at(both, key) == at(below, key) for key in kept)
+    assert leaf_keys(both) == leaf_keys(above) | kept
+    assert merged(above, {}) == above
+
+
+@given(MAPPINGS)
+def test_dotted_keys_are_nested_ones(values):
+    assert nested({key: at(values, key) for key in leaf_keys(values)}) == values
+    assert nested(values) == values
+
+
+def test_a_key_below_a_single_value_is_refused():
+    with pytest.raises(ConfigError, match=r"cannot set 'a\.b\.c': 'a\.b' is a single value"):
+        set_key({"a": {"b": 1}}, "a.b.c", 2)
+
+
+@pytest.mark.parametrize("margin", ["", "    ", "        "], ids=["Python 3.13", "older", "nested class"])
+@given(
+    names=st.lists(st.text("abxy_", min_size=1, max_size=6), min_size=1, max_size=4, unique=True),
+    texts=st.lists(st.lists(st.text("word, 1:", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=3)),
+)
+def test_explanations_are_found_at_any_indentation(margin, names, texts):
+    expected = {name: [f"is {line}" for line in lines] for name, lines in zip(names, texts, strict=False)}
+    body = [line for name, (first, *more) in expected.items() for line in (f"    {name}: {first}", *indented(more))]
+    lines = ["", "Attributes:", *body, "", "    Not this: one.", "Raises:", "    other: no field."]
+    text = "Summary.\n" + "\n".join(margin + line if line else "" for line in lines)
+    found = field_explanations(type("Synthetic", (), {"__doc__": text}))
+    assert {name: found.get(name) for name in expected} == expected
+    assert "other" not in found
+
+
+def indented(lines):
+    return [f"        {line}" for line in lines]
+
+
+def test_explanations_of_bases_and_of_several_names_count():
+    base = type("Base", (), {"__doc__": "B.\n\n    Attributes:\n        a, b: both,\n            on two lines."})
+    own = type("Own", (base,), {"__doc__": "O.\n\nAttributes:\n    b: mine.\n"})
+    assert field_explanations(own) == {"a": ["both,", "on two lines."], "b": ["mine."]}

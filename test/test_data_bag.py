@@ -11,6 +11,7 @@ import pytest
 from data_samples import HEIGHT, SECOND, START_NS, WIDTH, BagMaker, SampleRecording
 
 from come_nav.core.errors import ComeNavError, ConfigError, DataError, StorageError
+from come_nav.core.geometry import se3
 from come_nav.core.types import Trajectory
 from come_nav.data import open_recording
 from come_nav.data.bags.bag import open_bag
@@ -108,14 +109,15 @@ def test_camera_info_uses_pixel_centres_of_ros(tmp_path):
 @pytest.mark.parametrize("compression", [None, "BZ2", "LZ4"])
 def test_ros1_bag(tmp_path, compression):
     maker = BagMaker().drive(30)
-    maker.transform(START_NS, ("base_link", "camera"), np.eye(4), topic="/tf_static")
+    T_base_camera = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.25, 0.0, 0.5]))
+    maker.transform(START_NS, ("base_link", "camera"), T_base_camera, topic="/tf_static")
     path = maker.write_ros1(tmp_path / "run.bag", compression)
     with open_recording(path) as recording:
         assert recording.bag.storage == "rosbag1"
         assert len(recording) == 30
         assert [int(recording.frame(index).rgb[0, 0, 0]) for index in (29, 3, 17, 18)] == [29, 3, 17, 18]
         np.testing.assert_allclose(recording.poses_xyyaw[:, 0], 0.1 * np.arange(30), atol=1e-12)
-        np.testing.assert_array_equal(recording.T_base_camera, np.eye(4))
+        np.testing.assert_array_equal(recording.T_base_camera, T_base_camera)
 
 
 @pytest.mark.parametrize("kind", ["mcap", "sqlite3", "rosbag1"])

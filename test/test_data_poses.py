@@ -17,6 +17,8 @@ from come_nav.data.bags.poses import make_track, read_poses
 from come_nav.data.bags.transforms import TransformTree
 from come_nav.data.timing.interpolation import interpolate_poses, slerp
 
+OPTICAL = se3.make_transform(se3.R_BODY_OPTICAL, np.zeros(3))
+
 
 def turn(axis: list[float], angle_rad: float, position: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
     direction = np.array(axis) / np.linalg.norm(axis)
@@ -105,7 +107,7 @@ def tf_bag(connected: bool = True) -> BagMaker:
             maker.image(stamp_ns, index)
     parent = "base_footprint" if connected else "other"
     maker.transform(START_NS, (parent, "base_link"), turn([0, 0, 1], 0.0, (0, 0, 0.2)), "/tf_static")
-    maker.transform(START_NS, ("base_link", "camera"), turn([0, 0, 1], 0.5, (0.3, 0, 0)), "/tf_static")
+    maker.transform(START_NS, ("base_link", "camera"), turn([0, 0, 1], 0.5, (0.3, 0, 0)) @ OPTICAL, "/tf_static")
     return maker
 
 
@@ -116,7 +118,7 @@ def test_poses_from_a_chain_of_transforms(tmp_path):
         np.testing.assert_allclose(recording.T_odom_base[:, 0, 3], 0.1 * index, atol=1e-9)
         np.testing.assert_allclose(recording.T_odom_base[:, 2, 3], 0.2, atol=1e-12)
         np.testing.assert_allclose(recording.poses_xyyaw[:, 2], 0.02 * index, atol=1e-9)
-        np.testing.assert_allclose(recording.T_base_camera, turn([0, 0, 1], 0.5, (0.3, 0, 0)), atol=1e-12)
+        np.testing.assert_allclose(recording.T_base_camera, turn([0, 0, 1], 0.5, (0.3, 0, 0)) @ OPTICAL, atol=1e-12)
 
 
 def test_slow_edges_are_interpolated(tmp_path):

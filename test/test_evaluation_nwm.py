@@ -21,7 +21,7 @@ from come_nav.evaluation.metrics.perceptual import FrechetDistance, pair_distanc
 from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
 from come_nav.evaluation.protocols.nwm_prediction import jump_targets, prediction_windows, rollout_path
 from come_nav.evaluation.protocols.nwm_protocol import NwmQuirks, path_errors, planning_windows
-from come_nav.world_model.nwm.importer import ImportOptions, import_checkpoint
+from come_nav.world_model.nwm.importer import ImportSettings, import_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, vae: Path) -> Path:  # noqa:
     """A network of the official class at reduced size, imported from a checkpoint in the official layout."""
     folder = tmp_path_factory.mktemp("model")
     torch.save(official(), folder / "cdit.pth.tar")
-    import_checkpoint(folder / "cdit.pth.tar", folder / "nwm", ImportOptions(heads=3, autoencoder=str(vae)))
+    import_checkpoint(folder / "cdit.pth.tar", folder / "nwm", ImportSettings(heads=3, autoencoder=str(vae)))
     return folder / "nwm"
 
 

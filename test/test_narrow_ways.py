@@ -9,11 +9,11 @@ import torch
 from come_nav.config import load_config
 from come_nav.core.geometry import se2
 from come_nav.navigation.guide import ahead_on, pursued
+from come_nav.navigation.obstacles import line_is_clear
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.follower import FollowerSettings, PathFollower
 from come_nav.planning.objectives import Clearance, GoalPose
 from come_nav.planning.settings import RobotLimits
-from come_nav.ros.obstacles import line_is_clear
 
 RADIUS_M, MARGIN_M = 0.25, 0.2
 GAP_M = 0.54  # 2 cm to each side

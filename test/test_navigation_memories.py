@@ -52,7 +52,7 @@ def stack_of(model, drive, use, spoil=lambda frame: frame, **more):
 
 
 def test_the_spatial_expert_imagines_what_lies_behind_the_robot(model, drive):
-    stack = stack_of(model, drive, ["short_term", "spatial"])
+    stack = stack_of(model, drive, ["spatial"])
     composed, warnings = stack.episode.model()
     assert warnings == []
     back = [index for index in range(FRAMES - 20) if abs(_action(drive, index)[2]) > 1.8]  # far outside of the context
@@ -73,6 +73,25 @@ def _action(drive, index):
     return se2.relative(drive.poses_xyyaw[FRAMES - 1], drive.poses_xyyaw[index])
 
 
+def test_auto_remembers_in_space_and_leaves_out_in_silence(model, drive):
+    stack = stack_of(model, drive, ["auto"])
+    assert stack.episode.in_use().names == ("spatial",)
+    assert stack.episode.episodic is None
+    assert set(stack.episode.diagnostics) == {"short_term", "long_term"}
+    composed, warnings = stack.episode.model()
+    assert list(composed.experts) == ["base", "spatial"]
+    assert warnings == []
+    blind = stack_of(model, drive, ["auto"], lambda frame: replace(frame, depth_m=None))
+    assert blind.plan(Goal(image_rgb=drive.frame(0).rgb)).message == ""
+    assert "no_depth" in blind.episode.diagnostics["spatial"]
+
+
+def test_an_expert_that_was_asked_for_and_changes_nothing_is_told(model, drive):
+    plan = stack_of(model, drive, ["short_term", "spatial"]).plan(Goal(image_rgb=drive.frame(0).rgb))
+    assert plan.status is PlanStatus.OK
+    assert plan.message == "the short_term expert changes nothing: its weight, experts.short_term, is 0"
+
+
 def test_a_memory_without_depth_is_left_out_with_a_warning(model, drive):
     def blind(frame):
         return replace(frame, depth_m=None)
@@ -88,6 +107,7 @@ def test_a_memory_without_depth_is_left_out_with_a_warning(model, drive):
 
 def test_the_long_term_expert_trains_while_the_robot_plans(model, drive):
     keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2, "episodic.round_steps": 1}
+    keys["experts.long_term"] = 1.0
     stack = stack_of(model, drive, ["long_term"], **keys, **{"experts.budget.steps_per_s": 100.0})
     try:
         episodic = stack.episode.episodic
@@ -120,7 +140,7 @@ def test_a_model_that_takes_no_experts_says_so(drive):
 
 
 def test_the_long_term_expert_uses_what_another_stack_has_trained(model, drive, tmp_path):
-    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2}
+    keys = {"lora.rank": 4, "lora.alpha": 4, "episodic.batch_size": 2, "experts.long_term": 1.0}
     trained = stack_of(model, drive, ["long_term"], **keys, **{"experts.budget.steps_per_s": 1e-3})
     trained.close()
     store = MemoryStore(tmp_path)
@@ -191,7 +211,8 @@ def test_frozen_memories_take_nothing_new(model, drive):
 
 
 def test_the_adapter_trains_at_once_where_nothing_trains_in_the_background(model, drive):
-    keys = {"experts.use": ["long_term"], "lora.rank": 2, "lora.alpha": 2, "episodic.batch_size": 1}
+    keys = {"experts.use": ["long_term"], "experts.long_term": 1.0, "lora.rank": 2, "lora.alpha": 2}
+    keys["episodic.batch_size"] = 1
     settings = load_config(None, {**SMALL, **keys, "episodic.steps_per_frame": 0.5})
     stack = NavStack(model, settings, background_training=False)
     for index in range(12):
@@ -210,7 +231,7 @@ def test_experts_of_one_plan_are_a_choice_of_those_whose_memory_is_kept(model, d
     composed, warnings = stack.episode.model(only)
     assert warnings == []
     assert composed.composition.weights == (0.0, 1.0)
-    assert stack.episode.model(ExpertsSettings())[0] is model
+    assert stack.episode.model(ExpertsSettings(use=()))[0] is model
     _, warnings = stack.episode.model(ExpertsSettings(use=("long_term",)))
     assert warnings == ["without the long_term expert: its memory is not kept; name it in experts.use"]
 

@@ -19,8 +19,9 @@ from sensor_msgs.msg import Image
 from come_nav import __version__
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.navigation.mission import ArrivalSettings, Mission
+from come_nav.navigation.step import Progress
 from come_nav.ros import actions
-from come_nav.ros.action_goals import ActionGoal, ActionGoals, Outcome, PathRequest, Progress
+from come_nav.ros.action_goals import ActionGoal, ActionGoals, Outcome, PathRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "come_nav_interfaces"

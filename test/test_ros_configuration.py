@@ -15,16 +15,21 @@ import pytest
 import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+import rclpy
 from rclpy.parameter import Parameter as RosParameter
+from ros_harness import private_environment
 
-from come_nav.config import Config, load_config
+from come_nav.config import load_config
+from come_nav.core.errors import ConfigError
 from come_nav.ros.parameters import (
     Parameter,
     config_from,
     config_parameters,
+    declare,
     evaluate,
     settings_from,
     settings_parameters,
+    values_of,
 )
 from come_nav.ros.run import NODES, node_class
 
@@ -77,7 +82,7 @@ def test_every_key_of_the_parameter_files_is_declared_and_accepted(file):
 def test_every_key_of_the_configuration_is_a_parameter():
     keys = {item.name for item in config_parameters()}
     assert {"model", "planner.samples", "planner.limits.v_max_mps", "memory.rate_hz", "follower.gain_x"} <= keys
-    assert config_from({item.name: item.default for item in config_parameters()}) == Config()
+    assert config_from({item.name: item.default for item in config_parameters()}) == load_config()
 
 
 def test_zero_stands_for_null_and_values_reach_the_configuration():
@@ -88,6 +93,50 @@ def test_zero_stands_for_null_and_values_reach_the_configuration():
     assert changed == load_config(
         None, ["planner.initial_samples=null", "planner.samples=60", "objective.image_scales=[1]"]
     )
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    """Return what declares all keys of the configuration in a node with given parameters, and reads them."""
+    for key, value in private_environment().items():
+        monkeypatch.setenv(key, value)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    nodes, told = [], []
+
+    def declare_in_a_node(**given: object):
+        overrides = [RosParameter(name.replace("__", "."), value=value) for name, value in given.items()]
+        node = rclpy.create_node(f"of_{len(nodes)}", context=context, parameter_overrides=overrides)
+        nodes.append(node)
+        monkeypatch.setattr(node, "get_logger", lambda: types.SimpleNamespace(warning=told.append))
+        declare(node, config_parameters())
+        return config_from(values_of(node, config_parameters())), told
+
+    yield declare_in_a_node
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_defaults_are_those_of_the_model_that_is_given(declared, tmp_path):
+    (tmp_path / "config.yaml").write_text("navigation: {lora: {rank: 8}, experts: {use: [spatial]}}\n")
+    config, told = declared(model=str(tmp_path), lora__alpha=5)
+    assert config == load_config(None, {"model": str(tmp_path), "lora.alpha": 5})
+    assert (config.lora.rank, config.lora.alpha, config.experts.use) == (8, 5, ("spatial",))
+    assert declared()[0] == load_config()
+    assert declared(experts__use=[""])[0].experts.use == ()
+    assert told == []
+
+
+def test_names_of_the_first_version_are_taken_for_the_present_ones(declared):
+    config, told = declared(objective__haste=0.4)
+    assert config.objective.path_cost_fraction == 0.4
+    assert told == ["parameter 'objective.haste' is 'objective.path_cost_fraction' now; its value 0.4 is taken"]
+    config, told = declared(objective__haste=0.4, objective__path_cost_fraction=0.3)
+    assert config.objective.path_cost_fraction == 0.3
+    assert "'objective.haste' has no effect" in told[-1]
+    with pytest.raises(ConfigError, match=r"parameter 'objective\.haste' \('objective\.path_cost_fraction' now\): "):
+        declared(objective__haste="much")
 
 
 def test_settings_of_a_room_become_parameters_and_back():

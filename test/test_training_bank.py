@@ -12,7 +12,7 @@ import torch
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.training.config import DataSettings, TrainSettings
-from come_nav.training.data.bank import LatentBank, Sampling, WindowStream, step_generator
+from come_nav.training.data.bank import GoalSettings, LatentBank, WindowStream, step_generator
 from come_nav.training.data.bank_file import open_bank, write_bank
 
 FRAMES = 40
@@ -38,7 +38,7 @@ def numbered_bank(branches: int = 2) -> LatentBank:
 
 def test_drive_goals_carry_the_pose_and_time_between_their_frames() -> None:
     bank = numbered_bank()
-    batch = bank.sample(Sampling(branch_fraction=0.0), 64, torch.Generator().manual_seed(1))
+    batch = bank.sample(GoalSettings(branch_fraction=0.0), 64, torch.Generator().manual_seed(1))
     newest = batch.context_latents[:, -1, 0, 0, 0].long()
     goal = batch.goal_latents[:, :, 0, 0, 0].long()
     expected = se2.relative(bank.poses_xyyaw[newest][:, None], bank.poses_xyyaw[goal])
@@ -50,7 +50,7 @@ def test_drive_goals_carry_the_pose_and_time_between_their_frames() -> None:
 
 
 def test_context_is_the_four_frames_up_to_the_newest() -> None:
-    batch = numbered_bank().sample(Sampling(), 32, torch.Generator().manual_seed(2))
+    batch = numbered_bank().sample(GoalSettings(), 32, torch.Generator().manual_seed(2))
     numbers = batch.context_latents[:, :, 0, 0, 0]
     assert torch.equal(numbers.diff(dim=1), torch.ones(32, 3))
     torch.testing.assert_close(batch.context_poses_xyyaw[:, -1], torch.zeros(32, 3), atol=1e-6, rtol=0)
@@ -59,7 +59,7 @@ def test_context_is_the_four_frames_up_to_the_newest() -> None:
 
 def test_branch_goals_keep_their_own_action_and_time() -> None:
     bank = numbered_bank()
-    batch = bank.sample(Sampling(branch_fraction=1.0), 16, torch.Generator().manual_seed(3))
+    batch = bank.sample(GoalSettings(branch_fraction=1.0), 16, torch.Generator().manual_seed(3))
     newest = batch.context_latents[:, -1, 0, 0, 0].long()
     assert torch.equal(batch.goal_latents[:, :, 0, 0, 0].long(), (newest + 100)[:, None].expand(16, 4))
     matches = (batch.actions_xyyaw[:, :, None] == bank.branch_actions_xyyaw[newest][:, None]).all(-1)
@@ -68,9 +68,9 @@ def test_branch_goals_keep_their_own_action_and_time() -> None:
 
 def test_a_batch_depends_only_on_seed_and_step() -> None:
     bank = numbered_bank()
-    whole = list(WindowStream(bank, Sampling(), 4, seed=7, start=0, stop=6))
-    resumed = list(WindowStream(bank, Sampling(), 4, seed=7, start=3, stop=6))
-    other = next(iter(WindowStream(bank, Sampling(), 4, seed=8, start=3, stop=4)))
+    whole = list(WindowStream(bank, GoalSettings(), 4, seed=7, start=0, stop=6))
+    resumed = list(WindowStream(bank, GoalSettings(), 4, seed=7, start=3, stop=6))
+    other = next(iter(WindowStream(bank, GoalSettings(), 4, seed=8, start=3, stop=4)))
     assert torch.equal(whole[3].goal_latents, resumed[0].goal_latents)
     assert not torch.equal(whole[3].goal_latents, other.goal_latents)
     assert step_generator(1, 2, 3).initial_seed() != step_generator(1, 3, 2).initial_seed()
@@ -99,7 +99,7 @@ def test_damaged_bank_says_what_to_do(tmp_path: Path) -> None:
 
 def test_drives_too_short_for_a_window_are_refused() -> None:
     with pytest.raises(DataError, match="shorter than 41 frames"):
-        numbered_bank().sample(Sampling(context_frames=40), 2, torch.Generator().manual_seed(0))
+        numbered_bank().sample(GoalSettings(context_frames=40), 2, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from come_nav.core.errors import DataError, StorageError
 from come_nav.core.types import Frame
 from come_nav.training.config import DataSettings, TrainSettings
-from come_nav.training.data.bank import LatentBank, Sampling, step_generator
+from come_nav.training.data.bank import GoalSettings, LatentBank, step_generator
 from come_nav.training.data.bank_cache import BankCache, BankRecipe, files_facts, weights_digest
 from come_nav.training.data.bank_file import open_bank, write_bank
 from come_nav.training.data.recording_bank import RecordingEncoder, recording_bank
@@ -101,7 +101,7 @@ def test_sampling_and_writing_take_no_memory_of_the_size_of_the_bank(tmp_path: P
     before = own_memory_mb()
     bank = open_bank(path)
     for step in range(60):
-        bank.sample(Sampling(branch_fraction=0.0), 16, step_generator(0, 0, step))
+        bank.sample(GoalSettings(branch_fraction=0.0), 16, step_generator(0, 0, step))
     assert own_memory_mb() - before < 20
 
 
@@ -201,7 +201,7 @@ def test_windows_never_cross_damaged_frames_or_gaps(caplog: pytest.LogCaptureFix
         bank = encoded(Corridor((20, 21, 45), ((0, 35), (35, 60))))
     assert len(caplog.records) == 1
     assert "skipped 3 of 60 frames" in caplog.text
-    batch = bank.sample(Sampling(), 2000, torch.Generator().manual_seed(0))
+    batch = bank.sample(GoalSettings(), 2000, torch.Generator().manual_seed(0))
 
     def number(latents: torch.Tensor) -> torch.Tensor:
         return ((latents.mean(dim=(-3, -2, -1)) + 1.0) * 127.5 / 4).round().long()

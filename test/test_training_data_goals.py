@@ -11,7 +11,17 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.sim.worlds import generate_world
 from come_nav.training.config import DataSettings
-from come_nav.training.data.goals import BRANCH, FAR, NEAR, REVISIT, TURN, Drives, Sampling, choose_goals, draw_uniforms
+from come_nav.training.data.goals import (
+    BRANCH,
+    FAR,
+    NEAR,
+    REVISIT,
+    TURN,
+    Drives,
+    GoalSettings,
+    choose_goals,
+    draw_uniforms,
+)
 from come_nav.training.data.sim_bank import draw_branches, make_drive
 
 CONTEXTS = 4000
@@ -29,7 +39,7 @@ def there_and_back() -> Drives:
     return Drives(torch.stack(poses), torch.zeros(300, dtype=torch.int64), torch.full((300,), 299))
 
 
-def drawn(drives: Drives, sampling: Sampling, branches: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def drawn(drives: Drives, sampling: GoalSettings, branches: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Kinds and offsets (B, G), and poses (B, G, 3) of goals from the newest frame."""
     generator = torch.Generator().manual_seed(0)
     newest = torch.randint(3, len(drives.first) - 1, (CONTEXTS,), generator=generator)
@@ -44,7 +54,7 @@ def share(kind: torch.Tensor, which: int) -> float:
 
 def test_kinds_come_in_the_shares_asked_for() -> None:
     """Branch and far goals always exist (up to the ends); turns and revisits exist on this drive almost everywhere."""
-    sampling = Sampling(branch_fraction=0.4, near_fraction=0.5, turn_fraction=0.2, revisit_fraction=0.0)
+    sampling = GoalSettings(branch_fraction=0.4, near_fraction=0.5, turn_fraction=0.2, revisit_fraction=0.0)
     kind, _, _ = drawn(there_and_back(), sampling, branches=2)
     assert share(kind, BRANCH) == pytest.approx(0.4, abs=0.02)
     assert share(kind, FAR) == pytest.approx(0.6 * 0.3, abs=0.02)
@@ -53,7 +63,7 @@ def test_kinds_come_in_the_shares_asked_for() -> None:
 
 
 def test_goals_of_one_context_are_stratified() -> None:
-    sampling = Sampling(
+    sampling = GoalSettings(
         goals_per_context=4, branch_fraction=0.5, near_fraction=0.5, turn_fraction=0.0, revisit_fraction=0
     )
     kind, _, _ = drawn(there_and_back(), sampling, branches=1)
@@ -61,7 +71,7 @@ def test_goals_of_one_context_are_stratified() -> None:
 
 
 def test_near_and_far_goals_are_uniform_over_their_ranges() -> None:
-    sampling = Sampling(max_offset_frames=64, near_fraction=0.5, turn_fraction=0.0, revisit_fraction=0.0)
+    sampling = GoalSettings(max_offset_frames=64, near_fraction=0.5, turn_fraction=0.0, revisit_fraction=0.0)
     drives = there_and_back()
     middle = torch.full((CONTEXTS,), 150)
     goals = choose_goals(
@@ -80,7 +90,7 @@ def test_near_and_far_goals_are_uniform_over_their_ranges() -> None:
 
 def test_turns_are_on_the_spot_and_revisits_left_the_place_between() -> None:
     drives = there_and_back()
-    sampling = Sampling(near_fraction=0.0, turn_fraction=0.5, revisit_fraction=0.5)
+    sampling = GoalSettings(near_fraction=0.0, turn_fraction=0.5, revisit_fraction=0.5)
     kind, offset, action = drawn(drives, sampling)
     distance, yaw = action[..., :2].norm(dim=-1), action[..., 2].abs()
     turn, revisit = kind == TURN, kind == REVISIT
@@ -98,7 +108,7 @@ def test_turns_are_on_the_spot_and_revisits_left_the_place_between() -> None:
 
 def test_standing_still_is_no_revisit() -> None:
     drives = Drives(torch.zeros(200, 3), torch.zeros(200, dtype=torch.int64), torch.full((200,), 199))
-    kind, _, _ = drawn(drives, Sampling(near_fraction=0.0, turn_fraction=0.0, revisit_fraction=1.0))
+    kind, _, _ = drawn(drives, GoalSettings(near_fraction=0.0, turn_fraction=0.0, revisit_fraction=1.0))
     assert share(kind, REVISIT) == 0.0
 
 
@@ -108,7 +118,7 @@ def test_goals_never_leave_their_stretch(newest: int, reach: int, near: int, see
     first = torch.where(torch.arange(40) < 25, 0, 25)
     last = torch.where(torch.arange(40) < 25, 24, 39)
     poses = torch.randn(40, 3, generator=torch.Generator().manual_seed(seed))
-    sampling = Sampling(max_offset_frames=reach, near_frames=near)
+    sampling = GoalSettings(max_offset_frames=reach, near_frames=near)
     here = torch.full((16,), newest)
     generator = torch.Generator().manual_seed(seed)
     goals = choose_goals(Drives(poses, first, last), here, 0, sampling, draw_uniforms(16, sampling, generator))
@@ -123,8 +133,8 @@ def test_balance_in_built_in_worlds() -> None:
     drive = make_drive(4, 1, DataSettings(episode_s=90.0, drivers=("wander", "tour"), branches=0), 4.0)
     count = len(drive.poses_world_xyyaw)
     drives = Drives(drive.poses_world_xyyaw, torch.zeros(count, dtype=torch.int64), torch.full((count,), count - 1))
-    balanced = drawn(drives, Sampling())
-    uniform = drawn(drives, Sampling(near_fraction=0.0, turn_fraction=0.0, revisit_fraction=0.0, near_frames=1))
+    balanced = drawn(drives, GoalSettings())
+    uniform = drawn(drives, GoalSettings(near_fraction=0.0, turn_fraction=0.0, revisit_fraction=0.0, near_frames=1))
 
     def unrelated(action: torch.Tensor) -> float:
         return float((action[..., :2].norm(dim=-1) > 2.0).double().mean())

@@ -13,7 +13,7 @@ from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
 from come_nav.training.config import DataSettings
-from come_nav.training.data.bank import LatentBank, Sampling
+from come_nav.training.data.bank import GoalSettings, LatentBank
 from come_nav.training.data.recording_bank import model_camera, model_depth, recording_bank
 from come_nav.training.data.sim_bank import sim_bank, training_camera
 from come_nav.world_model.images import images_from_bytes, images_from_rgb
@@ -34,7 +34,7 @@ def rendered() -> LatentBank:
 
 
 def test_images_of_context_and_goals_belong_to_their_latents(rendered: LatentBank) -> None:
-    batch = rendered.sample(Sampling(branch_fraction=0.5), 24, torch.Generator().manual_seed(0))
+    batch = rendered.sample(GoalSettings(branch_fraction=0.5), 24, torch.Generator().manual_seed(0))
     assert batch.context_images is not None
     assert batch.goal_images is not None
     assert batch.context_images.dtype == torch.uint8
@@ -47,7 +47,7 @@ def test_images_of_context_and_goals_belong_to_their_latents(rendered: LatentBan
 
 
 def test_depth_and_camera_are_the_built_in_cameras(rendered: LatentBank) -> None:
-    batch = rendered.sample(Sampling(), 4, torch.Generator().manual_seed(0))
+    batch = rendered.sample(GoalSettings(), 4, torch.Generator().manual_seed(0))
     assert batch.context_depth_m is not None
     assert batch.camera is not None
     torch.testing.assert_close(batch.camera, torch.full((4, 4), 0.5))
@@ -60,7 +60,7 @@ def test_depth_and_camera_are_the_built_in_cameras(rendered: LatentBank) -> None
 
 def test_a_bank_without_images_gives_none() -> None:
     bank = sim_bank([3], DataSettings(worlds=1, episode_s=5.0, branches=1), SIZE, 4.0, shrink, "cpu")
-    batch = bank.sample(Sampling(), 2, torch.Generator().manual_seed(0)).to("cpu")
+    batch = bank.sample(GoalSettings(), 2, torch.Generator().manual_seed(0)).to("cpu")
     assert batch.context_images is None
     assert batch.goal_images is None
     assert batch.context_depth_m is None
@@ -87,7 +87,7 @@ def test_recordings_keep_images_depth_and_the_crops_camera() -> None:
     rows = 1 + 2 * np.arange(SIZE)
     expected = torch.from_numpy(whole[:, 8:40][np.ix_(rows, rows)])
     torch.testing.assert_close(bank.depth_m[7].float(), expected, atol=0, rtol=2e-3)
-    batch = bank.sample(Sampling(), 8, torch.Generator().manual_seed(0))
+    batch = bank.sample(GoalSettings(), 8, torch.Generator().manual_seed(0))
     assert batch.goal_images is not None
     expected_latents = shrink(images_from_bytes(batch.goal_images).flatten(0, 1))
     torch.testing.assert_close(batch.goal_latents.flatten(0, 1), expected_latents, atol=5e-3, rtol=0)

@@ -16,7 +16,7 @@ from come_nav.core.errors import ConfigError, DataError
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.splits import TRAIN_SEEDS
 from come_nav.training.config import DataSettings
-from come_nav.training.data.bank import LatentBank, Sampling
+from come_nav.training.data.bank import GoalSettings, LatentBank
 from come_nav.training.data.endless import DriveEncoder, DriveMaker, EndlessWorlds, Slots
 from come_nav.training.data.mixture import BankSource, MixtureStream, take_turns
 from come_nav.training.data.prefetch import Prefetched
@@ -42,7 +42,7 @@ def constant_bank(value: float, frames: int = 30, images: bool = False) -> Laten
 def mixture(
     weights: list[float], batch: int = 8, steps: range = range(50), rank: int = 0, of: int = 1
 ) -> MixtureStream:
-    sources = [BankSource(constant_bank(float(index)), Sampling()) for index in range(len(weights))]
+    sources = [BankSource(constant_bank(float(index)), GoalSettings()) for index in range(len(weights))]
     return MixtureStream(sources, weights, batch, 3, steps.start, steps.stop, rank, of)
 
 
@@ -90,7 +90,10 @@ def test_a_resumed_mixture_goes_on_with_the_same_batches() -> None:
 
 
 def test_what_one_source_lacks_the_batch_lacks() -> None:
-    sources = [BankSource(constant_bank(0.0, images=True), Sampling()), BankSource(constant_bank(1.0), Sampling())]
+    sources = [
+        BankSource(constant_bank(0.0, images=True), GoalSettings()),
+        BankSource(constant_bank(1.0), GoalSettings()),
+    ]
     batch = MixtureStream(sources, [1.0, 1.0], 4, 0, 0, 1).batch(0)
     assert batch.context_images is None
     alone = MixtureStream(sources[:1], [1.0], 4, 0, 0, 1).batch(0)
@@ -223,7 +226,10 @@ def test_a_mixture_with_an_endless_source_keeps_both_exact() -> None:
         bank = constant_bank(5.0)
         bank.latents = bank.latents.expand(-1, 3, 2, 2)
         bank.branch_latents = torch.zeros(len(bank), 0, 3, 2, 2).half()
-        sources = [EndlessWorlds(DATA, 4, 4.0, DriveEncoder(SIZE, shrink, "cpu"), 4, 0), BankSource(bank, Sampling())]
+        sources = [
+            EndlessWorlds(DATA, 4, 4.0, DriveEncoder(SIZE, shrink, "cpu"), 4, 0),
+            BankSource(bank, GoalSettings()),
+        ]
         return MixtureStream(sources, [0.7, 0.3], 4, 0, steps.start, steps.stop)
 
     batches = list(stream(range(16)))

@@ -10,7 +10,7 @@ import torch
 from training_samples import CONFIG, MACHINE, STAGE, state
 
 from come_nav.core.errors import CheckpointError, ComeNavError, ConfigError
-from come_nav.training.data.bank import LatentBank, Sampling, step_generator
+from come_nav.training.data.bank import GoalSettings, LatentBank, step_generator
 from come_nav.training.run import Run
 from come_nav.training.tasks.autoencoder import AutoencoderTask
 from come_nav.training.tasks.denoiser import DenoiserTask
@@ -92,7 +92,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(
 
 def test_fine_tuning_starts_from_the_given_weights(finished: tuple[Path, DiffusionWorldModel], tmp_path: Path) -> None:
     config = replace(CONFIG, denoiser=replace(STAGE, steps=1, learning_rate=1e-12))
-    exported = Run(config, tmp_path, MACHINE, init=DiffusionWorldModel.load(finished[0] / "toy")).finish()
+    start = DiffusionWorldModel.load(finished[0] / "toy")
+    start.tuned = {"navigation": {"lora": {"rank": 8}}}
+    exported = Run(config, tmp_path, MACHINE, init=start).finish()
+    assert DiffusionWorldModel.load(exported).tuned == start.tuned
     assert exported is not None
     tuned, initial = state(DiffusionWorldModel.load(exported)), state(finished[1])
     for name, tensor in initial.items():
@@ -126,7 +129,7 @@ def test_the_denoiser_learns_a_toy_world() -> None:
     optimiser = torch.optim.AdamW(task.parameters(), lr=3e-3)
     losses = []
     for step in range(150):
-        batch = bank.sample(Sampling(branch_fraction=0.0), 16, step_generator(0, 0, step))
+        batch = bank.sample(GoalSettings(branch_fraction=0.0), 16, step_generator(0, 0, step))
         loss = task.diffusion_loss(batch, step_generator(0, 1, step), 0.0)
         optimiser.zero_grad()
         loss.backward()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +15,27 @@ from safetensors.torch import load_file, save_file
 from test_world_model_model import a_context, actions, seeded, small_model
 
 from come_nav.core.errors import CheckpointError, ConfigError, StorageError
-from come_nav.world_model.checkpoint import WorldModelSettings, count_parameters, read_config, save_model
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.cdit import CDiT, CDiTSettings
+from come_nav.experts.normalizer import Normalizer
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.checkpoint import (
+    ExpertSettings,
+    WorldModelSettings,
+    count_parameters,
+    read_config,
+    save_model,
+)
 from come_nav.world_model.composition import CompositionSettings
+from come_nav.world_model.depth import DepthEstimator, DepthSettings
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.parts import InferenceSettings
+from come_nav.world_model.reprojection import ReprojectionSettings
+from come_nav.world_model.sampling.correctors import CorrectorSettings
+from come_nav.world_model.sampling.resampling import ResamplingSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +69,17 @@ def predict(model: DiffusionWorldModel) -> torch.Tensor:
     return model.predict(a_context(model), actions(2), torch.ones(2), seeded())
 
 
+def test_what_was_tuned_to_a_model_is_kept_when_it_is_saved(folder: Path, tmp_path: Path) -> None:
+    tuned = {"navigation": {"lora": {"rank": 8}}, "composition_weights": {"contrast": {"all": {"spatial": 0.5}}}}
+    edit_config(folder, lambda config: config.update(tuned))
+    DiffusionWorldModel.load(folder).save(tmp_path / "again")
+    config = read_config(tmp_path / "again")
+    assert {"navigation": config.navigation, "composition_weights": config.composition_weights} == tuned
+    edit_config(folder, lambda config: config.update(navigation=[1]))
+    with pytest.raises(ConfigError, match=r"config\.yaml: navigation must be a mapping of keys, got \[1\]"):
+        read_config(folder)
+
+
 # -- round trips -------------------------------------------------------------------------------------------------------
 
 
@@ -73,6 +101,70 @@ def test_full_precision_round_trip_is_exact(tmp_path: Path) -> None:
     for name, tensor in model.base.model.state_dict().items():
         assert torch.equal(again.base.model.state_dict()[name], tensor)
     torch.testing.assert_close(predict(again), predict(model), rtol=1e-4, atol=1e-4)
+
+
+NETWORK = CDiTSettings(
+    8, 2, 1, 6, 24, 1, 2, 2.0, False, 30.0, True, True, extra_channels=8, pose_embedding=True, extra_skip=True
+)
+EVERY_FIELD = WorldModelSettings(
+    rate_hz=5.0,
+    storage="float32",
+    weights_sha256="of the file",
+    autoencoder=AutoencoderSettings(32, 6, (16, 16), 2, 8, False, 0.7, "lapped", 4),
+    expert=ExpertSettings(NETWORK, Normalizer("range", 0.5, 0.38, (-1.0, -2.0), (3.0, 2.0)), "v"),
+    memory_expert=ExpertSettings(NETWORK, Normalizer("range", 0.6, 0.3, (-1.0, -2.0), (3.0, 2.0)), "v"),
+    schedule=ScheduleSettings(100, 1e-3, 0.05),
+    sampler=SamplerSettings("ddpm", 6, 0.5, "even", 4.0, CorrectorSettings(1, 1.5), ResamplingSettings(2, 0.4, 9.0)),
+    composition=CompositionSettings("literal", (1.5,), (0.1, 0.8)),
+    images=ImageSettings(4 / 3, 60.0, 0.3, "nwm"),
+    depth=DepthSettings((8, 16), 1),
+    reprojection=ReprojectionSettings(100, 1, 200, 0.5),
+)
+FIXED = {"format"}  # fields with one allowed value
+
+
+def leaves(settings: Any, name: str = "") -> dict[str, Any]:
+    """All values of nested settings by their dotted names."""
+    if not is_dataclass(settings):
+        return {name: settings}
+    return {
+        path: value
+        for own in fields(settings)
+        for path, value in leaves(getattr(settings, own.name), f"{name}.{own.name}".strip(".")).items()
+    }
+
+
+def test_every_field_of_a_config_survives_saving_and_loading(tmp_path: Path) -> None:
+    given = WorldModelSettings(
+        autoencoder=AutoencoderSettings.stable_diffusion(), memory_expert=ExpertSettings(), depth=DepthSettings()
+    )
+    defaults = leaves(given) | leaves(AutoencoderSettings(), "autoencoder")
+    wanted = leaves(EVERY_FIELD)
+    unset = {name for name, value in defaults.items() if value == wanted[name]} - FIXED
+    assert not unset, "give these another value than their default here"
+    schedule = NoiseSchedule.linear(EVERY_FIELD.schedule)
+
+    def expert(settings: ExpertSettings) -> BaseExpert:
+        return BaseExpert(CDiT.from_settings(settings.network), settings.normalizer, schedule, settings.prediction)
+
+    assert EVERY_FIELD.memory_expert is not None
+    model = DiffusionWorldModel(
+        ImageAutoencoder(EVERY_FIELD.autoencoder),
+        {"base": expert(EVERY_FIELD.expert)},
+        schedule,
+        EVERY_FIELD.sampler,
+        composition=EVERY_FIELD.composition,
+        rate_hz=EVERY_FIELD.rate_hz,
+        images=EVERY_FIELD.images,
+        memory_expert=expert(EVERY_FIELD.memory_expert),
+        depth=DepthEstimator(EVERY_FIELD.depth),
+        reprojection=EVERY_FIELD.reprojection,
+    )
+    for folder, own in (("first", model), ("second", None)):
+        saved = DiffusionWorldModel.load(tmp_path / "first") if own is None else own
+        save_model(saved, tmp_path / folder, storage="float32")
+        found = leaves(read_config(tmp_path / folder))
+        assert {name: value for name, value in wanted.items() if found[name] != value}.keys() == {"weights_sha256"}
 
 
 def test_half_precision_round_trip_is_close_and_stable(saved: Path, tmp_path: Path) -> None:

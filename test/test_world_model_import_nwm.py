@@ -24,7 +24,7 @@ from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model import hub
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.nwm.importer import ImportOptions, import_checkpoint
+from come_nav.world_model.nwm.importer import ImportSettings, import_checkpoint
 from come_nav.world_model.nwm.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
 from come_nav.world_model.nwm.weights_stream import write_weights
 from come_nav.world_model.parts import InferenceSettings
@@ -71,8 +71,8 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def options(vae: Path, **words: object) -> ImportOptions:
-    return ImportOptions(heads=3, autoencoder=str(vae), **words)  # type: ignore[arg-type]
+def options(vae: Path, **words: object) -> ImportSettings:
+    return ImportSettings(heads=3, autoencoder=str(vae), **words)  # type: ignore[arg-type]
 
 
 def refusal(path: Path, vae: Path, **words: object) -> str:

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.experts import EXPERTS
 from come_nav.core.geometry import se2
+from come_nav.core.geometry.point_rendering import level_camera
+from come_nav.core.protocols import ExpertModel
 from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.metrics.image_metrics import psnr
@@ -144,6 +147,28 @@ def test_images_are_drawn_to_what_the_memory_shows(model, drive) -> None:
     torch.testing.assert_close(image(0.5), 0.5 * (decoded + image(1.0)))
     alone = remembering.composed({"base": 1.0})
     torch.testing.assert_close(blended_images(alone, latents, context, ACTIONS), decoded)
+
+
+def test_imagined_images_are_the_decoded_latents_and_nothing_else(model, drive) -> None:
+    remembering, context = model.with_memory(Oracle(drive)), context_of(model, drive)
+    shown = remembering.imaginer(context, 8.0, decode=True).imagine(ACTIONS[:, None], torch.Generator().manual_seed(0))
+    assert torch.equal(shown.images, model.decode(shown.latents))
+    blended = blended_images(remembering, shown.latents, context, ACTIONS)
+    assert (blended - shown.images).abs().mean() > 0.01  # the render blend of the same latents is another image
+
+
+def test_a_model_says_which_experts_it_can_have(model, drive) -> None:
+    assert isinstance(model, ExpertModel)
+    assert model.supported_experts == set(EXPERTS)
+    assert set(model.with_memory(Oracle(drive), LongTermExpert(model.memory_base)).experts) == set(EXPERTS)
+
+
+def test_targets_look_from_the_newest_frames_extrinsics(model) -> None:
+    extrinsics = level_camera(0.5).repeat(4, 1, 1)
+    extrinsics[:, 2, 3] = torch.tensor([0.2, 0.3, 0.4, 0.6])
+    images = torch.zeros(4, 3, model.image_size, model.image_size)
+    context = model.context_from_images(images, torch.zeros(4, 3), T_base_camera=extrinsics[None])
+    torch.testing.assert_close(context.T_base_camera, extrinsics[3:])
 
 
 def test_a_layer_is_less_reliable_at_outlines_and_not_at_all_amid_the_unknown() -> None:

@@ -15,7 +15,7 @@ from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, diffusi
 from come_nav.memory.store.store import MemoryStore
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.nwm.importer import ImportOptions, import_checkpoint
+from come_nav.world_model.nwm.importer import ImportSettings, import_checkpoint
 from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 
@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, vae: Path) -> DiffusionWorld
     folder = tmp_path_factory.mktemp("nwm")
     content = official()
     torch.save(content, folder / "cdit.pth.tar")
-    import_checkpoint(folder / "cdit.pth.tar", folder / "nwm", ImportOptions(heads=3, autoencoder=str(vae)))
+    import_checkpoint(folder / "cdit.pth.tar", folder / "nwm", ImportSettings(heads=3, autoencoder=str(vae)))
     model = DiffusionWorldModel.load(folder / "nwm")
     model.inference = InferenceSettings(precision="float32")
     model.sampler = SamplerSettings("ddim", 4)

@@ -152,9 +152,8 @@ def _print_recording(facts: dict[str, Any]) -> None:
             f"best offset {match['best_offset_s']:+.3f} s"
         )
     print("  camera  " + ("not calibrated" if camera is None else f"fx {camera['fx']:.1f} fy {camera['fy']:.1f}"))
-    print(
-        "  extrinsics   " + ("unknown (no /tf_static)" if facts["T_base_camera"] is None else "known from /tf_static")
-    )
+    extrinsics = "unknown (no transform to the camera)" if facts["T_base_camera"] is None else "known from /tf"
+    print(f"  extrinsics   {extrinsics}")
     print("  depth   " + ("none" if known is None else f"{100 * known:.0f} % of the first frame's pixels"))
     for warning in facts["warnings"]:
         print(f"  note    {warning}")

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from come_nav.cli.evaluate_flags import RECALL, chosen_rows, parse_horizons, parse_part, prepare, source_settings
+from come_nav.cli.evaluate_flags import (
+    RECALL,
+    chosen_rows,
+    configuration,
+    parse_horizons,
+    parse_part,
+    prepare,
+    source_settings,
+)
 from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import ConfigError
 
@@ -28,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--memory-part", metavar="A-B", help="of a recording: what is remembered (default 0-0.6)")
     group.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of odometry (default 0)")
-    group.add_argument("--weights", metavar="FILE", help="of the experts (default: config/memory_weights.yaml)")
+    group.add_argument("--weights", metavar="FILE", help="of the experts (default: the model's own)")
     group.add_argument(
         "--contrast", choices=("both", "on", "off"), default="both", help="of compositions (default both)"
     )
@@ -65,7 +73,7 @@ def evaluate_recall(args: argparse.Namespace) -> Outcome[RecallEvaluation]:
 
     rows = chosen_rows(args.rows, RECALL_ROWS)
     config, folder = prepare(args)
-    return run_recall(memory_settings(args, rows), config, folder, Steps)
+    return run_recall(memory_settings(args, config.model, rows), config, folder, Steps)
 
 
 def evaluate_memory_plans(args: argparse.Namespace) -> MemoryPlanningOutcome:
@@ -74,17 +82,17 @@ def evaluate_memory_plans(args: argparse.Namespace) -> MemoryPlanningOutcome:
 
     rows = chosen_rows(args.rows, MEMORY_PLANNING_ROWS)
     config, folder = prepare(args)
-    return run_memory_planning(memory_settings(args, rows), config, folder, Steps)
+    return run_memory_planning(memory_settings(args, config.model, rows), config, folder, Steps)
 
 
-def memory_settings(args: argparse.Namespace, rows: Sequence[str] | None = None) -> MemorySuiteSettings:
+def memory_settings(args: argparse.Namespace, model: str, rows: Sequence[str] | None = None) -> MemorySuiteSettings:
     """Return what the flags ask of a memory suite."""
-    from come_nav.evaluation.suites.memory.compositions import load_weights
+    from come_nav.evaluation.suites.memory.compositions import find_weights
     from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings
 
     return MemorySuiteSettings(
         source=source_settings(args),
-        weights=load_weights(args.weights),
+        weights=find_weights(args.weights, model),
         rows=None if rows is None else tuple(rows),
         contrast=args.contrast,
         horizons_s=parse_horizons(args.horizon),
@@ -151,7 +159,7 @@ def _choose_weights(args: argparse.Namespace) -> None:
     """Choose weights and print them."""
     from come_nav.evaluation.suites.memory.weights import check_validation, run_choice_of_weights
 
-    settings = memory_settings(args)
+    settings = memory_settings(args, configuration(args).model)
     check_validation(settings)  # before a folder is made
     config, folder = prepare(args)
     found = run_choice_of_weights(settings, config, folder, Steps)

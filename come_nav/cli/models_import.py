@@ -12,7 +12,7 @@ from come_nav.cli.output import add_json_flag, print_json
 from come_nav.core.errors import CheckpointError, ConfigError, StorageError, suggest
 
 if TYPE_CHECKING:
-    from come_nav.world_model.nwm.importer import ImportOptions
+    from come_nav.world_model.nwm.importer import ImportSettings
 
 SIZES = ("S", "B", "L", "XL")
 STORAGES = ("float32", "float16", "bfloat16")
@@ -71,15 +71,15 @@ def run_pull(args: argparse.Namespace) -> int:
     return _import(args, download(entry), options)
 
 
-def _options(args: argparse.Namespace, size: str | None, heads: int | None) -> ImportOptions:
+def _options(args: argparse.Namespace, size: str | None, heads: int | None) -> ImportSettings:
     from come_nav.data.nwm.dataset import dataset_facts
-    from come_nav.world_model.nwm.importer import ImportOptions
+    from come_nav.world_model.nwm.importer import ImportSettings
 
-    options = ImportOptions(size, heads, args.weights, spacing_m=dataset_facts(args.dataset).spacing_m)
+    options = ImportSettings(size, heads, args.weights, spacing_m=dataset_facts(args.dataset).spacing_m)
     return replace(options, storage=args.storage, autoencoder=args.vae or options.autoencoder)
 
 
-def _import(args: argparse.Namespace, file: Path, options: ImportOptions) -> int:
+def _import(args: argparse.Namespace, file: Path, options: ImportSettings) -> int:
     from tqdm import tqdm
 
     from come_nav.core.settings import to_mapping

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.config import add_config_flags
-from come_nav.cli.output import add_json_flag, format_table, print_json
+from come_nav.cli.output import Steps, add_json_flag, format_table, print_json
 from come_nav.cli.recording_flags import add_recording_flags, open_from_flags
 from come_nav.core.errors import DataError
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     plan = stack.plan(goal)
     stack.close()
     if args.json:
-        print_json(_document(plan, recording, at))
+        print_json(_document(plan, recording, at) | {"experts": _experts(stack)})
     else:
         _print(plan)
     if args.out is not None:
@@ -87,13 +87,26 @@ def frame_index(recording: Recording, text: str) -> int:
 
 
 def remember(stack: NavStack, recording: Recording, at: int) -> None:
-    """Show the stack the frames up to and including ``at``: all where memories are in use, else what can be context."""
+    """Show the stack the frames up to and including ``at``: all where memories are in use, else what can be context.
+
+    Where stderr is a terminal, a bar shows how far it is.
+    """
     from come_nav.core.types import Odometry
 
-    first = 0 if stack.settings.experts.use else max(0, at - 2 * stack.model.context_frames)
-    for index in range(first, at + 1):
-        frame = recording.frame(index)
-        stack.observe(frame, Odometry(frame.stamp_s, recording.T_odom_base[index]))
+    first = 0 if remembers(stack, recording, at) else max(0, at - 2 * stack.model.context_frames)
+    with Steps(at + 1 - first, "remembering", "frame") as progress:
+        for index in range(first, at + 1):
+            frame = recording.frame(index)
+            stack.observe(frame, Odometry(frame.stamp_s, recording.T_odom_base[index]))
+            progress.add()
+
+
+def remembers(stack: NavStack, recording: Recording, at: int) -> bool:
+    """Return whether a memory is in use that frames before the context feed: ``auto`` needs depth for one in space."""
+    from come_nav.navigation.experts_in_use import experts_in_use
+
+    has_depth = recording.frame(at).depth_m is not None
+    return bool(experts_in_use(stack.settings.experts, stack.episode.in_use().left_out, has_depth).names)
 
 
 def _checked_index(recording: Recording, index: int, flag: str) -> int:
@@ -150,6 +163,12 @@ def _document(plan: Plan, recording: Recording, at: int) -> dict[str, Any]:
         "candidates": sum(len(iteration.costs) for iteration in plan.trace.iterations) if plan.trace else 0,
         "duration_s": plan.duration_s,
     }
+
+
+def _experts(stack: NavStack) -> dict[str, Any]:
+    """Return which memory experts were in use, and why others were not."""
+    left_out = stack.episode.diagnostics
+    return {"in_use": [name for name in stack.episode.in_use().names if name not in left_out], "left_out": left_out}
 
 
 def _print(plan: Plan) -> None:

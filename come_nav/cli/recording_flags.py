@@ -18,13 +18,17 @@ def add_recording_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recording")
     group.add_argument("--image-topic", metavar="NAME", help="colour camera (default: found by type and name)")
     group.add_argument("--depth-topic", metavar="NAME", help="depth aligned to colour, or 'none'")
-    group.add_argument("--info-topic", metavar="NAME", help="CameraInfo of the colour camera")
+    group.add_argument("--info-topic", metavar="NAME", help="CameraInfo of the colour camera, or 'none'")
     group.add_argument("--pose-topic", metavar="NAME", help="Odometry, PoseStamped, PoseWithCovarianceStamped or /tf")
     group.add_argument("--rate", default="4", metavar="HZ", help="frames per second, or 'all' (default: 4)")
     group.add_argument("--start", type=float, metavar="S", help="begin S seconds after the first message")
     group.add_argument("--stop", type=float, metavar="S", help="end S seconds after the first message")
     group.add_argument("--time-offset", type=float, default=0.0, metavar="S", help="added to the stamps of poses")
     group.add_argument("--max-difference", type=float, metavar="S", help="image to pose, at most (default: 0.05)")
+    group.add_argument("--odom-frame", metavar="NAME", help="world frame on /tf (default: odom, map or world)")
+    group.add_argument("--base-frame", metavar="NAME", help="the robot's frame (default: base_link, base_footprint)")
+    group.add_argument("--camera-frame", metavar="NAME", help="optical frame of the images (default: their header's)")
+    group.add_argument("--depth-scale", type=float, metavar="M", help="metres of a unit of 16UC1 (default: 0.001)")
     group.add_argument("--recover", action="store_true", help="read an mcap that was cut off, as far as it is whole")
 
 
@@ -37,6 +41,8 @@ def recording_settings(args: argparse.Namespace) -> dict[str, Any]:
         **{name: getattr(args, name) for name in ("image_topic", "depth_topic", "info_topic", "pose_topic")},
     }
     optional = {"start_s": args.start, "stop_s": args.stop, "max_difference_s": args.max_difference}
+    optional |= {name: getattr(args, name) for name in ("odom_frame", "base_frame", "camera_frame")}
+    optional["depth_scale_m"] = args.depth_scale
     return settings | {name: value for name, value in optional.items() if value is not None}
 
 

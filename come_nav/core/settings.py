@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -69,6 +71,70 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def set_key(values: dict[str, Any], dotted_key: str, value: Any) -> None:
+    """Set ``planner.limits.v_max_mps`` in nested mappings, in place; raise ConfigError where a part is no mapping."""
+    *parents, last = dotted_key.split(".")
+    for depth, parent in enumerate(parents):
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise ConfigError(f"cannot set '{dotted_key}': '{'.'.join(parents[: depth + 1])}' is a single value")
+    values[last] = value
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with dotted keys (``planner.samples: 60``) as nested mappings, later keys over earlier ones."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        step: dict[str, Any] = {}
+        set_key(step, str(key), nested(value) if isinstance(value, Mapping) else value)
+        result = merged(result, step)
+    return result
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested mappings of ``below`` with those of ``above`` over them; neither is changed."""
+    result = {key: merged({}, value) if isinstance(value, Mapping) else value for key, value in below.items()}
+    for key, value in above.items():
+        present = result.get(key)
+        both = merged(present if isinstance(present, Mapping) else {}, value) if isinstance(value, Mapping) else value
+        result[key] = both
+    return result
+
+
+def leaf_keys(values: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """Return the dotted keys of all single values in nested mappings."""
+    found: set[str] = set()
+    for key, value in values.items():
+        found |= leaf_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}"}
+    return found
+
+
+def field_explanations(cls: type) -> dict[str, list[str]]:
+    """Return field -> lines of its explanation, from the ``Attributes:`` part of the class's docstring and its bases'.
+
+    Docstrings are read without their common indentation, which Python 3.13 removes and older ones keep.
+    """
+    explanations: dict[str, list[str]] = {}
+    for base in reversed(cls.__mro__[1:-1]):
+        explanations |= field_explanations(base)
+    _, _, attributes = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    names: list[str] = []
+    for line in attributes.splitlines():
+        start = re.match(r" {4}(\w[\w, ]*): (.+)", line)
+        if start:
+            names = [name.strip() for name in start.group(1).split(",")]
+            for name in names:
+                explanations[name] = [start.group(2).strip()]
+        elif line.startswith(" " * 8) and names:
+            for name in names:
+                explanations[name].append(line.strip())
+        elif line.strip():
+            break
+    return explanations
+
+
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """Convert one YAML value to the field's type, or raise ConfigError naming the key."""
     origin = typing.get_origin(hint)
@@ -80,6 +146,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_mapping(typing.cast(type, hint), value, f"{key}.")
     if origin is tuple:
+        if isinstance(value, str) and typing.get_args(hint) == (str, ...):
+            value = [value]  # one word stands for a list of it
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{key} must be a list, got {value!r}")
         kinds = typing.get_args(hint)

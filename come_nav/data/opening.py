@@ -38,7 +38,7 @@ def open_recording(
         rate_hz: frames per second; a slower bag keeps all frames and reports its own rate; None keeps every frame.
         image_topic: name instead of the automatic choice.
         depth_topic: the same for depth; "none" leaves depth out.
-        info_topic: the same for the calibration.
+        info_topic: the same for the calibration; "none" leaves it out.
         pose_topic: the same for the poses.
         recover: read a bag that was cut off, as far as it is whole.
         quiet: do not log the notes of the recording's report, e.g. to show them elsewhere.

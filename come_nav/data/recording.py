@@ -36,8 +36,8 @@ class BagRecording:
         self.stamps_s: NDArray[np.float64] = seconds_from_ns(scan.images.header_ns)
         self.T_odom_base = scan.T_odom_base
         self.poses_xyyaw = se3.xyyaw_from_transform(scan.T_odom_base)
-        self.intrinsics: CameraIntrinsics | None = scan.intrinsics
-        self.T_base_camera = scan.T_base_camera
+        self.intrinsics: CameraIntrinsics | None = None if scan.lens is None else scan.lens.pinhole
+        self.T_base_camera = _extrinsics_at(scan.T_base_camera, 0)
         self.gaps = scan.report.gaps
         self.metadata: dict[str, Any] = dict(bag.custom_data)
         self._frames: OrderedDict[int, Frame] = OrderedDict()
@@ -91,21 +91,26 @@ class BagRecording:
         rgb = decode_colour(decoded, message.type)
         _check_size("image", rgb, self.intrinsics)
         depth = self._decode_depth(index, rgb)
-        frame_id = str(decoded.header.frame_id).lstrip("/") or "camera_color_optical_frame"
-        return Frame(float(self.stamps_s[index]), rgb, depth, self.intrinsics, self.T_base_camera, frame_id)
+        if self._scan.lens is not None:
+            rgb = self._scan.lens.straighten(rgb)
+        header_id = str(decoded.header.frame_id).lstrip("/") or "camera_color_optical_frame"
+        T_base_camera = _extrinsics_at(self._scan.T_base_camera, index)
+        frame_id = self._scan.frame_id or header_id
+        return Frame(float(self.stamps_s[index]), rgb, depth, self.intrinsics, T_base_camera, frame_id)
 
     def _decode_depth(self, index: int, rgb: Rgb) -> Depth | None:
-        stream = self._scan.depth
-        if stream is None or stream.log_ns[index] < 0:
+        stream, alignment = self._scan.depth, self._scan.alignment
+        if stream is None or alignment is None or stream.log_ns[index] < 0:
             return None
         message = self._read(stream, index)
-        depth = decode_depth(message.decode(), message.type)
-        if depth.shape != rgb.shape[:2]:
+        depth = decode_depth(message.decode(), message.type, self._scan.depth_scale_m)
+        expected = rgb.shape[:2] if alignment.depth is None else (alignment.depth.height, alignment.depth.width)
+        if depth.shape != expected:
             raise DataError(
                 f"depth is {depth.shape[1]}x{depth.shape[0]} but the image is {rgb.shape[1]}x{rgb.shape[0]}; name the "
                 "depth topic that is aligned to colour (--depth-topic), or 'none'"
             )
-        return depth
+        return alignment(depth)
 
     def _read(self, stream: StampedTopic, index: int) -> BagMessage:
         """Return the message of row ``index``; several may have been logged at once, the header tells them apart."""
@@ -114,6 +119,14 @@ class BagRecording:
             if message.header_ns == header_ns:
                 return message
         raise DataError(f"{stream.name} has no message there any more; the bag changed or is damaged")
+
+
+def _extrinsics_at(T_base_camera: NDArray[np.float64] | None, index: int) -> NDArray[np.float64] | None:
+    """Return T_base_camera (4, 4) of a frame, of a fixed camera or of one that moves (N, 4, 4)."""
+    if T_base_camera is None or T_base_camera.ndim == 2:
+        return T_base_camera
+    moving: NDArray[np.float64] = T_base_camera[index]
+    return moving
 
 
 def _check_size(what: str, rgb: Rgb, intrinsics: CameraIntrinsics | None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from come_nav.core.errors import DataError
+from come_nav.core.experts import LONG_TERM, SPATIAL
 from come_nav.core.types import Frame
 from come_nav.experts.lora import LongTermExpert, adapted, adapter_metadata
 from come_nav.localisation.image_difference import ImageDifference
@@ -22,6 +23,7 @@ from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
 from come_nav.memory.spatial.lifting import model_camera
 from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.memory.store.store import MemoryStore
+from come_nav.navigation.experts_in_use import ExpertsInUse, experts_in_use, unsupported_experts
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.world_model.episode_loss import EpisodeLoss
@@ -48,7 +50,7 @@ class EpisodeMemories:
     def __init__(
         self, model: NavigationModel, settings: NavigationSettings, *, background_training: bool = True
     ) -> None:
-        """Make the memories that ``settings.experts.use`` names.
+        """Make the memories that ``settings.experts.use`` comes to.
 
         Without ``background_training``, :meth:`train` trains the adapter.
         """
@@ -62,22 +64,23 @@ class EpisodeMemories:
         self._loss: EpisodeLoss | None = None
         self._views: RememberedViews | None = None
         self._shared: SharedAdapter | None = None
-        self._diagnostics: dict[str, str] = {}
-        wanted = settings.experts.use
-        if self._model is None:
-            self._diagnostics = dict.fromkeys(wanted, "this world model takes no experts")
-            return
-        if self._model.depth is None:
-            blind = [name for name in wanted if name != "long_term"]
-            self._diagnostics = dict.fromkeys(blind, "this model looks at no views")
-        if "spatial" in wanted and "spatial" not in self._diagnostics:
+        self._unsupported = unsupported_experts(model, settings.experts)
+        chosen = self.in_use()
+        self._diagnostics: dict[str, str] = dict(chosen.left_out) if chosen.asked else {}
+        if SPATIAL in chosen.names:
             self.spatial = SpatialMemory(settings.spatial)
-        if "long_term" in wanted and settings.experts.adapter_store:
+        if LONG_TERM not in chosen.names or self._model is None:
+            return
+        if settings.experts.adapter_store:
             self._begin_sharing(self._model)
-        elif "long_term" in wanted:
+        else:
             self._begin_training(self._model, background_training)
 
     # -- what is known -------------------------------------------------------------------------------------------------
+
+    def in_use(self, experts: ExpertsSettings | None = None) -> ExpertsInUse:
+        """Return which memory experts ``experts`` come to with this model; the settings by default."""
+        return experts_in_use(experts or self.settings.experts, self._unsupported)
 
     @property
     def views(self) -> RememberedViews | None:
@@ -93,7 +96,10 @@ class EpisodeMemories:
 
     @property
     def diagnostics(self) -> dict[str, str]:
-        """Why experts that are wanted cannot work now, by name."""
+        """Why experts that are asked for cannot work now, or that ``auto`` could choose from are not used, by name."""
+        return {**self.in_use().left_out, **self._present_diagnostics()}
+
+    def _present_diagnostics(self) -> dict[str, str]:
         found = dict(self._diagnostics)
         if self.spatial is not None and not len(self.spatial):
             reasons = ", ".join(f"{name} {count}" for name, count in self.spatial.rejected.most_common(2))
@@ -118,11 +124,10 @@ class EpisodeMemories:
         ``experts`` says what it looks at, and how much; the settings by default.
         """
         experts = experts or self.settings.experts
-        if not experts.use:
-            return self.base_model, []
-        unfit = self._unfit(experts.use)
-        usable = [name for name in experts.use if name not in unfit]
-        warnings = [f"without the {name} expert: {unfit[name]}" for name in experts.use if name in unfit]
+        chosen = self.in_use(experts)
+        unfit = {**chosen.left_out, **self._unfit(chosen.names)}
+        usable = [name for name in chosen.names if name not in unfit]
+        warnings = chosen.warnings_of(unfit)
         if self._model is None or not usable:
             return self.base_model, warnings
         spatial = self._views if "spatial" in usable else None
@@ -207,10 +212,8 @@ class EpisodeMemories:
         missing = {name: NOT_KEPT for name in names if not made.get(name, True)}
         if self.spatial is not None and self._views is None:
             missing["spatial"] = "no frame with a calibration has come yet"
-        if self._model is None or self._model.depth is None:
-            no_views = "this world model takes no experts" if self._model is None else "this model looks at no views"
-            missing |= {name: no_views for name in names if self._model is None or name != "long_term"}
-        return missing | self.diagnostics
+        missing |= self._present_diagnostics()
+        return {name: missing[name] for name in names if name in missing}
 
     def _views_through(self, frame: Frame) -> RememberedViews | None:
         """Return what shows the spatial memory to the camera of ``frame``; None without a memory or a calibration."""

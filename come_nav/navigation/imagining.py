@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.errors import PlanningError
+from come_nav.core.experts import SHORT_TERM
 from come_nav.core.protocols import Imaginer, WorldModel
 from come_nav.core.types import Context, Imagination
 from come_nav.memory.short_term import ShortTermBuffer
@@ -21,8 +22,12 @@ from come_nav.planning.settings import PlannerSettings
 from come_nav.world_model.images import rgb_from_images
 
 
-def context_of(model: NavigationModel, memory: ShortTermBuffer, experts: ExpertsSettings) -> Context | None:
+def context_of(
+    model: NavigationModel, memory: ShortTermBuffer, names: Sequence[str], older_frames: int
+) -> Context | None:
     """Return the newest frames as the world model takes them, or None while there are too few.
+
+    They come with what the memory experts ``names`` need, such as ``older_frames`` for the short-term one.
 
     Frame offsets are the times that the stamps tell, not whole frames.
     """
@@ -33,8 +38,8 @@ def context_of(model: NavigationModel, memory: ShortTermBuffer, experts: Experts
     poses = np.stack([frame.pose_odom_xyyaw for frame in frames])
     offsets = [(frame.stamp_s - frames[-1].stamp_s) * model.rate_hz for frame in frames]
     past: dict[str, Any] = {}
-    if experts.use:
-        count = experts.older_frames if "short_term" in experts.use else 0
+    if names:
+        count = older_frames if SHORT_TERM in names else 0
         older = memory.newest_frames(len(frames) + count)[: -len(frames)]
         past["older"] = [(own.frame, own.pose_odom_xyyaw) for own in older]
         past["absolute_pose_xyyaw"] = frames[-1].pose_odom_xyyaw

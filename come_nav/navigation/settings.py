@@ -20,9 +20,11 @@ from come_nav.memory.spatial.cloud import SpatialSettings
 from come_nav.navigation.guide import GuideSettings
 from come_nav.navigation.mission import ArrivalSettings
 from come_nav.navigation.obstacles import ObstacleSettings
-from come_nav.planning.settings import ObjectiveSettings, PlannerSettings, PoseSearch
+from come_nav.planning.settings import ObjectiveSettings, PlannerSettings, PoseSearchSettings
 from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
+
+AUTO = "auto"  # of experts.use: what the model and the sensors make use of
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,13 @@ class ExpertsSettings:
     """Which memories the imagination looks at, beside the newest frames, and how much.
 
     Attributes:
-        use: of short_term, long_term and spatial. One that cannot work (no depth, no adapter yet) is left out of the
-            plan, with a warning in its message.
+        use: of short_term, long_term and spatial; auto = every one that the model supports, whose weight is above 0
+            and that the sensors feed; [] = none, NWM alone. One that was named and cannot work (no depth, no adapter
+            yet) is left out of the plan, with a warning in its message; auto leaves out in silence.
         mode: normalised (with contrast, exponents sum to 1), literal (CoME equation 4) or average (no contrast).
         base: weight of the base expert, >= 0.
         short_term: weight of the longer past, >= 0.
-        long_term: weight of the episode's adapter, >= 0.
+        long_term: weight of the episode's adapter, >= 0; with auto, none is trained where it is 0.
         spatial: weight of the spatial memory, >= 0.
         older_frames: frames before the context that the short-term expert sees, >= 1.
         estimate_depth: fill the spatial memory with the model's own estimate where a frame has no depth.
@@ -44,11 +47,11 @@ class ExpertsSettings:
             trains it; empty = train one here.
     """
 
-    use: tuple[str, ...] = ()
+    use: tuple[str, ...] = (AUTO,)
     mode: CompositionMode = "normalised"
     base: float = 1.0
     short_term: float = 0.0
-    long_term: float = 1.0
+    long_term: float = 0.0
     spatial: float = 1.0
     older_frames: int = 12
     estimate_depth: bool = False
@@ -57,7 +60,9 @@ class ExpertsSettings:
 
     def __post_init__(self) -> None:
         for name in self.use:
-            check_choice("experts.use", name, MEMORY_EXPERTS)
+            check_choice("experts.use", name, (AUTO, *MEMORY_EXPERTS))
+        if AUTO in self.use and len(self.use) > 1:
+            raise ConfigError(f"experts.use must be auto alone or a list of experts, got {', '.join(self.use)}")
         check_choice("experts.mode", self.mode, get_args(CompositionMode))
         for name in EXPERTS:
             check_range(f"experts.{name}", getattr(self, name), 0.0)
@@ -68,14 +73,12 @@ class ExpertsSettings:
         return {name: float(getattr(self, name)) for name in ("base", *names)}
 
 
-def small_model_training() -> EpisodicSettings:
-    """Return how the adapter of the shipped model trains; CoME's own settings are the class's defaults."""
-    return EpisodicSettings(reach=40, batch_size=8, learning_rate=1e-3, steps_per_frame=1.0)
-
-
 @dataclass(frozen=True)
 class NavigationSettings:
     """What one robot's memory, imagination and search are told.
+
+    Defaults are those of the published methods or hold for any model; what was tuned to one model is in that model's
+    folder (:mod:`come_nav.navigation.model_settings`).
 
     Attributes:
         model: name of a model in models/, or a path to a model folder.
@@ -106,14 +109,14 @@ class NavigationSettings:
     show_imagined: bool = False
     max_sensor_age_s: float = 1.0
     planner: PlannerSettings = field(default_factory=PlannerSettings)
-    pose_search: PoseSearch = field(default_factory=PoseSearch)
+    pose_search: PoseSearchSettings = field(default_factory=PoseSearchSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     memory: ShortTermSettings = field(default_factory=ShortTermSettings)
     experts: ExpertsSettings = field(default_factory=ExpertsSettings)
     spatial: SpatialSettings = field(default_factory=SpatialSettings)
     relocalisation: RelocalisationSettings = field(default_factory=RelocalisationSettings)
-    episodic: EpisodicSettings = field(default_factory=small_model_training)
-    lora: LoraSettings = field(default_factory=lambda: LoraSettings(rank=16, alpha=16))
+    episodic: EpisodicSettings = field(default_factory=EpisodicSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     sampler: SamplerSettings | None = None
     inference: InferenceSettings = field(default_factory=InferenceSettings)
 

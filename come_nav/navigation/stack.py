@@ -172,7 +172,8 @@ class NavStack:
 
     def context(self, experts: ExpertsSettings | None = None) -> Context | None:
         """Return the newest frames as the world model takes them, or None while there are too few."""
-        return context_of(self.model, self.memory, experts or self._settings.experts)
+        experts = experts or self._settings.experts
+        return context_of(self.model, self.memory, self.episode.in_use(experts).names, experts.older_frames)
 
     def imaginer(
         self, experts: ExpertsSettings | None = None, decode: bool = False, planner: PlannerSettings | None = None

@@ -138,7 +138,7 @@ class PlannerSettings:
 
 
 @dataclass(frozen=True)
-class PoseSearch:
+class PoseSearchSettings:
     """What is different where the goal is a pose alone: nothing is imagined then, so that many more paths can be tried.
 
     Attributes:
@@ -190,7 +190,7 @@ class ObjectiveSettings:
             is rejected whatever the weight.
     """
 
-    view_distance: ViewDistanceName = "latent_cosine"
+    view_distance: ViewDistanceName = "latent"
     image_scales: tuple[int, ...] = (1, 2, 4, 8)
     view_weight: float = 1.0
     pose_weight: float = 1.0

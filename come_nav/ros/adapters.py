@@ -23,10 +23,10 @@ def version_of(adapter: Adapter | None) -> int:
 
 def adapter_reports(stack: NavStack) -> list[Report]:
     """Return one report on the adapter in use, or none where the stack has no long-term expert."""
-    experts = stack.settings.experts
-    if "long_term" not in experts.use:
+    experts, episode = stack.settings.experts, stack.episode
+    chosen = episode.in_use()
+    if "long_term" not in chosen.names and not (chosen.asked and "long_term" in chosen.left_out):
         return []
-    episode = stack.episode
     values = {**adapter_values(episode.adapter), "adapter_from": experts.adapter_store or "trained here"}
     missing, later = episode.diagnostics.get("long_term"), episode.training_diagnosis
     if missing is not None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
-from come_nav.core.types import Frame
+from come_nav.core.types import Frame, Odometry
+from come_nav.data.bags.calibration import is_rectified
+from come_nav.data.bags.frames import frame_matches, is_optical, optical_extrinsics
+from come_nav.data.bags.transforms import BASE_FRAMES
 from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.ros import messages
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import SENSOR
-from come_nav.ros.streams import Matched, Synchroniser, decode_frame
+from come_nav.ros.streams import LiveLens, Matched, Synchroniser, decode_frame
 from come_nav.ros.transforms import camera_pose, listen
 
 CAMERA_PARAMETERS = (
@@ -54,6 +58,7 @@ class CameraInput:
         limit_s, compressed = values["max_input_age_s"], values["image_transport"] == "compressed"
         suffix, kind = ("/compressed", CompressedImage) if compressed else ("", Image)
         colour = "camera/color/image_raw"
+        self._lens = LiveLens(rectified=is_rectified(node.resolve_topic_name(colour + suffix)))
         self.image = node.watch("camera", colour + suffix, limit_s)
         self.odometry = node.watch("odometry", "odom", limit_s)
         self.info = node.watch("calibration", "camera/color/camera_info", limit_s, required=depth != "none")
@@ -79,7 +84,7 @@ class CameraInput:
         """Take odometry; return True when its clock jumped back."""
         steady_s = time.monotonic()
         try:
-            odometry = messages.odometry_from_message(message)
+            odometry = self._of_base(message, messages.odometry_from_message(message))
         except DataError as error:
             self.odometry.failed(steady_s, str(error))
             return False
@@ -100,9 +105,14 @@ class CameraInput:
 
     def decode(self, matched: Matched) -> Frame:
         """Return the frame; raise DataError naming what is wrong with the messages."""
-        frame_id = str(matched.image.header.frame_id)
-        found = self._transforms.lookup(self._node.values["base_frame"], frame_id) if frame_id else None
-        frame = decode_frame(matched, self._T_base_camera if found is None else found, self.warnings)
+        frame_id = str(matched.image.header.frame_id).lstrip("/")
+        T_base_camera = self._T_base_camera
+        found = self._at(self._node.values["base_frame"], frame_id, matched.stamp_s) if frame_id else None
+        if found is not None:
+            T_base_camera = optical_extrinsics(found, frame_id, self.warnings)
+        depth_id = "" if matched.depth is None else str(matched.depth.header.frame_id).lstrip("/")
+        T_colour_depth = self._at(frame_id, depth_id, matched.stamp_s) if frame_id and depth_id else None
+        frame = decode_frame(matched, T_base_camera, self.warnings, self._lens, T_colour_depth)
         for warning in self.warnings:
             self._node.log.warning(warning, throttle_duration_sec=60.0)
         self.warnings.clear()
@@ -123,6 +133,31 @@ class CameraInput:
                 self._node.diagnose(error, "camera")
                 continue
             yield frame, matched, received_s
+
+    def _at(self, target: str, source: str, stamp_s: float) -> NDArray[np.float64] | None:
+        """Return T_target_source (4, 4) at a time, or else the newest: a camera may pan on the robot."""
+        found = self._transforms.lookup(target, source, stamp_s)
+        return self._transforms.lookup(target, source) if found is None else found
+
+    def _of_base(self, message: Any, odometry: Odometry) -> Odometry:
+        """Return odometry of the base; that of another frame (a camera's, an IMU's) is carried over by tf.
+
+        Raises:
+            DataError: odometry of an optical frame that tf does not place on the robot.
+        """
+        base, child = self._node.values["base_frame"], str(message.child_frame_id).lstrip("/")
+        if not child or child == base or any(frame_matches(child, known) for known in BASE_FRAMES):
+            return odometry
+        T_base_child = self._transforms.lookup(base, child)
+        if T_base_child is not None:
+            T_odom_base = odometry.T_odom_base @ se3.inverse(T_base_child)
+            return replace(odometry, T_odom_base=T_odom_base, v_mps=None, w_radps=None)
+        if is_optical(child):
+            raise DataError(
+                f"odometry is of the optical frame '{child}', and tf does not connect it to '{base}'; publish that "
+                "transform, or odometry of the base"
+            )
+        return odometry
 
     def pose_in_odom(self, message: Any) -> NDArray[np.float64]:
         """Return the planar pose (3,) in odom of a PoseStamped; raise DataError where its frame is not known."""

@@ -1,8 +1,9 @@
 """Parameters of nodes: each is declared with its meaning, unit and range, and a wrong value is refused with a reason.
 
 The keys of :class:`come_nav.config.Config` become parameters of the same dotted names, so a node's YAML file and the
-command line's configuration speak one language. ROS has no null: where a key may be null, 0 stands for it. An empty
-list has no type there: a list of one empty word stands for it.
+command line's configuration speak one language; their defaults are those of the model that the node is given. ROS has
+no null: where a key may be null, 0 stands for it. An empty list has no type there: a list of one empty word stands for
+it. Names of version 0.1 are taken for the present ones.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter as RosParameter
 
-from come_nav.config import Config, field_explanations, load_config
+from come_nav.config import RENAMED, Config, load_config
 from come_nav.core.errors import ComeNavError, ConfigError, suggest
-from come_nav.core.settings import from_mapping
+from come_nav.core.settings import field_explanations, from_mapping
 
 SettingsT = TypeVar("SettingsT")
 
@@ -65,15 +66,44 @@ def declare(node: Any, parameters: Sequence[Parameter]) -> None:
     Raises:
         ConfigError: a given value is out of range or of another type.
     """
-    for parameter in parameters:
+    given = {name: override.value for name, override in node._parameter_overrides.items()}
+    for parameter in with_model_defaults(parameters, given.get("model")):
         try:
             node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
         except (InvalidParameterValueException, InvalidParameterTypeException) as error:
             raise ConfigError(f"{node.get_name()}: {' '.join(str(error).split())}") from error
     known = {parameter.name for parameter in parameters} | {"use_sim_time", "start_type_description_service"}
-    for name in sorted(set(node._parameter_overrides) - known):
+    renamed = {old: new for old, new in RENAMED.items() if old in given and new in known}
+    for old, new in renamed.items():
+        _take_old_name(node, old, new, given)
+    for name in sorted(set(given) - known - set(renamed)):
         if not name.startswith("qos_overrides."):
             node.get_logger().warning(f"parameter '{name}' is unknown and has no effect{suggest(name, known)}")
+
+
+def _take_old_name(node: Any, old: str, new: str, given: Mapping[str, Any]) -> None:
+    """Give the parameter ``new`` the value that the node's YAML has under its name of version 0.1."""
+    if new in given:
+        node.get_logger().warning(f"parameter '{old}' is '{new}' now, which is given as well: '{old}' has no effect")
+        return
+    try:
+        answer = node.set_parameters([RosParameter(new, value=given[old])])[0]
+        refusal = "" if answer.successful else answer.reason
+    except (InvalidParameterValueException, InvalidParameterTypeException) as error:
+        refusal = str(error)
+    if refusal:
+        raise ConfigError(f"{node.get_name()}: parameter '{old}' ('{new}' now): {' '.join(refusal.split())}")
+    node.get_logger().warning(f"parameter '{old}' is '{new}' now; its value {given[old]} is taken")
+
+
+def with_model_defaults(parameters: Sequence[Parameter], model: Any) -> tuple[Parameter, ...]:
+    """Return the parameters with what was tuned to ``model`` as defaults, where it is another than the default one."""
+    if not isinstance(model, str) or model == Config.model:
+        return tuple(parameters)
+    tuned = {key: default for key, default, _, _ in _keys(load_config(None, {"model": model}), "") if key != "model"}
+    return tuple(
+        dataclasses.replace(parameter, default=tuned.get(parameter.name, parameter.default)) for parameter in parameters
+    )
 
 
 def values_of(node: Any, parameters: Sequence[Parameter]) -> dict[str, Any]:
@@ -138,7 +168,7 @@ START_KEYS = ("model", "device", "seed", "memory.", "inference.", "experts.", "s
 def config_parameters(*sections: str) -> tuple[Parameter, ...]:
     """Return parameters for the keys of Config: all, or those of ``sections`` (e.g. "follower", "experts.budget")."""
     found = []
-    for key, default, optional, explanation in _keys(Config(), ""):
+    for key, default, optional, explanation in _keys(load_config(), ""):
         if sections and not any(f"{key}.".startswith(f"{section}.") for section in sections):
             continue
         note = "; 0 = null" if optional else ""

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.types import Frame, Odometry
-from come_nav.data.bags.calibration import camera_intrinsics
-from come_nav.data.bags.images import decode_colour, decode_depth
+from come_nav.data.bags.calibration import read_lens
+from come_nav.data.bags.depth_alignment import DepthView, align_depth
+from come_nav.data.bags.images import Depth, decode_colour, decode_depth
+from come_nav.data.bags.lens import Lens
 from come_nav.data.timing.odometry_track import CLOCK_JUMP_S, OdometryTrack
 
 
@@ -111,13 +113,52 @@ def message_type_name(message: Any) -> str:
     return "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
 
 
-def decode_frame(matched: Matched, T_base_camera: NDArray[np.float64] | None, warnings: list[str]) -> Frame:
-    """Return the frame of matched messages.
+class LiveLens:
+    """The lens of one camera, read anew only when CameraInfo changes: the maps that straighten images are costly."""
+
+    def __init__(self, topic: str = "camera_info", rectified: bool = False) -> None:
+        """Name the topic for messages; images that are ``rectified`` have the matrix P and no distortion."""
+        self._topic, self._rectified = topic, rectified
+        self._key: Any = None
+        self._lens: Lens | None = None
+
+    def of(self, info: Any | None, size: tuple[int, int], warnings: list[str]) -> Lens | None:
+        """Return the lens of images of ``size`` (width, height), None where they are not calibrated."""
+        if info is None:
+            return None
+        numbers = tuple(np.asarray(values, float).tobytes() for values in (info.k, info.p, info.d))
+        roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
+        key = (size, info.width, info.height, info.distortion_model, roi, numbers)
+        if key != self._key:
+            self._lens = read_lens(info, size, self._topic, warnings, rectified=self._rectified)
+            self._key = key
+        return self._lens
+
+
+def decode_frame(
+    matched: Matched,
+    T_base_camera: NDArray[np.float64] | None,
+    warnings: list[str],
+    lens: LiveLens | None = None,
+    T_colour_depth: NDArray[np.float64] | None = None,
+) -> Frame:
+    """Return the frame of matched messages, as a pinhole camera would have seen it.
+
+    Args:
+        matched: messages of one instant.
+        T_base_camera: (4, 4) pose of the optical frame in base_link, None where unknown.
+        warnings: notes are appended.
+        lens: of the camera; kept between frames.
+        T_colour_depth: (4, 4) of the transforms between the frames of both images, None where they are unknown.
 
     Raises:
-        DataError: for an encoding that is not supported, sizes that do not agree, or damaged bytes.
+        DataError: for an encoding that is not supported, sizes that do not agree, damaged bytes, or depth that does not
+            lie in the colour image.
     """
     rgb = decode_colour(matched.image, message_type_name(matched.image))
+    height, width = rgb.shape[:2]
+    found = (lens or LiveLens()).of(matched.info, (width, height), warnings)
+    frame_id = str(matched.image.header.frame_id).lstrip("/")
     depth_m = None
     if matched.depth is not None:
         depth_m = decode_depth(matched.depth, message_type_name(matched.depth))
@@ -126,9 +167,20 @@ def decode_frame(matched: Matched, T_base_camera: NDArray[np.float64] | None, wa
                 f"depth is {depth_m.shape[1]}x{depth_m.shape[0]} but the image is {rgb.shape[1]}x{rgb.shape[0]}; "
                 "subscribe to depth that is aligned to colour"
             )
-    intrinsics = None
-    if matched.info is not None:
-        height, width = rgb.shape[:2]
-        intrinsics = camera_intrinsics(matched.info, (width, height), "camera_info", warnings)
-    frame_id = str(matched.image.header.frame_id).lstrip("/") or "camera_color_optical_frame"
-    return Frame(matched.stamp_s, rgb, depth_m, intrinsics, T_base_camera, frame_id)
+        depth_m = _aligned(depth_m, frame_id, str(matched.depth.header.frame_id).lstrip("/"), found, T_colour_depth)
+    if found is not None:
+        rgb = found.straighten(rgb)
+    intrinsics = None if found is None else found.pinhole
+    return Frame(matched.stamp_s, rgb, depth_m, intrinsics, T_base_camera, frame_id or "camera_color_optical_frame")
+
+
+def _aligned(
+    depth_m: Depth, colour_frame: str, depth_frame: str, lens: Lens | None, T: NDArray[np.float64] | None
+) -> Depth:
+    alignment = align_depth(colour_frame, lens, DepthView("depth", depth_frame, None), T, [])
+    if alignment is None:
+        raise DataError(
+            f"depth is in frame {depth_frame}, the image in {colour_frame}; subscribe to depth aligned to colour "
+            "(align_depth of the driver, or depth_image_proc/register)"
+        )
+    return alignment(depth_m)

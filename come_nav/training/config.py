@@ -8,7 +8,7 @@ from typing import Any, Literal
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiTSettings
-from come_nav.training.data.goals import Sampling
+from come_nav.training.data.goals import GoalSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.depth import DepthSettings
 from come_nav.world_model.reprojection import VIEW_FACTS, ReprojectionSettings
@@ -132,9 +132,9 @@ class DataSettings:
         if not 0.0 <= low < high <= 1.0:
             raise ConfigError(f"data.recording_use must be 0 <= start < end <= 1, got {self.recording_use}")
 
-    def sampling(self, context_frames: int) -> Sampling:
+    def sampling(self, context_frames: int) -> GoalSettings:
         """Return how windows are drawn; raises ConfigError for shares that do not fit together."""
-        return Sampling(
+        return GoalSettings(
             context_frames,
             self.goals_per_context,
             self.max_offset_frames,

@@ -211,6 +211,8 @@ class Run:
             depth=None if depth is None else depth.cpu().eval(),
             reprojection=self.config.reprojection,
         )
+        if self.init is not None:  # what was tuned to the initial model holds for the tuned one until shown otherwise
+            model.tuned = dict(self.init.tuned)
         target = self.folder / self.config.name
         with self.processes.first_alone() as first:
             if first:

@@ -59,6 +59,9 @@ class WorldModelSettings:
         memory_expert: the network of the spatial and the long-term expert; None = the base's.
         depth: the estimator that reprojected views need; None for models without extra channels.
         reprojection: how context frames become points.
+        navigation: what a robot's settings are with this model, where they differ from the defaults (read and checked
+            by :mod:`come_nav.navigation.model_settings`); None = nothing was tuned.
+        composition_weights: weights of the experts in each row of the memory suites; None = 1 each.
     """
 
     format: str = FORMAT
@@ -74,10 +77,15 @@ class WorldModelSettings:
     images: ImageSettings = field(default_factory=ImageSettings)
     depth: DepthSettings | None = None
     reprojection: ReprojectionSettings = field(default_factory=ReprojectionSettings)
+    navigation: dict[str, Any] | None = None
+    composition_weights: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ConfigError(f"format must be '{FORMAT}', got '{self.format}'; update come_nav or the model")
+        for name in ("navigation", "composition_weights"):
+            if not isinstance(getattr(self, name), (dict, type(None))):
+                raise ConfigError(f"{name} must be a mapping of keys, got {getattr(self, name)!r}")
         check_range("rate_hz", self.rate_hz, 0.0, open_low=True)
         grid, channels = self.autoencoder.latent_size, self.autoencoder.latent_channels
         network = self.expert.network
@@ -122,6 +130,8 @@ def save_model(model: ModelParts, folder: Path, card: str | None = None, storage
         images=model.images,
         depth=None if model.depth is None else model.depth.settings,
         reprojection=model.reprojection,
+        navigation=model.tuned.get("navigation"),
+        composition_weights=model.tuned.get("composition_weights"),
     )
     import yaml
 
@@ -157,6 +167,8 @@ def load_model(folder: Path, kind: type[ModelT]) -> ModelT:
         depth=None if config.depth is None else DepthEstimator(config.depth),
         reprojection=config.reprojection,
     )
+    tuned = {"navigation": config.navigation, "composition_weights": config.composition_weights}
+    model.tuned = {section: values for section, values in tuned.items() if values is not None}
     load_tensors(_modules(model), tensors, weights)
     for module in (model.autoencoder, expert, memory_expert, model.depth):  # not frozen: fine-tuning starts from here
         if module is not None:

@@ -14,8 +14,9 @@ from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.core.types import Context, ContextViews
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import diffusion_loss
+from come_nav.world_model.codec import estimate_depth_m
 from come_nav.world_model.images import bytes_from_images, images_from_bytes
-from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.reprojection import RenderedView, context_points, points_view
 
 # Names of what is kept of a frame for models with reprojected views
@@ -49,7 +50,7 @@ class EpisodeLoss:
 
     def __init__(
         self,
-        model: DiffusionWorldModel,
+        model: ModelParts,
         *,
         all_levels: bool = False,
         context_dropout: float = 0.0,
@@ -88,7 +89,7 @@ class EpisodeLoss:
             return {}
         rgb = bytes_from_images(image).cpu()
         extrinsics = self._extrinsics[0] if T_base_camera is None else torch.from_numpy(T_base_camera)
-        depth_m = self.model.estimate_depth_m(image[None])[0].half().cpu()
+        depth_m = estimate_depth_m(self.model, image[None])[0].half().cpu()
         kept = {IMAGE: rgb, DEPTH: depth_m, EXTRINSICS: extrinsics.float().cpu()}
         return kept if remembered is None else {**kept, MEMORY: remembered.packed()[0].cpu()}
 

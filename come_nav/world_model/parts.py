@@ -58,6 +58,10 @@ class ModelParts:
         depth: estimates the depth of context frames, for a base whose extra channels take reprojected views.
         reprojection: how context frames become points.
 
+    Attributes:
+        tuned: sections of the model folder's config.yaml that say what was tuned to these weights (``navigation``,
+            ``composition_weights``); kept, so that they are saved again.
+
     Raises:
         ConfigError: without a base, for experts of another schedule, or where views lack depth or depth views.
     """
@@ -92,6 +96,7 @@ class ModelParts:
         self.reprojection = reprojection or ReprojectionSettings()
         self.memory_expert = memory_expert
         self.spatial: SpatialSource | None = None
+        self.tuned: dict[str, dict[str, Any]] = {}
         if (depth is not None) != (self.base.model.settings.extra_channels > 0):
             raise ConfigError("a base expert with extra channels needs a depth estimator, and only such a one does")
 

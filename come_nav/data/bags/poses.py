@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +86,24 @@ def make_track(
     return PoseTrack(stamps, T_world_body, *frames)
 
 
-def read_poses(bag: Bag, topic: str, warnings: list[str] | None = None) -> PoseTrack:
+def read_poses(
+    bag: Bag,
+    topic: str,
+    warnings: list[str] | None = None,
+    *,
+    frames: tuple[str | None, str | None] = (None, None),
+    tf_topics: Collection[str] | None = None,
+    prefix: str = "",
+) -> PoseTrack:
     """Read one pose topic of a bag by itself, e.g. ground truth to evaluate against.
+
+    Args:
+        bag: to read.
+        topic: of poses or transforms.
+        warnings: notes are appended.
+        frames: world and base frame on /tf; None finds them.
+        tf_topics: that carry transforms; None takes all of the bag.
+        prefix: of the robot whose frames are preferred.
 
     Raises:
         DataError: unknown topic, a type without poses, or no usable pose.
@@ -94,8 +111,8 @@ def read_poses(bag: Bag, topic: str, warnings: list[str] | None = None) -> PoseT
     notes: list[str] = [] if warnings is None else warnings
     type_name = bag.topic(topic).type
     if type_name in TF_TYPES:
-        stamps_ns, rows, frames = read_pose_track(bag)
-        return make_track(topic, stamps_ns, rows, frames, notes)
+        stamps_ns, rows, names = read_pose_track(bag, *frames, topics=tf_topics, prefix=prefix)
+        return make_track(topic, stamps_ns, rows, names, notes)
     if type_name not in POSE_STREAM_TYPES:
         raise DataError(f"{bag.path}: {topic} is a {type_name}, which carries no poses")
     collector = PoseCollector(topic, type_name)

@@ -1,7 +1,8 @@
-"""Transform trees of /tf and /tf_static: fixed camera extrinsics, and odom -> base_link as a source of poses."""
+"""Transform trees of /tf and /tf_static: camera extrinsics, and odom -> base_link as a source of poses."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError, suggest
 from come_nav.core.geometry import se3
 from come_nav.data.bags.bag import Bag
+from come_nav.data.bags.frames import frame_matches, frame_prefix
 from come_nav.data.bags.ros_types import TF_TYPES, stamp_ns
 from come_nav.data.timing.interpolation import interpolate_poses
 
@@ -27,15 +29,23 @@ class TransformTree:
         self.stamps_ns: dict[str, list[int]] = {}
         self.rows: dict[str, list[Row]] = {}
         self.static: set[str] = set()
+        self.updated: set[str] = set()  # static frames that were published anew with another transform
 
-    def add(self, message: Any, is_static: bool, keep_all: bool = True, log_ns: int = 0) -> None:
-        """Take the transforms of a decoded TFMessage; with ``keep_all`` False only the first of each frame.
+    def add(
+        self, message: Any, is_static: bool, keep_all: bool = True, only: Collection[str] | None = None, log_ns: int = 0
+    ) -> None:
+        """Take the transforms of a decoded TFMessage.
 
-        ``log_ns`` stands in for stamps of zero, as of every other topic.
+        The newest static transform of a frame counts, as in tf2. Of moving ones with ``keep_all`` False the first
+        is kept; ``only`` names the child frames to take. ``log_ns`` stands in for stamps of zero, as of every other topic.
         """
         for item in message.transforms:
             child, parent = item.child_frame_id.lstrip("/"), item.header.frame_id.lstrip("/")
-            if child in self.rows and (is_static or not keep_all):
+            if only is not None and child not in only:
+                continue
+            if is_static:
+                self._forget_older(child, parent, item.transform)
+            elif child in self.rows and not keep_all:
                 continue
             offset, quat = item.transform.translation, item.transform.rotation
             self.parents[child] = parent
@@ -43,6 +53,23 @@ class TransformTree:
             self.rows.setdefault(child, []).append((offset.x, offset.y, offset.z, quat.x, quat.y, quat.z, quat.w))
             if is_static:
                 self.static.add(child)
+
+    def _forget_older(self, child: str, parent: str, transform: Any) -> None:
+        rows = self.rows.pop(child, [])
+        self.stamps_ns.pop(child, None)
+        if rows and child in self.static:
+            offset, quat = transform.translation, transform.rotation
+            newest = (offset.x, offset.y, offset.z, quat.x, quat.y, quat.z, quat.w)
+            if self.parents[child] != parent or not np.allclose(rows[0], newest, atol=1e-6):
+                self.updated.add(child)
+
+    def edges_between(self, target: str, source: str) -> list[str] | None:
+        """Return the child frames of all edges between two frames, None if not connected."""
+        up_target, up_source = self.chain_up(target.lstrip("/")), self.chain_up(source.lstrip("/"))
+        common = next((frame for frame in up_target if frame in up_source), None)
+        if common is None:
+            return None
+        return [*up_target[: up_target.index(common)], *up_source[: up_source.index(common)]]
 
     def chain_up(self, frame: str) -> list[str]:
         """Return ``frame`` and its ancestors, nearest first."""
@@ -79,22 +106,41 @@ def is_static_topic(topic: str) -> bool:
     return topic.rstrip("/").endswith("tf_static")
 
 
+def read_tree(bag: Bag, topics: Collection[str], only: Collection[str] | None = None) -> TransformTree:
+    """Return all transforms of the named topics, or those of the child frames ``only``."""
+    tree = TransformTree()
+    for message in bag.messages(topics):
+        tree.add(message.decode(), is_static_topic(message.topic), only=only, log_ns=message.log_ns)
+    return tree
+
+
 def read_pose_track(
-    bag: Bag, world_frame: str | None = None, base_frame: str | None = None
+    bag: Bag,
+    world_frame: str | None = None,
+    base_frame: str | None = None,
+    *,
+    topics: Collection[str] | None = None,
+    prefix: str = "",
 ) -> tuple[list[int], list[Row], tuple[str, str]]:
     """Return stamps, rows and frame names of the robot's pose along /tf.
 
     The stamps are those of the fastest moving edge between the frames; the other moving edges are interpolated there.
 
+    Args:
+        bag: to read.
+        world_frame: name in place of odom, map or world.
+        base_frame: name in place of base_link, base_footprint or base.
+        topics: of transforms; None takes all of the bag.
+        prefix: of the robot whose frames are preferred: robot1 for robot1/odom.
+
     Raises:
         DataError: the frames are not in the tree or not connected.
     """
-    tree = TransformTree()
-    for message in bag.messages([name for name, topic in bag.topics.items() if topic.type in TF_TYPES]):
-        tree.add(message.decode(), is_static_topic(message.topic), log_ns=message.log_ns)
+    names = [name for name, topic in bag.topics.items() if topic.type in TF_TYPES] if topics is None else topics
+    tree = read_tree(bag, names)
     frames = set(tree.parents) | set(tree.parents.values())
-    world = _pick(world_frame, WORLD_FRAMES, frames, bag, "world")
-    base = _pick(base_frame, BASE_FRAMES, frames, bag, "base")
+    base = _pick(base_frame, BASE_FRAMES, frames, bag, ("base", "--base-frame", prefix))
+    world = _pick(world_frame, WORLD_FRAMES, frames, bag, ("world", "--odom-frame", prefix or frame_prefix(base)))
     chain = tree.chain_up(base)
     if world not in chain:
         raise DataError(f"{bag.path}: /tf does not connect {base} to {world}; the chain is {' <- '.join(chain)}")
@@ -106,16 +152,15 @@ def read_pose_track(
     stamps_ns = tree.stamps_ns[fastest]
     T_world_base = np.repeat(np.eye(4)[None], len(stamps_ns), axis=0)
     for child in edges:
-        T_world_base = _edge_at(tree, child, fastest, stamps_ns) @ T_world_base
+        T_world_base = edge_at(tree, child, stamps_ns) @ T_world_base
     quats = se3.quaternion_from_matrix(T_world_base[:, :3, :3])
     rows = [tuple(row) for row in np.concatenate([T_world_base[:, :3, 3], quats], axis=1)]
     return stamps_ns, rows, (world, base)
 
 
-def _edge_at(tree: TransformTree, child: str, fastest: str, stamps_ns: list[int]) -> NDArray[np.float64]:
+def edge_at(tree: TransformTree, child: str, stamps_ns: list[int]) -> NDArray[np.float64]:
+    """Return the transform of one edge at the stamps (N, 4, 4), interpolated; (1, 4, 4) of one that is fixed."""
     edge = matrices(tree.rows[child])
-    if child == fastest:
-        return edge
     if child in tree.static or len(edge) == 1:
         return edge[:1]
     own_ns, first = np.unique(np.array(tree.stamps_ns[child], np.int64), return_index=True)
@@ -123,12 +168,19 @@ def _edge_at(tree: TransformTree, child: str, fastest: str, stamps_ns: list[int]
     return interpolate_poses((own_ns - start) * 1e-9, edge[first], (np.array(stamps_ns, np.int64) - start) * 1e-9)
 
 
-def _pick(named: str | None, known: tuple[str, ...], frames: set[str], bag: Bag, role: str) -> str:
+def _pick(named: str | None, known: tuple[str, ...], frames: set[str], bag: Bag, about: tuple[str, str, str]) -> str:
+    """Return the frame that was named, or the first known one: of the robot's prefix, plain, or of any prefix."""
+    role, flag, prefix = about
     if named is not None:
         if named not in frames:
             raise DataError(f"{bag.path}: no frame '{named}' in /tf{suggest(named, frames)}")
         return named
-    for frame in known:
-        if frame in frames:
-            return frame
-    raise DataError(f"{bag.path}: no {role} frame ({', '.join(known)}) in /tf; frames: {', '.join(sorted(frames))}")
+    for name in known:
+        found = sorted(frame for frame in frames if frame_matches(frame, name))
+        own = [frame for frame in found if prefix and frame_prefix(frame) == prefix]
+        plain = [frame for frame in found if frame == name]
+        if own or plain or found:
+            return (own or plain or found)[0]
+    raise DataError(
+        f"{bag.path}: no {role} frame ({', '.join(known)}) in /tf; name one with {flag}: {', '.join(sorted(frames))}"
+    )

@@ -106,3 +106,14 @@ def _labels(clusters: Sequence[object]) -> NDArray[np.int64]:
     """Number the clusters in order of first appearance, so that the draw does not depend on how they are named."""
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in clusters], dtype=np.int64)
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the interval of a share (Wilson 1927), 95 % for z = 1.96; (0, 1) without trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    share = successes / trials
+    middle = share + z * z / (2 * trials)
+    spread = z * (share * (1 - share) / trials + z * z / (4 * trials**2)) ** 0.5
+    scale = 1 + z * z / trials
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)

@@ -55,7 +55,7 @@ class PlannerNode(ManagedNode):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__("planner", **keywords)
-        self._worker = Worker("planner", self._work, lambda error: self._output.failed(error))
+        self._worker = Worker("planner", self._work, lambda error: self._output.failed(error))  # noqa: PLW0108  made at setup
         self._watcher = Worker("watcher", self._watch, lambda error: self.diagnose(error, "memory"))
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ class PlannerNode(ManagedNode):
         values = self.values
         self._stack = load_stack(config_from(values))
         self._navigator = Navigator(self._stack, navigator_settings(values), self.log.info)
-        remembers_space = "spatial" in self._stack.settings.experts.use
+        remembers_space = "spatial" in self._stack.episode.in_use().names
         self._camera = CameraInput(self, depth="optional" if remembers_space else "none")
         self._obstacles = ObstacleInput(self, self._navigator.obstacles)
         self._places = PlaceStore(self._navigator.places, store_of(values), self.diagnose)

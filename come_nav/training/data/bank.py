@@ -11,11 +11,11 @@ import torch
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
-from come_nav.training.data.goals import Drives, Goals, Sampling, choose_goals, draw_uniforms
+from come_nav.training.data.goals import Drives, Goals, GoalSettings, choose_goals, draw_uniforms
 from come_nav.training.data.sharding import shard
 from come_nav.training.data.windows import Encode, Rows, WindowBatch, step_generator
 
-__all__ = ["Encode", "LatentBank", "Sampling", "WindowBatch", "WindowStream", "step_generator"]
+__all__ = ["Encode", "GoalSettings", "LatentBank", "WindowBatch", "WindowStream", "step_generator"]
 
 
 @dataclass
@@ -96,7 +96,7 @@ class LatentBank:
         return usable
 
     def sample(
-        self, sampling: Sampling, batch_size: int, generator: torch.Generator, rows: Rows = slice(None)
+        self, sampling: GoalSettings, batch_size: int, generator: torch.Generator, rows: Rows = slice(None)
     ) -> WindowBatch:
         """Draw ``batch_size`` contexts with goals; the same generator state gives the same batch.
 
@@ -107,7 +107,7 @@ class LatentBank:
         uniforms = draw_uniforms(batch_size, sampling, generator)
         return self.windows(newest[rows], sampling, uniforms[rows])
 
-    def windows(self, newest: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor) -> WindowBatch:
+    def windows(self, newest: torch.Tensor, sampling: GoalSettings, uniforms: torch.Tensor) -> WindowBatch:
         """Return the windows whose contexts end at frames ``newest`` (B,); ``uniforms`` (B, G, 2) choose the goals."""
         branches = self.branch_latents.shape[1]
         drives = Drives(self.poses_xyyaw, self.first, self.last)
@@ -165,7 +165,7 @@ class WindowStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     def __init__(
         self,
         bank: LatentBank,
-        sampling: Sampling,
+        sampling: GoalSettings,
         batch_size: int,
         seed: int,
         start: int,

@@ -29,7 +29,7 @@ BRANCH, NEAR, TURN, REVISIT, FAR = range(5)
 
 
 @dataclass(frozen=True)
-class Sampling:
+class GoalSettings:
     """How windows are drawn (see DataSettings for the meaning of the shares).
 
     Attributes:
@@ -99,13 +99,13 @@ class Drives:
     last: torch.Tensor
 
 
-def draw_uniforms(count: int, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
+def draw_uniforms(count: int, sampling: GoalSettings, generator: torch.Generator) -> torch.Tensor:
     """Return the numbers (B, G, 2) in [0, 1) that decide the goals of ``count`` contexts, whatever the data."""
     return torch.rand(count, sampling.goals_per_context, DRAWS_PER_GOAL, generator=generator)
 
 
 def choose_goals(
-    drives: Drives, newest: torch.Tensor, branches: int, sampling: Sampling, uniforms: torch.Tensor
+    drives: Drives, newest: torch.Tensor, branches: int, sampling: GoalSettings, uniforms: torch.Tensor
 ) -> Goals:
     """Return goals for the contexts that end at frames ``newest`` (B,), decided by ``uniforms`` (B, G, 2)."""
     goals = sampling.goals_per_context
@@ -141,22 +141,22 @@ def _pick(candidates: torch.Tensor, choice: torch.Tensor) -> tuple[torch.Tensor,
     return position - candidates.shape[1] // 2, (count > 0).expand_as(choice)
 
 
-def _near(drives: Drives, newest: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def _near(drives: Drives, newest: torch.Tensor, sampling: GoalSettings) -> torch.Tensor:
     return _inside(drives, newest, min(sampling.near_frames, sampling.max_offset_frames))[1]
 
 
-def _far(drives: Drives, newest: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def _far(drives: Drives, newest: torch.Tensor, sampling: GoalSettings) -> torch.Tensor:
     offsets, inside = _inside(drives, newest, sampling.max_offset_frames)
     return inside & (offsets.abs() > sampling.near_frames)
 
 
-def _turns(drives: Drives, newest: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def _turns(drives: Drives, newest: torch.Tensor, sampling: GoalSettings) -> torch.Tensor:
     offsets, inside = _inside(drives, newest, sampling.max_offset_frames)
     distance, turned = _moved(drives, newest, offsets, inside)
     return inside & (distance < sampling.turn_radius_m) & (turned > sampling.turn_yaw_rad)
 
 
-def _revisits(drives: Drives, newest: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def _revisits(drives: Drives, newest: torch.Tensor, sampling: GoalSettings) -> torch.Tensor:
     shortest, longest = sampling.revisit_frames
     offsets, inside = _inside(drives, newest, longest)
     distance, turned = _moved(drives, newest, offsets, inside)

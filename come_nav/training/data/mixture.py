@@ -13,7 +13,7 @@ import torch
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.training.data.bank import LatentBank
-from come_nav.training.data.goals import Sampling
+from come_nav.training.data.goals import GoalSettings
 from come_nav.training.data.sharding import shard
 from come_nav.training.data.windows import WindowBatch, step_generator
 
@@ -50,7 +50,7 @@ class Draw:
 class BankSource:
     """Windows drawn at random from a bank."""
 
-    def __init__(self, bank: LatentBank, sampling: Sampling) -> None:
+    def __init__(self, bank: LatentBank, sampling: GoalSettings) -> None:
         self.bank, self.sampling = bank, sampling
         bank.usable(sampling.context_frames)  # too short a recording is told now
 

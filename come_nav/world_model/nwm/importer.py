@@ -39,7 +39,7 @@ OFFICIAL_SAMPLER = SamplerSettings("ddpm", 250, spacing="even")
 
 
 @dataclass(frozen=True)
-class ImportOptions:
+class ImportSettings:
     """What an import cannot read from the checkpoint.
 
     Attributes:
@@ -67,7 +67,7 @@ class ImportOptions:
 def import_checkpoint(
     path: Path,
     folder: Path,
-    options: ImportOptions | None = None,
+    options: ImportSettings | None = None,
     *,
     overwrite: bool = False,
     progress: Callable[[int], Any] | None = None,
@@ -81,7 +81,7 @@ def import_checkpoint(
         CheckpointError: the file, its size or the autoencoder is not what it must be; nothing is written.
         StorageError: ``folder`` holds a model already, or cannot be written.
     """
-    options = options or ImportOptions()
+    options = options or ImportSettings()
     if (folder / CONFIG_NAME).exists() and not overwrite:
         raise StorageError(f"{folder}: holds a model already; choose another name or replace it with --overwrite")
     checkpoint = open_checkpoint(path, options.weights)
@@ -109,7 +109,7 @@ def import_checkpoint(
     return config
 
 
-def _autoencoder(options: ImportOptions, network: CDiTSettings) -> tuple[AutoencoderSettings, dict[str, Tensor]]:
+def _autoencoder(options: ImportSettings, network: CDiTSettings) -> tuple[AutoencoderSettings, dict[str, Tensor]]:
     settings, tensors = pretrained_autoencoder(options.autoencoder, NWM_SCALING_FACTOR, latent_size=network.input_size)
     if settings.latent_channels != network.in_channels:
         raise CheckpointError(
@@ -119,7 +119,7 @@ def _autoencoder(options: ImportOptions, network: CDiTSettings) -> tuple[Autoenc
     return settings, tensors
 
 
-def _card(name: str, checkpoint: OfficialCheckpoint, config: WorldModelSettings, options: ImportOptions) -> str:
+def _card(name: str, checkpoint: OfficialCheckpoint, config: WorldModelSettings, options: ImportSettings) -> str:
     network = config.expert.network
     count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     facts = "".join(f"- {key}: {value}\n" for key, value in checkpoint.facts.items())

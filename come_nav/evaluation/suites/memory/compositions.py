@@ -39,8 +39,11 @@ TITLES = {
 }
 WITHOUT_CONTRAST = ", no contrast"
 CONTRAST, AVERAGE = "contrast", "average"  # sections of the weights file
-DEFAULT_WEIGHTS = "memory_weights"
-COMMENT = "# Weights of the experts in each row of the memory suites, chosen on validation worlds alone.\n"
+SECTION = "composition_weights"  # of a model folder's config.yaml
+COMMENT = (
+    "# Weights of the experts in each row of the memory suites, chosen on validation worlds alone. Give the file to\n"
+    f"# --weights, or put it under {SECTION}: in the config.yaml of the model's folder.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -107,18 +110,38 @@ class CompositionWeights:
         }
 
 
-def load_weights(name: str | None = None) -> CompositionWeights:
-    """Return the weights of a file, by path or by name in config/; those that ship with come_nav where None."""
-    return read_weights(find_resource("config", name or DEFAULT_WEIGHTS))
-
-
 def read_weights(path: Path) -> CompositionWeights:
     """Read a weights file.
 
     Raises:
         ConfigError: for an unknown section, row or expert, or a weight that is no finite number.
     """
-    content = read_yaml(path)
+    return _checked_weights(path, read_yaml(path))
+
+
+def model_weights(folder: Path) -> CompositionWeights:
+    """Return the weights that a model folder's config.yaml gives; 1 each where it gives none. Raises ConfigError."""
+    path = folder / "config.yaml"
+    content = read_yaml(path).get(SECTION)
+    return CompositionWeights({}) if content is None else _checked_weights(path, _mapping(path, SECTION, content))
+
+
+def find_weights(weights: str | None, model: str) -> CompositionWeights:
+    """Return the weights of the file ``weights``, or where none is named those of the model (a name or a folder).
+
+    Raises:
+        ConfigError: naming the file and the rule.
+    """
+    if weights is None:
+        return model_weights(find_resource("models", model))
+    if Path(weights).stem == "memory_weights" and not Path(weights).expanduser().is_file():
+        raise ConfigError(
+            f"--weights {weights}: the weights of a model are in its own config.yaml now; leave --weights out"
+        )
+    return read_weights(find_resource("config", weights))
+
+
+def _checked_weights(path: Path, content: Mapping[str, Any]) -> CompositionWeights:
     for section, rows in content.items():
         _known(path, "section", section, (CONTRAST, AVERAGE))
         for key, weights in _mapping(path, section, rows).items():

@@ -1,0 +1,154 @@
+"""What one pass over a bag collects while messages stream by: stamps, calibration, transforms and poses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from come_nav.core.errors import DataError
+from come_nav.data.bags.bag import Bag, BagMessage
+from come_nav.data.bags.calibration import is_rectified, read_lens
+from come_nav.data.bags.depth_alignment import DepthAlignment, DepthView, align_depth
+from come_nav.data.bags.images import decode_colour, decode_depth
+from come_nav.data.bags.lens import Lens
+from come_nav.data.bags.poses import PoseCollector
+from come_nav.data.bags.ros_types import TF_TYPES
+from come_nav.data.bags.topics import TopicChoice, says_registered
+from come_nav.data.bags.transforms import TransformTree, is_static_topic
+from come_nav.data.bags.wholeness import fault_of
+from come_nav.data.scan_settings import ScanSettings
+from come_nav.data.timing.matching import StampedTopic
+
+HEADER_BYTES = 12  # of a message until behind its stamp, in CDR and in ROS 1
+TF_MESSAGES_FOR_EXTRINSICS = 500  # enough for every publisher to have spoken once; decoding all of /tf is slow
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """Frame and lens of the colour images, ``lens`` None where they are not calibrated."""
+
+    frame: str
+    lens: Lens | None
+
+
+class ScanPass:
+    """Collects what the recording is made of.
+
+    Attributes:
+        topics: that are read.
+        stamps: image topic -> (header, log) stamps of messages that are whole.
+        checksums: (header, log) stamps of an image -> of its bytes.
+        tree: first transforms of each frame, newest of static ones.
+        collector: of poses, None where they come from transforms.
+    """
+
+    def __init__(self, bag: Bag, topics: TopicChoice) -> None:
+        self.topics = topics
+        self.stamps: dict[str, list[tuple[int, int]]] = {topics.image: []}
+        if topics.depth is not None:
+            self.stamps[topics.depth] = []
+        self.checksums: dict[tuple[int, int], int] = {}
+        self._pose_clock_ns: list[int] = []  # header minus log time
+        self.tree = TransformTree()
+        self._first: dict[str, BagMessage] = {}
+        self._infos: dict[str, Any] = {name: None for name in (topics.info, topics.depth_info) if name is not None}
+        self._faults: dict[str, list[tuple[int, str]]] = {name: [] for name in self.stamps}
+        self._tf_left = dict.fromkeys(topics.tf, TF_MESSAGES_FOR_EXTRINSICS)
+        pose_type = bag.topic(topics.pose).type
+        self.collector = None if pose_type in TF_TYPES else PoseCollector(topics.pose, pose_type)
+
+    def run(self, bag: Bag, settings: ScanSettings, warnings: list[str]) -> None:
+        """Stream the chosen part of the bag, and what was published once before it."""
+        start_ns = None if settings.start_s is None else bag.start_ns + round(settings.start_s * 1e9)
+        stop_ns = None if settings.stop_s is None else bag.start_ns + round(settings.stop_s * 1e9)
+        wanted = {*self.stamps, *self._tf_left, *self._infos}
+        if self.collector is not None:
+            wanted.add(self.topics.pose)
+        if start_ns is not None:
+            self._before(bag, start_ns)
+        for message in bag.messages(wanted, start_ns, stop_ns):
+            self._take(message)
+        self._tell_faults(bag, warnings)
+
+    def camera_view(self, settings: ScanSettings, warnings: list[str]) -> CameraView:
+        """Return frame and lens of the colour images."""
+        message = self._first[self.topics.image]
+        decoded = message.decode()
+        frame = settings.camera_frame or str(decoded.header.frame_id).lstrip("/")
+        info = self._infos.get(self.topics.info or "")
+        if info is None or self.topics.info is None:
+            return CameraView(frame, None)
+        height, width = decode_colour(decoded, message.type).shape[:2]
+        rectified = is_rectified(self.topics.image)
+        return CameraView(frame, read_lens(info, (width, height), self.topics.info, warnings, rectified=rectified))
+
+    def depth_alignment(self, view: CameraView, warnings: list[str]) -> DepthAlignment | None:
+        """Return how depth gets into the colour image, None where that cannot be told."""
+        name = self.topics.depth
+        if name is None or name not in self._first:
+            return None
+        decoded = self._first[name].decode()
+        frame = str(decoded.header.frame_id).lstrip("/")
+        lens, topic = None, self.topics.depth_info
+        info = self._infos.get(topic or "")
+        if info is not None and topic is not None and topic != self.topics.info:
+            height, width = decode_depth(decoded, self._first[name].type).shape
+            lens = read_lens(info, (width, height), topic, warnings, rectified=is_rectified(name))
+        of_depth = DepthView(name, frame, lens, says_registered(name))
+        T_colour_depth = self.tree.lookup(view.frame, frame) if frame else None
+        named = "depth" in self.topics.named
+        return align_depth(view.frame, view.lens, of_depth, T_colour_depth, warnings, believed=named)
+
+    def _before(self, bag: Bag, start_ns: int) -> None:
+        """Take what a late listener would still get: static transforms, and the last CameraInfo."""
+        latched = [name for name in self._tf_left if is_static_topic(name)]
+        for message in bag.messages([*latched, *self._infos], None, start_ns):
+            if message.topic in self._infos:
+                self._infos[message.topic] = message
+            else:
+                self._take(message)
+        self._infos = {name: None if found is None else found.decode() for name, found in self._infos.items()}
+
+    def _take(self, message: BagMessage) -> None:
+        name = message.topic
+        if name in self.stamps:
+            fault = fault_of(message, name == self.topics.depth)
+            if fault is not None:
+                self._faults[name].append((message.header_ns, fault))
+                return
+            self.stamps[name].append((message.header_ns, message.log_ns))
+            self._first.setdefault(name, message)
+            if name == self.topics.image:
+                self.checksums[message.header_ns, message.log_ns] = crc32(memoryview(message.raw)[HEADER_BYTES:])
+        elif name in self._infos:
+            if self._infos[name] is None:
+                self._infos[name] = message.decode()
+        elif name in self._tf_left:
+            if is_static_topic(name) or self._tf_left[name] > 0:
+                self._tf_left[name] -= 1
+                self.tree.add(message.decode(), is_static_topic(name), keep_all=False)
+        elif self.collector is not None:
+            self._pose_clock_ns.append(message.header_ns - message.log_ns)
+            self.collector.add(message.header_ns, message.decode())
+
+    def offset_of_clocks_s(self, images: StampedTopic) -> float | None:
+        """Return what must be added to the poses' stamps so that both topics' agree with the recorder's clock."""
+        if not self._pose_clock_ns:
+            return None
+        return float((np.median(images.header_ns - images.log_ns) - np.median(self._pose_clock_ns)) * 1e-9)
+
+    def _tell_faults(self, bag: Bag, warnings: list[str]) -> None:
+        image = self.topics.image
+        for name, faults in self._faults.items():
+            if not faults:
+                continue
+            count = len(faults) + len(self.stamps[name])
+            told = f"{len(faults)} of {count} images; the first, at {faults[0][0] * 1e-9:.3f} s: {faults[0][1]}"
+            if name == image and not self.stamps[name]:
+                raise DataError(f"{bag.path}: {name} has no image that is whole: {told}")
+            warnings.append(f"{name}: left out {told}")
+        if not self.stamps[image]:
+            raise DataError(f"{bag.path}: {image} has no message in the chosen part of the bag")

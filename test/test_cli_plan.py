@@ -1,0 +1,44 @@
+"""What ``come-nav plan`` shows the stack before it plans: the whole recording only where a memory makes use of it."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from come_nav.cli.plan import remember
+from come_nav.core.types import Frame
+from come_nav.navigation.experts_in_use import experts_in_use
+from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
+
+
+def recording(has_depth):
+    depth_m = np.ones((8, 8), np.float32) if has_depth else None
+    frames = [Frame(index / 4.0, np.zeros((8, 8, 3), np.uint8), depth_m) for index in range(30)]
+    return types.SimpleNamespace(frame=frames.__getitem__, T_odom_base=np.tile(np.eye(4), (30, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("experts", "has_depth", "first"),
+    [
+        (ExpertsSettings(), True, 0),
+        (ExpertsSettings(), False, 12),
+        (ExpertsSettings(estimate_depth=True), False, 0),
+        (ExpertsSettings(long_term=1.0), False, 0),
+        (ExpertsSettings(use=()), True, 12),
+        (ExpertsSettings(use=("spatial",)), False, 0),
+    ],
+)
+def test_frames_before_the_context_are_shown_where_a_memory_uses_them(experts, has_depth, first, capsys):
+    seen = []
+    stack = types.SimpleNamespace(
+        settings=replace(NavigationSettings(), experts=experts),
+        model=types.SimpleNamespace(context_frames=4),
+        episode=types.SimpleNamespace(in_use=lambda: experts_in_use(experts, {})),
+        observe=lambda frame, odometry: seen.append(frame.stamp_s * 4),
+    )
+    remember(stack, recording(has_depth), 20)
+    assert seen == list(range(first, 21))
+    assert capsys.readouterr().err == "", "no bar where stderr is no terminal"
