@@ -15,6 +15,9 @@ from come_nav.world_model.reprojection import VIEW_FACTS, ReprojectionSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 
 
+FRAME_NAMES = ("odom_frame", "base_frame", "camera_frame")
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """What is learned from: built-in worlds, and recordings of one's own where named.
@@ -48,6 +51,7 @@ class DataSettings:
         recording_use: part of each recording that is learned from, as fractions of its frames.
         image_topic, depth_topic, info_topic, pose_topic: of the recordings; empty = found by type and name.
         time_offset_s: added to the stamps of the recordings' poses.
+        odom_frame, base_frame, camera_frame: of the recordings; empty = as their messages and /tf say.
         keep_images: batches carry the images of context and goals as well (uint8; 12 kB per frame at 64 px).
         keep_depth: batches carry the depth of the context frames as well.
         cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
@@ -85,6 +89,9 @@ class DataSettings:
     info_topic: str = ""
     pose_topic: str = ""
     time_offset_s: float = 0.0
+    odom_frame: str = ""
+    base_frame: str = ""
+    camera_frame: str = ""
     keep_images: bool = False
     keep_depth: bool = False
     cache_folder: str = ""
@@ -93,7 +100,7 @@ class DataSettings:
     @property
     def recording_flags(self) -> dict[str, Any]:
         """How recordings are opened, where it is not by default: keyword arguments of ``open_recording``."""
-        names = ("image_topic", "depth_topic", "info_topic", "pose_topic", "time_offset_s")
+        names = ("image_topic", "depth_topic", "info_topic", "pose_topic", "time_offset_s", *FRAME_NAMES)
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def __post_init__(self) -> None:

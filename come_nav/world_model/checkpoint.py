@@ -264,10 +264,20 @@ def _header(path: Path) -> dict[str, Any]:
         with path.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
             header: dict[str, Any] = json.loads(handle.read(min(length, 2**27)))
-    except (OSError, ValueError, struct.error) as error:
+    except (OSError, ValueError, RecursionError, struct.error) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file; copy the model again") from error
-    header.pop("__metadata__", None)
+    header = {name: entry for name, entry in header.items() if name != "__metadata__"} if _is_group(header) else {}
+    if not all(_is_group(entry) and _is_span(entry.get("data_offsets")) for entry in header.values()) or not header:
+        raise CheckpointError(f"{path}: not a whole safetensors file; copy the model again")
     return header
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_span(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(end, int) for end in value)
 
 
 def _damage(path: Path, error: Exception) -> str:

@@ -37,7 +37,8 @@ class TransformTree:
         """Take the transforms of a decoded TFMessage.
 
         The newest static transform of a frame counts, as in tf2. Of moving ones with ``keep_all`` False the first
-        is kept; ``only`` names the child frames to take. ``log_ns`` stands in for stamps of zero, as of every other topic.
+        is kept; ``only`` names the child frames to take.
+        ``log_ns`` stands in for stamps of zero, as of every other topic.
         """
         for item in message.transforms:
             child, parent = item.child_frame_id.lstrip("/"), item.header.frame_id.lstrip("/")
