@@ -14,7 +14,6 @@ from come_nav.world_model.depth import DepthSettings
 from come_nav.world_model.reprojection import VIEW_FACTS, ReprojectionSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 
-
 FRAME_NAMES = ("odom_frame", "base_frame", "camera_frame")
 
 

@@ -256,7 +256,7 @@ def check_sha256(path: Path, expected: str) -> None:
 
 def count_parameters(path: Path) -> int:
     """Return the number of values in a safetensors file from its header alone."""
-    return sum(torch.Size(entry["shape"]).numel() for entry in _header(path).values())
+    return sum(torch.Size(entry["shape"]).numel() for entry in _header(path).values() if "shape" in entry)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -267,7 +267,7 @@ def _header(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, struct.error) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file; copy the model again") from error
     header = {name: entry for name, entry in header.items() if name != "__metadata__"} if _is_group(header) else {}
-    if not all(_is_group(entry) and _is_span(entry.get("data_offsets")) for entry in header.values()) or not header:
+    if not header or not all(_is_group(entry) and _is_span(entry.get("data_offsets")) for entry in header.values()):
         raise CheckpointError(f"{path}: not a whole safetensors file; copy the model again")
     return header
 
