@@ -1,21 +1,29 @@
 """The navigation nodes of a robot: spatial memory, planner and controller, and if you like the episodic memory.
 
+The spatial_memory node owns the cloud of points: it saves it into memory_folder, and the planner follows what is there.
+Without memory_folder the folder is made anew and lasts as long as the launch.
+
 ros2 launch come_nav nav.launch.py params_file:=my_robot.yaml
 ros2 launch come_nav nav.launch.py params_file:=$(ros2 pkg prefix come_nav)/share/come_nav/config/ros_episodic.yaml \\
     episodic_memory:=true
 """
 
+import shutil
+import tempfile
 from pathlib import Path
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
+from launch.event_handlers import OnShutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 NODES = ("spatial_memory", "planner", "controller", "episodic_memory")
 WITH_MODEL = ("planner", "episodic_memory")
+SAVE_PERIOD_S = 2.0  # the planner sees the cloud so late
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -31,10 +39,25 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu, cuda or cuda:N"),
         DeclareLaunchArgument("autostart", default_value="true", description="configure and activate at start"),
         DeclareLaunchArgument(
+            "memory_folder", default_value="", description="where the cloud is kept; empty = anew for this launch"
+        ),
+        DeclareLaunchArgument(
             "episodic_memory", default_value="false", description="also learn the episode; see config/ros_episodic.yaml"
         ),
     ]
-    nodes = [
+    return LaunchDescription([*arguments, OpaqueFunction(function=nodes)])
+
+
+def nodes(context):
+    """Return the nodes, which share a folder; one that was made for this launch goes with it."""
+    asked, params_file = (LaunchConfiguration(name).perform(context) for name in ("memory_folder", "params_file"))
+    kept = asked or folder_in(params_file)
+    folder = str(Path(kept).expanduser()) if kept else tempfile.mkdtemp(prefix="come_nav_memory_")
+    own = {
+        "spatial_memory": {"memory_folder": folder, "save_period_s": SAVE_PERIOD_S},
+        "planner": {"experts.spatial_store": folder},
+    }
+    found = [
         Node(
             package="come_nav",
             executable=name,
@@ -48,10 +71,25 @@ def generate_launch_description() -> LaunchDescription:
                     if name in WITH_MODEL
                     else []
                 ),
+                *([own[name]] if name in own else []),
             ],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
             condition=IfCondition(LaunchConfiguration("episodic_memory")) if name == "episodic_memory" else None,
         )
         for name in NODES
     ]
-    return LaunchDescription([*arguments, *nodes])
+    if kept:
+        return found
+    return [*found, RegisterEventHandler(OnShutdown(on_shutdown=lambda *_: shutil.rmtree(folder, ignore_errors=True)))]
+
+
+def folder_in(params_file: str) -> str:
+    """Return the memory_folder of the spatial_memory node in a file of parameters, or nothing."""
+    path = Path(params_file)
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    for name, section in (content or {}).items():
+        if name.strip("/").split("/")[-1] in ("spatial_memory", "**"):
+            found = (section or {}).get("ros__parameters", {}).get("memory_folder", "")
+            if found:
+                return str(found)
+    return ""

@@ -251,8 +251,10 @@ def test_a_batch_imagines_each_window_as_if_it_were_alone(tmp_path):
     from come_nav.evaluation.protocols.quality import quality_windows, read_batch
     from come_nav.evaluation.suites.quality_rows import batched_context, images_of, jump_row, rollout_row
     from come_nav.world_model.model import DiffusionWorldModel
+    from come_nav.world_model.parts import InferenceSettings
 
     model = DiffusionWorldModel.load(small_model(tmp_path / "model"))
+    model.inference = InferenceSettings(precision="float32")  # "auto" is bfloat16 on some CPUs
     protocol = ProtocolSettings(model.context_frames, 4)
     windows = quality_windows([("drive", SampleRecording(30))], protocol, (2, 4), 3)
     batch = read_batch(windows, images_of(model))
@@ -289,7 +291,7 @@ class Given:
     def predict(self, model, context, actions, times):
         import torch
 
-        from come_nav.world_model import model as module
+        from come_nav.world_model import prediction as module
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "noise_source", self._source)
@@ -298,7 +300,7 @@ class Given:
     def rollout(self, model, context, path):
         import torch
 
-        from come_nav.world_model import model as module
+        from come_nav.world_model import prediction as module
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "noise_source", self._source)

@@ -198,3 +198,138 @@ def test_any_size_padding_and_byte_order(height, width, padding, big_endian, see
     millimetres = np.random.default_rng(seed).integers(1, 65536, (height, width), dtype=np.uint16)
     depth = decode_depth(image(millimetres, "16UC1", padding, big_endian), IMAGE)
     np.testing.assert_allclose(depth, millimetres * 1e-3, rtol=1e-6)
+
+
+# -- planes ----------------------------------------------------------------------------------------------------------
+
+
+def planar(encoding: str, rgb: np.ndarray, padding: int = 0) -> SimpleNamespace:
+    """Build an Image with a plane of brightness and planes or pairs of colour (BT.601)."""
+    height, width = rgb.shape[:2]
+    i420 = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420).reshape(-1)
+    luma, rest = i420[: height * width].reshape(height, width), i420[height * width :]
+    blue, red = rest[: rest.size // 2], rest[rest.size // 2 :]
+    if encoding in ("nv24", "nv42"):
+        blue, red = (plane.reshape(height // 2, width // 2).repeat(2, 0).repeat(2, 1) for plane in (blue, red))
+    pair = (red, blue) if encoding in ("nv21", "nv42", "yv12") else (blue, red)
+    colour = (
+        np.concatenate([plane.reshape(-1) for plane in pair]) if encoding in ("i420", "yv12") else np.stack(pair, -1)
+    )
+    rows = np.concatenate([luma, colour.reshape(-1, width)])
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=9)
+    return SimpleNamespace(
+        height=height, width=width, encoding=encoding, is_bigendian=0, step=width + padding, data=padded.reshape(-1)
+    )
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24", "nv42", "i420", "yv12"])
+def test_planes_of_brightness_and_colour(encoding, padding):
+    rgb = np.repeat(
+        np.repeat(np.array([[[200, 40, 40], [40, 200, 40]], [[40, 40, 200], [90, 90, 90]]], np.uint8), 4, 0), 4, 1
+    )
+    decoded = decode_colour(planar(encoding, rgb, padding), IMAGE)
+    np.testing.assert_allclose(decoded.astype(int), rgb, atol=4)
+
+
+def test_planes_of_a_wrong_size_are_told():
+    message = planar("nv12", np.zeros((4, 6, 3), np.uint8))
+    message.data = message.data[:-5]
+    with pytest.raises(DataError, match="needs 36 bytes, got 31"):
+        decode_colour(message, IMAGE)
+    message = planar("nv12", np.zeros((4, 6, 3), np.uint8))
+    message.width = 5
+    with pytest.raises(DataError, match="even sides"):
+        decode_colour(message, IMAGE)
+
+
+# -- video and RVL ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image_format", "start", "name"),
+    [
+        ("h264", b"\0\0\0\1\x67", r"H\.264"),
+        ("hevc", b"xxxx", r"H\.265"),
+        ("jpeg", b"\0\0\0\1\x40", r"H\.264 or H\.265"),
+    ],
+)
+def test_video_is_not_called_damaged(image_format, start, name):
+    with pytest.raises(DataError, match=rf"{name} video .*republish") as caught:
+        decode_colour(compressed(start + bytes(50), image_format), COMPRESSED_IMAGE)
+    assert "damaged" not in str(caught.value)
+
+
+def rvl(depth: np.ndarray) -> bytes:
+    """Compress as the paper's C code does: one group of three bits after another."""
+    groups: list[int] = []
+
+    def number(value: int) -> None:
+        while True:
+            group, value = value & 7, value >> 3
+            groups.append(group | (8 if value else 0))
+            if not value:
+                return
+
+    flat, place, before = depth.reshape(-1).astype(int), 0, 0
+    while place < len(flat):
+        zeros = next((n for n in range(place, len(flat)) if flat[n]), len(flat)) - place
+        first = place + zeros
+        last = next((n for n in range(first, len(flat)) if not flat[n]), len(flat))
+        number(zeros)
+        number(last - first)
+        for value in flat[first:last]:
+            step = int(value) - before
+            number((step << 1) ^ (step >> 31))
+            before = int(value)
+        place = last
+    groups += [0] * (-len(groups) % 8)
+    words = [
+        sum(group << (28 - 4 * n) for n, group in enumerate(groups[at : at + 8])) for at in range(0, len(groups), 8)
+    ]
+    return struct.pack("<ii", depth.shape[1], depth.shape[0]) + struct.pack(f"<{len(words)}I", *words)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.floats(0, 1), st.integers(0, 2**31))
+def test_rvl_depth_comes_back(height, width, holes, seed):
+    rng = np.random.default_rng(seed)
+    millimetres = rng.integers(1, 65536, (height, width)).astype(np.uint16)
+    millimetres[rng.random((height, width)) < holes] = 0
+    data = struct.pack("<iff", 1, 0.0, 0.0) + rvl(millimetres)
+    depth = decode_depth(compressed(data, "16UC1; compressedDepth rvl"), COMPRESSED_IMAGE)
+    np.testing.assert_allclose(np.nan_to_num(depth), millimetres * 1e-3, rtol=1e-6)
+
+
+def test_rvl_of_a_known_image():
+    """Two zeros, then 10, 12, 11: runs 2 and 3, steps +10, +2, -1 as 20, 4, 1; in groups of three bits."""
+    word = 0x2_3_C2_4_1 << 8  # groups 2 3 (4|8) 2 4 1 and two that stay zero
+    data = struct.pack("<iff", 1, 0.0, 0.0) + struct.pack("<iiI", 5, 1, word)
+    depth = decode_depth(compressed(data, "16UC1; compressedDepth rvl"), COMPRESSED_IMAGE)
+    np.testing.assert_allclose(depth, [[np.nan, np.nan, 0.010, 0.012, 0.011]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\1\0\0\0", struct.pack("<ii", -1, 5), struct.pack("<ii", 2**20, 2**20), struct.pack("<iiI", 4, 4, 0)],
+)
+def test_damaged_rvl_is_one_line(body):
+    with pytest.raises(DataError, match="RVL"):
+        decode_depth(compressed(bytes(12) + body, "16UC1; compressedDepth rvl"), COMPRESSED_IMAGE)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_rvl_bytes_end(data):
+    try:
+        decode_depth(
+            compressed(bytes(12) + struct.pack("<ii", 6, 4) + data, "16UC1; compressedDepth rvl"), COMPRESSED_IMAGE
+        )
+    except DataError as error:
+        assert "\n" not in str(error)
+
+
+def test_the_unit_of_whole_numbers_can_be_another():
+    depth = decode_depth(image(np.array([[5000]], np.uint16), "16UC1"), IMAGE, 0.0002)
+    np.testing.assert_allclose(depth, [[1.0]])
+    assert decode_depth(image(np.array([[1.5]], np.float32), "32FC1"), IMAGE, 0.0002)[0, 0] == 1.5

@@ -383,3 +383,37 @@ def test_ply_round_trip(tmp_path):
 def test_a_grid_of_floats_is_taken_as_it_is():
     grid = FeatureGrid(np.full((32, 32, 1), 7.5, np.float32), np.full((32, 32), 2.0, np.float32), CAMERA)
     assert (lift(grid, 4, 0, (0.1, 9.0), 0.05, 2).features == 7.5).all()
+
+
+def test_a_cloud_far_from_the_origin_is_the_same_cloud():
+    """Poses in UTM lie farther away than float32 or the voxels' keys reach."""
+    offset = np.array([500000.0, 5400000.0, 0.0])
+    clouds = []
+    for shift in (np.zeros(3), offset):
+        memory = SpatialMemory()
+        for index in range(3):
+            T_odom_base = se3.transform_from_xyyaw(np.array([0.1 * index, 0.05 * index, 0.02 * index]))
+            T_odom_base[:3, 3] += shift
+            assert memory.observe(frame(2.0, stamp_s=float(index)), T_odom_base) is InsertResult.KEPT
+        clouds.append(memory)
+    near, far = clouds
+    assert len(near) == len(far) > 100
+    np.testing.assert_allclose(np.sort(far.points_xyz - offset, axis=0), np.sort(near.points_xyz, axis=0), atol=1e-4)
+    again = SpatialMemory.from_state(far.state())
+    np.testing.assert_array_equal(again.points_xyz, far.points_xyz)
+    pose = np.array([0.2, 0.1, 0.04])
+    camera, extrinsics = frame(2.0).intrinsics, frame(2.0).T_base_camera
+    view, moved = near.render(pose[None], camera, extrinsics), again.render((pose + offset)[None], camera, extrinsics)
+    np.testing.assert_allclose(moved.depth_m.numpy(), view.depth_m.numpy(), atol=1e-3)
+    found, expected = far.points_near(pose + offset, 5.0, (-5.0, 5.0)), near.points_near(pose, 5.0, (-5.0, 5.0))
+    np.testing.assert_allclose(np.sort(found, axis=0), np.sort(expected, axis=0), atol=1e-3)
+
+
+def test_a_frame_beyond_the_reach_of_the_cells_is_told():
+    memory = SpatialMemory()
+    memory.observe(frame(2.0), se3.transform_from_xyyaw(np.zeros(3)))
+    count = len(memory)
+    verdict = memory.observe(frame(2.0), se3.transform_from_xyyaw(np.array([60000.0, 0.0, 0.0])))
+    assert verdict is InsertResult.TOO_FAR
+    assert len(memory) == count
+    assert memory.rejected["too_far"] == 1

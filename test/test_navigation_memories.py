@@ -114,7 +114,7 @@ def test_the_long_term_expert_trains_while_the_robot_plans(model, drive):
         for _ in range(600):
             if episodic.newest is not None:
                 break
-            stack.episode._trainer._stop.wait(0.05)
+            stack.episode.long_term._trainer._stop.wait(0.05)
         assert episodic.newest is not None
         assert stack.plan(Goal(image_rgb=drive.frame(0).rgb)).message == ""
         stack.reset()
@@ -179,12 +179,12 @@ def test_a_calibration_that_comes_late_does_not_end_the_training(model, drive):
     assert stack.episode.episodic.frames.seen == FRAMES
     assert stack.episode.training_diagnosis is None
     stack.reset()
-    stack.episode.imagines = False  # trained for others: not made ready here
+    stack.episode.long_term.imagines = False  # trained for others: not made ready here
     for index in range(8):
         stack.observe(drive.frame(index), Odometry(drive.stamps_s[index], drive.T_odom_base[index]))
     stack.episode.episodic.train_steps(1)
     assert stack.episode.adapter.metadata["steps"] == 1
-    assert not stack.episode._expert.has_adapter
+    assert not stack.episode.long_term.expert.has_adapter
 
 
 def test_settings_of_the_search_of_memory_change_while_it_runs(model, drive):
@@ -265,3 +265,22 @@ def test_a_plan_of_a_window_is_the_search_over_the_models_own_context(model, dri
     )
     np.testing.assert_allclose(plan.poses_xyyaw, wanted.poses_xyyaw, atol=1e-4)
     assert plan.cost == pytest.approx(wanted.cost, abs=1e-5)
+
+
+def test_a_cloud_of_another_process_is_followed_not_filled(model, drive, tmp_path):
+    store = MemoryStore(tmp_path)
+    stack = stack_of(model, drive, ["spatial"], **{"experts.spatial_store": str(tmp_path)})
+    assert len(stack.episode.spatial) == 0, "frames fill nothing here"
+    assert "no cloud is in" in "".join(stack.episode.model()[1])
+    owner = stack_of(model, drive, ["spatial"])
+    store.save(cloud=owner.episode.spatial.state())
+    newest = drive.frame(FRAMES - 1)
+    later = replace(newest, stamp_s=newest.stamp_s + 0.25)
+    stack.observe(later, Odometry(later.stamp_s, drive.T_odom_base[FRAMES - 1]))  # looks for a newer cloud
+    assert len(stack.episode.spatial) == len(owner.episode.spatial)
+    assert stack.episode.model()[1] == []
+    poses = torch.zeros(1, 3)
+    for mine, theirs in zip(stack.episode.views.views(poses, 64), owner.episode.views.views(poses, 64), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    stack.reset()
+    assert len(stack.episode.spatial) == len(owner.episode.spatial), "it is another process's to forget"

@@ -183,6 +183,11 @@ class Recorded:
         self.args, self.keywords = args, keywords
         Recorded.made.append(self)
 
+    def perform(self, context: object) -> str:
+        """Return the value of a launch configuration: the default that its argument declares, a path if it is one."""
+        declared = [item for item in of_class("DeclareLaunchArgument") if item.args[0] == self.args[0]]
+        return str(declared[-1].keywords.get("default_value", ""))
+
 
 @pytest.fixture
 def launch_modules(monkeypatch):
@@ -195,7 +200,9 @@ def launch_modules(monkeypatch):
 
     Recorded.made = []
     module("launch", "LaunchDescription")
-    module("launch.actions", "DeclareLaunchArgument", "IncludeLaunchDescription", "ExecuteProcess")
+    actions = ("DeclareLaunchArgument", "IncludeLaunchDescription", "ExecuteProcess", "RegisterEventHandler")
+    module("launch.actions", *actions, "OpaqueFunction")
+    module("launch.event_handlers", "OnShutdown")
     module("launch.conditions", "IfCondition")
     module("launch.substitutions", "LaunchConfiguration")
     module("launch.launch_description_sources", "PythonLaunchDescriptionSource")
@@ -214,6 +221,8 @@ def of_class(name: str) -> list[Recorded]:
 def test_launch_files_name_what_exists(file, launch_modules):
     description = runpy.run_path(str(file))["generate_launch_description"]()
     assert type(description).__name__ == "LaunchDescription"
+    for opaque in of_class("OpaqueFunction"):
+        opaque.keywords["function"](None)
     arguments = {item.args[0]: item.keywords for item in of_class("DeclareLaunchArgument")}
     assert all(keywords.get("description") for keywords in arguments.values())
     for item in of_class("LaunchConfiguration"):
@@ -236,6 +245,24 @@ def test_launch_files_name_what_exists(file, launch_modules):
         assert path.is_file() or path.is_relative_to("/opt"), path
     if file.name != "record.launch.py":
         assert {"namespace", "params_file", "use_sim_time", "log_level", "model", "device"} <= set(arguments)
+
+
+def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp_path):
+    started = runpy.run_path(str(ROOT / "launch" / "nav.launch.py"))
+    started["generate_launch_description"]()
+    [opaque] = of_class("OpaqueFunction")
+    opaque.keywords["function"](None)
+    own = {node.keywords["executable"]: node.keywords["parameters"][-1] for node in of_class("Node")}
+    folder = Path(own["spatial_memory"]["memory_folder"])
+    assert own["planner"] == {"experts.spatial_store": str(folder)}
+    assert folder.is_dir()
+    [ending] = of_class("OnShutdown")
+    ending.keywords["on_shutdown"](None, None)
+    assert not folder.exists()
+
+    params = tmp_path / "robot.yaml"
+    params.write_text("/**/spatial_memory:\n  ros__parameters:\n    memory_folder: /mnt/map\n")
+    assert started["folder_in"](str(params)) == "/mnt/map"
 
 
 def test_launch_files_run_under_launch_ros():
@@ -298,11 +325,25 @@ def test_gazebo_bridge_fits_the_robot_and_the_nodes():
 # -- documentation -------------------------------------------------------------------------------------------------
 
 
+def run_as_program(name: str) -> types.SimpleNamespace:
+    return types.SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "make" / f"{name}.py")))
+
+
+def test_the_tables_of_parameters_are_what_the_nodes_declare():
+    program = run_as_program("ros_parameters")
+    assert program.page() == program.PAGE.read_text(), "run docs/make/ros_parameters.py"
+
+
 def test_the_documentation_lists_every_parameter_with_its_default():
-    text = (ROOT / "docs" / "ros.md").read_text()
+    text = (ROOT / "docs" / "ros_topics_and_parameters.md").read_text()
     configuration = {item.name for item in config_parameters()}
+    shown = run_as_program("ros_parameters").shown
     for name in NODES:
         for item in node_class(name).PARAMETERS:
             if item.name not in configuration:
-                rows = [line for line in text.splitlines() if line.startswith(f"| `{item.name}` |")]
-                assert any(item.description in row for row in rows), f"docs/ros.md: {name}: {item.name}"
+                rows = [
+                    line
+                    for line in text.splitlines()
+                    if line.startswith(f"| `{item.name}` | `{shown(item.default)}` |")
+                ]
+                assert any(item.description in row for row in rows), f"{name}: {item.name}"

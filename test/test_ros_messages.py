@@ -15,9 +15,9 @@ from come_nav.data.bags.calibration import camera_intrinsics
 from come_nav.data.bags.images import decode_colour, decode_depth
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+from come_nav.planning.retiming import retimed
 from come_nav.ros import messages
 from come_nav.ros.markers import candidate_markers, cost_colours
-from come_nav.planning.retiming import retimed
 
 IMAGE = "sensor_msgs/msg/Image"
 POSES = hnp.arrays(np.float64, (5, 3), elements=st.floats(-3, 3))

@@ -45,6 +45,16 @@ def test_a_cloud_in_odom_is_taken_and_one_in_another_frame_is_not():
     assert entry.reports()[0].values["points"] == 1
 
 
+def test_clouds_too_far_away_for_their_numbers_are_refused():
+    """At UTM's coordinates float32 counts half metres: the robot would keep away from where nothing is."""
+    node, obstacles = FakeNode(), ObstacleMap()
+    entry = ObstacleInput(node, obstacles)
+    for far, taken in ((60_000.0, 1), (5_400_000.0, 1)):
+        entry.take(messages.cloud_message(np.array([[1.0, far, 0.5]], np.float32), None, 0.0, "odom"))
+        assert node.taken == taken
+    assert "5400 km from the origin of 'odom', where float32 counts in steps of 0.5 m" in node.refused[0]
+
+
 def test_parameters_and_settings_have_the_same_defaults():
     assert obstacle_settings({own.name: own.default for own in OBSTACLE_PARAMETERS}) == ObstacleSettings()
     assert navigator_settings(DEFAULTS) == NavigatorSettings()

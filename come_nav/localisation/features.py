@@ -88,10 +88,10 @@ class Features:
         """Return descriptors as unit vectors (N, D): RootSIFT (D = 128), or ORB's bits as -1 and 1 (D = 256)."""
         if self.kind == "orb":
             signs = np.unpackbits(self.descriptors, axis=1).astype(np.float32) * 2.0 - 1.0
-            return signs / np.float32(np.sqrt(max(signs.shape[1], 1)))
+            return np.asarray(signs / np.float32(np.sqrt(max(signs.shape[1], 1))), np.float32)
         vectors = self.descriptors.astype(np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
-        return vectors / np.maximum(lengths, 1.0)
+        return np.asarray(vectors / np.maximum(lengths, 1.0), np.float32)
 
 
 def extract_features(rgb: NDArray[np.uint8], config: FeatureSettings | None = None) -> Features:
@@ -144,7 +144,7 @@ def _compact(described: NDArray[Any], kind: str) -> NDArray[np.uint8]:
     if kind == "orb":
         return described.astype(np.uint8)
     sums = np.maximum(described.sum(axis=1, keepdims=True), 1e-6)
-    return np.clip(np.round(np.sqrt(described / sums) * ROOT_SIFT_SCALE), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.round(np.sqrt(described / sums) * ROOT_SIFT_SCALE), 0, 255), np.uint8)
 
 
 @lru_cache(maxsize=4)

@@ -33,17 +33,19 @@ class PoseGraphSettings:
         widths: factors of ``kernel`` of the rounds, wide to narrow; each >= 1 step.
         steps: of each round, >= 1.
         tolerance: a round ends when no pose moves more than this (m, rad), > 0.
+        gain: a round ends when a step lowers the cost by less than this share, > 0.
         inlier_distance: squared Mahalanobis distance up to which an edge counts as kept, > 0.
     """
 
     kernel: float = 6.0
-    widths: tuple[float, ...] = (1000.0, 30.0, 1.0)
+    widths: tuple[float, ...] = (300.0, 10.0)
     steps: int = 4
     tolerance: float = 1e-4
+    gain: float = 1e-3
     inlier_distance: float = 25.0
 
     def __post_init__(self) -> None:
-        for name in ("kernel", "tolerance", "inlier_distance"):
+        for name in ("kernel", "tolerance", "gain", "inlier_distance"):
             check_range(f"pose_graph.{name}", getattr(self, name), 0.0, open_low=True)
         check_range("pose_graph.steps", self.steps, 1)
         for width in self.widths:
@@ -156,7 +158,7 @@ class PoseGraph:
             raise DataError(f"edge {first} to {second}: the covariance must be finite and positive definite")
         self._nodes.append((first, second))
         self._relative.append(np.asarray(pose_xyyaw, np.float64))
-        self._information.append(np.linalg.inv(covariance))
+        self._information.append(np.asarray(np.linalg.inv(covariance), np.float64))
         self._robust.append(robust)
         return len(self._nodes) - 1
 
@@ -174,7 +176,7 @@ def solve(
     """Return the poses (N, 3) that explain all edges best; those before ``first_free`` stay where they are."""
     settings = config or PoseGraphSettings()
     poses, used = np.array(poses_xyyaw, np.float64), 0
-    mine = edges[(edges.nodes >= first_free).any(axis=1)]
+    mine = edges[np.asarray((edges.nodes >= first_free).any(axis=1))]
     if first_free < len(poses) and len(mine):
         system = _System(mine, len(poses), first_free)
         rounds = settings.widths if mine.robust.any() else settings.widths[-1:]
@@ -204,7 +206,7 @@ def _settle(
             continue
         poses, weights, damping = trial, trial_weights, damping * 0.1
         gained, cost = cost - trial_cost, trial_cost
-        if np.abs(delta).max() < settings.tolerance or gained < 1e-6 * (1.0 + cost):
+        if np.abs(delta).max() < settings.tolerance or gained < settings.gain * (1.0 + cost):
             return poses, step + 1
     return poses, settings.steps
 
@@ -238,9 +240,13 @@ class _System:
         self._size = 3 * (count - first_free)
         blocks = [(0, 0), (0, 1), (1, 0), (1, 1)]
         self._free = [(edges.nodes >= first_free)[:, list(pair)].all(axis=1) for pair in blocks]
+        both_free = edges.nodes[self._free[1]] - first_free
+        self._order = _elimination_order(both_free, count - first_free)
+        places = np.empty(count, np.int64)
+        places[first_free:][self._order] = np.arange(count - first_free)
         rows, columns = [], []
         for pair, free in zip(blocks, self._free, strict=True):
-            starts = 3 * (edges.nodes[free][:, list(pair)] - first_free)
+            starts = 3 * places[edges.nodes[free][:, list(pair)]]
             row, column = np.broadcast_arrays(
                 starts[:, 0, None, None] + np.arange(3)[:, None], starts[:, 1, None, None] + np.arange(3)
             )
@@ -276,7 +282,22 @@ class _System:
         # nodes that no edge holds stay; the small constant keeps the matrix definite
         scale = hessian.diagonal() * damping + 1e-9
         hessian = hessian + sparse.csc_matrix((scale, (self._diagonal, self._diagonal)), shape=hessian.shape)
-        factors = splu(hessian, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        factors = splu(hessian, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         delta = np.zeros((self._count, 3))
-        delta[self._first_free :] = -factors.solve(gradient[self._first_free :].ravel()).reshape(-1, 3)
+        solved = factors.solve(gradient[self._first_free :][self._order].ravel()).reshape(-1, 3)
+        delta[self._first_free :][self._order] = -solved
         return delta
+
+
+def _elimination_order(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the order (N,) of eliminating nodes that leaves the factors sparse: minimum degree over the nodes alone.
+
+    A third of the rows makes it an order of magnitude faster than ordering the whole matrix in every step.
+    """
+    ones = np.ones(len(pairs))
+    linked = sparse.coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    laplacian = -(linked + linked.T)
+    degrees = -np.asarray(laplacian.sum(axis=1)).ravel() + 1.0
+    matrix = (laplacian + sparse.diags(degrees)).tocsc()
+    factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    return np.argsort(factors.perm_c).astype(np.int64)

@@ -146,9 +146,10 @@ def refine(
     for _ in range(rounds):
         hessian, gradient, _ = _normal_equations(pose, matches, _with_focal(camera_b, factor), size)
         try:
-            step = -np.linalg.solve(hessian + 1e-9 * np.diag(np.diag(hessian)), gradient)
+            solved = np.linalg.solve(hessian + 1e-9 * np.diag(np.diag(hessian)), gradient)
         except np.linalg.LinAlgError:
             return pose, np.full((6, 6), np.inf), factor
+        step = -np.asarray(solved, np.float64)
         pose = pose @ exponential(step[:6])
         if with_focal:
             factor *= float(np.exp(np.clip(step[6], -0.3, 0.3)))
@@ -157,7 +158,7 @@ def refine(
     hessian, _, excess = _normal_equations(pose, matches, _with_focal(camera_b, factor), size)
     if not np.isfinite(hessian).all() or np.linalg.cond(hessian) > 1e14:
         return pose, np.full((6, 6), np.inf), factor
-    covariance: NDArray[np.float64] = np.linalg.inv(hessian)[:6, :6] * max(1.0, excess)
+    covariance = np.asarray(np.linalg.inv(hessian)[:6, :6] * max(1.0, excess), np.float64)
     return pose, 0.5 * (covariance + covariance.T), factor
 
 

@@ -289,10 +289,11 @@ def settle(
     settings: RegistrationSettings,
 ) -> Registration:
     """Refine a pose over what agrees with it, twice, and say whether it stands."""
-    chosen = np.zeros(len(found), np.bool_)
+    chosen: NDArray[np.bool_] = np.zeros(len(found), np.bool_)
     chosen[rows] = True
     limit_px = settings.max_error_px * _pixel_scale(camera_b.width)
-    covariance, errors_px = np.full((6, 6), np.inf), np.full(len(found), np.inf)
+    covariance: NDArray[np.float64] = np.full((6, 6), np.inf)
+    errors_px: NDArray[np.float64] = np.full(len(found), np.inf)
     for _ in range(2):
         T_a_b, covariance, _ = refine(T_a_b, found[chosen], camera_b)
         at = linearise(T_a_b, found, camera_b)

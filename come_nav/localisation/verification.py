@@ -24,8 +24,9 @@ SUPPORT_RADIUS = 0.02  # of the image's width
 SUPPORT_SIMILARITY = 0.8
 MARGIN_PX = 4.0
 DEPTH_TOLERANCE_M, DEPTH_TOLERANCE_SHARE = 0.06, 0.05
-# logistic regression over (1, log inliers, inlier ratio, support, visible, geometry, no geometry known)
-WEIGHTS = np.array([-9.0, 1.6, 2.0, 9.0, -1.5, 5.0, 3.5])
+# logistic regression over (1, log inliers, inlier ratio, support, visible, geometry), and without depth in both
+WEIGHTS = np.array([-7.69, 1.03, 0.0, 4.35, -2.55, 6.06])
+WEIGHTS_NO_DEPTH = np.array([-3.83, 0.96, 1.91, 6.44, -3.12, 0.0])
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Evidence:
     geometry: float
 
     def vector(self) -> NDArray[np.float64]:
-        """Return what the regression sees (7,)."""
+        """Return what the regression sees (6,)."""
         known = bool(np.isfinite(self.geometry))
         return np.array(
             [
@@ -58,14 +59,14 @@ class Evidence:
                 self.support,
                 self.visible,
                 self.geometry if known else 0.0,
-                0.0 if known else 1.0,
             ]
         )
 
     @property
     def confidence(self) -> float:
         """Probability that the registration is right."""
-        return float(1.0 / (1.0 + np.exp(-np.clip(self.vector() @ WEIGHTS, -50.0, 50.0))))
+        weights = WEIGHTS if np.isfinite(self.geometry) else WEIGHTS_NO_DEPTH
+        return float(1.0 / (1.0 + np.exp(-np.clip(self.vector() @ weights, -50.0, 50.0))))
 
 
 def verify(a: View, b: View, registration: Registration) -> Evidence:

@@ -60,8 +60,8 @@ class View:
         z = self.surface_m.astype(np.float64)
         x = (u * camera.width - camera.cx) / camera.fx * z
         y = (v * camera.height - camera.cy) / camera.fy * z
-        points = np.stack([x, y, z], -1).reshape(-1, 3)
-        return points[np.isfinite(points[:, 2])]
+        points: NDArray[np.float64] = np.stack([x, y, z], -1).reshape(-1, 3)
+        return np.asarray(points[np.isfinite(points[:, 2])])
 
     def with_points(self, points_camera_m: NDArray[np.float32]) -> View:
         """Return the view with points (N, 3) from elsewhere, e.g. triangulated ones."""
@@ -114,4 +114,4 @@ def lift(
     z[known] = np.nanmedian(around[known], axis=1)
     z[known & (far - near > MAX_DEPTH_JUMP * near)] = np.nan
     rays = (keypoints_px - np.array([intrinsics.cx, intrinsics.cy])) / np.array([intrinsics.fx, intrinsics.fy])
-    return np.concatenate([rays * z[:, None], z[:, None]], axis=1).astype(np.float32)
+    return np.asarray(np.concatenate([rays * z[:, None], z[:, None]], axis=1), np.float32)

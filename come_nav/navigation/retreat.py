@@ -19,7 +19,7 @@ class Retreat:
 
     def __init__(self) -> None:
         self._blocked: tuple[float, NDArray[np.float64]] | None = None
-        self._end_odom_xy = np.zeros(2)
+        self._end_odom_xy: NDArray[np.float64] = np.zeros(2)
         self._from_s = self._until_s = 0.0
 
     def request(self, stamp_s: float, blocked_odom_xyyaw: NDArray[np.float64]) -> None:

@@ -43,6 +43,8 @@ class ExpertsSettings:
         older_frames: frames before the context that the short-term expert sees, >= 1.
         estimate_depth: fill the spatial memory with the model's own estimate where a frame has no depth.
         budget: how much of the machine the training of adapters may take.
+        spatial_store: folder of a memory store whose newest cloud the spatial expert looks at, as another process
+            fills it; empty = fill one here.
         adapter_store: folder of a memory store whose newest adapter the long-term expert uses, as another process
             trains it; empty = train one here.
     """
@@ -56,6 +58,7 @@ class ExpertsSettings:
     older_frames: int = 12
     estimate_depth: bool = False
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    spatial_store: str = ""
     adapter_store: str = ""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from sensor_msgs.msg import PointCloud2
 
 from come_nav.core.errors import DataError
@@ -24,6 +25,7 @@ OBSTACLE_PARAMETERS = (
     Parameter("obstacle_cell_m", 0.05, "points are thinned to one per cell of this size, m", 0.005, 1.0),
     Parameter("blocked_memory_s", 120.0, "keep away this long from where the robot was blocked, s", 0.0, 86400.0),
 )
+COARSEST_M = 0.01  # steps of the coordinates of a cloud, beyond which the robot does not rely on it
 
 
 def obstacle_settings(values: Mapping[str, Any]) -> ObstacleSettings:
@@ -54,6 +56,12 @@ class ObstacleInput:
             if frame != odom.lstrip("/"):
                 raise DataError(f"obstacles are in frame '{frame}', must be '{odom}'")
             points = messages.points_from_cloud(message)
+            farthest_m = np.float32(np.abs(points[:, :2]).max(initial=0.0))
+            if np.spacing(farthest_m) > COARSEST_M:
+                raise DataError(
+                    f"obstacles lie {farthest_m / 1000.0:.0f} km from the origin of '{odom}', where float32 counts in "
+                    f"steps of {np.spacing(farthest_m):.2g} m; give odom an origin near the robot (REP 105)"
+                )
         except DataError as error:
             self._stream.failed(time.monotonic(), str(error))
             return

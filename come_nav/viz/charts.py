@@ -148,7 +148,7 @@ def plot_scatter(
 def _costs_and_elites(trace: PlanTrace | Sequence[Any]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     if not isinstance(trace, PlanTrace):
         return [np.asarray(values, float).reshape(-1) for values in trace], []
-    costs = [np.asarray(step.costs, float).reshape(-1) for step in trace.iterations]
+    costs: list[NDArray[Any]] = [np.asarray(step.costs, float).reshape(-1) for step in trace.iterations]
     elites = [values[np.asarray(step.elite, int)] for values, step in zip(costs, trace.iterations, strict=True)]
     return costs, elites
 

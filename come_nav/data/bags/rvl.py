@@ -50,7 +50,9 @@ def decode_rvl(data: bytes) -> NDArray[np.uint16]:
 def _numbers(data: bytes) -> NDArray[np.int64]:
     """Return all whole numbers in the words."""
     words = np.frombuffer(data[: len(data) // 4 * 4], "<u4")
-    groups = ((words[:, None] >> np.arange(28, -4, -4, dtype=np.uint32)) & 0xF).reshape(-1).astype(np.int64)
+    groups: NDArray[np.int64] = (
+        ((words[:, None] >> np.arange(28, -4, -4, dtype=np.uint32)) & 0xF).reshape(-1).astype(np.int64)
+    )
     ends = np.flatnonzero(groups < 8)
     if not len(ends):
         return np.zeros(0, np.int64)

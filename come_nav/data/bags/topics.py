@@ -18,6 +18,11 @@ from come_nav.data.bags.ros_types import (
 )
 
 POSE_TYPES = (ODOMETRY, POSE_WITH_COVARIANCE, POSE_STAMPED, *TF_TYPES)
+VIDEO_TYPES = (
+    "foxglove_msgs/msg/CompressedVideo",
+    "foxglove.CompressedVideo",
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+)
 NO_TOPIC = "none"  # what a user types to leave depth out
 DEPTH_WORDS = ("depth", "disparity")
 DEPTH_ENCODINGS = ("16uc1", "32fc1")
@@ -81,6 +86,9 @@ def choose_topics(
     pose = _named(bag, pose, POSE_TYPES, "--pose-topic")
     image = _named(bag, image, (IMAGE, COMPRESSED_IMAGE), "--image-topic") or find_image(bag, kinds, near=pose)
     if image is None:
+        video = [topic.name for topic in _of_type(bag, VIDEO_TYPES)]
+        if video:
+            raise _video_error(bag, video[0])
         raise DataError(f"{bag.path}: no colour image topic; the bag holds {_contents(bag)}")
     pose = pose or find_pose(bag, near=image)
     if pose is None:
@@ -129,8 +137,14 @@ def find_image(bag: Bag, kinds: dict[str, str] | None = None, near: str | None =
     def score(topic: TopicInfo) -> tuple[int, ...]:
         name = topic.name.lower()
         colour = any(word in name for word in ("color", "colour", "rgb"))
-        secondary = any(word in name for word in (*SECONDARY_WORDS, *DEPTH_WORDS))
-        return (int(colour) - int(secondary), int("image" in name), topic.count, int(topic.type == IMAGE))
+        secondary = any(word in name for word in SECONDARY_WORDS)
+        of_depth = any(word in name.replace("depth_camera", "") for word in DEPTH_WORDS)
+        return (
+            int(colour) - int(secondary) - 2 * int(of_depth),
+            int("image" in name),
+            topic.count,
+            int(topic.type == IMAGE),
+        )
 
     best = _best(_of_type(bag, (IMAGE, COMPRESSED_IMAGE)), score, lambda topic: found[topic.name] == "colour")
     return _of_same_robot(bag, best, near)
@@ -240,10 +254,20 @@ def _named(bag: Bag, name: str | None, types: Iterable[str], flag: str) -> str |
     if name is None:
         return None
     topic = bag.topic(name)
+    if topic.type in VIDEO_TYPES:
+        raise _video_error(bag, name)
     if topic.type not in types:
         short = ", ".join(kind.rsplit("/", 1)[1] for kind in types)
         raise DataError(f"{bag.path}: {flag} {name} is a {topic.type}; expected one of {short}")
     return name
+
+
+def _video_error(bag: Bag, name: str) -> DataError:
+    kind = bag.topics[name].type
+    return DataError(
+        f"{bag.path}: {name} is video ({kind}), which is not read; turn it into images and record those: "
+        "ros2 run image_transport republish ffmpeg compressed"
+    )
 
 
 def _best(

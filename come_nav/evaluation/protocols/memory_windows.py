@@ -226,7 +226,7 @@ def _starts(
 def _starts_of(revisits: Revisits, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the different starts of qualifying windows."""
     row, column = np.nonzero(mask)
-    return np.unique(revisits.targets[row] - revisits.offsets[column])
+    return np.asarray(np.unique(revisits.targets[row] - revisits.offsets[column]), np.int64)
 
 
 def _pick(revisits: Revisits, mask: NDArray[np.bool_], share: int) -> list[tuple[int, int]]:

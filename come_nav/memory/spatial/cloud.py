@@ -28,9 +28,10 @@ from come_nav.memory.spatial.carving import seen_through
 from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
 from come_nav.memory.spatial.splat_cache import EXTRA, SplatCache
 from come_nav.memory.spatial.splatting import SpatialView, Viewpoint, render_splats, thinned
-from come_nav.memory.spatial.voxels import VoxelMap
+from come_nav.memory.spatial.voxels import VoxelMap, reach_of
 
 Array = NDArray[Any]
+FAR_M = 1000.0  # poses beyond this (UTM) get a cloud around a place of its own: float32 counts half metres there
 MetricDepth = Callable[[Frame, NDArray[np.float64]], "NDArray[np.float32] | None"]
 
 
@@ -45,6 +46,7 @@ class InsertResult(str, Enum):
     BAD_POSE = "bad_pose"  # NaN, or no rigid transform
     BAD_STAMP = "bad_stamp"
     NO_POINTS = "no_points"  # no depth in range that can be trusted
+    TOO_FAR = "too_far"  # farther from where the memory began than its cells reach
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class SpatialMemory:
         """Forget everything, counters included."""
         with self._lock:
             self.voxels.clear()
+            self.origin_odom_xyz: NDArray[np.float64] = np.zeros(3)  # where the voxels count from
             self.rejected: Counter[str] = Counter()
             self.frames = 0
             self.carved = 0
@@ -145,9 +148,9 @@ class SpatialMemory:
         return len(self.voxels)
 
     @property
-    def points_xyz(self) -> NDArray[np.float32]:
-        """Points (N, 3) in the odom frame, m; a view, valid until the next change."""
-        return self.voxels.xyz
+    def points_xyz(self) -> NDArray[Any]:
+        """Points (N, 3) in the odom frame, m; float32, or float64 far from its origin; valid until the next change."""
+        return self.voxels.xyz + self.origin_odom_xyz if self.origin_odom_xyz.any() else self.voxels.xyz
 
     @property
     def point_features(self) -> NDArray[np.float32]:
@@ -197,7 +200,12 @@ class SpatialMemory:
         extrinsics = extrinsics[None] if extrinsics.ndim == 2 else extrinsics
         if poses.ndim == 3:  # a free pose: the whole of it goes into the camera's extrinsics
             check_shape("poses", poses, "B 4 4")
-            extrinsics, poses = poses.to(extrinsics) @ extrinsics, poses.new_zeros(len(poses), 3)
+            moved = poses.to(extrinsics) @ extrinsics
+            moved[:, :3, 3] -= torch.as_tensor(self.origin_odom_xyz).to(moved)
+            extrinsics, poses = moved, poses.new_zeros(len(poses), 3)
+        elif self.origin_odom_xyz.any():
+            check_shape("poses", poses, "B 3")
+            poses = poses.double() - torch.tensor([*self.origin_odom_xyz[:2], 0.0], dtype=torch.float64)
         check_shape("poses", poses, "B 3")
         with self._lock:
             splats = self._splats.of(self.voxels, self.config.voxel_m, torch.device(device))
@@ -225,8 +233,9 @@ class SpatialMemory:
             heights_m: lowest and highest that the robot could touch, above the odom plane.
             min_hits: points seen less often than this are not yet believed.
         """
-        pose = np.asarray(pose_odom_xyyaw, np.float64)
+        pose = np.array(pose_odom_xyyaw, np.float64)
         with self._lock:
+            pose[:2] -= self.origin_odom_xyz[:2]
             xyz = self.voxels.xyz
             near = np.hypot(xyz[:, 0] - pose[0], xyz[:, 1] - pose[1]) <= radius_m
             near &= (xyz[:, 2] >= heights_m[0]) & (xyz[:, 2] <= heights_m[1]) & (self.voxels.hits >= min_hits)
@@ -242,8 +251,9 @@ class SpatialMemory:
         """Return everything that :meth:`load_state` needs as plain arrays, e.g. for an npz file."""
         with self._lock:
             counts = {"frames": self.frames, "carved": self.carved, "untrusted": self.untrusted}
+            origin = {"origin_odom_xyz": self.origin_odom_xyz.copy()} if self.origin_odom_xyz.any() else {}
             numbers = {name: np.asarray(value) for name, value in counts.items()}
-            return {**self.voxels.state(), "voxel_m": np.asarray(self.config.voxel_m), **numbers}
+            return {**self.voxels.state(), "voxel_m": np.asarray(self.config.voxel_m), **numbers, **origin}
 
     def load_state(self, state: dict[str, Array]) -> None:
         """Replace the memory by a saved one; what exceeds the budget makes room as always.
@@ -259,6 +269,7 @@ class SpatialMemory:
             )
         with self._lock:
             self.voxels.load_state(state)
+            self.origin_odom_xyz = np.array(state.get("origin_odom_xyz", np.zeros(3)), np.float64)
             self.rejected.clear()
             self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
             self._splats.changed()
@@ -295,6 +306,12 @@ class SpatialMemory:
 
     def _take(self, stamp_s: float, grid: FeatureGrid, T_odom_camera: Array) -> InsertResult:
         settings = self.config
+        if not self.frames and np.abs(T_odom_camera[:2, 3]).max() > FAR_M:
+            self.origin_odom_xyz[:2] = np.round(T_odom_camera[:2, 3])
+        T_odom_camera = T_odom_camera.copy()
+        T_odom_camera[:3, 3] -= self.origin_odom_xyz
+        if np.abs(T_odom_camera[:3, 3]).max() + settings.max_range_m > reach_of(settings.voxel_m):
+            return InsertResult.TOO_FAR
         pixels = grid.depth_m.size
         stride = max(1, int(np.ceil(np.sqrt(pixels / settings.max_points_per_frame))))
         seen = lift(

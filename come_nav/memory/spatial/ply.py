@@ -50,5 +50,5 @@ def export_ply(memory: SpatialMemory, path: Path, min_hits: float = 0.0) -> int:
     chosen = memory.voxels.hits >= min_hits
     if not chosen.any():
         raise DataError(f"{path}: of {len(memory)} points none was seen {min_hits:g} times; ask for fewer looks")
-    write_ply(path, memory.voxels.xyz[chosen], memory.point_features[chosen])
+    write_ply(path, memory.points_xyz[chosen], memory.point_features[chosen])
     return int(chosen.sum())

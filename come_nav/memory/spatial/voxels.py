@@ -34,6 +34,11 @@ def cell_keys(points_xyz: NDArray[Any], voxel_m: float) -> IntArray:
     return keys
 
 
+def reach_of(voxel_m: float) -> float:
+    """Return how far from the origin cells of this edge reach along each axis, m."""
+    return (_HALF - 2) * voxel_m
+
+
 class VoxelMap:
     """Cells of ``voxel_m`` metres with a mean position, mean features, a weight, a count of looks and a stamp.
 
@@ -72,8 +77,8 @@ class VoxelMap:
         """Forget all cells."""
         self._count = 0
         self._rows = _empty_rows(min(1024, self.capacity), self.channels)
-        self._sorted_keys = np.empty(0, np.int64)
-        self._sorted_rows = np.empty(0, np.int64)
+        self._sorted_keys: IntArray = np.empty(0, np.int64)
+        self._sorted_rows: IntArray = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return self._count

@@ -180,10 +180,17 @@ class MemoryStore:
         Raises:
             MemoryStoreError: the version is gone or damaged.
         """
+        return self._mark(store_files.adapter_file(name), version)
+
+    def cloud_mark(self, version: int) -> str | None:
+        """Return what changes when the cloud does, as :meth:`adapter_mark` does for an adapter."""
+        return self._mark(f"{CLOUD}.npz", version)
+
+    def _mark(self, file: str, version: int) -> str | None:
         found = store_files.read_version(self._folder(version), version)
         if isinstance(found, str):
             raise MemoryStoreError(f"{self.path}: version {version} cannot be read: {found}")
-        entry = found.files.get(store_files.adapter_file(name))
+        entry = found.files.get(file)
         return None if entry is None else entry[1]
 
     def verify(self) -> list[VersionReport]:

@@ -73,7 +73,7 @@ class EpisodicMemoryNode(MemoryNode):
 
     def start(self) -> None:
         """Begin to learn."""
-        self._stack.episode.start()
+        self._stack.start()
         self._worker.start()
 
     def stop(self) -> None:
@@ -99,7 +99,8 @@ class EpisodicMemoryNode(MemoryNode):
         use = ("spatial", "long_term") if self.values["use_depth"] else ("long_term",)
         stack = load_stack(replace(config, experts=replace(config.experts, use=use)))
         stack.close()  # it learns when the node is active
-        stack.episode.imagines = False
+        if stack.episode.long_term is not None:
+            stack.episode.long_term.imagines = False  # what is trained here is used by the planner
         if stack.episode.episodic is None:
             raise ConfigError(f"no adapter can be trained: {stack.episode.diagnostics.get('long_term', 'no expert')}")
         return stack, stack.episode.episodic

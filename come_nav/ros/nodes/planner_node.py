@@ -65,14 +65,15 @@ class PlannerNode(ManagedNode):
         values = self.values
         self._stack = load_stack(config_from(values))
         self._navigator = Navigator(self._stack, navigator_settings(values), self.log.info)
-        remembers_space = "spatial" in self._stack.episode.in_use().names
-        self._camera = CameraInput(self, depth="optional" if remembers_space else "none")
+        space = self._stack.episode.space
+        fills_cloud = space is not None and space.shared is None  # else another node's store is followed
+        self._camera = CameraInput(self, depth="optional" if fills_cloud else "none")
         self._obstacles = ObstacleInput(self, self._navigator.obstacles)
         self._places = PlaceStore(self._navigator.places, store_of(values), self.diagnose)
         if (found := self._places.load()) is not None:
             self.log.info(found)
-        if self._stack.episode.spatial is not None:  # else no image would be recognised after a restart
-            load_cloud(self, self._stack.episode.spatial)
+        if space is not None and fills_cloud:  # else no image would be recognised after a restart
+            load_cloud(self, space.cloud)
         self._output = PlannerOutput(self, self._navigator, self._camera)
         self._goals = self.watch("goal", "goal_image", float("inf"), required=False)
         self._requests = PlannerRequests(self, self._navigator, self._camera, self._output, self._goals)
@@ -86,7 +87,7 @@ class PlannerNode(ManagedNode):
 
     def start(self) -> None:
         """Begin to remember and to plan."""
-        self._stack.episode.start()
+        self._stack.start()
         self._watcher.start()
         self._worker.start()
         self._output.tell()

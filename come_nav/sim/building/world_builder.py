@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,7 +193,7 @@ class _Furnisher:
         x = (np.arange(self.shape[0]) + 0.5) * CELL_M
         y = (np.arange(self.shape[1]) + 0.5) * CELL_M
         self.cells_x, self.cells_y = x[:, None], y[None, :]
-        self.free = np.ones(self.shape, dtype=bool)
+        self.free: NDArray[np.bool_] = np.ones(self.shape, dtype=bool)
         for x_c, y_c, half_x, half_y, yaw, z_low, _ in layout.builder.boxes:
             if z_low < 0.5:
                 self.free &= ~self._inflated(Box(x_c, y_c, half_x, half_y, 0.0, 1.0, yaw), CLEARANCE_M)
@@ -252,8 +253,9 @@ class _Furnisher:
         inside &= y - reach_y > y0 + WALL_HALF_M and y + reach_y < y1 - WALL_HALF_M
         if not inside or (cover & (self.door_zone | self.occupied)).any():
             return False
-        free = self.free & ~self._inflated(footprint, CLEARANCE_M)
-        labels, count = ndimage.label(free)
+        free: NDArray[np.bool_] = self.free & ~self._inflated(footprint, CLEARANCE_M)
+        labelled: Any = ndimage.label(free)  # older stubs tell of a number here, not of two values
+        labels, count = labelled
         if count != 1:  # allow only closed corners too small to stand in
             sizes = np.bincount(labels.ravel())[1:]
             if sizes.max() < free.sum() - 30 or (free & self.door_zone & (labels != 1 + sizes.argmax())).any():

@@ -95,12 +95,12 @@ def _join(parts: list[tuple[Any, Any]]) -> MeshFile:
         vertices.append(np.asarray(mesh.vertices, dtype=np.float64))
         triangles.append(faces + offset)
         offset += len(vertices[-1])
-        colour = np.ones((len(faces), 3, 3), dtype=np.float32)
+        colour: NDArray[np.float32] = np.ones((len(faces), 3, 3), dtype=np.float32)
         image = None
         if mesh.has_vertex_colors():
             colour = np.asarray(mesh.vertex_colors, dtype=np.float32)[faces]
         if material is not None:
-            colour = colour * np.asarray(material.base_color, dtype=np.float32)[:3]
+            colour = np.asarray(colour * np.asarray(material.base_color, dtype=np.float32)[:3], np.float32)
             image = _image(material) if mesh.has_triangle_uvs() else None
         coloured |= mesh.has_vertex_colors() or image is not None or bool((colour != 1.0).any())
         texture_of.append(np.full(len(faces), -1 if image is None else len(textures), dtype=np.int32))

@@ -90,7 +90,7 @@ class MeshWorld:
         floor = np.abs(self.cast(rays)["t_hit"] - ROBOT_HEIGHT_M) < FLOOR_TOLERANCE_M
         floor &= ~self._walls(x, y)  # thin walls hide from a look straight down
         padded = np.pad(floor, 1, constant_values=False)
-        distance = ndimage.distance_transform_edt(padded)[1:-1, 1:-1] * GRID_M
+        distance = np.asarray(ndimage.distance_transform_edt(padded), np.float64)[1:-1, 1:-1] * GRID_M
         return np.maximum(distance - 0.5 * GRID_M * (distance > 0), 0.0).astype(np.float32)
 
     def _walls(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:

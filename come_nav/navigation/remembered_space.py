@@ -1,0 +1,102 @@
+"""The spatial memory of one robot: filled here, or by another process whose store is followed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from come_nav.core.types import Frame
+from come_nav.localisation.image_difference import ImageDifference
+from come_nav.localisation.relocalisation import RelocalisationSettings
+from come_nav.memory.short_term import Remembered
+from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.lifting import model_camera
+from come_nav.memory.spatial.remembered_views import RememberedViews
+from come_nav.memory.spatial.shared_cloud import SharedCloud
+from come_nav.memory.store.store import MemoryStore
+from come_nav.world_model.images import rgb_from_images
+from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.reprojection import RenderedView
+
+
+class RememberedSpace:
+    """A cloud of points, and what it shows to the robot's camera.
+
+    Attributes:
+        cloud: the points.
+        views: what shows them to the robot's camera; None before a frame with a calibration has come.
+        shared: where the cloud comes from, None where it is filled here.
+    """
+
+    def __init__(self, model: DiffusionWorldModel, settings: SpatialSettings, estimate_depth: bool, store: str) -> None:
+        """Begin with nothing, or with what ``store`` (a folder; empty = fill the cloud here) holds."""
+        self._model, self._estimate_depth = model, estimate_depth
+        self.cloud = SpatialMemory(settings)
+        self.views: RememberedViews | None = None
+        self.shared = SharedCloud(MemoryStore(Path(store).expanduser()), self.cloud) if store else None
+        if self.shared is not None:
+            self.shared.poll()
+
+    @property
+    def diagnosis(self) -> str | None:
+        """Why nothing can be looked at now, or None."""
+        if self.shared is not None and self.shared.diagnosis is not None:
+            return self.shared.diagnosis
+        if len(self.cloud):
+            return None
+        if self.shared is not None:
+            return f"no cloud is in {self.shared.store.path} yet"
+        reasons = ", ".join(f"{name} {count}" for name, count in self.cloud.rejected.most_common(2))
+        return f"nothing is remembered yet{f' (frames refused: {reasons})' if reasons else ''}"
+
+    def observe(self, seen: Remembered) -> None:
+        """Take a frame into the cloud, or look whether another process has a newer cloud."""
+        views = self._views_through(seen.frame)
+        if self.shared is not None:
+            self.shared.poll()
+            self.views = self.views or views
+            return
+        self.cloud.observe(self._with_depth(seen.frame), seen.pose_odom_xyyaw)
+        if len(self.cloud):
+            self.views = self.views or views
+
+    def shown(self, seen: Remembered) -> RenderedView:
+        """Return what the cloud shows of a frame that it does not hold yet: nothing where the camera is not known."""
+        views = self._views_through(seen.frame)
+        if views is None:
+            blank = torch.zeros(1, self._model.image_size, self._model.image_size)
+            return RenderedView(blank.expand(3, -1, -1)[None], blank.bool(), blank)
+        poses = torch.from_numpy(seen.pose_odom_xyyaw).float()[None]
+        return RenderedView(*views.views(poses, self._model.image_size))
+
+    def difference_to(self, image: Tensor, search: RelocalisationSettings, rough: bool) -> ImageDifference | None:
+        """Return what compares remembered views with an image (3, S, S); None where nothing is remembered."""
+        if self.views is None or not len(self.cloud):
+            return None
+        how = (math.gcd(search.rough_px, self._model.image_size), search.rough_m) if rough else (0, 0.0)
+        return ImageDifference(self.views, self._model.encode, image, search.unknown_weight, *how)
+
+    def reset(self) -> None:
+        """Forget a cloud that is filled here; one of another process is that process's to forget."""
+        if self.shared is None:
+            self.cloud.clear()
+
+    def _views_through(self, frame: Frame) -> RememberedViews | None:
+        """Return what shows the cloud to the camera of ``frame``; None without a calibration."""
+        camera, extrinsics = frame.intrinsics, frame.T_base_camera
+        if camera is None or extrinsics is None:
+            return None
+        return RememberedViews(self.cloud, camera, extrinsics, self._model.images.aspect)
+
+    def _with_depth(self, frame: Frame) -> Frame:
+        """Return the frame; as the model sees it with its own estimate where there is no depth and that is wanted."""
+        model, wanted = self._model, frame.depth_m is None and self._estimate_depth
+        if not wanted or model.depth is None or frame.intrinsics is None:
+            return frame
+        image = model.images_from_rgb([frame.rgb])
+        camera = model_camera(frame.intrinsics, model.image_size, model.images.aspect)
+        depth_m = model.estimate_depth_m(image)[0].float().cpu().numpy()
+        return Frame(frame.stamp_s, rgb_from_images(image)[0], depth_m, camera, frame.T_base_camera)
