@@ -27,6 +27,7 @@ class PosePath:
         require_one_publisher(topic, T_odom_base[:, :3, 3])
         self.topic, self.stamps_s, self.T_odom_base = topic, stamps_s, T_odom_base
         self.jumps = pose_jumps(stamps_s, T_odom_base)
+        self._frozen_s: Array = np.zeros(0)
 
     def at(self, times_s: Array) -> Array:
         """Return T (M, 4, 4) at times (M,)."""
@@ -35,7 +36,7 @@ class PosePath:
     def usable(
         self, found: ScanPass, images: StampedTopic, image_s: Array, posed: NDArray[np.int64], warnings: list[str]
     ) -> NDArray[np.int64]:
-        """Return those of the images ``posed`` (indices) that have a true pose and are not frozen."""
+        """Return those of the images ``posed`` (indices) that have a true pose; :meth:`cut` tells of frozen ones."""
         posed = posed[~self._within_jump(image_s[posed])]
         if not len(posed):
             raise DataError(f"{images.name}: every image lies within a jump of {self.topic}; name another --pose-topic")
@@ -46,14 +47,17 @@ class PosePath:
         if frozen.any():
             warnings.append(
                 f"{images.name}: {int(frozen.sum())} of {len(posed)} images repeat the one before while the robot "
-                "moves, as of a camera that froze, and have been dropped"
+                "moves, as of a camera that froze; the recording is cut there"
             )
-        return np.asarray(posed[~frozen])
+        self._frozen_s = image_s[posed][frozen]
+        return posed
 
     def cut(self, gaps: tuple[Gap, ...], frame_s: Array, start_s: float, warnings: list[str]) -> tuple[Gap, ...]:
-        """Return ``gaps`` between frames (M,) and one more at each jump, noted."""
+        """Return ``gaps`` between frames (M,) and more at each jump, noted, and around frozen images."""
         if never_moves(se3.xyyaw_from_transform(self.at(frame_s))):
             warnings.append(NEVER_MOVES.format(self.topic))
+        frozen = np.flatnonzero(np.isin(frame_s, self._frozen_s))
+        gaps = with_cuts(gaps, frame_s, [*(frozen - 1), *frozen])
         if not len(self.jumps):
             return gaps
         steps_m = np.linalg.norm(np.diff(self.T_odom_base[:, :3, 3], axis=0), axis=1)[self.jumps]
