@@ -154,7 +154,7 @@ def test_several_estimates_and_bags_make_one_table(files, tmp_path, capsys):
     for index, pose in enumerate(arc().poses_xyyaw):
         stamp_ns = 100_000_000_000 + index * 100_000_000
         for topic, offset in (("/odom", 0.5), ("/filtered", 0.1)):
-            transform = se3.transform_from_xyyaw(pose + [0.0, offset, 0.0])
+            transform = se3.transform_from_xyyaw(pose + np.array([0.0, offset, 0.0]))
             maker.add(
                 stamp_ns, topic, ODOMETRY, maker.make.odometry(stamp_ns, ("odom", "base_link"), transform, (0, 0))
             )

@@ -182,17 +182,21 @@ def test_unsorted_and_doubled_stamps_are_counted(tmp_path):
         assert "1 of 9 stamps were duplicates" in text
 
 
-def test_clock_that_steps_back_is_refused(tmp_path):
+def test_recording_is_cut_where_the_clock_steps_back(tmp_path):
     maker = BagMaker()
     for log in range(20):
         stamp_ns = START_NS + (log - (60 if log >= 10 else 0)) * SECOND // 4
         maker.image(stamp_ns, log, log_ns=START_NS + log * SECOND // 4)
         maker.odometry(stamp_ns, 0.1 * log, log_ns=START_NS + log * SECOND // 4)
     folder = maker.write(tmp_path / "run")
-    with pytest.raises(DataError, match=r"clock steps back by 14\.750 s at message 10.*--stop"):
-        open_recording(folder)
+    with open_recording(folder) as recording:
+        assert [int(recording.frame(index).rgb[0, 0, 0]) for index in range(len(recording))] == list(range(10))
+        np.testing.assert_allclose(recording.poses_xyyaw[:, 0], 0.1 * np.arange(10), atol=1e-9)
+        notes = [note for note in recording.report.warnings if "clock steps back by 14.750 s at message 10" in note]
+        assert len(notes) == 2  # images and poses
     with open_recording(folder, stop_s=2.5) as recording:
         assert len(recording) == 10
+        assert not recording.report.warnings
 
 
 def test_empty_header_stamps_fall_back_to_recording_time(tmp_path):

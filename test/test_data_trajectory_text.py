@@ -116,7 +116,7 @@ def test_the_other_order_of_a_robot_on_a_floor_is_noted(tmp_path, caplog):
 def test_extra_columns_name_the_setting(tmp_path):
     path = tmp_path / "poses.txt"
     path.write_text(spell(stamps_of("ns"), order="wxyz", extra=" 0.1 0 0"))
-    with pytest.raises(DataError, match="11 columns.*set --est-format euroc"):
+    with pytest.raises(DataError, match=r"11 columns.*set --est-format euroc"):
         read_trajectory(path, settings=("--est-format", "--est-unit"))
     check(read_trajectory(path, "euroc"))
 

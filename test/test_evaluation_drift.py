@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -59,7 +61,7 @@ def test_the_rule_in_words():
         estimate.append(estimate[-1] @ bad)
     truth, estimate = np.array(truth), np.array(estimate)
     distance = [0.0]
-    for before, after in zip(truth[:-1], truth[1:], strict=True):
+    for before, after in pairwise(truth):
         distance.append(distance[-1] + np.linalg.norm(after[:3, 3] - before[:3, 3]))
     errors = []
     for first in range(0, len(truth), 10):
@@ -78,7 +80,7 @@ def test_the_rule_in_words():
 
 
 def test_mistakes():
-    with pytest.raises(DataError, match="50.0 m long, shorter than the shortest stretch of 100 m"):
+    with pytest.raises(DataError, match=r"50\.0 m long, shorter than the shortest stretch of 100 m"):
         drift(straight(50), straight(50))
     with pytest.raises(ShapeError):
         drift(straight(500), straight(400))

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         document = describe_bag(bag)
     problem: DataError | None = None
     try:
-        with open_from_flags(args.path, args) as recording:
+        with open_from_flags(args.path, args, quiet=True) as recording:
             document["recording"] = describe_recording(recording)
             if args.image is not None:
                 _draw(args.image, recording)

@@ -109,7 +109,7 @@ def _write_recording(args: argparse.Namespace, target: str) -> dict[str, Any]:
     BagFormat(storage, args.compression, args.image, args.depth)  # a typo shows before a long read
     size = parse_size(args.size)
     truth = None if args.ground_truth is None else read_trajectory(args.ground_truth, **_trajectory_settings(args))
-    with open_from_flags(args.input, args) as source:
+    with open_from_flags(args.input, args, quiet=True) as source:
         recording: Recording = source if size is None else ResizedRecording(source, *size)
         with tqdm(total=len(recording), desc="converting", unit="frame", disable=None) as bar:
             if target == "nwm":

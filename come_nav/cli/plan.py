@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.config import add_config_flags
 from come_nav.cli.output import Steps, add_json_flag, format_table, print_json
+from come_nav.cli.recording_flags import add_recording_flags, open_from_flags
 from come_nav.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's)")
     parser.add_argument("--seed", type=int, help="of the search (default: the configuration's)")
     parser.add_argument("--out", type=Path, metavar="PNG", help="draw the candidates, coloured by cost")
+    add_recording_flags(parser)
     add_config_flags(parser)
     add_json_flag(parser)
 
@@ -49,14 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan once; print status, path, cost and time."""
     from come_nav.config import load_config
-    from come_nav.data import open_recording
     from come_nav.navigation.loading import load_stack
 
     flags = {"seed": args.seed, "model": args.model, "show_imagined": True if args.out else None}
     config = load_config(
         args.config, [*args.set, *(f"{key}={flag}" for key, flag in flags.items() if flag is not None)]
     )
-    recording = open_recording(args.recording)
+    recording = open_from_flags(args.recording, args)
     at = frame_index(recording, args.at)
     goal = _goal(args, recording)
     stack = load_stack(config)

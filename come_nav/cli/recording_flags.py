@@ -46,11 +46,11 @@ def recording_settings(args: argparse.Namespace) -> dict[str, Any]:
     return settings | {name: value for name, value in optional.items() if value is not None}
 
 
-def open_from_flags(path: Path, args: argparse.Namespace) -> BagRecording | NwmRecording:
-    """Open the recording that the flags describe."""
+def open_from_flags(path: Path, args: argparse.Namespace, quiet: bool = False) -> BagRecording | NwmRecording:
+    """Open the recording that the flags describe; ``quiet`` leaves its notes to the caller."""
     from come_nav.data import open_recording
 
-    return open_recording(path, **recording_settings(args))
+    return open_recording(path, quiet=quiet, **recording_settings(args))
 
 
 def parse_rate(text: str) -> float | None:

@@ -56,6 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FROM-TO",
         help="part of each recording to learn from, e.g. 0-0.6, so that the rest can measure the result (default all)",
     )
+    for role in ("image", "depth", "info", "pose"):
+        what.add_argument(
+            f"--{role}-topic", metavar="NAME", help=f"of the recordings, as in bag info (data.{role}_topic)"
+        )
+    for role in ("odom", "base", "camera"):
+        what.add_argument(
+            f"--{role}-frame", metavar="NAME", help=f"of the recordings, as in bag info (data.{role}_frame)"
+        )
+    what.add_argument("--time-offset", type=float, metavar="S", help="added to the stamps of their poses")
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     where = parser.add_argument_group("where to train (the words are Lightning's)")
     where.add_argument("--accelerator", default="auto", help="auto, cpu, gpu (default auto)")
@@ -151,6 +160,11 @@ def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> Train
         except ValueError:
             raise ConfigError(f"--data-use must look like 0-0.6, got '{args.data_use}'") from None
         data["recording_use"] = [low, high]
+    roles = [f"{role}_topic" for role in ("image", "depth", "info", "pose")]
+    roles += [f"{role}_frame" for role in ("odom", "base", "camera")]
+    named = {name: getattr(args, name) for name in roles}
+    named["time_offset_s"] = args.time_offset
+    data.update({name: value for name, value in named.items() if value is not None})
     if init is not None and not data.get("worlds") and not data.get("recordings"):
         raise ConfigError(
             "--init needs something to learn from: --data BAG, or built-in worlds with --set data.worlds=N"

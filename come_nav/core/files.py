@@ -34,9 +34,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write UTF-8 ``text`` to ``path`` atomically (see :func:`atomic_path`)."""
+    r"""Write UTF-8 ``text`` to ``path`` atomically (see :func:`atomic_path`).
+
+    Bytes of file names that are no UTF-8 are spelled ``\xfc``.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(printable(text), encoding="utf-8")
+
+
+def printable(name: str) -> str:
+    r"""Return a file name that any encoder takes: bytes that are no UTF-8 are spelled ``\xfc``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def writable_folder(path: Path) -> Path:

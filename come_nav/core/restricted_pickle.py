@@ -26,7 +26,7 @@ def load_arrays(path: Path) -> Any:
         with path.open("rb") as handle:
             return _ArrayUnpickler(handle, encoding="latin1").load()
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {' '.join(str(error).split())}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # damaged pickles raise about every kind there is

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from come_nav.core.errors import DataError
 from come_nav.data.bags.storage import is_bag
@@ -12,6 +13,10 @@ from come_nav.data.bags.storage import is_bag
 if TYPE_CHECKING:
     from come_nav.data.nwm.folder import NwmRecording
     from come_nav.data.recording import BagRecording
+
+logger = logging.getLogger(__name__)
+
+Opened = TypeVar("Opened", "BagRecording", "NwmRecording")
 
 
 def open_recording(
@@ -23,6 +28,7 @@ def open_recording(
     info_topic: str | None = None,
     pose_topic: str | None = None,
     recover: bool = False,
+    quiet: bool = False,
     **settings: Any,
 ) -> BagRecording | NwmRecording:
     """Open a recording at the protocol rate.
@@ -35,6 +41,7 @@ def open_recording(
         info_topic: the same for the calibration; "none" leaves it out.
         pose_topic: the same for the poses.
         recover: read a bag that was cut off, as far as it is whole.
+        quiet: do not log the notes of the recording's report, e.g. to show them elsewhere.
         settings: further fields of :class:`come_nav.data.scan_settings.ScanSettings`, e.g. ``time_offset_s``.
 
     Raises:
@@ -44,7 +51,7 @@ def open_recording(
     if (target / "traj_data.pkl").is_file():
         from come_nav.data.nwm.folder import NwmRecording
 
-        return NwmRecording(target, rate_hz or 4.0)
+        return _noted(NwmRecording(target, rate_hz), quiet)
     if target.is_dir() and not is_bag(target):
         raise DataError(f"{target}: neither a bag (metadata.yaml, .mcap, .db3, .bag) nor an NWM folder (traj_data.pkl)")
     from come_nav.core.settings import from_mapping
@@ -58,7 +65,14 @@ def open_recording(
     bag = open_bag(target, recover=recover)
     try:
         topics = choose_topics(bag, image_topic, depth_topic, info_topic, pose_topic)
-        return BagRecording(bag, scan_bag(bag, topics, chosen))
+        return _noted(BagRecording(bag, scan_bag(bag, topics, chosen)), quiet)
     except BaseException:
         bag.close()
         raise
+
+
+def _noted(recording: Opened, quiet: bool) -> Opened:
+    """Log what was repaired and left out, so that nobody has to ask for it."""
+    for note in () if quiet else recording.report.warnings:
+        logger.warning("%s: %s", recording.name, note)
+    return recording

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError, ShapeError
+from come_nav.core.files import printable
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.data.bags.bag import Bag, BagMessage
@@ -28,7 +29,7 @@ class BagRecording:
     def __init__(self, bag: Bag, scan: BagScan) -> None:
         self.bag, self._scan = bag, scan
         path = bag.path.parent if bag.path.name == "metadata.yaml" else bag.path
-        self.name = path.stem if path.is_file() else path.name
+        self.name = printable(path.stem if path.is_file() else path.name)
         self.path: Path = bag.path
         self.report = scan.report
         self.rate_hz = scan.report.rate_hz

@@ -15,10 +15,10 @@ from come_nav.data.cameras.extrinsics import camera_extrinsics, pose_of_base
 from come_nav.data.cameras.frames import frame_prefix
 from come_nav.data.cameras.lens import Lens
 from come_nav.data.recording_report import RecordingReport
+from come_nav.data.scan_motion import PosePath
 from come_nav.data.scan_pass import ScanPass
 from come_nav.data.scan_settings import ScanSettings
 from come_nav.data.timing.association import Association
-from come_nav.data.timing.interpolation import interpolate_poses
 from come_nav.data.timing.matching import StampedTopic, match_depth, match_poses
 from come_nav.data.timing.stamps import find_gaps, median_rate_hz, resample, seconds_after
 
@@ -72,9 +72,12 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
     images = StampedTopic.cleaned(topics.image, found.stamps[topics.image], warnings)
     start_ns = int(images.header_ns[0])  # seconds after the first image keep their nanoseconds in float64
     image_s, pose_s = images.seconds(start_ns), seconds_after(track.stamps_ns, start_ns)
-    posed, association = match_poses(image_s, pose_s, settings, (topics.image, topics.pose))
+    names, offset_s = (topics.image, topics.pose), found.offset_of_clocks_s(images)
+    posed, association = match_poses(image_s, pose_s, settings, names, offset_s)
     if len(posed) < len(image_s):
         warnings.append(f"{topics.image}: {len(image_s) - len(posed)} of {len(image_s)} images have no pose in time")
+    path = PosePath(topics.pose, pose_s + settings.time_offset_s, body.track.T_world_body)
+    posed = path.usable(found, images, image_s, posed, warnings)
     chosen = resample(image_s[posed], settings.rate_hz)
     if chosen.slower:
         warnings.append(f"images come at {chosen.rate_hz:.2f} Hz, below {settings.rate_hz:g} Hz: every frame is kept")
@@ -92,6 +95,8 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         warnings,
         believed=settings.camera_frame is not None,
     )
+    gaps = find_gaps(image_s[frames], settings.max_gap_s or GAP_PERIODS / chosen.rate_hz)
+    gaps = path.cut(gaps, image_s[frames], float(image_s[0]), warnings)
     report = RecordingReport(
         topics=topics.roles,
         association=association.report,
@@ -100,14 +105,13 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         rate_hz=chosen.rate_hz,
         slower_than_asked=chosen.slower,
         missed_ticks=chosen.missed_ticks,
-        gaps=find_gaps(image_s[frames], settings.max_gap_s or GAP_PERIODS / chosen.rate_hz),
+        gaps=gaps,
         warnings=tuple(warnings),
     )
-    T_odom_base = interpolate_poses(pose_s + settings.time_offset_s, body.track.T_world_body, image_s[frames])
     return BagScan(
         chosen_images,
         depth if alignment is not None else None,
-        T_odom_base,
+        path.at(image_s[frames]),
         view.lens,
         view.bits,
         T_base_camera,

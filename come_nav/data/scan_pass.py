@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
+
+import numpy as np
 
 from come_nav.core.errors import DataError
 from come_nav.data.bags.bag import Bag, BagMessage
@@ -17,7 +20,9 @@ from come_nav.data.cameras.depth_alignment import DepthAlignment, DepthView, ali
 from come_nav.data.cameras.lens import Lens
 from come_nav.data.cameras.wholeness import fault_of
 from come_nav.data.scan_settings import ScanSettings
+from come_nav.data.timing.matching import StampedTopic
 
+HEADER_BYTES = 12  # of a message until behind its stamp, in CDR and in ROS 1
 TF_MESSAGES_FOR_EXTRINSICS = 500  # enough for every publisher to have spoken once; decoding all of /tf is slow
 
 
@@ -36,6 +41,7 @@ class ScanPass:
     Attributes:
         topics: that are read.
         stamps: image topic -> (header, log) stamps of messages that are whole.
+        checksums: (header, log) stamps of an image -> of its bytes.
         tree: first transforms of each frame, newest of static ones.
         collector: of poses, None where they come from transforms.
     """
@@ -45,6 +51,8 @@ class ScanPass:
         self.stamps: dict[str, list[tuple[int, int]]] = {topics.image: []}
         if topics.depth is not None:
             self.stamps[topics.depth] = []
+        self.checksums: dict[tuple[int, int], int] = {}
+        self._pose_clock_ns: list[int] = []  # header minus log time
         self.tree = TransformTree()
         self._first: dict[str, BagMessage] = {}
         self._infos: dict[str, Any] = {name: None for name in (topics.info, topics.depth_info) if name is not None}
@@ -118,6 +126,8 @@ class ScanPass:
                 return
             self.stamps[name].append((message.header_ns, message.log_ns))
             self._first.setdefault(name, message)
+            if name == self.topics.image:
+                self.checksums[message.header_ns, message.log_ns] = crc32(memoryview(message.raw)[HEADER_BYTES:])
         elif name in self._infos:
             if self._infos[name] is None:
                 self._infos[name] = message.decode()
@@ -126,7 +136,14 @@ class ScanPass:
                 self._tf_left[name] -= 1
                 self.tree.add(message.decode(), is_static_topic(name), keep_all=False)
         elif self.collector is not None:
+            self._pose_clock_ns.append(message.header_ns - message.log_ns)
             self.collector.add(message.header_ns, message.decode())
+
+    def offset_of_clocks_s(self, images: StampedTopic) -> float | None:
+        """Return what must be added to the poses' stamps so that both topics' agree with the recorder's clock."""
+        if not self._pose_clock_ns:
+            return None
+        return float((np.median(images.header_ns - images.log_ns) - np.median(self._pose_clock_ns)) * 1e-9)
 
     def _tell_faults(self, bag: Bag, warnings: list[str]) -> None:
         image = self.topics.image

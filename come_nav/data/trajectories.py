@@ -114,7 +114,10 @@ def _from_bag(path: Path, topic: str | None) -> Trajectory:
         name = topic or find_pose(bag)
         if name is None:
             raise DataError(f"{path}: no odometry, pose or /tf topic; the bag holds {', '.join(bag.topics)}")
-        track = read_poses(bag, name)
+        warnings = list(bag.warnings)
+        track = read_poses(bag, name, warnings)
+    for warning in warnings:
+        logger.warning("%s: %s", path, warning)
     return Trajectory(seconds_from_ns(track.stamps_ns), track.T_world_body, track.world_frame)
 
 

@@ -130,7 +130,7 @@ def stamp_unit(table: NumberTable, setting: str = "unit") -> str:
 
 
 def _too_slow(stamps: NDArray[np.float64], places: int) -> bool:
-    """Tell whether the stamps, in that unit, lie further apart than any recording's: a clock from boot in a finer one."""
+    """Tell whether the stamps, in that unit, are too far apart: a clock from boot in a finer unit."""
     return len(stamps) > 1 and float(np.median(np.abs(np.diff(stamps)))) / 10**places > LONGEST_STEP_S
 
 

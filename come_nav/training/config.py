@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
@@ -13,6 +13,8 @@ from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.depth import DepthSettings
 from come_nav.world_model.reprojection import VIEW_FACTS, ReprojectionSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
+
+FRAME_NAMES = ("odom_frame", "base_frame", "camera_frame")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class DataSettings:
         recording_fraction: share of contexts drawn from recordings, when there are any.
         recording_weights: relative weight of each recording; empty = by their numbers of windows.
         recording_use: part of each recording that is learned from, as fractions of its frames.
+        image_topic, depth_topic, info_topic, pose_topic: of the recordings; empty = found by type and name.
+        time_offset_s: added to the stamps of the recordings' poses.
+        odom_frame, base_frame, camera_frame: of the recordings; empty = as their messages and /tf say.
         keep_images: batches carry the images of context and goals as well (uint8; 12 kB per frame at 64 px).
         keep_depth: batches carry the depth of the context frames as well.
         cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
@@ -78,12 +83,27 @@ class DataSettings:
     recording_fraction: float = 0.5
     recording_weights: tuple[float, ...] = ()
     recording_use: tuple[float, float] = (0.0, 1.0)
+    image_topic: str = ""
+    depth_topic: str = ""
+    info_topic: str = ""
+    pose_topic: str = ""
+    time_offset_s: float = 0.0
+    odom_frame: str = ""
+    base_frame: str = ""
+    camera_frame: str = ""
     keep_images: bool = False
     keep_depth: bool = False
     cache_folder: str = ""
     cache_limit_gb: float = 50.0
 
+    @property
+    def recording_flags(self) -> dict[str, Any]:
+        """How recordings are opened, where it is not by default: keyword arguments of ``open_recording``."""
+        names = ("image_topic", "depth_topic", "info_topic", "pose_topic", "time_offset_s", *FRAME_NAMES)
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
     def __post_init__(self) -> None:
+        check_range("data.time_offset_s", self.time_offset_s, -1e10, 1e10)
         check_range("data.worlds", self.worlds, 0, 10000)
         check_range("data.episode_s", self.episode_s, 5.0, 3600.0)
         check_range("data.branches", self.branches, 0, 16)

@@ -213,7 +213,7 @@ def bag_errors(files: BagFiles, recover: bool) -> Iterator[None]:
 
 
 def _way_out(files: BagFiles, recover: bool) -> str:
-    name = files.files[0].name
+    name = files.files[0].name if files.files else ""  # metadata.yaml may name none
     if name.endswith(".zstd"):
         return "copy it again"
     if files.storage == "rosbag1":

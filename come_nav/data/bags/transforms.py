@@ -31,11 +31,14 @@ class TransformTree:
         self.static: set[str] = set()
         self.updated: set[str] = set()  # static frames that were published anew with another transform
 
-    def add(self, message: Any, is_static: bool, keep_all: bool = True, only: Collection[str] | None = None) -> None:
+    def add(
+        self, message: Any, is_static: bool, keep_all: bool = True, only: Collection[str] | None = None, log_ns: int = 0
+    ) -> None:
         """Take the transforms of a decoded TFMessage.
 
         The newest static transform of a frame counts, as in tf2. Of moving ones with ``keep_all`` False the first
         is kept; ``only`` names the child frames to take.
+        ``log_ns`` stands in for stamps of zero, as of every other topic.
         """
         for item in message.transforms:
             child, parent = item.child_frame_id.lstrip("/"), item.header.frame_id.lstrip("/")
@@ -47,7 +50,7 @@ class TransformTree:
                 continue
             offset, quat = item.transform.translation, item.transform.rotation
             self.parents[child] = parent
-            self.stamps_ns.setdefault(child, []).append(stamp_ns(item.header.stamp))
+            self.stamps_ns.setdefault(child, []).append(stamp_ns(item.header.stamp) or log_ns)
             self.rows.setdefault(child, []).append((offset.x, offset.y, offset.z, quat.x, quat.y, quat.z, quat.w))
             if is_static:
                 self.static.add(child)
@@ -108,7 +111,7 @@ def read_tree(bag: Bag, topics: Collection[str], only: Collection[str] | None = 
     """Return all transforms of the named topics, or those of the child frames ``only``."""
     tree = TransformTree()
     for message in bag.messages(topics):
-        tree.add(message.decode(), is_static_topic(message.topic), only=only)
+        tree.add(message.decode(), is_static_topic(message.topic), only=only, log_ns=message.log_ns)
     return tree
 
 

@@ -6,23 +6,30 @@ import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import DataError
+from come_nav.core.files import printable
 from come_nav.core.geometry import se2, se3
 from come_nav.core.protocols import Recording
 from come_nav.core.restricted_pickle import load_arrays
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.data.atomic_folder import atomic_folder
-from come_nav.data.timing.stamps import Gap
+from come_nav.data.timing.motion import NEVER_MOVES, frozen_frames, never_moves, pose_jumps
+from come_nav.data.timing.stamps import Gap, find_gaps, median_rate_hz, resample, with_cuts
 
 POSES_FILE = "traj_data.pkl"
 JPEG_QUALITY = 95
+DEFAULT_RATE_HZ = 4.0  # of NWM
+RATE_TOLERANCE = 0.1  # a folder's own rate within this of the asked one is the asked one
+GAP_PERIODS = 2.5  # one missing frame is no gap, two are
 
 
 @dataclass(frozen=True)
@@ -35,25 +42,43 @@ class NwmReport:
 
 
 class NwmRecording:
-    """core.protocols.Recording over a trajectory folder. The format has no stamps: frame i is at i / rate_hz."""
+    """core.protocols.Recording over a trajectory folder.
+
+    NWM's own folders have no stamps: frame i is then at i / rate_hz. Those that come_nav writes have them: frames are
+    where they were, of a faster folder those nearest to the rate are chosen, and a slower one keeps its own rate.
+    """
 
     intrinsics: CameraIntrinsics | None = None
     T_base_camera: NDArray[np.float64] | None = None
 
-    def __init__(self, folder: Path, rate_hz: float = 4.0) -> None:
-        check_range("rate_hz", rate_hz, 0.0, 1000.0, open_low=True)
-        self.path, self.name, self.rate_hz = folder, folder.name, rate_hz
-        self.poses_xyyaw = _read_poses(folder / POSES_FILE)
-        count = len(self.poses_xyyaw)
+    def __init__(self, folder: Path, rate_hz: float | None = DEFAULT_RATE_HZ) -> None:
+        if rate_hz is not None:
+            check_range("rate_hz", rate_hz, 0.0, 1000.0, open_low=True)
+        self.path, self.name = folder, printable(folder.name)
+        content = load_arrays(folder / POSES_FILE)
+        poses_xyyaw = _poses(folder / POSES_FILE, content)
+        count = len(poses_xyyaw)
         images = sum(1 for item in folder.glob("*.jpg") if item.stem.isdigit())
         missing = next((index for index in range(count) if not (folder / f"{index}.jpg").is_file()), None)
         if missing is not None:
             raise DataError(f"{folder}: {POSES_FILE} has {count} poses but {missing}.jpg is missing; copy all images")
-        extra = (f"{folder}: {images - count} images beyond the {count} poses are not used",) if images > count else ()
-        self.report = NwmReport(rate_hz, extra)
-        self.gaps: tuple[Gap, ...] = ()
-        self.stamps_s: NDArray[np.float64] = np.arange(count) / rate_hz
+        notes: list[str] = []
+        if images > count:
+            notes.append(f"{folder}: {images - count} images beyond the {count} poses are not used")
+        stamps_s = _stamps(folder / POSES_FILE, content, count)
+        if stamps_s is None:
+            rate_hz = rate_hz or DEFAULT_RATE_HZ
+            notes.append(f"{folder}: holds no stamps; its frames are taken to be {1.0 / rate_hz:g} s apart")
+            stamps_s = np.arange(count) / rate_hz
+        self._index, self.rate_hz = _chosen(stamps_s, rate_hz, notes)
+        self.stamps_s: NDArray[np.float64] = stamps_s[self._index]
+        self.poses_xyyaw = poses_xyyaw[self._index]
         self.T_odom_base = se3.transform_from_xyyaw(self.poses_xyyaw)
+        cuts = _cuts(folder, self._index, self.stamps_s, self.T_odom_base, notes)
+        self.gaps: tuple[Gap, ...] = with_cuts(
+            find_gaps(self.stamps_s, GAP_PERIODS / self.rate_hz), self.stamps_s, cuts
+        )
+        self.report = NwmReport(self.rate_hz, tuple(notes), self.gaps)
         self.metadata: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -61,8 +86,8 @@ class NwmRecording:
 
     @property
     def segments(self) -> list[tuple[int, int]]:
-        """Index ranges [first, last) without a gap inside: always one."""
-        return [(0, len(self))]
+        """Index ranges [first, last) without a gap inside."""
+        return list(pairwise([0, *(gap.index + 1 for gap in self.gaps), len(self)]))
 
     def frame(self, index: int) -> Frame:
         """Read and decode one image; raise DataError naming the file if it is damaged."""
@@ -70,9 +95,15 @@ class NwmRecording:
 
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
-        bgr = cv2.imread(str(self.path / f"{index}.jpg"), cv2.IMREAD_COLOR)
+        path = self.path / f"{self._index[index]}.jpg"
+        bgr = None
+        try:
+            data = np.fromfile(path, np.uint8)  # OpenCV takes no names that are not UTF-8
+            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        except (OSError, cv2.error) as error:
+            raise DataError(f"{path}: the image cannot be read ({error}); copy it again") from error
         if bgr is None:
-            raise DataError(f"{self.path / f'{index}.jpg'}: the image is damaged; copy it again")
+            raise DataError(f"{path}: the image is damaged; copy it again")
         return Frame(float(self.stamps_s[index]), np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8))
 
     def close(self) -> None:
@@ -94,6 +125,8 @@ def write_nwm_folder(
 ) -> Path:
     """Write the frames as JPEG and the planar poses as traj_data.pkl; all of it or nothing.
 
+    The pickle has ``stamps_s`` (T,) beside NWM's keys, so that rate and gaps come back; NWM itself ignores it.
+
     Raises:
         StorageError: ``path`` exists or cannot be written.
         DataError: the recording is empty or a frame cannot be read.
@@ -113,12 +146,71 @@ def write_nwm_folder(
                 progress(1)
         poses = np.asarray(recording.poses_xyyaw, np.float64)
         content = {"position": np.ascontiguousarray(poses[:, :2]), "yaw": np.ascontiguousarray(poses[:, 2])}
+        content["stamps_s"] = np.array(recording.stamps_s, np.float64)
         (folder / POSES_FILE).write_bytes(pickle.dumps(content, protocol=4))
     return target
 
 
-def _read_poses(path: Path) -> NDArray[np.float64]:
-    content = load_arrays(path)
+def _stamps(path: Path, content: dict[str, Any], count: int) -> NDArray[np.float64] | None:
+    """Return the stamps (T,) that the folder holds, None without any."""
+    if "stamps_s" not in content:
+        return None
+    try:
+        stamps_s = np.asarray(content["stamps_s"], np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: stamps_s must be an array of numbers ({error})") from error
+    if stamps_s.shape != (count,) or not np.isfinite(stamps_s).all() or (np.diff(stamps_s) <= 0).any():
+        raise DataError(f"{path}: stamps_s must be {count} increasing seconds; write the folder again")
+    return stamps_s
+
+
+def _chosen(stamps_s: NDArray[np.float64], rate_hz: float | None, notes: list[str]) -> tuple[NDArray[np.int64], float]:
+    """Return the frames that are used, and their rate."""
+    every = np.arange(len(stamps_s), dtype=np.int64)
+    own_hz = median_rate_hz(stamps_s) or rate_hz or DEFAULT_RATE_HZ
+    if rate_hz is None:
+        return every, own_hz
+    if own_hz < rate_hz * (1.0 - RATE_TOLERANCE):
+        notes.append(f"images come at {own_hz:.2f} Hz, below {rate_hz:g} Hz: every frame is kept")
+        return every, own_hz
+    if own_hz > rate_hz * (1.0 + RATE_TOLERANCE):
+        return resample(stamps_s, rate_hz).index, rate_hz
+    return every, rate_hz
+
+
+def _cuts(
+    folder: Path,
+    index: NDArray[np.int64],
+    stamps_s: NDArray[np.float64],
+    T_odom_base: NDArray[np.float64],
+    notes: list[str],
+) -> list[int]:
+    """Return the frames behind which the recording is cut: jumps of the pose, and all of a camera that froze."""
+    jumps = pose_jumps(stamps_s, T_odom_base)
+    if len(jumps):
+        notes.append(f"{folder}: the pose jumps at {len(jumps)} places, first after frame {jumps[0]}; it is cut there")
+    if never_moves(se3.xyyaw_from_transform(T_odom_base)):
+        notes.append(NEVER_MOVES.format(folder))
+    frozen = np.flatnonzero(frozen_frames(_contents(folder, index), se3.xyyaw_from_transform(T_odom_base)))
+    if len(frozen):
+        notes.append(
+            f"{folder}: {len(frozen)} images repeat the one before while the robot moves, as of a camera that froze; "
+            f"it is cut there, first before frame {frozen[0]}"
+        )
+    return sorted({*jumps.tolist(), *frozen.tolist(), *(frozen - 1).tolist()})
+
+
+def _contents(folder: Path, index: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return (size, checksum) of every image; the checksum is 0 where the size alone tells it from its neighbours."""
+    files = [folder / f"{number}.jpg" for number in index]
+    sizes = [file.stat().st_size for file in files]
+    return [
+        (size, crc32(file.read_bytes()) if size in (*sizes[max(0, at - 1) : at], *sizes[at + 1 : at + 2]) else 0)
+        for at, (file, size) in enumerate(zip(files, sizes, strict=True))
+    ]
+
+
+def _poses(path: Path, content: Any) -> NDArray[np.float64]:
     if not isinstance(content, dict) or "position" not in content or "yaw" not in content:
         keys = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise DataError(f"{path}: needs the keys 'position' and 'yaw', holds {keys or 'nothing'}")

@@ -61,7 +61,8 @@ def write_nwm_dataset(
     for name, recording in recordings:
         if abs(recording.rate_hz - RATE_HZ) > 1e-3:
             raise DataError(
-                f"{name}: NWM's layout is at {RATE_HZ:g} Hz, got {recording.rate_hz:g}; open it at that rate"
+                f"{name}: NWM's layout is at {RATE_HZ:g} Hz, got {recording.rate_hz:.3g}; open a faster "
+                "recording at that rate, record a slower one anew, or write single folders, which keep their stamps"
             )
         write_nwm_folder(folder / name, recording, overwrite=overwrite, progress=progress)
     names = sorted(path.parent.name for path in folder.glob(f"*/{POSES_FILE}"))
@@ -72,7 +73,7 @@ def write_nwm_dataset(
 
 def write_indices(root: Path, facts: DatasetFacts, names: list[str]) -> WrittenDataset:
     """Write traj_names.txt and the three index files of the test split for the trajectories ``names``."""
-    lengths = {name: len(NwmRecording(root / facts.name / name, RATE_HZ)) for name in names}
+    segments = {name: NwmRecording(root / facts.name / name, RATE_HZ).segments for name in names}
     folder = root / SPLITS_FOLDER / facts.name / "test"
     atomic_write_text(folder / NAMES_FILE, "\n".join(names) + "\n")
     strides = {"navigation": NAVIGATION_STRIDE, "time": 2 * NAVIGATION_STRIDE, "rollout": 4 * NAVIGATION_STRIDE}
@@ -80,8 +81,9 @@ def write_indices(root: Path, facts: DatasetFacts, names: list[str]) -> WrittenD
     for kind, (file, ahead) in INDEX_FILES.items():
         windows: list[Window] = [
             (name, start, ahead, ahead)
-            for name, length in lengths.items()
-            for start in range(CONTEXT_FRAMES - 1, length - ahead, strides[kind])
+            for name, stretches in segments.items()
+            for first, last in stretches  # NWM itself would read across gaps
+            for start in range(first + CONTEXT_FRAMES - 1, last - ahead, strides[kind])
         ]
         counts[kind] = len(windows)
         if kind == "rollout":

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from come_nav.core.errors import AssociationError
 
 Stamps = NDArray[np.float64]
+_Words = tuple[tuple[str, str], str, float | None]  # names, flag and known offset, for messages
 
 MAX_OFFSETS = 20_000  # tried per anchor stamp when an offset is searched for
+EQUAL_OFFSETS = 100  # steps to either side of the best offset that are compared with it
 MAX_SAMPLE = 60  # stamps that vote for an offset
 
 
@@ -74,6 +76,7 @@ def associate(
     *,
     names: tuple[str, str] = ("first stream", "second stream"),
     flag: str = "offset_s",
+    known_offset_s: float | None = None,
 ) -> Association:
     """Match each stamp of a (N,) with at most one of b (M,) and the other way round, closest pairs first.
 
@@ -84,6 +87,7 @@ def associate(
         offset_s: added to b before matching.
         names: how the message calls the streams.
         flag: how the message calls the setting that shifts b.
+        known_offset_s: what another source, such as the recorder's clock, says must be added to b.
 
     Raises:
         AssociationError: when nothing matches; it tells both time spans and the offset that would match best.
@@ -91,7 +95,7 @@ def associate(
     shifted = np.asarray(stamps_b_s, float) + offset_s
     a = np.asarray(stamps_a_s, float)
     index_a, index_b = _mutually_nearest(a, shifted, max_difference_s)
-    return _finish(a, shifted, index_a, index_b, max_difference_s, offset_s, names, flag)
+    return _finish(a, shifted, index_a, index_b, max_difference_s, offset_s, (names, flag, known_offset_s))
 
 
 def associate_nearest(
@@ -114,7 +118,7 @@ def associate_nearest(
     within = np.abs(long[nearest] - short[: len(nearest)]) <= max_difference_s
     index_short, index_long = np.flatnonzero(within), nearest[within]
     index_a, index_b = (index_long, index_short) if swap else (index_short, index_long)
-    return _finish(a, shifted, index_a, index_b, max_difference_s, offset_s, names, flag)
+    return _finish(a, shifted, index_a, index_b, max_difference_s, offset_s, (names, flag, None))
 
 
 def nearest_index(stamps_s: Stamps, at_s: Stamps) -> NDArray[np.int64]:
@@ -187,11 +191,10 @@ def _finish(
     index_b: NDArray[np.int64],
     limit_s: float,
     offset_s: float,
-    names: tuple[str, str],
-    flag: str,
+    words: _Words,
 ) -> Association:
     if not len(index_a):
-        raise AssociationError(_no_match(a, b_shifted, limit_s, offset_s, names, flag))
+        raise AssociationError(_no_match(a, b_shifted, limit_s, offset_s, words))
     residual = a[index_a] - b_shifted[index_b]
     matched_stamps = np.unique(a[index_a])
     report = AssociationReport(
@@ -208,13 +211,47 @@ def _finish(
     return Association(index_a, index_b, report)
 
 
-def _no_match(a: Stamps, b: Stamps, limit_s: float, offset_s: float, names: tuple[str, str], flag: str) -> str:
+def _no_match(
+    a: Stamps,
+    b: Stamps,
+    limit_s: float,
+    offset_s: float,
+    words: _Words,
+) -> str:
+    names, flag, known_offset_s = words
     if not len(a) or not len(b):
         empty = names[0] if not len(a) else names[1]
         return f"nothing to match: the {empty} has no stamps"
-    extra, matched = estimate_offset(a, b, limit_s)
-    return (
+    told = (
         f"no stamps within {limit_s:g} s: matched 0 of {len(a)}; {names[0]} spans {a[0]:.3f} to {a[-1]:.3f} s, "
-        f"{names[1]} {b[0]:.3f} to {b[-1]:.3f} s; an offset of {offset_s + extra:+.3f} s would match "
-        f"{matched}: set {flag} {offset_s + extra:.3f} if that is right"
+        f"{names[1]} {b[0]:.3f} to {b[-1]:.3f} s"
     )
+    if known_offset_s is not None and abs(known_offset_s - offset_s) > limit_s:
+        return (
+            f"{told}; by the times of recording the clocks are {known_offset_s:+.3f} s apart: set {flag} "
+            f"{known_offset_s:.3f}"
+        )
+    extra, matched = estimate_offset(a, b, limit_s)
+    lowest, highest = _equal_offsets(a, b, limit_s, extra)
+    best = f"{told}; an offset of {offset_s + extra:+.3f} s would match {matched}"
+    if highest - lowest > 2 * limit_s:
+        return (
+            f"{best}, but stamps so regular fit others from {offset_s + lowest:+.3f} to {offset_s + highest:+.3f} s as "
+            f"well: find out how far the clocks are apart and set {flag}"
+        )
+    return f"{best}: set {flag} {offset_s + extra:.3f} if that is right"
+
+
+def _equal_offsets(a: Stamps, b: Stamps, tolerance_s: float, best_s: float) -> tuple[float, float]:
+    """Return the lowest and highest offset that matches as many stamps as ``best_s`` does, of those like it."""
+    step_s = float(np.median(np.diff(b))) if len(b) > 1 else 0.0
+    if step_s <= 2 * tolerance_s:
+        step_s = 2.0 * tolerance_s
+    offsets = best_s + step_s * np.arange(-EQUAL_OFFSETS, EQUAL_OFFSETS + 1)
+    short, long, sign = (a, b, -1.0) if len(a) <= len(b) else (b, a, 1.0)
+    short = short[_thinned(len(short), MAX_SAMPLE)]
+    shifted = short[None] + sign * offsets[:, None]
+    missed = np.abs(shifted - long[nearest_index(long, shifted.ravel())].reshape(shifted.shape)) > tolerance_s
+    counts = (~missed).sum(axis=1)
+    equal = offsets[counts >= counts[EQUAL_OFFSETS]]
+    return float(equal.min()), float(equal.max())

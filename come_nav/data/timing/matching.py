@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class StampedTopic:
 
     @classmethod
     def cleaned(cls, name: str, stamps: list[tuple[int, int]], warnings: list[str]) -> StampedTopic:
-        """Sort (header, log) stamps and drop doubles; raise DataError when the clock steps back."""
+        """Sort (header, log) stamps and drop doubles and stamps of another clock, with a note."""
         header_ns, log_ns = np.array(stamps, np.int64).reshape(-1, 2).T
         order = clean_order(header_ns, name, warnings)
         return cls(name, header_ns[order], log_ns[order])
@@ -36,9 +37,15 @@ class StampedTopic:
 
 
 def match_poses(
-    image_s: NDArray[np.float64], pose_s: NDArray[np.float64], settings: ScanSettings, names: tuple[str, str]
+    image_s: NDArray[np.float64],
+    pose_s: NDArray[np.float64],
+    settings: ScanSettings,
+    names: tuple[str, str],
+    known_offset_s: float | None = None,
 ) -> tuple[NDArray[np.int64], Association]:
     """Return the images (indices) that a pose can be given, and the one-to-one match for the report.
+
+    ``known_offset_s`` is what the recorder's times say must be added to poses; it stands in the message.
 
     Raises:
         AssociationError: no image has a pose; tells the offset that would match.
@@ -53,7 +60,8 @@ def match_poses(
     widest_s = max(settings.max_difference_s, 0.5 * settings.max_pose_gap_s)
     tolerance_s = widest_s if len(posed) else OFFSET_TOLERANCE_S
     labels = (f"images ({names[0]})", f"poses ({names[1]})")
-    match = associate(image_s, pose_s, tolerance_s, settings.time_offset_s, names=labels, flag="--time-offset")
+    words: dict[str, Any] = {"names": labels, "flag": "--time-offset", "known_offset_s": known_offset_s}
+    match = associate(image_s, pose_s, tolerance_s, settings.time_offset_s, **words)
     return posed, match
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.errors import DataError
 from come_nav.data.timing.association import nearest_index
 
 MAX_CLOCK_STEP_BACK_S = 2.0
+MAX_CLOCK_STEP_AHEAD_S = 86_400.0  # no recording pauses for a day; a clock that is set from 1970 does
 NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A hole in a recording: ``duration_s`` without a frame after frame ``index``."""
+    """A hole in a recording, or a jump of the pose: ``duration_s`` from frame ``index`` to the next."""
 
     index: int
     duration_s: float
@@ -43,28 +45,77 @@ class Resampling:
 def clean_order(stamps_ns: NDArray[np.int64], what: str, warnings: list[str]) -> NDArray[np.int64]:
     """Return the indices (M <= N) that make ``stamps_ns`` (N,) strictly increasing; appends counts to ``warnings``.
 
-    Small disorder is sorted, doubles keep the first. A clock that steps back further breaks the recording in two.
+    Small disorder is sorted, doubles keep the first. A stamp that lies far from both its neighbours, such as the first
+    one of simulated time, is dropped. A clock that steps breaks the recording in parts, of which the longest is used.
 
-    Raises:
-        DataError: when the clock steps back by more than two seconds.
+    Args:
+        stamps_ns: in the order of recording.
+        what: the topic, for the notes.
+        warnings: takes one line for each repair.
     """
-    if len(stamps_ns) > 1:
-        behind_s = (np.maximum.accumulate(stamps_ns)[:-1] - stamps_ns[1:]) * 1e-9
-        worst = int(np.argmax(behind_s))
-        if behind_s[worst] > MAX_CLOCK_STEP_BACK_S:
-            raise DataError(
-                f"{what}: the clock steps back by {behind_s[worst]:.3f} s at message {worst + 1}; "
-                "cut the recording there (--start, --stop)"
-            )
-        unsorted = int((np.diff(stamps_ns) < 0).sum())
-        if unsorted:
-            warnings.append(f"{what}: {unsorted} of {len(stamps_ns)} stamps were out of order and have been sorted")
+    kept = _without_lone_stamps(stamps_ns, what, warnings)
+    kept = kept[_longest_part(stamps_ns[kept], what, warnings)]
+    stamps_ns = stamps_ns[kept]
+    unsorted = int((np.diff(stamps_ns) < 0).sum())
+    if unsorted:
+        warnings.append(f"{what}: {unsorted} of {len(stamps_ns)} stamps were out of order and have been sorted")
     order = np.argsort(stamps_ns, kind="stable")
     fresh = np.append([True], np.diff(stamps_ns[order]) > 0) if len(order) else np.zeros(0, bool)
     doubled = int((~fresh).sum())
     if doubled:
         warnings.append(f"{what}: {doubled} of {len(stamps_ns)} stamps were duplicates and have been dropped")
-    return np.asarray(order[fresh], np.int64)
+    return np.asarray(kept[order[fresh]], np.int64)
+
+
+def _without_lone_stamps(stamps_ns: NDArray[np.int64], what: str, warnings: list[str]) -> NDArray[np.int64]:
+    """Return the indices without stamps that stand alone on the far side of a step of the clock."""
+    lone = []
+    for index in np.flatnonzero(_clock_steps(stamps_ns)):  # the step from index to index + 1
+        if index in lone:
+            continue
+        before, after = int(index), int(index) + 1
+        if (before == 0 and len(stamps_ns) > 2) or (before > 0 and _joined(stamps_ns, before - 1, after)):
+            lone.append(before)
+        elif (after + 1 == len(stamps_ns) and before > 0) or _joined(stamps_ns, before, after + 1):
+            lone.append(after)
+    if lone:
+        warnings.append(
+            f"{what}: {len(lone)} of {len(stamps_ns)} stamps lie far from those before and after (none was set, or "
+            "another clock) and have been dropped"
+        )
+    return np.delete(np.arange(len(stamps_ns)), lone)
+
+
+def _longest_part(stamps_ns: NDArray[np.int64], what: str, warnings: list[str]) -> slice:
+    """Return the part between two steps of the clock that lasts longest."""
+    cuts = np.flatnonzero(_clock_steps(stamps_ns)) + 1
+    if not len(cuts):
+        return slice(0, len(stamps_ns))
+    bounds = [0, *(int(cut) for cut in cuts), len(stamps_ns)]
+    lasts = [int(np.ptp(stamps_ns[first:last])) for first, last in pairwise(bounds)]
+    part = int(np.argmax(lasts))
+    first, last = bounds[part], bounds[part + 1]
+    step_s = (int(stamps_ns[cuts[0]]) - int(stamps_ns[cuts[0] - 1])) * 1e-9
+    warnings.append(
+        f"{what}: the clock steps {'back' if step_s < 0 else 'ahead'} by {abs(step_s):.3f} s at message {cuts[0]}"
+        f"{'' if len(cuts) == 1 else f' and {len(cuts) - 1} times more'}; used are the {last - first} of "
+        f"{len(stamps_ns)} messages of the longest part"
+    )
+    return slice(first, last)
+
+
+def _clock_steps(stamps_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell for each step (N - 1,) whether the clock was set: back by more than disorder, or ahead by days."""
+    steps_s = np.diff(stamps_ns) * 1e-9
+    return np.asarray((steps_s < -MAX_CLOCK_STEP_BACK_S) | (steps_s > MAX_CLOCK_STEP_AHEAD_S))
+
+
+def _joined(stamps_ns: NDArray[np.int64], first: int, last: int) -> bool:
+    """Tell whether two messages follow each other in one clock."""
+    if not 0 <= first < last < len(stamps_ns):
+        return False
+    step_s = (int(stamps_ns[last]) - int(stamps_ns[first])) * 1e-9
+    return -MAX_CLOCK_STEP_BACK_S <= step_s <= MAX_CLOCK_STEP_AHEAD_S
 
 
 def seconds_after(stamps_ns: NDArray[np.int64], start_ns: int) -> NDArray[np.float64]:
@@ -112,3 +163,12 @@ def find_gaps(stamps_s: NDArray[np.float64], max_gap_s: float) -> tuple[Gap, ...
     """Return where consecutive stamps are more than ``max_gap_s`` apart."""
     steps = np.diff(stamps_s)
     return tuple(Gap(int(index), float(steps[index])) for index in np.flatnonzero(steps > max_gap_s))
+
+
+def with_cuts(gaps: Sequence[Gap], stamps_s: NDArray[np.float64], cuts: Iterable[int]) -> tuple[Gap, ...]:
+    """Return ``gaps`` and one more behind each frame of ``cuts`` that has one behind it, in order."""
+    found = {gap.index: gap for gap in gaps}
+    for index in cuts:
+        if 0 <= index < len(stamps_s) - 1:
+            found.setdefault(int(index), Gap(int(index), float(stamps_s[index + 1] - stamps_s[index])))
+    return tuple(found[index] for index in sorted(found))

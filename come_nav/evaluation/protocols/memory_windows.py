@@ -16,7 +16,7 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
 from come_nav.evaluation.protocols.memory_visibility import GRID, depth_views, longest_unseen, union_share
-from come_nav.evaluation.protocols.protocol import ProtocolSettings, make_window, segments_of, shares_of
+from come_nav.evaluation.protocols.protocol import ProtocolSettings, make_window, segments_of_recording, shares_of
 from come_nav.evaluation.protocols.quality import QualityWindow
 
 OFFSET_BINS = (8, 16)  # frames; windows are spread over offsets up to 8, up to 16 and beyond
@@ -217,7 +217,7 @@ def _starts(
     recording: Recording, first: int, targets: NDArray[np.int64], offsets: NDArray[np.int64], context_frames: int
 ) -> NDArray[np.bool_]:
     """Return (T, K): where a window fits in the test phase and crosses no gap."""
-    segment = segments_of(np.asarray(recording.stamps_s, float))
+    segment = segments_of_recording(recording)
     starts = targets[:, None] - offsets
     oldest = np.clip(starts - context_frames + 1, 0, None)
     return np.asarray((starts >= first) & (segment[oldest] == segment[targets][:, None]))

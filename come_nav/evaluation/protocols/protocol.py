@@ -133,7 +133,7 @@ class Window:
         Rows are therefore paired (they draw the same numbers) and the order of windows does not matter.
         """
         words = f"{self.seed}/{self.recording_id}/{self.start}/{SEED_WORDS.get(purpose, purpose)}"
-        number = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big")
+        number = int.from_bytes(hashlib.sha256(words.encode("utf-8", "surrogateescape")).digest()[:7], "big")
         return torch.Generator(device=device).manual_seed(number)
 
 
@@ -150,7 +150,7 @@ def possible_starts(recording: Recording, config: ProtocolSettings) -> list[tupl
     if len(stamps_s) < 2:
         return []
     median_s = float(np.median(np.diff(stamps_s)))
-    segment = segments_of(stamps_s)
+    segment = segments_of_recording(recording)
     part = config.frames_of(len(stamps_s))
     found = []
     for start in range(part.start + config.context_frames - 1, part.stop - 1):
@@ -167,6 +167,16 @@ def segments_of(stamps_s: NDArray[np.float64]) -> NDArray[np.int64]:
     steps_s = np.diff(stamps_s)
     gaps = steps_s > _GAP_STEPS * np.median(steps_s) if len(steps_s) else steps_s > 0.0
     return np.concatenate([np.zeros(min(1, len(stamps_s)), np.int64), np.cumsum(gaps)])
+
+
+def segments_of_recording(recording: Recording) -> NDArray[np.int64]:
+    """Return the number (N,) of the stretch that each frame lies in, cut at gaps and where the reader cut it."""
+    stamps_s = np.asarray(recording.stamps_s, float)
+    number = segments_of(stamps_s)
+    for first, _ in getattr(recording, "segments", [])[1:]:  # also where the pose jumps or the camera froze
+        if 0 < first < len(number) and number[first] == number[first - 1]:
+            number[first:] += 1
+    return number
 
 
 def choose_windows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from come_nav.core.types import Trajectory
@@ -24,7 +24,7 @@ class ComparisonSettings:
     """
 
     align: str = "none"
-    rpe: RpeSettings = RpeSettings()
+    rpe: RpeSettings = field(default_factory=RpeSettings)
     max_difference_s: float = 0.01
     offset_s: float = 0.0
     with_drift: bool = False

@@ -186,7 +186,12 @@ def image_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
 
 
 def format_interval(interval: Interval, digits: int = 3) -> str:
-    """Return ``0.123 [0.100, 0.150]``; without an interval the value alone."""
+    """Return ``0.123 [0.100, 0.150]``; without an interval the value alone, ``-`` where there is no value.
+
+    A ratio to a row without any error has no value, as where the robot never moves.
+    """
+    if math.isnan(interval.value):
+        return "-"
     if math.isnan(interval.low):
         return f"{interval.value:.{digits}f}"
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

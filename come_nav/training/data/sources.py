@@ -157,13 +157,14 @@ class TrainingData:
             "use": list(part),
             "aspect": aspect,
             "keep": [data.keep_images, data.keep_depth],
+            **data.recording_flags,
         }
 
         def prepare(images: list[NDArray[np.uint8]]) -> torch.Tensor:
             return images_from_rgb(images, size, aspect)
 
         def recipe() -> BankRecipe:
-            recording = open_recording(path, rate_hz=self.config.rate_hz)
+            recording = open_recording(path, rate_hz=self.config.rate_hz, **data.recording_flags)
             keep = (data.keep_images, data.keep_depth)
             encoder = RecordingEncoder(recording, part, prepare, self._encode(), aspect, *keep, self.progress)
             finish = self._finish() if estimated_depth else _as_it_is

@@ -57,15 +57,13 @@ def _load(source: str) -> Any:
     if looks_local and not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(
             f"{source}: no autoencoder here ({CONFIG_FILE} is missing); download {NWM_AUTOENCODER} "
-            "and give its folder with --vae"
+            "and name its folder instead"
         )
     try:
         return AutoencoderKL.from_pretrained(str(folder) if looks_local else source, local_files_only=looks_local)
     except Exception as error:  # OSError without network or files, ValueError and others for broken ones
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         way_out = (
-            "copy it again"
-            if looks_local
-            else "without network, download it elsewhere and give its folder with --vae FOLDER"
+            "copy it again" if looks_local else "without network, download it elsewhere and name its folder instead"
         )
         raise CheckpointError(f"{source}: the autoencoder cannot be loaded ({reason}); {way_out}") from error

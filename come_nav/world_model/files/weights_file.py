@@ -72,7 +72,7 @@ def check_sha256(path: Path, expected: str) -> None:
 
 def count_parameters(path: Path) -> int:
     """Return the number of values in a safetensors file from its header alone."""
-    return sum(torch.Size(entry["shape"]).numel() for entry in _header(path).values())
+    return sum(torch.Size(entry["shape"]).numel() for entry in _header(path).values() if "shape" in entry)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -80,10 +80,20 @@ def _header(path: Path) -> dict[str, Any]:
         with path.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
             header: dict[str, Any] = json.loads(handle.read(min(length, 2**27)))
-    except (OSError, ValueError, struct.error) as error:
+    except (OSError, ValueError, RecursionError, struct.error) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file; copy the model again") from error
-    header.pop("__metadata__", None)
+    header = {name: entry for name, entry in header.items() if name != "__metadata__"} if _is_group(header) else {}
+    if not header or not all(_is_group(entry) and _is_span(entry.get("data_offsets")) for entry in header.values()):
+        raise CheckpointError(f"{path}: not a whole safetensors file; copy the model again")
     return header
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_span(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(end, int) for end in value)
 
 
 def _damage(path: Path, error: Exception) -> str:
