@@ -332,7 +332,7 @@ class VisualLocaliser:
         a, b = self.keyframes[first], self.keyframes[second]
         found = a.T_odom_base @ a.T_base_camera @ registration.T_a_b @ se3.inverse(b.T_base_camera)
         tilt = float(found[:3, 2] @ b.T_odom_base[:3, 2])
-        return tilt > np.cos(0.15) and abs(found[2, 3] - b.T_odom_base[2, 3]) < 0.2
+        return bool(tilt > np.cos(0.15) and abs(found[2, 3] - b.T_odom_base[2, 3]) < 0.2)
 
     def _spread(self, covariance: NDArray[np.float64]) -> NDArray[np.float64]:
         floors = (self.config.registered_floor_m, self.config.registered_floor_m, self.config.registered_floor_rad)

@@ -138,4 +138,4 @@ def _k_means(vectors: NDArray[np.float32], count: int, rounds: int, generator: t
         np.add.at(sums, nearest, vectors)
         sizes = np.bincount(nearest, minlength=len(centres))[:, None]
         centres = np.where(sizes > 0, sums / np.maximum(sizes, 1), centres).astype(np.float32)
-    return centres
+    return np.asarray(centres, np.float32)
