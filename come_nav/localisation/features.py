@@ -1,11 +1,11 @@
 """Local features of images: points that are found again from elsewhere, and what they look like.
 
 SIFT (Lowe 2004) with the Hellinger kernel (RootSIFT, Arandjelovic and Zisserman 2012) is the default; ORB (Rublee et
-al. 2011) costs a third and suits small machines. Both come from OpenCV. Descriptors are kept in bytes (RootSIFT
+al. 2011) suits small machines. Both come from OpenCV. Descriptors are kept in bytes (RootSIFT
 times 512, ORB's own bits), a quarter of what floats take; :meth:`Features.vectors` makes unit vectors of either, so
 that everything after this file sees one kind: the dot product of two is their similarity.
 
-Cost on one core at 320 x 240: SIFT about 15 ms, ORB about 4 ms.
+Cost on one core at 320 x 240: SIFT 20 to 35 ms on a busy machine.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Registration needs depth in one of the two images: matched features, a pose by P
 robust refinement over every match that agrees (``refinement.py``). Depth in both adds a residual for each match. For
 two images without depth there is ``two_view.py``.
 
-Cost on one core, 600 features: about 8 ms.
+Cost on one core, 600 features: about 11 ms, 20 ms with a prior.
 """
 
 from __future__ import annotations

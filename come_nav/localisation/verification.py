@@ -5,7 +5,7 @@ error; neither their number nor their share tells it from a right one. What does
 features that should be seen are there too, and the surfaces measured in one image lie where the other one measured
 them. ``confidence`` is a logistic regression over these, calibrated by ``benchmarks/registration.py``.
 
-Cost on one core: about 4 ms.
+Cost on one core: 5 to 7 ms.
 """
 
 from __future__ import annotations
