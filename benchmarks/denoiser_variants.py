@@ -45,6 +45,7 @@ from come_nav.evaluation.protocols.quality import (
 from come_nav.evaluation.reports.quality_tables import quality_table
 from come_nav.evaluation.suites.quality_rows import images_of, jump_row
 from come_nav.evaluation.suites.worlds import drive_worlds
+from come_nav.navigation.settings import NavigationSettings
 from come_nav.training.config import TrainSettings
 from come_nav.training.machine import Machine
 from come_nav.training.run import Run
@@ -196,7 +197,7 @@ class Comparison:
         model = model.to(self.machine.device)
         steps = [round(horizon_s * self.protocol.rate_hz) for horizon_s in HORIZONS_S]
         windows = quality_windows(self.source.recordings, self.protocol, steps, self.args.windows)
-        rows, images = [copy_last_row(), jump_row(model)], images_of(model)
+        rows, images = [copy_last_row(), jump_row(model, NavigationSettings())], images_of(model)
         records: dict[str, list] = {row.name: [] for row in rows}
         for start in range(0, len(windows), WINDOWS_PER_BATCH):
             batch = read_batch(windows[start : start + WINDOWS_PER_BATCH], images)

@@ -86,7 +86,9 @@ def looked_for(
     return row
 
 
-def relocalisation(names: list[str], negatives: list[str], every: int, settings: LocaliserSettings) -> list[dict[str, Any]]:
+def relocalisation(
+    names: list[str], negatives: list[str], every: int, settings: LocaliserSettings
+) -> list[dict[str, Any]]:
     """Remember the first 60 % of each recording; look for the rest and for what was never seen."""
     rows: list[dict[str, Any]] = []
     unseen = [(name, frames_of(name, every)) for name in negatives if name not in names]
@@ -142,7 +144,9 @@ def drifted(poses_xyyaw: NDArray[np.float64], percent: float, seed: int) -> NDAr
     return np.concatenate([np.zeros((1, 3)), odometry.advance(poses_xyyaw)])
 
 
-def drift(names: list[str], percents: list[float], seeds: list[int], settings: LocaliserSettings) -> list[dict[str, Any]]:
+def drift(
+    names: list[str], percents: list[float], seeds: list[int], settings: LocaliserSettings
+) -> list[dict[str, Any]]:
     """Drive tours with drifting odometry; compare the key frames' trajectory with and without the graph."""
     rows: list[dict[str, Any]] = []
     for name in names:
@@ -296,7 +300,11 @@ def main() -> None:
         for percent in args.percents:
             mine = [row for row in rows if row["drift %"] == percent]
             pairs = np.array([[row["ATE odometry m"], row["ATE graph m"]] for row in mine])
-            summary[f"{percent:g} %"] = {"n": len(mine), "ATE odometry m": pairs[:, 0].mean(), "graph m": pairs[:, 1].mean()}
+            summary[f"{percent:g} %"] = {
+                "n": len(mine),
+                "ATE odometry m": pairs[:, 0].mean(),
+                "graph m": pairs[:, 1].mean(),
+            }
     else:
         rows = graph_cost()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "opencv": cv2.__version__}

@@ -50,9 +50,11 @@ HORIZON_S = 2.0
 MARGIN = 1.02  # of the best ATE
 
 
-def measure_images(model: DiffusionWorldModel, source: Drives, protocol: ProtocolSettings, count: int) -> dict:
+def measure_images(
+    model: DiffusionWorldModel, config: Config, source: Drives, protocol: ProtocolSettings, count: int
+) -> dict:
     """Return PSNR, SSIM and sharpness of jumps at the horizon, and the paired gain over copying the last frame."""
-    images, rows = images_of(model), [copy_last_row(), jump_row(model)]
+    images, rows = images_of(model), [copy_last_row(), jump_row(model, config)]
     windows = quality_windows(source.recordings, protocol, (protocol.horizon_steps,), count)
     records: dict[str, list] = {row.name: [] for row in rows}
     for start in range(0, len(windows), WINDOWS_PER_BATCH):
@@ -174,7 +176,7 @@ class Study:
         config = replace(self.config, imagination=imagination)
         images = None
         if imagination == "jump":
-            images = measure_images(self.model, self.source, self.protocol, self.args.windows)
+            images = measure_images(self.model, self.config, self.source, self.protocol, self.args.windows)
         planning = measure_plans(self.model, config, self.windows, self.labels, config.seed)
         entry = {**key, "images": images, "planning": planning}
         self.document["configurations"].append(entry)

@@ -178,7 +178,9 @@ def test_a_folder_holds_few_modules():
 
 
 METHODS_MAX = 15
-MANY_METHODS: dict[str, str] = {}  # class -> why it has more
+MANY_METHODS = {  # class -> why it has more
+    "come_nav/memory/spatial/voxels.py VoxelMap": "a container: six of its methods are views of its columns",
+}
 
 
 def test_classes_do_one_job():

@@ -15,7 +15,7 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT, CDiTSettings
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
-from come_nav.world_model.checkpoint import save_model
+from come_nav.world_model.files.checkpoint import save_model
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 

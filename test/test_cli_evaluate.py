@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_samples import SampleRecording
+from model_samples import small_model
 
 from come_nav.cli.main import main
 from come_nav.data.bags.writer import write_bag
@@ -41,40 +42,6 @@ def simulated(tmp_path_factory) -> Path:
     recording = EpisodeRecording(episode, raycaster)
     truth = Trajectory.from_xyyaw(episode.stamps_s, episode.poses_world_xyyaw, "world")
     return write_bag(tmp_path_factory.mktemp("bags") / "episode", recording, ground_truth=truth)
-
-
-def small_model(folder: Path) -> Path:
-    """Save an untrained model with two context frames, as small as the architecture goes."""
-    import torch
-
-    from come_nav.experts.base import BaseExpert
-    from come_nav.experts.cdit import CDiT, CDiTSettings
-    from come_nav.experts.normalizer import Normalizer
-    from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
-    from come_nav.world_model.model import DiffusionWorldModel
-    from come_nav.world_model.sampling.sampler import SamplerSettings
-    from come_nav.world_model.sampling.schedule import NoiseSchedule
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shape = AutoencoderSettings(image_size=16, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1)
-        autoencoder = ImageAutoencoder(shape)
-        settings = CDiTSettings(
-            input_size=shape.latent_size,
-            context_size=2,
-            in_channels=shape.latent_channels,
-            hidden_size=16,
-            depth=1,
-            num_heads=2,
-            learn_sigma=False,
-        )
-        network = CDiT.from_settings(settings)
-        for parameter in network.parameters():  # the last layers begin at zero, which would hide every input
-            torch.nn.init.normal_(parameter, std=0.2)
-    schedule = NoiseSchedule.linear()
-    expert = BaseExpert(network, Normalizer(kind="scale", scale_m=1.0), schedule)
-    DiffusionWorldModel(autoencoder, {"base": expert}, schedule, SamplerSettings(steps=2)).save(folder)
-    return folder
 
 
 def document(capsys, *words) -> dict:
@@ -130,22 +97,6 @@ def test_a_simulated_bag_is_recognised_and_rendered_true(simulated, tmp_path, ca
     assert rows == ["stand still", "constant velocity", "perfect model", "best candidate in hindsight"]
     assert mean_ate(result, "best candidate in hindsight") <= mean_ate(result, "perfect model")
     assert result["facts"]["candidates_per_plan"]["perfect model"] >= 12
-
-
-def test_the_perfect_model_sees_what_the_recording_saw(simulated):
-    """Rendered at the pose really driven, the view is the goal frame but for rounding to 8 bits."""
-    import torch
-
-    from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
-    from come_nav.evaluation.suites.inputs import SourceSettings, open_input
-    from come_nav.evaluation.suites.planning_rows import RenderedImaginer, unit_image
-
-    source = open_input(SourceSettings(paths=(str(simulated),)), 4.0, device="cpu")
-    for window in choose_windows(source.recordings, ProtocolSettings(), 3):
-        imaginer = RenderedImaginer(source.places[window.recording_id], window.start, None)
-        path = torch.from_numpy(window.driven_xyyaw)[None]
-        view = imaginer.imagine(path, torch.Generator()).images[0]
-        assert float((view - unit_image(window.goal_frame())).abs().mean()) < 0.01
 
 
 def test_the_horizon_is_in_seconds(bag, tmp_path, capsys):
@@ -241,70 +192,6 @@ def test_quality_with_a_model_judges_jump_rollout_and_autoencoder(tmp_path, caps
     ates = {line["row"]: line["ate_m"]["value"] for line in result["planning"]["table"]["rows"]}
     gap = ates["constant velocity"] - ates["perfect model"]
     assert closure["world model"]["value"] == pytest.approx((ates["constant velocity"] - ates["world model"]) / gap)
-
-
-def test_a_batch_imagines_each_window_as_if_it_were_alone(tmp_path):
-    """All windows and horizons in one prediction, against the model's own calls, one window and target at a time."""
-    import torch
-
-    from come_nav.evaluation.protocols.protocol import ProtocolSettings
-    from come_nav.evaluation.protocols.quality import quality_windows, read_batch
-    from come_nav.evaluation.suites.quality_rows import batched_context, images_of, jump_row, rollout_row
-    from come_nav.world_model.model import DiffusionWorldModel
-    from come_nav.world_model.parts import InferenceSettings
-
-    model = DiffusionWorldModel.load(small_model(tmp_path / "model"))
-    model.inference = InferenceSettings(precision="float32")  # "auto" is bfloat16 on some CPUs
-    protocol = ProtocolSettings(model.context_frames, 4)
-    windows = quality_windows([("drive", SampleRecording(30))], protocol, (2, 4), 3)
-    batch = read_batch(windows, images_of(model))
-    assert batch.truth.shape[:2] == (3, 2)
-    together = batched_context(model, batch)
-    noise = torch.randn(6, *together.latents.shape[2:], generator=batch.generator())
-    jumped, rolled = jump_row(model).imagine(batch), rollout_row(model).imagine(batch)
-    draws = batch.generator()
-    steps = [torch.randn(3, *together.latents.shape[2:], generator=draws) for _ in range(4)]
-    for index, item in enumerate(windows):
-        context = model.context_from_frames(batch.context[index], item.window.context_xyyaw)
-        for k in range(2):
-            alone = Given(noise[2 * index + k])
-            pose = torch.from_numpy(item.poses_xyyaw[k : k + 1]).float()
-            latents = alone.predict(model, context, pose, torch.tensor([float(item.rel_frames[k])]))
-            torch.testing.assert_close(jumped[index, k], model.decode(latents)[0], atol=2e-4, rtol=0)
-        alone = Given(*(step[index] for step in steps))
-        latents = alone.rollout(model, context, torch.from_numpy(item.path_xyyaw[None]).float())
-        torch.testing.assert_close(rolled[index], model.decode(latents[0, [1, 3]]), atol=2e-3, rtol=0)
-
-
-class Given:
-    """Predicts with given noise, one draw per call of the sampler."""
-
-    def __init__(self, *noises) -> None:
-        self.noises = list(noises)
-
-    def _source(self, generator):
-        def next_given(like):
-            return self.noises.pop(0)[None].to(like)
-
-        return next_given
-
-    def predict(self, model, context, actions, times):
-        import torch
-
-        from come_nav.world_model import prediction as module
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "noise_source", self._source)
-            return model.predict(context, actions, times, torch.Generator())
-
-    def rollout(self, model, context, path):
-        import torch
-
-        from come_nav.world_model import prediction as module
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "noise_source", self._source)
-            return model.rollout(context, path, torch.Generator())
 
 
 @pytest.mark.slow

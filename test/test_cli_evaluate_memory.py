@@ -42,18 +42,29 @@ def error_of(capsys, *words) -> str:
 
 def test_recall_from_end_to_end_and_again(tmp_path, capsys):
     words = [*WORLD, "--suite", "recall", "--out", str(tmp_path), "--contrast", "on"]
-    words += ["--rows", "copy,nearest,geometry,base,ltm,sltm,all"]
+    words += ["--rows", "copy,nearest,geometry,base,ltm,sltm,sltm-blend,all"]
     result = document(capsys, *words)
     rows = rows_of(result)
     assert list(rows) == [
         "copy the last frame",
         "nearest remembered frame",
         "geometry only",
-        "base (NWM)",
+        "base",
         "LTM",
         "SLTM",
+        "SLTM, render blend",
         "all (CoME)",
     ]
+    assert rows["SLTM, render blend"]["psnr_db"]["value"] != rows["SLTM"]["psnr_db"]["value"]
+    assert rows["all (CoME)"]["psnr_db"] == rows["SLTM"]["psnr_db"]
+    made_of = {line["row"]: line for line in result["compositions"]}
+    assert (made_of["all (CoME)"]["equals"], made_of["all (CoME)"]["one_pass"]) == ("SLTM", True)
+    assert any(note.startswith("base: sees views of its context") for note in result["notes"])
+    kept_document = json.loads((tmp_path / "results.json").read_text())
+    assert kept_document["compositions"] == result["compositions"]
+    page = (tmp_path / "report.html").read_text()
+    assert "all (CoME) [one pass, = SLTM]" in page
+    assert "memory network (context, older frames, cloud)^1" in page
     assert {line["psnr_db"]["n"] for line in rows.values()} == {3}
     assert rows["geometry only"]["psnr_db"]["value"] > rows["copy the last frame"]["psnr_db"]["value"]
     facts = result["table"]["facts_of_windows"]
@@ -74,7 +85,9 @@ def test_recall_from_end_to_end_and_again(tmp_path, capsys):
     assert len(kept) == len(lines) - 3
     (tmp_path / "results.jsonl").write_text("".join(kept))
     assert main([*words, "--no-report"]) == 0
-    assert "all (CoME)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "all (CoME) [one pass, = SLTM]" in out
+    assert "memory network (context, older frames, cloud)^1" in out
     assert (tmp_path / "table.csv").read_bytes() == table
     assert adapter.stat().st_mtime_ns == trained_ns, "a trained adapter is found again"
 
@@ -99,7 +112,7 @@ def test_plans_to_remembered_views(tmp_path, capsys):
         "constant velocity",
         "nearest remembered frame",
         "geometry only",
-        "base (NWM)",
+        "base",
     ]
     assert {line["n"] for line in rows.values()} == {1}
 

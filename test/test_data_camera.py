@@ -8,16 +8,18 @@ import cv2
 import numpy as np
 import pytest
 from data_samples import HEIGHT, SECOND, START_NS, WIDTH, BagMaker
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.data import open_recording
 from come_nav.data.bags.bag import open_bag
 from come_nav.data.bags.calibration import is_rectified, read_lens
-from come_nav.data.bags.depth_alignment import register_depth
-from come_nav.data.bags.lens import Lens
 from come_nav.data.bags.ros_types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, typestore
 from come_nav.data.bags.writer import write_bag
+from come_nav.data.cameras.depth_alignment import register_depth
+from come_nav.data.cameras.lens import Lens
 
 STORE = typestore(False)
 PLUMB_BOB = (-0.3, 0.1, 0.001, -0.002, 0.0)
@@ -164,8 +166,8 @@ def test_rectified_images_have_the_matrix_P(tmp_path, topic, rectified):
     if "compressed" in topic:
         return
     namespace = topic.rsplit("/", 1)[0]
-    given = info(K=(60.0, 60.0, 31.5, 23.5), P=(50.0, 50.0, 31.5, 23.5), D=PLUMB_BOB)
-    maker = bag_of(textured(), given, image_topic=topic, info_topic=f"{namespace}/camera_info")
+    calibration = info(K=(60.0, 60.0, 31.5, 23.5), P=(50.0, 50.0, 31.5, 23.5), D=PLUMB_BOB)
+    maker = bag_of(textured(), calibration, image_topic=topic, info_topic=f"{namespace}/camera_info")
     with open_recording(maker.write(tmp_path / "run")) as recording:
         assert recording.intrinsics.fx == (50.0 if rectified else 60.0)
         told = any("distortion" in warning for warning in recording.report.warnings)
@@ -176,14 +178,14 @@ def test_rectified_images_have_the_matrix_P(tmp_path, topic, rectified):
 
 def test_region_of_interest_and_binning():
     """REP 104: K is of the full sensor; the driver cut a window and then took every second pixel."""
-    given = info(size=(640, 480), K=(500.0, 500.0, 319.5, 239.5), roi=(100, 40, 320, 240), binning=2)
-    camera = read_lens(given, (160, 120), "info", []).pinhole
+    cut = info(size=(640, 480), K=(500.0, 500.0, 319.5, 239.5), roi=(100, 40, 320, 240), binning=2)
+    camera = read_lens(cut, (160, 120), "info", []).pinhole
     assert (camera.fx, camera.fy) == (250.0, 250.0)
     assert (camera.cx, camera.cy) == ((320.0 - 100) / 2, (240.0 - 40) / 2)
     whole = read_lens(info(size=(640, 480), K=(500.0, 500.0, 319.5, 239.5), binning=2), (320, 240), "info", []).pinhole
     assert (whole.fx, whole.cx, whole.cy) == (250.0, 160.0, 120.0)
     with pytest.raises(DataError, match="is for 320x240 images but the images have 100x100"):
-        read_lens(given, (100, 100), "info", [])
+        read_lens(cut, (100, 100), "info", [])
 
 
 @pytest.mark.parametrize(
@@ -413,3 +415,37 @@ def test_a_bag_of_damaged_images_names_itself(tmp_path):
         maker.odometry(START_NS + index, 0.0)
     with pytest.raises(DataError, match=r"run: /image has no image that is whole: 3 of 3 .*damaged"):
         open_recording(maker.write(tmp_path / "run"))
+
+
+# -- anything in CameraInfo ------------------------------------------------------------------------------------------
+
+NUMBERS = st.one_of(
+    st.sampled_from([0.0, 1.0, -1.0, 1e-12, 1e12, 1e300, np.nan, np.inf, -np.inf]), st.floats(-200, 200), st.floats()
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(NUMBERS, min_size=9, max_size=9),
+    st.lists(NUMBERS, min_size=12, max_size=12),
+    st.lists(NUMBERS, max_size=16),
+    st.sampled_from(["plumb_bob", "rational_polynomial", "equidistant", "", "x", "fisheye"]),
+    st.tuples(*[st.sampled_from([0, 1, 5, 64, 2**32 - 1])] * 4),
+    st.sampled_from([(0, 0), (64, 48), (128, 96), (1, 1), (2**32 - 1, 2**32 - 1)]),
+    st.booleans(),
+)
+def test_any_camera_info_gives_a_camera_a_note_or_one_line(K, P, D, model, roi, size, rectified):
+    given_info = info(size=size, D=D, model=model, roi=roi)
+    given_info.k, given_info.p = np.array(K), np.array(P)
+    try:
+        lens = read_lens(given_info, (64, 48), "info", [], rectified=rectified)
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    if lens is None:
+        return
+    camera = lens.pinhole
+    assert np.isfinite([camera.fx, camera.fy, camera.cx, camera.cy]).all() and camera.fx > 0 and camera.fy > 0
+    assert lens.straighten(textured()).shape == (48, 64, 3)
+    assert lens.straighten_depth(np.ones((48, 64), np.float32)).shape == (48, 64)
+    assert register_depth(np.ones((48, 64), np.float32), lens, lens, np.eye(4)).shape == (48, 64)

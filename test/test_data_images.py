@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from come_nav.core.errors import DataError
-from come_nav.data.bags.images import decode_colour, decode_depth
+from come_nav.data.bags.images import decode_colour, decode_depth, used_bits
 from come_nav.data.bags.ros_types import COMPRESSED_IMAGE, IMAGE
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -333,3 +333,16 @@ def test_the_unit_of_whole_numbers_can_be_another():
     depth = decode_depth(image(np.array([[5000]], np.uint16), "16UC1"), IMAGE, 0.0002)
     np.testing.assert_allclose(depth, [[1.0]])
     assert decode_depth(image(np.array([[1.5]], np.float32), "32FC1"), IMAGE, 0.0002)[0, 0] == 1.5
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb16", "rgb16"])
+def test_sensors_with_fewer_bits_are_not_dark(bits, encoding):
+    """A grey ramp from nothing to the sensor's highest value comes out from black to white."""
+    ramp = np.linspace(0, (1 << bits) - 1, 32).astype(np.uint16)
+    pixels = np.broadcast_to(ramp, (8, 32)) if encoding != "rgb16" else np.broadcast_to(ramp[:, None], (8, 32, 3))
+    message = image(np.ascontiguousarray(pixels), encoding)
+    assert used_bits(message, IMAGE) == bits
+    grey = decode_colour(message, IMAGE, bits)[4, :, 1].astype(int)
+    assert (grey[0] <= 8, grey[-1] >= 247) == (True, True)
+    assert abs(grey[16] - 132) <= 8

@@ -11,9 +11,9 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.data import open_recording
 from come_nav.data.bags.bag import open_bag
-from come_nav.data.bags.frames import frame_matches, frame_prefix, level_world
 from come_nav.data.bags.ros_types import COMPRESSED_IMAGE, IMAGE, ODOMETRY, typestore
 from come_nav.data.bags.topics import choose_topics, image_kinds
+from come_nav.data.cameras.frames import frame_matches, frame_prefix, level_world
 
 COUNT = 12
 T_BASE_CAMERA = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.2, -0.05, 0.6]))

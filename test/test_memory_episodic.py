@@ -17,7 +17,8 @@ from come_nav.core.errors import DataError, MemoryStoreError
 from come_nav.core.geometry import se2
 from come_nav.memory.episodic.background import BackgroundTrainer, BudgetSettings
 from come_nav.memory.episodic.episode import EpisodeBatch, EpisodeFrames
-from come_nav.memory.episodic.memory import Adapter, EpisodicMemory, EpisodicSettings
+from come_nav.memory.episodic.memory import Adapter, EpisodicMemory
+from come_nav.memory.episodic.settings import EpisodicSettings
 
 SMALL = EpisodicSettings(context_frames=2, reach=6, batch_size=4, round_steps=5, learning_rate=1e-2)
 

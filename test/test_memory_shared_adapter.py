@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from come_nav.core.errors import CheckpointError, MemoryStoreError
-from come_nav.memory.episodic.memory import Adapter, EpisodicMemory, EpisodicSettings
+from come_nav.memory.episodic.memory import Adapter, EpisodicMemory
+from come_nav.memory.episodic.settings import EpisodicSettings
 from come_nav.memory.episodic.shared_adapter import EPISODE, SharedAdapter, forget_episode, load_episode, save_episode
 from come_nav.memory.progress import TrainingProgress
 from come_nav.memory.store.store import MemoryStore
@@ -168,9 +169,9 @@ def test_only_the_adapter_that_is_asked_for_is_read(store):
     assert set(store.load().adapters) == {"a", "b"}
     assert set(store.load(adapters=("b",)).adapters) == {"b"}
     assert store.load(adapters=()).adapters == {}
-    assert store.adapter_mark("c", 1) is None
+    assert store.mark("adapter", 1, "c") is None
     with pytest.raises(MemoryStoreError, match="version 7 cannot be read"):
-        store.adapter_mark("a", 7)
+        store.mark("adapter", 7, "a")
 
 
 def test_progress_counts_steps_and_how_long_frames_wait():

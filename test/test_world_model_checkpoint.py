@@ -19,15 +19,15 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT, CDiTSettings
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
-from come_nav.world_model.checkpoint import (
+from come_nav.world_model.composition import CompositionSettings
+from come_nav.world_model.depth import DepthEstimator, DepthSettings
+from come_nav.world_model.files.checkpoint import (
     ExpertSettings,
     WorldModelSettings,
-    count_parameters,
     read_config,
     save_model,
 )
-from come_nav.world_model.composition import CompositionSettings
-from come_nav.world_model.depth import DepthEstimator, DepthSettings
+from come_nav.world_model.files.weights_file import count_parameters
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.parts import InferenceSettings
@@ -119,6 +119,8 @@ EVERY_FIELD = WorldModelSettings(
     images=ImageSettings(4 / 3, 60.0, 0.3, "nwm"),
     depth=DepthSettings((8, 16), 1),
     reprojection=ReprojectionSettings(100, 1, 200, 0.5),
+    navigation={"lora": {"rank": 4}},
+    composition_weights={"contrast": {"all": {"spatial": 1.25}}},
 )
 FIXED = {"format"}  # fields with one allowed value
 
@@ -160,6 +162,7 @@ def test_every_field_of_a_config_survives_saving_and_loading(tmp_path: Path) -> 
         depth=DepthEstimator(EVERY_FIELD.depth),
         reprojection=EVERY_FIELD.reprojection,
     )
+    model.tuned = {"navigation": EVERY_FIELD.navigation, "composition_weights": EVERY_FIELD.composition_weights}
     for folder, own in (("first", model), ("second", None)):
         saved = DiffusionWorldModel.load(tmp_path / "first") if own is None else own
         save_model(saved, tmp_path / folder, storage="float32")

@@ -11,8 +11,8 @@ from test_world_model_model import small_model
 
 from come_nav.cli.main import main
 from come_nav.core.errors import CheckpointError, ConfigError
+from come_nav.world_model.files.zoo import installed_models, read_zoo
 from come_nav.world_model.probe import probe
-from come_nav.world_model.zoo import installed_models, read_zoo
 
 ZOO = Path(__file__).resolve().parents[1] / "models" / "zoo.yaml"
 

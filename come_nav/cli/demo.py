@@ -123,25 +123,26 @@ def _remember(args: argparse.Namespace, episode: Path, settings: list[str]) -> M
 
 
 def _memory_document(memory: MemoryPart | None) -> dict[str, Any]:
-    from come_nav.cli.evaluate_memory import recall_document
+    from come_nav.cli.evaluate_memory import compositions_document, recall_document
 
     if memory is None:
         return {}
-    return {"recall": recall_document(memory.recall), "memory_planning": outcome_document(memory.planning)}
+    return {"recall": recall_document(memory.recall), "memory_planning": compositions_document(memory.planning)}
 
 
 def _print_memory(memory: MemoryPart | None) -> None:
     """Print the two tables that compare the base model with the memory experts."""
+    from come_nav.evaluation.reports.composition_tables import marked_lines, marks_of
     from come_nav.evaluation.reports.memory_tables import ALL, metric_lines
     from come_nav.evaluation.reports.tables import plan_lines
 
     if memory is None:
         return
-    table = memory.recall.evaluation.table
+    table, marks = memory.recall.evaluation.table, marks_of(memory.recall.evaluation.passes)
     print(f"\nPlaces seen before, as imagined ({table.counts[ALL]} windows), and 4 s plans to them:\n")
     for metric in ("psnr_db", "ssim"):
-        print(format_table(*metric_lines(table, metric)) + "\n")
-    print(format_table(*plan_lines(memory.planning.evaluation.table)) + "\n")
+        print(format_table(*marked_lines(metric_lines(table, metric), marks)) + "\n")
+    print(format_table(*marked_lines(plan_lines(memory.planning.evaluation.table), marks)) + "\n")
 
 
 def _draw_memory(folder: Path, memory: MemoryPart | None) -> dict[str, str]:

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         plans = evaluate_memory_plans(args)
         if args.json:
-            print_json(outcome_document(plans))
+            print_json(compositions_document(plans))
         else:
             _print_plans(plans)
     return 0
@@ -107,11 +107,18 @@ def memory_settings(args: argparse.Namespace, model: str, rows: Sequence[str] | 
 
 def recall_document(outcome: Outcome[RecallEvaluation]) -> dict[str, Any]:
     """Return all figures and where the files are, for ``--json``."""
-    return {**outcome_document(outcome), "notes": list(outcome.evaluation.notes)}
+    return {**compositions_document(outcome), "notes": list(outcome.evaluation.notes)}
+
+
+def compositions_document(outcome: Outcome[Any]) -> dict[str, Any]:
+    """Return all figures, where the files are and what each composition is made of, for ``--json``."""
+    compositions = [row.to_mapping() for row in outcome.evaluation.passes]
+    return {**outcome_document(outcome), "compositions": compositions}
 
 
 def _print_recall(outcome: Outcome[RecallEvaluation]) -> None:
     """Print the tables, the weights, the notes and where the files are."""
+    from come_nav.evaluation.reports.composition_tables import marked_lines, marks_of, pass_lines
     from come_nav.evaluation.reports.memory_tables import (
         ALL,
         GEOMETRY,
@@ -127,16 +134,20 @@ def _print_recall(outcome: Outcome[RecallEvaluation]) -> None:
     print(f"targets: {evaluation.limits.describe()}")
     for note in evaluation.notes:
         print(note)
+    marks = marks_of(evaluation.passes)
     for metric in shown_metrics(table):
-        print("\n" + format_table(*metric_lines(table, metric)))
-    print("\n" + format_table(*gain_lines(table, [TITLES["base"], GEOMETRY, NEAREST])))
+        print("\n" + format_table(*marked_lines(metric_lines(table, metric), marks)))
+    gains = gain_lines(table, [TITLES["base"], GEOMETRY, NEAREST])
+    print("\n" + format_table(*marked_lines(gains, marks)))
     print("\n" + format_table(*evaluation.weights))
+    print("\n" + format_table(*pass_lines(evaluation.passes)))
     print_files(outcome.folder, outcome.page)
 
 
 def _print_plans(outcome: MemoryPlanningOutcome) -> None:
     """Print the tables, the weights, the notes and where the files are."""
     from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY
+    from come_nav.evaluation.reports.composition_tables import marked_lines, marks_of, pass_lines
     from come_nav.evaluation.reports.memory_tables import GEOMETRY, NEAREST
     from come_nav.evaluation.reports.tables import gap_lines, plan_lines, ratio_lines
     from come_nav.evaluation.suites.memory.compositions import base_row, weight_lines
@@ -144,14 +155,17 @@ def _print_plans(outcome: MemoryPlanningOutcome) -> None:
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m")
     print(f"targets: {outcome.selection.limits.describe()}")
-    for note in outcome.selection.notes:
+    for note in outcome.notes:
         print(note)
-    print("\n" + format_table(*plan_lines(table)))
+    marks = marks_of(evaluation.passes)
+    print("\n" + format_table(*marked_lines(plan_lines(table), marks)))
     if table.gap_closure:
         print("\n" + format_table(*gap_lines(table)))
     base = base_row(outcome.compositions)
-    print("\n" + format_table(*ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])))
+    ratios = ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])
+    print("\n" + format_table(*marked_lines(ratios, marks)))
     print("\n" + format_table(*weight_lines(outcome.compositions)))
+    print("\n" + format_table(*pass_lines(evaluation.passes)))
     print_files(outcome.folder, outcome.page)
 
 

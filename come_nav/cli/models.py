@@ -61,7 +61,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     from come_nav.core.settings import to_mapping
-    from come_nav.world_model.checkpoint import CARD_NAME, read_config
+    from come_nav.world_model.files.checkpoint import CARD_NAME, read_config
 
     known = {row["name"]: row for row in _all_models()}
     row = known.get(args.name)
@@ -91,7 +91,8 @@ def _info(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     """Every failure raises CheckpointError, which the command line prints with exit status 1."""
-    from come_nav.world_model.checkpoint import WEIGHTS_NAME, check_sha256, read_config
+    from come_nav.world_model.files.checkpoint import read_config
+    from come_nav.world_model.files.weights_file import WEIGHTS_NAME, check_sha256
     from come_nav.world_model.model import DiffusionWorldModel
     from come_nav.world_model.probe import probe
 
@@ -115,7 +116,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _all_models() -> list[dict[str, Any]]:
     """Return one row for each known model: those of the zoo, then other folders beside it."""
     from come_nav.core.resources import find_resource, user_models_folder
-    from come_nav.world_model.zoo import ZOO_NAME, installed_models, read_zoo
+    from come_nav.world_model.files.zoo import ZOO_NAME, installed_models, read_zoo
 
     zoo_path = find_resource("models", ZOO_NAME)
     zoo = read_zoo(zoo_path)
@@ -134,7 +135,8 @@ def _all_models() -> list[dict[str, Any]]:
 
 def _facts(folder: Path) -> dict[str, Any]:
     """Return what a model folder's files tell without loading the weights."""
-    from come_nav.world_model.checkpoint import WEIGHTS_NAME, count_parameters, read_config
+    from come_nav.world_model.files.checkpoint import read_config
+    from come_nav.world_model.files.weights_file import WEIGHTS_NAME, count_parameters
 
     config = read_config(folder)
     weights = folder / WEIGHTS_NAME
@@ -161,7 +163,7 @@ def _folder(name: str) -> Path:
     """Resolve a model's name or path; a zoo model that is not here, or no model at all, is a CheckpointError."""
     from come_nav.core.errors import CheckpointError, suggest
     from come_nav.core.resources import find_resource, user_models_folder
-    from come_nav.world_model.zoo import ZOO_NAME, installed_models, read_zoo
+    from come_nav.world_model.files.zoo import ZOO_NAME, installed_models, read_zoo
 
     if Path(name).exists():
         return Path(name)

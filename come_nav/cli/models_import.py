@@ -46,8 +46,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def run_import(args: argparse.Namespace) -> int:
     """Import a file that is here; one of a name that the zoo knows must be that very file."""
     from come_nav.core.resources import find_resource
-    from come_nav.world_model.hub import check_download
-    from come_nav.world_model.zoo import ZOO_NAME, read_zoo
+    from come_nav.world_model.files.hub import check_download
+    from come_nav.world_model.files.zoo import ZOO_NAME, read_zoo
 
     for entry in read_zoo(find_resource("models", ZOO_NAME)).models:
         if entry.file == args.file.name and args.file.is_file():
@@ -58,8 +58,8 @@ def run_import(args: argparse.Namespace) -> int:
 def run_pull(args: argparse.Namespace) -> int:
     """Download, then import."""
     from come_nav.core.resources import find_resource
-    from come_nav.world_model.hub import download
-    from come_nav.world_model.zoo import ZOO_NAME, read_zoo
+    from come_nav.world_model.files.hub import download
+    from come_nav.world_model.files.zoo import ZOO_NAME, read_zoo
 
     zoo = read_zoo(find_resource("models", ZOO_NAME))
     entry = zoo.find(args.name)

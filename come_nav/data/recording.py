@@ -87,7 +87,7 @@ class BagRecording:
     def _decode(self, index: int) -> Frame:
         message = self._read(self._scan.images, index)
         decoded = message.decode()
-        rgb = decode_colour(decoded, message.type)
+        rgb = decode_colour(decoded, message.type, self._scan.bits)
         _check_size("image", rgb, self.intrinsics)
         depth = self._decode_depth(index, rgb)
         if self._scan.lens is not None:

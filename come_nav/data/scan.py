@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.data.bags.bag import Bag
-from come_nav.data.bags.depth_alignment import DepthAlignment
-from come_nav.data.bags.extrinsics import camera_extrinsics, pose_of_base
-from come_nav.data.bags.frames import frame_prefix
-from come_nav.data.bags.lens import Lens
 from come_nav.data.bags.poses import read_poses
 from come_nav.data.bags.topics import TopicChoice
+from come_nav.data.cameras.depth_alignment import DepthAlignment
+from come_nav.data.cameras.extrinsics import camera_extrinsics, pose_of_base
+from come_nav.data.cameras.frames import frame_prefix
+from come_nav.data.cameras.lens import Lens
 from come_nav.data.recording_report import RecordingReport
 from come_nav.data.scan_pass import ScanPass
 from come_nav.data.scan_settings import ScanSettings
@@ -37,6 +37,7 @@ class BagScan:
     depth: StampedTopic | None
     T_odom_base: NDArray[np.float64]
     lens: Lens | None
+    bits: int
     T_base_camera: NDArray[np.float64] | None
     alignment: DepthAlignment | None
     depth_scale_m: float
@@ -108,6 +109,7 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         depth if alignment is not None else None,
         T_odom_base,
         view.lens,
+        view.bits,
         T_base_camera,
         alignment,
         settings.depth_scale_m,

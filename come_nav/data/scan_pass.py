@@ -8,14 +8,14 @@ from typing import Any
 from come_nav.core.errors import DataError
 from come_nav.data.bags.bag import Bag, BagMessage
 from come_nav.data.bags.calibration import is_rectified, read_lens
-from come_nav.data.bags.depth_alignment import DepthAlignment, DepthView, align_depth
-from come_nav.data.bags.images import decode_colour, decode_depth
-from come_nav.data.bags.lens import Lens
+from come_nav.data.bags.images import decode_colour, decode_depth, used_bits
 from come_nav.data.bags.poses import PoseCollector
 from come_nav.data.bags.ros_types import TF_TYPES
 from come_nav.data.bags.topics import TopicChoice, says_registered
 from come_nav.data.bags.transforms import TransformTree, is_static_topic
-from come_nav.data.bags.wholeness import fault_of
+from come_nav.data.cameras.depth_alignment import DepthAlignment, DepthView, align_depth
+from come_nav.data.cameras.lens import Lens
+from come_nav.data.cameras.wholeness import fault_of
 from come_nav.data.scan_settings import ScanSettings
 
 TF_MESSAGES_FOR_EXTRINSICS = 500  # enough for every publisher to have spoken once; decoding all of /tf is slow
@@ -23,10 +23,11 @@ TF_MESSAGES_FOR_EXTRINSICS = 500  # enough for every publisher to have spoken on
 
 @dataclass(frozen=True)
 class CameraView:
-    """Frame and lens of the colour images, ``lens`` None where they are not calibrated."""
+    """Frame and lens of the colour images, ``lens`` None where they are not calibrated; bits that their values use."""
 
     frame: str
     lens: Lens | None
+    bits: int = 16
 
 
 class ScanPass:
@@ -70,12 +71,16 @@ class ScanPass:
         message = self._first[self.topics.image]
         decoded = message.decode()
         frame = settings.camera_frame or str(decoded.header.frame_id).lstrip("/")
+        bits = used_bits(decoded, message.type)
+        if bits < 16:
+            warnings.append(f"{self.topics.image}: 16-bit images use {bits} bits and are brightened accordingly")
         info = self._infos.get(self.topics.info or "")
         if info is None or self.topics.info is None:
-            return CameraView(frame, None)
+            return CameraView(frame, None, bits)
         height, width = decode_colour(decoded, message.type).shape[:2]
         rectified = is_rectified(self.topics.image)
-        return CameraView(frame, read_lens(info, (width, height), self.topics.info, warnings, rectified=rectified))
+        lens = read_lens(info, (width, height), self.topics.info, warnings, rectified=rectified)
+        return CameraView(frame, lens, bits)
 
     def depth_alignment(self, view: CameraView, warnings: list[str]) -> DepthAlignment | None:
         """Return how depth gets into the colour image, None where that cannot be told."""

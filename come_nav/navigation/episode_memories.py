@@ -47,7 +47,6 @@ class EpisodeMemories:
         self._model = taking_experts(model)
         self._unsupported = unsupported_experts(model, settings.experts)
         chosen, experts = self.in_use(), settings.experts
-        self._refused: dict[str, str] = dict(chosen.left_out) if chosen.asked else {}
         if SPATIAL in chosen.names and self._model is not None:
             self.space = RememberedSpace(self._model, settings.spatial, experts.estimate_depth, experts.spatial_store)
         if LONG_TERM in chosen.names and self._model is not None:
@@ -74,14 +73,13 @@ class EpisodeMemories:
     @property
     def diagnostics(self) -> dict[str, str]:
         """Why experts that are asked for cannot work now, or that ``auto`` could choose from are not used, by name."""
-        return {**self.in_use().left_out, **self._present_diagnostics()}
+        chosen = self.in_use()
+        return {**chosen.left_out, **self._unfit(chosen.names)}
 
     @property
     def training_diagnosis(self) -> str | None:
         """Why no newer adapter is to be expected, or None; the one in use, if any, is not affected."""
-        if self.long_term is None:
-            return self._refused.get(LONG_TERM)
-        return self.long_term.training_diagnosis
+        return None if self.long_term is None else self.long_term.training_diagnosis
 
     def model(self, experts: ExpertsSettings | None = None) -> tuple[NavigationModel, list[str]]:
         """Return the world model as it can remember now, and a warning for each expert that is left out.
@@ -152,18 +150,10 @@ class EpisodeMemories:
         if self.long_term is not None:
             self.long_term.close()
 
-    def _present_diagnostics(self) -> dict[str, str]:
-        found = {
-            SPATIAL: None if self.space is None else self.space.diagnosis,
-            LONG_TERM: None if self.long_term is None else self.long_term.diagnosis,
-        }
-        return self._refused | {name: why for name, why in found.items() if why is not None}
-
     def _unfit(self, names: tuple[str, ...]) -> dict[str, str]:
         """Return why experts among ``names`` cannot work now."""
-        made = {SPATIAL: self.space is not None, LONG_TERM: self.long_term is not None}
-        missing = {name: NOT_KEPT for name in names if not made.get(name, True)}
-        if self.space is not None and self.space.views is None:
-            missing[SPATIAL] = "no frame with a calibration has come yet"
-        missing |= self._present_diagnostics()
-        return {name: missing[name] for name in names if name in missing}
+        found = {
+            SPATIAL: NOT_KEPT if self.space is None else self.space.diagnosis,
+            LONG_TERM: NOT_KEPT if self.long_term is None else self.long_term.diagnosis,
+        }
+        return {name: why for name in names if (why := found.get(name)) is not None}

@@ -46,7 +46,7 @@ class RememberedSpace:
         if self.shared is not None and self.shared.diagnosis is not None:
             return self.shared.diagnosis
         if len(self.cloud):
-            return None
+            return None if self.views is not None else "no frame with a calibration has come yet"
         if self.shared is not None:
             return f"no cloud is in {self.shared.store.path} yet"
         reasons = ", ".join(f"{name} {count}" for name, count in self.cloud.rejected.most_common(2))

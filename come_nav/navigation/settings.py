@@ -13,7 +13,7 @@ from come_nav.core.experts import EXPERTS, MEMORY_EXPERTS, CompositionMode
 from come_nav.experts.lora import LoraSettings
 from come_nav.localisation.relocalisation import RelocalisationSettings
 from come_nav.memory.episodic.background import BudgetSettings
-from come_nav.memory.episodic.memory import EpisodicSettings
+from come_nav.memory.episodic.settings import EpisodicSettings
 from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.memory.short_term import ShortTermSettings
 from come_nav.memory.spatial.cloud import SpatialSettings

@@ -203,8 +203,12 @@ class NavStack:
             self.episode.reset()
             self._generator.manual_seed(self._settings.seed)
 
+    def start(self) -> None:
+        """Go on with what :meth:`close` ended."""
+        self.episode.start()
+
     def close(self) -> None:
-        """End what runs in the background."""
+        """End what runs in the background; what was learnt stays in use."""
         self.episode.close()
 
     def _encode(self, frame: Frame) -> torch.Tensor:

@@ -17,8 +17,8 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.core.types import Frame, Odometry
 from come_nav.data.bags.calibration import is_rectified
-from come_nav.data.bags.frames import frame_matches, is_optical, optical_extrinsics
 from come_nav.data.bags.transforms import BASE_FRAMES
+from come_nav.data.cameras.frames import frame_matches, is_optical, optical_extrinsics
 from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.ros import messages
 from come_nav.ros.parameters import Parameter

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError
 from come_nav.core.types import Frame, Odometry
 from come_nav.data.bags.calibration import read_lens
-from come_nav.data.bags.depth_alignment import DepthView, align_depth
 from come_nav.data.bags.images import Depth, decode_colour, decode_depth
-from come_nav.data.bags.lens import Lens
+from come_nav.data.cameras.depth_alignment import DepthView, align_depth
+from come_nav.data.cameras.lens import Lens
 from come_nav.data.timing.odometry_track import CLOCK_JUMP_S, OdometryTrack
 
 

@@ -18,10 +18,10 @@ from come_nav.core.experts import BASE, LONG_TERM, SHORT_TERM, SPATIAL, Composit
 from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.core.types import Context, Frame
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
-from come_nav.world_model.checkpoint import load_model, save_model
 from come_nav.world_model.codec import decode_latents, encode_images, estimate_depth_m
 from come_nav.world_model.composition import check_schedules
 from come_nav.world_model.contexts import OlderImages, context_from_frames, context_from_images, model_images
+from come_nav.world_model.files.checkpoint import load_model, save_model
 from come_nav.world_model.imaginer import ModelImaginer
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.prediction import predict, rollout
@@ -32,7 +32,7 @@ class DiffusionWorldModel(ModelParts):
 
     What a method does in detail is said where it is done: :mod:`come_nav.world_model.codec` (images and latents),
     :mod:`~come_nav.world_model.contexts`, :mod:`~come_nav.world_model.views`, :mod:`~come_nav.world_model.prediction`,
-    :mod:`~come_nav.world_model.checkpoint`.
+    :mod:`~come_nav.world_model.files.checkpoint`.
     """
 
     # -- memories ----------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class DiffusionWorldModel(ModelParts):
         return self
 
     def save(self, folder: Path | str, card: str | None = None) -> None:
-        """Write the model folder atomically (see :mod:`come_nav.world_model.checkpoint`)."""
+        """Write the model folder atomically (see :mod:`come_nav.world_model.files.checkpoint`)."""
         save_model(self, Path(folder), card)
 
     @classmethod

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.types import CameraIntrinsics
-from come_nav.data.bags.lens import NEGLIGIBLE_PX, Lens, known_distortion
 from come_nav.data.bags.ros_types import PIXEL_CENTRE
+from come_nav.data.cameras.lens import NEGLIGIBLE_PX, Lens, known_distortion
 
 RECTIFIED = re.compile(r"(?<![a-z])rect(?![a-z])|rectified|undistorted")
-NARROWEST_FOCAL = 0.1  # of the longer side: a pinhole beyond 157 degrees is a placeholder
+SHORTEST_FOCAL = 0.1  # of the longer side: a pinhole beyond 157 degrees is a placeholder
+LONGEST_FOCAL = 1e7  # px
 SHAPE_TOLERANCE = 0.01
 
 Matrix = NDArray[np.float64]
@@ -53,7 +54,8 @@ def read_lens(
         return None
     K = _fitted(K, info, size, topic)
     width, height = size
-    if min(K[0, 0], K[1, 1]) < NARROWEST_FOCAL * max(size):
+    focal = K[[0, 1], [0, 1]]
+    if not (np.isfinite(K).all() and (focal >= SHORTEST_FOCAL * max(size)).all() and focal.max() <= LONGEST_FOCAL):
         warnings.append(f"{topic}: a focal length of {K[0, 0]:.3g} px cannot be; the camera counts as not calibrated")
         return None
     if not (-0.5 * width <= K[0, 2] <= 1.5 * width and -0.5 * height <= K[1, 2] <= 1.5 * height):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError, suggest
 from come_nav.data.bags.ros_types import COMPRESSED_IMAGE
-from come_nav.data.bags.rvl import decode_rvl
+from come_nav.data.cameras.rvl import decode_rvl
 
 Rgb = NDArray[np.uint8]
 Depth = NDArray[np.float32]
@@ -44,6 +44,7 @@ LAYOUTS: dict[str, tuple[str, int]] = {
 BAYER_CODES = {"rggb": "BayerBG", "bggr": "BayerRG", "gbrg": "BayerGR", "grbg": "BayerGB"}
 DEPTH_ENCODINGS = ("16uc1", "mono16", "32fc1")
 MILLIMETRE = 1e-3
+SENSOR_BITS = (10, 12, 14)
 # A plane of brightness, then one or two of colour: encoding -> (rows of a column of H pixels, OpenCV's code)
 PLANAR = {"nv12": "NV12", "nv21": "NV21", "i420": "I420", "yuv420": "I420", "yv12": "YV12"}
 FULL_PLANES = ("nv24", "nv42")  # colour for every pixel, in pairs behind the plane of brightness
@@ -58,8 +59,8 @@ VIDEO_WORDS = {
 }
 
 
-def decode_colour(message: Any, type_name: str) -> Rgb:
-    """Return RGB of an Image or CompressedImage message.
+def decode_colour(message: Any, type_name: str, bits: int = 16) -> Rgb:
+    """Return RGB of an Image or CompressedImage message; 16-bit ones use ``bits`` bits (:func:`used_bits`).
 
     Raises:
         DataError: unknown encoding, sizes that do not agree, or compressed bytes that are damaged.
@@ -69,7 +70,15 @@ def decode_colour(message: Any, type_name: str) -> Rgb:
     encoding = str(message.encoding).lower()
     if encoding in PLANAR or encoding in FULL_PLANES:
         return _planar_to_rgb(_planes(message), int(message.height), int(message.width), encoding)
-    return _to_rgb(_pixels(message), encoding)
+    return _to_rgb(_pixels(message), encoding, bits)
+
+
+def used_bits(message: Any, type_name: str) -> int:
+    """Return how many bits the values of a 16-bit colour image use: sensors of 10, 12 or 14 bits leave zeros."""
+    if type_name == COMPRESSED_IMAGE or LAYOUTS.get(str(message.encoding).lower(), ("",))[0] != "u2":
+        return 16
+    brightest = int(_pixels(message).max())
+    return next((bits for bits in SENSOR_BITS if 0 < brightest < 1 << bits), 16)
 
 
 def decode_depth(message: Any, type_name: str, unit_m: float = MILLIMETRE) -> Depth:
@@ -167,13 +176,13 @@ def _planar_to_rgb(planes: NDArray[np.uint8], height: int, width: int, encoding:
     return rgb
 
 
-def _to_rgb(pixels: NDArray[Any], encoding: str) -> Rgb:
+def _to_rgb(pixels: NDArray[Any], encoding: str, bits: int) -> Rgb:
     import cv2
 
     if encoding in ("32fc1", "16uc1"):
         raise DataError(f"a depth image ({encoding.upper()}) cannot serve as colour; name the colour topic")
     if encoding.startswith("bayer_"):
-        mosaic = _to_eight_bits(pixels[..., 0])
+        mosaic = _to_eight_bits(pixels[..., 0], bits)
         code = getattr(cv2, f"COLOR_{BAYER_CODES[encoding[6:10]]}2RGB")
         return np.asarray(cv2.cvtColor(mosaic, code), np.uint8)
     if encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv"):
@@ -181,15 +190,18 @@ def _to_rgb(pixels: NDArray[Any], encoding: str) -> Rgb:
             raise DataError(f"a {encoding} image must have an even width, got {pixels.shape[1]}")
         code = cv2.COLOR_YUV2RGB_UYVY if encoding in ("yuv422", "uyvy") else cv2.COLOR_YUV2RGB_YUY2
         return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), code), np.uint8)
-    pixels = _to_eight_bits(pixels)
+    pixels = _to_eight_bits(pixels, bits)
     if pixels.shape[2] == 1:
         return np.repeat(pixels, 3, axis=2)
     order = [2, 1, 0] if encoding.startswith(("bgr", "8uc")) else [0, 1, 2]  # OpenCV fills 8UC3 with BGR
     return np.ascontiguousarray(pixels[..., order])
 
 
-def _to_eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    return (pixels >> 8).astype(np.uint8) if pixels.dtype.itemsize == 2 else np.ascontiguousarray(pixels, np.uint8)
+def _to_eight_bits(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    if pixels.dtype.itemsize == 1:
+        return np.ascontiguousarray(pixels, np.uint8)
+    eight: NDArray[np.uint8] = np.minimum(pixels >> (bits - 8), 255).astype(np.uint8)
+    return eight
 
 
 def _colour_from_file_bytes(data: NDArray[np.uint8], image_format: str) -> Rgb:

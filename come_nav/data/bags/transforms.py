@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError, suggest
 from come_nav.core.geometry import se3
 from come_nav.data.bags.bag import Bag
-from come_nav.data.bags.frames import frame_matches, frame_prefix
 from come_nav.data.bags.ros_types import TF_TYPES, stamp_ns
+from come_nav.data.cameras.frames import frame_matches, frame_prefix
 from come_nav.data.timing.interpolation import interpolate_poses
 
 WORLD_FRAMES = ("odom", "map", "world")

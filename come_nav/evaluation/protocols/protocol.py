@@ -17,6 +17,7 @@ from come_nav.core.protocols import Recording
 from come_nav.core.types import Frame, footprint_extrinsics
 
 CHOICES = ("even", "random")
+SEED_WORDS = {"image": "picture"}  # other words would draw other noise than published figures stand on
 _GAP_STEPS = 2.5  # a step longer than this many median steps is a hole that no window may cross
 
 
@@ -131,7 +132,7 @@ class Window:
 
         Rows are therefore paired (they draw the same numbers) and the order of windows does not matter.
         """
-        words = f"{self.seed}/{self.recording_id}/{self.start}/{purpose}"
+        words = f"{self.seed}/{self.recording_id}/{self.start}/{SEED_WORDS.get(purpose, purpose)}"
         number = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big")
         return torch.Generator(device=device).manual_seed(number)
 

@@ -17,6 +17,7 @@ from come_nav.core.files import atomic_write_text
 from come_nav.evaluation.protocols.memory_windows import MemoryWindow, RevisitLimits
 from come_nav.evaluation.protocols.quality import COPY_LAST, ImagesFunction, QualityRow, read_batch
 from come_nav.evaluation.protocols.results import Record, flat
+from come_nav.evaluation.reports.composition_tables import RowPasses, marked, marked_lines, marks_of, pass_lines
 from come_nav.evaluation.reports.memory_tables import (
     ALL,
     METRICS,
@@ -25,7 +26,7 @@ from come_nav.evaluation.reports.memory_tables import (
     metric_lines,
     shown_metrics,
 )
-from come_nav.evaluation.reports.report import strict, timing, timing_lines
+from come_nav.evaluation.reports.report import PASSES, strict, timing, timing_lines
 from come_nav.evaluation.reports.tables import HEADINGS, format_interval
 from come_nav.viz.figures import imagined_vs_real, plot_bars_with_intervals, rgb_from_unit
 from come_nav.viz.report import HtmlReport
@@ -38,8 +39,10 @@ METHOD = (
     "Every row makes the image at the target's pose. 'nearest remembered frame' copies the frame of the memory phase "
     "nearest in pose (0.5 m count as 1 rad); 'geometry only' renders the remembered point cloud and fills its holes "
     "smoothly; 'context geometry' does the same with the context's points of estimated depth. The other rows "
-    "compose experts of one network; 'no contrast' averages their predictions in place of adding what each memory "
-    "changes.\n\n"
+    "compose experts; 'no contrast' averages their predictions in place of adding what each memory changes. Their "
+    "images are what the composed sampler drew, decoded; only rows named 'render blend' have the rendered cloud pasted "
+    "in afterwards. 'memory network without memory' is the network of the memory experts, which sees all that SLTM "
+    "sees but for the cloud.\n\n"
     "PSNR and SSIM are against the true image, PSNR is capped at 60 dB. The sharpness ratio is the gradient energy "
     "of all images over that of the true ones. Brackets are 95 % bootstrap intervals; gains are paired on the same "
     "windows and noise."
@@ -64,6 +67,7 @@ class RecallEvaluation:
         settings: all that the figures depend on.
         facts: further things worth knowing.
         notes: what a reader must know, one line each.
+        passes: of the compositions.
     """
 
     title: str
@@ -78,6 +82,7 @@ class RecallEvaluation:
     settings: Mapping[str, Any]
     facts: Mapping[str, Any]
     notes: Sequence[str] = field(default_factory=list)
+    passes: Sequence[RowPasses] = ()
 
 
 def write_recall_results(folder: Path, evaluation: RecallEvaluation) -> None:
@@ -87,6 +92,7 @@ def write_recall_results(folder: Path, evaluation: RecallEvaluation) -> None:
         "settings": evaluation.settings,
         "windows": [window_facts(window) for window in evaluation.windows],
         "table": evaluation.table.to_mapping(),
+        "compositions": [row.to_mapping() for row in evaluation.passes],
         "facts": evaluation.facts,
         "notes": list(evaluation.notes),
         "timing": timing(evaluation.records),
@@ -109,7 +115,7 @@ def window_facts(window: MemoryWindow) -> dict[str, Any]:
 
 def write_recall_report(folder: Path, evaluation: RecallEvaluation) -> Path:
     """Write the self-contained report.html into ``folder``; return its path."""
-    table = evaluation.table
+    table, marks = evaluation.table, marks_of(evaluation.passes)
     report = HtmlReport(
         evaluation.title, headline(evaluation), "results.jsonl, results.json and table.csv: all figures"
     )
@@ -122,13 +128,17 @@ def write_recall_report(folder: Path, evaluation: RecallEvaluation) -> Path:
     report.heading("Results")
     caption = f"{table.counts[ALL]} windows; 95 % bootstrap intervals over {table.resampled}"
     for metric in shown_metrics(table):
-        report.table(*metric_lines(table, metric), caption, highlight=[evaluation.main])
+        lines = marked_lines(metric_lines(table, metric), marks)
+        report.table(*lines, caption, highlight=[marked(evaluation.main, marks)])
         if metric != "sharpness":
             report.figure(_bars(table, metric), f"{HEADINGS[metric]} of each row over all windows.")
     report.heading("Compared on the same windows")
-    report.table(*gain_lines(table), "row minus reference, paired; an interval above 0 is a gain (of LPIPS: below 0)")
+    compared = "row minus reference, paired; an interval above 0 is a gain (of LPIPS: below 0)"
+    report.table(*marked_lines(gain_lines(table), marks), compared)
     report.heading("Weights of the experts", 3)
     report.table(*evaluation.weights)
+    report.heading("Passes of each composition", 3)
+    report.table(*pass_lines(evaluation.passes), PASSES)
     report.heading("Time of one window", 3)
     note = "in batches; the longest holds the making of a drive's memories; no figure depends on it"
     report.table(*timing_lines(evaluation.records, digits=4), note)

@@ -18,6 +18,7 @@ from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.protocols.results import Record, flat
 from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY, PERFECT_MODEL, WORLD_MODEL, Row
 from come_nav.evaluation.reports import examples as show
+from come_nav.evaluation.reports.composition_tables import RowPasses, marked, marked_lines, marks_of, pass_lines
 from come_nav.evaluation.reports.tables import (
     PlanningTable,
     format_interval,
@@ -38,6 +39,10 @@ METHOD = (
     "distance between waypoints really driven. A plan whose status is not OK is never driven and counts as standing "
     "still. Brackets are 95 % bootstrap intervals."
 )
+PASSES = (
+    "each row is the product of these densities, to these powers; equal passes have cancelled; '= row' is equal to "
+    "that row by construction"
+)
 GAP_CLOSURE = "(ATE constant velocity - ATE of the row) / (ATE constant velocity - ATE perfect model), paired"
 
 
@@ -55,6 +60,7 @@ class Evaluation:
         facts: further things worth knowing: versions, device, command; nothing here changes a figure.
         map_of: obstacles around a window, for figures.
         main: name of the row to show images of, where there is such a row.
+        passes: of the compositions, where rows compose experts.
     """
 
     title: str
@@ -66,6 +72,7 @@ class Evaluation:
     facts: Mapping[str, Any]
     map_of: show.MapFunction = field(default=lambda window: None)
     main: str = WORLD_MODEL
+    passes: Sequence[RowPasses] = ()
 
     @property
     def main_row(self) -> Row:
@@ -87,6 +94,7 @@ def write_results(folder: Path, evaluation: Evaluation) -> None:
             for window in evaluation.windows
         ],
         "table": evaluation.table.to_mapping(),
+        **({"compositions": [row.to_mapping() for row in evaluation.passes]} if evaluation.passes else {}),
         "facts": evaluation.facts,
         "timing": timing(evaluation.records),
     }
@@ -145,10 +153,11 @@ def strict(value: Any) -> Any:
 def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
     table, count = evaluation.table, len(evaluation.windows)
     report.heading("Results")
-    header, lines = plan_lines(table)
+    marks = marks_of(evaluation.passes)
+    header, lines = marked_lines(plan_lines(table), marks)
     interval = f"mean with 95 % bootstrap interval over {table.resampled}"
     caption = f"{count} windows; one spacing is {table.spacing_m:.3f} m; {interval}"
-    report.table(header, lines, caption, highlight=[evaluation.main_row.name])
+    report.table(header, lines, caption, highlight=[marked(evaluation.main_row.name, marks)])
     if table.gap_closure:
         report.table(*gap_lines(table), f"{GAP_CLOSURE}; {interval}")
     names = list(table.rows)
@@ -170,7 +179,10 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
     )
     report.heading("Compared on the same windows", 3)
     compared = "mean error of the row over that of the other, below 1 is better; differences below 0 are better"
-    report.table(*ratio_lines(table), compared)
+    report.table(*marked_lines(ratio_lines(table), marks), compared)
+    if evaluation.passes:
+        report.heading("Passes of each composition", 3)
+        report.table(*pass_lines(evaluation.passes), PASSES)
     if len(table.groups) > 1:
         report.heading("By world or recording", 3)
         report.table(*group_lines(table))

@@ -1,53 +1,69 @@
-"""Rows of the planning table that need a planner: the world model, and the simulator as a perfect model."""
+"""Rows of the planning tables that search: the robot's own ``NavStack.plan``, with the world model or another imaginer.
+
+The simulator as a perfect model is one of these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
 
 from come_nav.core.geometry import se2
-from come_nav.core.protocols import Imaginer, Objective
+from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Frame, Imagination, Plan
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.protocols.rows import HINDSIGHT, PERFECT_MODEL, WORLD_MODEL, Row
+from come_nav.evaluation.suites.camera_model import CameraModel
+from come_nav.evaluation.suites.replay import Replay, open_loop
 from come_nav.evaluation.suites.worlds import Place
-from come_nav.navigation.objectives import view_objective
-from come_nav.navigation.settings import NavigationSettings
-from come_nav.planning.cem import CemPlanner
-from come_nav.planning.objectives import ImageDistance, Smoothness
-from come_nav.world_model.images import images_from_bytes, rgb_from_images
+from come_nav.navigation.navigation_model import NavigationModel
+from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
+from come_nav.navigation.stack import NavStack
+from come_nav.world_model.images import rgb_from_images
 from come_nav.world_model.model import DiffusionWorldModel
 
 # (window, decode) -> what imagines the ends of its candidates
 MakeImaginer = Callable[[Window, bool], Imaginer]
+ReplayOf = Callable[[Window], Replay]
 
 
-def world_model_row(model: DiffusionWorldModel, config: NavigationSettings) -> Row:
-    """Return the row of ``model`` under the planner and the objective of ``config``."""
+def world_model_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> Row:
+    """Return the row of ``model`` as the robot plans with it; each window is an episode that just began."""
+    replay = Replay(NavStack(model, open_loop(navigation)))
+    return searching_row(WORLD_MODEL, lambda window: replay, model)
+
+
+def searching_row(
+    name: str,
+    replay_of: ReplayOf,
+    model: NavigationModel,
+    experts: ExpertsSettings | None = None,
+    make: MakeImaginer | None = None,
+) -> Row:
+    """Return the row that plans as the robot does.
+
+    Args:
+        name: of the row.
+        replay_of: the stack of a window's drive.
+        model: its model, which sees the real frames that imagined ones are compared with.
+        experts: what the imagination looks at; as the stack's settings say where None.
+        make: another imaginer than the stack's own.
+    """
 
     def imaginer(window: Window, decode: bool) -> Imaginer:
-        offsets = (window.context_stamps_s * model.rate_hz).tolist()
-        frames = window.over_footprint(window.context_frames())
-        context = model.context_from_frames(frames, window.context_xyyaw, offsets)
-        return model.imaginer(context, frames_ahead(window, config), config.imagination, decode=decode)
-
-    return imagining_row(WORLD_MODEL, imaginer, config, model)
-
-
-def imagining_row(name: str, make: MakeImaginer, config: NavigationSettings, model: DiffusionWorldModel) -> Row:
-    """Return the row that plans with the configured search over what ``make``'s imaginer shows."""
+        return replay_of(window).imaginer(window, experts, decode) if make is None else make(window, decode)
 
     def plan(window: Window, generator: torch.Generator) -> Plan:
-        view = view_objective(config.objective, model.images_from_rgb([window.goal_frame().rgb]), model)
-        decode = config.objective.view_distance.startswith("image")
-        return search(window, config, view, make(window, decode), generator)
+        replay = replay_of(window)
+        decode = replay.stack.settings.objective.view_distance.startswith("image")
+        given = None if make is None else make(window, decode)
+        return replay.plan(window, generator, experts, given)
 
     def imagine(window: Window, paths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        images = make(window, True).imagine(paths, generator).images
+        images = imaginer(window, True).imagine(paths, generator).images
         assert images is not None
         return images.cpu()
 
@@ -57,59 +73,27 @@ def imagining_row(name: str, make: MakeImaginer, config: NavigationSettings, mod
     return Row(name, plan, imagine, image)
 
 
-def frames_ahead(window: Window, config: NavigationSettings) -> float:
-    """Return the time of a candidate's end in protocol frames.
-
-    A rollout takes one step per waypoint; real stamps may make those a little longer or shorter than a frame.
-    """
-    return float(len(window.driven_xyyaw)) if config.imagination == "rollout" else window.rel_frames
-
-
 def perfect_model_row(
-    places: Mapping[str, Place], config: NavigationSettings, model: DiffusionWorldModel | None
+    places: Mapping[str, Place], navigation: NavigationSettings, model: DiffusionWorldModel | None
 ) -> Row:
     """Return the row in which the simulator itself renders the view at the end of every candidate.
 
     With ``model`` the cost is the configured one (for latent costs the rendered view is encoded), so that the row
     differs from the world model's by the imagination alone; without a model, images are compared pixel by pixel.
     """
-    encode = model if model is not None and not config.objective.view_distance.startswith("image") else None
+    view_distance = navigation.objective.view_distance
+    encode = None if view_distance.startswith("image") else model
+    eyes: NavigationModel = CameraModel(navigation.memory.rate_hz) if encode is None else encode
+    if encode is None:
+        pixels = replace(navigation.objective, view_distance="image_l2" if view_distance == "image_l2" else "image_l1")
+        navigation = replace(navigation, objective=pixels)
+    replay = Replay(NavStack(eyes, open_loop(navigation)))
 
     def plan(window: Window, generator: torch.Generator) -> Plan:
-        if encode is not None:
-            view: Objective = view_objective(
-                config.objective, encode.images_from_rgb([window.goal_frame().rgb]), encode
-            )
-        else:
-            kind: Literal["l1", "l2"] = "l2" if config.objective.view_distance == "image_l2" else "l1"
-            view = ImageDistance(unit_image(window.goal_frame()), kind, config.objective.image_scales)
         imaginer = RenderedImaginer(places[window.recording_id], window.start, encode)
-        return search(window, config, view, imaginer, generator)
+        return replay.plan(window, generator, imaginer=imaginer)
 
     return Row(PERFECT_MODEL, plan, hindsight=HINDSIGHT)
-
-
-def search(
-    window: Window,
-    config: NavigationSettings,
-    view: Objective,
-    imaginer: Imaginer,
-    generator: torch.Generator,
-) -> Plan:
-    """Plan one window: the configured search, with the window's own time between waypoints."""
-    twist = window.initial_twist
-    planner = CemPlanner(
-        replace(config.planner, horizon_steps=len(window.driven_xyyaw), dt_s=window.dt_s),
-        [view, Smoothness(window.dt_s, initial_twist=torch.from_numpy(twist))],
-        {view.name: config.objective.view_weight, "smoothness": config.objective.smoothness_weight},
-    )
-    return planner.plan(
-        imaginer,
-        generator,
-        stamp_s=window.stamp_s,
-        start_odom_xyyaw=window.start_odom_xyyaw,
-        initial_twist=twist,
-    )
 
 
 class RenderedImaginer:
@@ -133,8 +117,3 @@ def as_model_sees(images: torch.Tensor, model: DiffusionWorldModel) -> torch.Ten
     if images.shape[-2:] == (model.image_size, model.image_size):
         return images
     return model.images_from_rgb(list(rgb_from_images(images)))
-
-
-def unit_image(frame: Frame) -> torch.Tensor:
-    """Return a frame's colours (3, H, W) in [-1, 1] at its own size."""
-    return images_from_bytes(torch.from_numpy(np.ascontiguousarray(frame.rgb.transpose(2, 0, 1))))

@@ -104,7 +104,7 @@ def _evaluate(
         if settings.rows is not None:
             raise DataError(f"{source.title}: has no depth registered to its images, so take 'depth' out of --rows")
         wanted.remove("depth")
-    rows, images = quality_rows(wanted, model), images_of(model)
+    rows, images = quality_rows(wanted, model, navigation), images_of(model)
     stored: dict[str, Any] = {
         "input": source.fingerprint,
         "protocol": to_mapping(protocol),

@@ -18,22 +18,27 @@ from come_nav.evaluation.protocols.quality import (
     copy_last_row,
     depth_warp_row,
 )
-from come_nav.evaluation.suites.planning_rows import unit_image
+from come_nav.evaluation.suites.camera_model import unit_image
+from come_nav.evaluation.suites.replay import Replay, open_loop
+from come_nav.navigation.settings import NavigationSettings
+from come_nav.navigation.stack import NavStack
 from come_nav.world_model.model import DiffusionWorldModel
 
 
-def quality_rows(wanted: Sequence[str], model: DiffusionWorldModel | None) -> list[QualityRow]:
+def quality_rows(
+    wanted: Sequence[str], model: DiffusionWorldModel | None, navigation: NavigationSettings
+) -> list[QualityRow]:
     """Return the rows that ``wanted`` names, in the order of the table; copying the last frame is always there."""
     rows = [copy_last_row()]
     if "depth" in wanted:
         rows.append(depth_warp_row())
     if model is not None:
-        made: dict[str, Callable[[DiffusionWorldModel], QualityRow]] = {
-            "autoencoder": autoencoder_row,
-            "jump": jump_row,
-            "rollout": rollout_row,
+        made: dict[str, Callable[[], QualityRow]] = {
+            "autoencoder": lambda: autoencoder_row(model),
+            "jump": lambda: jump_row(model, navigation),
+            "rollout": lambda: rollout_row(model, navigation),
         }
-        rows += [make(model) for name, make in made.items() if name in wanted]
+        rows += [make() for name, make in made.items() if name in wanted]
     return rows
 
 
@@ -45,7 +50,7 @@ def images_of(model: DiffusionWorldModel | None) -> ImagesFunction:
         return model.images_from_rgb([frame.rgb for frame in frames]).cpu()
 
     def as_they_are(frames: Sequence[Frame]) -> torch.Tensor:
-        return torch.stack([unit_image(frame) for frame in frames])
+        return torch.stack([unit_image(frame.rgb) for frame in frames])
 
     return as_they_are if model is None else seen
 
@@ -59,11 +64,12 @@ def autoencoder_row(model: DiffusionWorldModel) -> QualityRow:
     return QualityRow(AUTOENCODER, imagine)
 
 
-def jump_row(model: DiffusionWorldModel) -> QualityRow:
+def jump_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> QualityRow:
     """Return the row that imagines every target at once, all windows and horizons in one prediction."""
+    replay = _replay(model, navigation)
 
     def imagine(batch: Batch) -> torch.Tensor:
-        context = batched_context(model, batch).repeated(batch.truth.shape[1])
+        context = batched_context(replay, batch).repeated(batch.truth.shape[1])
         actions = torch.from_numpy(np.concatenate([item.poses_xyyaw for item in batch.windows])).float()
         times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
         latents = model.predict(context, actions, times, batch.generator(model.device))
@@ -72,23 +78,23 @@ def jump_row(model: DiffusionWorldModel) -> QualityRow:
     return QualityRow(JUMP, imagine)
 
 
-def rollout_row(model: DiffusionWorldModel) -> QualityRow:
+def rollout_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> QualityRow:
     """Return the row that imagines frame after frame along the true poses, all windows side by side."""
+    replay = _replay(model, navigation)
 
     def imagine(batch: Batch) -> torch.Tensor:
         paths = torch.from_numpy(np.stack([item.path_xyyaw for item in batch.windows])).float()
-        steps = model.rollout(batched_context(model, batch), paths, batch.generator(model.device))
+        steps = model.rollout(batched_context(replay, batch), paths, batch.generator(model.device))
         at_targets = steps[:, torch.tensor(batch.windows[0].steps, device=steps.device) - 1]
         return model.decode(at_targets.flatten(0, 1)).cpu().view_as(batch.truth)
 
     return QualityRow(ROLLOUT, imagine)
 
 
-def batched_context(model: DiffusionWorldModel, batch: Batch) -> Context:
-    """Return the contexts of all windows as one of batch B."""
-    contexts = []
-    for item, frames in zip(batch.windows, batch.context, strict=True):
-        offsets = (item.window.context_stamps_s * model.rate_hz).tolist()
-        standing = item.window.over_footprint(frames)
-        contexts.append(model.context_from_frames(standing, item.window.context_xyyaw, offsets))
-    return Context.joined(contexts)
+def batched_context(replay: Replay, batch: Batch) -> Context:
+    """Return what the robot's stack looks at from the starts of all windows, as one context of batch B."""
+    return Context.joined([replay.context(item.window) for item in batch.windows])
+
+
+def _replay(model: DiffusionWorldModel, navigation: NavigationSettings) -> Replay:
+    return Replay(NavStack(model, open_loop(navigation)))

@@ -14,55 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from come_nav.core.checks import check_range
 from come_nav.core.errors import MemoryStoreError
+from come_nav.memory.episodic.adapter_optimiser import AdapterOptimiser
 from come_nav.memory.episodic.episode import EpisodeBatch, EpisodeFrames
+from come_nav.memory.episodic.settings import EpisodicSettings
 
 Loss = Callable[[nn.Module, EpisodeBatch, torch.Generator], Tensor]
 FORMAT = "come_nav episodic memory 1"
-
-
-@dataclass(frozen=True)
-class EpisodicSettings:
-    """How an episode is memorised.
-
-    Attributes:
-        context_frames: frames of a window's context, those of the model.
-        reach: largest distance of a window's target from its newest context frame, frames.
-        batch_size: windows in one step.
-        learning_rate: of AdamW, constant.
-        weight_decay: of AdamW.
-        clip_norm: largest norm of a step's gradient.
-        steps_per_frame: training steps that a frame is worth; 2 to 3 in the published method.
-        round_steps: steps after which the adapter is published.
-        recent_frames: train on the newest so many frames, 0 = on the whole episode.
-        capacity: most frames kept; the oldest go first.
-        max_gap_s: frames further apart than this do not form one window.
-        max_rejected: steps in a row that may fail before training stops until the next reset.
-        seed: of windows, noise levels and noise.
-    """
-
-    context_frames: int = 4
-    reach: int = 20
-    batch_size: int = 16
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    steps_per_frame: float = 2.5
-    round_steps: int = 25
-    recent_frames: int = 0
-    capacity: int = 4096
-    max_gap_s: float = 1.0
-    max_rejected: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("context_frames", "reach", "batch_size", "round_steps", "capacity", "max_rejected"):
-            check_range(f"episodic.{name}", getattr(self, name), 1)
-        for name in ("learning_rate", "clip_norm", "steps_per_frame", "max_gap_s"):
-            check_range(f"episodic.{name}", getattr(self, name), 0.0, open_low=True)
-        for name in ("weight_decay", "recent_frames", "seed"):
-            check_range(f"episodic.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True)
@@ -96,7 +54,6 @@ class EpisodicMemory:
     last_loss: float | None
     stopped: str | None
     _generator: torch.Generator
-    _optimiser: torch.optim.AdamW
     _rejected_in_row: int
     _version: int
     _published_steps: int
@@ -124,8 +81,7 @@ class EpisodicMemory:
         self.frames = EpisodeFrames(self.settings.capacity, self.settings.max_gap_s)
         self._network, self._loss, self._on_publish = network, loss, on_publish
         self._facts = dict(metadata or {})
-        self._parameters = {name: own for name, own in network.named_parameters() if own.requires_grad}
-        self._initial = _copies(self._parameters)
+        self._adapter = AdapterOptimiser(network, self.settings)
         self._lock = threading.RLock()  # of the parameters, the optimiser and the counters
         self._newest: Adapter | None = None
         self._start_anew()
@@ -204,29 +160,24 @@ class EpisodicMemory:
         batch = self.frames.sample(
             settings.context_frames, settings.reach, settings.batch_size, self._generator, settings.recent_frames
         )
-        with torch.enable_grad():
-            loss = self._loss(self._network, batch, self._generator)
-            loss.backward(inputs=list(self._parameters.values()))
-        norm = torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), settings.clip_norm)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        loss = self._adapter.step(lambda: self._loss(self._network, batch, self._generator))
+        if loss is None:
             self._reject()
             return False
-        self._optimiser.step()
-        self._optimiser.zero_grad()
-        self.steps, self._rejected_in_row, self.last_loss = self.steps + 1, 0, float(loss.detach())
+        self.steps, self._rejected_in_row, self.last_loss = self.steps + 1, 0, loss
         return True
 
     def _reject(self) -> None:
         """Go back to the last published values, with a new optimiser; stop where this keeps happening."""
         self.rejected += 1
         self._rejected_in_row += 1
-        self._set_parameters(self._initial if self._newest is None else self._newest.tensors)
-        self._optimiser = self._new_optimiser()
+        self._adapter.restore(self._adapter.initial if self._newest is None else self._newest.tensors)
+        self._adapter.restart()
         if self._rejected_in_row >= self.settings.max_rejected:
             self.stopped = f"{self._rejected_in_row} steps in a row had a loss or gradient that is not finite"
 
     def _publish(self) -> None:
-        tensors = _copies(self._parameters)
+        tensors = self._adapter.values()
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
             self._reject()
             return
@@ -239,37 +190,22 @@ class EpisodicMemory:
             self._on_publish(adapter)
 
     def _start_anew(self) -> None:
-        self._set_parameters(self._initial)
-        self._optimiser = self._new_optimiser()
+        self._adapter.restore(self._adapter.initial)
+        self._adapter.restart()
         self._generator = torch.Generator().manual_seed(self.settings.seed)
         self.steps, self.rejected, self._rejected_in_row = 0, 0, 0
         self._version, self._published_steps, self._carried = 0, 0, 0
         self.last_loss = None
         self.stopped = None
 
-    def _new_optimiser(self) -> torch.optim.AdamW:
-        settings = self.settings
-        return torch.optim.AdamW(
-            self._parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-
-    @torch.no_grad()
-    def _set_parameters(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._parameters.items():
-            parameter.copy_(tensors[name])
-            parameter.grad = None
-
     # -- disk --------------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that is needed to go on later: tensors for one safetensors file, and plain JSON values."""
         with self._lock:
-            tensors = {f"parameter.{name}": tensor for name, tensor in _copies(self._parameters).items()}
+            tensors = self._adapter.state()
             if self._newest is not None:
                 tensors |= {f"published.{name}": tensor for name, tensor in self._newest.tensors.items()}
-            for name, parameter in self._parameters.items():
-                for key, value in self._optimiser.state.get(parameter, {}).items():
-                    tensors[f"optimiser.{key}.{name}"] = value.detach().clone()
             tensors |= {f"episode.{name}": tensor for name, tensor in self.frames.tensors().items()}
             tensors["generator"] = self._generator.get_state()
             counters = {"steps": self.steps, "seen": self.frames.seen, "rejected": self.rejected}
@@ -287,8 +223,7 @@ class EpisodicMemory:
         self._check_state(tensors, metadata)
         with self._lock:
             self._start_anew()
-            self._set_parameters({name: tensors[f"parameter.{name}"] for name in self._parameters})
-            self._load_optimiser(tensors)
+            self._adapter.load_state(tensors)
             self._generator.set_state(tensors["generator"].cpu())
             self.steps, self.rejected = int(metadata["steps"]), int(metadata["rejected"])
             self._version, self._published_steps = int(metadata["version"]), self.steps
@@ -312,21 +247,13 @@ class EpisodicMemory:
         values, facts = {f"published.{name}": own for name, own in adapter.tensors.items()}, adapter.metadata
         self._check_tensors(values, facts, ("published",))
         with self._lock:
-            self._set_parameters(adapter.tensors)
+            self._adapter.restore(adapter.tensors)
             self.steps, self._version = int(facts["steps"]), int(facts["version"])
             self._published_steps, self.last_loss = self.steps, facts.get("loss")
             self._carried = self.steps - min(self.steps, int(self.settings.steps_per_frame * self.frames.seen))
             self._newest = adapter
             if self._on_publish is not None:
                 self._on_publish(adapter)
-
-    def _load_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._parameters.items():
-            found = {key: tensors.get(f"optimiser.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            kept = {key: value.clone() for key, value in found.items() if value is not None}
-            if kept:
-                moments = {key: value.to(parameter.device) for key, value in kept.items() if key != "step"}
-                self._optimiser.state[parameter] = {"step": kept["step"].cpu(), **moments}
 
     def _check_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         if metadata.get("format") != FORMAT:
@@ -338,11 +265,7 @@ class EpisodicMemory:
         """Raise MemoryStoreError where facts about the network or the tensors of a kind do not fit."""
         if (diagnosis := disagreement(self._facts, facts)) is not None:
             raise MemoryStoreError(f"episodic memory: {diagnosis}")
-        for name, parameter in self._parameters.items():
-            for kind in kinds:
-                own = tensors.get(f"{kind}.{name}")
-                if own is None or own.shape != parameter.shape or not torch.isfinite(own).all():
-                    raise MemoryStoreError(f"episodic memory: {kind} '{name}' is missing, misshapen or not finite")
+        self._adapter.check(tensors, kinds)
 
 
 def disagreement(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
@@ -351,7 +274,3 @@ def disagreement(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str |
         if (other := found.get(name)) != value:
             return f"{name} must be {value!r} as the network's, got {other!r}"
     return None
-
-
-def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -89,7 +89,7 @@ class SharedAdapter:
         if version is None or version == self._version:
             return False
         try:
-            mark = self.store.adapter_mark(EPISODE, version)
+            mark = self.store.mark(ADAPTER, version, EPISODE)
             changed = mark != self._mark and self._take()
         except ComeNavError as error:  # pruned while it was read, damaged, or of another model
             self.diagnosis = str(error)

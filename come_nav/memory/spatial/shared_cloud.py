@@ -29,7 +29,7 @@ class SharedCloud:
         if version is None or version == self._version:
             return False
         try:
-            mark = self.store.cloud_mark(version)
+            mark = self.store.mark(CLOUD, version)
             changed = mark is not None and mark != self._mark
             if changed:
                 cloud = self.store.load(version, parts=(CLOUD,)).cloud

@@ -39,6 +39,39 @@ def reach_of(voxel_m: float) -> float:
     return (_HALF - 2) * voxel_m
 
 
+def merged_by_cell(
+    points_xyz: NDArray[Any], features: NDArray[Any], weights: NDArray[Any], voxel_m: float
+) -> tuple[IntArray, FloatArray]:
+    """Return the sorted keys (U,) of the cells that points hit, and rows (U, 1 + 3 + C): weight, mean xyz, features."""
+    keys = cell_keys(points_xyz, voxel_m)
+    order = np.argsort(keys)
+    order = order[np.searchsorted(keys[order], 0) :]  # without those at key -1
+    keys = keys[order]
+    weight = np.asarray(weights, np.float64)[order, None]
+    values = np.concatenate([points_xyz[order], features[order]], axis=1).astype(np.float64)
+    if not len(keys):
+        return keys, np.empty((0, 4 + features.shape[1]), np.float32)
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    sums = np.add.reduceat(np.concatenate([weight, weight * values], axis=1), first, axis=0)
+    sums[:, 1:] /= sums[:, :1]
+    return keys[first], sums.astype(np.float32)
+
+
+def checked_state(state: dict[str, NDArray[Any]], channels: int, capacity: int) -> tuple[int, IntArray]:
+    """Return how many cells a saved state holds, and their keys (N,); raise ShapeError where it is none."""
+    missing = [name for name in FIELDS if name not in state]
+    if missing:
+        raise ShapeError(f"a voxel map needs the arrays {', '.join(FIELDS)}; {', '.join(missing)} is missing")
+    count = check_shape("xyz", state["xyz"], "N 3")["N"]
+    check_shape("features", state["features"], f"{count} {channels}")
+    for name in FIELDS[2:]:
+        check_shape(name, state[name], f"{count}")
+    keys = np.asarray(state["key"], np.int64)
+    if count > capacity or len(np.unique(keys)) != count or (keys < 0).any():
+        raise ShapeError(f"a voxel map of at most {capacity} cells cannot hold these {count}, or two are one")
+    return count, keys
+
+
 class VoxelMap:
     """Cells of ``voxel_m`` metres with a mean position, mean features, a weight, a count of looks and a stamp.
 
@@ -140,7 +173,7 @@ class VoxelMap:
         count = check_shape("points_xyz", points_xyz, "M 3")["M"]
         check_shape("features", features, f"{count} {self.channels}")
         check_shape("weights", weights, f"{count}")
-        keys, columns = self._merged(points_xyz, features, weights)
+        keys, columns = merged_by_cell(points_xyz, features, weights, self.voxel_m)
         place, known = self._find(keys)
         rows = self._sorted_rows[place[known]]
         self._update(rows, columns[known], stamp_s)
@@ -204,16 +237,7 @@ class VoxelMap:
         Raises:
             ShapeError: for missing arrays, shapes that do not agree, two points of one cell, or too many of them.
         """
-        missing = [name for name in FIELDS if name not in state]
-        if missing:
-            raise ShapeError(f"a voxel map needs the arrays {', '.join(FIELDS)}; {', '.join(missing)} is missing")
-        count = check_shape("xyz", state["xyz"], "N 3")["N"]
-        check_shape("features", state["features"], f"{count} {self.channels}")
-        for name in FIELDS[2:]:
-            check_shape(name, state[name], f"{count}")
-        keys = np.asarray(state["key"], np.int64)
-        if count > self.capacity or len(np.unique(keys)) != count or (keys < 0).any():
-            raise ShapeError(f"a voxel map of at most {self.capacity} cells cannot hold these {count}, or two are one")
+        count, keys = checked_state(state, self.channels, self.capacity)
         self.clear()
         self._reserve(count)
         for name in FIELDS:
@@ -221,23 +245,6 @@ class VoxelMap:
         self._count = count
         self._sorted_rows = np.argsort(keys)
         self._sorted_keys = keys[self._sorted_rows]
-
-    def _merged(
-        self, points_xyz: NDArray[Any], features: NDArray[Any], weights: NDArray[Any]
-    ) -> tuple[IntArray, FloatArray]:
-        """Return the sorted keys (U,) of the cells that are hit and rows (U, 1 + 3 + C): weight, mean xyz, features."""
-        keys = cell_keys(points_xyz, self.voxel_m)
-        order = np.argsort(keys)
-        order = order[np.searchsorted(keys[order], 0) :]  # without those at key -1
-        keys = keys[order]
-        weight = np.asarray(weights, np.float64)[order, None]
-        values = np.concatenate([points_xyz[order], features[order]], axis=1).astype(np.float64)
-        if not len(keys):
-            return keys, np.empty((0, 4 + self.channels), np.float32)
-        first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-        sums = np.add.reduceat(np.concatenate([weight, weight * values], axis=1), first, axis=0)
-        sums[:, 1:] /= sums[:, :1]
-        return keys[first], sums.astype(np.float32)
 
     def _find(self, keys: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
         """Return the place of each key in the sorted list and whether it is there."""

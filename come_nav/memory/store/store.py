@@ -172,25 +172,23 @@ class MemoryStore:
         """Return the number of the newest version that counts, or None; cheap enough to ask often."""
         return next(iter(self._numbers()), None)
 
-    def adapter_mark(self, name: str, version: int) -> str | None:
-        """Return what changes when an adapter does (its SHA-256), or None where a version has none of that name.
+    def mark(self, part: str, version: int, adapter: str = "") -> str | None:
+        """Return what changes when a part does (its SHA-256), or None where a version has none.
 
         Reads the version's description only, so that a reader can tell cheaply whether there is anything new for it.
+
+        Args:
+            part: "cloud", "keyframes" or "adapter".
+            version: a number.
+            adapter: which adapter.
 
         Raises:
             MemoryStoreError: the version is gone or damaged.
         """
-        return self._mark(store_files.adapter_file(name), version)
-
-    def cloud_mark(self, version: int) -> str | None:
-        """Return what changes when the cloud does, as :meth:`adapter_mark` does for an adapter."""
-        return self._mark(f"{CLOUD}.npz", version)
-
-    def _mark(self, file: str, version: int) -> str | None:
         found = store_files.read_version(self._folder(version), version)
         if isinstance(found, str):
             raise MemoryStoreError(f"{self.path}: version {version} cannot be read: {found}")
-        entry = found.files.get(file)
+        entry = found.files.get(store_files.adapter_file(adapter) if part == ADAPTER else f"{part}.npz")
         return None if entry is None else entry[1]
 
     def verify(self) -> list[VersionReport]:

@@ -28,6 +28,20 @@ from come_nav.ros.qos import COMMAND, SENSOR
 FUTURE_S = 1.0
 
 
+def cmd_vel_report(node: ManagedNode, topic: str, stamped: bool) -> Report:
+    """Compare the types of everybody on cmd_vel: two types on one topic, and the robot never moves."""
+    own = "geometry_msgs/msg/" + ("TwistStamped" if stamped else "Twist")
+    ends = [*node.get_subscriptions_info_by_topic(topic), *node.get_publishers_info_by_topic(topic)]
+    others = sorted({f"{end.node_name} uses {end.topic_type}" for end in ends if end.topic_type != own})
+    publishers = sum(end.topic_type == own for end in node.get_publishers_info_by_topic(topic))
+    if others:
+        text = f"two types on {topic}: this node publishes {own}, {', '.join(others)}; set cmd_vel_stamped"
+        return Report("cmd_vel", Level.ERROR, text)
+    if publishers > 1:
+        return Report("cmd_vel", Level.WARN, f"{publishers} nodes publish on {topic}; remap one or use a multiplexer")
+    return Report("cmd_vel", Level.OK, f"{own} on {topic}")
+
+
 class ControllerNode(ManagedNode):
     """Turns plan and odometry into cmd_vel. Every reason to stand still is a word in the diagnostics."""
 
@@ -89,7 +103,10 @@ class ControllerNode(ManagedNode):
         counts = {"clock_jumps": self._jumps, "stalls": self._stalls}
         values: dict[str, Any] = {**counts, **self._latency.values("odometry_latency")}
         level = Level.OK if self._state in ("driving", "no plan", "arrived") else Level.ERROR
-        return [Report("control", level, self._state, values), self._type_report()]
+        return [
+            Report("control", level, self._state, values),
+            cmd_vel_report(self, self._commands.topic_name, self.values["cmd_vel_stamped"]),
+        ]
 
     def _take_odometry(self, message: OdometryMessage) -> None:
         steady_s = time.monotonic()
@@ -193,19 +210,3 @@ class ControllerNode(ManagedNode):
             self._commands.publish(stamped)
         else:
             self._commands.publish(messages.twist_message(v_mps, w_radps))
-
-    def _type_report(self) -> Report:
-        """Compare the types of everybody on cmd_vel: two types on one topic, and the robot never moves."""
-        topic = self._commands.topic_name
-        own = "geometry_msgs/msg/" + ("TwistStamped" if self.values["cmd_vel_stamped"] else "Twist")
-        ends = [*self.get_subscriptions_info_by_topic(topic), *self.get_publishers_info_by_topic(topic)]
-        others = sorted({f"{end.node_name} uses {end.topic_type}" for end in ends if end.topic_type != own})
-        publishers = sum(end.topic_type == own for end in self.get_publishers_info_by_topic(topic))
-        if others:
-            text = f"two types on {topic}: this node publishes {own}, {', '.join(others)}; set cmd_vel_stamped"
-            return Report("cmd_vel", Level.ERROR, text)
-        if publishers > 1:
-            return Report(
-                "cmd_vel", Level.WARN, f"{publishers} nodes publish on {topic}; remap one or use a multiplexer"
-            )
-        return Report("cmd_vel", Level.OK, f"{own} on {topic}")

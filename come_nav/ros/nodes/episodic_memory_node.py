@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import Odometry as OdometryMessage
 from std_srvs.srv import Trigger
 
+from come_nav.config import Config
 from come_nav.core.errors import ComeNavError, ConfigError, DataError, MemoryStoreError
 from come_nav.memory.episodic.memory import Adapter, EpisodicMemory
 from come_nav.memory.episodic.shared_adapter import forget_episode, load_episode, save_episode
@@ -26,6 +27,18 @@ from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.nodes.memory_node import MemoryNode, store_of
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
 from come_nav.ros.qos import LATCHED, SENSOR
+
+
+def learning_stack(config: Config, use_depth: bool) -> tuple[NavStack, EpisodicMemory]:
+    """Return a stack that learns for others, not training yet; raise ConfigError where no adapter can be trained."""
+    use = ("spatial", "long_term") if use_depth else ("long_term",)
+    stack = load_stack(replace(config, experts=replace(config.experts, use=use)))
+    stack.close()  # it learns when the node is active
+    learning, memory = stack.episode.long_term, stack.episode.episodic
+    if learning is None or memory is None:
+        raise ConfigError(f"no adapter can be trained: {stack.episode.diagnostics.get('long_term', 'no expert')}")
+    learning.imagines = False
+    return stack, memory
 
 
 class EpisodicMemoryNode(MemoryNode):
@@ -55,7 +68,7 @@ class EpisodicMemoryNode(MemoryNode):
         """Load the model and what was learnt before; subscribe."""
         if self.values["torch_threads"]:
             torch.set_num_threads(self.values["torch_threads"])
-        self._stack, self._memory = self._make_stack()
+        self._stack, self._memory = learning_stack(config_from(self.values), self.values["use_depth"])
         self._progress, self._learnt, self._latency = TrainingProgress(), Latency(), Latency()
         self._counts: dict[str, int] = {}
         self._saved: Adapter | None = None
@@ -73,7 +86,7 @@ class EpisodicMemoryNode(MemoryNode):
 
     def start(self) -> None:
         """Begin to learn."""
-        self._stack.episode.start()
+        self._stack.start()
         self._worker.start()
 
     def stop(self) -> None:
@@ -93,17 +106,6 @@ class EpisodicMemoryNode(MemoryNode):
     def reports(self) -> Sequence[Report]:
         """Return what is learnt, how fast, and how long a frame waits to be part of it."""
         return [self._report()]
-
-    def _make_stack(self) -> tuple[NavStack, EpisodicMemory]:
-        config = config_from(self.values)
-        use = ("spatial", "long_term") if self.values["use_depth"] else ("long_term",)
-        stack = load_stack(replace(config, experts=replace(config.experts, use=use)))
-        stack.close()  # it learns when the node is active
-        if stack.episode.long_term is not None:
-            stack.episode.long_term.imagines = False  # what is trained here is used by the planner
-        if stack.episode.episodic is None:
-            raise ConfigError(f"no adapter can be trained: {stack.episode.diagnostics.get('long_term', 'no expert')}")
-        return stack, stack.episode.episodic
 
     # -- callbacks: short, they only keep what came --------------------------------------------------------------------
 

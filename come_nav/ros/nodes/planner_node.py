@@ -87,7 +87,7 @@ class PlannerNode(ManagedNode):
 
     def start(self) -> None:
         """Begin to remember and to plan."""
-        self._stack.episode.start()
+        self._stack.start()
         self._watcher.start()
         self._worker.start()
         self._output.tell()

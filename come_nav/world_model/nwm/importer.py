@@ -18,15 +18,14 @@ from come_nav.experts.cdit import CDiTSettings
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoders.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings
 from come_nav.world_model.autoencoders.pretrained import NWM_AUTOENCODER, pretrained_autoencoder
-from come_nav.world_model.checkpoint import (
+from come_nav.world_model.files.checkpoint import (
     CARD_NAME,
-    CONFIG_NAME,
     FORMAT,
-    WEIGHTS_NAME,
     ExpertSettings,
     StorageType,
     WorldModelSettings,
 )
+from come_nav.world_model.files.weights_file import CONFIG_NAME, WEIGHTS_NAME
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.nwm.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
 from come_nav.world_model.nwm.weights_stream import write_weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ EXPERTS: dict[str, tuple[str, ...]] = {
     "all": ("base", "short_term", "long_term", "spatial"),
 }
 TITLES = {
-    "base": "base (NWM)",
+    "base": "base",
     "stm": "STM",
     "ltm": "LTM",
     "sltm": "SLTM",
@@ -37,8 +37,14 @@ TITLES = {
     "stm+ltm": "STM+LTM",
     "all": "all (CoME)",
 }
-WITHOUT_CONTRAST = ", no contrast"
+WITHOUT_CONTRAST, RENDER_BLEND = ", no contrast", ", render blend"
+BLENDS = {"sltm-blend": "sltm", "all-blend": "all"}  # the same imagined views, drawn to the rendered cloud afterwards
+MEMORY_NET, MEMORY_NET_TITLE = "memory-net", "memory network without memory"
 CONTRAST, AVERAGE = "contrast", "average"  # sections of the weights file
+BASE_NOTE = (
+    "base: sees views of its context, rendered from estimated depth at each target, beside the context frames; it is "
+    "not of the class of NWM, which sees the frames alone"
+)
 SECTION = "composition_weights"  # of a model folder's config.yaml
 COMMENT = (
     "# Weights of the experts in each row of the memory suites, chosen on validation worlds alone. Give the file to\n"
@@ -54,17 +60,19 @@ class ComposedRow:
         key: as ``--rows`` takes it.
         contrast: whether each expert counts by its difference to its unconditional side.
         weights: by expert.
+        blend: whether the rendered cloud is pasted into its images, which are not the composed sampler's own then.
     """
 
     key: str
     contrast: bool
     weights: Mapping[str, float]
+    blend: bool = False
 
     @property
     def name(self) -> str:
         """Name in the table."""
         plain = len(EXPERTS[self.key]) == 1 or self.contrast
-        return TITLES[self.key] + ("" if plain else WITHOUT_CONTRAST)
+        return TITLES[self.key] + ("" if plain else WITHOUT_CONTRAST) + (RENDER_BLEND if self.blend else "")
 
     @property
     def mode(self) -> Literal["normalised", "average"]:
@@ -91,14 +99,17 @@ class CompositionWeights:
     def compositions(self, wanted: Collection[str], contrast: str = "both") -> list[ComposedRow]:
         """Return the base and the rows that are ``wanted``, in the order of the table.
 
-        Where there are several experts, with the contrast on, off or both.
+        Where there are several experts, with the contrast on, off or both; those of BLENDS follow the rows whose
+        images they change.
         """
+        blended = {BLENDS[key] for key in wanted if key in BLENDS}
         found = []
-        for key in (key for key in TITLES if key in wanted or key == "base"):
-            if contrast != "off" or len(EXPERTS[key]) == 1:
-                found.append(self.composed_row(key, True))
-            if contrast != "on" and len(EXPERTS[key]) > 1:
-                found.append(self.composed_row(key, False))
+        for key in TITLES:
+            alone = len(EXPERTS[key]) == 1
+            rows = [self.composed_row(key, True)] if alone or contrast != "off" else []
+            rows += [] if alone or contrast == "on" else [self.composed_row(key, False)]
+            found += rows if key in wanted or key == "base" else []
+            found += [replace(row, blend=True) for row in rows] if key in blended else []
         return found
 
     def to_mapping(self) -> dict[str, Any]:
@@ -166,15 +177,18 @@ def write_weights(path: Path, weights: CompositionWeights, comment: str) -> None
 
 def main_row(compositions: Sequence[ComposedRow]) -> str:
     """Return the row that a report shows: the full composition, or the last one there is."""
-    return next(
-        (composed_row.name for composed_row in compositions if composed_row.key == "all" and composed_row.contrast),
-        compositions[-1].name,
-    )
+    own = [row for row in compositions if not row.blend]
+    return next((row.name for row in own if row.key == "all" and row.contrast), own[-1].name)
 
 
 def base_row(compositions: Sequence[ComposedRow]) -> str:
     """Return the row of the base alone, which all others are compared with."""
     return next(composed_row.name for composed_row in compositions if composed_row.key == "base")
+
+
+def base_notes(views: bool) -> list[str]:
+    """Return what must be said of the row "base" where it looks at ``views``."""
+    return [BASE_NOTE] if views else []
 
 
 def weight_lines(compositions: list[ComposedRow]) -> tuple[list[str], list[list[str]]]:

@@ -22,37 +22,43 @@ from come_nav.evaluation.reports.report import Evaluation, write_report, write_r
 from come_nav.evaluation.reports.tables import planning_table
 from come_nav.evaluation.suites.fingerprints import machine_facts
 from come_nav.evaluation.suites.inputs import one_horizon
-from come_nav.evaluation.suites.memory.cache import Memories, MemoryCache
-from come_nav.evaluation.suites.memory.compositions import TITLES, ComposedRow, main_row
-from come_nav.evaluation.suites.memory.drives import MemoryInput, Selection
-from come_nav.evaluation.suites.memory.rows import (
-    NewestContext,
-    available_rows,
-    geometry_images,
-    memory_context,
-    start_extrinsics,
+from come_nav.evaluation.suites.memory.compositions import (
+    MEMORY_NET,
+    MEMORY_NET_TITLE,
+    TITLES,
+    ComposedRow,
+    base_notes,
+    main_row,
 )
-from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings, stored_settings
+from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache, experts_of
+from come_nav.evaluation.suites.memory.drives import Selection
+from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
+from come_nav.evaluation.suites.memory.passes import passes_of_rows
+from come_nav.evaluation.suites.memory.rows import available_rows, geometry_images, start_extrinsics
+from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
 from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
-from come_nav.evaluation.suites.planning_rows import MakeImaginer, frames_ahead, imagining_row, perfect_model_row
+from come_nav.evaluation.suites.planning_rows import ReplayOf, perfect_model_row, searching_row
 from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.evaluation.suites.replay import Replay
+from come_nav.navigation.imagining import bound
 from come_nav.navigation.loading import load_configured_model
-from come_nav.navigation.settings import NavigationSettings
+from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
-REFERENCES = ("perfect", "nearest", "geometry")
+REFERENCES = ("perfect", "nearest", "geometry", MEMORY_NET)
 MEMORY_PLANNING_ROWS = (*REFERENCES, *TITLES)
-DEFAULT_ROWS = ("perfect", "nearest", "geometry", "base", "stm", "ltm", "sltm", "all")
+DEFAULT_ROWS = ("perfect", "nearest", "geometry", MEMORY_NET, "base", "stm", "ltm", "sltm", "all")
 HORIZON_S = (2.0,)
 
 
 @dataclass(frozen=True)
 class MemoryPlanningOutcome(Outcome[Evaluation]):
-    """Plans with what belongs to memories: the windows, and the experts of each row with their weights."""
+    """Plans with what belongs to memories: windows, the experts of each row with their weights, what must be known."""
 
     selection: Selection
     compositions: list[ComposedRow]
+    notes: list[str]
 
 
 def run_memory_planning(
@@ -70,25 +76,26 @@ def run_memory_planning(
     keys = available_rows(settings.rows or DEFAULT_ROWS, settings.rows is not None, model)
     contrast = "on" if settings.rows is None and settings.contrast != "off" else settings.contrast
     compositions = settings.weights.compositions(keys, contrast)
-    rows = planning_rows(keys, compositions, setup.found, navigation, model, setup.cache)
+    rows = planning_rows(keys, compositions, setup, setup.cache(compositions))
     evaluation = _evaluate(setup, rows, compositions)
     write_results(folder, evaluation)
     page = write_report(folder, evaluation) if settings.report else None
-    return MemoryPlanningOutcome(setup.found.source, evaluation, folder, page, setup.selection, compositions)
+    notes = [*setup.selection.notes, *base_notes(model.depth is not None)]
+    return MemoryPlanningOutcome(setup.found.source, evaluation, folder, page, setup.selection, compositions, notes)
 
 
 def planning_rows(
-    keys: Sequence[str],
-    compositions: Sequence[ComposedRow],
-    found: MemoryInput,
-    config: NavigationSettings,
-    model: DiffusionWorldModel,
-    cache: MemoryCache,
+    keys: Sequence[str], compositions: Sequence[ComposedRow], setup: MemorySetup, cache: MemoryCache
 ) -> list[Row]:
     """Return the rows in the order of the table; the trivial ones and the base are always there."""
+    navigation, model, places = setup.navigation, setup.model, setup.found.source.places
+    older_frames = navigation.experts.older_frames
     rows = trivial_rows()
-    if "perfect" in keys and found.source.places:
-        rows.append(perfect_model_row(found.source.places, config, model))
+    if "perfect" in keys and places:
+        rows.append(perfect_model_row(places, navigation, model))
+
+    def replay_of(window: Window) -> Replay:
+        return cache.of(window.recording_id).replay
 
     def geometry(window: Window, decode: bool) -> Imaginer:
         return GeometryImaginer(cache.of(window.recording_id), window, model, decode)
@@ -97,29 +104,38 @@ def planning_rows(
         return NearestImaginer(cache.of(window.recording_id), window.start_odom_xyyaw, decode)
 
     if "nearest" in keys:
-        rows.append(imagining_row(NEAREST, nearest, config, model))
+        rows.append(searching_row(NEAREST, replay_of, model, make=nearest))
     if "geometry" in keys:
-        rows.append(imagining_row(GEOMETRY, geometry, config, model))
-    contexts = NewestContext[Window](lambda window: memory_context(model, window, config.experts.older_frames))
-    for composed_row in compositions:
-        rows.append(imagining_row(composed_row.name, _composed(composed_row, cache, contexts, config), config, model))
+        rows.append(searching_row(GEOMETRY, replay_of, model, make=geometry))
+    if MEMORY_NET in keys:
+        told = experts_of(setup.settings.weights.composed_row("base", True), model, older_frames)
+        rows.append(_memory_network_row(memory_network_alone(model), replay_of, model, told))
+    for row in compositions:
+        experts = experts_of(row, model, older_frames)
+
+        def checked(window: Window, experts: ExpertsSettings = experts) -> Replay:
+            cache.of(window.recording_id).composed(experts)  # an expert that cannot work is no warning here
+            return replay_of(window)
+
+        rows.append(searching_row(row.name, checked, model, experts))
     return rows
 
 
-def _composed(
-    composed_row: ComposedRow, cache: MemoryCache, contexts: NewestContext[Window], config: NavigationSettings
-) -> MakeImaginer:
+def _memory_network_row(
+    network: DiffusionWorldModel, replay_of: ReplayOf, model: DiffusionWorldModel, told: ExpertsSettings
+) -> Row:
     def imaginer(window: Window, decode: bool) -> Imaginer:
-        model = cache.of(window.recording_id).composed(composed_row)
-        return model.imaginer(contexts.of(window), frames_ahead(window, config), config.imagination, decode=decode)
+        replay = replay_of(window)
+        search, settings = replay.search_of(window), replay.stack.settings
+        return bound(network, replay.context(window, told), search, settings, decode)
 
-    return imaginer
+    return searching_row(MEMORY_NET_TITLE, replay_of, model, make=imaginer)
 
 
 class GeometryImaginer:
     """Imaginer that shows the remembered point cloud from the end of each candidate, without any network."""
 
-    def __init__(self, memories: Memories, window: Window, model: DiffusionWorldModel, decode: bool) -> None:
+    def __init__(self, memories: DriveMemories, window: Window, model: DiffusionWorldModel, decode: bool) -> None:
         self._memories, self._model, self._decode = memories, model, decode
         self._start, self._extrinsics = torch.from_numpy(window.start_odom_xyyaw), start_extrinsics([window])
 
@@ -134,7 +150,7 @@ class GeometryImaginer:
 class NearestImaginer:
     """Imaginer that shows, at the end of each candidate, the remembered frame nearest in pose."""
 
-    def __init__(self, memories: Memories, start_odom_xyyaw: np.ndarray[Any, Any], decode: bool) -> None:
+    def __init__(self, memories: DriveMemories, start_odom_xyyaw: np.ndarray[Any, Any], decode: bool) -> None:
         self._memories, self._decode = memories, decode
         self._start = torch.from_numpy(np.asarray(start_odom_xyyaw, float))
 
@@ -162,12 +178,14 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         "planner": to_mapping(navigation.planner),
         "objective": to_mapping(navigation.objective),
         "imagination": navigation.imagination,
+        "images": IMAGES,
     }
     with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:
         with setup.progress(len(windows) * sum(len(row.names) for row in rows), "plans", "plan") as bar:
             evaluate_windows(windows, rows, store, lambda record: bar.add(record["row"]))
         records = {name: store.table(windows, name) for row in rows for name in row.names}
-    notes = {f"note {number}": note for number, note in enumerate(selection.notes, start=1)}
+    views = setup.model.depth is not None
+    notes = {f"note {number}": note for number, note in enumerate([*selection.notes, *base_notes(views)], start=1)}
     shown = {composed_row.name: dict(composed_row.weights) for composed_row in compositions}
     return Evaluation(
         title=source.title,
@@ -179,4 +197,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         facts={**notes, "weights": shown, **source.facts, **machine_facts()},
         map_of=source.map_of,
         main=main_row(compositions),
+        passes=passes_of_rows(
+            compositions, setup.model, memory_network=any(row.name == MEMORY_NET_TITLE for row in rows)
+        ),
     )

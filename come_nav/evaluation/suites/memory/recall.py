@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -19,10 +20,18 @@ from come_nav.evaluation.reports.memory_report import RecallEvaluation, write_re
 from come_nav.evaluation.reports.memory_tables import FACTS, GEOMETRY, NEAREST, recall_table
 from come_nav.evaluation.suites.fingerprints import machine_facts
 from come_nav.evaluation.suites.inputs import frames_of
-from come_nav.evaluation.suites.memory.cache import MemoryCache
-from come_nav.evaluation.suites.memory.compositions import ComposedRow, base_row, main_row, weight_lines
+from come_nav.evaluation.suites.memory.compositions import (
+    MEMORY_NET,
+    ComposedRow,
+    base_notes,
+    base_row,
+    main_row,
+    weight_lines,
+)
+from come_nav.evaluation.suites.memory.drive_memories import MemoryCache
+from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.rows import RECALL_ROWS, available_rows, recall_rows, start_extrinsics
-from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings, stored_settings
+from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
 from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.progress import Progress, silent
@@ -55,13 +64,11 @@ def set_up_recall(
     navigation: NavigationSettings,
     folder: Path,
     progress: Progress,
-    *,
-    all_drives: bool = False,
 ) -> MemorySetup:
     """Load the model, drive the worlds or open the recordings, and choose the windows."""
     model = load_configured_model(navigation)
     longest = frames_of(settings.horizons_s or LONGEST_S, model.rate_hz)[-1]
-    return set_up(settings, navigation, folder, progress, model, range(1, longest + 1), all_drives=all_drives)
+    return set_up(settings, navigation, folder, progress, model, range(1, longest + 1))
 
 
 def image_distance() -> tuple[Distance | None, str]:
@@ -91,9 +98,13 @@ def references(names: Sequence[str], compositions: Sequence[ComposedRow], main: 
     found = {name: [base] for name in names}
     found[main] = [base, GEOMETRY, NEAREST, *(name for name in names if name not in (base, GEOMETRY, NEAREST, main))]
     for composed_row in compositions:
-        if composed_row.contrast and composed_row.name != main:
+        if composed_row.blend:
+            found[composed_row.name].append(replace(composed_row, blend=False).name)
+        elif composed_row.contrast and composed_row.name != main:
             found[composed_row.name] += [
-                other.name for other in compositions if other.key == composed_row.key and not other.contrast
+                other.name
+                for other in compositions
+                if other.key == composed_row.key and not other.contrast and not other.blend
             ]
     return found
 
@@ -102,18 +113,18 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
     navigation, found, selection = setup.navigation, setup.found, setup.selection
     windows, weights = selection.windows, setup.settings.weights
     distance, note = image_distance()
-    rows, compositions = recall_rows(
-        wanted, setup.settings.contrast, weights, setup.model, setup.cache, navigation.experts.older_frames
-    )
+    contrast, older_frames = setup.settings.contrast, navigation.experts.older_frames
+    cache = setup.cache(weights.compositions(wanted, contrast))
+    rows, compositions = recall_rows(wanted, contrast, weights, setup.model, cache, older_frames)
     images = images_of(setup.model)
     stored = stored_settings(found.source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, weights) | {
         "limits": to_mapping(selection.limits),
-        "recall": {"windows_per_batch": WINDOWS_PER_BATCH, "lpips": distance is not None},
+        "recall": {"windows_per_batch": WINDOWS_PER_BATCH, "lpips": distance is not None, "images": IMAGES},
     }
     chosen = [item.window for item in windows]
     with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:
         with setup.progress(len(windows) * len(rows), "views", "window") as bar:
-            _drive_by_drive(windows, rows, images, setup, store, distance, lambda record: bar.add(record["row"]))
+            _drive_by_drive(windows, rows, images, cache, store, distance, lambda record: bar.add(record["row"]))
         records = {row.name: store.table(chosen, row.name) for row in rows}
         facts = store.table(chosen, FACTS)
     main = main_row(compositions)
@@ -128,9 +139,10 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
         table=recall_table(windows, records, facts, compared, navigation.seed, found.source.groups),
         limits=selection.limits,
         weights=weight_lines(compositions),
+        passes=passes_of_rows(compositions, setup.model, memory_network=MEMORY_NET in wanted),
         settings={"windows": len(windows), **stored},
         facts={**found.source.facts, **machine_facts()},
-        notes=[*selection.notes, *([note] if note else [])],
+        notes=[*selection.notes, *base_notes(setup.model.depth is not None), *([note] if note else [])],
     )
 
 
@@ -138,7 +150,7 @@ def _drive_by_drive(
     windows: Sequence[MemoryWindow],
     rows: Sequence[QualityRow],
     images: ImagesFunction,
-    setup: MemorySetup,
+    cache: MemoryCache,
     store: ResultStore,
     distance: Distance | None,
     on_record: Callable[[Record], None],
@@ -146,5 +158,5 @@ def _drive_by_drive(
     """Evaluate every row on all windows, drive by drive: the windows of one drive share its memories."""
     for _, own in groupby(windows, key=lambda window: window.window.recording_id):
         part = list(own)
-        note_coverage(part, setup.cache, store)
+        note_coverage(part, cache, store)
         evaluate_quality(part, rows, images, store, on_record, distance=distance)

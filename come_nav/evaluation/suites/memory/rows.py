@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +14,24 @@ from come_nav.core.types import Context
 from come_nav.evaluation.protocols.protocol import Window, extrinsics_over_footprint
 from come_nav.evaluation.protocols.quality import Batch, QualityRow, copy_last_row
 from come_nav.evaluation.reports.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
-from come_nav.evaluation.suites.memory.cache import Memories, MemoryCache
-from come_nav.evaluation.suites.memory.compositions import EXPERTS, TITLES, ComposedRow, CompositionWeights
+from come_nav.evaluation.suites.memory.compositions import (
+    BLENDS,
+    EXPERTS,
+    MEMORY_NET,
+    MEMORY_NET_TITLE,
+    TITLES,
+    ComposedRow,
+    CompositionWeights,
+)
+from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache, experts_of
+from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
+from come_nav.navigation.settings import ExpertsSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import context_view
+from come_nav.world_model.views import blended_images
 
-REFERENCES = ("copy", "nearest", "geometry", "context")
-RECALL_ROWS = (*REFERENCES, *TITLES)
-AskedT = TypeVar("AskedT")
+REFERENCES = ("copy", "nearest", "geometry", "context", MEMORY_NET)
+RECALL_ROWS = (*REFERENCES, *TITLES, *BLENDS)
 
 
 def recall_rows(
@@ -37,7 +46,8 @@ def recall_rows(
 
     Copying the last frame and the base are always there: all else is compared with them.
     """
-    contexts = batch_contexts(model, older_frames)
+    base = experts_of(weights.composed_row("base", True), model, older_frames)
+    contexts = BatchContexts(cache, base)
     rows = [copy_last_row()]
     if "nearest" in wanted:
         rows.append(nearest_row(cache))
@@ -45,8 +55,10 @@ def recall_rows(
         rows.append(geometry_row(cache, model))
     if "context" in wanted and model.depth is not None:
         rows.append(context_geometry_row(contexts, model))
+    if MEMORY_NET in wanted and model.depth is not None:
+        rows.append(memory_network_row(memory_network_alone(model), contexts))
     compositions = weights.compositions(wanted, contrast)
-    rows += [composition_row(composed_row, cache, contexts) for composed_row in compositions]
+    rows += [composition_row(composed_row, cache, contexts, older_frames) for composed_row in compositions]
     return rows, compositions
 
 
@@ -54,10 +66,14 @@ def available_rows(wanted: Sequence[str], asked: bool, model: DiffusionWorldMode
     """Return the rows that this model has experts for; raise ConfigError where one of the others was asked for."""
     if model.depth is not None:
         return list(wanted)
-    missing = [key for key in wanted if {"short_term", "spatial"} & {*EXPERTS.get(key, ())} or key == "context"]
+    missing = [key for key in wanted if _needs_views(key)]
     if missing and asked:
         raise ConfigError(f"--rows {', '.join(missing)}: this model looks at no views, so it has no such expert")
     return [key for key in wanted if key not in missing]
+
+
+def _needs_views(key: str) -> bool:
+    return key in ("context", MEMORY_NET) or bool({"short_term", "spatial"} & {*EXPERTS.get(BLENDS.get(key, key), ())})
 
 
 def nearest_row(cache: MemoryCache) -> QualityRow:
@@ -84,7 +100,7 @@ def geometry_row(cache: MemoryCache, model: DiffusionWorldModel) -> QualityRow:
 
 
 def geometry_images(
-    memories: Memories, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None, image_size: int
+    memories: DriveMemories, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None, image_size: int
 ) -> torch.Tensor:
     """Return what the cloud shows from poses (S, 3), (S, 3, H, W) in [-1, 1], filled from coarser and coarser means."""
     image, known, _ = memories.views.views(poses_odom_xyyaw.float(), image_size, T_base_camera)
@@ -98,66 +114,90 @@ def start_extrinsics(windows: Sequence[Window]) -> torch.Tensor | None:
     return torch.from_numpy(np.concatenate(known)) if len(known) == len(extrinsics) else None
 
 
-def context_geometry_row(contexts: NewestContext[Batch], model: DiffusionWorldModel) -> QualityRow:
+def context_geometry_row(contexts: BatchContexts, model: DiffusionWorldModel) -> QualityRow:
     """Return the row that shows the context's own points (of estimated depth) from the target."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        context = contexts.of(batch)
-        actions = actions_of(batch).to(context.latents.device)
-        view = context_view(context, actions, model.image_size, model.reprojection)
-        return view.filled.cpu()[:, None]
+        def shown(own: torch.Tensor, context: Context) -> torch.Tensor:
+            actions = actions_of(batch)[own].to(context.latents.device)
+            return context_view(context, actions, model.image_size, model.reprojection).filled
+
+        return contexts.each(batch, shown).cpu()[:, None]
 
     return QualityRow(CONTEXT_GEOMETRY, imagine)
 
 
-def composition_row(composed_row: ComposedRow, cache: MemoryCache, contexts: NewestContext[Batch]) -> QualityRow:
-    """Return the row that composes experts: one prediction for all windows of a batch."""
+def composition_row(
+    composed_row: ComposedRow, cache: MemoryCache, contexts: BatchContexts, older_frames: int
+) -> QualityRow:
+    """Return the row that composes experts: one prediction for all windows of a batch, decoded.
+
+    Nothing is pasted into its images but in a row that says so by its name.
+    """
 
     def imagine(batch: Batch) -> torch.Tensor:
-        model = _memories(cache, batch).composed(composed_row)
-        times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-        context, actions = contexts.of(batch), actions_of(batch)
-        latents = model.predict(context, actions, times, batch.generator(model.device))
-        return model.decode(latents).cpu()[:, None]
+        memories = _memories(cache, batch)
+        model = memories.composed(experts_of(composed_row, memories.model, older_frames))
+        latents, actions = contexts.predicted(model, batch), actions_of(batch)
+        if not composed_row.blend:
+            return model.decode(latents).cpu()[:, None]
+
+        def blended(own: torch.Tensor, context: Context) -> torch.Tensor:
+            return blended_images(model, latents[own.to(latents.device)], context, actions[own])
+
+        return contexts.each(batch, blended).cpu()[:, None]
 
     return QualityRow(composed_row.name, imagine)
 
 
-class NewestContext(Generic[AskedT]):
-    """The context of the window or batch that was asked for last: all rows that evaluate it share it."""
+def memory_network_row(network: DiffusionWorldModel, contexts: BatchContexts) -> QualityRow:
+    """Return the row of the memory network that is asked without a memory: what its training alone is worth."""
 
-    def __init__(self, make: Callable[[AskedT], Context]) -> None:
-        self._make = make
-        self._newest: tuple[AskedT, Context] | None = None
+    def imagine(batch: Batch) -> torch.Tensor:
+        return network.decode(contexts.predicted(network, batch)).cpu()[:, None]
 
-    def of(self, asked: AskedT) -> Context:
-        """Return the context of ``asked``."""
-        if self._newest is None or self._newest[0] is not asked:
-            self._newest = (asked, self._make(asked))
+    return QualityRow(MEMORY_NET_TITLE, imagine)
+
+
+class BatchContexts:
+    """What the robot's stack looks at from the starts of a batch; all rows that evaluate the newest batch share it.
+
+    Windows after a gap in the recording have fewer frames before them: those alike go together.
+    """
+
+    def __init__(self, cache: MemoryCache, experts: ExpertsSettings) -> None:
+        self._cache, self._experts = cache, experts
+        self._newest: tuple[Batch, list[tuple[torch.Tensor, Context]]] | None = None
+
+    def of(self, batch: Batch) -> list[tuple[torch.Tensor, Context]]:
+        """Return the numbers (G,) of windows and their context of batch G, for each kind of windows."""
+        if self._newest is None or self._newest[0] is not batch:
+            self._newest = (batch, self._made(batch))
         return self._newest[1]
 
+    def predicted(self, model: DiffusionWorldModel, batch: Batch) -> torch.Tensor:
+        """Return latents (B, C, h, w) at the targets of a batch; every row draws the same noise."""
+        times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
+        actions, generator = actions_of(batch), batch.generator(model.device)
+        return self.each(batch, lambda own, context: model.predict(context, actions[own], times[own], generator))
 
-def batch_contexts(model: DiffusionWorldModel, older_frames: int) -> NewestContext[Batch]:
-    """Return what makes the contexts of a batch's windows, joined."""
+    def each(self, batch: Batch, function: Callable[[torch.Tensor, Context], torch.Tensor]) -> torch.Tensor:
+        """Return (B, ...) of a function from the numbers (G,) of windows and their context to (G, ...)."""
+        parts = [(own, function(own, context)) for own, context in self.of(batch)]
+        order = torch.cat([own for own, _ in parts]).argsort()
+        values = torch.cat([part for _, part in parts])
+        return values[order.to(values.device)]
 
-    def make(batch: Batch) -> Context:
-        return Context.joined([memory_context(model, item.window, older_frames) for item in batch.windows])
-
-    return NewestContext(make)
-
-
-def memory_context(model: DiffusionWorldModel, window: Window, older_frames: int) -> Context:
-    """Return a window's context with the frames before it and with its pose in odom: all that experts may ask for."""
-    poses = np.asarray(window.recording.poses_xyyaw, float)
-    older = range(max(0, window.context[0] - older_frames), window.context[0])
-    past = window.over_footprint([window.recording.frame(index) for index in older], older)
-    return model.context_from_frames(
-        window.over_footprint(window.context_frames()),
-        poses[list(window.context)],
-        (window.context_stamps_s * model.rate_hz).tolist(),
-        older=list(zip(past, poses[list(older)], strict=True)),
-        absolute_pose_xyyaw=poses[window.start],
-    )
+    def _made(self, batch: Batch) -> list[tuple[torch.Tensor, Context]]:
+        replay = _memories(self._cache, batch).replay
+        alike: dict[int, list[tuple[int, Context]]] = {}
+        for number, item in enumerate(batch.windows):
+            context = replay.context(item.window, self._experts)
+            alike.setdefault(len(replay.stack.memory), []).append((number, context))
+        return [
+            (torch.tensor([number for number, _ in found]), Context.joined([context for _, context in found]))
+            for found in alike.values()
+        ]
 
 
 def actions_of(batch: Batch) -> torch.Tensor:
@@ -171,5 +211,5 @@ def target_poses(batch: Batch) -> torch.Tensor:
     return torch.from_numpy(se2.compose(starts, np.concatenate([item.poses_xyyaw for item in batch.windows])))
 
 
-def _memories(cache: MemoryCache, batch: Batch) -> Memories:
+def _memories(cache: MemoryCache, batch: Batch) -> DriveMemories:
     return cache.of(batch.windows[0].window.recording_id)

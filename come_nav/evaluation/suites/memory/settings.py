@@ -10,13 +10,14 @@ from come_nav.evaluation.suites.fingerprints import model_settings
 from come_nav.evaluation.suites.inputs import SourceSettings
 from come_nav.evaluation.suites.memory.compositions import CompositionWeights
 from come_nav.experts.lora import LoraSettings
-from come_nav.memory.episodic.memory import EpisodicSettings
+from come_nav.memory.episodic.settings import EpisodicSettings
 from come_nav.memory.spatial.cloud import SpatialSettings
 from come_nav.navigation.loading import choose_device
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 RECALL, MEMORY_PLANNING = "recall", "memory-planning"
+IMAGES = "decoded"  # what images of records are: results with the rendered cloud pasted in are others
 Contrast = Literal["both", "on", "off"]
 
 

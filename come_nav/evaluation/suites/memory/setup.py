@@ -8,9 +8,10 @@ from pathlib import Path
 
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
 from come_nav.evaluation.suites.fingerprints import model_fingerprint
-from come_nav.evaluation.suites.memory.cache import Memories, MemoryCache
+from come_nav.evaluation.suites.memory.compositions import ComposedRow
+from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache
 from come_nav.evaluation.suites.memory.drives import MemoryInput, Selection, open_memory_input, select_windows
-from come_nav.evaluation.suites.memory.settings import MemorySettings, MemorySuiteSettings
+from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings
 from come_nav.evaluation.suites.progress import Progress
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
@@ -28,7 +29,6 @@ class MemorySetup:
         protocol: what a window is.
         found: drives with their phases.
         selection: the windows.
-        cache: the memories of the drives.
         progress: who is told.
     """
 
@@ -39,8 +39,25 @@ class MemorySetup:
     protocol: ProtocolSettings
     found: MemoryInput
     selection: Selection
-    cache: MemoryCache
     progress: Progress
+
+    def cache(self, compositions: Sequence[ComposedRow], room: int = 1) -> MemoryCache:
+        """Return where the memories that ``compositions`` look at are made and kept, of ``room`` drives at a time."""
+        name = model_fingerprint(self.navigation.model)["sha256"]
+        wanted = any("long_term" in row.counting for row in compositions)
+
+        def make(drive: str) -> DriveMemories:
+            return DriveMemories(
+                self.found.drives[drive],
+                self.model,
+                self.navigation,
+                self.folder / "adapters",
+                name,
+                long_term=wanted,
+                progress=self.progress,
+            )
+
+        return MemoryCache(make, room)
 
 
 def set_up(
@@ -50,13 +67,8 @@ def set_up(
     progress: Progress,
     model: DiffusionWorldModel,
     offsets: Sequence[int],
-    *,
-    all_drives: bool = False,
 ) -> MemorySetup:
-    """Drive the worlds or open the recordings, and choose windows with targets ``offsets`` frames after their starts.
-
-    ``all_drives`` keeps the memories of all drives at hand, where all windows are imagined again and again.
-    """
+    """Drive the worlds or open the recordings, and choose windows whose targets lie ``offsets`` frames ahead."""
     protocol = ProtocolSettings(
         context_frames=model.context_frames, horizon_steps=offsets[-1], rate_hz=model.rate_hz, seed=navigation.seed
     )
@@ -64,9 +76,4 @@ def set_up(
     count = found.source.default_windows if settings.source.windows is None else settings.source.windows
     with progress(len(found.drives), "looking for windows", "drive") as bar:
         selection = select_windows(found, protocol, range(offsets[0], offsets[-1] + 1), count, bar.add)
-    name, made = model_fingerprint(navigation.model)["sha256"], MemorySettings.of(navigation)
-    cache = MemoryCache(
-        lambda drive: Memories(found.drives[drive], model, made, folder / "adapters", name, progress),
-        len(found.drives) if all_drives else 1,
-    )
-    return MemorySetup(settings, navigation, folder, model, protocol, found, selection, cache, progress)
+    return MemorySetup(settings, navigation, folder, model, protocol, found, selection, progress)

@@ -19,8 +19,9 @@ from come_nav.evaluation.suites.memory.compositions import (
     CompositionWeights,
     write_weights,
 )
+from come_nav.evaluation.suites.memory.drive_memories import experts_of
 from come_nav.evaluation.suites.memory.recall import set_up_recall
-from come_nav.evaluation.suites.memory.rows import NewestContext, available_rows, batch_contexts, composition_row
+from come_nav.evaluation.suites.memory.rows import BatchContexts, available_rows, composition_row
 from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings
 from come_nav.evaluation.suites.memory.setup import MemorySetup
 from come_nav.evaluation.suites.progress import Progress, silent
@@ -67,7 +68,7 @@ def run_choice_of_weights(
     check_validation(settings)
     if settings.source.windows is None:
         settings = replace(settings, source=replace(settings.source, windows=DEFAULT_WINDOWS))
-    setup = set_up_recall(settings, navigation, folder, progress, all_drives=True)
+    setup = set_up_recall(settings, navigation, folder, progress)
     keys = available_rows([key for key, experts in EXPERTS.items() if len(experts) > 1], False, setup.model)
     choices = choose(setup, keys)
     windows = len(setup.selection.windows)
@@ -135,14 +136,17 @@ class Scorer:
     """Mean PSNR of a composition over all windows. Contexts and memories are made once, scores are remembered."""
 
     def __init__(self, setup: MemorySetup) -> None:
-        self._cache, self._model = setup.cache, setup.model
+        rows = setup.settings.weights.compositions(EXPERTS)
+        self._cache = setup.cache(rows, room=len(setup.found.drives))  # all windows are imagined again and again
+        self._older_frames = setup.navigation.experts.older_frames
+        told = experts_of(setup.settings.weights.composed_row("base", True), setup.model, self._older_frames)
         images = images_of(setup.model)
-        self._batches: list[tuple[Batch, NewestContext[Batch]]] = []
+        self._batches: list[tuple[Batch, BatchContexts]] = []
         for _, group in groupby(setup.selection.windows, key=lambda window: window.window.recording_id):
             own = list(group)
             for start in range(0, len(own), WINDOWS_PER_BATCH):
                 batch = read_batch(own[start : start + WINDOWS_PER_BATCH], images)
-                self._batches.append((batch, batch_contexts(setup.model, setup.navigation.experts.older_frames)))
+                self._batches.append((batch, BatchContexts(self._cache, told)))
         self._known: dict[tuple[str, tuple[tuple[str, float], ...]], float] = {}
 
     def of(self, key: str, contrast: bool) -> Callable[[Weights], float]:
@@ -155,7 +159,7 @@ class Scorer:
         if name not in self._known:
             values = []
             for batch, contexts in self._batches:
-                row: QualityRow = composition_row(composed_row, self._cache, contexts)
+                row: QualityRow = composition_row(composed_row, self._cache, contexts, self._older_frames)
                 values.append(measure(row.imagine(batch).flatten(0, 1), batch.truth.flatten(0, 1))["psnr_db"])
             self._known[name] = float(torch.cat(values).mean())
         return self._known[name]

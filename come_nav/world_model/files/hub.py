@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from come_nav.core.errors import CheckpointError
-from come_nav.world_model.checkpoint import file_sha256
-from come_nav.world_model.zoo import SHIPPED, ZooEntry
+from come_nav.world_model.files.weights_file import file_sha256
+from come_nav.world_model.files.zoo import SHIPPED, ZooEntry
 
 
 def download(entry: ZooEntry, folder: Path | None = None) -> Path:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se3
-from come_nav.data.bags.lens import Lens
+from come_nav.data.cameras.lens import Lens
 
 SAME_FOCAL, SAME_CENTRE_PX = 0.01, 2.0  # two calibrations that differ by less are one
 SAME_M, SAME_RAD = 1e-3, 2e-3
+WIDEST = 100.0  # tangent of the angle to the axis; NaN where a lens has no such pixel compares false
 MOST_PIXELS = 6  # of colour, that one pixel of depth may cover in a row
 
 Depth = NDArray[np.float32]
@@ -91,7 +92,7 @@ def register_depth(
     Each pixel of depth covers as many pixels of colour as it is wide there, so that a finer image gets no holes.
     """
     rays = depth.rays()
-    known = np.isfinite(depth_m) & (depth_m > 0)
+    known = np.isfinite(depth_m) & (depth_m > 0) & (np.abs(rays) < WIDEST).all(axis=-1)
     z = depth_m[known].astype(np.float64)
     points = np.column_stack([rays[known] * z[:, None], z])
     points = se3.transform_points(T_colour_depth, points)

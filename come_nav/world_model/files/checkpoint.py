@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,13 +20,21 @@ from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.depth import DepthEstimator, DepthSettings
+from come_nav.world_model.files.weights_file import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    check_sha256,
+    file_sha256,
+    load_tensors,
+    read_weights,
+)
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.reprojection import ReprojectionSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
 
-WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.yaml", "card.md"
+CARD_NAME = "card.md"
 FORMAT = "come_nav world model 1"
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".bin", ".pkl")
 HASHED_AT_LOAD_BYTES = 256 * 2**20  # larger files are hashed only when asked for: reading them twice takes long
@@ -198,91 +203,6 @@ def read_config(folder: Path) -> WorldModelSettings:
     except ConfigError as error:
         prefix = "" if str(error).startswith(str(folder)) else f"{folder / CONFIG_NAME}: "
         raise ConfigError(f"{prefix}{error}") from error
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file; raise CheckpointError in one line where it is missing or broken."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise CheckpointError(f"{path}: file is missing; copy the model again")
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: {_damage(path, error)}; copy the model again") from error
-    return tensors
-
-
-def load_tensors(modules: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy ``tensors`` into ``modules``; raise CheckpointError naming the first tensor that does not fit."""
-    expected = modules.state_dict()
-    for name, tensor in expected.items():
-        if name not in tensors:
-            raise CheckpointError(f"{path}: tensor '{name}' is missing{suggest(name, tensors) if tensors else ''}")
-        if tensors[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: tensor '{name}' must have shape {tuple(tensor.shape)} for {path.parent.name}/{CONFIG_NAME}, "
-                f"got {tuple(tensors[name].shape)}"
-            )
-        if not torch.isfinite(tensors[name]).all():
-            raise CheckpointError(
-                f"{path}: tensor '{name}' holds NaN or infinite values; copy or train the model again"
-            )
-    surplus = sorted(set(tensors) - set(expected))
-    if surplus:
-        raise CheckpointError(f"{path}: tensor '{surplus[0]}' is not part of the model that {CONFIG_NAME} describes")
-    modules.load_state_dict(tensors)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def check_sha256(path: Path, expected: str) -> None:
-    """Raise CheckpointError when the file's sha256 is another one."""
-    found = file_sha256(path)
-    if found != expected:
-        raise CheckpointError(
-            f"{path}: sha256 is {found[:12]}..., {CONFIG_NAME} expects {expected[:12]}...: the two files are not of "
-            "one save; copy both again"
-        )
-
-
-def count_parameters(path: Path) -> int:
-    """Return the number of values in a safetensors file from its header alone."""
-    return sum(torch.Size(entry["shape"]).numel() for entry in _header(path).values())
-
-
-def _header(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            header: dict[str, Any] = json.loads(handle.read(min(length, 2**27)))
-    except (OSError, ValueError, struct.error) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file; copy the model again") from error
-    header.pop("__metadata__", None)
-    return header
-
-
-def _damage(path: Path, error: Exception) -> str:
-    """Say what is wrong with a weights file that the library refused."""
-    size = path.stat().st_size
-    try:
-        header = _header(path)
-    except CheckpointError:
-        return f"not a safetensors file, or cut short after {size} bytes"
-    with path.open("rb") as handle:
-        start = 8 + struct.unpack("<Q", handle.read(8))[0]
-    whole = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if size < whole:
-        return f"cut short: {size} of {whole} bytes"
-    return f"not a valid safetensors file ({str(error).splitlines()[0]})"
 
 
 def _expert(config: ExpertSettings, schedule: NoiseSchedule) -> BaseExpert:

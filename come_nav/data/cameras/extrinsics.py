@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from come_nav.core.geometry import se3
 from come_nav.data.bags.bag import Bag
-from come_nav.data.bags.frames import frame_matches, is_optical, level_world, optical_extrinsics
 from come_nav.data.bags.poses import PoseTrack
 from come_nav.data.bags.transforms import BASE_FRAMES, TransformTree, edge_at, matrices, read_tree
+from come_nav.data.cameras.frames import frame_matches, is_optical, level_world, optical_extrinsics
 
 STILL_M, STILL_RAD = 1e-3, 2e-3  # edges of /tf that move less than this are fixed
 

@@ -1,0 +1,1 @@
+"""Cameras of recordings: lenses, frames and extrinsics, depth in the pixels of colour."""

@@ -1,0 +1,229 @@
+"""What a robot remembers of each drive: its own stack, shown the memory phase frame by frame.
+
+Made once and used for all windows and rows of the drive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from come_nav.core.errors import DataError
+from come_nav.core.experts import MEMORY_EXPERTS
+from come_nav.core.files import atomic_path
+from come_nav.core.geometry import se2
+from come_nav.core.settings import to_mapping
+from come_nav.evaluation.protocols.memory_windows import MemoryDrive
+from come_nav.evaluation.protocols.results import settings_hash
+from come_nav.evaluation.suites.fingerprints import digest
+from come_nav.evaluation.suites.memory.compositions import ComposedRow
+from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.evaluation.suites.replay import Replay, open_loop, show
+from come_nav.memory.spatial.building import remember
+from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.remembered_views import RememberedViews
+from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
+from come_nav.navigation.stack import NavStack
+from come_nav.world_model.model import DiffusionWorldModel
+
+YAW_M_PER_RAD = 0.5  # what a turn counts when the nearest remembered frame is looked for
+ENCODE_FRAMES = 32
+
+
+class DriveMemories:
+    """What one drive left behind; every part is made when it is first asked for.
+
+    Args:
+        drive: with its memory phase.
+        model: of the robot.
+        navigation: settings of the robot.
+        folder: where adapters are kept.
+        model_name: what tells the model's weights from others, e.g. their sha256.
+        long_term: whether rows look at an adapter, so that one must be trained.
+        progress: is told of the training.
+    """
+
+    def __init__(
+        self,
+        drive: MemoryDrive,
+        model: DiffusionWorldModel,
+        navigation: NavigationSettings,
+        folder: Path,
+        model_name: str,
+        *,
+        long_term: bool = True,
+        progress: Progress = silent,
+    ) -> None:
+        self.drive, self.model = drive, model
+        use = supported(model) if long_term else [name for name in supported(model) if name != "long_term"]
+        self.settings = open_loop(navigation, use)
+        self._folder, self._model_name, self._progress = folder, model_name, progress
+        self.poses_xyyaw = torch.from_numpy(np.asarray(drive.recording.poses_xyyaw, float)[_slice(drive.memory)])
+
+    @cached_property
+    def replay(self) -> Replay:
+        """The robot's stack after the memory phase, which goes from window to window and learns nothing more.
+
+        Raises:
+            DataError: for a phase of which no frame can be decoded, or no adapter be trained.
+        """
+        stack = NavStack(self.model, self.settings, background_training=False)
+        show(stack, self.drive.recording, self.drive.memory)
+        if "long_term" in self.settings.experts.use:
+            self._bring_adapter(stack)
+        return Replay(stack, self.settings.experts.older_frames)
+
+    @cached_property
+    def views(self) -> RememberedViews:
+        """The point cloud of the memory phase, seen through the model's camera."""
+        episode = self.replay.stack.episode
+        views, memory = (episode.views, episode.spatial) if episode.spatial is not None else self._own_views()
+        if views is None or not len(memory):
+            raise DataError(f"{self.drive.name}: the spatial memory kept no point; why: {dict(memory.rejected)}")
+        return views
+
+    @cached_property
+    def latents(self) -> torch.Tensor:
+        """Latents (M, C, h, w) of the remembered frames."""
+        frames, recording = self.drive.memory, self.drive.recording
+        parts = [frames[start : start + ENCODE_FRAMES] for start in range(0, len(frames), ENCODE_FRAMES)]
+        images = (self.model.images_from_rgb([recording.frame(index).rgb for index in part]) for part in parts)
+        return torch.cat([self.model.encode(part) for part in images])
+
+    def composed(self, experts: ExpertsSettings) -> DiffusionWorldModel:
+        """Return the robot's model that looks at ``experts``; raise DataError where one of them cannot work."""
+        episode = self.replay.stack.episode
+        unfit = {name: why for name, why in episode.diagnostics.items() if name in experts.use}
+        if unfit:
+            reasons = "; ".join(f"the {name} expert cannot work: {why}" for name, why in unfit.items())
+            raise DataError(f"{self.drive.name}: {reasons}")
+        found, warnings = episode.model(experts)
+        model = cast(DiffusionWorldModel, found)
+        if any(name not in model.experts for name in experts.use):
+            raise DataError(f"{self.drive.name}: {'; '.join(warnings)}")
+        return model
+
+    def nearest(self, poses_odom_xyyaw: torch.Tensor) -> torch.Tensor:
+        """Return which remembered frames (S,) lie nearest to poses (S, 3): metres plus half a metre per radian."""
+        away = se2.relative(poses_odom_xyyaw.double().cpu()[:, None], self.poses_xyyaw[None])
+        distance: torch.Tensor = away[..., :2].norm(dim=-1) + YAW_M_PER_RAD * away[..., 2].abs()
+        return distance.argmin(dim=1)
+
+    def images(self, index: torch.Tensor) -> torch.Tensor:
+        """Return remembered frames (S,) as the model sees them, (S, 3, H, W) in [-1, 1]."""
+        first, recording = self.drive.memory.start, self.drive.recording
+        chosen, back = torch.unique(index, return_inverse=True)
+        frames = [recording.frame(first + int(each)).rgb for each in chosen]
+        return self.model.images_from_rgb(frames)[back.to(self.model.device)]
+
+    def coverage(self, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None = None) -> torch.Tensor:
+        """Return which share (S,) of views from poses (S, 3), extrinsics (S or 1, 4, 4), the point cloud knows."""
+        _, known, _ = self.views.views(poses_odom_xyyaw.float(), self.model.image_size, T_base_camera)
+        return known.float().flatten(1).mean(dim=1)
+
+    def _own_views(self) -> tuple[RememberedViews | None, SpatialMemory]:
+        """Return the cloud where the robot keeps none, as its model looks at no views: geometry stays a reference."""
+        recording, memory = self.drive.recording, SpatialMemory(self.settings.spatial)
+        remember(recording, [memory], self.drive.memory.start, self.drive.memory.stop)
+        camera, extrinsics = recording.intrinsics, recording.T_base_camera
+        if camera is None or extrinsics is None:
+            return None, memory
+        return RememberedViews(memory, camera, extrinsics, self.model.images.aspect), memory
+
+    def _bring_adapter(self, stack: NavStack) -> None:
+        """Put the adapter of the drive in use: from the folder where it was trained before with these settings."""
+        from safetensors.torch import save_file
+
+        name, episode, key = self.drive.name, stack.episode, self._adapter_key()
+        path = self._folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.safetensors"
+        kept = _read_adapter(path, key)
+        if kept is not None:
+            episode.use_adapter(kept)
+            return
+        if episode.episodic is None:
+            raise DataError(f"{name}: {episode.diagnostics.get('long_term', 'no adapter can be trained')}")
+        with self._progress(episode.episodic.steps_due, f"adapter of {name}", "step") as bar:
+            episode.train(bar.add)
+        if episode.adapter is None:
+            raise DataError(f"{name}: no adapter could be trained on its memory phase: too few frames in a row")
+        with atomic_path(path) as temporary:
+            tensors = {part: tensor.cpu().contiguous() for part, tensor in episode.adapter.tensors.items()}
+            save_file(tensors, temporary, {"key": key})
+
+    def _adapter_key(self) -> str:
+        """Return what names the adapter: all that its training depends on."""
+        return settings_hash(
+            {
+                "model": self._model_name,
+                "seed": self.settings.seed,
+                "episodic": to_mapping(self.settings.episodic),
+                "lora": to_mapping(self.settings.lora),
+                "spatial": to_mapping(self.settings.spatial),
+                "poses": digest(self.poses_xyyaw.numpy()),
+                "drive": [self.drive.name, self.drive.memory.start, self.drive.memory.stop],
+            }
+        )
+
+
+class MemoryCache:
+    """The memories of the drives that were asked for last: one where drives are evaluated one after another."""
+
+    def __init__(self, make: Callable[[str], DriveMemories], room: int = 1) -> None:
+        self._make, self._room = make, room
+        self._kept: dict[str, DriveMemories] = {}
+
+    def of(self, name: str) -> DriveMemories:
+        """Return the memories of drive ``name``."""
+        if name not in self._kept:
+            if len(self._kept) >= self._room:  # let go of the oldest first
+                del self._kept[next(iter(self._kept))]
+            self._kept[name] = self._make(name)
+        return self._kept[name]
+
+
+def supported(model: DiffusionWorldModel) -> list[str]:
+    """Return the memory experts that a model can have."""
+    return [name for name in MEMORY_EXPERTS if name in model.supported_experts]
+
+
+def experts_of(row: ComposedRow, model: DiffusionWorldModel, older_frames: int) -> ExpertsSettings:
+    """Return what ``row`` looks at: its experts, at its weights.
+
+    Every row is told the same past, ``older_frames`` before the context included (where the model looks at views the
+    short-term expert is there with weight 0), so that rows differ by their experts alone.
+    """
+    weights, told = row.counting, supported(model)
+    return ExpertsSettings(
+        use=tuple(name for name in MEMORY_EXPERTS if name in weights or (name == "short_term" and name in told)),
+        mode=row.mode,
+        base=weights.get("base", 0.0),
+        short_term=weights.get("short_term", 0.0),
+        long_term=weights.get("long_term", 0.0),
+        spatial=weights.get("spatial", 0.0),
+        older_frames=older_frames,
+    )
+
+
+def _read_adapter(path: Path, key: str) -> dict[str, torch.Tensor] | None:
+    """Return the tensors of an adapter with this key; None where there is none, or a damaged file."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    except (SafetensorError, OSError):
+        return None
+
+
+def _slice(frames: range) -> slice:
+    return slice(frames.start, frames.stop)

@@ -1,0 +1,1 @@
+"""Model folders on disk: read and written, known by name, and downloaded."""
