@@ -1,4 +1,4 @@
-"""Procedural surface textures: shared patterns and, per world, its own posters and windows. Images are (3, S, S) in [0, 1]."""
+"""Procedural surface textures: shared patterns and, per world, its own posters. Images are (3, S, S) in [0, 1]."""
 
 from __future__ import annotations
 
