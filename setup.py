@@ -35,7 +35,7 @@ EXTRAS = {
         "torch-fidelity>=0.3",
         "torchmetrics>=1.4",
         "torchvision>=0.21",
-        "transformers>=4.40",  # depth from pictures
+        "transformers>=4.40",  # depth from images
     ],
     # The client libraries of ROS 2 Jazzy as wheels, for machines without a ROS installation; a robot has its own.
     "ros": [

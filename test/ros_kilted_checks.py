@@ -52,7 +52,7 @@ def test_a_robot_drives(bench: Bench):
     assert "Traceback" not in bench.processes[0].log()
 
 
-def test_the_action_of_a_image(bench: Bench):
+def test_the_action_of_an_image(bench: Bench):
     from rclpy.action import ActionClient
 
     from come_nav_interfaces.action import NavigateToImage

@@ -116,7 +116,7 @@ def test_parts_of_a_recording_share_no_frame(bag, tmp_path, capsys):
     assert seen == {"0-0.6": (0, 23), "0.6-1.0": (24, 39)}
 
 
-def test_several_recordings_are_judged_together(bag, tmp_path, capsys):
+def test_several_recordings_are_evaluated_together(bag, tmp_path, capsys):
     second = write_bag(tmp_path / "second", SampleRecording(30))
     words = ["evaluate", str(bag), str(second), "--rows", "trivial", "--windows", "6", "--no-report"]
     result = document(capsys, *words, "--out", str(tmp_path / "out"))
@@ -172,7 +172,7 @@ def test_quality_of_a_recording_and_its_depth(bag, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_quality_with_a_model_judges_jump_rollout_and_autoencoder(tmp_path, capsys):
+def test_quality_with_a_model_evaluates_jump_rollout_and_autoencoder(tmp_path, capsys):
     model = small_model(tmp_path / "model")
     words = ["evaluate", *QUALITY, "--worlds", "10003", "--windows", "3", "--horizon", "0.5,1", "--model", str(model)]
     quick = ["--set", "planner.samples=4", "--set", "planner.initial_samples=4", "--set", "planner.elites=2"]

@@ -27,7 +27,7 @@ def test_info_as_text(drive, capsys):
         assert part in text
 
 
-def test_info_as_json_with_a_image(drive, tmp_path, capsys):
+def test_info_as_json_with_an_image(drive, tmp_path, capsys):
     image = tmp_path / "out" / "sheet.png"
     assert main(["bag", "info", str(drive), "--json", "--image", str(image)]) == 0
     document = json.loads(capsys.readouterr().out)

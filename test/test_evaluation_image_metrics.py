@@ -49,7 +49,7 @@ def test_ssim_of_equal_flat_and_opposite_images():
     torch.testing.assert_close(ssim(a * flat - 1, b * flat - 1), torch.tensor([expected]), atol=1e-5, rtol=0)
 
 
-def test_each_image_is_judged_alone():
+def test_each_image_is_evaluated_alone():
     first, second = images(), noisy(images())
     for metric in (psnr, ssim, sharpness_ratio):
         torch.testing.assert_close(metric(first, second)[2:3], metric(first[2:3], second[2:3]))

@@ -102,7 +102,7 @@ def test_a_part_that_is_none_is_refused(part):
         ProtocolSettings(part=part)
 
 
-def test_copying_the_last_frame_is_judged_against_every_target():
+def test_copying_the_last_frame_is_compared_with_every_target():
     batch = read_batch(windows(3), images)
     records = evaluate_batch(copy_last_row(), batch)
     for index, record in enumerate(records):

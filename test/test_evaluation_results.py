@@ -197,7 +197,7 @@ def seer(window, paths, generator) -> torch.Tensor:
     return torch.stack([real if torch.allclose(path[-1], true_end) else torch.full_like(real, -1.0) for path in paths])
 
 
-def test_images_are_judged_at_the_chosen_and_at_the_true_pose():
+def test_images_are_evaluated_at_the_chosen_and_at_the_true_pose():
     window = windows(1)[0]
     record = evaluate(Row("seer", random_plan, seer, image), window)[0]
     assert record["prediction"]["psnr_db"] == 60.0

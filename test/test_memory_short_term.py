@@ -1,4 +1,4 @@
-"""The short-term buffer under the diagnoses of real sensors."""
+"""The short-term buffer under the faults of real sensors."""
 
 import math
 

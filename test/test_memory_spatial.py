@@ -148,7 +148,7 @@ BAD_FRAMES = {
 
 
 @pytest.mark.parametrize("reason", BAD_FRAMES)
-def test_trouble_is_counted_and_never_an_exception(reason):
+def test_faults_are_counted_and_never_an_exception(reason):
     memory = SpatialMemory()
     assert memory.observe(*BAD_FRAMES[reason]) is InsertResult(reason)
     assert dict(memory.rejected) == {reason: 1}

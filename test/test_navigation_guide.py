@@ -123,7 +123,7 @@ def test_near_a_place_that_only_looks_similar_the_image_leads_alone():
     assert not guide.target(np.array([3.0, 0.5, 0.0]))[1]
 
 
-def test_a_image_that_memory_does_not_know_is_approached_directly():
+def test_an_image_that_memory_does_not_know_is_approached_directly():
     guide = Guide(drive(ROUND_THE_CORNER), GuideSettings())
     goal = Goal(image_rgb=grey(90))
     guide.begin(goal)

@@ -18,7 +18,7 @@ def ok_plan(stamp_s: float, length_m: float) -> Plan:
     return Plan(PlanStatus.OK, stamp_s, 0.25, np.array([[length_m, 0.0, 0.0]]), np.zeros(3))
 
 
-def test_a_image_is_reached_when_view_and_plan_agree_often_enough():
+def test_an_image_is_reached_when_view_and_plan_agree_often_enough():
     mission = Mission(ArrivalSettings(tolerance_m=0.2, confirmations=2, difference=0.3))
     mission.begin(Goal(image_rgb=np.zeros((2, 2, 3), np.uint8)))
     here = np.zeros(3)
@@ -38,7 +38,7 @@ def test_a_pose_is_reached_by_odometry():
     assert mission.evaluate(ok_plan(2.0, 0.1), np.array([0.9, 0.0, 0.1])) is MissionState.REACHED
 
 
-def test_a_image_whose_place_was_found_is_reached_there():
+def test_an_image_whose_place_was_found_is_reached_there():
     mission = Mission(ArrivalSettings(tolerance_m=0.2, tolerance_rad=0.3, difference=0.3))
     image = Goal(image_rgb=np.zeros((2, 2, 3), np.uint8))
     mission.begin(image)
@@ -52,7 +52,7 @@ def test_a_image_whose_place_was_found_is_reached_there():
     assert mission.goal is not image  # too late
 
 
-def test_a_image_that_seemed_reached_may_turn_out_to_be_elsewhere():
+def test_an_image_that_seemed_reached_may_turn_out_to_be_elsewhere():
     mission = Mission(ArrivalSettings(0.25, 0.35, confirmations=1))
     mission.begin(Goal(image_rgb=grey(0)))
     here, place = np.zeros(3), np.array([1.0, 0.0, 0.0])

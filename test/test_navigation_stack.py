@@ -135,7 +135,7 @@ def test_present_twist_is_measured_or_derived():
     np.testing.assert_allclose(derived.present_twist(), [0.5, 0.0], atol=1e-9)
 
 
-def test_sensor_trouble_is_a_status():
+def test_a_sensor_that_fails_is_a_status():
     stack = NavStack(ImageModel())
     image_goal = Goal(image_rgb=image_of(START[:2]))
     assert stack.plan(image_goal).status is PlanStatus.NO_CONTEXT

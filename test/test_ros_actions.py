@@ -157,7 +157,7 @@ def test_actions_are_offered_where_they_are_built(offer):
         (Outcome.CANCELLED, True, "canceled"),
     ],
 )
-def test_a_image_is_driven_to(offer, outcome, asked_to_cancel, state):
+def test_an_image_is_driven_to(offer, outcome, asked_to_cancel, state):
     _, requests, servers = offer()
     callbacks, handle = servers["navigate_to_image"], Handle(image=Image(width=3))
     callbacks["handle_accepted_callback"](handle)

@@ -157,7 +157,7 @@ def test_settings_of_a_room_become_parameters_and_back():
         ("image_transport", "compresed", False, "image_transport is 'compresed'; did you mean 'compressed'?"),
     ],
 )
-def test_values_are_judged_with_a_reason(name, value, running, reason):
+def test_values_are_accepted_or_refused_with_a_reason(name, value, running, reason):
     parameters = list(DECLARED["planner"].values())
     present = {item.name: item.default for item in parameters}
     answer = evaluate(parameters, [RosParameter(name, value=value)], present, running)

@@ -35,7 +35,7 @@ def test_the_nodes_run_in_kilted(kilted: Kilted):
     passes(kilted, "not action", 400.0)
 
 
-def test_the_action_is_compiled_and_drives_to_a_image(kilted: Kilted):
+def test_the_action_is_compiled_and_drives_to_an_image(kilted: Kilted):
     try:
         kilted.build_interfaces()
     except NotHereError as error:

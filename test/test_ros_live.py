@@ -65,7 +65,7 @@ def saved_places(folder: Path) -> int:
     return len(kept)
 
 
-def test_a_robot_drives_to_a_image_and_remembers_after_a_kill(bench: Bench):
+def test_a_robot_drives_to_an_image_and_remembers_after_a_kill(bench: Bench):
     start, goal, image = image_ahead(0.8)
     folder = bench.folder / "memory"
     planner = {

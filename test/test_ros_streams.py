@@ -201,7 +201,7 @@ def test_running_errors_are_those_of_the_evaluation():
     assert accuracy.values()["ate_m"] == pytest.approx(np.mean([item.errors.ate_m for item in evaluated]))
 
 
-def test_plans_that_are_not_ok_or_not_covered_are_not_evaluate():
+def test_plans_that_are_not_ok_or_not_covered_are_not_evaluated():
     track, accuracy = OdometryTrack(), RunningAccuracy()
     accuracy.add(Plan(PlanStatus.STALE_SENSOR, 0.0, 0.25, np.zeros((0, 3)), np.zeros(3)))
     accuracy.add(Plan(PlanStatus.OK, 0.0, 0.25, np.zeros((8, 3)), np.zeros(3)))

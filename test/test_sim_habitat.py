@@ -141,7 +141,7 @@ def test_random_starts_are_where_the_scene_allows(habitat):
         habitat.reset(np.array([5.0, 0.0, 0.0]))
 
 
-def test_trouble_is_one_line(tmp_path, monkeypatch, habitat):
+def test_faults_are_told_in_one_line(tmp_path, monkeypatch, habitat):
     camera = CameraIntrinsics.from_field_of_view(8, 6, np.pi / 2)
     with pytest.raises(ConfigError, match="scene is empty"):
         HabitatSimulator("", camera)

@@ -149,7 +149,7 @@ def test_images_reach_the_run_folder_and_tensorboard_and_change_nothing(weights,
     assert_equal(drawn, whole)
 
 
-def test_a_image_leaves_every_random_state_as_it_was(tmp_path, monkeypatch) -> None:
+def test_an_image_leaves_every_random_state_as_it_was(tmp_path, monkeypatch) -> None:
     import random
     from contextlib import nullcontext
     from types import SimpleNamespace

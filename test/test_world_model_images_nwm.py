@@ -30,7 +30,7 @@ def test_transform_is_exact_for_every_aspect(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(found, official(rgb, 56), rtol=0, atol=1e-6)
 
 
-def test_a_image_between_square_and_4_to_3_is_filled_up_with_black() -> None:
+def test_an_image_between_square_and_4_to_3_is_filled_up_with_black() -> None:
     rgb = np.full((90, 100, 3), 255, np.uint8)
     found = images_from_rgb([rgb], 24, 4 / 3, "nwm")[0]
     assert found[:, :, 0].max() == -1.0

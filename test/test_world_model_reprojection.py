@@ -161,7 +161,7 @@ def turned_view(image: torch.Tensor, depth_m: torch.Tensor, R_level_turned: torc
     return image[:, row, column] * inside, depth_m[row, column] / level[..., 2] * inside
 
 
-def test_a_camera_that_pitches_shows_the_same_world_when_its_extrinsics_is_told(drive) -> None:
+def test_a_camera_that_pitches_shows_the_same_world_when_its_extrinsics_are_told(drive) -> None:
     """A frame behind the newest that looks 20 degrees up, shown level: right with its own extrinsics, else wrong."""
     image, depth = drive[0][0], drive[1][0]
     level, angle = level_camera(0.5), math.radians(-20.0)

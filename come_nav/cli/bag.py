@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EPILOG = """examples:
   come-nav bag info my_bag                                  topics, rates, gaps, what come_nav would use
-  come-nav bag info my_bag --image sheet.png              and a contact sheet of its frames
+  come-nav bag info my_bag --image sheet.png                and a contact sheet of its frames
   come-nav bag info run.bag --pose-topic /amcl_pose --json  ROS 1 works too; one JSON document
 """
 IMAGES = 12

@@ -33,8 +33,8 @@ class ExpertsSettings:
 
     Attributes:
         use: of short_term, long_term and spatial; auto = every one that the model supports, whose weight is above 0
-            and that the sensors feed; [] = none, NWM alone. One that was named and cannot work (no depth, no adapter
-            yet) is left out of the plan, with a warning in its message; auto leaves out in silence.
+            and that the sensors feed; [] = none, the base alone. One that was named and cannot work (no depth, no
+            adapter yet) is left out of the plan, with a warning in its message; auto leaves out in silence.
         mode: normalised (with contrast, exponents sum to 1), literal (CoME equation 4) or average (no contrast).
         base: weight of the base expert, >= 0.
         short_term: weight of the longer past, >= 0.

@@ -1,4 +1,4 @@
-"""What a node says about itself on /diagnostics: rates and ages of its inputs, the cause of diagnosis, figures."""
+"""What a node says about itself on /diagnostics: rates and ages of its inputs, the causes of faults, figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Procedural indoor worlds: the same seed gives the same rooms, furniture and images on every machine."""
+"""Procedural indoor worlds: the same seed gives the same rooms, furniture and posters on every machine."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class World:
         rooms: (R, 4) float32 rectangles x0, y0, x1, y1.
         room_kinds: what each room is, e.g. "kitchen".
         doors: (D, 3) float32: x, y of the opening's centre and the opening's width.
-        images: (M, 3, S, S) float32 in [0, 1].
+        images: (M, 3, S, S) float32 in [0, 1], of the posters on its walls.
     """
 
     seed: int

@@ -168,7 +168,75 @@ def growth(result: dict[str, Any]) -> Sequence[Table]:
     return [(["frames", "cloud [MB]", "a frame [ms]", "a view [ms]"], rows)]
 
 
+def variants(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what each variant of the denoiser comes to in equal time, by views 2 s ahead."""
+    rows = []
+    for own in result["trainings"]:
+        gain = (own.get("images") or own["pictures"])["gain_psnr_db"][1]
+        size, loss = f"{own['parameters'] / 1e6:.1f} M", own["validation_loss"]["loss"][-1]
+        rows.append(
+            [own["variant"], size, f"{own['budget_s']:.0f}", str(own["steps"]), f"{loss:.3f}", interval(gain, 2)]
+        )
+    header = ["variant", "parameters", "trained [s]", "steps", "validation loss", "PSNR over copying at 2 s [dB]"]
+    return [(header, rows)]
+
+
+def samplers(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what each sampler costs and is worth, as views 2 s ahead and as plans."""
+    rows = []
+    for own in result["configurations"]:
+        views, plans = own.get("images", own.get("pictures")), own["planning"]
+        images = ["", ""]
+        if views is not None:
+            images = [interval(views["gain_psnr_db"], 2), f"{views['sharpness']['value']:.2f}"]
+        less = plans.get("ate_m_minus_best")
+        name = f"{own['sampler']} {own['steps']}" + (", rollout" if own["imagination"] == "rollout" else "")
+        ate = interval(plans["ate_m"])
+        rows.append([name, *images, ate, "" if less is None else interval(less), f"{plans['plan_s_median']:.2f}"])
+    header = [
+        "sampler, steps",
+        "PSNR over copying [dB]",
+        "sharpness ratio",
+        "ATE [m]",
+        "less the best, paired",
+        "plan [s]",
+    ]
+    return [(header, rows)]
+
+
+def training_data(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what making training windows costs."""
+    rows = [
+        [own["source"], f"{100 * own['share_waited']:.1f} %", f"{100 * own['share_of_processor']:.1f} %"]
+        for own in result["sources"]
+    ]
+    return [(["source", "the step waits", "data's share of processor time"], rows)]
+
+
+def latency(result: dict[str, Any]) -> Sequence[Table]:
+    """Return how long odometry waits for its callback."""
+    rows = []
+    for number, run in enumerate(result["runs"], 1):
+        for node, own in run["nodes"].items():
+            cells = [f"{own[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")]
+            plan = f"{own['plan_p50_s']:.1f}" if "plan_p50_s" in own else ""
+            rows.append([str(number), node, *cells, plan])
+    return [(["run", "node", "p50 [ms]", "p95 [ms]", "p99 [ms]", "plan, p50 [s]"], rows)]
+
+
 EVALUATE = "come-nav evaluate --suite"
+DRIFTING = tuple(
+    Section(
+        f"recall_drift_{percent}_percent.json",
+        f"Remembered views, odometry that drifts {percent} %",
+        f"Test worlds, `ideal-64` but for the odometry, whose noise and scale errors are {percent} % of the way. SLTM "
+        "is a render blend. Nothing takes the drift out.",
+        f"{EVALUATE} recall --worlds 20000-20019 --windows 100 --drift {percent} --rows nearest,geometry,base,sltm",
+        recall,
+        blended=True,
+    )
+    for percent in (1, 2, 5)
+)
 SECTIONS = (
     Section(
         "planning_test_worlds.json",
@@ -223,6 +291,7 @@ SECTIONS = (
         recall,
         blended=True,
     ),
+    *DRIFTING,
     Section(
         "memory_planning_test_worlds_2s.json",
         "Plans of 2 s to places seen long before",
@@ -278,6 +347,36 @@ SECTIONS = (
         "Cloud with its budget of 200,000 points.",
         "benchmarks/memory_growth.py --frames 1000",
         growth,
+    ),
+    Section(
+        "ros_latency.json",
+        "How long odometry waits for its callback",
+        "A process for each node; the planner searches, episodic_memory trains, two cores, the last 1,000 messages at "
+        "20 Hz.",
+        "benchmarks/ros_latency.py",
+        latency,
+    ),
+    Section(
+        "denoiser_variants.json",
+        "Variants of the denoiser in equal time",
+        "One core, 60 training worlds; views of validation worlds 10020-10039, 200 windows. Losses compare only within "
+        "one objective.",
+        "benchmarks/denoiser_variants.py --seconds 180 540",
+        variants,
+    ),
+    Section(
+        "sampling_steps_many.json",
+        "Sampling steps",
+        "Validation worlds: 40 views 2 s ahead, and 24 plans of 40 candidates. With one step all samplers are equal.",
+        "benchmarks/sampling_steps.py --steps 1,2,3,5,10,25,50",
+        samplers,
+    ),
+    Section(
+        "training_data.json",
+        "Cost of training data",
+        "One thread, the configuration of the tiny model: 32 contexts, 4 goals.",
+        "benchmarks/training_data.py",
+        training_data,
     ),
 )
 

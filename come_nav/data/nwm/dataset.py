@@ -1,4 +1,4 @@
-"""Data sets in NWM's layout: trajectory folders, and the pickled lists that say which windows an evaluation evaluates.
+"""Data sets in NWM's layout: trajectory folders, and the pickled lists that say which windows an evaluation takes.
 
 ``root/<dataset>/<trajectory>/0.jpg .. traj_data.pkl`` and
 ``root/data_splits/<dataset>/test/{traj_names.txt, navigation_eval.pkl, time.pkl, rollout.pkl}``.

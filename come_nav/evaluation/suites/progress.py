@@ -18,7 +18,7 @@ class Progress(Protocol):
     """Opens a count of ``total`` things; as a context manager it ends with the block."""
 
     def __call__(self, total: int, label: str, unit: str, *, leave: bool = False) -> AbstractContextManager[Bar]:
-        """Return the count; ``leave`` wishes that it stays to be seen when done."""
+        """Return the count; ``leave`` asks that it stays to be seen when done."""
         ...
 
 

@@ -16,7 +16,7 @@ from come_nav.navigation.goals.step import Progress
 
 
 class Outcome(IntEnum):
-    """How an action_goal ended; the numbers of come_nav_interfaces/action/NavigateToImage."""
+    """How an action goal ended; the numbers of come_nav_interfaces/action/NavigateToImage."""
 
     REACHED = 1
     FAILED = 2
@@ -33,7 +33,7 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class Ending:
-    """The answer: ``code`` says why an action_goal failed."""
+    """The answer: ``code`` says why an action goal failed."""
 
     outcome: Outcome
     code: str
@@ -72,7 +72,7 @@ class ActionGoals:
         self.current: ActionGoal | None = None
 
     def begin(self, action_goal: ActionGoal | None, progress: Progress) -> None:
-        """A new mission has begun, for an action_goal or (None) for nobody; the action_goal before is over."""
+        """A new mission has begun, for an action goal or (None) for nobody; the action goal before is over."""
         before, self.current = self.current, action_goal
         if before is not None:
             before.end(Outcome.REPLACED, "REPLACED", "a later goal has come", progress)

@@ -27,7 +27,7 @@ class Surface:
     """What a face looks like.
 
     Attributes:
-        texture: index into the patterns, or -1 - p for the world's image p.
+        texture: index into the patterns, or -1 - p for the world's poster p.
         colour: multiplies the texture, linear 0..1 (above 1 for lamps).
         scale_m: length of one texture repeat; 0 stretches the texture once over the face.
     """

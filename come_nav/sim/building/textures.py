@@ -1,4 +1,4 @@
-"""Procedural surface textures: shared patterns and, per world, its own images. Images are (3, S, S) in [0, 1]."""
+"""Procedural surface textures: shared patterns and, per world, its own posters. Images are (3, S, S) in [0, 1]."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def _wood(rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _books(rng: np.random.Generator) -> NDArray[np.float64]:
     values = np.full((3, TEXTURE_SIZE, TEXTURE_SIZE), 0.16)
-    for cache in range(3):
-        bottom, column = 21 * cache + 20, 1
+    for shelf in range(3):
+        bottom, column = 21 * shelf + 20, 1
         while column < TEXTURE_SIZE - 3:
             width, height = int(rng.integers(2, 6)), int(rng.integers(11, 19))
             colour = rng.uniform(0.15, 1.0, 3)
@@ -216,7 +216,7 @@ def make_patterns() -> Image:
 
 
 def make_images(rng: np.random.Generator, count: int = IMAGES_PER_WORLD) -> Image:
-    """Return images (count, 3, S, S): a window, a whiteboard, then landscapes and abstract posters."""
+    """Return posters (count, 3, S, S): a window, a whiteboard, then landscapes and abstract ones."""
     makers = [_landscape, _blocks, _circles, _waves, _sign]
     images = [_window(rng), _whiteboard(rng)]
     images += [makers[int(rng.integers(len(makers)))](rng) for _ in range(count - 2)]

@@ -1,4 +1,4 @@
-"""Fills a floor plan: walls with doors, themes, lamps, images and furniture that leaves every door reachable."""
+"""Fills a floor plan: walls with doors, themes, lamps, posters and furniture that leaves every door reachable."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _add_ceiling_lamps(layout: Layout) -> None:
 
 
 def _add_images(rng: np.random.Generator, layout: Layout) -> None:
-    """Hang up to two images (windows on outer walls) on every wall side of every room, clear of the doors."""
+    """Hang up to two posters (windows on outer walls) on every wall side of every room, clear of the doors."""
     for wall in layout.plan.walls:
         spans = [(wall.low_m, wall.high_m)]
         if wall.door is not None:
