@@ -124,10 +124,12 @@ def test_make_targets_exist(page):
 
 
 def test_files_that_the_pages_name_exist():
+    rooms = "|".join(path.name for path in (ROOT / "come_nav").iterdir() if path.is_dir())
     missing = []
     for page in PAGES:
         for name in re.findall(
-            r"`((?:come_nav|test|config|resource|docs|planning|core|cli)/[\w./]+\.\w+)`", page.read_text()
+            rf"`((?:come_nav|test|config|resource|docs|benchmarks|launch|models|{rooms})/[\w./]+\.\w+)`",
+            page.read_text(),
         ):
             if not (ROOT / name).exists() and not (ROOT / "come_nav" / name).exists():
                 missing.append(f"{page_name(page)}: {name}")
