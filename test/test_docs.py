@@ -111,6 +111,31 @@ def test_links_and_images_resolve(page):
     assert not missing
 
 
+def anchors_of(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", text), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_anchors_resolve(page):
+    missing = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8"))):
+        name, _, anchor = target.partition("#")
+        if anchor and not target.startswith(("http://", "https://")):
+            other = page.parent / name if name else page
+            if anchor not in anchors_of(other.read_text(encoding="utf-8")):
+                missing.append(target)
+    assert not missing
+
+
+def test_the_check_of_anchors_can_fail():
+    assert anchors_of("# Where was `this` taken?\n```bash\n# no heading\n```\n## ATE, RPE") == {
+        "where-was-this-taken",
+        "ate-rpe",
+    }
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_make_targets_exist(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
