@@ -35,7 +35,8 @@ from come_nav.core.types import CameraIntrinsics, Frame, Trajectory
 from come_nav.data.opening import open_recording
 from come_nav.evaluation.metrics.trajectory_metrics import ate
 from come_nav.localisation.features import Features
-from come_nav.localisation.localiser import LocaliserSettings, VisualLocaliser
+from come_nav.localisation.keyframe_map import LocaliserSettings
+from come_nav.localisation.localiser import VisualLocaliser
 from come_nav.localisation.place_recognition import PlaceIndex
 from come_nav.localisation.pose_graph import PoseGraph, solve
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
@@ -193,7 +194,7 @@ def _drift_row(
     reference = Trajectory.from_xyyaw(stamps, truth[kept])
     before = ate(reference, Trajectory.from_xyyaw(stamps, believed[kept])).translation_m.rmse
     after = ate(reference, Trajectory.from_xyyaw(stamps, localiser.poses_map_xyyaw)).translation_m.rmse
-    edges = localiser.graph.edges
+    edges = localiser.map.graph.edges
     there = se2.relative(truth[kept][edges.nodes[:, 0]], truth[kept][edges.nodes[:, 1]])
     off = np.hypot(*(there - edges.poses_xyyaw)[:, :2].T)
     span = edges.nodes[:, 1] - edges.nodes[:, 0]

@@ -10,7 +10,8 @@ import pytest
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
-from come_nav.localisation.localiser import LocaliserSettings, VisualLocaliser
+from come_nav.localisation.keyframe_map import LocaliserSettings
+from come_nav.localisation.localiser import VisualLocaliser
 from come_nav.localisation.place_recognition import PlaceIndex, PlaceSettings
 from come_nav.sim.episodes import camera_in_base, to_uint8
 from come_nav.sim.raycaster import Raycaster

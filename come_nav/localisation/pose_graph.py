@@ -115,6 +115,10 @@ class PoseGraph:
         """Poses (N, 3) as far as they are solved."""
         return np.array(self._poses, np.float64).reshape(-1, 3)
 
+    def pose_xyyaw(self, index: int) -> NDArray[np.float64]:
+        """Return the pose (3,) of one node as far as it is solved."""
+        return self._poses[index]
+
     @property
     def edges(self) -> Edges:
         """All edges, in the order in which they were added."""

@@ -1,4 +1,4 @@
-"""Where one image was taken relative to another when neither has depth: direction and turn from matches, length from odometry.
+"""Where one image was taken relative to another without depth: direction and turn from matches, length from odometry.
 
 The essential matrix within RANSAC (five points, Nister 2004) and its decomposition are OpenCV's. What agrees is
 refined over all six degrees of freedom: Sampson's distance to the epipolar lines (Hartley and Zisserman 2004, 11.4)
