@@ -3,7 +3,9 @@
 Nodes are poses (x, y, yaw); edges are relative poses with covariances. Odometry is trusted; registered edges carry a
 robust kernel, since a few of them are wrong: Geman and McClure's, whose cost is bounded, so that wrong edges count
 nothing in the end. It is wide at first, so that true closures pull although drift has led far away from them, and
-narrows (graduated non-convexity, Yang et al. 2020). Levenberg-Marquardt over sparse normal equations with analytic
+narrows (graduated non-convexity, Yang et al. 2020). Edges that odometry contradicts (``odometry_consistency.py``) get
+a vote only in the last, narrow round, where they count if the rest has come to agree with them: a room that looks like
+another one stays another one, however many closures say otherwise. Levenberg-Marquardt over sparse normal equations with analytic
 Jacobians (Grisetti et al. 2010).
 
 Cost: ``benchmarks/registration.py --part graph``; a step of 1,000 nodes and 4,000 edges takes about 10 ms on one core.
@@ -11,6 +13,7 @@ Cost: ``benchmarks/registration.py --part graph``; a step of 1,000 nodes and 4,0
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,11 @@ from scipy.sparse.linalg import splu
 from come_nav.core.checks import check_range, check_shape
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
+from come_nav.localisation.odometry_consistency import odometry_distances
+
+
+DIRECT_SIZE = 3000  # unknowns below which factors are made in every step
+CG_ITERATIONS, CG_PRECISION = 12, 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,9 @@ class PoseGraphSettings:
         tolerance: a round ends when no pose moves more than this (m, rad), > 0.
         gain: a round ends when a step lowers the cost by less than this share, > 0.
         inlier_distance: squared Mahalanobis distance up to which an edge counts as kept, > 0.
+        odometry_gate: squared Mahalanobis distance to odometry, with the covariance that it has gathered between the
+            two nodes, beyond which an edge has no vote until the last round, > 0. Drift is steadier than noise, so it
+            is wider than noise alone would need.
     """
 
     kernel: float = 6.0
@@ -47,9 +58,10 @@ class PoseGraphSettings:
     tolerance: float = 1e-4
     gain: float = 1e-3
     inlier_distance: float = 25.0
+    odometry_gate: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("kernel", "tolerance", "gain", "inlier_distance"):
+        for name in ("kernel", "tolerance", "gain", "inlier_distance", "odometry_gate"):
             check_range(f"pose_graph.{name}", getattr(self, name), 0.0, open_low=True)
         for name in ("steps", "wide_steps", "widest"):
             check_range(f"pose_graph.{name}", getattr(self, name), 1)
@@ -187,13 +199,24 @@ def solve(
     mine = edges[np.asarray((edges.nodes >= first_free).any(axis=1))]
     if first_free < len(poses) and len(mine):
         system = _System(mine, len(poses), first_free)
-        for width in _widths(poses, mine, settings):
-            steps = settings.steps if width == 1.0 else settings.wide_steps
+        votes = _votes(mine, len(poses), first_free, settings)
+        for width in _widths(poses, mine[votes], settings):
+            last = width == 1.0
+            system.votes = np.ones(len(mine), np.bool_) if last else votes
+            steps = settings.steps if last else settings.wide_steps
             poses, taken = _settle(system, poses, settings.kernel * width, steps, settings)
             used += taken
     residuals, _ = _residuals(poses, edges, jacobians=False)
     distances = np.einsum("ei,eij,ej->e", residuals, edges.information, residuals)
     return GraphSolution(poses, distances, edges.robust & (distances > settings.inlier_distance), used)
+
+
+def _votes(edges: Edges, count: int, first_free: int, settings: PoseGraphSettings) -> NDArray[np.bool_]:
+    """Return which edges (E,) odometry does not contradict; all where only the newest nodes are free."""
+    if first_free > 1:  # the rest stays, and the way to it is not among these edges
+        return np.ones(len(edges), np.bool_)
+    away = odometry_distances(count, edges.nodes, edges.poses_xyyaw, edges.information, edges.robust)
+    return np.asarray(~edges.robust | (away <= settings.odometry_gate))
 
 
 def _widths(poses: NDArray[np.float64], edges: Edges, settings: PoseGraphSettings) -> list[float]:
@@ -256,6 +279,8 @@ class _System:
 
     def __init__(self, edges: Edges, count: int, first_free: int) -> None:
         self._edges, self._count, self._first_free = edges, count, first_free
+        self.votes: NDArray[np.bool_] = np.ones(len(edges), np.bool_)
+        self._factors: Any = None
         self._size = 3 * (count - first_free)
         blocks = [(0, 0), (0, 1), (1, 0), (1, 1)]
         self._free = [(edges.nodes >= first_free)[:, list(pair)].all(axis=1) for pair in blocks]
@@ -271,8 +296,12 @@ class _System:
             )
             rows.append(row.ravel())
             columns.append(column.ravel())
-        self._rows, self._columns = np.concatenate(rows), np.concatenate(columns)
         self._diagonal = np.arange(self._size)
+        keys = np.concatenate([*columns, self._diagonal]) * self._size + np.concatenate([*rows, self._diagonal])
+        where, self._entry = np.unique(keys, return_inverse=True)
+        self._rows = (where % self._size).astype(np.int32)
+        self._starts = np.searchsorted(where, np.arange(self._size + 1) * self._size).astype(np.int32)
+        self._diagonal_entry = self._entry[len(self._entry) - self._size :]
 
     def cost(self, poses: NDArray[np.float64], kernel: float) -> tuple[float, NDArray[np.float64]]:
         """Return the robust cost and every edge's weight (E,) with Geman and McClure's kernel."""
@@ -280,7 +309,8 @@ class _System:
         distances = np.einsum("ei,eij,ej->e", residuals, self._edges.information, residuals)
         bent = 1.0 + distances / kernel
         robust = self._edges.robust
-        return float(np.where(robust, distances / bent, distances).sum()), np.where(robust, bent**-2, 1.0)
+        costs, weights = np.where(robust, distances / bent, distances), np.where(robust, bent**-2, 1.0)
+        return float(costs[self.votes].sum()), np.where(self.votes, weights, 0.0)
 
     def step(self, poses: NDArray[np.float64], weights: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
         """Return the change of all poses (N, 3) that solves the weighted, damped equations."""
@@ -294,17 +324,57 @@ class _System:
         gradient = np.zeros((self._count, 3))
         for side in range(2):
             np.add.at(gradient, self._edges.nodes[:, side], np.einsum("eij,ej->ei", weighted[side], residuals))
-        hessian: Any = sparse.coo_matrix(
-            (np.concatenate(values), (self._rows, self._columns)), shape=(self._size, self._size)
-        ).tocsc()
         # nodes that no edge holds stay; the small constant keeps the matrix definite
-        scale = hessian.diagonal() * damping + 1e-9
-        hessian = hessian + sparse.csc_matrix((scale, (self._diagonal, self._diagonal)), shape=hessian.shape)
-        factors = splu(hessian, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        entries = np.concatenate([*values, np.full(self._size, 1e-9)])
+        data = np.bincount(self._entry, entries, minlength=len(self._rows))
+        data[self._diagonal_entry] *= 1.0 + damping
+        hessian = sparse.csc_matrix((data, self._rows, self._starts), shape=(self._size, self._size))
+        solved = self._solve(hessian, gradient[self._first_free :][self._order].ravel()).reshape(-1, 3)
         delta = np.zeros((self._count, 3))
-        solved = factors.solve(gradient[self._first_free :][self._order].ravel()).reshape(-1, 3)
         delta[self._first_free :][self._order] = -solved
         return delta
+
+    def _solve(self, hessian: Any, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Solve by conjugate gradients with the factors of an earlier step; by new ones where those are too old.
+
+        From step to step only weights change, so that old factors are nearly right, and cost a twentieth.
+        """
+        if self._factors is not None and self._size >= DIRECT_SIZE:
+            solved = _conjugate_gradients(hessian, gradient, self._factors.solve)
+            if solved is not None:
+                return solved
+        self._factors = splu(
+            hessian,
+            permc_spec="NATURAL",
+            diag_pivot_thresh=0.0,
+            relax=1,
+            panel_size=1,
+            options={"SymmetricMode": True},
+        )
+        return np.asarray(self._factors.solve(gradient))
+
+
+def _conjugate_gradients(
+    matrix: Any, right: NDArray[np.float64], precondition: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64] | None:
+    """Return the solution to a thousandth; None where that takes too many iterations."""
+    solved, residual = np.zeros_like(right), right.copy()
+    towards = precondition(residual)
+    direction, wanted = towards, float(residual @ towards)
+    first = wanted
+    for _ in range(CG_ITERATIONS):
+        if wanted <= CG_PRECISION**2 * first:
+            return solved
+        moved = matrix @ direction
+        curvature = float(direction @ moved)
+        if not curvature > 0.0:
+            return None
+        solved += wanted / curvature * direction
+        residual -= wanted / curvature * moved
+        towards = precondition(residual)
+        before, wanted = wanted, float(residual @ towards)
+        direction = towards + wanted / before * direction
+    return solved if wanted <= CG_PRECISION**2 * first else None
 
 
 def _elimination_order(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
