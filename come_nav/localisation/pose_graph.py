@@ -27,7 +27,6 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
 from come_nav.localisation.odometry_consistency import odometry_distances
 
-
 DIRECT_SIZE = 3000  # unknowns below which factors are made in every step
 CG_ITERATIONS, CG_PRECISION = 12, 1e-3
 
@@ -118,6 +117,7 @@ class PoseGraph:
         self._relative: list[NDArray[np.float64]] = []
         self._information: list[NDArray[np.float64]] = []
         self._robust: list[bool] = []
+        self._rejected: NDArray[np.bool_] = np.zeros(0, np.bool_)
 
     def __len__(self) -> int:
         return len(self._poses)
@@ -185,22 +185,34 @@ class PoseGraph:
     def optimise(self, free: int | None = None) -> GraphSolution:
         """Solve for all poses but the first, or for the newest ``free`` ones, and keep them."""
         first_free = 1 if free is None else max(1, len(self) - free)
-        solution = solve(self.poses_xyyaw, self.edges, self.config, first_free)
+        settled = np.zeros(len(self._nodes), np.bool_)
+        settled[: len(self._rejected)] = self._rejected
+        solution = solve(self.poses_xyyaw, self.edges, self.config, first_free, settled)
         self._poses = list(solution.poses_xyyaw)
+        if first_free == 1:
+            self._rejected = solution.rejected
         return solution
 
 
 def solve(
-    poses_xyyaw: NDArray[np.float64], edges: Edges, config: PoseGraphSettings | None = None, first_free: int = 1
+    poses_xyyaw: NDArray[np.float64],
+    edges: Edges,
+    config: PoseGraphSettings | None = None,
+    first_free: int = 1,
+    settled: NDArray[np.bool_] | None = None,
 ) -> GraphSolution:
-    """Return the poses (N, 3) that explain all edges best; those before ``first_free`` stay where they are."""
+    """Return the poses (N, 3) that explain all edges best; those before ``first_free`` stay where they are.
+
+    ``settled`` (E,) are edges that a solution of the same graph rejected: they alone do not make the kernel wide again.
+    """
     settings = config or PoseGraphSettings()
     poses, used = np.array(poses_xyyaw, np.float64), 0
-    mine = edges[np.asarray((edges.nodes >= first_free).any(axis=1))]
+    chosen = np.asarray((edges.nodes >= first_free).any(axis=1))
+    mine, known = edges[chosen], np.zeros(len(edges), np.bool_) if settled is None else settled
     if first_free < len(poses) and len(mine):
         system = _System(mine, len(poses), first_free)
         votes = _votes(mine, len(poses), first_free, settings)
-        for width in _widths(poses, mine[votes], settings):
+        for width in _widths(poses, mine[votes & ~known[chosen]], settings):
             last = width == 1.0
             system.votes = np.ones(len(mine), np.bool_) if last else votes
             steps = settings.steps if last else settings.wide_steps
@@ -288,20 +300,10 @@ class _System:
         self._order = _elimination_order(both_free, count - first_free)
         places = np.empty(count, np.int64)
         places[first_free:][self._order] = np.arange(count - first_free)
-        rows, columns = [], []
-        for pair, free in zip(blocks, self._free, strict=True):
-            starts = 3 * places[edges.nodes[free][:, list(pair)]]
-            row, column = np.broadcast_arrays(
-                starts[:, 0, None, None] + np.arange(3)[:, None], starts[:, 1, None, None] + np.arange(3)
-            )
-            rows.append(row.ravel())
-            columns.append(column.ravel())
-        self._diagonal = np.arange(self._size)
-        keys = np.concatenate([*columns, self._diagonal]) * self._size + np.concatenate([*rows, self._diagonal])
-        where, self._entry = np.unique(keys, return_inverse=True)
-        self._rows = (where % self._size).astype(np.int32)
-        self._starts = np.searchsorted(where, np.arange(self._size + 1) * self._size).astype(np.int32)
-        self._diagonal_entry = self._entry[len(self._entry) - self._size :]
+        pairs = [places[edges.nodes[free][:, list(pair)]] for pair, free in zip(blocks, self._free, strict=True)]
+        own = np.repeat(np.arange(count - first_free), 2).reshape(-1, 2)
+        self._entry, self._rows, self._starts = _places_in_columns(np.concatenate([*pairs, own]), count - first_free)
+        self._diagonal_entry = self._entry[len(self._entry) - len(own) :][:, [0, 1, 2], [0, 1, 2]]
 
     def cost(self, poses: NDArray[np.float64], kernel: float) -> tuple[float, NDArray[np.float64]]:
         """Return the robust cost and every edge's weight (E,) with Geman and McClure's kernel."""
@@ -318,15 +320,13 @@ class _System:
         assert both is not None
         information = self._edges.information * weights[:, None, None]
         weighted = [np.swapaxes(jacobian, 1, 2) @ information for jacobian in both]
-        values = [
-            (weighted[i] @ both[j])[free].ravel() for (i, j), free in zip(np.ndindex(2, 2), self._free, strict=True)
-        ]
+        values = [(weighted[i] @ both[j])[free] for (i, j), free in zip(np.ndindex(2, 2), self._free, strict=True)]
         gradient = np.zeros((self._count, 3))
         for side in range(2):
             np.add.at(gradient, self._edges.nodes[:, side], np.einsum("eij,ej->ei", weighted[side], residuals))
         # nodes that no edge holds stay; the small constant keeps the matrix definite
-        entries = np.concatenate([*values, np.full(self._size, 1e-9)])
-        data = np.bincount(self._entry, entries, minlength=len(self._rows))
+        entries = np.concatenate([*values, np.tile(1e-9 * np.eye(3), (self._size // 3, 1, 1))])
+        data = np.bincount(self._entry.ravel(), entries.ravel(), minlength=len(self._rows))
         data[self._diagonal_entry] *= 1.0 + damping
         hessian = sparse.csc_matrix((data, self._rows, self._starts), shape=(self._size, self._size))
         solved = self._solve(hessian, gradient[self._first_free :][self._order].ravel()).reshape(-1, 3)
@@ -352,6 +352,27 @@ class _System:
             options={"SymmetricMode": True},
         )
         return np.asarray(self._factors.solve(gradient))
+
+
+def _places_in_columns(
+    pairs: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Return where each block's entries (K, 3, 3) go in a compressed sparse column matrix, its rows and column starts.
+
+    ``pairs`` (K, 2) has each block's row and column among ``count`` blocks of three; equal pairs share a place.
+    """
+    keys, which = np.unique(pairs[:, 1] * count + pairs[:, 0], return_inverse=True)
+    columns, rows = keys // count, keys % count
+    sizes = np.bincount(columns, minlength=count)
+    before = np.concatenate([[0], np.cumsum(sizes)])
+    rank, size = np.arange(len(keys)) - before[columns], sizes[columns]
+    three = np.arange(3)
+    first = 9 * before[columns] + 3 * rank
+    places = first[:, None, None] + three[:, None] + 3 * size[:, None, None] * three
+    entries = np.empty(9 * len(keys), np.int32)
+    entries[places] = (3 * rows)[:, None, None] + np.broadcast_to(three[:, None], (3, 3))
+    starts = np.append((9 * before[:-1])[:, None] + 3 * sizes[:, None] * three, 9 * before[-1])
+    return places[which], entries, starts.astype(np.int32)
 
 
 def _conjugate_gradients(
