@@ -5,10 +5,13 @@ robust kernel, since a few of them are wrong: Geman and McClure's, whose cost is
 nothing in the end. It is wide at first, so that true closures pull although drift has led far away from them, and
 narrows (graduated non-convexity, Yang et al. 2020). Edges that odometry contradicts (``odometry_consistency.py``) get
 a vote only in the last, narrow round, where they count if the rest has come to agree with them: a room that looks like
-another one stays another one, however many closures say otherwise. Levenberg-Marquardt over sparse normal equations with analytic
-Jacobians (Grisetti et al. 2010).
+another one stays another one, however many closures say otherwise.
 
-Cost: ``benchmarks/registration.py --part graph``; a step of 1,000 nodes and 4,000 edges takes about 10 ms on one core.
+Levenberg-Marquardt over sparse normal equations with analytic Jacobians (Grisetti et al. 2010); large systems are
+solved by conjugate gradients with the factors of an earlier step.
+
+Cost on one core (``benchmarks/registration.py --part graph``): 10,000 nodes and 42,000 edges take 2.5 s from raw
+odometry and 0.7 s again with one more closure; 1,000 nodes 0.1 s.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class _Rays:
         essential = skew(T_a_b[:3, 3]) @ T_a_b[:3, :3]
         line_b, line_a = self.a @ essential, self.b @ essential.T
         across = (line_b[:, :2] ** 2).sum(1) + (line_a[:, :2] ** 2).sum(1)
-        return (self.a * line_a).sum(1) / (np.sqrt(np.maximum(across, 1e-18)) * self.sigma)
+        return np.asarray((self.a * line_a).sum(1) / (np.sqrt(np.maximum(across, 1e-18)) * self.sigma))
 
 
 def _directions(pixels: NDArray[np.float32], camera: CameraIntrinsics) -> NDArray[np.float64]:
@@ -186,7 +186,7 @@ def _before_both(T_a_b: NDArray[np.float64], rays: _Rays) -> NDArray[np.bool_]:
     depth_a = (np.cross(T_a_b[:3, 3], b) * normal).sum(1)
     depth_b = (np.cross(T_a_b[:3, 3], rays.a) * normal).sum(1)
     far = squared <= (3.0 * rays.sigma) ** 2
-    return far | ((depth_a > 0) & (depth_b > 0))
+    return np.asarray(far | ((depth_a > 0) & (depth_b > 0)))
 
 
 def _refine(
@@ -213,7 +213,7 @@ def _refine(
     for _ in range(ROUNDS):
         hessian, gradient, _ = equations(T_a_b)
         damped = hessian + 1e-9 * np.diag(np.diag(hessian)) + 1e-12 * np.eye(6)
-        step = -np.linalg.solve(damped, gradient)
+        step = -np.asarray(np.linalg.solve(damped, gradient), np.float64)
         T_a_b = T_a_b @ exponential(step)
         if np.abs(step).max() < 1e-8:
             break
