@@ -169,6 +169,20 @@ def curve(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return points
 
 
+def logistic(x: NDArray[np.float64], y: NDArray[np.float64], used: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the weights (6,) of a logistic regression over the columns ``used``, with a small L2."""
+    spread = np.where(used == 0, 1.0, x.std(axis=0) + 1e-9)
+    ridge = np.where(used == 0, 1e-6, 0.1)
+    z, weights = x / spread, np.zeros(len(used))
+    for _ in range(100):
+        p = 1.0 / (1.0 + np.exp(-z @ weights))
+        hessian = (z.T * (p * (1 - p))) @ z + np.diag(ridge)
+        weights -= np.linalg.solve(hessian, z.T @ (p - y) + ridge * weights)
+    full = np.zeros(6)
+    full[used] = weights / spread
+    return full
+
+
 def calibration(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Fit the logistic regression of confidence, with geometry and without; return weights and how well they hold."""
     result: dict[str, Any] = {}
@@ -177,15 +191,14 @@ def calibration(rows: list[dict[str, Any]]) -> dict[str, Any]:
         x = np.array([row["evidence"] for row in mine])
         y = np.array([float(row["right"]) for row in mine])
         used = np.array([0, 1, 2, 3, 4, 5] if depth else [0, 1, 2, 3, 4])
-        spread = np.where(used == 0, 1.0, x[:, used].std(axis=0) + 1e-9)
-        z, weights = x[:, used] / spread, np.zeros(len(used))
-        for _ in range(100):
-            p = 1.0 / (1.0 + np.exp(-z @ weights))
-            hessian = (z.T * (p * (1 - p))) @ z + np.diag(np.where(used == 0, 1e-6, 0.1))
-            weights -= np.linalg.solve(hessian, z.T @ (p - y) + np.where(used == 0, 1e-6, 0.1) * weights)
-        p = 1.0 / (1.0 + np.exp(-z @ weights))
-        full = np.zeros(6)
-        full[used] = weights / spread
+        while True:
+            full = logistic(x[:, used], y, used)
+            # more that agrees never speaks against a pose: what comes out so only stands in for something else
+            against = [index for index in used if index in (1, 2, 3, 5) and full[index] < 0]
+            if not against:
+                break
+            used = used[~np.isin(used, against)]
+        p = 1.0 / (1.0 + np.exp(-x @ full))
         result["RGB-D" if depth else "RGB"] = {
             "weights": full.round(2).tolist(),
             "n": len(mine),

@@ -8,9 +8,10 @@ from scipy.optimize import least_squares
 
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
-from come_nav.localisation import pose_graph
-from come_nav.localisation.odometry_consistency import odometry_distances
-from come_nav.localisation.pose_graph import Edges, PoseGraph, PoseGraphSettings, _residuals, solve
+from come_nav.localisation.graph import equations
+from come_nav.localisation.graph.equations import Edges, edge_residuals
+from come_nav.localisation.graph.odometry_consistency import odometry_distances
+from come_nav.localisation.pose_graph import PoseGraph, PoseGraphSettings, solve
 
 ODOMETRY = np.diag([0.02, 0.02, 0.01]) ** 2
 REGISTERED = np.diag([0.01, 0.01, 0.005]) ** 2
@@ -56,14 +57,14 @@ def test_jacobians_agree_with_differences() -> None:
     poses = rng.normal(size=(4, 3))
     nodes = np.array([[0, 1], [2, 1], [3, 0]])
     edges = Edges(nodes, rng.normal(size=(3, 3)), np.tile(np.eye(3), (3, 1, 1)), np.ones(3, bool))
-    residuals, both = _residuals(poses, edges, jacobians=True)
+    residuals, both = edge_residuals(poses, edges, jacobians=True)
     assert both is not None
     for side in range(2):
         for axis in range(3):
             for edge in range(3):
                 moved = poses.copy()
                 moved[nodes[edge, side], axis] += 1e-6
-                change = (_residuals(moved, edges, jacobians=False)[0] - residuals)[edge] / 1e-6
+                change = (edge_residuals(moved, edges, jacobians=False)[0] - residuals)[edge] / 1e-6
                 np.testing.assert_allclose(change, both[side][edge, :, axis], atol=1e-5)
 
 
@@ -77,7 +78,7 @@ def test_without_robust_edges_it_is_dense_least_squares() -> None:
 
     def whitened(free: np.ndarray) -> np.ndarray:
         poses = np.concatenate([start[:1], free.reshape(-1, 3)])
-        return np.einsum("eij,ej->ei", roots, _residuals(poses, edges, jacobians=False)[0]).ravel()
+        return np.einsum("eij,ej->ei", roots, edge_residuals(poses, edges, jacobians=False)[0]).ravel()
 
     wanted = least_squares(whitened, start[1:].ravel(), xtol=1e-12, ftol=1e-12).x.reshape(-1, 3)
     tight = PoseGraphSettings(steps=30, tolerance=1e-9, gain=1e-12)
@@ -169,7 +170,7 @@ def test_old_factors_give_the_same_poses_as_new_ones(monkeypatch: pytest.MonkeyP
     start, edges = graph.poses_xyyaw, graph.edges
     settings = PoseGraphSettings(steps=30, gain=1e-12, tolerance=1e-9)
     direct = solve(start, edges, settings).poses_xyyaw
-    monkeypatch.setattr(pose_graph, "DIRECT_SIZE", 0)
+    monkeypatch.setattr(equations, "DIRECT_SIZE", 0)
     np.testing.assert_allclose(solve(start, edges, settings).poses_xyyaw, direct, atol=1e-5)
 
 

@@ -25,8 +25,8 @@ SUPPORT_SIMILARITY = 0.8
 MARGIN_PX = 4.0
 DEPTH_TOLERANCE_M, DEPTH_TOLERANCE_SHARE = 0.06, 0.05
 # logistic regression over (1, log inliers, inlier ratio, support, visible, geometry), and without depth in both
-WEIGHTS = np.array([-7.69, 1.03, 0.0, 4.35, -2.55, 6.06])
-WEIGHTS_NO_DEPTH = np.array([-3.83, 0.96, 1.91, 6.44, -3.12, 0.0])
+WEIGHTS = np.array([-15.55, 0.76, 0.0, 9.38, -2.01, 12.58])
+WEIGHTS_NO_DEPTH = np.array([-8.67, 1.85, 0.0, 8.09, -3.0, 0.0])
 
 
 @dataclass(frozen=True)
