@@ -3,7 +3,8 @@
 A pattern that repeats (tiles, equal posters in two rooms) gives many matches that agree on a wrong pose with a small
 error; neither their number nor their share tells it from a right one. What does: at a right pose most of the other
 features that should be seen are there too, and the surfaces measured in one image lie where the other one measured
-them. ``confidence`` is a logistic regression over these, calibrated by ``benchmarks/registration.py``.
+them. ``confidence`` is a logistic regression over these, fitted by ``benchmarks/registration.py --part calibration`` to
+built-in worlds, whose walls and posters repeat from world to world: in real rooms it is too modest.
 
 Cost on one core: 5 to 7 ms.
 """
