@@ -138,7 +138,7 @@ def relocalisation_summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 "median m": float(np.median([row["m"] for row in seen if row["right"]] or [math.nan])),
                 "never seen": len(unseen),
                 "never seen, certain": sum(row["certain"] for row in unseen),
-                "precision": certain_right / max(1, len(certain)),
+                "precision": certain_right / len(certain) if certain else None,
                 "precision, 95 %": wilson_interval(certain_right, len(certain)),
                 "recall": certain_right / max(1, len(seen)),
                 "recall, 95 %": wilson_interval(certain_right, len(seen)),
@@ -161,7 +161,7 @@ def curve(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "confidence": threshold,
                 "taken": len(taken),
-                "precision": right / max(1, len(taken)),
+                "precision": right / len(taken) if taken else None,
                 "precision, 95 %": wilson_interval(right, len(taken)),
                 "recall": right / max(1, seen),
             }

@@ -10,8 +10,8 @@ agree with them: a room that looks like another one stays another one, however m
 Levenberg-Marquardt over sparse normal equations (``graph/equations.py``); large systems are
 solved by conjugate gradients with the factors of an earlier step.
 
-Cost on one core (``benchmarks/registration.py --part graph``): 10,000 nodes and 42,000 edges take 3 s from raw odometry
-and 0.9 s again with one more closure; 1,000 nodes 0.1 to 0.2 s.
+Cost on one core (``benchmarks/registration.py --part graph``): 10,000 nodes and 42,000 edges take 3 s from raw
+odometry and 0.9 s again with one more closure; 1,000 nodes 0.1 to 0.2 s.
 """
 
 from __future__ import annotations
