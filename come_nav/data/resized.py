@@ -24,7 +24,7 @@ class ResizedRecording:
         self._inner, self.width, self.height = recording, width, height
         self.intrinsics = recording.intrinsics.scaled(width, height) if recording.intrinsics is not None else None
 
-    # The members of the protocol are written out: from Python 3.12 on, isinstance looks at the class, not at __getattr__.
+    # Written out: from Python 3.12 on, isinstance looks for a protocol's members at the class, not at __getattr__.
 
     @property
     def name(self) -> str:
