@@ -106,6 +106,31 @@ def test_the_horizon_is_in_seconds(bag, tmp_path, capsys):
     assert len(document(capsys, *words, "--out", str(tmp_path / "2"))["table"]["steps_s"]) == 8
 
 
+def test_several_horizons_are_evaluated_in_one_run(bag, tmp_path, capsys):
+    words = ["evaluate", str(bag), "--rows", "trivial", "--windows", "3", "--no-report", "--out", str(tmp_path)]
+    result = document(capsys, *words, "--horizon", "2,4,8", "--success-m", "0.1", "--success-deg", "180")
+    assert [found["table"]["steps_s"][-1] for found in result["horizons"]] == pytest.approx([2.0, 4.0, 8.0], abs=1e-3)
+    assert {path.name for path in tmp_path.iterdir()} == {"2s", "4s", "8s"}
+    for found in result["horizons"]:
+        windows = json.loads((Path(found["out"]) / "results.json").read_text())["windows"]
+        seconds = found["table"]["steps_s"][-1]
+        assert all(window["goal"] - window["start"] == round(4 * seconds) for window in windows)
+        assert found["table"]["success_settings"] == {"within_m": 0.1, "within_deg": 180.0}
+    alone = document(capsys, *words[:-1], str(tmp_path / "alone"), "--horizon", "8")
+    assert mean_ate(alone, "constant velocity") == mean_ate(result["horizons"][2], "constant velocity")
+    assert main([*words, "--horizon", "2,4", "--success-m", "0.1"]) == 0
+    printed = capsys.readouterr().out
+    assert "success (0.1 m, 15 deg)" in printed
+    assert "ATE at 4 s [m]" in printed
+
+
+def test_a_horizon_without_a_window_is_told_before_any_plan(bag, tmp_path, capsys):
+    words = ["evaluate", str(bag), "--rows", "trivial", "--no-report", "--out", str(tmp_path), "--horizon", "2,16"]
+    assert main(words) == 1
+    assert "16 s ahead without a gap" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("results.json*"))
+
+
 def test_parts_of_a_recording_share_no_frame(bag, tmp_path, capsys):
     seen = {}
     for part in ("0-0.6", "0.6-1.0"):
@@ -227,7 +252,10 @@ def test_a_killed_evaluation_resumes_to_the_same_table(tmp_path):
         (["--rows", "trivial", "--horizon", "400"], "no window fits: 40 frames"),
         (["--rows", "trivial", "--horizon", "0"], "whole frames at 4 Hz"),
         (["--rows", "trivial", "--horizon", "2.1"], "whole frames at 4 Hz"),
-        (["--rows", "trivial", "--horizon", "1,2"], "one number of seconds"),
+        (["--rows", "trivial", "--horizon", "1,2.1"], "whole frames at 4 Hz"),
+        (["--suite", "memory-planning", "--horizon", "1,2"], "one number of seconds"),
+        (["--rows", "trivial", "--success-m", "0"], "success_m must be"),
+        (["--rows", "trivial", "--success-deg", "200"], "success_deg must be"),
         (["--rows", "trivial", "--part", "0.6"], "--part must look like 0.6-1.0"),
         (["--rows", "trivial", "--part", "0.9-0.2"], "0 <= first < last <= 1"),
         (["--rows", "trivial", "--part", "0.9-1"], "in its part 0.9-1"),

@@ -12,6 +12,7 @@ from data_samples import SampleRecording
 
 from come_nav.core.errors import ConfigError, DataError, StorageError
 from come_nav.core.types import IterationTrace, Plan, PlanStatus, PlanTrace
+from come_nav.evaluation.metrics.success import SuccessSettings
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.protocols.results import ResultStore, evaluate_windows, settings_hash
 from come_nav.evaluation.protocols.rows import HINDSIGHT, Row, evaluate, trivial_rows
@@ -171,6 +172,34 @@ def test_a_plan_that_is_not_ok_counts_as_standing_still():
     assert record["cost"] is None
     table = planning_table([window], {"blocked": [record]}, 0)
     assert table.counts["blocked"] == {"n": 1, "not_ok": 1}
+    wide = SuccessSettings(within_m=100.0, within_deg=180.0)
+    rates = planning_table([window], {"blocked": [record], "still": [still]}, 0, success=wide).success
+    assert (rates["blocked"].value, rates["still"].value) == (0.0, 1.0)
+
+
+def test_success_is_the_end_near_the_goal_pose_with_wilsons_interval():
+    chosen = windows(10)
+    ends = [(0.1, 5.0)] * 6 + [(0.3, 5.0), (0.1, -20.0), (0.25, 15.0), (0.26, 0.0)]  # metres, degrees off
+
+    def plans(window, generator):
+        metres, degrees = ends[chosen.index(window)]
+        path = window.driven_xyyaw.copy()
+        path[-1] += [metres - 1e-9, 0.0, math.radians(degrees) - 1e-9]
+        return Plan(PlanStatus.OK, 0.0, window.dt_s, path, np.zeros(3))
+
+    records = {"row": [evaluate(Row("row", plans), window)[0] for window in chosen]}
+    table = planning_table(chosen, records, 0)
+    rate = table.success["row"]
+    # Newcombe 1998: the roots of (p - 0.7)^2 = z^2 p (1 - p) / 10
+    roots = np.sort(np.roots([1 + 1.96**2 / 10, -(1.4 + 1.96**2 / 10), 0.49]))
+    assert (rate.value, rate.low, rate.high) == (0.7, pytest.approx(roots[0]), pytest.approx(roots[1]))
+    header, lines = plan_lines(table)
+    assert lines[0][header.index("success (0.25 m, 15 deg)")] == f"0.70 [{rate.low:.2f}, {rate.high:.2f}]"
+    document = table.to_mapping()
+    assert document["rows"][0]["success"]["value"] == 0.7
+    assert document["success_settings"] == {"within_m": 0.25, "within_deg": 15.0}
+    with pytest.raises(ConfigError, match="success_m"):
+        SuccessSettings(within_m=0.0)
 
 
 def test_hindsight_is_the_best_of_what_was_tried():

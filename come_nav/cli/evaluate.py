@@ -15,6 +15,7 @@ from come_nav.cli.evaluate_flags import (
     parse_horizons,
     prepare,
     source_settings,
+    success_settings,
 )
 from come_nav.cli.output import Steps, add_json_flag, format_table, outcome_document, print_files, print_json
 from come_nav.cli.recording_flags import add_recording_flags
@@ -32,6 +33,7 @@ EPILOG = """examples:
   come-nav evaluate my_bag --rows trivial                        the baselines alone, needs no model
   come-nav evaluate --suite planning --worlds 20000-20019 --windows 200 --out suite
   come-nav evaluate --suite planning --horizon 4 --out suite_4s  plans of 4 s (16 waypoints)
+  come-nav evaluate my_bag --horizon 2,4,8,16                    each horizon on its own windows, in out/2s, out/4s ...
   come-nav evaluate --suite planning --rows perfect --worlds 10000-10009     tune the search without a model
   come-nav evaluate --suite quality --out quality                imagined views, 500 windows at 1, 2, 4 and 8 s
   come-nav evaluate my_bag --suite quality --horizon 1,2         the same on a recording
@@ -78,8 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--windows", type=int, metavar="N", help="number of windows (default 50; suite 200, quality 500)"
     )
     parser.add_argument(
-        "--horizon", metavar="S", help="seconds to the goal (default 2); of quality a list (default 1,2,4,8)"
+        "--horizon", metavar="S", help="seconds to the goal, or a list of them (default 2; of quality 1,2,4,8)"
     )
+    parser.add_argument(
+        "--success-m", type=float, metavar="M", help="a plan succeeds that ends this near the goal pose (default 0.25)"
+    )
+    parser.add_argument("--success-deg", type=float, metavar="DEG", help="and within this turn of it (default 15)")
     parser.add_argument("--part", metavar="A-B", help="windows from this part of each recording alone, e.g. 0.6-1.0")
     parser.add_argument("--choice", default="even", choices=("even", "random"), help="of the windows (default even)")
     parser.add_argument(
@@ -120,27 +126,45 @@ def run(args: argparse.Namespace) -> int:
         return evaluate_memory.run(args)
     if args.suite == QUALITY:
         return _run_quality(args)
-    outcome = evaluate_plans(args)
+    outcomes = evaluate_horizons(args)
     if args.json:
-        print_json(outcome_document(outcome))
-    else:
+        documents = [outcome_document(outcome) for outcome in outcomes]
+        print_json(documents[0] if len(documents) == 1 else {"horizons": documents})
+        return 0
+    for number, outcome in enumerate(outcomes):
+        print("\n" * (number > 0), end="")
         print_plans(outcome)
+    if len(outcomes) > 1:
+        _print_horizons(outcomes)
     return 0
 
 
 def evaluate_plans(args: argparse.Namespace) -> Outcome[Evaluation]:
-    """Evaluate plans, or go on, as the flags of this verb say."""
-    from come_nav.evaluation.suites.planning import PLANNING_ROWS, PlanningSuiteSettings, run_planning
+    """Evaluate plans of one horizon, or go on, as the flags of this verb say."""
+    return evaluate_horizons(args)[0]
+
+
+def evaluate_horizons(args: argparse.Namespace) -> list[Outcome[Evaluation]]:
+    """Evaluate plans of every horizon, or go on, as the flags of this verb say."""
+    from come_nav.evaluation.suites.planning import PLANNING_ROWS, PlanningSuiteSettings, run_horizons
 
     config, folder = prepare(args)
     settings = PlanningSuiteSettings(
         source=source_settings(args),
         rows=chosen_rows(args.rows, PLANNING_ROWS),
         horizon_s=parse_horizons(args.horizon),
+        success=success_settings(args),
         fresh=args.fresh,
         report=not args.no_report,
     )
-    return run_planning(settings, config, folder, Steps)
+    return run_horizons(settings, config, folder, Steps)
+
+
+def _print_horizons(outcomes: list[Outcome[Evaluation]]) -> None:
+    """Print ATE and success of every row at every horizon."""
+    from come_nav.evaluation.reports.tables import horizon_lines
+
+    print("\n" + format_table(*horizon_lines([outcome.evaluation.table for outcome in outcomes])))
 
 
 def print_plans(outcome: Outcome[Evaluation]) -> None:

@@ -14,6 +14,7 @@ from come_nav.core.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from come_nav.config import Config
+    from come_nav.evaluation.metrics.success import SuccessSettings
     from come_nav.evaluation.suites.inputs import SourceSettings
 
 PLANNING, QUALITY, RECALL, MEMORY_PLANNING = SUITES = ("planning", "quality", "recall", "memory-planning")
@@ -81,7 +82,15 @@ def parse_horizons(text: str | None) -> tuple[float, ...] | None:
     try:
         return None if text is None else tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise ConfigError(f"--horizon takes seconds (quality: a list such as 1,2,4,8), got '{text}'") from None
+        raise ConfigError(f"--horizon takes seconds, or a list such as 2,4,8, got '{text}'") from None
+
+
+def success_settings(args: argparse.Namespace) -> SuccessSettings:
+    """Return when a plan counts as a success."""
+    from come_nav.evaluation.metrics.success import SuccessSettings
+
+    asked = {"within_m": args.success_m, "within_deg": args.success_deg}
+    return SuccessSettings(**{name: value for name, value in asked.items() if value is not None})
 
 
 def parse_part(text: str) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from come_nav.cli.evaluate_flags import (
     parse_part,
     prepare,
     source_settings,
+    success_settings,
 )
 from come_nav.cli.output import Steps, format_table, outcome_document, print_files, print_json
 from come_nav.core.errors import ConfigError
@@ -100,6 +101,7 @@ def memory_settings(args: argparse.Namespace, model: str, rows: Sequence[str] | 
         test_frames=args.test_frames,
         memory_part=parse_part(args.memory_part or "0-0.6"),
         drift_percent=args.drift,
+        success=success_settings(args),
         fresh=args.fresh,
         report=not args.no_report,
     )

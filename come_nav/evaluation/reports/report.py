@@ -37,7 +37,8 @@ METHOD = (
     "distance between the plan's waypoints and the poses really driven at the same times, without alignment; RPE is "
     "that of the steps between consecutive waypoints; the start pose counts in neither. One spacing is the mean "
     "distance between waypoints really driven. A plan whose status is not OK is never driven and counts as standing "
-    "still. Brackets are 95 % bootstrap intervals."
+    "still. A success is a plan whose last pose is within the stated distance and turn of the goal pose. Brackets are "
+    "95 % bootstrap intervals, of the success rate Wilson's interval over windows."
 )
 PASSES = (
     "each row is the product of these densities, to these powers; equal passes have cancelled; '= row' is equal to "
@@ -226,10 +227,12 @@ def _csv(table: PlanningTable) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     metrics = list(next(iter(table.rows.values())))
-    columns = [f"{metric}{suffix}" for metric in [*metrics, "gap_closure"] for suffix in ("", "_low", "_high")]
+    columns = [
+        f"{metric}{suffix}" for metric in [*metrics, "success", "gap_closure"] for suffix in ("", "_low", "_high")
+    ]
     writer.writerow(["row", "n", "not_ok", *columns])
     for row, found in table.rows.items():
-        intervals = [found[metric] for metric in metrics]
+        intervals = [*(found[metric] for metric in metrics), table.success[row]]
         intervals += [table.gap_closure[row]] if row in table.gap_closure else []
         figures = [repr(value) for interval in intervals for value in _ends(interval)]
         figures += [""] * (len(columns) - len(figures))

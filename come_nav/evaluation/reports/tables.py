@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.types import PlanStatus
 from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
+from come_nav.evaluation.metrics.success import SuccessSettings, success_rate
 from come_nav.evaluation.protocols.protocol import Window, waypoint_spacing_m
 from come_nav.evaluation.protocols.results import Record
 from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY, HINDSIGHT, PERFECT_MODEL, STAND_STILL
@@ -45,6 +46,8 @@ class PlanningTable:
         images: (row, kind) -> metric -> interval.
         error_by_step: row -> (T,) mean position error of each waypoint in metres.
         steps_s: (T,) mean times of the waypoints.
+        success: row -> share of plans that end at the goal pose, with Wilson's interval over windows.
+        success_settings: how near that is.
     """
 
     spacing_m: float
@@ -59,6 +62,8 @@ class PlanningTable:
     images: dict[tuple[str, str], dict[str, Interval]]
     error_by_step: dict[str, list[float]]
     steps_s: list[float]
+    success: dict[str, Interval]
+    success_settings: SuccessSettings
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
@@ -69,7 +74,11 @@ class PlanningTable:
         return {
             "waypoint_spacing_m": self.spacing_m,
             "resampled": self.resampled,
-            "rows": [{"row": row, **self.counts[row], **plain(metrics)} for row, metrics in self.rows.items()],
+            "success_settings": asdict(self.success_settings),
+            "rows": [
+                {"row": row, **self.counts[row], **plain({**metrics, "success": self.success[row]})}
+                for row, metrics in self.rows.items()
+            ],
             **{
                 name: [
                     {"row": row, "reference": reference, **asdict(interval)}
@@ -94,6 +103,7 @@ def planning_table(
     records: Mapping[str, Sequence[Record]],
     seed: int,
     groups: Mapping[str, str] | None = None,
+    success: SuccessSettings | None = None,
 ) -> PlanningTable:
     """Summarise.
 
@@ -103,7 +113,9 @@ def planning_table(
         seed: of the bootstrap.
         groups: recording id -> group whose windows are not independent (a world); None, or fewer than MIN_CLUSTERS
             groups, takes windows as independent.
+        success: when a plan succeeds; by default within 0.25 m and 15 degrees.
     """
+    success = success or SuccessSettings()
     spacing_m = waypoint_spacing_m(windows)
     count = len({groups[window.recording_id] for window in windows}) if groups is not None else 0
     clusters = groups if count >= MIN_CLUSTERS else None
@@ -132,19 +144,23 @@ def planning_table(
             float(np.mean([window.dt_s for window in windows]) * step)
             for step in range(1, len(windows[0].driven_xyyaw) + 1)
         ],
+        success={row: success_rate(found, success) for row, found in records.items()},
+        success_settings=success,
     )
 
 
 def plan_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
     """Return header and text cells of the main table."""
-    header = ["row", "ATE [m]", "ATE [spacings]", "RPE [m]", "final [m]", "final yaw [deg]", "n", "not OK"]
+    header = ["row", "ATE [m]", "ATE [spacings]", "RPE [m]", "final [m]", "final yaw [deg]"]
+    header += [f"success ({table.success_settings})", "n", "not OK"]
     lines = []
     for row, metrics in table.rows.items():
         yaw = metrics["final_yaw_rad"]
         degrees = Interval(math.degrees(yaw.value), math.degrees(yaw.low), math.degrees(yaw.high), yaw.n, yaw.clusters)
         counts = table.counts[row]
         cells = [format_interval(metrics[name]) for name in ("ate_m", "ate_spacings", "rpe_m", "final_m")]
-        lines.append([row, *cells, format_interval(degrees, 1), str(counts["n"]), str(counts["not_ok"])])
+        cells += [format_interval(degrees, 1), format_interval(table.success[row], 2)]
+        lines.append([row, *cells, str(counts["n"]), str(counts["not_ok"])])
     return header, lines
 
 
@@ -164,6 +180,19 @@ def gap_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
     """Return header and text cells of the gap closure."""
     lines = [[row, format_interval(closed, 2), str(closed.n)] for row, closed in table.gap_closure.items()]
     return [f"gap closed from '{CONSTANT_VELOCITY}' (0) to '{PERFECT_MODEL}' (1)", "gap closure", "n"], lines
+
+
+def horizon_lines(tables: Sequence[PlanningTable]) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of several horizons side by side: ATE and success of every row."""
+    header = ["row"]
+    lines = {row: [row] for table in tables for row in table.rows}
+    for table in tables:
+        header += [f"ATE at {table.steps_s[-1]:.3g} s [m]", f"success at {table.steps_s[-1]:.3g} s"]
+        for row, cells in lines.items():
+            known = row in table.rows
+            cells.append(format_interval(table.rows[row]["ate_m"]) if known else "-")
+            cells.append(format_interval(table.success[row], 2) if known else "-")
+    return header, list(lines.values())
 
 
 def group_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:

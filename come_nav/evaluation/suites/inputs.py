@@ -120,9 +120,7 @@ def frames_of(horizons_s: tuple[float, ...], rate_hz: float) -> list[int]:
     frames = [seconds * rate_hz for seconds in horizons_s]
     if any(abs(value - round(value)) > 1e-6 or value < 1 for value in frames):
         text = ",".join(f"{seconds:g}" for seconds in horizons_s)
-        raise ConfigError(
-            f"--horizon takes seconds that are whole frames at {rate_hz:g} Hz (quality: a list), got '{text}'"
-        )
+        raise ConfigError(f"--horizon takes seconds that are whole frames at {rate_hz:g} Hz (or a list), got '{text}'")
     return [round(value) for value in frames]
 
 
@@ -131,7 +129,7 @@ def one_horizon(horizons_s: tuple[float, ...], rate_hz: float) -> int:
     frames = frames_of(horizons_s, rate_hz)
     if len(frames) > 1:
         text = ",".join(f"{seconds:g}" for seconds in horizons_s)
-        raise ConfigError(f"--horizon takes one number of seconds for plans, got '{text}'")
+        raise ConfigError(f"--horizon takes one number of seconds for memory-planning, got '{text}'; run each alone")
     return frames[0]
 
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from come_nav.core.errors import DataError
+from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.settings import to_mapping
+from come_nav.evaluation.metrics.success import SuccessSettings
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, Window, choose_windows
 from come_nav.evaluation.protocols.results import Record, ResultStore, evaluate_windows
 from come_nav.evaluation.protocols.rows import WORLD_MODEL, Row, trivial_rows
 from come_nav.evaluation.reports.report import Evaluation, write_report, write_results
 from come_nav.evaluation.reports.tables import planning_table
 from come_nav.evaluation.suites.fingerprints import machine_facts, model_settings
-from come_nav.evaluation.suites.inputs import Input, SourceSettings, one_horizon, open_input
+from come_nav.evaluation.suites.inputs import Input, SourceSettings, frames_of, open_input
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import perfect_model_row, world_model_row
 from come_nav.evaluation.suites.progress import Progress, silent
@@ -34,7 +35,8 @@ class PlanningSuiteSettings:
     Attributes:
         source: what is evaluated.
         rows: of PLANNING_ROWS; None takes all that apply.
-        horizon_s: seconds to the goal; the planner's own horizon where None.
+        horizon_s: seconds to the goal; the planner's own horizon where None. Several are evaluated one after another.
+        success: when a plan counts as a success.
         fresh: forget earlier results in the folder.
         report: make the video and the HTML page.
     """
@@ -42,6 +44,7 @@ class PlanningSuiteSettings:
     source: SourceSettings = field(default_factory=SourceSettings)
     rows: tuple[str, ...] | None = None
     horizon_s: tuple[float, ...] | None = None
+    success: SuccessSettings = field(default_factory=SuccessSettings)
     fresh: bool = False
     report: bool = True
 
@@ -49,34 +52,66 @@ class PlanningSuiteSettings:
 def run_planning(
     settings: PlanningSuiteSettings, navigation: NavigationSettings, folder: Path, progress: Progress = silent
 ) -> Outcome[Evaluation]:
-    """Evaluate plans, or go on with an evaluation in ``folder``; write its results and the report.
+    """Evaluate plans of one horizon, or go on with an evaluation in ``folder``; write its results and the report.
+
+    Raises:
+        ConfigError: for settings that do not fit the input or the results that are there, or several horizons.
+        DataError: for recordings without a window, or without the world that a row needs.
+    """
+    if settings.horizon_s is not None and len(settings.horizon_s) > 1:
+        raise ConfigError("one horizon is evaluated here; run_horizons takes several")
+    return run_horizons(settings, navigation, folder, progress)[0]
+
+
+def run_horizons(
+    settings: PlanningSuiteSettings, navigation: NavigationSettings, folder: Path, progress: Progress = silent
+) -> list[Outcome[Evaluation]]:
+    """Evaluate plans of every horizon, one after another, each on the windows that fit it.
+
+    One horizon is written into ``folder`` itself, several into a folder each below it, named ``4s``.
 
     Raises:
         ConfigError: for settings that do not fit the input or the results that are there.
-        DataError: for recordings without a window, or without the world that a row needs.
+        DataError: for recordings without a window of one of the horizons, or without the world that a row needs;
+            before any plan is made.
     """
     wanted = PLANNING_ROWS if settings.rows is None else settings.rows
     model = load_configured_model(navigation) if "model" in wanted else None
-    rate_hz = RATE_HZ if model is None else model.rate_hz
-    steps = navigation.planner.horizon_steps
-    protocol = ProtocolSettings(
-        context_frames=CONTEXT_FRAMES if model is None else model.context_frames,
-        horizon_steps=steps if settings.horizon_s is None else one_horizon(settings.horizon_s, rate_hz),
-        rate_hz=rate_hz,
-        choice=settings.source.choice,
-        seed=navigation.seed,
-        part=settings.source.part or (0.0, 1.0),
-    )
-    source = open_input(settings.source, rate_hz, navigation.seed, navigation.device)
+    protocols = _protocols(settings, navigation, model)
+    source = open_input(settings.source, protocols[0].rate_hz, navigation.seed, navigation.device)
     count = source.default_windows if settings.source.windows is None else settings.source.windows
-    windows = choose_windows(source.recordings, protocol, count)
+    windows = [choose_windows(source.recordings, protocol, count) for protocol in protocols]
     rows = _rows(wanted, settings.rows is not None, source, navigation, model)
-    stored = stored_settings(source, protocol, navigation, model)
-    with ResultStore(folder / "results.jsonl", stored, settings.fresh) as store:
-        evaluate_with_progress(windows, rows, store, progress)
-        evaluation = _summary(source, windows, rows, store, navigation.seed)
-    write_results(folder, evaluation)
-    return Outcome(source, evaluation, folder, write_report(folder, evaluation) if settings.report else None)
+    outcomes = []
+    for protocol, chosen in zip(protocols, windows, strict=True):
+        own = folder if len(protocols) == 1 else folder / f"{protocol.horizon_s:g}s"
+        stored = stored_settings(source, protocol, navigation, model)
+        with ResultStore(own / "results.jsonl", stored, settings.fresh) as store:
+            evaluate_with_progress(chosen, rows, store, progress)
+            evaluation = _summary(source, chosen, rows, store, navigation.seed, settings.success)
+        write_results(own, evaluation)
+        outcomes.append(Outcome(source, evaluation, own, write_report(own, evaluation) if settings.report else None))
+    return outcomes
+
+
+def _protocols(
+    settings: PlanningSuiteSettings, navigation: NavigationSettings, model: DiffusionWorldModel | None
+) -> list[ProtocolSettings]:
+    """Return what a window is, for each horizon."""
+    rate_hz = RATE_HZ if model is None else model.rate_hz
+    own_steps = [navigation.planner.horizon_steps]
+    steps = own_steps if settings.horizon_s is None else frames_of(settings.horizon_s, rate_hz)
+    return [
+        ProtocolSettings(
+            context_frames=CONTEXT_FRAMES if model is None else model.context_frames,
+            horizon_steps=count,
+            rate_hz=rate_hz,
+            choice=settings.source.choice,
+            seed=navigation.seed,
+            part=settings.source.part or (0.0, 1.0),
+        )
+        for count in dict.fromkeys(steps)
+    ]
 
 
 def evaluate_with_progress(
@@ -130,14 +165,16 @@ def _rows(
     return rows
 
 
-def _summary(source: Input, windows: list[Window], rows: list[Row], store: ResultStore, seed: int) -> Evaluation:
+def _summary(
+    source: Input, windows: list[Window], rows: list[Row], store: ResultStore, seed: int, success: SuccessSettings
+) -> Evaluation:
     records = {name: store.table(windows, name) for row in rows for name in row.names}
     return Evaluation(
         title=source.title,
         windows=windows,
         rows=rows,
         records=records,
-        table=planning_table(windows, records, seed, source.groups),
+        table=planning_table(windows, records, seed, source.groups, success),
         settings={"windows": len(windows), **store.settings},
         facts={**source.facts, **machine_facts(), "candidates_per_plan": _candidates(records)},
         map_of=source.map_of,

@@ -192,7 +192,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         windows=windows,
         rows=rows,
         records=records,
-        table=planning_table(windows, records, navigation.seed, source.groups),
+        table=planning_table(windows, records, navigation.seed, source.groups, setup.settings.success),
         settings={"windows": len(windows), **stored},
         facts={**notes, "weights": shown, **source.facts, **machine_facts()},
         map_of=source.map_of,

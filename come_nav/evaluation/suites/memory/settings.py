@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from come_nav.core.settings import to_mapping
+from come_nav.evaluation.metrics.success import SuccessSettings
 from come_nav.evaluation.suites.fingerprints import model_settings
 from come_nav.evaluation.suites.inputs import SourceSettings
 from come_nav.evaluation.suites.memory.compositions import CompositionWeights
@@ -35,6 +36,7 @@ class MemorySuiteSettings:
         test_frames: after it; enough for some 20 windows in a world where None.
         memory_part: fractions (first, last) of a recording that are remembered.
         drift_percent: of odometry in built-in worlds.
+        success: when a plan counts as a success.
         fresh: forget earlier results in the folder.
         report: make the HTML page.
     """
@@ -48,6 +50,7 @@ class MemorySuiteSettings:
     test_frames: int | None = None
     memory_part: tuple[float, float] = (0.0, 0.6)
     drift_percent: float = 0.0
+    success: SuccessSettings = field(default_factory=SuccessSettings)
     fresh: bool = False
     report: bool = True
 
