@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import types
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from come_nav.cli.main import main
 from come_nav.cli.plan import remember
 from come_nav.core.types import Frame
+from come_nav.data import open_recording
 from come_nav.navigation.memories.experts_in_use import experts_in_use
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 
@@ -37,8 +40,25 @@ def test_frames_before_the_context_are_shown_where_a_memory_uses_them(experts, h
         settings=replace(NavigationSettings(), experts=experts),
         model=types.SimpleNamespace(context_frames=4),
         episode=types.SimpleNamespace(in_use=lambda: experts_in_use(experts, {})),
-        observe=lambda frame, odometry: seen.append(frame.stamp_s * 4),
     )
-    remember(stack, recording(has_depth), 20)
+    navigator = types.SimpleNamespace(stack=stack, observe=lambda frame, odometry: seen.append(frame.stamp_s * 4))
+    remember(navigator, recording(has_depth), 20)
     assert seen == list(range(first, 21))
     assert capsys.readouterr().err == "", "no bar where stderr is no terminal"
+
+
+def test_a_goal_image_is_looked_for_in_memory_as_on_the_robot(tmp_path, capsys):
+    """The verb finds where an earlier image was taken, and leads there over key frames; --direct does not look."""
+    bag = tmp_path / "tour"
+    assert main(["simulate", "--world", "10000", "--driver", "tour", "--duration", "20", "--out", str(bag)]) == 0
+    capsys.readouterr()
+    words = ["plan", str(bag), "--at", "70", "--goal-index", "12", "--json", "--set", "planner.initial_samples=24"]
+    words += ["--set", "planner.samples=8", "--set", "planner.iterations=2", "--set", "planner.elites=4"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    truth = open_recording(bag).poses_xyyaw[12]
+    assert found["recognised"]
+    assert np.hypot(*(np.array(found["goal_odom_xyyaw"])[:2] - truth[:2])) < 0.5
+    assert main([*words, "--direct"]) == 0
+    direct = json.loads(capsys.readouterr().out)
+    assert (direct["recognised"], direct["goal_odom_xyyaw"], direct["way_odom_xy"]) == (False, None, None)

@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 
     from come_nav.core.protocols import Recording
     from come_nav.core.types import Goal, Plan
+    from come_nav.navigation.navigator import Navigator
+    from come_nav.navigation.planned_once import PlannedOnce
     from come_nav.navigation.stack import NavStack
 
 EPILOG = """examples:
   come-nav plan my_bag --at 40 --goal-index 48 --out plan.png    to what the robot saw two seconds later
   come-nav plan my_bag --at 12.5s --goal-image kitchen_door.jpg  12.5 s after the start, to a photograph
   come-nav plan my_bag --at 40 --goal-pose 2.0,0.5,1.57          to a pose in the odom frame (m, m, rad)
+
+Where a memory is in use (experts.use; by default where the recording has depth), the frames before --at are remembered,
+the goal image is looked for in them, and a goal that is far away is led to over remembered key frames, as on the robot.
+--direct plans to the goal as it is given.
 """
 
 
@@ -40,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     image.add_argument("--goal-image", type=Path, metavar="FILE", help="image of the goal")
     image.add_argument("--goal-index", type=int, metavar="I", help="frame of the recording that shows the goal")
     parser.add_argument("--goal-pose", metavar="X,Y,YAW", help="goal in the odom frame, metres and radians")
+    parser.add_argument(
+        "--direct", action="store_true", help="plan to the goal as it is given: no place recognition, no remembered way"
+    )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's)")
     parser.add_argument("--seed", type=int, help="of the search (default: the configuration's)")
     parser.add_argument("--out", type=Path, metavar="PNG", help="draw the candidates, coloured by cost")
@@ -52,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     """Plan once; print status, path, cost and time."""
     from come_nav.config import load_config
     from come_nav.navigation.loading import load_stack
+    from come_nav.navigation.navigator import GoalRequest, Navigator
+    from come_nav.navigation.planned_once import plan_once
+    from come_nav.navigation.settings import NavigatorSettings
 
     flags = {"seed": args.seed, "model": args.model, "show_imagined": True if args.out else None}
     config = load_config(
@@ -61,15 +73,17 @@ def run(args: argparse.Namespace) -> int:
     at = frame_index(recording, args.at)
     goal = _goal(args, recording)
     stack = load_stack(config)
-    remember(stack, recording, at)
-    plan = stack.plan(goal)
+    navigator = Navigator(stack, NavigatorSettings(use_places=not args.direct and remembers(stack, recording, at)))
+    remember(navigator, recording, at)
+    found = plan_once(navigator, GoalRequest(goal.image_rgb, goal.pose_odom_xyyaw))
     stack.close()
+    plan = found.plan
     if args.json:
-        print_json(_document(plan, recording, at) | {"experts": _experts(stack)})
+        print_json(_document(plan, recording, at) | _place(found) | {"experts": _experts(stack)})
     else:
-        _print(plan)
+        _print(plan, found)
     if args.out is not None:
-        _draw(args.out, stack, plan, goal, recording, at)
+        _draw(args.out, stack, plan, found.target, recording, at)
     return 0 if plan.status == "OK" else 1
 
 
@@ -86,18 +100,19 @@ def frame_index(recording: Recording, text: str) -> int:
     return _checked_index(recording, index, "--at")
 
 
-def remember(stack: NavStack, recording: Recording, at: int) -> None:
-    """Show the stack the frames up to and including ``at``: all where memories are in use, else what can be context.
+def remember(navigator: Navigator, recording: Recording, at: int) -> None:
+    """Show the frames up to and including ``at``: all where memories are in use, else what can be context.
 
     Where stderr is a terminal, a bar shows how far it is.
     """
     from come_nav.core.types import Odometry
 
+    stack = navigator.stack
     first = 0 if remembers(stack, recording, at) else max(0, at - 2 * stack.model.context_frames)
     with Steps(at + 1 - first, "remembering", "frame") as progress:
         for index in range(first, at + 1):
             frame = recording.frame(index)
-            stack.observe(frame, Odometry(frame.stamp_s, recording.T_odom_base[index]))
+            navigator.observe(frame, Odometry(frame.stamp_s, recording.T_odom_base[index]))
             progress.add()
 
 
@@ -171,7 +186,23 @@ def _experts(stack: NavStack) -> dict[str, Any]:
     return {"in_use": [name for name in stack.episode.in_use().names if name not in left_out], "left_out": left_out}
 
 
-def _print(plan: Plan) -> None:
+def _place(found: PlannedOnce) -> dict[str, Any]:
+    """Return where memory knows the goal to be, and what the plan leads to."""
+    goal, target = found.goal, found.target
+    return {
+        "goal_odom_xyyaw": goal.pose_odom_xyyaw,
+        "recognised": found.recognised,
+        "target_odom_xyyaw": target.pose_odom_xyyaw,
+        "way_odom_xy": found.way_xy,
+    }
+
+
+def _print(plan: Plan, found: PlannedOnce) -> None:
+    pose = found.goal.pose_odom_xyyaw
+    if found.recognised and pose is not None:
+        print(f"goal      recognised at ({pose[0]:.2f}, {pose[1]:.2f}) m, {pose[2]:.2f} rad in odom")
+    if found.way_xy is not None:
+        print(f"route     {len(found.way_xy)} points of a remembered way; the plan leads to the first ahead")
     note = f" ({plan.message})" if plan.message else ""
     print(f"status    {plan.status.value}{note}")
     print(f"cost      {plan.cost:.5g}")
