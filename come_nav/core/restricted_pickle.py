@@ -44,7 +44,7 @@ def load_arrays(path: Path) -> Any:
         raise DataError(f"{path}: not a readable pickle ({reason[:80]}); write the folder again") from error
 
 
-class _Dtype:
+class PlainDtype:
     """Stands in for ``numpy.dtype``: an element type by name; its state may set the byte order, nothing else."""
 
     def __init__(self, name: Any, *_: Any) -> None:
@@ -53,6 +53,7 @@ class _Dtype:
         self.value: np.dtype[Any] = np.dtype(name)
 
     def __setstate__(self, state: Any) -> None:
+        """Take the byte order; raise DataError for records. Flags and sizes that a file claims are not believed."""
         order, parts = state[1], state[2:5]
         if order not in BYTE_ORDERS or any(part is not None for part in parts):
             raise DataError("refused: the pickle holds an array of records, but only plain ones are read")
@@ -88,13 +89,14 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
     return found
 
 
-def _scalar(dtype: Any, data: Any = None) -> Any:
+def plain_scalar(dtype: Any, data: Any = None) -> Any:
+    """Stand in for numpy's ``scalar``: a number or text of a :class:`PlainDtype` from its bytes."""
     return _array(data, dtype, (1,), "C")[0]
 
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
     """Return an array of bytes, or of a list where its type is object; raise DataError where sizes do not agree."""
-    if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple):
+    if not isinstance(dtype, PlainDtype) or not isinstance(shape, tuple):
         raise DataError("the pickle holds an array without type or shape")
     if not all(isinstance(size, int) and size >= 0 for size in shape):
         raise DataError(f"the pickle holds an array of shape {shape!r:.40}")
@@ -128,7 +130,7 @@ def _plain(value: Any, seen: set[int]) -> Any:
         seen.add(id(value))
         for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
             value[key] = _plain(item, seen)
-    if isinstance(value, (type, _Dtype)) or callable(value):
+    if isinstance(value, (type, PlainDtype)) or callable(value):
         raise DataError("refused: the pickle holds a class or a function, but only numpy arrays are read")
     return value
 
@@ -147,13 +149,13 @@ def _no_bytes() -> bytes:
 
 NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _ArrayName,
-    ("numpy", "dtype"): _Dtype,
+    ("numpy", "dtype"): PlainDtype,
     ("_codecs", "encode"): _encode_latin1,
     ("__builtin__", "bytes"): _no_bytes,
 }
 for _package in ("numpy.core", "numpy._core"):  # numpy 1 and 2 spell their insides differently
     NAMES[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
-    NAMES[f"{_package}.multiarray", "scalar"] = _scalar
+    NAMES[f"{_package}.multiarray", "scalar"] = plain_scalar
     NAMES[f"{_package}.numeric", "_frombuffer"] = _frombuffer
 
 
@@ -166,7 +168,7 @@ class _ArrayUnpickler(pickle._Unpickler):
     def load_build(self) -> None:
         """Give a stand-in its state; nothing else may be changed, least of all the stand-ins' classes."""
         state = self.stack.pop()
-        if not isinstance(self.stack[-1], (_Array, _Dtype)):
+        if not isinstance(self.stack[-1], (_Array, PlainDtype)):
             raise DataError("refused: the pickle wants to set what is no array")
         self.stack[-1].__setstate__(state)
 
