@@ -12,12 +12,14 @@ import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from come_nav.core.errors import ComeNavError
+from come_nav.data.video.stream import has_av
 
 Rng = np.random.Generator
 
@@ -103,6 +105,36 @@ def _make_ros1(folder: Path) -> list[Path]:
             for kind, raw in ((COMPRESSED_IMAGE, jpeg), (ODOMETRY, pose)):
                 writer.write(links[kind], ns, typestore(False).cdr_to_ros1(raw, kind))
     return [folder / "run.bag"]
+
+
+def _make_video(folder: Path) -> list[Path]:
+    """The same drive with its images as H.264, a key picture every third."""
+    import av
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    from come_nav.data.bags.ros_messages import MessageWriter
+    from come_nav.data.bags.ros_types import COMPRESSED_IMAGE, ODOMETRY, typestore
+
+    arc, make, store = Arc(), MessageWriter(), typestore(False)
+    codec = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = 16, 12, "yuv420p", Fraction(1, 4)
+    codec.options = {"x264-params": "keyint=3:bframes=0:repeat-headers=1", "tune": "zerolatency"}
+    with Writer(folder / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        links = {
+            kind: writer.add_connection(name, kind, typestore=store)
+            for name, kind in (("/camera/image_raw/compressed", COMPRESSED_IMAGE), ("/odom", ODOMETRY))
+        }
+        for index in range(len(arc)):
+            ns, rgb = round(arc.stamps_s[index] * 1e9), arc.frame(index).rgb
+            message = store.deserialize_cdr(make.jpeg(ns, "camera", rgb), COMPRESSED_IMAGE)
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame.pts = index
+            message.format = "h264"
+            message.data = np.frombuffer(b"".join(bytes(packet) for packet in codec.encode(frame)), np.uint8)
+            pose = make.odometry(ns, ("odom", "base_link"), arc.T_odom_base[index], (0.0, 0.0))
+            writer.write(links[COMPRESSED_IMAGE], ns, store.serialize_cdr(message, COMPRESSED_IMAGE))
+            writer.write(links[ODOMETRY], ns, pose)
+    return [path for path in (folder / "bag").iterdir() if path.suffix == ".mcap"]
 
 
 def _read_recording(folder: Path) -> None:
@@ -218,7 +250,10 @@ def _make_official(folder: Path) -> list[Path]:
 
     import torch
 
-    state = {"pos_embed": torch.zeros(1, 4, 6), "x_embedder.proj.weight": torch.zeros(6, 4, 2, 2)}
+    from come_nav.experts.cdit import CDiT, CDiTSettings
+
+    network = CDiT.from_settings(CDiTSettings(input_size=4, context_size=1, hidden_size=6, depth=1, num_heads=1))
+    state = {name: tensor.half() for name, tensor in network.state_dict().items()}
     content = {"ema": state, "args": argparse.Namespace(lr=1e-4), "epoch": 3, "train_steps": np.int64(7)}
     torch.save(content, folder / "cdit.pth.tar")
     return [folder / "cdit.pth.tar"]
@@ -227,7 +262,7 @@ def _make_official(folder: Path) -> list[Path]:
 def _read_official(folder: Path) -> None:
     from come_nav.world_model.nwm.official_checkpoint import network_settings, open_checkpoint
 
-    network_settings(open_checkpoint(folder / "cdit.pth.tar"))
+    network_settings(open_checkpoint(folder / "cdit.pth.tar"), heads=1)
 
 
 def _make_training(folder: Path) -> list[Path]:
@@ -302,6 +337,7 @@ TARGETS = {
     "mcap": Target(_make_bag("mcap"), _read_recording, share=0.1),
     "sqlite3": Target(_make_bag("sqlite3"), _read_recording, share=0.1),
     "rosbag1": Target(_make_ros1, _read_recording, share=0.1),
+    **({"video": Target(_make_video, _read_recording, share=0.1)} if has_av() else {}),
     "camera_info": Target(_make_info, _read_info, share=0.15),
     "trajectory": Target(_make_trajectories, _read_trajectories, share=0.15),
     "nwm": Target(_make_nwm, _read_recording, pickle_attack, "traj_data.pkl", 0.15),

@@ -17,7 +17,7 @@ sys.modules["fuzz_readers"] = fuzzer
 SPEC.loader.exec_module(fuzzer)
 
 COUNTS = {"mcap": 30, "sqlite3": 30, "rosbag1": 30, "camera_info": 100, "trajectory": 150, "nwm": 110, "nwm_index": 110}
-COUNTS |= {"checkpoint": 26, "official": 60, "training": 60}
+COUNTS |= {"video": 30, "checkpoint": 26, "official": 60, "training": 60}
 EXTRAS = {"training": "pytorch_lightning"}
 
 

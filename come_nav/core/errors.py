@@ -58,8 +58,9 @@ class StorageError(ComeNavError):
 class MissingDependencyError(ComeNavError):
     """An optional library is absent; the message names the extra that installs it."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package '{package}': install it with  pip install 'come_nav[{extra}]'")
+    def __init__(self, package: str, extra: str, purpose: str, otherwise: str = "") -> None:
+        way_out = f"install it with  pip install 'come_nav[{extra}]'" + (f", {otherwise}" if otherwise else "")
+        super().__init__(f"{purpose} needs the package '{package}': {way_out}")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from come_nav.data.scan_settings import ScanSettings
 from come_nav.data.timing.association import Association
 from come_nav.data.timing.matching import StampedTopic, match_depth, match_poses
 from come_nav.data.timing.stamps import find_gaps, median_rate_hz, resample, seconds_after
+from come_nav.data.video.stream import VideoIndex
 
 GAP_PERIODS = 2.5  # one missing frame is no gap, two are
 
@@ -30,7 +31,7 @@ class BagScan:
     """Result of the first pass, one row per chosen frame; ``depth`` has -1 where a frame has none.
 
     ``T_base_camera`` is (4, 4), or (N, 4, 4) where the camera moves on the robot; ``frame_id`` is None where the
-    images' headers name their frame.
+    images' headers name their frame; ``video`` is None where they are still images.
     """
 
     images: StampedTopic
@@ -43,6 +44,7 @@ class BagScan:
     depth_scale_m: float
     frame_id: str | None
     report: RecordingReport
+    video: VideoIndex | None = None
 
 
 def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
@@ -55,7 +57,7 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
     warnings = [*bag.warnings, *topics.notes]
     found = ScanPass(bag, topics)
     found.run(bag, settings, warnings)
-    view = found.camera_view(settings, warnings)
+    view = found.camera_view(bag, settings, warnings)
     track = (
         found.collector.track(warnings)
         if found.collector
@@ -119,6 +121,7 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         settings.depth_scale_m,
         settings.camera_frame,
         report,
+        found.video,
     )
 
 

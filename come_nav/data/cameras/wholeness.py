@@ -10,8 +10,9 @@ import numpy as np
 
 from come_nav.core.errors import DataError
 from come_nav.data.bags.bag import BagMessage
-from come_nav.data.bags.images import FULL_PLANES, LAYOUTS, PLANAR, check_layout, decode_colour, decode_depth, is_video
+from come_nav.data.bags.images import FULL_PLANES, LAYOUTS, PLANAR, check_layout, decode_colour, decode_depth
 from come_nav.data.bags.ros_types import COMPRESSED_IMAGE
+from come_nav.data.video.packets import packet_of
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -25,12 +26,14 @@ def fault_of(message: BagMessage, is_depth: bool) -> str | None:
     """
     try:
         decoded = message.decode()
+        if packet_of(decoded, message.type) is not None:
+            return None
         if message.type != COMPRESSED_IMAGE:
             if str(decoded.encoding).lower() in (*LAYOUTS, *PLANAR, *FULL_PLANES):
                 check_layout(decoded)
             return None
         data = np.asarray(decoded.data, np.uint8).tobytes()
-        if is_video(str(decoded.format), data) or _ends_well(data):
+        if _ends_well(data):
             return None
         (decode_depth if is_depth else decode_colour)(decoded, message.type)
     except DataError as error:
