@@ -86,7 +86,6 @@ def test_memories_far_from_the_origin_of_odom_are_the_same(model, drive):
             T_odom_base[:3, 3] += shift
             stack.observe(frame, Odometry(frame.stamp_s, T_odom_base))
         stacks.append(stack)
-    near, far = stacks
     back = [index for index in range(FRAMES - 20) if abs(_action(drive, index)[2]) > 1.8][:4]
     actions = torch.from_numpy(np.stack([_action(drive, index) for index in back])).float()
     shown = []

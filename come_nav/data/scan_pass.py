@@ -15,10 +15,10 @@ from come_nav.data.bags.images import decode_colour, decode_depth, used_bits
 from come_nav.data.bags.poses import PoseCollector
 from come_nav.data.bags.ros_types import IMAGE, TF_TYPES
 from come_nav.data.bags.topics import TopicChoice, says_registered
-from come_nav.data.bags.transforms import TransformTree, is_static_topic
+from come_nav.data.bags.transforms import TransformTree, is_static_topic, without_stamps
 from come_nav.data.cameras.depth_alignment import DepthAlignment, DepthView, align_depth
 from come_nav.data.cameras.lens import Lens
-from come_nav.data.cameras.wholeness import fault_of
+from come_nav.data.cameras.wholeness import look_at
 from come_nav.data.scan_settings import ScanSettings
 from come_nav.data.timing.matching import StampedTopic
 from come_nav.data.video.packets import packet_of
@@ -62,6 +62,8 @@ class ScanPass:
         self._first: dict[str, BagMessage] = {}
         self._infos: dict[str, Any] = {name: None for name in (topics.info, topics.depth_info) if name is not None}
         self._faults: dict[str, list[tuple[int, str]]] = {name: [] for name in self.stamps}
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._without_stamp = dict.fromkeys(self.stamps, 0)
         self._tf_left = dict.fromkeys(topics.tf, TF_MESSAGES_FOR_EXTRINSICS)
         pose_type = bag.topic(topics.pose).type
         self.collector = None if pose_type in TF_TYPES else PoseCollector(topics.pose, pose_type)
@@ -78,6 +80,13 @@ class ScanPass:
         for message in bag.messages(wanted, start_ns, stop_ns):
             self._take(message)
         self._tell_faults(bag, warnings)
+
+    def images(self, warnings: list[str]) -> StampedTopic:
+        """Return where the images are, in the order of their stamps."""
+        for name, count in self._without_stamp.items():
+            if count > 1:  # a first one alone is that of simulated time before its clock, and dropped
+                warnings.append(without_stamps(name, count, len(self.stamps[name])))
+        return StampedTopic.cleaned(self.topics.image, self.stamps[self.topics.image], warnings)
 
     def camera_view(self, bag: Bag, settings: ScanSettings, warnings: list[str]) -> CameraView:
         """Return frame and lens of the colour images."""
@@ -129,13 +138,18 @@ class ScanPass:
     def _take(self, message: BagMessage) -> None:
         name = message.topic
         if name in self.stamps:
-            fault = fault_of(message, name == self.topics.depth)
+            fault, size = look_at(message, name == self.topics.depth)
+            if fault is None and size is not None:
+                first = self._sizes.setdefault(name, size)
+                if size != first:
+                    fault = f"it has {size[0]}x{size[1]} px, and the first ones {first[0]}x{first[1]}"
             if fault is not None:
                 self._faults[name].append((message.header_ns, fault))
                 return
             if name == self.topics.image and not self._take_video(message):
                 return
             self.stamps[name].append((message.header_ns, message.log_ns))
+            self._without_stamp[name] += not message.has_stamp
             self._first.setdefault(name, message)
             if name == self.topics.image:
                 self.checksums[message.header_ns, message.log_ns] = crc32(memoryview(message.raw)[HEADER_BYTES:])
@@ -148,7 +162,7 @@ class ScanPass:
                 self.tree.add(message.decode(), is_static_topic(name), keep_all=False)
         elif self.collector is not None:
             self._pose_clock_ns.append(message.header_ns - message.log_ns)
-            self.collector.add(message.header_ns, message.decode())
+            self.collector.add(message.header_ns, message.decode(), message.log_ns)
 
     def _take_video(self, message: BagMessage) -> bool:
         """Note a piece of video; return False where no picture can be made of it. Still images are left as they are."""
