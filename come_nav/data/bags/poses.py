@@ -60,7 +60,7 @@ class PoseCollector:
         self._rows.append((position.x, position.y, position.z, quat.x, quat.y, quat.z, quat.w))
 
     def track(self, warnings: list[str], beside_ns: tuple[int, int] | None = None) -> PoseTrack:
-        """Return the poses of one body; raise DataError when none is usable. For ``beside_ns`` see :class:`Recorded`."""
+        """Return the poses of one body; raise DataError when none is usable; ``beside_ns`` as of :class:`Recorded`."""
         frames = self._chosen_frames(warnings)
         own = [index for index, found in enumerate(self._frames) if found == frames]
         without = sum(self._without_stamp[index] for index in own)

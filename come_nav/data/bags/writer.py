@@ -102,7 +102,8 @@ def write_bag(  # noqa: PLR0913 - each is one flag of the command line
     target = Path(path)
     if printable(target.name) != target.name:
         raise StorageError(
-            f"{printable(str(target))}: the name of a bag must be UTF-8, as metadata.yaml names its files; choose another"
+            f"{printable(str(target))}: the name of a bag must be UTF-8, as metadata.yaml names its files; "
+            "choose another"
         )
     if not len(recording):
         raise DataError(f"{recording.name}: holds no frames, so there is nothing to write")
