@@ -21,6 +21,7 @@ REQUIRES = [
     "pillow>=10.0",
     "pyyaml>=6.0",
     "rosbags>=0.11",
+    "apsw>=3.45",  # SQLite, as rosbags uses it
     "safetensors>=0.4.3",
     "scipy>=1.11",
     "torch>=2.6",

@@ -8,8 +8,11 @@ Parts:
 * ``drift``: tours of 50 m through built-in worlds at 320 x 240, odometry drifting by a share of the distance;
   trajectory ATE (first pose fixed, no alignment) of the key frames as odometry and as the graph have them.
 * ``graph``: seconds to solve graphs of 100 to 10,000 key frames; ms of candidates among 1,000 and 10,000 places.
+* ``calibration``: fits ``WEIGHTS`` of ``come_nav/localisation/verification.py`` to the rows that ``relocalisation``
+  wrote of built-in worlds (never of recordings), and prints them.
 
-    python benchmarks/registration.py --part relocalisation --out benchmarks/results/registration.json
+    python benchmarks/registration.py --part relocalisation --every 4 --out benchmarks/results/registration.json
+    python benchmarks/registration.py --part calibration --rows worlds.json
 
 Recordings come from ../shared/data or COME_NAV_DATA; those that are absent are left out with a line that says so.
 """
@@ -33,9 +36,11 @@ from numpy.typing import NDArray
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame, Trajectory
 from come_nav.data.opening import open_recording
+from come_nav.evaluation.metrics.statistics import wilson_interval
 from come_nav.evaluation.metrics.trajectory_metrics import ate
 from come_nav.localisation.features import Features
-from come_nav.localisation.localiser import LocaliserSettings, VisualLocaliser
+from come_nav.localisation.keyframe_map import LocaliserSettings
+from come_nav.localisation.localiser import VisualLocaliser
 from come_nav.localisation.place_recognition import PlaceIndex
 from come_nav.localisation.pose_graph import PoseGraph, solve
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
@@ -122,18 +127,87 @@ def relocalisation_summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             mine = [row for row in rows if row["memory"] == memory and row["depth"] == depth]
             seen, unseen = [row for row in mine if row["seen"]], [row for row in mine if not row["seen"]]
             certain = [row for row in mine if row["certain"]]
+            right = sum(row["right"] for row in seen)
+            certain_right = sum(row["right"] for row in certain)
             result[f"{memory}, {'RGB-D' if depth else 'RGB'} images"] = {
                 "n": len(seen),
-                "right": sum(row["right"] for row in seen),
+                "right": right,
+                "right share, 95 %": wilson_interval(right, len(seen)),
                 "certain": sum(row["certain"] for row in seen),
                 "certain and right": sum(row["certain"] and row["right"] for row in seen),
                 "median m": float(np.median([row["m"] for row in seen if row["right"]] or [math.nan])),
                 "never seen": len(unseen),
                 "never seen, certain": sum(row["certain"] for row in unseen),
-                "precision": sum(row["right"] for row in certain) / max(1, len(certain)),
-                "recall": sum(row["certain"] and row["right"] for row in seen) / max(1, len(seen)),
-                "median cpu_ms": float(np.median([row["cpu_ms"] for row in mine])),
+                "precision": certain_right / len(certain) if certain else None,
+                "precision, 95 %": wilson_interval(certain_right, len(certain)),
+                "recall": certain_right / max(1, len(seen)),
+                "recall, 95 %": wilson_interval(certain_right, len(seen)),
+                "median cpu_ms, seen": float(np.median([row["cpu_ms"] for row in seen])),
+                "median cpu_ms, never seen": float(np.median([row["cpu_ms"] for row in unseen] or [math.nan])),
             }
+    for depth in (False, True):
+        kind = "RGB-D" if depth else "RGB"
+        result[f"precision and recall, {kind} images"] = curve([row for row in rows if row["depth"] == depth])
+    return result
+
+
+def curve(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return precision and recall over thresholds of confidence."""
+    seen, points = sum(row["seen"] for row in rows), []
+    for threshold in (0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99):
+        taken = [row for row in rows if row["confidence"] >= threshold]
+        right = sum(row["right"] for row in taken)
+        points.append(
+            {
+                "confidence": threshold,
+                "taken": len(taken),
+                "precision": right / len(taken) if taken else None,
+                "precision, 95 %": wilson_interval(right, len(taken)),
+                "recall": right / max(1, seen),
+            }
+        )
+    return points
+
+
+def logistic(x: NDArray[np.float64], y: NDArray[np.float64], used: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the weights (6,) of a logistic regression over the columns ``used``, with a small L2."""
+    spread = np.where(used == 0, 1.0, x.std(axis=0) + 1e-9)
+    ridge = np.where(used == 0, 1e-6, 0.1)
+    z, weights = x / spread, np.zeros(len(used))
+    for _ in range(100):
+        p = 1.0 / (1.0 + np.exp(-z @ weights))
+        hessian = (z.T * (p * (1 - p))) @ z + np.diag(ridge)
+        weights -= np.linalg.solve(hessian, z.T @ (p - y) + ridge * weights)
+    full = np.zeros(6)
+    full[used] = weights / spread
+    return full
+
+
+def calibration(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Fit the logistic regression of confidence, with geometry and without; return weights and how well they hold."""
+    result: dict[str, Any] = {}
+    for depth in (False, True):
+        mine = [row for row in rows if row["depth"] == depth and "evidence" in row]
+        x = np.array([row["evidence"] for row in mine])
+        y = np.array([float(row["right"]) for row in mine])
+        used = np.array([0, 1, 2, 3, 4, 5] if depth else [0, 1, 2, 3, 4])
+        while True:
+            full = logistic(x[:, used], y, used)
+            # more that agrees never speaks against a pose: what comes out so only stands in for something else
+            against = [index for index in used if index in (1, 2, 3, 5) and full[index] < 0]
+            if not against:
+                break
+            used = used[~np.isin(used, against)]
+        p = 1.0 / (1.0 + np.exp(-x @ full))
+        result["RGB-D" if depth else "RGB"] = {
+            "weights": full.round(2).tolist(),
+            "n": len(mine),
+            "right": int(y.sum()),
+            "Brier score": float(((p - y) ** 2).mean()),
+            "confidence of right, of wrong": [float(p[y > 0].mean()), float(p[y == 0].mean())],
+            "wrong above 0.9": int(((p > 0.9) & (y == 0)).sum()),
+            "right above 0.9": int(((p > 0.9) & (y > 0)).sum()),
+        }
     return result
 
 
@@ -193,7 +267,7 @@ def _drift_row(
     reference = Trajectory.from_xyyaw(stamps, truth[kept])
     before = ate(reference, Trajectory.from_xyyaw(stamps, believed[kept])).translation_m.rmse
     after = ate(reference, Trajectory.from_xyyaw(stamps, localiser.poses_map_xyyaw)).translation_m.rmse
-    edges = localiser.graph.edges
+    edges = localiser.map.graph.edges
     there = se2.relative(truth[kept][edges.nodes[:, 0]], truth[kept][edges.nodes[:, 1]])
     off = np.hypot(*(there - edges.poses_xyyaw)[:, :2].T)
     span = edges.nodes[:, 1] - edges.nodes[:, 0]
@@ -250,6 +324,11 @@ def graph_cost() -> list[dict[str, Any]]:
         started_s = time.process_time()
         solution = solve(before, graph.edges)
         seconds = time.process_time() - started_s
+        graph.optimise()
+        graph.add_edge(0, count - 1, se2.relative(truth[0], truth[-1]), np.diag([0.01, 0.01, 0.01]) ** 2)
+        started_s = time.process_time()
+        again = graph.optimise()
+        again_s = time.process_time() - started_s
         index = PlaceIndex()
         features = [_random_features(rng) for _ in range(12)]
         index.train(features)
@@ -265,6 +344,8 @@ def graph_cost() -> list[dict[str, Any]]:
                 "edges": len(graph.edges),
                 "graph s": seconds,
                 "steps": solution.steps,
+                "with one more closure s": again_s,
+                "with one more closure steps": again.steps,
                 "rms before m": float(np.sqrt(((before - truth)[:, :2] ** 2).sum(1).mean())),
                 "rms after m": float(np.sqrt(((solution.poses_xyyaw - truth)[:, :2] ** 2).sum(1).mean())),
                 "candidates ms": 1e3 * (time.process_time() - started_s) / 12,
@@ -280,15 +361,28 @@ def _random_features(rng: np.random.Generator) -> Features:
     return Features(np.zeros((600, 2), np.float32), descriptors, np.ones(600, np.float32), 320, 240)
 
 
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with four digits of each number."""
+    four = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
+    if "evidence" in row:
+        four["evidence"] = [float(f"{value:.4g}") for value in row["evidence"]]
+    return four
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("relocalisation", "drift", "graph"), required=True)
+    parser.add_argument("--part", choices=("relocalisation", "drift", "graph", "calibration"), required=True)
     parser.add_argument("--memory", nargs="*", default=["kitchen", "cabinet"], help="recordings, or world<seed>")
-    parser.add_argument("--negatives", nargs="*", default=["kitchen", "cabinet", "kitti00", "world10010", "world10011"])
+    parser.add_argument(
+        "--negatives",
+        nargs="*",
+        default=["kitchen", "cabinet", "kitti00", "world10010", "world10011", "world10012", "world10013"],
+    )
     parser.add_argument("--every", type=int, default=2, help="take every n-th image of what was never seen")
     parser.add_argument("--worlds", nargs="*", default=["world10000", "world10001"])
     parser.add_argument("--percents", nargs="*", type=float, default=[0.0, 1.0, 2.0, 5.0])
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--rows", type=Path, help="what --part relocalisation wrote, for --part calibration")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     settings, summary = LocaliserSettings(), dict[str, Any]()
@@ -305,14 +399,20 @@ def main() -> None:
                 "ATE odometry m": pairs[:, 0].mean(),
                 "graph m": pairs[:, 1].mean(),
             }
+    elif args.part == "calibration":
+        if args.rows is None:
+            parser.error("--part calibration needs --rows FILE, what --part relocalisation --out FILE wrote")
+        rows = []
+        summary = calibration(json.loads(args.rows.read_text())["rows"])
     else:
         rows = graph_cost()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "opencv": cv2.__version__}
     asked = {key: str(value) for key, value in vars(args).items() if key != "out"}
     print(json.dumps(summary, indent=1))
     if args.out is not None:
-        document = {"machine": machine, "settings": asked, "summary": summary, "rows": rows}
-        args.out.write_text(json.dumps(document, indent=1) + "\n")
+        document = {"machine": machine, "settings": asked, "summary": summary}
+        lines = ",\n".join(json.dumps(rounded(row)) for row in rows)
+        args.out.write_text(json.dumps(document, indent=1)[:-2] + f',\n "rows": [\n{lines}\n]\n}}\n')
 
 
 if __name__ == "__main__":

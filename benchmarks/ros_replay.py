@@ -49,7 +49,9 @@ class Replay:
         self.topics = self.recording.report.topics
         common = {"use_sim_time": True, "image_transport": self._transport(), "camera_xyz_rpy": self._extrinsics()}
         missions = {"max_failures": 10000, "time_limit_s": 86000.0, "max_sensor_age_s": 1e6}
-        planning = {**common, **missions, "goal_difference": 1e-6, "device": device, "planner": planner}
+        # Without memories no goal is looked for, so that plans keep pace with the bag.
+        alone = {"goal_difference": 1e-6, "device": device, "planner": planner, "experts": {"use": [""]}}
+        planning = {**common, **missions, **alone}
         bench.start("spatial_memory", common, __ns=f"/{NAMESPACE}")
         bench.start("planner", planning, __ns=f"/{NAMESPACE}")
         self.plans = bench.listen(PathMessage, f"/{NAMESPACE}/plan", keep=100000)

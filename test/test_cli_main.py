@@ -189,13 +189,13 @@ def test_doctor_survives_a_check_that_breaks(monkeypatch, tmp_path):
 
 
 def test_doctor_names_the_missing_default_model(monkeypatch):
-    from come_nav import config
+    from come_nav.core import resources
     from come_nav.core.errors import ConfigError
 
     def absent(kind, name):
         raise ConfigError(f"'{name}' is not here")
 
-    monkeypatch.setattr(config, "find_resource", absent)
+    monkeypatch.setattr(resources, "find_resource", absent)
     assert named(list(doctor.check_resources()), "default model").status == "fail"
 
 

@@ -111,6 +111,31 @@ def test_links_and_images_resolve(page):
     assert not missing
 
 
+def anchors_of(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", text), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_anchors_resolve(page):
+    missing = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8"))):
+        name, _, anchor = target.partition("#")
+        if anchor and not target.startswith(("http://", "https://")):
+            other = page.parent / name if name else page
+            if anchor not in anchors_of(other.read_text(encoding="utf-8")):
+                missing.append(target)
+    assert not missing
+
+
+def test_the_check_of_anchors_can_fail():
+    assert anchors_of("# Where was `this` taken?\n```bash\n# no heading\n```\n## ATE, RPE") == {
+        "where-was-this-taken",
+        "ate-rpe",
+    }
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_make_targets_exist(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -124,10 +149,12 @@ def test_make_targets_exist(page):
 
 
 def test_files_that_the_pages_name_exist():
+    rooms = "|".join(path.name for path in (ROOT / "come_nav").iterdir() if path.is_dir())
     missing = []
     for page in PAGES:
         for name in re.findall(
-            r"`((?:come_nav|test|config|resource|docs|planning|core|cli)/[\w./]+\.\w+)`", page.read_text()
+            rf"`((?:come_nav|test|config|resource|docs|benchmarks|launch|models|{rooms})/[\w./]+\.\w+)`",
+            page.read_text(),
         ):
             if not (ROOT / name).exists() and not (ROOT / "come_nav" / name).exists():
                 missing.append(f"{page_name(page)}: {name}")

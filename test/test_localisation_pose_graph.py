@@ -8,7 +8,10 @@ from scipy.optimize import least_squares
 
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
-from come_nav.localisation.pose_graph import Edges, PoseGraph, PoseGraphSettings, _residuals
+from come_nav.localisation.graph import equations
+from come_nav.localisation.graph.equations import Edges, edge_residuals
+from come_nav.localisation.graph.odometry_consistency import odometry_distances
+from come_nav.localisation.pose_graph import PoseGraph, PoseGraphSettings, solve
 
 ODOMETRY = np.diag([0.02, 0.02, 0.01]) ** 2
 REGISTERED = np.diag([0.01, 0.01, 0.005]) ** 2
@@ -54,14 +57,14 @@ def test_jacobians_agree_with_differences() -> None:
     poses = rng.normal(size=(4, 3))
     nodes = np.array([[0, 1], [2, 1], [3, 0]])
     edges = Edges(nodes, rng.normal(size=(3, 3)), np.tile(np.eye(3), (3, 1, 1)), np.ones(3, bool))
-    residuals, both = _residuals(poses, edges, jacobians=True)
+    residuals, both = edge_residuals(poses, edges, jacobians=True)
     assert both is not None
     for side in range(2):
         for axis in range(3):
             for edge in range(3):
                 moved = poses.copy()
                 moved[nodes[edge, side], axis] += 1e-6
-                change = (_residuals(moved, edges, jacobians=False)[0] - residuals)[edge] / 1e-6
+                change = (edge_residuals(moved, edges, jacobians=False)[0] - residuals)[edge] / 1e-6
                 np.testing.assert_allclose(change, both[side][edge, :, axis], atol=1e-5)
 
 
@@ -75,7 +78,7 @@ def test_without_robust_edges_it_is_dense_least_squares() -> None:
 
     def whitened(free: np.ndarray) -> np.ndarray:
         poses = np.concatenate([start[:1], free.reshape(-1, 3)])
-        return np.einsum("eij,ej->ei", roots, _residuals(poses, edges, jacobians=False)[0]).ravel()
+        return np.einsum("eij,ej->ei", roots, edge_residuals(poses, edges, jacobians=False)[0]).ravel()
 
     wanted = least_squares(whitened, start[1:].ravel(), xtol=1e-12, ftol=1e-12).x.reshape(-1, 3)
     tight = PoseGraphSettings(steps=30, tolerance=1e-9, gain=1e-12)
@@ -114,11 +117,12 @@ def test_without_drift_closures_do_not_hurt() -> None:
     assert error_m(graph.optimise().poses_xyyaw, truth) <= before
 
 
-def test_two_equal_rooms_do_not_become_one() -> None:
+@pytest.mark.parametrize("true_closures", [20, 10, 5])
+def test_two_equal_rooms_do_not_become_one(true_closures: int) -> None:
     """Twelve closures in a row say that the robot is back in a room 5 m away, and agree with each other."""
     truth = square()
     graph = driven(truth, 3, bias_rad=0.001)
-    close(graph, truth, [(index, index + 40) for index in range(0, 40, 2)])
+    close(graph, truth, [(index, index + 40) for index in range(0, 40, 40 // true_closures)])
     right = len(graph.edges)
     shift = np.array([5.0, 0.0, 0.0])
     for index in range(12):
@@ -128,6 +132,46 @@ def test_two_equal_rooms_do_not_become_one() -> None:
     assert solution.rejected[right:].all()
     assert not solution.rejected[:right].any()
     assert error_m(solution.poses_xyyaw, truth) < 0.15
+
+
+def test_an_edge_that_odometry_contradicts_counts_where_the_rest_agrees_with_it() -> None:
+    truth = square()
+    graph = driven(truth, 6, bias_rad=0.0)
+    close(graph, truth, [(index, index + 40) for index in range(0, 40, 4)])
+    tight = PoseGraphSettings(odometry_gate=1e-3)  # odometry contradicts every edge
+    loose = PoseGraphSettings(odometry_gate=1e9)
+    start, edges = graph.poses_xyyaw, graph.edges
+    np.testing.assert_allclose(
+        solve(start, edges, tight).poses_xyyaw, solve(start, edges, loose).poses_xyyaw, atol=0.02
+    )
+
+
+def test_odometry_distances_have_the_spread_of_drawn_odometry() -> None:
+    truth, rng, distances = square(1, 4), np.random.default_rng(8), []
+    last = len(truth) - 1
+    for _ in range(400):
+        moved = se2.relative(truth[:-1], truth[1:]) + rng.normal(size=(last, 3)) * np.sqrt(np.diag(ODOMETRY))
+        edge = se2.relative(truth[2], truth[last]) + rng.normal(size=3) * np.sqrt(np.diag(REGISTERED))
+        chain = np.stack([np.arange(last), np.arange(1, last + 1)], 1)
+        nodes = np.concatenate([chain, [[2, last]]])
+        information = np.concatenate([np.tile(np.linalg.inv(ODOMETRY), (last, 1, 1)), np.linalg.inv(REGISTERED)[None]])
+        robust = np.arange(len(nodes)) == last
+        poses = np.concatenate([moved, edge[None]])
+        distances.append(odometry_distances(len(truth), nodes, poses, information, robust)[-1])
+    assert np.mean(distances) == pytest.approx(3.0, abs=0.4)  # chi-squared with three degrees: 3 +- 0.12
+    assert np.quantile(distances, 0.95) == pytest.approx(7.8, abs=1.5)
+
+
+def test_old_factors_give_the_same_poses_as_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = square()
+    graph = driven(truth, 7)
+    close(graph, truth, [(index, index + 40) for index in range(0, 40, 2)])
+    graph.add_edge(3, 60, np.array([3.0, 1.0, 0.5]), REGISTERED)
+    start, edges = graph.poses_xyyaw, graph.edges
+    settings = PoseGraphSettings(steps=30, gain=1e-12, tolerance=1e-9)
+    direct = solve(start, edges, settings).poses_xyyaw
+    monkeypatch.setattr(equations, "DIRECT_SIZE", 0)
+    np.testing.assert_allclose(solve(start, edges, settings).poses_xyyaw, direct, atol=1e-5)
 
 
 def test_single_wrong_closures_are_rejected() -> None:

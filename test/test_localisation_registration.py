@@ -75,15 +75,30 @@ def test_features_follow_a_shift_in_come_navs_pixels(kind: str) -> None:
     pairs = match_features(a, b)
     moved = a.keypoints_px[pairs[:, 0]] - b.keypoints_px[pairs[:, 1]]
     assert len(pairs) > 80
-    # ORB's corners lie on whole pixels of its pyramid's levels
-    np.testing.assert_allclose(np.median(moved, axis=0), [40.0, 0.0], atol=0.05 if kind == "sift" else 0.5)
+    if kind == "orb":  # corners lie on whole pixels of each level; 40 pixels are whole ones of the finest level alone
+        assert np.abs(moved - [40.0, 0.0]).max(axis=1).mean() < 1.0
+        finest = a.sizes_px[pairs[:, 0]] == a.sizes_px.min()
+        assert finest.sum() > 40
+        moved = moved[finest]
+    np.testing.assert_allclose(np.median(moved, axis=0), [40.0, 0.0], atol=0.05)
+
+
+def test_orbs_coarse_corners_are_where_they_are_in_a_mirror() -> None:
+    image = texture(240, 320)
+    there, back = (extract_features(one, FeatureSettings(kind="orb")) for one in (image, image[:, ::-1].copy()))
+    for size in np.unique(there.sizes_px)[2:]:
+        a, b = there.keypoints_px[there.sizes_px == size], back.keypoints_px[back.sizes_px == size]
+        away = np.stack([320.0 - b[:, 0], b[:, 1]], axis=1)[None] - a[:, None]
+        nearest = away[np.arange(len(a)), np.hypot(*np.moveaxis(away, -1, 0)).argmin(axis=1)]
+        close = nearest[np.hypot(*nearest.T) < 3.0]
+        assert abs(np.median(close[:, 0])) < 0.05
 
 
 def test_a_keypoint_in_the_middle_of_a_blob_counts_from_the_edge_of_the_image() -> None:
     v, u = np.mgrid[:128, :128] + 0.5
     blob = 255 * np.exp(-((u - 44.0) ** 2 + (v - 62.0) ** 2) / (2 * 6.0**2))
     features = extract_features(blob.astype(np.uint8))
-    assert np.abs(features.keypoints_px - [44.0, 62.0]).max(axis=1).min() < 0.15
+    assert np.abs(features.keypoints_px - [44.0, 62.0]).max(axis=1).min() < 0.1
 
 
 def test_a_larger_image_gives_keypoints_in_its_own_pixels() -> None:
@@ -217,11 +232,11 @@ def test_planar_projection_and_its_covariance_by_sampling() -> None:
         T_base_camera, T_base_camera
     )
     np.testing.assert_allclose(pose, wanted, atol=1e-12)
-    drawn = rng.multivariate_normal(np.zeros(6), covariance, 5000)
+    drawn = rng.multivariate_normal(np.zeros(6), covariance, 20000)
     moved = [
         se3.xyyaw_from_transform(T_base_camera @ T_a_b @ exponential(xi) @ se3.inverse(T_base_camera)) for xi in drawn
     ]
-    np.testing.assert_allclose(planar, np.cov(np.array(moved).T), atol=6e-5, rtol=0.08)
+    np.testing.assert_allclose(planar, np.cov(np.array(moved).T), atol=3e-5, rtol=0.05)
 
 
 def test_rendered_walls_register_and_the_rest_agrees() -> None:

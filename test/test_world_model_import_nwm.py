@@ -358,7 +358,7 @@ def test_no_network_for_the_autoencoder_is_told(checkpoint: Path, monkeypatch) -
     monkeypatch.setattr(AutoencoderKL, "from_pretrained", offline)
     message = refusal(checkpoint, Path("stabilityai/sd-vae-ft-ema"))
     assert "couldn't connect" in message
-    assert "give its folder with --vae FOLDER" in message
+    assert "without network, download it elsewhere and name its folder instead" in message
 
 
 def test_a_model_that_is_there_is_not_replaced(checkpoint: Path, vae: Path, tmp_path: Path) -> None:

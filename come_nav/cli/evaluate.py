@@ -55,7 +55,8 @@ Memory: on a tour of each world (or on the first 60 % of a recording) the memori
 their targets are hardly visible from the context, were seen in the memory phase, and not within the last 60 frames.
 'recall' asks for the view, 'memory-planning' for a plan to it. Rows: base, short-term (stm), long-term (ltm, an adapter
 trained on the drive), spatial (sltm), and their compositions with and without contrast, against the remembered frame
-nearest in pose and the point cloud itself.
+nearest in pose, the point cloud itself and the memory network without memory; 'render blend' rows paste the rendered
+cloud over the same predictions. The passes of each row are printed, and rows that are equal by construction marked.
 
 The output folder gets results.jsonl (written as computed), results.json, table.csv, report.html and, of plans,
 plan.mp4. Stop at any time: the same command goes on where it stopped and gives the same table. More windows or rows may
@@ -92,8 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="A,B",
         help="trivial, model, perfect; of quality copy, autoencoder, depth, jump, rollout; of memory copy, nearest, "
-        "geometry, context, perfect, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, stm+ltm, all "
-        "(default: all that apply)",
+        "geometry, context, perfect, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, stm+ltm, all, "
+        "sltm-blend, all-blend (default: all that apply)",
     )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
     parser.add_argument("--seed", type=int, metavar="S", help="of plans, random choice and bootstrap (default 0)")

@@ -25,6 +25,9 @@ ROOT_SIFT_SCALE = 512.0
 PIXEL_CENTRE = 0.5  # OpenCV's keypoints count from the centre of the first pixel, CameraIntrinsics from its edge
 
 
+ORB_SCALE = 1.2  # from one level of its pyramid to the next
+
+
 @dataclass(frozen=True)
 class FeatureSettings:
     """Which features are found.
@@ -116,6 +119,9 @@ def extract_features(rgb: NDArray[np.uint8], config: FeatureSettings | None = No
     strongest = np.argsort([-point.response for point in keypoints], kind="stable")[: settings.max_count]
     points = np.array([keypoints[index].pt for index in strongest], np.float32)
     sizes = np.array([keypoints[index].size for index in strongest], np.float32)
+    if settings.kind == "orb":
+        levels = np.array([keypoints[index].octave for index in strongest])
+        points = _orb_points(points, levels, (grey.shape[1], grey.shape[0]))
     return Features(
         ((points + PIXEL_CENTRE) / scale).astype(np.float32),
         _compact(np.asarray(described)[strongest], settings.kind),
@@ -124,6 +130,16 @@ def extract_features(rgb: NDArray[np.uint8], config: FeatureSettings | None = No
         height,
         settings.kind,
     )
+
+
+def _orb_points(points: NDArray[np.float32], levels: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return where corners (N, 2) are: OpenCV multiplies a level's pixel numbers by the level's nominal scale.
+
+    Its pixels have centres at one half as well, and the level is a whole number of them wide.
+    """
+    nominal = ORB_SCALE ** levels[:, None].astype(np.float64)
+    actual = np.array(size) / np.round(np.array(size) / nominal)
+    return np.asarray((points / nominal + PIXEL_CENTRE) * actual - PIXEL_CENTRE, np.float32)
 
 
 def _grey(rgb: NDArray[np.uint8], max_side_px: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -150,7 +166,9 @@ def _compact(described: NDArray[Any], kind: str) -> NDArray[np.uint8]:
 @lru_cache(maxsize=4)
 def _detector(settings: FeatureSettings) -> Any:
     if settings.kind == "orb":
-        return cv2.ORB.create(nfeatures=settings.max_count, fastThreshold=settings.fast_threshold)
+        return cv2.ORB.create(
+            nfeatures=settings.max_count, scaleFactor=ORB_SCALE, fastThreshold=settings.fast_threshold
+        )
     return cv2.SIFT.create(
         nfeatures=settings.max_count, contrastThreshold=settings.contrast, enable_precise_upscale=True
     )

@@ -2,7 +2,7 @@
 
 Registration needs depth in one of the two images: matched features, a pose by PnP within RANSAC (OpenCV), then a
 robust refinement over every match that agrees (``refinement.py``). Depth in both adds a residual for each match. For
-two images without depth there is ``two_view.py``.
+two images without depth there is ``two_view.py``, for cameras that are unknown ``unknown_camera.py``.
 
 Cost on one core, 600 features: about 11 ms, 20 ms with a prior.
 """
@@ -196,11 +196,13 @@ def register(
     settings = config or RegistrationSettings()
     if a.points_camera_m is None:
         if b.points_camera_m is None:
-            raise DataError("registration needs depth in one of two images; use register_two_views for two without")
+            raise DataError("registration needs depth in one of two images; use two_view.register_two_views without")
         turned = None if prior is None else PosePrior(se3.inverse(prior.T_a_b), prior.radius_px)
         return register(b, a, settings, matching, turned).inverse()
     if b.intrinsics is None:
-        raise DataError("registration needs the intrinsics of both images; use register_unknown_camera without")
+        raise DataError(
+            "registration needs the intrinsics of both images; use unknown_camera.register_unknown_camera without"
+        )
     if min(len(a.features), len(b.features)) < settings.min_features:
         return Registration.failed(RegistrationStatus.TOO_FEW_FEATURES)
     allowed = None if prior is None else _near_prediction(a, b, prior)

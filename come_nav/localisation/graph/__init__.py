@@ -1,0 +1,1 @@
+"""What the pose graph is solved with."""
