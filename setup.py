@@ -38,6 +38,7 @@ EXTRAS = {
         "torchvision>=0.21",
         "transformers>=4.40",  # depth from images
     ],
+    "video": ["av>=14.0"],  # H.264 and H.265 in bags
     # The client libraries of ROS 2 Jazzy as wheels, for machines without a ROS installation; a robot has its own.
     "ros": [
         "ros-rclpy[fastrtps]==7.1.6",

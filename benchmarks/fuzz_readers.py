@@ -1,10 +1,11 @@
 """Mutates files and reads them: whatever comes, a reader answers or raises one ComeNavError, in time, and runs nothing.
 
-    python benchmarks/fuzz_readers.py --mutations 100000 --seed 0
+    python benchmarks/fuzz_readers.py --mutations 100000 --seed 0 --out benchmarks/results/fuzz_readers.json
     python benchmarks/fuzz_readers.py --only trajectory,nwm --mutations 20000
 
-Prints one JSON document: for each kind of file the mutations, how many were read or refused, tracebacks (with their
-seeds, so that --seed S --mutations 1 shows one again), hangs over 10 s, and code that ran.
+Every kind of fuzz_targets.py is read in a process of its own, so that one that dies is counted and gone on from.
+Prints one JSON document: for each kind the mutations, how many were read or refused, tracebacks (with their seeds, so
+that --seed S --first I --mutations 1 shows one again), hangs over 10 s, dead processes, attacks and code that ran.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import pickle
-import shutil
+import multiprocessing
+import os
+import platform
 import signal
 import sys
 import tempfile
@@ -26,9 +28,13 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from fuzz_targets import TARGETS, Target
+
 from come_nav.core.errors import ComeNavError
 
 LIMIT_S = 10
+ATTACK_EVERY = 25
 TOKENS = (
     b"\x00",
     b"\xff\xff\xff\xff",
@@ -46,15 +52,6 @@ TOKENS = (
 
 
 @dataclass
-class Target:
-    """One kind of file: ``make`` writes valid ones into a folder, ``read`` reads that folder; ``files`` are mutated."""
-
-    make: Callable[[Path], list[Path]]
-    read: Callable[[Path], object]
-    reset: bool = True
-
-
-@dataclass
 class Tally:
     """Outcomes of one kind."""
 
@@ -65,6 +62,8 @@ class Tally:
     slowest_s: float = 0.0
     tracebacks: list[dict[str, Any]] = field(default_factory=list)
     hangs: list[int] = field(default_factory=list)
+    died: list[int] = field(default_factory=list)
+    attacks: int = 0
     code_run: int = 0
 
 
@@ -99,7 +98,13 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(out)
 
 
-def fuzz(name: str, target: Target, mutations: int, seed: int, step: Callable[[], object] = lambda: None) -> Tally:
+def fuzz(
+    target: Target,
+    mutations: int,
+    seed: int,
+    first: int = 0,
+    step: Callable[[Tally, int], object] = lambda tally, index: None,
+) -> Tally:
     """Mutate one file of the kind at a time and read it; mutation i has the generator of (seed, i)."""
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="fuzz_") as scratch:
@@ -109,31 +114,32 @@ def fuzz(name: str, target: Target, mutations: int, seed: int, step: Callable[[]
         paths = sorted(originals)
         old = signal.signal(signal.SIGALRM, _on_alarm)
         began = time.monotonic()
-        for index in range(mutations):
+        for index in range(first, first + mutations):
+            step(tally, index)
             rng = np.random.default_rng([seed, index])
             path = paths[int(rng.integers(len(paths)))]
-            path.write_bytes(_attack(mark) if name == "nwm" and index % 50 == 0 else mutate(originals[path], rng))
+            if target.attack is not None and index % ATTACK_EVERY == 0:
+                path = next(path for path in paths if path.name == target.attacked)
+                path.write_bytes(target.attack(mark, rng))
+                tally.attacks += 1
+            else:
+                path.write_bytes(mutate(originals[path], rng))
             _one(target, folder, seed, index, tally)
-            for other in paths:
-                if other == path or not other.exists():
-                    other.write_bytes(originals[other])
-            for extra in set(folder.rglob("*-wal")) | set(folder.rglob("*-shm")) | set(folder.rglob("*-journal")):
-                extra.unlink()
-            tally.code_run += mark.exists()
-            step()
+            _restore(folder, originals)
+            if mark.exists():
+                tally.code_run += 1
+                mark.rmdir() if mark.is_dir() else mark.unlink()
         tally.seconds = round(time.monotonic() - began, 1)
         signal.signal(signal.SIGALRM, old)
     return tally
 
 
-def _attack(mark: Path) -> bytes:
-    """Return a pickle that would write a file if it were loaded without restriction."""
-
-    class Attack:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (mark,))
-
-    return pickle.dumps({"position": Attack(), "yaw": np.zeros(3)})
+def _restore(folder: Path, originals: dict[Path, bytes]) -> None:
+    for path, content in originals.items():
+        path.write_bytes(content)
+    for pattern in ("*-wal", "*-shm", "*-journal"):
+        for extra in folder.rglob(pattern):
+            extra.unlink()
 
 
 def _one(target: Target, folder: Path, seed: int, index: int, tally: Tally) -> None:
@@ -165,128 +171,54 @@ def _on_alarm(*_: object) -> None:
     raise Hang
 
 
-class Arc:
-    """A few small frames along an arc, as a Recording."""
-
-    name, rate_hz, metadata = "arc", 4.0, {"note": "fuzz"}
-
-    def __init__(self) -> None:
-        from come_nav.core.geometry import se3
-        from come_nav.core.types import CameraIntrinsics
-
-        steps = np.arange(6)
-        self.stamps_s = 1.7e9 + 0.25 * steps
-        self.poses_xyyaw = np.stack([0.1 * steps, 0.01 * steps**2, 0.05 * steps], axis=1)
-        self.T_odom_base = se3.transform_from_xyyaw(self.poses_xyyaw)
-        self.intrinsics = CameraIntrinsics(16, 12, 10.0, 10.0, 8.0, 6.0)
-        self.T_base_camera = se3.make_transform(se3.R_BODY_OPTICAL, np.zeros(3))
-
-    def __len__(self) -> int:
-        return len(self.stamps_s)
-
-    def frame(self, index: int) -> Any:
-        """Return frame ``index``."""
-        from come_nav.core.types import Frame
-
-        rgb = np.full((12, 16, 3), 20 * index, np.uint8)
-        depth = np.full((12, 16), 2.0, np.float32)
-        return Frame(float(self.stamps_s[index]), rgb, depth, self.intrinsics, self.T_base_camera)
+# -- a process for each kind -----------------------------------------------------------------------------------------
 
 
-def _make_bag(storage: str) -> Callable[[Path], list[Path]]:
-    def make(folder: Path) -> list[Path]:
-        from come_nav.data.bags.writer import write_bag
-
-        write_bag(folder / "bag", Arc(), storage)
-        return [path for path in (folder / "bag").iterdir() if path.is_file()]
-
-    return make
-
-
-def _read_recording(folder: Path) -> None:
-    from come_nav.data import open_recording
-
-    with open_recording(next(folder.iterdir()), quiet=True) as recording:
-        for index in range(len(recording)):
-            recording.frame(index)
-
-
-def _make_info(folder: Path) -> list[Path]:
-    from come_nav.data.bags.ros_messages import MessageWriter
-
-    (folder / "info.cdr").write_bytes(MessageWriter().camera_info(1, "camera", Arc().intrinsics))
-    return [folder / "info.cdr"]
-
-
-def _read_info(folder: Path) -> None:
-    from come_nav.data.bags.calibration import camera_intrinsics
-    from come_nav.data.bags.ros_types import CAMERA_INFO, MessageDecoder
-
-    message = MessageDecoder(False).decode((folder / "info.cdr").read_bytes(), CAMERA_INFO)
-    camera_intrinsics(message, (16, 12), "/camera_info", [])
-
-
-def _make_trajectories(folder: Path) -> list[Path]:
-    rows = [(1.7e9 + 0.1 * i, 0.1 * i, 0.0, 0.0, 0.0, 0.0, np.sin(i / 20), np.cos(i / 20)) for i in range(12)]
-    texts = {
-        "tum.txt": "".join(" ".join(f"{value:.9f}" for value in row) + "\n" for row in rows),
-        "euroc.csv": "#timestamp [ns],x,y,z,qw,qx,qy,qz\n"
-        + "".join(f"{round(row[0] * 1e9)},{row[1]},0,0,{row[7]},0,0,{row[6]}\n" for row in rows),
-        "kitti.txt": "".join(f"1 0 0 {row[1]} 0 1 0 0 0 0 1 0\n" for row in rows),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text)
-    return [folder / name for name in texts]
-
-
-def _read_trajectories(folder: Path) -> None:
-    from come_nav.data.trajectories import read_trajectory
-
-    refused = None
-    for path in sorted(folder.iterdir()):
+def fuzz_apart(
+    name: str, mutations: int, seed: int, first: int = 0, step: Callable[[], object] = lambda: None
+) -> Tally:
+    """Fuzz one kind in another process; where that dies, note the mutation and go on behind it."""
+    context = multiprocessing.get_context("spawn")
+    total, last = Tally(), first + mutations
+    began = time.monotonic()
+    while first < last:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_serve, args=(theirs, name, last - first, seed, first))
+        process.start()
+        theirs.close()
+        tally, index = Tally(), first - 1
         try:
-            read_trajectory(path)
-        except ComeNavError as error:
-            refused = error
-    if refused is not None:
-        raise refused
+            while True:
+                tally, index = ours.recv()
+                step()
+        except EOFError:
+            process.join()
+        _add(total, tally)
+        first = index + 1
+        if process.exitcode and index < last:
+            total.mutations += 1
+            total.died.append(index)
+        elif not process.exitcode:
+            break
+    total.seconds = round(time.monotonic() - began, 1)
+    return total
 
 
-def _make_nwm(folder: Path) -> list[Path]:
-    from come_nav.data.nwm.folder import write_nwm_folder
-
-    written = write_nwm_folder(folder / "nwm", Arc())
-    return [written / "traj_data.pkl", written / "3.jpg"]
-
-
-def _make_checkpoint(folder: Path) -> list[Path]:
-    """The smallest model with every part, so that a mutation meets headers and settings rather than weights."""
-    from come_nav.core.resources import find_resource
-
-    shipped = find_resource("models", "tiny")
-    (folder / "model").mkdir()
-    shutil.copy(shipped / "config.yaml", folder / "model" / "config.yaml")
-    data = (shipped / "model.safetensors").read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    (folder / "model" / "model.safetensors").write_bytes(data[: 8 + size + 4096])
-    return [folder / "model" / "config.yaml", folder / "model" / "model.safetensors"]
+def _serve(pipe: Any, name: str, mutations: int, seed: int, first: int) -> None:
+    """Fuzz, telling before each mutation what was found until then."""
+    logging.disable(logging.CRITICAL)
+    quiet = os.open(os.devnull, os.O_WRONLY)  # what libraries in C say of damaged files
+    os.dup2(quiet, 2)
+    tally = fuzz(TARGETS[name], mutations, seed, first, lambda tally, index: pipe.send((tally, index)))
+    pipe.send((tally, first + mutations))
 
 
-def _read_checkpoint(folder: Path) -> None:
-    from come_nav.world_model.model import DiffusionWorldModel
-
-    DiffusionWorldModel.load(folder / "model")
-
-
-TARGETS = {
-    "mcap": Target(_make_bag("mcap"), _read_recording),
-    "sqlite3": Target(_make_bag("sqlite3"), _read_recording),
-    "camera_info": Target(_make_info, _read_info),
-    "trajectory": Target(_make_trajectories, _read_trajectories),
-    "nwm": Target(_make_nwm, _read_recording),
-    "checkpoint": Target(_make_checkpoint, _read_checkpoint),
-}
-SHARES = {"mcap": 0.1, "sqlite3": 0.1, "camera_info": 0.25, "trajectory": 0.25, "nwm": 0.2, "checkpoint": 0.1}
+def _add(total: Tally, found: Tally) -> None:
+    for name in ("mutations", "read", "refused", "attacks", "code_run"):
+        setattr(total, name, getattr(total, name) + getattr(found, name))
+    for name in ("tracebacks", "hangs", "died"):
+        getattr(total, name).extend(getattr(found, name))
+    total.slowest_s = max(total.slowest_s, found.slowest_s)
 
 
 def main() -> None:
@@ -296,17 +228,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=100_000, help="in all (default 100000)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutation (default 0)")
     parser.add_argument("--only", default=",".join(TARGETS), help=f"kinds of {', '.join(TARGETS)}")
+    parser.add_argument("--out", type=Path, help="file for the outcomes as well")
     args = parser.parse_args()
-    logging.disable(logging.CRITICAL)
     names = args.only.split(",")
-    total = sum(SHARES[name] for name in names)
-    result: dict[str, Any] = {"seed": args.seed}
+    total = sum(TARGETS[name].share for name in names)
+    result: dict[str, Any] = {"seed": args.seed, "python": platform.python_version(), "kinds": {}}
     for name in names:
-        count = round(args.mutations * SHARES[name] / total)
+        count = round(args.mutations * TARGETS[name].share / total)
         with tqdm(total=count, desc=name, unit="mutation", disable=None, file=sys.stderr) as bar:
-            result[name] = vars(fuzz(name, TARGETS[name], count, args.seed, bar.update))
-    print(json.dumps(result, indent=1))
+            result["kinds"][name] = vars(fuzz_apart(name, count, args.seed, args.first, bar.update))
+    found = result["kinds"].values()
+    result["total"] = {
+        "mutations": sum(kind["mutations"] for kind in found),
+        "seconds": round(sum(kind["seconds"] for kind in found), 1),
+        "attacks": sum(kind["attacks"] for kind in found),
+        "code_run": sum(kind["code_run"] for kind in found),
+        **{name: sum(len(kind[name]) for kind in found) for name in ("tracebacks", "hangs", "died")},
+    }
+    text = json.dumps(result, indent=1)
+    if args.out is not None:
+        args.out.write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from come_nav.data.bags.images import decode_colour  # noqa: E402
 from come_nav.ros import messages  # noqa: E402
+from come_nav.ros.decoding import message_type_name  # noqa: E402
 from come_nav.ros.qos import COMMAND, LATCHED, SENSOR  # noqa: E402
-from come_nav.ros.streams import message_type_name  # noqa: E402
 
 TOPICS = {
     "spatial_memory": (PointCloud2, LATCHED),

@@ -158,3 +158,26 @@ def test_every_exception_is_still_needed():
         assert any(name.startswith(prefix) for name in every), prefix
     for module, flag in FLAG_ONLY_OF:
         assert flag in {named for named, _ in told(every[module])}, (module, flag)
+
+
+def test_train_opens_recordings_as_its_flags_say():
+    pytest.importorskip("pytorch_lightning", reason="training needs the extra [train]")
+    from come_nav.cli import train
+
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    words = [
+        "--out",
+        "x",
+        "--data",
+        "bag",
+        "--depth-scale",
+        "0.0002",
+        "--camera-frame",
+        "optical",
+        "--time-offset",
+        "2",
+    ]
+    opened = train._config(parser.parse_args(words), None).data.recording_flags
+    assert opened == {"depth_scale_m": 0.0002, "camera_frame": "optical", "time_offset_s": 2.0}
+    assert train._config(parser.parse_args(words[:4]), None).data.recording_flags == {}

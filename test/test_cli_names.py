@@ -9,6 +9,7 @@ import pytest
 from data_samples import SampleRecording
 
 from come_nav.cli.main import main
+from come_nav.core.errors import StorageError
 from come_nav.core.files import atomic_write_text, printable
 from come_nav.data.bags.writer import write_bag
 from come_nav.data.nwm.folder import write_nwm_folder
@@ -51,3 +52,21 @@ def test_an_nwm_folder_keeps_a_readable_name(odd):
     with open_recording(write_nwm_folder(odd + "_folder", SampleRecording(4))) as recording:
         assert recording.name == "B\\xfcro_folder"
         assert recording.frame(3).rgb.shape == (16, 24, 3)
+
+
+def test_a_bag_cannot_be_written_under_such_a_name(odd, tmp_path, capsys, monkeypatch):
+    """metadata.yaml names its files; one that is no UTF-8 could not be read again."""
+    monkeypatch.setattr(SampleRecording, "frame", lambda self, index: pytest.fail("work was begun"))
+    for words in (["convert", str(tmp_path), odd + "_new", "--to", "mcap"], None):
+        if words is None:
+            with pytest.raises(StorageError, match=r"B\\xfcro_new: the name of a bag must be UTF-8"):
+                write_bag(odd + "_new", SampleRecording(4))
+        else:
+            words[1] = odd
+            assert main(words) == 1
+            error = capsys.readouterr().err
+            assert (
+                "B\\xfcro_new: the name of a bag must be UTF-8, as metadata.yaml names its files; choose another"
+                in error
+            )
+    assert not os.path.exists(odd + "_new")

@@ -235,3 +235,10 @@ def test_explanations_of_bases_and_of_several_names_count():
     base = type("Base", (), {"__doc__": "B.\n\n    Attributes:\n        a, b: both,\n            on two lines."})
     own = type("Own", (base,), {"__doc__": "O.\n\nAttributes:\n    b: mine.\n"})
     assert field_explanations(own) == {"a": ["both,", "on two lines."], "b": ["mine."]}
+
+
+def test_errors_are_one_line_without_control_characters():
+    from come_nav.core.errors import DataError
+
+    error = DataError("a.pkl: holds po\nition,\r\n  yaw \x1b[31mred\x1b[0m  and  come-nav bag\n")
+    assert str(error) == "a.pkl: holds po ition, yaw [31mred [0m  and  come-nav bag"

@@ -101,7 +101,7 @@ def test_a_distorted_image_is_straightened_as_opencv_does_it(tmp_path, model, D)
 def test_a_straight_edge_is_straight_again():
     """A plane x = const drawn through the lens comes back as a column."""
     lens = Lens(160, 120, np.array([[100.0, 0, 80.0], [0, 100.0, 60.0], [0, 0, 1]]), np.array(PLUMB_BOB), "plumb_bob")
-    bent = np.where(lens.rays()[..., :1] > 0.5, 255, 0).astype(np.uint8).repeat(3, axis=2)
+    bent = np.where(lens.rays[..., :1] > 0.5, 255, 0).astype(np.uint8).repeat(3, axis=2)
     edge = np.argmax(lens.straighten(bent)[4:-4, :, 0] > 127, axis=1)
     assert np.abs(edge - (0.5 * 100.0 + 80.0)).max() <= 1.5
     assert np.ptp(np.argmax(bent[4:-4, :, 0] > 127, axis=1)) >= 2  # it was not straight before
@@ -354,7 +354,7 @@ def test_depth_that_says_it_is_aligned_is_believed(tmp_path):
 def test_depth_goes_through_the_lens_of_its_image(tmp_path):
     maker = bag_of(textured(), info(D=PLUMB_BOB))
     lens = read_lens(info(D=PLUMB_BOB), (64, 48), "info", [])
-    depth = np.where(lens.rays()[..., 0] > 0.3, 3.0, 1.0).astype(np.float32)
+    depth = np.where(lens.rays[..., 0] > 0.3, 3.0, 1.0).astype(np.float32)
     for index in range(4):
         stamp_ns = START_NS + index * SECOND // 4
         maker.add(stamp_ns, "/camera/depth/image_raw", IMAGE, maker.make.depth(stamp_ns, "camera", depth, "32FC1"))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from come_nav.core.errors import DataError
 from come_nav.data.bags.images import decode_colour, decode_depth, used_bits
 from come_nav.data.bags.ros_types import COMPRESSED_IMAGE, IMAGE
+from come_nav.data.cameras.wholeness import jpeg_parts
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
@@ -346,3 +347,56 @@ def test_sensors_with_fewer_bits_are_not_dark(bits, encoding):
     grey = decode_colour(message, IMAGE, bits)[4, :, 1].astype(int)
     assert (grey[0] <= 8, grey[-1] >= 247) == (True, True)
     assert abs(grey[16] - 132) <= 8
+
+
+# -- damage within a file --------------------------------------------------------------------------------------------
+
+NOISE = np.random.default_rng(7).integers(0, 255, (48, 64, 3), np.uint8)
+
+
+def pillow_jpeg(**words) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE[..., 0] if words.pop("grey", False) else NOISE).save(buffer, "JPEG", **words)
+    return buffer.getvalue()
+
+
+def opencv_jpeg(*settings: int) -> bytes:
+    return cv2.imencode(".jpg", NOISE, list(settings))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        opencv_jpeg(),
+        opencv_jpeg(cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        opencv_jpeg(cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+        opencv_jpeg(cv2.IMWRITE_JPEG_RST_INTERVAL, 1),
+        opencv_jpeg() + bytes(40),
+        pillow_jpeg(grey=True),
+        pillow_jpeg(progressive=True, quality=30),
+        pillow_jpeg(comment=b"\xff\xd9 no end", exif=b"Exif\0\0" + opencv_jpeg()),
+    ],
+    ids=["plain", "progressive", "optimised", "restarts", "padded", "grey", "coarse", "with a thumbnail"],
+)
+def test_whole_jpegs_are_whole_and_tell_their_size(data):
+    assert jpeg_parts(data) == (True, (64, 48))
+
+
+def test_damage_that_leaves_the_end_mark_is_seen():
+    data = opencv_jpeg()
+    middle = len(data) // 2
+    erased = data[:middle] + b"\xff" * 32 + b"\x11" + data[middle + 33 :]
+    spliced = data[:middle] + data
+    header = bytearray(data)
+    header[data.index(b"\xff\xdb") + 2 : data.index(b"\xff\xdb") + 4] = b"\x00\x09"
+    for damaged in (erased, spliced, bytes(header)):
+        assert jpeg_parts(damaged)[0] is False
+        assert cv2.imdecode(np.frombuffer(damaged, np.uint8), cv2.IMREAD_COLOR) is not None or damaged == bytes(header)
+    rows = opencv_jpeg(cv2.IMWRITE_JPEG_RST_INTERVAL, 1)
+    lost = rows[: rows.index(b"\xff\xd2")] + rows[rows.index(b"\xff\xd3") :]
+    assert jpeg_parts(lost)[0] is False
+    assert jpeg_parts(data[:-2]) == (None, None)  # decoding tells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from come_nav.cli.main import main
 from come_nav.core.errors import AssociationError, DataError
 from come_nav.core.geometry import se3
 from come_nav.data import open_recording
+from come_nav.data.bags.ros_types import ODOMETRY
 from come_nav.data.nwm.folder import write_nwm_folder
 from come_nav.data.timing.association import associate
 from come_nav.data.timing.motion import frozen_frames, pose_jumps, require_one_publisher
@@ -51,6 +53,21 @@ def test_a_localiser_that_jumps_cuts_the_recording(tmp_path):
         assert max(np.abs(window.driven_xyyaw[:, 0]).max() for window in windows) == pytest.approx(0.8, abs=1e-6)
 
 
+def test_the_length_of_the_way_leaves_jumps_out(tmp_path, capsys):
+    folder = drive(lambda t: 0.4 * t + (5.0 if t > 3.0 else 0.0)).write(tmp_path / "bag")
+    with open_recording(folder) as recording:
+        (jump,) = recording.report.pose_jumps
+        step_m = np.linalg.norm(np.diff(recording.poses_xyyaw[jump : jump + 2, :2], axis=0))
+        assert step_m > 4.9
+        nwm = write_nwm_folder(tmp_path / "nwm", recording)
+    assert main(["bag", "info", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recording"]["path_length_m"] == pytest.approx(
+        0.4 * (5.75 - 0.5), abs=1e-6
+    )
+    with open_recording(nwm) as recording:
+        assert recording.report.pose_jumps == (jump,)
+
+
 def test_a_car_and_a_turn_on_the_spot_do_not_jump():
     stamps_s = 0.1 * np.arange(100)
     speed_mps = np.where(stamps_s < 3, 0.0, np.minimum(25.0, 4.0 * (stamps_s - 3)))
@@ -70,6 +87,25 @@ def test_two_publishers_on_one_topic_are_refused(tmp_path, apart_m):
         maker.odometry(stamp_ns, 0.4 * (stamp_ns - START_NS) / SECOND + apart_m, log_ns=stamp_ns)
     with pytest.raises(DataError, match=r"/odom: the pose goes to and fro over .* two nodes publish.*--pose-topic"):
         open_recording(maker.write(tmp_path / "bag"))
+
+
+@pytest.mark.parametrize("base_first", [True, False])
+def test_two_publishers_that_differ_in_their_frames_are_told_apart(tmp_path, base_first):
+    """A localiser of the lidar publishes twice as often on the topic of the wheels."""
+    maker = BagMaker()
+    for index in range(24):
+        maker.image(START_NS + index * SECOND // 4, index)
+    for index in range(240):
+        stamp_ns = START_NS + index * SECOND // 40
+        own = index % 3 == (0 if base_first else 2)
+        T_odom = se3.transform_from_xyyaw(np.array([0.01 * index, 0.0 if own else 4.0, 0.0]))
+        frames = ("odom", "base_link") if own else ("map", "lidar")
+        maker.add(stamp_ns, "/odom", ODOMETRY, maker.make.odometry(stamp_ns, frames, T_odom, (0.0, 0.0)))
+    with open_recording(maker.write(tmp_path / "bag")) as recording:
+        told = "the 80 poses of base_link in odom are used, and not 160 of lidar in map"
+        assert f"/odom: several nodes publish on it; {told}" in notes(recording)
+        np.testing.assert_allclose(recording.poses_xyyaw[:, 1], 0.0, atol=1e-9)
+        assert len(recording.segments) == 1
 
 
 def test_noise_of_one_publisher_is_none_of_two():
@@ -136,6 +172,39 @@ def test_transforms_without_stamps_take_the_time_of_recording(tmp_path):
         maker.add(log_ns, "/tf", "tf2_msgs/msg/TFMessage", raw)
     with open_recording(maker.write(tmp_path / "bag")) as recording:
         np.testing.assert_allclose(recording.poses_xyyaw[:, 0], 0.1 * np.arange(12), atol=1e-9)
+
+
+def test_headers_without_stamps_take_the_time_of_recording_with_a_note(tmp_path):
+    maker = BagMaker()
+    for index in range(12):
+        log_ns = START_NS + index * SECOND // 4
+        maker.image(0, index, log_ns=log_ns)
+        maker.odometry(0, 0.1 * index, log_ns=log_ns)
+    with open_recording(maker.write(tmp_path / "bag")) as recording:
+        told = "12 of 12 headers have no stamp (0); the time of recording stands in for it"
+        assert f"/camera/color/image_raw: {told}" in notes(recording)
+        assert f"/odom: {told}" in notes(recording)
+        np.testing.assert_allclose(recording.poses_xyyaw[:, 0], 0.1 * np.arange(12), atol=1e-9)
+
+
+def test_a_clock_that_was_set_cuts_all_topics_in_one_place(tmp_path):
+    """The simulator was started again: both runs have stamps from 0 s on, and poses last longest in the other one."""
+    maker, log_ns = BagMaker(), START_NS
+    for run, (images_s, poses_s, y) in enumerate([(8.0, 8.0, 1.0), (5.0, 12.0, 2.0)]):
+        for step in range(int(20 * max(images_s, poses_s))):
+            stamp_ns, log_ns = SECOND + step * SECOND // 20, log_ns + SECOND // 20
+            if step < 20 * images_s and step % 5 == 0:
+                maker.image(stamp_ns, 10 * run + step // 5, log_ns=log_ns)
+            if step < 20 * poses_s:
+                T_odom_base = se3.transform_from_xyyaw(np.array([0.01 * step, y, 0.0]))
+                raw = maker.make.odometry(stamp_ns, ("odom", "base_link"), T_odom_base, (0.0, 0.0))
+                maker.add(log_ns, "/odom", ODOMETRY, raw)
+        log_ns += 3 * SECOND
+    with open_recording(maker.write(tmp_path / "bag")) as recording:
+        assert len(recording) == 32
+        np.testing.assert_allclose(recording.poses_xyyaw[:, 1], 1.0, atol=1e-9)  # not the second run's
+        assert "/camera/color/image_raw: the clock steps back by 7.750 s at message 32" in notes(recording)
+        assert "messages of the part recorded beside the images" in notes(recording)
 
 
 @pytest.mark.parametrize(

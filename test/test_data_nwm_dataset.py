@@ -253,3 +253,15 @@ def test_a_bag_becomes_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[
         se2.relative(sample.poses_xyyaw[:1], sample.poses_xyyaw)[: len(recording)],
         atol=1e-3,
     )
+
+
+@pytest.mark.parametrize("name", ["lo\0ng", "x" * 5000, "../long", "gone"])
+def test_names_that_no_folder_can_have_are_one_line(root: Path, name: str) -> None:
+    path = root / "data_splits" / "recon" / "test" / "navigation_eval.pkl"
+    assert path.is_file()
+    path.write_bytes(pickle.dumps([(name, 4, 8, 8)]))
+    dataset = NwmDataset(root, RECON)
+    with pytest.raises(DataError, match="has no such folder with") as caught:
+        dataset.window(dataset.index("navigation")[0], 8, "navigation")
+    assert "\n" not in str(caught.value)
+    assert "\0" not in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 
 import cv2
 import numpy as np
@@ -90,6 +91,96 @@ def test_code_is_refused_with_a_reason(tmp_path, monkeypatch, attack, named, pro
         open_recording(folder)
     assert "traj_data.pkl" in str(caught.value)
     assert not (tmp_path / "OWNED").exists()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_every_plain_type_are_read_back(tmp_path, protocol):
+    content = {
+        "f8": np.linspace(0, 1, 6).reshape(2, 3),
+        "f4": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        "swapped": np.arange(4, dtype=">i2"),
+        "bool": np.array([True, False]),
+        "text": np.array(["a", "äb"]),
+        "bytes": np.array([b"a", b"bc"]),
+        "empty": np.zeros((0, 3)),
+        "scalar": np.float64(2.5),
+        "objects": np.array([[1, "b"], [None, 2.5]], object),
+        "nested": [np.arange(3), (np.arange(2), {"k": np.ones(1)})],
+    }
+    content["shared"] = content["f8"]
+    content["self"] = content["nested"]
+    path = tmp_path / "t.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    found = load_arrays(path)
+    for name in ("f8", "f4", "swapped", "bool", "text", "bytes", "empty", "objects"):
+        assert type(found[name]) is np.ndarray
+        assert found[name].dtype == content[name].dtype
+        np.testing.assert_array_equal(found[name], content[name])
+    assert found["scalar"] == 2.5
+    assert found["shared"] is found["f8"]
+    assert found["self"] is found["nested"]
+    np.testing.assert_array_equal(found["nested"][1][1]["k"], [1.0])
+    found["f8"][0, 0] = 7.0  # as any array
+
+
+class Forged:
+    """An array whose constructor or state is made up, as numpy itself would believe it."""
+
+    def __init__(self, call, arguments, state=None) -> None:
+        self.reduced = (call, arguments) if state is None else (call, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+FLAGS_OF_REFERENCES = (3, "<", None, None, None, -1, -1, 1)
+REBUILD = np.zeros(1).__reduce__()[0]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        Forged(np.ndarray, ((1,), "O", b"A" * 8)),  # objects at any address
+        Forged(np.dtype, ("f8", False, True), FLAGS_OF_REFERENCES),
+        Forged(np.dtype, ("f8", False, True), (3, "<", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)),
+        Forged(REBUILD, (np.ndarray, (0,), b"b"), (1, (1,), np.dtype("O"), False, b"A" * 8)),
+        Forged(REBUILD, (np.ndarray, (0,), b"b"), (1, (1 << 40,), np.dtype("f8"), False, b"A" * 8)),
+        Forged(REBUILD, (np.ndarray, (0,), b"b"), (1, (-1,), np.dtype("f8"), False, b"A" * 8)),
+        Forged(REBUILD, (np.ndarray, (1,), b"O")),
+        np.zeros(2, [("a", "f8"), ("b", "O")]),
+        np.array(["2026-01-01"], "M8[D]"),
+        np.ndarray,
+        np.dtype("f8"),
+    ],
+    ids=str,
+)
+def test_forged_arrays_never_reach_numpy(tmp_path, forged):
+    """A dtype with forged flags, or an array of objects over bytes, lets numpy follow addresses out of the file."""
+    path = tmp_path / "t.pkl"
+    path.write_bytes(pickle.dumps({"position": forged}))
+    try:
+        found = load_arrays(path)["position"]
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    assert type(found) is np.ndarray and not found.dtype.hasobject and not found.size
+
+
+def test_classes_cannot_be_changed_from_a_file(tmp_path):
+    path = tmp_path / "t.pkl"  # GLOBAL numpy dtype, then BUILD with (None, {"__init__": 1})
+    path.write_bytes(b"cnumpy\ndtype\n(N}S'__init__'\nI1\nstb.")
+    with pytest.raises(DataError, match="wants to set what is no array"):
+        load_arrays(path)
+    path.write_bytes(pickle.dumps({"position": np.zeros(2)}))
+    load_arrays(path)
+
+
+def test_a_number_in_a_file_takes_no_memory(tmp_path):
+    path = tmp_path / "t.pkl"
+    path.write_bytes(b"\x80\x04]r\xff\xff\xff\x0f.")  # LONG_BINPUT: 4 GiB of memo for unpicklers written in C
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert load_arrays(path) == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 1 << 20
 
 
 def test_codecs_are_refused(tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from come_nav.core.errors import AssociationError, ConfigError, DataError
 from come_nav.core.protocols import Recording
 from come_nav.data import open_recording
-from come_nav.data.bags.ros_types import CAMERA_INFO, typestore
+from come_nav.data.bags.ros_types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, typestore
 from come_nav.data.bags.writer import write_bag
 from come_nav.data.recording import FRAME_CACHE
 from come_nav.data.resized import ResizedRecording
@@ -239,8 +239,8 @@ def test_sizes_that_do_not_agree(tmp_path):
     maker.odometry(START_NS + SECOND, 1.0)
     with open_recording(maker.write(tmp_path / "two")) as recording:
         assert recording.intrinsics == sample.intrinsics  # scaled to the images
-        with pytest.raises(DataError, match="image is 7x5, expected 24x16"):
-            recording.frame(4)
+        assert len(recording) == 4  # without the one of another size
+        assert any("it has 7x5 px, and the first ones 24x16" in note for note in recording.report.warnings)
     maker = BagMaker().drive(4)
     raw = maker.make.camera_info(START_NS, "camera", sample.intrinsics.scaled(WIDTH * 2, HEIGHT))
     maker.add(START_NS, "/camera/color/camera_info", "sensor_msgs/msg/CameraInfo", raw)
@@ -352,3 +352,22 @@ def test_real_recordings(shared_data):
         assert len(cabinet) == 58
         assert cabinet.rate_hz == pytest.approx(1.49, abs=0.01)
         assert cabinet.report.slower_than_asked
+
+
+@pytest.mark.parametrize("kind", ["raw", "jpeg"])
+def test_images_of_another_size_are_left_out_with_a_note(tmp_path, kind):
+    maker = BagMaker()
+    for index in range(24):
+        stamp_ns = START_NS + index * SECOND // 4
+        large = np.full((32, 48, 3), index, np.uint8) if index in (7, 8, 20) else np.full((16, 24, 3), index, np.uint8)
+        if kind == "raw":
+            maker.add(stamp_ns, "/camera/image_raw", IMAGE, maker.make.image(stamp_ns, "camera", large))
+        else:
+            raw = maker.make.jpeg(stamp_ns, "camera", large)
+            maker.add(stamp_ns, "/camera/image_raw/compressed", COMPRESSED_IMAGE, raw)
+        maker.odometry(stamp_ns, 0.1 * index)
+    with open_recording(maker.write(tmp_path / "bag")) as recording:
+        assert len(recording) == 21
+        told = "left out 3 of 24 images; the first, at 1700000001.750 s: it has 48x32 px, and the first ones 24x16"
+        assert any(told in note for note in recording.report.warnings)
+        assert {recording.frame(index).rgb.shape for index in range(21)} == {(16, 24, 3)}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from data_samples import HEIGHT, SECOND, START_NS, WIDTH, BagMaker
 
-from come_nav.core.errors import DataError
+from come_nav.core.errors import DataError, MissingDependencyError
 from come_nav.core.geometry import se3
 from come_nav.data import open_recording
 from come_nav.data.bags.bag import open_bag
@@ -153,8 +153,9 @@ def test_compressed_depth_is_depth_whatever_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["foxglove_msgs/msg/CompressedVideo", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"])
-def test_video_topics_name_the_way_out(tmp_path, kind):
+def test_video_topics_name_the_way_out_without_pyav(tmp_path, kind, monkeypatch):
     """Only the type's name is looked at, so any definition will do."""
+    monkeypatch.setattr("come_nav.data.video.stream.has_av", lambda: False)
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     with Writer(tmp_path / "run", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -162,7 +163,8 @@ def test_video_topics_name_the_way_out(tmp_path, kind):
         writer.write(link, START_NS, bytes(12))
     with open_bag(tmp_path / "run") as bag:
         for named in (None, "/camera/video"):
-            with pytest.raises(DataError, match=r"/camera/video is video .*is not read; .*republish"):
+            told = r"/camera/video is video .*needs the package 'av': .*come_nav\[video\].*republish"
+            with pytest.raises(MissingDependencyError, match=told):
                 choose_topics(bag, image=named)
 
 

@@ -15,6 +15,7 @@ from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics, Goal, Odometry, PlanStatus
 from come_nav.evaluation.metrics.image_metrics import psnr
 from come_nav.memory.episodic.shared_adapter import save_episode
+from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.store.store import MemoryStore
 from come_nav.navigation.planning.objectives import view_objective
 from come_nav.navigation.settings import ExpertsSettings
@@ -25,6 +26,7 @@ from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
 from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.views import memory_view
 
 SMALL = {"planner.initial_samples": 24, "planner.samples": 8, "planner.iterations": 2, "planner.elites": 4}
 FRAMES = 60
@@ -71,6 +73,47 @@ def test_the_spatial_expert_imagines_what_lies_behind_the_robot(model, drive):
 
 def _action(drive, index):
     return se2.relative(drive.poses_xyyaw[FRAMES - 1], drive.poses_xyyaw[index])
+
+
+def test_memories_far_from_the_origin_of_odom_are_the_same(model, drive):
+    """In UTM float32 counts half metres: views, ways and motions must not."""
+    offset = np.array([500000.25, 5400000.75, 0.0])
+    stacks = []
+    for shift in (np.zeros(3), offset):
+        stack = NavStack(model, load_config(None, {**SMALL, "experts.use": ["spatial"]}))
+        for index in range(FRAMES):
+            frame, T_odom_base = drive.frame(index), drive.T_odom_base[index].copy()
+            T_odom_base[:3, 3] += shift
+            stack.observe(frame, Odometry(frame.stamp_s, T_odom_base))
+        stacks.append(stack)
+    back = [index for index in range(FRAMES - 20) if abs(_action(drive, index)[2]) > 1.8][:4]
+    actions = torch.from_numpy(np.stack([_action(drive, index) for index in back])).float()
+    shown = []
+    for stack in stacks:
+        composed, warnings = stack.episode.model()
+        assert warnings == []
+        shown.append(memory_view(composed, stack.context(), actions))
+    seen = shown[0].known.float().mean()
+    assert seen > 0.3
+    apart = (shown[0].image - shown[1].image).abs().mean(dim=1)
+    assert (apart < 0.02).float().mean() > 0.97
+    keyframes = [Keyframes(), Keyframes()]
+    for kept, shift in zip(keyframes, (np.zeros(3), offset), strict=True):
+        for index in range(FRAMES):
+            T_odom_base = drive.T_odom_base[index].copy()
+            T_odom_base[:3, 3] += shift
+            kept.observe(drive.frame(index), T_odom_base)
+    np.testing.assert_array_equal(keyframes[0].stamps_s, keyframes[1].stamps_s)
+    ways = [kept.poses_xyyaw[kept.chain(0, len(kept) - 1), :2] for kept in keyframes]
+    lengths = [np.linalg.norm(np.diff(way, axis=0), axis=1).sum() for way in ways]
+    assert lengths[0] == pytest.approx(lengths[1], abs=1e-6)
+    again = Keyframes()
+    again.load_state(keyframes[1].state())
+    np.testing.assert_array_equal(again.poses_xyyaw, keyframes[1].poses_xyyaw)
+    assert (
+        again.nearest_pose(drive.poses_xyyaw[20] + offset).index
+        == keyframes[0].nearest_pose(drive.poses_xyyaw[20]).index
+    )
 
 
 def test_auto_remembers_in_space_and_leaves_out_in_silence(model, drive):

@@ -15,7 +15,8 @@ from come_nav.core.types import Odometry, Plan, PlanStatus
 from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
 from come_nav.evaluation.running_accuracy import RunningAccuracy
-from come_nav.ros.streams import Synchroniser, decode_frame
+from come_nav.ros.decoding import LiveCamera
+from come_nav.ros.streams import Synchroniser
 from come_nav.ros.transforms import TransformBuffer, camera_pose
 from come_nav.ros.worker import Worker
 
@@ -119,17 +120,17 @@ def image(encoding: str = "rgb8", height: int = 4, width: int = 6, channels: int
 
 
 def matched(image: SimpleNamespace, depth: SimpleNamespace | None = None) -> SimpleNamespace:
-    return SimpleNamespace(stamp_s=1.0, image=image, depth=depth, info=None, odometry=odometry(1.0))
+    return SimpleNamespace(stamp_s=1.0, image=image, depth=depth, info=None, depth_info=None, odometry=odometry(1.0))
 
 
 def test_frames_are_decoded_and_wrong_ones_name_the_cause():
-    frame = decode_frame(matched(image()), None, [])
+    frame = LiveCamera().decode(matched(image()), None, [])
     assert frame.rgb.shape == (4, 6, 3)
     assert frame.frame_id == "cam"
     with pytest.raises(DataError, match="encoding 'banana' is not supported"):
-        decode_frame(matched(image("banana")), None, [])
+        LiveCamera().decode(matched(image("banana")), None, [])
     with pytest.raises(DataError, match="depth is 8x4 but the image is 6x4"):
-        decode_frame(matched(image(), image("16UC1", 4, 8, 2)), None, [])
+        LiveCamera().decode(matched(image(), image("16UC1", 4, 8, 2)), None, [])
 
 
 # -- transforms ----------------------------------------------------------------------------------------------------

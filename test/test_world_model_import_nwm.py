@@ -264,6 +264,27 @@ def test_a_pickle_that_carries_code_is_refused_unread(tmp_path: Path, vae: Path,
     assert not (tmp_path / "OWNED").exists()
 
 
+class Forged:
+    def __init__(self, *reduced: object) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.reduced
+
+
+def test_a_forged_element_type_is_not_believed(tmp_path: Path) -> None:
+    """numpy's own dtype takes its flags from the file: with that of references, numbers become addresses."""
+    double = Forged(np.dtype, ("f8", False, True), (3, "<", None, None, None, -1, -1, 1))
+    scalar = np.float64(0).__reduce__()[0]
+    torch.save(official(train_steps=Forged(scalar, (double, b"A" * 8))), tmp_path / "flags.pth.tar")
+    assert set(open_checkpoint(tmp_path / "flags.pth.tar").tensors) == set(official()["ema"])  # type: ignore[call-overload]
+    record = Forged(np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 27))
+    for kind in (record, np.dtype("O")):
+        torch.save(official(train_steps=Forged(scalar, (kind, b"A" * 8))), tmp_path / "objects.pth.tar")
+        with pytest.raises(CheckpointError, match=r"cannot be read as a checkpoint \(refused: "):
+            open_checkpoint(tmp_path / "objects.pth.tar")
+
+
 @pytest.mark.parametrize("kept", [0.999, 0.5, 0.01])
 def test_a_truncated_file_is_told(checkpoint: Path, vae: Path, kept: float) -> None:
     whole = checkpoint.read_bytes()

@@ -95,7 +95,7 @@ def describe_recording(recording: Any) -> dict[str, Any]:
     """Return what come_nav would use: topics, frames, rate, match, gaps, path, camera and depth."""
     import numpy as np
 
-    from come_nav.data.trajectories import recording_trajectory
+    from come_nav.data.timing.motion import driven_m
 
     report = recording.report
     first = recording.frame(0)
@@ -109,7 +109,7 @@ def describe_recording(recording: Any) -> dict[str, Any]:
         "missed_ticks": getattr(report, "missed_ticks", 0),
         "association": report.association.to_mapping() if hasattr(report, "association") else None,
         "gaps": [{"after_frame": gap.index, "duration_s": gap.duration_s} for gap in recording.gaps],
-        "path_length_m": recording_trajectory(recording).path_length_m,
+        "path_length_m": driven_m(recording.T_odom_base, report.pose_jumps),
         "image_size": [first.rgb.shape[1], first.rgb.shape[0]],
         "camera": None if camera is None else {name: getattr(camera, name) for name in ("fx", "fy", "cx", "cy")},
         "T_base_camera": recording.T_base_camera,

@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{role}-frame", metavar="NAME", help=f"of the recordings, as in bag info (data.{role}_frame)"
         )
     what.add_argument("--time-offset", type=float, metavar="S", help="added to the stamps of their poses")
+    what.add_argument("--depth-scale", type=float, metavar="M", help="metres of a unit of 16UC1 depth (default 0.001)")
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     where = parser.add_argument_group("where to train (the words are Lightning's)")
     where.add_argument("--accelerator", default="auto", help="auto, cpu, gpu (default auto)")
@@ -163,7 +164,7 @@ def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> Train
     roles = [f"{role}_topic" for role in ("image", "depth", "info", "pose")]
     roles += [f"{role}_frame" for role in ("odom", "base", "camera")]
     named = {name: getattr(args, name) for name in roles}
-    named["time_offset_s"] = args.time_offset
+    named |= {"time_offset_s": args.time_offset, "depth_scale_m": args.depth_scale}
     data.update({name: value for name, value in named.items() if value is not None})
     if init is not None and not data.get("worlds") and not data.get("recordings"):
         raise ConfigError(

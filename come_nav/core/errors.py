@@ -7,11 +7,20 @@ status 1. Any other exception is a defect of come_nav and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+CONTROL = re.compile(r"\s*[\x00-\x1f\x7f\x85\u2028\u2029]+\s*")
 
 
 class ComeNavError(Exception):
-    """Root of all expected errors. The message names the file or field, the value, the rule and the way out."""
+    """Root of all expected errors. The message names the file or field, the value, the rule and the way out.
+
+    It is one line, whatever a file or another library put into it: control characters become a blank.
+    """
+
+    def __str__(self) -> str:
+        return CONTROL.sub(" ", super().__str__()).strip()
 
 
 class DataError(ComeNavError):
@@ -49,8 +58,9 @@ class StorageError(ComeNavError):
 class MissingDependencyError(ComeNavError):
     """An optional library is absent; the message names the extra that installs it."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package '{package}': install it with  pip install 'come_nav[{extra}]'")
+    def __init__(self, package: str, extra: str, purpose: str, otherwise: str = "") -> None:
+        way_out = f"install it with  pip install 'come_nav[{extra}]'" + (f", {otherwise}" if otherwise else "")
+        super().__init__(f"{purpose} needs the package '{package}': {way_out}")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from come_nav.data.bags.images import Depth, Rgb, decode_colour, decode_depth
 from come_nav.data.scan import BagScan
 from come_nav.data.timing.matching import StampedTopic
 from come_nav.data.timing.stamps import seconds_from_ns
+from come_nav.data.video.stream import VideoStream
 
 FRAME_CACHE = 8
 
@@ -41,6 +42,7 @@ class BagRecording:
         self.gaps = scan.report.gaps
         self.metadata: dict[str, Any] = dict(bag.custom_data)
         self._frames: OrderedDict[int, Frame] = OrderedDict()
+        self._video = None if scan.video is None else VideoStream(bag, scan.video)
 
     def __len__(self) -> int:
         return len(self.stamps_s)
@@ -86,17 +88,24 @@ class BagRecording:
         return {**self.__dict__, "_frames": OrderedDict()}
 
     def _decode(self, index: int) -> Frame:
-        message = self._read(self._scan.images, index)
-        decoded = message.decode()
-        rgb = decode_colour(decoded, message.type, self._scan.bits)
+        rgb, header_id = self._colour(index)
         _check_size("image", rgb, self.intrinsics)
         depth = self._decode_depth(index, rgb)
         if self._scan.lens is not None:
             rgb = self._scan.lens.straighten(rgb)
-        header_id = str(decoded.header.frame_id).lstrip("/") or "camera_color_optical_frame"
         T_base_camera = _extrinsics_at(self._scan.T_base_camera, index)
-        frame_id = self._scan.frame_id or header_id
+        frame_id = self._scan.frame_id or header_id or "camera_color_optical_frame"
         return Frame(float(self.stamps_s[index]), rgb, depth, self.intrinsics, T_base_camera, frame_id)
+
+    def _colour(self, index: int) -> tuple[Rgb, str]:
+        """Return the image of a row as it was taken, and the frame that its message names."""
+        images = self._scan.images
+        if self._video is not None and self._scan.video is not None:
+            rgb = self._video.image(int(images.header_ns[index]), int(images.log_ns[index]))
+            return rgb, self._scan.video.frame_id
+        message = self._read(images, index)
+        decoded = message.decode()
+        return decode_colour(decoded, message.type, self._scan.bits), str(decoded.header.frame_id).lstrip("/")
 
     def _decode_depth(self, index: int, rgb: Rgb) -> Depth | None:
         stream, alignment = self._scan.depth, self._scan.alignment

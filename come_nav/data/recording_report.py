@@ -22,6 +22,7 @@ class RecordingReport:
         missed_ticks: ticks of the rate without a frame.
         gaps: holes between frames of the recording.
         warnings: one line each.
+        pose_jumps: frames behind which the pose jumps: the step to the next was not driven.
     """
 
     topics: dict[str, str]
@@ -33,6 +34,7 @@ class RecordingReport:
     missed_ticks: int
     gaps: tuple[Gap, ...]
     warnings: tuple[str, ...] = ()
+    pose_jumps: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"images to poses: {self.association}"]

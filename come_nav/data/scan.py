@@ -21,6 +21,7 @@ from come_nav.data.scan_settings import ScanSettings
 from come_nav.data.timing.association import Association
 from come_nav.data.timing.matching import StampedTopic, match_depth, match_poses
 from come_nav.data.timing.stamps import find_gaps, median_rate_hz, resample, seconds_after
+from come_nav.data.video.stream import VideoIndex
 
 GAP_PERIODS = 2.5  # one missing frame is no gap, two are
 
@@ -30,7 +31,7 @@ class BagScan:
     """Result of the first pass, one row per chosen frame; ``depth`` has -1 where a frame has none.
 
     ``T_base_camera`` is (4, 4), or (N, 4, 4) where the camera moves on the robot; ``frame_id`` is None where the
-    images' headers name their frame.
+    images' headers name their frame; ``video`` is None where they are still images.
     """
 
     images: StampedTopic
@@ -43,6 +44,7 @@ class BagScan:
     depth_scale_m: float
     frame_id: str | None
     report: RecordingReport
+    video: VideoIndex | None = None
 
 
 def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
@@ -55,9 +57,10 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
     warnings = [*bag.warnings, *topics.notes]
     found = ScanPass(bag, topics)
     found.run(bag, settings, warnings)
-    view = found.camera_view(settings, warnings)
+    view = found.camera_view(bag, settings, warnings)
+    images = found.images(warnings)
     track = (
-        found.collector.track(warnings)
+        found.collector.track(warnings, images.recorded_ns)
         if found.collector
         else read_poses(
             bag,
@@ -66,10 +69,10 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
             frames=(settings.odom_frame, settings.base_frame),
             tf_topics=topics.tf,
             prefix=frame_prefix(view.frame),
+            beside_ns=images.recorded_ns,
         )
     )
     body = pose_of_base(track, found.tree, settings.base_frame, warnings)
-    images = StampedTopic.cleaned(topics.image, found.stamps[topics.image], warnings)
     start_ns = int(images.header_ns[0])  # seconds after the first image keep their nanoseconds in float64
     image_s, pose_s = images.seconds(start_ns), seconds_after(track.stamps_ns, start_ns)
     names, offset_s = (topics.image, topics.pose), found.offset_of_clocks_s(images)
@@ -82,7 +85,7 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
     if chosen.slower:
         warnings.append(f"images come at {chosen.rate_hz:.2f} Hz, below {settings.rate_hz:g} Hz: every frame is kept")
     frames = posed[chosen.index]
-    depth, depth_match = _depth_of_frames(found, image_s, start_ns, frames, settings, warnings)
+    depth, depth_match = _depth_of_frames(found, images, image_s, frames, settings, warnings)
     alignment = None if depth is None else found.depth_alignment(view, warnings)
     chosen_images = StampedTopic(topics.image, images.header_ns[frames], images.log_ns[frames])
     T_base_camera = camera_extrinsics(
@@ -107,6 +110,7 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         missed_ticks=chosen.missed_ticks,
         gaps=gaps,
         warnings=tuple(warnings),
+        pose_jumps=path.frames_before_jumps(image_s[frames]),
     )
     return BagScan(
         chosen_images,
@@ -119,13 +123,14 @@ def scan_bag(bag: Bag, topics: TopicChoice, settings: ScanSettings) -> BagScan:
         settings.depth_scale_m,
         settings.camera_frame,
         report,
+        found.video,
     )
 
 
 def _depth_of_frames(
     found: ScanPass,
+    images: StampedTopic,
     image_s: NDArray[np.float64],
-    start_ns: int,
     frames: NDArray[np.int64],
     settings: ScanSettings,
     warnings: list[str],
@@ -134,8 +139,8 @@ def _depth_of_frames(
     name = found.topics.depth
     if name is None or not found.stamps[name]:
         return None, None
-    stream = StampedTopic.cleaned(name, found.stamps[name], warnings)
-    of_image, match = match_depth(image_s, stream.seconds(start_ns), settings, name, warnings)
+    stream = StampedTopic.cleaned(name, found.stamps[name], warnings, images.recorded_ns)
+    of_image, match = match_depth(image_s, stream.seconds(int(images.header_ns[0])), settings, name, warnings)
     chosen = of_image[frames]
     missing = int((chosen < 0).sum())
     if match is None or missing == len(frames):

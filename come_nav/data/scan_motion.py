@@ -68,6 +68,11 @@ class PosePath:
         )
         return with_cuts(gaps, frame_s, np.searchsorted(frame_s, first_s, side="right") - 1)
 
+    def frames_before_jumps(self, frame_s: Array) -> tuple[int, ...]:
+        """Return the frames (of M) behind which the pose jumps before the next."""
+        before = np.searchsorted(frame_s, self.stamps_s[self.jumps], side="right") - 1
+        return tuple(sorted({int(index) for index in before if 0 <= index < len(frame_s) - 1}))
+
     def _within_jump(self, image_s: Array) -> NDArray[np.bool_]:
         """Tell which images (N,) lie between the two poses of a jump, where no pose between them is true."""
         after = np.searchsorted(self.stamps_s, image_s, side="left")  # the pose at or after the image

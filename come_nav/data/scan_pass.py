@@ -13,15 +13,18 @@ from come_nav.data.bags.bag import Bag, BagMessage
 from come_nav.data.bags.calibration import is_rectified, read_lens
 from come_nav.data.bags.images import decode_colour, decode_depth, used_bits
 from come_nav.data.bags.poses import PoseCollector
-from come_nav.data.bags.ros_types import TF_TYPES
+from come_nav.data.bags.ros_types import IMAGE, TF_TYPES
 from come_nav.data.bags.topics import TopicChoice, says_registered
-from come_nav.data.bags.transforms import TransformTree, is_static_topic
+from come_nav.data.bags.transforms import TransformTree, is_static_topic, without_stamps
 from come_nav.data.cameras.depth_alignment import DepthAlignment, DepthView, align_depth
 from come_nav.data.cameras.lens import Lens
-from come_nav.data.cameras.wholeness import fault_of
+from come_nav.data.cameras.wholeness import look_at
 from come_nav.data.scan_settings import ScanSettings
 from come_nav.data.timing.matching import StampedTopic
+from come_nav.data.video.packets import packet_of
+from come_nav.data.video.stream import VideoIndex, VideoStream, require_av
 
+BEFORE_START = "the video begins in the midst, and is read from its first key picture on"
 HEADER_BYTES = 12  # of a message until behind its stamp, in CDR and in ROS 1
 TF_MESSAGES_FOR_EXTRINSICS = 500  # enough for every publisher to have spoken once; decoding all of /tf is slow
 
@@ -43,20 +46,24 @@ class ScanPass:
         stamps: image topic -> (header, log) stamps of messages that are whole.
         checksums: (header, log) stamps of an image -> of its bytes.
         tree: first transforms of each frame, newest of static ones.
+        video: pieces of video that images are made of, None where they are still images.
         collector: of poses, None where they come from transforms.
     """
 
     def __init__(self, bag: Bag, topics: TopicChoice) -> None:
-        self.topics = topics
+        self.topics, self._path = topics, bag.path
         self.stamps: dict[str, list[tuple[int, int]]] = {topics.image: []}
         if topics.depth is not None:
             self.stamps[topics.depth] = []
         self.checksums: dict[tuple[int, int], int] = {}
+        self.video: VideoIndex | None = None
         self._pose_clock_ns: list[int] = []  # header minus log time
         self.tree = TransformTree()
         self._first: dict[str, BagMessage] = {}
         self._infos: dict[str, Any] = {name: None for name in (topics.info, topics.depth_info) if name is not None}
         self._faults: dict[str, list[tuple[int, str]]] = {name: [] for name in self.stamps}
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._without_stamp = dict.fromkeys(self.stamps, 0)
         self._tf_left = dict.fromkeys(topics.tf, TF_MESSAGES_FOR_EXTRINSICS)
         pose_type = bag.topic(topics.pose).type
         self.collector = None if pose_type in TF_TYPES else PoseCollector(topics.pose, pose_type)
@@ -74,18 +81,29 @@ class ScanPass:
             self._take(message)
         self._tell_faults(bag, warnings)
 
-    def camera_view(self, settings: ScanSettings, warnings: list[str]) -> CameraView:
+    def images(self, warnings: list[str]) -> StampedTopic:
+        """Return where the images are, in the order of their stamps."""
+        for name, count in self._without_stamp.items():
+            if count > 1:  # a first one alone is that of simulated time before its clock, and dropped
+                warnings.append(without_stamps(name, count, len(self.stamps[name])))
+        return StampedTopic.cleaned(self.topics.image, self.stamps[self.topics.image], warnings)
+
+    def camera_view(self, bag: Bag, settings: ScanSettings, warnings: list[str]) -> CameraView:
         """Return frame and lens of the colour images."""
         message = self._first[self.topics.image]
         decoded = message.decode()
-        frame = settings.camera_frame or str(decoded.header.frame_id).lstrip("/")
+        named = decoded.header.frame_id if self.video is None else self.video.frame_id
+        frame = settings.camera_frame or str(named).lstrip("/")
         bits = used_bits(decoded, message.type)
         if bits < 16:
             warnings.append(f"{self.topics.image}: 16-bit images use {bits} bits and are brightened accordingly")
         info = self._infos.get(self.topics.info or "")
         if info is None or self.topics.info is None:
             return CameraView(frame, None, bits)
-        height, width = decode_colour(decoded, message.type).shape[:2]
+        if self.video is None:
+            height, width = decode_colour(decoded, message.type).shape[:2]
+        else:
+            height, width = VideoStream(bag, self.video).image(*self.video.stamps[0]).shape[:2]
         rectified = is_rectified(self.topics.image)
         lens = read_lens(info, (width, height), self.topics.info, warnings, rectified=rectified)
         return CameraView(frame, lens, bits)
@@ -120,11 +138,18 @@ class ScanPass:
     def _take(self, message: BagMessage) -> None:
         name = message.topic
         if name in self.stamps:
-            fault = fault_of(message, name == self.topics.depth)
+            fault, size = look_at(message, name == self.topics.depth)
+            if fault is None and size is not None:
+                first = self._sizes.setdefault(name, size)
+                if size != first:
+                    fault = f"it has {size[0]}x{size[1]} px, and the first ones {first[0]}x{first[1]}"
             if fault is not None:
                 self._faults[name].append((message.header_ns, fault))
                 return
+            if name == self.topics.image and not self._take_video(message):
+                return
             self.stamps[name].append((message.header_ns, message.log_ns))
+            self._without_stamp[name] += not message.has_stamp
             self._first.setdefault(name, message)
             if name == self.topics.image:
                 self.checksums[message.header_ns, message.log_ns] = crc32(memoryview(message.raw)[HEADER_BYTES:])
@@ -137,7 +162,22 @@ class ScanPass:
                 self.tree.add(message.decode(), is_static_topic(name), keep_all=False)
         elif self.collector is not None:
             self._pose_clock_ns.append(message.header_ns - message.log_ns)
-            self.collector.add(message.header_ns, message.decode())
+            self.collector.add(message.header_ns, message.decode(), message.log_ns)
+
+    def _take_video(self, message: BagMessage) -> bool:
+        """Note a piece of video; return False where no picture can be made of it. Still images are left as they are."""
+        if message.type == IMAGE:
+            return True
+        packet = packet_of(message.decode(), message.type)
+        if packet is None:
+            return True
+        if self.video is None:
+            require_av(f"{self._path}: {message.topic} is video, and reading it")
+            self.video = VideoIndex(message.topic)
+        if self.video.add(message, packet):
+            return True
+        self._faults[message.topic].append((message.header_ns, BEFORE_START))
+        return False
 
     def offset_of_clocks_s(self, images: StampedTopic) -> float | None:
         """Return what must be added to the poses' stamps so that both topics' agree with the recorder's clock."""

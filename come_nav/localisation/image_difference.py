@@ -54,7 +54,7 @@ class ImageDifference:
 
     def __call__(self, poses_odom_xyyaw: Tensor) -> Tensor:
         """Return the differences (S,) of the views at poses (S, 3)."""
-        return torch.cat([self._of(part) for part in poses_odom_xyyaw.float().split(BATCH)])
+        return torch.cat([self._of(part) for part in poses_odom_xyyaw.split(BATCH)])
 
     def _of(self, poses_odom_xyyaw: Tensor) -> Tensor:
         image, known, _ = self._views.views(poses_odom_xyyaw, self._px, cell_m=self._cell_m)

@@ -17,13 +17,15 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.core.types import Frame, Odometry
 from come_nav.data.bags.calibration import is_rectified
+from come_nav.data.bags.topics import says_registered
 from come_nav.data.bags.transforms import BASE_FRAMES
 from come_nav.data.cameras.frames import frame_matches, is_optical, optical_extrinsics
 from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.ros import messages
+from come_nav.ros.decoding import LiveCamera, LiveCameraSettings
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import SENSOR
-from come_nav.ros.streams import LiveLens, Matched, Synchroniser, decode_frame
+from come_nav.ros.streams import Matched, Synchroniser
 from come_nav.ros.transforms import camera_pose, listen
 
 CAMERA_PARAMETERS = (
@@ -33,6 +35,9 @@ CAMERA_PARAMETERS = (
     Parameter("odom_frame", "odom", "frame of odometry", when="start"),
     Parameter("base_frame", "base_link", "frame of the robot", when="start"),
     Parameter("camera_frame", "camera_color_optical_frame", "optical frame of images that are published"),
+    Parameter("image_frame", "", "optical frame of colour images; empty = their header's", when="start"),
+    Parameter("depth_frame", "", "optical frame of depth images; empty = their header's", when="start"),
+    Parameter("depth_scale_m", 0.001, "metres of one unit of 16UC1 depth", 1e-6, 1.0, when="start"),
     Parameter(
         "camera_xyz_rpy",
         [0.0, 0.0, 0.5, 0.0, 0.0, 0.0],
@@ -40,6 +45,8 @@ CAMERA_PARAMETERS = (
         when="start",
     ),
 )
+
+DEPTH, DEPTH_INFO = "camera/depth/image_raw", "camera/depth/camera_info"
 
 
 class CameraInput:
@@ -58,15 +65,16 @@ class CameraInput:
         limit_s, compressed = values["max_input_age_s"], values["image_transport"] == "compressed"
         suffix, kind = ("/compressed", CompressedImage) if compressed else ("", Image)
         colour = "camera/color/image_raw"
-        self._lens = LiveLens(rectified=is_rectified(node.resolve_topic_name(colour + suffix)))
+        self._camera = LiveCamera(_camera_settings(node, colour + suffix))
         self.image = node.watch("camera", colour + suffix, limit_s)
         self.odometry = node.watch("odometry", "odom", limit_s)
         self.info = node.watch("calibration", "camera/color/camera_info", limit_s, required=depth != "none")
         node.subscribe(kind, colour + suffix, self._take_image, SENSOR)
         node.subscribe(CameraInfo, "camera/color/camera_info", self._take_info, SENSOR)
         if depth != "none":
-            self.depth = node.watch("depth", "camera/depth/image_raw", limit_s, required=depth == "required")
-            node.subscribe(Image, "camera/depth/image_raw", self._take_depth, SENSOR)
+            self.depth = node.watch("depth", DEPTH, limit_s, required=depth == "required")
+            node.subscribe(Image, DEPTH, self._take_depth, SENSOR)
+            node.subscribe(CameraInfo, depth_info_topic(node), self._take_depth_info, SENSOR)
         self.warnings: list[str] = []
         self.due = False  # whether an image waited, when odometry last came, that could be taken now
 
@@ -105,14 +113,13 @@ class CameraInput:
 
     def decode(self, matched: Matched) -> Frame:
         """Return the frame; raise DataError naming what is wrong with the messages."""
-        frame_id = str(matched.image.header.frame_id).lstrip("/")
+        frame_id, depth_id = self._camera.frames(matched)
         T_base_camera = self._T_base_camera
         found = self._at(self._node.values["base_frame"], frame_id, matched.stamp_s) if frame_id else None
         if found is not None:
             T_base_camera = optical_extrinsics(found, frame_id, self.warnings)
-        depth_id = "" if matched.depth is None else str(matched.depth.header.frame_id).lstrip("/")
         T_colour_depth = self._at(frame_id, depth_id, matched.stamp_s) if frame_id and depth_id else None
-        frame = decode_frame(matched, T_base_camera, self.warnings, self._lens, T_colour_depth)
+        frame = self._camera.decode(matched, T_base_camera, self.warnings, T_colour_depth)
         for warning in self.warnings:
             self._node.log.warning(warning, throttle_duration_sec=60.0)
         self.warnings.clear()
@@ -186,7 +193,31 @@ class CameraInput:
         with self._lock:
             self._sync.add_depth(messages.seconds_from_stamp(message.header.stamp), message)
 
+    def _take_depth_info(self, message: Any) -> None:
+        with self._lock:
+            self._sync.set_depth_info(message)
+
     def _take_info(self, message: Any) -> None:
         self.info.received(time.monotonic())
         with self._lock:
             self._sync.set_info(message)
+
+
+def _camera_settings(node: Any, colour: str) -> LiveCameraSettings:
+    image, depth = node.resolve_topic_name(colour), node.resolve_topic_name(DEPTH)
+    values = node.values
+    return LiveCameraSettings(
+        image_frame=values["image_frame"].lstrip("/"),
+        depth_frame=values["depth_frame"].lstrip("/"),
+        depth_scale_m=values["depth_scale_m"],
+        rectified=is_rectified(image),
+        depth_rectified=is_rectified(depth),
+        depth_registered=says_registered(depth),
+    )
+
+
+def depth_info_topic(node: Any) -> str:
+    """Return the topic of the depth camera's CameraInfo: as remapped, else beside the depth images, if they were."""
+    if node.resolve_topic_name(DEPTH_INFO) != node.resolve_topic_name(DEPTH_INFO, only_expand=True):
+        return DEPTH_INFO
+    return str(node.resolve_topic_name(DEPTH)).rsplit("/", 1)[0] + "/camera_info"

@@ -51,6 +51,7 @@ class DataSettings:
         image_topic, depth_topic, info_topic, pose_topic: of the recordings; empty = found by type and name.
         time_offset_s: added to the stamps of the recordings' poses.
         odom_frame, base_frame, camera_frame: of the recordings; empty = as their messages and /tf say.
+        depth_scale_m: metres of one unit of their integer depth images.
         keep_images: batches carry the images of context and goals as well (uint8; 12 kB per frame at 64 px).
         keep_depth: batches carry the depth of the context frames as well.
         cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
@@ -91,6 +92,7 @@ class DataSettings:
     odom_frame: str = ""
     base_frame: str = ""
     camera_frame: str = ""
+    depth_scale_m: float = 0.001
     keep_images: bool = False
     keep_depth: bool = False
     cache_folder: str = ""
@@ -100,10 +102,12 @@ class DataSettings:
     def recording_flags(self) -> dict[str, Any]:
         """How recordings are opened, where it is not by default: keyword arguments of ``open_recording``."""
         names = ("image_topic", "depth_topic", "info_topic", "pose_topic", "time_offset_s", *FRAME_NAMES)
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
+        flags = {name: getattr(self, name) for name in names if getattr(self, name)}
+        return flags if self.depth_scale_m == 0.001 else flags | {"depth_scale_m": self.depth_scale_m}
 
     def __post_init__(self) -> None:
         check_range("data.time_offset_s", self.time_offset_s, -1e10, 1e10)
+        check_range("data.depth_scale_m", self.depth_scale_m, 0.0, 1.0, open_low=True)
         check_range("data.worlds", self.worlds, 0, 10000)
         check_range("data.episode_s", self.episode_s, 5.0, 3600.0)
         check_range("data.branches", self.branches, 0, 16)

@@ -72,7 +72,7 @@ def context_from_images(  # noqa: PLR0913  what is known of the camera and the p
         latents[None],
         relative,
         offsets.float().to(latents.device)[None],
-        None if absolute is None else absolute.to(latents.device, torch.float32)[None],
+        None if absolute is None else absolute.to(latents.device, torch.float64)[None],
     )
     if parts.depth is None:
         return context

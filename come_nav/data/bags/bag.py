@@ -51,6 +51,11 @@ class BagMessage:
         """Acquisition time in the header, read without decoding the body; ``log_ns`` where the header holds zero."""
         return header_stamp_ns(self.raw, self.decoder.is_ros1) or self.log_ns
 
+    @property
+    def has_stamp(self) -> bool:
+        """Whether the header holds a time."""
+        return header_stamp_ns(self.raw, self.decoder.is_ros1) != 0
+
     def decode(self) -> Any:
         """Return the message object; raise DataError when the bytes do not fit the type."""
         return self.decoder.decode(self.raw, self.type)

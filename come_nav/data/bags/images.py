@@ -51,7 +51,9 @@ FULL_PLANES = ("nv24", "nv42")  # colour for every pixel, in pairs behind the pl
 VIDEO_WORDS = {
     "h264": "H.264",
     "avc": "H.264",
+    "x264": "H.264",
     "h265": "H.265",
+    "x265": "H.265",
     "hevc": "H.265",
     "av1": "AV1",
     "vp9": "VP9",
@@ -75,7 +77,8 @@ def decode_colour(message: Any, type_name: str, bits: int = 16) -> Rgb:
 
 def used_bits(message: Any, type_name: str) -> int:
     """Return how many bits the values of a 16-bit colour image use: sensors of 10, 12 or 14 bits leave zeros."""
-    if type_name == COMPRESSED_IMAGE or LAYOUTS.get(str(message.encoding).lower(), ("",))[0] != "u2":
+    encoding = str(getattr(message, "encoding", "")).lower()
+    if type_name == COMPRESSED_IMAGE or LAYOUTS.get(encoding, ("",))[0] != "u2":
         return 16
     brightest = int(_pixels(message).max())
     return next((bits for bits in SENSOR_BITS if 0 < brightest < 1 << bits), 16)
@@ -228,11 +231,6 @@ def video_codec(image_format: str, start: bytes) -> str | None:
         if word in words:
             return name
     return "H.264 or H.265" if start.startswith((b"\0\0\0\1", b"\0\0\1")) else None
-
-
-def is_video(image_format: str, data: bytes) -> bool:
-    """Tell whether a compressed image holds a piece of video."""
-    return video_codec(image_format, data[:8]) is not None
 
 
 def _compressed_depth(data: bytes, image_format: str, unit_m: float) -> Depth:

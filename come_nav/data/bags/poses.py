@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.data.bags.bag import Bag
-from come_nav.data.bags.ros_types import ODOMETRY, POSE_STAMPED, POSE_WITH_COVARIANCE, TF_TYPES
-from come_nav.data.bags.transforms import read_pose_track
-from come_nav.data.timing.stamps import clean_order
+from come_nav.data.bags.ros_types import ODOMETRY, POSE_STAMPED, POSE_WITH_COVARIANCE, TF_TYPES, stamp_ns
+from come_nav.data.bags.transforms import BASE_FRAMES, read_pose_track, without_stamps
+from come_nav.data.cameras.frames import frame_matches
+from come_nav.data.timing.stamps import Recorded, clean_order
 
 POSE_STREAM_TYPES = (ODOMETRY, POSE_WITH_COVARIANCE, POSE_STAMPED)
 
@@ -42,25 +44,59 @@ class PoseCollector:
         self.topic, self.type_name = topic, type_name
         self._stamps_ns: list[int] = []
         self._rows: list[tuple[float, ...]] = []
-        self._frames = ("odom", "base_link")
+        self._frames: list[tuple[str, str]] = []
+        self._log_ns: list[int] = []
+        self._without_stamp: list[bool] = []
 
-    def add(self, header_ns: int, message: Any) -> None:
-        """Take the pose of a decoded message."""
-        if not self._rows:
-            child = str(getattr(message, "child_frame_id", "") or "base_link")
-            self._frames = (str(message.header.frame_id or "odom").lstrip("/"), child.lstrip("/"))
+    def add(self, header_ns: int, message: Any, log_ns: int = 0) -> None:
+        """Take the pose of a decoded message; ``log_ns`` is when it was recorded."""
+        child = str(getattr(message, "child_frame_id", "") or "base_link")
+        self._frames.append((str(message.header.frame_id or "odom").lstrip("/"), child.lstrip("/")))
+        self._log_ns.append(log_ns)
+        self._without_stamp.append(stamp_ns(message.header.stamp) == 0)
         pose = message.pose if self.type_name == POSE_STAMPED else message.pose.pose
         position, quat = pose.position, pose.orientation
         self._stamps_ns.append(header_ns)
         self._rows.append((position.x, position.y, position.z, quat.x, quat.y, quat.z, quat.w))
 
-    def track(self, warnings: list[str]) -> PoseTrack:
-        """Return the poses; raise DataError when none is usable."""
-        return make_track(self.topic, self._stamps_ns, self._rows, self._frames, warnings)
+    def track(self, warnings: list[str], beside_ns: tuple[int, int] | None = None) -> PoseTrack:
+        """Return the poses of one body; raise DataError when none is usable; ``beside_ns`` as of :class:`Recorded`."""
+        frames = self._chosen_frames(warnings)
+        own = [index for index, found in enumerate(self._frames) if found == frames]
+        without = sum(self._without_stamp[index] for index in own)
+        if without > 1:  # a first one alone is that of simulated time before its clock, and dropped
+            warnings.append(without_stamps(self.topic, without, len(own)))
+        stamps_ns, rows = [self._stamps_ns[index] for index in own], [self._rows[index] for index in own]
+        recorded = Recorded(np.array([self._log_ns[index] for index in own], np.int64), beside_ns)
+        return make_track(self.topic, stamps_ns, rows, frames, warnings, recorded)
+
+    def _chosen_frames(self, warnings: list[str]) -> tuple[str, str]:
+        """Return world and body of the poses that are used: of several, the robot's base, else the most frequent."""
+        counts = Counter(self._frames)
+        if not counts:
+            return "odom", "base_link"
+        based = [found for found in counts if any(frame_matches(found[1], base) for base in BASE_FRAMES)]
+        chosen = max(based or counts, key=lambda found: counts[found])
+        if len(counts) > 1:
+            others = ", ".join(
+                f"{count} of {body} in {world}"
+                for (world, body), count in counts.most_common()
+                if (world, body) != chosen
+            )
+            warnings.append(
+                f"{self.topic}: several nodes publish on it; the {counts[chosen]} poses of {chosen[1]} in {chosen[0]} "
+                f"are used, and not {others}"
+            )
+        return chosen
 
 
 def make_track(
-    topic: str, stamps_ns: list[int], rows: list[tuple[float, ...]], frames: tuple[str, str], warnings: list[str]
+    topic: str,
+    stamps_ns: list[int],
+    rows: list[tuple[float, ...]],
+    frames: tuple[str, str],
+    warnings: list[str],
+    recorded: Recorded | None = None,
 ) -> PoseTrack:
     """Build a track of rows (x, y, z, qx, qy, qz, qw): drops NaN poses and zero quaternions, sorts, drops doubles.
 
@@ -80,7 +116,9 @@ def make_track(
             f"{topic}: {int((~good).sum())} of {len(values)} poses are NaN or invalid and have been dropped"
         )
     values, stamps = values[good], stamps[good]
-    order = clean_order(stamps, topic, warnings)
+    if recorded is not None:
+        recorded = Recorded(recorded.log_ns[good], recorded.beside_ns)
+    order = clean_order(stamps, topic, warnings, recorded)
     values, stamps = values[order], stamps[order]
     T_world_body = se3.make_transform(se3.matrix_from_quaternion(values[:, 3:]), values[:, :3])
     return PoseTrack(stamps, T_world_body, *frames)
@@ -94,6 +132,7 @@ def read_poses(
     frames: tuple[str | None, str | None] = (None, None),
     tf_topics: Collection[str] | None = None,
     prefix: str = "",
+    beside_ns: tuple[int, int] | None = None,
 ) -> PoseTrack:
     """Read one pose topic of a bag by itself, e.g. ground truth to evaluate against.
 
@@ -104,6 +143,7 @@ def read_poses(
         frames: world and base frame on /tf; None finds them.
         tf_topics: that carry transforms; None takes all of the bag.
         prefix: of the robot whose frames are preferred.
+        beside_ns: when the images that are used were recorded, see :class:`Recorded`.
 
     Raises:
         DataError: unknown topic, a type without poses, or no usable pose.
@@ -111,11 +151,15 @@ def read_poses(
     notes: list[str] = [] if warnings is None else warnings
     type_name = bag.topic(topic).type
     if type_name in TF_TYPES:
-        stamps_ns, rows, names = read_pose_track(bag, *frames, topics=tf_topics, prefix=prefix)
-        return make_track(topic, stamps_ns, rows, names, notes)
+        log_ns: list[int] = []
+        stamps_ns, rows, names = read_pose_track(
+            bag, *frames, topics=tf_topics, prefix=prefix, log_ns=log_ns, warnings=notes
+        )
+        recorded = Recorded(np.array(log_ns, np.int64), beside_ns)
+        return make_track(topic, stamps_ns, rows, names, notes, recorded)
     if type_name not in POSE_STREAM_TYPES:
         raise DataError(f"{bag.path}: {topic} is a {type_name}, which carries no poses")
     collector = PoseCollector(topic, type_name)
     for message in bag.messages([topic]):
-        collector.add(message.header_ns, message.decode())
-    return collector.track(notes)
+        collector.add(message.header_ns, message.decode(), message.log_ns)
+    return collector.track(notes, beside_ns)

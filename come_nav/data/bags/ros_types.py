@@ -10,11 +10,19 @@ from come_nav.core.errors import DataError
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+FFMPEG_PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ODOMETRY = "nav_msgs/msg/Odometry"
 POSE_STAMPED = "geometry_msgs/msg/PoseStamped"
 POSE_WITH_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 TF_TYPES = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
+# Types that rosbags does not know, for bags that carry no definitions (sqlite3 before ROS 2 Iron)
+DEFINITIONS = {
+    FFMPEG_PACKET: "std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\nuint8 flags\n"
+    "bool is_bigendian\nuint8[] data\n",
+    COMPRESSED_VIDEO: "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
+}
 # CameraInfo puts integer coordinates at pixel centres (OpenCV), come_nav at pixel edges: cx = cx_ros + 0.5.
 PIXEL_CENTRE = 0.5
 
@@ -25,6 +33,7 @@ class MessageDecoder:
     def __init__(self, is_ros1: bool) -> None:
         self.is_ros1 = is_ros1
         self._definitions: dict[str, Any] = {}
+        self._own: dict[str, Any] = {}
 
     def knowing(self, connection: Any) -> MessageDecoder:
         """Remember the definition that the bag carries for ``connection``; return self."""
@@ -52,12 +61,25 @@ class MessageDecoder:
         store = typestore(self.is_ros1)
         if name in store.fielddefs:
             return store
+        if name not in self._own:
+            types = self._types_of(name)
+            self._own[name] = _fresh_store(self.is_ros1)
+            self._own[name].register(types)
+        return self._own[name]
+
+    def _types_of(self, name: str) -> Any:
         definition = self._definitions.get(name)
-        if definition is None or not definition.data:
+        if definition is not None and definition.data:
+            return _parse_definition(definition, name)
+        if name not in DEFINITIONS:
             raise DataError(f"the bag carries no definition of the message type {name}, so it cannot be decoded")
-        own = _fresh_store(self.is_ros1)
-        own.register(_parse_definition(definition, name))
-        return own
+        from rosbags.typesys import get_types_from_msg
+
+        text = DEFINITIONS[name]
+        return get_types_from_msg(text.replace("builtin_interfaces/Time", "time") if self.is_ros1 else text, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_own": {}}
 
 
 @lru_cache(maxsize=2)

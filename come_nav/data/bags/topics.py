@@ -16,13 +16,11 @@ from come_nav.data.bags.ros_types import (
     POSE_WITH_COVARIANCE,
     TF_TYPES,
 )
+from come_nav.data.video.packets import VIDEO_TYPES
+from come_nav.data.video.stream import require_av
 
 POSE_TYPES = (ODOMETRY, POSE_WITH_COVARIANCE, POSE_STAMPED, *TF_TYPES)
-VIDEO_TYPES = (
-    "foxglove_msgs/msg/CompressedVideo",
-    "foxglove.CompressedVideo",
-    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
-)
+COLOUR_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES)
 NO_TOPIC = "none"  # what a user types to leave depth out
 DEPTH_WORDS = ("depth", "disparity")
 DEPTH_ENCODINGS = ("16uc1", "32fc1")
@@ -84,12 +82,11 @@ def choose_topics(
     )
     kinds = image_kinds(bag)
     pose = _named(bag, pose, POSE_TYPES, "--pose-topic")
-    image = _named(bag, image, (IMAGE, COMPRESSED_IMAGE), "--image-topic") or find_image(bag, kinds, near=pose)
+    image = _named(bag, image, COLOUR_TYPES, "--image-topic") or find_image(bag, kinds, near=pose)
     if image is None:
-        video = [topic.name for topic in _of_type(bag, VIDEO_TYPES)]
-        if video:
-            raise _video_error(bag, video[0])
         raise DataError(f"{bag.path}: no colour image topic; the bag holds {_contents(bag)}")
+    if bag.topics[image].type in VIDEO_TYPES:
+        require_av(f"{bag.path}: {image} is video ({bag.topics[image].type}), and reading it")
     pose = pose or find_pose(bag, near=image)
     if pose is None:
         raise DataError(f"{bag.path}: no odometry, pose or /tf topic; the bag holds {_contents(bag)}")
@@ -130,6 +127,8 @@ def _kind(bag: Bag, topic: TopicInfo) -> str:
 def find_image(bag: Bag, kinds: dict[str, str] | None = None, near: str | None = None) -> str | None:
     """Return the most likely colour topic: colour words first, no depth, raw before compressed, most messages.
 
+    Video is taken where there are no images.
+
     Of several robots' topics with one name, that of the robot of the topic ``near``.
     """
     found = image_kinds(bag) if kinds is None else kinds
@@ -147,6 +146,7 @@ def find_image(bag: Bag, kinds: dict[str, str] | None = None, near: str | None =
         )
 
     best = _best(_of_type(bag, (IMAGE, COMPRESSED_IMAGE)), score, lambda topic: found[topic.name] == "colour")
+    best = best or _best(_of_type(bag, VIDEO_TYPES), score, lambda topic: True)
     return _of_same_robot(bag, best, near)
 
 
@@ -254,20 +254,10 @@ def _named(bag: Bag, name: str | None, types: Iterable[str], flag: str) -> str |
     if name is None:
         return None
     topic = bag.topic(name)
-    if topic.type in VIDEO_TYPES:
-        raise _video_error(bag, name)
     if topic.type not in types:
         short = ", ".join(kind.rsplit("/", 1)[1] for kind in types)
         raise DataError(f"{bag.path}: {flag} {name} is a {topic.type}; expected one of {short}")
     return name
-
-
-def _video_error(bag: Bag, name: str) -> DataError:
-    kind = bag.topics[name].type
-    return DataError(
-        f"{bag.path}: {name} is video ({kind}), which is not read; turn it into images and record those: "
-        "ros2 run image_transport republish ffmpeg compressed"
-    )
 
 
 def _best(
@@ -289,7 +279,7 @@ def _is_depth(name: str) -> bool:
 
 def _namespace(image: str) -> str:
     parts = image.split("/")
-    if parts[-1] in ("compressed", "compressedDepth"):
+    if parts[-1] in ("compressed", "compressedDepth", "ffmpeg"):
         parts = parts[:-1]
     return "/".join(parts[:-1])
 

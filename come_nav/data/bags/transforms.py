@@ -27,7 +27,9 @@ class TransformTree:
     def __init__(self) -> None:
         self.parents: dict[str, str] = {}
         self.stamps_ns: dict[str, list[int]] = {}
+        self.log_ns: dict[str, list[int]] = {}
         self.rows: dict[str, list[Row]] = {}
+        self.without_stamp: dict[str, int] = {}  # child frame -> transforms whose stamp was zero
         self.static: set[str] = set()
         self.updated: set[str] = set()  # static frames that were published anew with another transform
 
@@ -50,7 +52,10 @@ class TransformTree:
                 continue
             offset, quat = item.transform.translation, item.transform.rotation
             self.parents[child] = parent
-            self.stamps_ns.setdefault(child, []).append(stamp_ns(item.header.stamp) or log_ns)
+            own_ns = stamp_ns(item.header.stamp)
+            self.without_stamp[child] = self.without_stamp.get(child, 0) + (own_ns == 0)
+            self.stamps_ns.setdefault(child, []).append(own_ns or log_ns)
+            self.log_ns.setdefault(child, []).append(log_ns)
             self.rows.setdefault(child, []).append((offset.x, offset.y, offset.z, quat.x, quat.y, quat.z, quat.w))
             if is_static:
                 self.static.add(child)
@@ -58,6 +63,7 @@ class TransformTree:
     def _forget_older(self, child: str, parent: str, transform: Any) -> None:
         rows = self.rows.pop(child, [])
         self.stamps_ns.pop(child, None)
+        self.log_ns.pop(child, None)
         if rows and child in self.static:
             offset, quat = transform.translation, transform.rotation
             newest = (offset.x, offset.y, offset.z, quat.x, quat.y, quat.z, quat.w)
@@ -96,6 +102,11 @@ class TransformTree:
         return result
 
 
+def without_stamps(what: str, count: int, total: int) -> str:
+    """Return the note on headers without a stamp."""
+    return f"{what}: {count} of {total} headers have no stamp (0); the time of recording stands in for it"
+
+
 def matrices(rows: list[Row]) -> NDArray[np.float64]:
     """Return T (N, 4, 4) of rows x y z qx qy qz qw."""
     values = np.array(rows, float)
@@ -122,6 +133,8 @@ def read_pose_track(
     *,
     topics: Collection[str] | None = None,
     prefix: str = "",
+    log_ns: list[int] | None = None,
+    warnings: list[str] | None = None,
 ) -> tuple[list[int], list[Row], tuple[str, str]]:
     """Return stamps, rows and frame names of the robot's pose along /tf.
 
@@ -133,6 +146,8 @@ def read_pose_track(
         base_frame: name in place of base_link, base_footprint or base.
         topics: of transforms; None takes all of the bag.
         prefix: of the robot whose frames are preferred: robot1 for robot1/odom.
+        log_ns: takes when each of them was recorded.
+        warnings: notes are appended.
 
     Raises:
         DataError: the frames are not in the tree or not connected.
@@ -151,6 +166,10 @@ def read_pose_track(
         raise DataError(f"{bag.path}: all transforms between {world} and {base} are static, so they hold no motion")
     fastest = max(moving, key=lambda child: len(tree.rows[child]))
     stamps_ns = tree.stamps_ns[fastest]
+    if log_ns is not None:
+        log_ns += tree.log_ns[fastest]
+    if warnings is not None and tree.without_stamp[fastest]:
+        warnings.append(without_stamps(f"/tf, {fastest}", tree.without_stamp[fastest], len(stamps_ns)))
     T_world_base = np.repeat(np.eye(4)[None], len(stamps_ns), axis=0)
     for child in edges:
         T_world_base = edge_at(tree, child, stamps_ns) @ T_world_base

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_choice
 from come_nav.core.errors import ConfigError, DataError, StorageError
+from come_nav.core.files import printable
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
 from come_nav.core.types import Frame, Trajectory
@@ -93,12 +94,17 @@ def write_bag(  # noqa: PLR0913 - each is one flag of the command line
         progress: called with 1 after each frame.
 
     Raises:
-        StorageError: ``path`` exists, or cannot be written, or the disk is full.
+        StorageError: ``path`` exists, or has a name that is not UTF-8, or cannot be written, or the disk is full.
         ConfigError: an unknown storage, compression or encoding.
         DataError: the recording is empty or one of its frames cannot be read.
     """
     form = BagFormat(storage, compression, image, depth)
     target = Path(path)
+    if printable(target.name) != target.name:
+        raise StorageError(
+            f"{printable(str(target))}: the name of a bag must be UTF-8, as metadata.yaml names its files; "
+            "choose another"
+        )
     if not len(recording):
         raise DataError(f"{recording.name}: holds no frames, so there is nothing to write")
     with atomic_folder(target, overwrite, is_bag) as folder, _writer(folder, form, target) as writer:

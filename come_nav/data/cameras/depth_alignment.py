@@ -91,7 +91,7 @@ def register_depth(
 
     Each pixel of depth covers as many pixels of colour as it is wide there, so that a finer image gets no holes.
     """
-    rays = depth.rays()
+    rays = depth.rays
     known = np.isfinite(depth_m) & (depth_m > 0) & (np.abs(rays) < WIDEST).all(axis=-1)
     z = depth_m[known].astype(np.float64)
     points = np.column_stack([rays[known] * z[:, None], z])

@@ -110,8 +110,9 @@ class Lens:
         nearest = cv2.remap(depth_m, *self.maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=np.nan)
         return np.asarray(nearest, np.float32)
 
+    @cached_property
     def rays(self) -> NDArray[np.float64]:
-        """Return x / z and y / z (H, W, 2) of what each pixel of the bent image looks at."""
+        """Columns and rows, x / z and y / z (H, W, 2) of what each pixel of the bent image looks at."""
         import cv2
 
         columns, rows = np.meshgrid(np.arange(self.width, dtype=float), np.arange(self.height, dtype=float))
@@ -123,7 +124,7 @@ class Lens:
         return np.asarray(found, np.float64).reshape(self.height, self.width, 2)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "maps"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("maps", "rays")}
 
 
 def known_distortion(model: str, values: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]] | None:

@@ -110,8 +110,7 @@ class NwmDataset:
         """Open a trajectory; ``where`` names the file that asked for it, for the message when it is absent."""
         if name not in self._open:
             folder = self.folder / name
-            inside = folder.resolve().is_relative_to(self.folder.resolve())
-            if not inside or not (folder / POSES_FILE).is_file():
+            if not self._has(folder):
                 asked = f"{where} names" if where is not None else "asked for"
                 raise DataError(
                     f"{asked} trajectory '{name}', but {self.folder} has no such folder with {POSES_FILE}; "
@@ -119,6 +118,13 @@ class NwmDataset:
                 )
             self._open[name] = NwmRecording(folder, RATE_HZ)
         return self._open[name]
+
+    def _has(self, folder: Path) -> bool:
+        """Tell whether a trajectory is there, inside of the data set's folder."""
+        try:
+            return folder.resolve().is_relative_to(self.folder.resolve()) and (folder / POSES_FILE).is_file()
+        except (OSError, ValueError):  # a name too long, or with a zero byte in it
+            return False
 
     def index_path(self, kind: str) -> Path:
         """Return the index file of an evaluation: navigation, time or rollout."""

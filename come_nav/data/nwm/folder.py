@@ -39,6 +39,7 @@ class NwmReport:
     rate_hz: float
     warnings: tuple[str, ...]
     gaps: tuple[Gap, ...] = ()
+    pose_jumps: tuple[int, ...] = ()
 
 
 class NwmRecording:
@@ -78,7 +79,8 @@ class NwmRecording:
         self.gaps: tuple[Gap, ...] = with_cuts(
             find_gaps(self.stamps_s, GAP_PERIODS / self.rate_hz), self.stamps_s, cuts
         )
-        self.report = NwmReport(self.rate_hz, tuple(notes), self.gaps)
+        jumps = tuple(pose_jumps(self.stamps_s, self.T_odom_base).tolist())
+        self.report = NwmReport(self.rate_hz, tuple(notes), self.gaps, jumps)
         self.metadata: dict[str, Any] = {}
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from come_nav.core.errors import AssociationError
 from come_nav.data.scan_settings import ScanSettings
 from come_nav.data.timing.association import Association, associate
-from come_nav.data.timing.stamps import clean_order, seconds_after
+from come_nav.data.timing.stamps import Recorded, clean_order, seconds_after
 
 OFFSET_TOLERANCE_S = 0.02  # when nothing matches, streams count as aligned within this
 
@@ -25,11 +25,25 @@ class StampedTopic:
     log_ns: NDArray[np.int64]
 
     @classmethod
-    def cleaned(cls, name: str, stamps: list[tuple[int, int]], warnings: list[str]) -> StampedTopic:
-        """Sort (header, log) stamps and drop doubles and stamps of another clock, with a note."""
+    def cleaned(
+        cls,
+        name: str,
+        stamps: list[tuple[int, int]],
+        warnings: list[str],
+        beside_ns: tuple[int, int] | None = None,
+    ) -> StampedTopic:
+        """Sort (header, log) stamps and drop doubles and stamps of another clock, with a note.
+
+        Where the clock was set, what was recorded at ``beside_ns`` is used, see :class:`Recorded`.
+        """
         header_ns, log_ns = np.array(stamps, np.int64).reshape(-1, 2).T
-        order = clean_order(header_ns, name, warnings)
+        order = clean_order(header_ns, name, warnings, Recorded(log_ns, beside_ns))
         return cls(name, header_ns[order], log_ns[order])
+
+    @property
+    def recorded_ns(self) -> tuple[int, int]:
+        """First and last time of recording."""
+        return int(self.log_ns.min()), int(self.log_ns.max())
 
     def seconds(self, start_ns: int) -> NDArray[np.float64]:
         """Return the header stamps in seconds after ``start_ns``."""

@@ -39,6 +39,13 @@ def pose_jumps(stamps_s: NDArray[np.float64], T_world_body: NDArray[np.float64])
     return np.flatnonzero(jumps).astype(np.int64)
 
 
+def driven_m(T_world_body: NDArray[np.float64], jumps: Sequence[int] = ()) -> float:
+    """Return the length of the way along poses (N, 4, 4), without the steps behind poses ``jumps``."""
+    steps_m = np.linalg.norm(np.diff(T_world_body[:, :3, 3], axis=0), axis=1)
+    steps_m[list(jumps)] = 0.0
+    return float(steps_m.sum())
+
+
 def require_one_publisher(topic: str, positions_xyz: NDArray[np.float64]) -> None:
     """Raise DataError when positions (N, 3) go to and fro between two places, as of two publishers on a topic."""
     if len(positions_xyz) < 8:

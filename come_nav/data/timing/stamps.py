@@ -42,19 +42,45 @@ class Resampling:
     missed_ticks: int
 
 
-def clean_order(stamps_ns: NDArray[np.int64], what: str, warnings: list[str]) -> NDArray[np.int64]:
+@dataclass(frozen=True)
+class Recorded:
+    """When messages were recorded, to cut all topics of a bag in one place where its clock was set.
+
+    Attributes:
+        log_ns: (N,) by the recorder's clock.
+        beside_ns: first and last such time of the images that are used; None where this topic decides.
+    """
+
+    log_ns: NDArray[np.int64]
+    beside_ns: tuple[int, int] | None = None
+
+    def beside(self, first: int, last: int) -> int:
+        """Return how long messages ``first`` to ``last`` - 1 were recorded beside the images, in ns."""
+        if self.beside_ns is None:
+            return 0
+        own = self.log_ns[first:last]
+        return max(0, min(int(own.max()), self.beside_ns[1]) - max(int(own.min()), self.beside_ns[0]))
+
+
+def clean_order(
+    stamps_ns: NDArray[np.int64], what: str, warnings: list[str], recorded: Recorded | None = None
+) -> NDArray[np.int64]:
     """Return the indices (M <= N) that make ``stamps_ns`` (N,) strictly increasing; appends counts to ``warnings``.
 
     Small disorder is sorted, doubles keep the first. A stamp that lies far from both its neighbours, such as the first
-    one of simulated time, is dropped. A clock that steps breaks the recording in parts, of which the longest is used.
+    one of simulated time, is dropped. A clock that steps breaks the recording in parts: the one that was recorded
+    beside the images is used, else the longest.
 
     Args:
         stamps_ns: in the order of recording.
         what: the topic, for the notes.
         warnings: takes one line for each repair.
+        recorded: when they were recorded, if that is known.
     """
     kept = _without_lone_stamps(stamps_ns, what, warnings)
-    kept = kept[_longest_part(stamps_ns[kept], what, warnings)]
+    if recorded is not None:
+        recorded = Recorded(recorded.log_ns[kept], recorded.beside_ns)
+    kept = kept[_used_part(stamps_ns[kept], what, warnings, recorded)]
     stamps_ns = stamps_ns[kept]
     unsorted = int((np.diff(stamps_ns) < 0).sum())
     if unsorted:
@@ -86,20 +112,22 @@ def _without_lone_stamps(stamps_ns: NDArray[np.int64], what: str, warnings: list
     return np.delete(np.arange(len(stamps_ns)), lone)
 
 
-def _longest_part(stamps_ns: NDArray[np.int64], what: str, warnings: list[str]) -> slice:
-    """Return the part between two steps of the clock that lasts longest."""
+def _used_part(stamps_ns: NDArray[np.int64], what: str, warnings: list[str], recorded: Recorded | None = None) -> slice:
+    """Return the part between two steps of the clock that was recorded beside the images, else the longest."""
     cuts = np.flatnonzero(_clock_steps(stamps_ns)) + 1
     if not len(cuts):
         return slice(0, len(stamps_ns))
     bounds = [0, *(int(cut) for cut in cuts), len(stamps_ns)]
-    lasts = [int(np.ptp(stamps_ns[first:last])) for first, last in pairwise(bounds)]
-    part = int(np.argmax(lasts))
-    first, last = bounds[part], bounds[part + 1]
+    parts = list(pairwise(bounds))
+    beside = [0 if recorded is None else recorded.beside(*part) for part in parts]
+    first, last = max(
+        zip(parts, beside, strict=True), key=lambda found: (found[1], int(np.ptp(stamps_ns[slice(*found[0])])))
+    )[0]
     step_s = (int(stamps_ns[cuts[0]]) - int(stamps_ns[cuts[0] - 1])) * 1e-9
     warnings.append(
         f"{what}: the clock steps {'back' if step_s < 0 else 'ahead'} by {abs(step_s):.3f} s at message {cuts[0]}"
         f"{'' if len(cuts) == 1 else f' and {len(cuts) - 1} times more'}; used are the {last - first} of "
-        f"{len(stamps_ns)} messages of the longest part"
+        f"{len(stamps_ns)} messages of the {'part recorded beside the images' if any(beside) else 'longest part'}"
     )
     return slice(first, last)
 

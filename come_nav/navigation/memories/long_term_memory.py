@@ -88,7 +88,7 @@ class LongTermMemory:
         camera = camera_of_frame(seen.frame.intrinsics, self._model.images.aspect)
         loss.camera = loss.camera if camera is None else camera
         try:
-            pose = torch.from_numpy(seen.pose_odom_xyyaw).float()
+            pose = torch.from_numpy(seen.pose_odom_xyyaw)
             memory.observe(seen.features, pose, seen.stamp_s, loss.frame(image, shown(), seen.frame.T_base_camera))
             self._failure = None
         except DataError as error:  # frames of another kind than those that are remembered

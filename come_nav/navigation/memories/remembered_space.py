@@ -69,7 +69,7 @@ class RememberedSpace:
         if views is None:
             blank = torch.zeros(1, self._model.image_size, self._model.image_size)
             return RenderedView(blank.expand(3, -1, -1)[None], blank.bool(), blank)
-        poses = torch.from_numpy(seen.pose_odom_xyyaw).float()[None]
+        poses = torch.from_numpy(seen.pose_odom_xyyaw)[None]
         return RenderedView(*views.views(poses, self._model.image_size))
 
     def difference_to(self, image: Tensor, search: RelocalisationSettings, rough: bool) -> ImageDifference | None:

@@ -12,10 +12,10 @@ from come_nav.data.bags.images import decode_colour
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.ros import messages
 from come_nav.ros.camera import CameraInput
+from come_nav.ros.decoding import message_type_name
 from come_nav.ros.diagnostics import Stream
 from come_nav.ros.planner.action_goals import ActionGoal, PathRequest
 from come_nav.ros.planner.planner_output import PlannerOutput
-from come_nav.ros.streams import message_type_name
 
 PATIENT = ("blocked", "path")  # requests that leave the goal as it is
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from come_nav.core.checks import check_choice
 from come_nav.core.errors import CheckpointError, ConfigError, suggest
+from come_nav.core.restricted_pickle import PlainDtype, plain_scalar
 from come_nav.experts.cdit import CDIT_SIZES, CDiT, CDiTSettings
 
 PREFIXES = ("_orig_mod.", "module.")
@@ -181,10 +181,9 @@ def _refuse_code(path: Path) -> None:
 @contextmanager
 def _allowed() -> Iterator[None]:
     """Allow the few classes of plain data that training scripts put beside their weights."""
-    scalar = np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)}
-    plain: list[Any] = [argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath, np.dtype, *dtypes]
-    plain += [(scalar, f"{package}.multiarray.scalar") for package in ("numpy.core", "numpy._core")]
+    plain: list[Any] = [argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath]
+    plain.append((PlainDtype, "numpy.dtype"))  # numpy's own believes the flags that a file claims
+    plain += [(plain_scalar, f"{package}.multiarray.scalar") for package in ("numpy.core", "numpy._core")]
     with torch.serialization.safe_globals(plain):
         yield
 

@@ -124,7 +124,7 @@ class DriveMemories:
 
     def coverage(self, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None = None) -> torch.Tensor:
         """Return which share (S,) of views from poses (S, 3), extrinsics (S or 1, 4, 4), the point cloud knows."""
-        _, known, _ = self.views.views(poses_odom_xyyaw.float(), self.model.image_size, T_base_camera)
+        _, known, _ = self.views.views(poses_odom_xyyaw, self.model.image_size, T_base_camera)
         return known.float().flatten(1).mean(dim=1)
 
     def _own_views(self) -> tuple[RememberedViews | None, SpatialMemory]:

@@ -103,7 +103,7 @@ def geometry_images(
     memories: DriveMemories, poses_odom_xyyaw: torch.Tensor, T_base_camera: torch.Tensor | None, image_size: int
 ) -> torch.Tensor:
     """Return what the cloud shows from poses (S, 3), (S, 3, H, W) in [-1, 1], filled from coarser and coarser means."""
-    image, known, _ = memories.views.views(poses_odom_xyyaw.float(), image_size, T_base_camera)
+    image, known, _ = memories.views.views(poses_odom_xyyaw, image_size, T_base_camera)
     return fill_unseen(image, known.bool())
 
 
