@@ -152,7 +152,7 @@ REBUILD = np.zeros(1).__reduce__()[0]
         np.ndarray,
         np.dtype("f8"),
     ],
-    ids=str,
+    ids=[f"forged {number}" for number in range(11)],
 )
 def test_forged_arrays_never_reach_numpy(tmp_path, forged):
     """A dtype with forged flags, or an array of objects over bytes, lets numpy follow addresses out of the file."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError, suggest
+from come_nav.core.image_headers import plausible_size
 from come_nav.data.bags.ros_types import COMPRESSED_IMAGE
 from come_nav.data.cameras.rvl import decode_rvl
 
@@ -218,7 +219,7 @@ def _colour_from_file_bytes(data: NDArray[np.uint8], image_format: str) -> Rgb:
             f"{video} video in a compressed image is not read: record jpeg or png, or unpack it with  ros2 run "
             "image_transport republish"
         )
-    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size and plausible_size(data.tobytes()) else None
     if bgr is None:
         raise DataError(f"compressed image ({image_format or 'no format'}, {data.size} bytes) is damaged")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
@@ -257,5 +258,6 @@ def _compressed_depth(data: bytes, image_format: str, unit_m: float) -> Depth:
 def _png_values(data: bytes) -> NDArray[np.uint16] | None:
     import cv2
 
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    whole = bool(data) and plausible_size(data)
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
     return np.asarray(values) if values is not None and values.ndim == 2 and values.dtype == np.uint16 else None

@@ -18,6 +18,7 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import DataError
 from come_nav.core.files import printable
 from come_nav.core.geometry import se2, se3
+from come_nav.core.image_headers import plausible_size
 from come_nav.core.protocols import Recording
 from come_nav.core.restricted_pickle import load_arrays
 from come_nav.core.types import CameraIntrinsics, Frame
@@ -101,7 +102,7 @@ class NwmRecording:
         bgr = None
         try:
             data = np.fromfile(path, np.uint8)  # OpenCV takes no names that are not UTF-8
-            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) and plausible_size(data.tobytes()) else None
         except (OSError, cv2.error) as error:
             raise DataError(f"{path}: the image cannot be read ({error}); copy it again") from error
         if bgr is None:

@@ -165,7 +165,11 @@ def _check_archive(path: Path) -> None:
     if start != b"PK":
         kind = "a pickle or an old format" if start[:1] == b"\x80" else "no torch checkpoint"
         raise CheckpointError(f"{path}: refused, it is {kind}; checkpoints are zip files as torch.save writes them")
-    if not zipfile.is_zipfile(path):
+    try:
+        whole = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # e.g. a table of contents that says that the archive spans several disks
+        whole = False
+    if not whole:
         raise CheckpointError(f"{path}: cut short after {size} bytes, its table of contents is missing; download again")
 
 
