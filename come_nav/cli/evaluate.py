@@ -67,7 +67,7 @@ be added to a folder; other settings need another folder or --fresh.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this verb."""
     parser.epilog = EPILOG
-    parser.add_argument("input", nargs="*", metavar="INPUT", help="bags, or NWM folders")
+    parser.add_argument("input", nargs="*", metavar="INPUT", help="bags, or folders (NWM, TUM RGB-D, KITTI, EuRoC)")
     parser.add_argument(
         "--suite",
         metavar="NAME",
