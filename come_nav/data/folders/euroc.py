@@ -50,7 +50,7 @@ def read_euroc(folder: Path, choice: FolderChoice) -> FolderDrive:
     return FolderDrive(
         LAYOUT,
         folder,
-        folder.resolve().parent.name if folder.resolve().name == ROOT else folder.resolve().name,
+        folder.parent.name if folder.name == ROOT else folder.name,
         images,
         PoseFile(f"{poses.parent.name}/{poses.name}", stamps_ns, T_odom_base),
         se3.inverse(T_body_base) @ T_body_camera,

@@ -5,7 +5,6 @@ Poses are those of camera 0 (grey, left; z forward, y down) in its first frame; 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +70,6 @@ def _is_sequence(folder: Path) -> bool:
 
 
 def _sequence_of(folder: Path) -> Path:
-    # The names of the folders above count (poses/NN.txt), and links are not followed: NN may be one.
-    folder = Path(os.path.abspath(folder))
     if _is_sequence(folder):
         return folder
     found = _sequences(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,13 +22,14 @@ _LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path, FolderChoice], Fol
 def is_folder_drive(path: Path) -> bool:
     """Tell whether a path is a folder in a layout that is read here."""
     try:
-        return path.is_dir() and any(fits(path) for fits, _ in _LAYOUTS)
+        return path.is_dir() and any(fits(_absolute(path)) for fits, _ in _LAYOUTS)
     except OSError:  # no permission to look into it
         return False
 
 
 def read_folder_drive(path: Path, choice: FolderChoice | None = None) -> FolderDrive:
     """Read what a folder holds, no pixels; raise DataError where it has none of the layouts, or a file is wrong."""
+    path = _absolute(path)
     for fits, read in _LAYOUTS:
         if fits(path):
             try:
@@ -35,3 +37,8 @@ def read_folder_drive(path: Path, choice: FolderChoice | None = None) -> FolderD
             except OSError as error:
                 raise DataError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
     raise DataError(f"{path}: neither a TUM RGB-D (rgb.txt), KITTI odometry (sequences) nor EuRoC folder (mav0)")
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path from the root on: names of folders above count. Links are not followed: a sequence may be one."""
+    return Path(os.path.abspath(path))
