@@ -136,6 +136,7 @@ class Robot:
         place = {
             "image_width": size.width,
             "image_height": size.height,
+            "horizontal_fov_deg": 90.0,
             "world_seed": course.world.seed,
             "start_pose": [float(value) for value in course.start],
         }

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="size",
         default="320x240",
         metavar="N|WxH",
-        help="pixels, 90 deg wide (default 320x240; 64 is faster)",
+        help="pixels; its central square is 90 deg wide (default 320x240; 64 is faster)",
     )
     parser.add_argument("--noise", type=float, default=0.0, metavar="PERCENT", help="odometry noise (default 0)")
     parser.add_argument("--seed", type=int, default=0, help="of start, driver and noise (default 0)")
@@ -115,16 +115,14 @@ def _simulate_dataset(args: argparse.Namespace) -> int:
 
 
 def _camera(size: str) -> CameraIntrinsics:
-    """Return a camera 90 degrees wide of ``N`` x N or ``WxH`` pixels."""
-    import math
-
-    from come_nav.core.types import CameraIntrinsics
+    """Return the robot's camera of ``N`` x N or ``WxH`` pixels."""
+    from come_nav.sim.builtin import default_camera
 
     words = size.lower().split("x")
     if len(words) > 2 or not all(word.isdigit() and 8 <= int(word) <= 4096 for word in words):
         raise ConfigError(f"--camera must be N or WxH with 8 to 4096 pixels, e.g. 64 or 320x240, got '{size}'")
     width, height = int(words[0]), int(words[-1])
-    return CameraIntrinsics.from_field_of_view(width, height, 0.5 * math.pi)
+    return default_camera(width, height)
 
 
 def _renderer(args: argparse.Namespace, camera: CameraIntrinsics) -> EpisodeRenderer:

@@ -21,8 +21,16 @@ from come_nav.sim.worlds import World
 
 
 def default_camera(width: int = 320, height: int = 240) -> CameraIntrinsics:
-    """Return the camera of a built-in robot: 90 degrees wide."""
-    return CameraIntrinsics.from_field_of_view(width, height, 0.5 * math.pi)
+    """Return the camera of a built-in robot.
+
+    Its central square, which is what models take of it, is 90 degrees wide: what the shipped model learned with.
+    """
+    return CameraIntrinsics.from_field_of_view(width, height, default_fov_rad(width, height))
+
+
+def default_fov_rad(width: int, height: int) -> float:
+    """Return how wide the robot's camera of that many pixels sees: 90 degrees of a square one, 106 of 320x240."""
+    return 2.0 * math.atan(width / min(width, height))
 
 
 def ideal_camera(size: int = 64) -> CameraIntrinsics:
