@@ -96,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "geometry, context, perfect, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, stm+ltm, all, "
         "sltm-blend, all-blend (default: all that apply)",
     )
+    parser.add_argument(
+        "--depth",
+        choices=("measured", "estimated"),
+        help="what context frames are moved by: what the camera measured, where it did (default), or the model's "
+        "estimate alone",
+    )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
     parser.add_argument("--seed", type=int, metavar="S", help="of plans, random choice and bootstrap (default 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default runs/evaluate/<input>)")
