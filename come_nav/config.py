@@ -36,6 +36,7 @@ BASIC = (
     "seed",
     "max_sensor_age_s",
     "experts.use",
+    "robot.kinematics",
     "planner.horizon_steps",
     "planner.dt_s",
     "planner.time_limit_s",
