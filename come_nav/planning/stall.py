@@ -32,9 +32,7 @@ class StallDetector:
         """Forget the past, e.g. when a new plan begins."""
         self._past.clear()
 
-    def update(
-        self, stamp_s: float, v_mps: float, pose_odom_xyyaw: NDArray[np.float64], vy_mps: float = 0.0
-    ) -> int:
+    def update(self, stamp_s: float, v_mps: float, pose_odom_xyyaw: NDArray[np.float64], vy_mps: float = 0.0) -> int:
         """Take the speed commanded from now on and the pose (3,) now; return 0, or the direction (1 or -1) of a stall.
 
         It is -1 where the robot was told to drive backwards; ``bearing_rad`` says it exactly. A clock that jumps back

@@ -41,9 +41,7 @@ def relative(pose_a_b: ArrayT, pose_a_c: ArrayT) -> ArrayT:
     return compose(inverse(pose_a_b), pose_a_c)
 
 
-def integrate_twist(
-    v_mps: ArrayT, w_radps: ArrayT, duration_s: ArrayT | float, vy_mps: ArrayT | None = None
-) -> ArrayT:
+def integrate_twist(v_mps: ArrayT, w_radps: ArrayT, duration_s: ArrayT | float, vy_mps: ArrayT | None = None) -> ArrayT:
     """Return the pose (..., 3) after driving a constant twist from the origin, exactly (an arc, not Euler steps).
 
     Uses x = v t sinc(w t), y = v t cosinc(w t), with series near w = 0 so that straight lines are smooth. A sideways
