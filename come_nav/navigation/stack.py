@@ -190,7 +190,7 @@ class NavStack:
         return bound(model, context, planner or self._settings.planner, self._settings, decode)
 
     def present_twist(self) -> NDArray[np.float64] | None:
-        """Return (vx m/s, vy m/s, w rad/s) as odometry measured it, else from the last two remembered poses; None = unknown."""
+        """Return (vx m/s, vy m/s, w rad/s) as odometry says, else from the last two poses; None = unknown."""
         return present_twist(self._odometry, self.memory)
 
     def forget_recent(self) -> None:
