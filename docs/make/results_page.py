@@ -309,8 +309,9 @@ SECTIONS = (
     Section(
         "closed_loop_ablations.json",
         "Driving to images without ROS, part by part",
-        "Test worlds 20003 and 20007, ten goals each; the robot explores first, then drives to images.",
-        "come-nav navigate --worlds 20003,20007 --goals 10 --ablations",
+        "Test worlds 20003 and 20007, `ideal-64`, ten goals each; the robot explores first, then drives to images. A "
+        "recognised image is driven to as a pose, so that imagination has nothing to add.",
+        "come-nav navigate --worlds 20003,20007 --camera 64x64 --rows all,no-route,no-imagination,no-recognition",
         ablations,
     ),
     Section(
