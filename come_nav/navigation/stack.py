@@ -14,6 +14,7 @@ from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
 from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
+from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
@@ -37,6 +38,7 @@ class NavStack:
     Attributes:
         model: the world model.
         memory: the newest frames.
+        localisation: where images were taken, and what odometry has drifted by.
         episode: the memories of the whole episode.
     """
 
@@ -56,6 +58,7 @@ class NavStack:
         check_fits(self._settings, model)
         self.model = model
         self.memory = ShortTermBuffer(self._settings.memory, self._encode)
+        self.localisation = RobotLocalisation(self._settings.localisation, self._settings.seed)
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
         self._odometry: Odometry | None = None
@@ -72,6 +75,7 @@ class NavStack:
         check_fits(settings, self.model)
         with self._lock:
             self._settings = self.episode.settings = settings
+            self.localisation.settings = settings.localisation
 
     def observe(self, frame: Frame, odometry: Odometry) -> FrameStatus:
         """Take what the robot saw and where it was; return what became of the frame."""
@@ -82,6 +86,8 @@ class NavStack:
             if status in (FrameStatus.KEPT, FrameStatus.BETWEEN):
                 self._odometry = odometry
             if status is FrameStatus.KEPT and self.memory.newest is not None:
+                # 3. Localise: a key frame may tell what odometry has drifted by.
+                self.localisation.observe(self.memory.newest)
                 self.episode.observe(self.memory.newest)
             return status
 
@@ -121,13 +127,13 @@ class NavStack:
             if refused is not None or goal is None or newest is None:
                 return replace(refused or no_plan(PlanStatus.NO_CONTEXT, "", newest), dt_s=search.dt_s)
             twist, by_view = self.present_twist(), goal.image_rgb is not None
-            # 3. Imagine: bind what was seen lately, and what is remembered, into the world model.
+            # 4. Imagine: bind what was seen lately, and what is remembered, into the world model.
             if imaginer is None:
                 context = self.context(experts) if by_view or settings.show_imagined else None
                 found = imaginers_for(by_view, context, self.episode, experts, search, settings)
             else:
                 found = Imaginers(imaginer, imaginer if settings.show_imagined else None)
-            # 4. Score: say what is wanted of an imagined future.
+            # 5. Score: say what is wanted of an imagined future.
             wanted = settings.objective
             objectives, weights = objectives_for(goal, newest.pose_odom_xyyaw, twist, search.dt_s, wanted, self.model)
             warm_start = None if alone else self._warm_start(goal)
@@ -136,7 +142,7 @@ class NavStack:
         if clearance is not None:
             objectives.append(clearance)
             weights[clearance.name] = wanted.clearance_weight
-        # 5. Act: search the path whose end is best.
+        # 6. Act: search the path whose end is best.
         plan = CemPlanner(search if by_view else settings.pose_search.instead_of(search), objectives, weights).plan(
             found.candidates,
             chance,
@@ -200,6 +206,7 @@ class NavStack:
         """Forget everything, e.g. when the robot was carried away or a new episode begins."""
         with self._lock:
             self.forget_recent()
+            self.localisation.reset()
             self.episode.reset()
             self._generator.manual_seed(self._settings.seed)
 
