@@ -95,7 +95,8 @@ class NavStack:
                 self._odometry = odometry
             if status is FrameStatus.KEPT and self.memory.newest is not None:
                 # 3. Localise: a key frame may tell what odometry has drifted by.
-                self.localisation.observe(self.memory.newest)
+                if not self.episode.frozen:
+                    self.localisation.observe(self.memory.newest)
                 self.episode.observe(self.memory.newest)
             return status
 

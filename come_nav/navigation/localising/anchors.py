@@ -108,4 +108,4 @@ class Anchors:
         self._settled = last
 
     def _with_keyframe(self) -> NDArray[np.bool_]:
-        return np.array(self._keyframes, np.int64).reshape(-1) != NO_KEYFRAME
+        return np.asarray(np.array(self._keyframes, np.int64) != NO_KEYFRAME)
