@@ -6,9 +6,9 @@
     python benchmarks/drift_correction.py --part cost --counts 100 1000 10000 --out FILE
 
 ``trajectory`` drives tours of 50 m with drifting odometry at 320 x 240 and 4 Hz. "afterwards" compares all key frames
-at the end of the tour with the truth (unaligned, the first pose fixed), "at once" the pose of every key frame as the robot
-knew it when it was there. ``bag`` does the same with drift added to a recording's odometry. ``moving`` moves a cloud;
-``cost`` grows the anchors and key frames of a robot that drives on and on.
+at the end of the tour with the truth (unaligned, the first pose fixed), "at once" the pose of every key frame as the
+robot knew it when it was there. ``bag`` does the same with drift added to a recording's odometry. ``moving`` moves a
+cloud; ``cost`` grows the anchors and key frames of a robot that drives on and on.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def localised(recording: Recording, T_odom_base: NDArray[np.float64], truth: NDA
         "corrected afterwards m": ate(afterwards),
         "corrected at once m": ate(np.array(at_once)),
         "held to drift": stack.localisation.drifts,
+        "misfit": stack.localisation.misfit,
         "closures": len(stack.localisation.localiser.closures),
         "points": 0 if cloud is None else len(cloud),
         "CPU ms a frame": 1e3 * seconds / len(T_odom_base),
