@@ -14,6 +14,7 @@ from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
 from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
+from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
@@ -37,6 +38,7 @@ class NavStack:
     Attributes:
         model: the world model.
         memory: the newest frames.
+        localisation: where images were taken, and what odometry has drifted by.
         episode: the memories of the whole episode.
     """
 
@@ -46,8 +48,12 @@ class NavStack:
         settings: NavigationSettings | None = None,
         *,
         background_training: bool = True,
+        background_localisation: bool | None = None,
     ) -> None:
         """Take the model and its settings; without ``background_training``, adapters wait for ``episode.train``.
+
+        Key frames are localised in the background where ``background_localisation`` says so, as training is when None;
+        else ``observe`` takes the time.
 
         Raises:
             ConfigError: for settings that do not fit the model.
@@ -55,8 +61,15 @@ class NavStack:
         self._settings = settings or NavigationSettings()
         check_fits(self._settings, model)
         self.model = model
-        self.memory = ShortTermBuffer(self._settings.memory, self._encode)
+        self.memory = ShortTermBuffer(
+            self._settings.memory, lambda frame: self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]
+        )
+        waits_for_nobody = background_training if background_localisation is None else background_localisation
+        self.localisation = RobotLocalisation(
+            self._settings.localisation, self._settings.seed, background=waits_for_nobody
+        )
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
+        self.localisation.on_correction.append(self.episode.move)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
         self._odometry: Odometry | None = None
         self._last: tuple[Goal, Plan] | None = None
@@ -72,6 +85,7 @@ class NavStack:
         check_fits(settings, self.model)
         with self._lock:
             self._settings = self.episode.settings = settings
+            self.localisation.settings = settings.localisation
 
     def observe(self, frame: Frame, odometry: Odometry) -> FrameStatus:
         """Take what the robot saw and where it was; return what became of the frame."""
@@ -82,8 +96,21 @@ class NavStack:
             if status in (FrameStatus.KEPT, FrameStatus.BETWEEN):
                 self._odometry = odometry
             if status is FrameStatus.KEPT and self.memory.newest is not None:
+                # 3. Localise: a key frame may tell what odometry has drifted by.
+                if not self.episode.frozen:
+                    self.localisation.observe(self.memory.newest)
                 self.episode.observe(self.memory.newest)
             return status
+
+    def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (3,) from another localiser (slam_toolbox, RTAB-Map); memory moves with it.
+
+        From then on that localiser alone corrects what is remembered. Plans and goals stay in odom.
+
+        Raises:
+            DataError: for a pose that is not finite.
+        """
+        self.localisation.correct(T_map_odom_xyyaw)
 
     def plan(
         self,
@@ -121,13 +148,13 @@ class NavStack:
             if refused is not None or goal is None or newest is None:
                 return replace(refused or no_plan(PlanStatus.NO_CONTEXT, "", newest), dt_s=search.dt_s)
             twist, by_view = self.present_twist(), goal.image_rgb is not None
-            # 3. Imagine: bind what was seen lately, and what is remembered, into the world model.
+            # 4. Imagine: bind what was seen lately, and what is remembered, into the world model.
             if imaginer is None:
                 context = self.context(experts) if by_view or settings.show_imagined else None
                 found = imaginers_for(by_view, context, self.episode, experts, search, settings)
             else:
                 found = Imaginers(imaginer, imaginer if settings.show_imagined else None)
-            # 4. Score: say what is wanted of an imagined future.
+            # 5. Score: say what is wanted of an imagined future.
             wanted, robot, start = settings.objective, settings.robot, newest.pose_odom_xyyaw
             objectives, weights = objectives_for(goal, start, twist, search.dt_s, wanted, self.model, robot)
             if by_view:  # what is imagined is doubtful; a pose is certain
@@ -139,7 +166,7 @@ class NavStack:
         if clearance is not None:
             objectives.append(clearance)
             weights[clearance.name] = wanted.clearance_weight
-        # 5. Act: search the path whose end is best.
+        # 6. Act: search the path whose end is best.
         search = search if by_view else settings.pose_search.instead_of(search)
         plan = CemPlanner(search, objectives, weights, robot=robot).plan(
             found.candidates,
@@ -204,6 +231,7 @@ class NavStack:
         """Forget everything, e.g. when the robot was carried away or a new episode begins."""
         with self._lock:
             self.forget_recent()
+            self.localisation.reset()
             self.episode.reset()
             self._generator.manual_seed(self._settings.seed)
 
@@ -213,10 +241,8 @@ class NavStack:
 
     def close(self) -> None:
         """End what runs in the background; what was learnt stays in use."""
+        self.localisation.close()
         self.episode.close()
-
-    def _encode(self, frame: Frame) -> torch.Tensor:
-        return self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]
 
     def _warm_start(self, goal: Goal) -> Plan | None:
         if not self._settings.warm_start or self._last is None or not leads_on(self._last[0], goal):
