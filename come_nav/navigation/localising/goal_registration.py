@@ -1,0 +1,125 @@
+"""Where a goal's image was taken relative to the newest frames, which no memory is needed for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.geometry import se2, se3
+from come_nav.core.types import CameraIntrinsics
+from come_nav.localisation.joint_registration import level_pose_xyyaw, register_jointly
+from come_nav.localisation.keyframe_map import LocaliserSettings
+from come_nav.localisation.view import View, make_view
+from come_nav.memory.short_term import Remembered
+from come_nav.navigation.localising.robot_localisation import Sighting
+from come_nav.navigation.localising.settings import LocalisationSettings
+
+SAME_SHAPE = 0.02  # ratio of sides that may differ between the robot's camera and an image taken for its own
+
+
+class RecentViews:
+    """Features of the newest frames, found once for each; of an image that is asked for again, the same."""
+
+    def __init__(self) -> None:
+        self._by_stamp: dict[float, View] = {}
+        self._image: tuple[NDArray[np.uint8], CameraIntrinsics | None, View] | None = None
+
+    def of(self, frames: Sequence[Remembered], config: LocaliserSettings) -> list[View]:
+        """Return the views of frames; those of others are forgotten."""
+        kept = {}
+        for seen in frames:
+            view = self._by_stamp.get(seen.stamp_s)
+            if view is None:
+                frame = seen.frame
+                view = make_view(frame.rgb, frame.intrinsics, frame.depth_m, config.features)
+            kept[seen.stamp_s] = view
+        self._by_stamp = kept
+        return list(kept.values())
+
+    def image(self, rgb: NDArray[np.uint8], camera: CameraIntrinsics | None, config: LocaliserSettings) -> View:
+        """Return the view of an image (H, W, 3)."""
+        if self._image is None or self._image[0] is not rgb or self._image[1] != camera:
+            self._image = (rgb, camera, make_view(rgb, camera, None, config.features))
+        return self._image[2]
+
+
+class GoalRegistration:
+    """Registers images to the newest frames. Threads may ask at once."""
+
+    def __init__(self, settings: LocalisationSettings) -> None:
+        self.settings = settings
+        self._views, self._lock = RecentViews(), threading.Lock()
+
+    def find(
+        self, rgb: NDArray[np.uint8], frames: Sequence[Remembered], camera: CameraIntrinsics | None = None
+    ) -> Sighting | None:
+        """Return where an image (H, W, 3) was taken; None where it does not register.
+
+        Args:
+            rgb: the image.
+            frames: the newest frames, the oldest first; they count as odometry has them.
+            camera: of the image; the robot's own, scaled to the image's size, when None.
+        """
+        settings, visual = self.settings, self.settings.visual
+        known = [seen for seen in frames if seen.frame.intrinsics is not None and seen.frame.T_base_camera is not None]
+        known = [seen for seen in known if seen.frame.rgb.shape[1] >= settings.min_width_px]
+        if not settings.use or rgb.shape[1] < settings.min_width_px or not known:
+            return None
+        newest = known[-1]
+        camera = camera or own_camera(newest.frame.intrinsics, rgb)
+        if camera is None or newest.frame.T_base_camera is None:
+            return None
+        with self._lock:
+            views = self._views.of(known, visual)
+            image = self._views.image(rgb, camera, visual)
+        poses = [camera_poses(newest, seen) for seen in known]
+        registration, evidence = register_jointly(
+            views[::-1], poses[::-1], image, visual.registration, visual.matching
+        )
+        if evidence is None:
+            return None
+        extrinsics = newest.frame.T_base_camera
+        T_start_image = extrinsics @ registration.T_a_b
+        relative = level_pose_xyyaw(T_start_image, extrinsics)
+        _, covariance = registration.planar(extrinsics, extrinsics)
+        confidence = raised(evidence.confidence, settings.recent_log_odds)
+        turned = turn(newest.pose_odom_xyyaw[2])
+        floors = np.diag([settings.recent_floor_m, settings.recent_floor_m, settings.recent_floor_rad]) ** 2
+        return Sighting(
+            se2.compose(newest.pose_odom_xyyaw, relative),
+            turned @ (covariance + floors) @ turned.T,
+            confidence,
+            confidence >= settings.recent_certain,
+            "newest frames",
+        )
+
+
+def own_camera(camera: CameraIntrinsics | None, rgb: NDArray[np.uint8]) -> CameraIntrinsics | None:
+    """Return the robot's camera scaled to an image (H, W, 3); None where the image has another shape."""
+    height, width = rgb.shape[:2]
+    if camera is None or abs(camera.width * height / (camera.height * width) - 1.0) > SAME_SHAPE:
+        return None
+    return camera.scaled(width, height)
+
+
+def camera_poses(newest: Remembered, seen: Remembered) -> NDArray[np.float64]:
+    """Return the optical frame (4, 4) of a frame in the optical frame of the newest one, as odometry has them."""
+    assert newest.frame.T_base_camera is not None
+    assert seen.frame.T_base_camera is not None
+    moved = se3.transform_from_xyyaw(se2.relative(newest.pose_odom_xyyaw, seen.pose_odom_xyyaw))
+    return np.asarray(se3.inverse(newest.frame.T_base_camera) @ moved @ seen.frame.T_base_camera)
+
+
+def raised(confidence: float, log_odds: float) -> float:
+    """Return a probability whose odds were multiplied by exp(``log_odds``)."""
+    odds = confidence / max(1.0 - confidence, 1e-12) * float(np.exp(log_odds))
+    return odds / (1.0 + odds)
+
+
+def turn(yaw_rad: float) -> NDArray[np.float64]:
+    """Return what takes the axes (x, y, yaw) of a frame turned by ``yaw_rad`` to those of its parent, (3, 3)."""
+    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
+    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
