@@ -96,6 +96,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "geometry, context, perfect, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, stm+ltm, all, "
         "sltm-blend, all-blend (default: all that apply)",
     )
+    parser.add_argument(
+        "--kinematics",
+        choices=("auto", "differential", "holonomic", "car"),
+        help="how the robot moves (default auto: holonomic where the recording plainly moves sideways)",
+    )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
     parser.add_argument("--seed", type=int, metavar="S", help="of plans, random choice and bootstrap (default 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default runs/evaluate/<input>)")
@@ -174,6 +179,8 @@ def print_plans(outcome: Outcome[Evaluation]) -> None:
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m\n")
     print(format_table(*plan_lines(table)) + "\n")
+    if "kinematics" in evaluation.facts:
+        print(f"kinematics: {evaluation.facts['kinematics']}\n")
     if table.gap_closure:
         print(format_table(*gap_lines(table)) + "\n")
     print(format_table(*ratio_lines(table)))

@@ -63,7 +63,17 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         choice=args.choice,
         recording=recording,
         rate_hz=math.inf if args.rate is not None and asked is None else asked,
+        kinematics=asked_kinematics(args),
     )
+
+
+def asked_kinematics(args: argparse.Namespace) -> str:
+    """Return what ``--kinematics`` says; without it auto, or nothing where the configuration names robot.kinematics."""
+    from come_nav.config import load_layers
+
+    if args.kinematics is not None:
+        return str(args.kinematics)
+    return "" if "robot.kinematics" in load_layers(args.config, args.set).given else "auto"
 
 
 def chosen_rows(text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:

@@ -54,7 +54,7 @@ class ControllerNode(ManagedNode):
         Parameter("max_silence_s", 5.0, "stand still without a new plan for this long, s of real time", 0.2, 60.0),
         Parameter("stall_s", 1.0, "blocked: told to drive for so long without moving, s; 0 = do not look", 0.0, 60.0),
         Parameter("nominal_v_mps", 0.3, "speed on paths without times, m/s", 0.01, 5.0),
-        *config_parameters("follower"),
+        *config_parameters("follower", "robot"),
     )
 
     def __init__(self, **keywords: Any) -> None:
@@ -63,7 +63,7 @@ class ControllerNode(ManagedNode):
     def setup(self) -> None:
         """Subscribe to plan, odometry and e-stop."""
         values = self.values
-        self._follower = PathFollower(config_from(values).follower)
+        self._follower = self._make_follower()
         self._odometry: Odometry | None = None
         self._e_stop, self._has_plan = False, False
         self._state = self._why_no_plan = "no plan"
@@ -92,8 +92,8 @@ class ControllerNode(ManagedNode):
 
     def parameters_changed(self, names: set[str]) -> None:
         """Follow with new gains and limits from the next plan on."""
-        if self.configured and any(name.startswith("follower.") for name in names):
-            self._follower = PathFollower(config_from(self.values).follower)
+        if self.configured and any(name.startswith(("follower.", "robot.")) for name in names):
+            self._follower = self._make_follower()
             self._drop_plan("parameters changed")
         if self.configured and "stall_s" in names:
             self._stall = self._stall_detector()
@@ -162,23 +162,26 @@ class ControllerNode(ManagedNode):
             self._state = hindrance or "no odometry"
             self._publish(0.0, 0.0)
             return
-        v, w = self._follower.command(now_s, odometry.pose_xyyaw)
-        direction = 0 if self._stall is None else self._stall.update(now_s, v, odometry.pose_xyyaw)
-        if direction:
-            self._give_way(now_s, odometry.pose_xyyaw, direction)
+        v, vy, w = self._follower.command(now_s, odometry.pose_xyyaw)
+        if self._stall is not None and self._stall.update(now_s, v, odometry.pose_xyyaw, vy):
+            self._give_way(now_s, odometry.pose_xyyaw, self._stall.bearing_rad)
             return
         self._state = "arrived" if self._follower.done else "driving"
-        self._publish(v, w)
+        self._publish(v, w, vy)
+
+    def _make_follower(self) -> PathFollower:
+        config = config_from(self.values)
+        return PathFollower(config.follower, config.robot)
 
     def _stall_detector(self) -> StallDetector | None:
         return StallDetector(self.values["stall_s"]) if self.values["stall_s"] > 0.0 else None
 
-    def _give_way(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64], direction: int) -> None:
+    def _give_way(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64], bearing_rad: float) -> None:
         """Stop pushing, and tell where the robot stands and which way it could not go."""
         self._drop_plan("blocked: told to drive, but odometry stands still")
         self._publish(0.0, 0.0)
         self._stalls, self._blocked_s = self._stalls + 1, now_s
-        facing = pose_odom_xyyaw if direction > 0 else se2.compose(pose_odom_xyyaw, np.array([0.0, 0.0, np.pi]))
+        facing = se2.compose(pose_odom_xyyaw, np.array([0.0, 0.0, bearing_rad]))
         self._blocked.publish(messages.pose_list(facing[None], [now_s], self.values["odom_frame"])[0])
         self.log.warning(f"blocked at ({facing[0]:.2f}, {facing[1]:.2f}) m", throttle_duration_sec=5.0)
 
@@ -204,9 +207,9 @@ class ControllerNode(ManagedNode):
         if self._stall is not None:
             self._stall.clear()
 
-    def _publish(self, v_mps: float, w_radps: float) -> None:
+    def _publish(self, v_mps: float, w_radps: float, vy_mps: float = 0.0) -> None:
         if self.values["cmd_vel_stamped"]:
-            stamped = messages.stamped_twist_message(v_mps, w_radps, self.now_s(), self.values["base_frame"])
+            stamped = messages.stamped_twist_message(v_mps, w_radps, self.now_s(), self.values["base_frame"], vy_mps)
             self._commands.publish(stamped)
         else:
-            self._commands.publish(messages.twist_message(v_mps, w_radps))
+            self._commands.publish(messages.twist_message(v_mps, w_radps, vy_mps))
