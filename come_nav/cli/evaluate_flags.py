@@ -51,8 +51,6 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
     suite = args.suite or PLANNING
     recording = recording_settings(argparse.Namespace(**vars(args) | {"rate": "all"}))
     del recording["rate_hz"]  # the model's, whatever it is
-    if suite == PLANNING:  # no plan looks at depth
-        recording["depth_topic"] = args.depth_topic or "none"
     asked = None if args.rate is None else parse_rate(args.rate)
     return SourceSettings(
         suite=suite,

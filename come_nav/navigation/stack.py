@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.protocols import Imaginer
-from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
+from come_nav.core.types import CameraIntrinsics, Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
 from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
-from come_nav.navigation.localising.robot_localisation import RobotLocalisation
+from come_nav.navigation.localising.goal_finder import GoalFinder
+from come_nav.navigation.localising.robot_localisation import RobotLocalisation, Sighting
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
@@ -59,6 +60,7 @@ class NavStack:
         self.model = model
         self.memory = ShortTermBuffer(self._settings.memory, self._encode)
         self.localisation = RobotLocalisation(self._settings.localisation, self._settings.seed)
+        self.goals = GoalFinder(self.localisation)
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
         self._odometry: Odometry | None = None
@@ -87,7 +89,8 @@ class NavStack:
                 self._odometry = odometry
             if status is FrameStatus.KEPT and self.memory.newest is not None:
                 # 3. Localise: a key frame may tell what odometry has drifted by.
-                self.localisation.observe(self.memory.newest)
+                if not self.episode.frozen:
+                    self.localisation.observe(self.memory.newest)
                 self.episode.observe(self.memory.newest)
             return status
 
@@ -101,10 +104,12 @@ class NavStack:
         planner: PlannerSettings | None = None,
         experts: ExpertsSettings | None = None,
         imaginer: Imaginer | None = None,
+        registers: bool = True,
     ) -> Plan:
         """Plan from the newest remembered frame to ``goal``.
 
-        A plan with one of the last four stands alone: it neither begins with the plan before nor serves the next one.
+        A plan with a generator, planner, experts or imaginer of its own stands alone: it neither begins with the plan
+        before nor serves the next one.
 
         Args:
             goal: image, pose in odom, or both.
@@ -115,6 +120,8 @@ class NavStack:
             planner: the search of this plan, e.g. another horizon.
             experts: what the imagination looks at in this plan.
             imaginer: what imagines this plan's candidates, instead of the world model.
+            registers: whether a goal's image is registered to what the robot has seen; where that is certain the plan
+                leads there.
 
         Returns:
             Plan that starts at the newest remembered frame. Its status and message say why there is no path.
@@ -140,6 +147,13 @@ class NavStack:
                 terms, own_weights = motion_terms(twist, search.dt_s, settings.motion_prior, robot)
                 objectives, weights = [*objectives, *terms], weights | own_weights
             warm_start = None if alone else self._warm_start(goal)
+            recent = self.memory.newest_frames(settings.localisation.recent_frames)
+        tried, registered = registers and by_view and self.goals.tries(recent, settings.localisation), None
+        if tried:
+            registered = self.goals.registered(goal, recent, twist, search, settings.localisation, robot)
+        if registered is not None:
+            objectives.append(registered.objective)
+            weights[registered.objective.name] = settings.localisation.goal_weight
         if clearance is not None and not isinstance(clearance, Clearance):
             clearance = clearance(newest.pose_odom_xyyaw)
         if clearance is not None:
@@ -154,8 +168,12 @@ class NavStack:
             start_odom_xyyaw=newest.pose_odom_xyyaw,
             initial_twist=twist,
             warm_start=warm_start,
+            suggested_xyyaw=None if registered is None else registered.path_xyyaw[None],
         )
-        plan = replace(plan, message="; ".join(filter(None, [plan.message, *found.warnings])))
+        told = [] if registered is None else [registered.message]
+        plan = replace(plan, message="; ".join(filter(None, [plan.message, *found.warnings, *told])))
+        if tried:
+            plan = replace(plan, registered_to="nothing" if registered is None else registered.sighting.found_by)
         with self._lock:
             if episodes == self._episodes and not alone:
                 self._last = (goal, plan)
@@ -180,6 +198,16 @@ class NavStack:
             return None
         return relocalise(rough, exact, starts_odom_xyyaw, self._generator, self._settings.relocalisation, stopped)
 
+    def sighting(self, image_rgb: NDArray[np.uint8], camera: CameraIntrinsics | None = None) -> Sighting | None:
+        """Return where an image (H, W, 3) was taken by its features: near the newest frames, else among key frames.
+
+        None where it has too few of them, or nothing is known; a sighting may be uncertain. ``camera`` is the image's;
+        the robot's own when None.
+        """
+        with self._lock:
+            recent = self.memory.newest_frames(self._settings.localisation.recent_frames)
+        return self.goals.sighting(image_rgb, recent, camera)
+
     def context(self, experts: ExpertsSettings | None = None) -> Context | None:
         """Return the newest frames as the world model takes them, or None while there are too few."""
         experts = experts or self._settings.experts
@@ -196,7 +224,7 @@ class NavStack:
         return bound(model, context, planner or self._settings.planner, self._settings, decode)
 
     def present_twist(self) -> NDArray[np.float64] | None:
-        """Return (vx m/s, vy m/s, w rad/s) as odometry measured it, else from the last two remembered poses; None = unknown."""
+        """Return (vx m/s, vy m/s, w rad/s) as odometry says, else from the last two remembered poses; None = unknown."""
         return present_twist(self._odometry, self.memory)
 
     def forget_recent(self) -> None:

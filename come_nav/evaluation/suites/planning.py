@@ -24,13 +24,14 @@ from come_nav.evaluation.suites.kinematics import (
     with_kinematics,
 )
 from come_nav.evaluation.suites.outcome import Outcome
-from come_nav.evaluation.suites.planning_rows import perfect_model_row, world_model_row
+from come_nav.evaluation.suites.planning_rows import hybrid_row, perfect_model_row, world_model_row
 from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.evaluation.suites.registration_rows import registration_row, too_narrow
 from come_nav.navigation.loading import choose_device, load_configured_model
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
-PLANNING_ROWS = ("trivial", "model", "perfect")
+PLANNING_ROWS = ("trivial", "model", "hybrid", "perfect")
 CONTEXT_FRAMES, RATE_HZ = 4, 4.0  # without a model
 
 
@@ -82,7 +83,7 @@ def run_horizons(
             before any plan is made.
     """
     wanted = PLANNING_ROWS if settings.rows is None else settings.rows
-    model = load_configured_model(navigation) if "model" in wanted else None
+    model = load_configured_model(navigation) if {"model", "hybrid"} & {*wanted} else None
     protocols = _protocols(settings, navigation, model)
     source = open_input(settings.source, protocols[0].rate_hz, navigation.seed, navigation.device)
     navigation, source = told_kinematics(navigation, source, settings.source.kinematics)
@@ -163,9 +164,15 @@ def _rows(
     navigation: NavigationSettings,
     model: DiffusionWorldModel | None,
 ) -> list[Row]:
-    rows = trivial_rows(navigation.robot)
-    if model is not None:
+    rows, narrow = trivial_rows(navigation.robot), too_narrow(source, navigation)
+    if not narrow:
+        rows.append(registration_row(navigation))
+    if model is not None and "model" in wanted:
         rows.append(world_model_row(model, navigation))
+    if model is not None and "hybrid" in wanted and not narrow:
+        rows.append(hybrid_row(model, navigation))
+    elif "hybrid" in wanted and asked and narrow:
+        raise DataError(f"{source.title}: no goal registers, so take 'hybrid' out of --rows: {narrow}")
     if "perfect" in wanted and source.places:
         rows.append(perfect_model_row(source.places, navigation, model))
     elif "perfect" in wanted and asked:

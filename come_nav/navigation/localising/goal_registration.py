@@ -49,21 +49,25 @@ class RecentViews:
 class GoalRegistration:
     """Registers images to the newest frames. Threads may ask at once."""
 
-    def __init__(self, settings: LocalisationSettings) -> None:
-        self.settings = settings
+    def __init__(self) -> None:
         self._views, self._lock = RecentViews(), threading.Lock()
 
     def find(
-        self, rgb: NDArray[np.uint8], frames: Sequence[Remembered], camera: CameraIntrinsics | None = None
+        self,
+        rgb: NDArray[np.uint8],
+        frames: Sequence[Remembered],
+        settings: LocalisationSettings,
+        camera: CameraIntrinsics | None = None,
     ) -> Sighting | None:
         """Return where an image (H, W, 3) was taken; None where it does not register.
 
         Args:
             rgb: the image.
             frames: the newest frames, the oldest first; they count as odometry has them.
+            settings: what counts.
             camera: of the image; the robot's own, scaled to the image's size, when None.
         """
-        settings, visual = self.settings, self.settings.visual
+        visual = settings.visual
         known = [seen for seen in frames if seen.frame.intrinsics is not None and seen.frame.T_base_camera is not None]
         known = [seen for seen in known if seen.frame.rgb.shape[1] >= settings.min_width_px]
         if not settings.use or rgb.shape[1] < settings.min_width_px or not known:
@@ -76,9 +80,7 @@ class GoalRegistration:
             views = self._views.of(known, visual)
             image = self._views.image(rgb, camera, visual)
         poses = [camera_poses(newest, seen) for seen in known]
-        registration, evidence = register_jointly(
-            views[::-1], poses[::-1], image, visual.registration, visual.matching
-        )
+        registration, evidence = register_jointly(views[::-1], poses[::-1], image, visual.registration, visual.matching)
         if evidence is None:
             return None
         extrinsics = newest.frame.T_base_camera
