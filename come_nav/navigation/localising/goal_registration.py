@@ -80,14 +80,23 @@ class GoalRegistration:
             views = self._views.of(known, visual)
             image = self._views.image(rgb, camera, visual)
         poses = [camera_poses(newest, seen) for seen in known]
-        registration, evidence = register_jointly(views[::-1], poses[::-1], image, visual.registration, visual.matching)
-        if evidence is None:
+        registration, evidence, confidence = None, None, 0.0
+        # all together; where that is doubtful the newest alone, as too much of the others may show nothing of it
+        for count in dict.fromkeys((len(known), 1)):
+            tried, speaks = register_jointly(
+                views[: -count - 1 : -1], poses[: -count - 1 : -1], image, visual.registration, visual.matching
+            )
+            likely = 0.0 if speaks is None else raised(speaks.confidence, settings.recent_log_odds)
+            if registration is None or likely > confidence:
+                registration, evidence, confidence = tried, speaks, likely
+            if confidence >= settings.recent_certain:
+                break
+        if registration is None or evidence is None:
             return None
         extrinsics = newest.frame.T_base_camera
         T_start_image = extrinsics @ registration.T_a_b
         relative = level_pose_xyyaw(T_start_image, extrinsics)
         _, covariance = registration.planar(extrinsics, extrinsics)
-        confidence = raised(evidence.confidence, settings.recent_log_odds)
         turned = turn(newest.pose_odom_xyyaw[2])
         floors = np.diag([settings.recent_floor_m, settings.recent_floor_m, settings.recent_floor_rad]) ** 2
         return Sighting(

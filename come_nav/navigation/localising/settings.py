@@ -33,7 +33,7 @@ class LocalisationSettings:
     correct_drift: bool = True
     visual: LocaliserSettings = field(default_factory=LocaliserSettings)
     recent_frames: int = 4
-    recent_log_odds: float = 2.0
+    recent_log_odds: float = 3.0
     recent_certain: float = 0.5
     recent_floor_m: float = 0.03
     recent_floor_rad: float = 0.03
