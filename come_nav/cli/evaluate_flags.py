@@ -120,3 +120,12 @@ def parse_worlds(text: str) -> range:
     if last < first:
         raise ConfigError(f"--worlds must look like 20000-20019 or 20003, got '{text}'")
     return range(first, last + 1)
+
+
+def camera_size(text: str) -> tuple[int, int]:
+    """Return the width and height that ``320x240`` names."""
+    try:
+        width, height = (int(word) for word in text.lower().split("x"))
+    except ValueError:
+        raise ConfigError(f"--camera must look like 320x240, got '{text}'") from None
+    return width, height

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.evaluate_flags import (
     RECALL,
+    camera_size,
     chosen_rows,
     configuration,
     parse_horizons,
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--memory-part", metavar="A-B", help="of a recording: what is remembered (default 0-0.6)")
     group.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of odometry (default 0)")
+    group.add_argument("--camera", default="64x64", metavar="WxH", help="in built-in worlds, px (default 64x64)")
     group.add_argument("--weights", metavar="FILE", help="of the experts (default: the model's own)")
     group.add_argument(
         "--contrast", choices=("both", "on", "off"), default="both", help="of compositions (default both)"
@@ -101,6 +103,7 @@ def memory_settings(args: argparse.Namespace, model: str, rows: Sequence[str] | 
         test_frames=args.test_frames,
         memory_part=parse_part(args.memory_part or "0-0.6"),
         drift_percent=args.drift,
+        camera_px=camera_size(args.camera),
         success=success_settings(args),
         fresh=args.fresh,
         report=not args.no_report,

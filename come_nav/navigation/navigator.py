@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from come_nav.core.types import Frame, Goal, Odometry, Plan
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import FrameStatus
+from come_nav.navigation.goals.corrected import follow_correction
 from come_nav.navigation.goals.guide import Guide
 from come_nav.navigation.goals.mission import Mission, MissionState
 from come_nav.navigation.goals.obstacles import ObstacleMap
@@ -68,6 +69,8 @@ class Navigator:
         self.guide = Guide(self.places, self._settings.guiding)
         self.mission = Mission(self._settings.arrival)
         self.obstacles = ObstacleMap(self._settings.obstacles)
+        stack.localisation.on_correction.append(self.places.move)
+        self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw  # as goals know it
         self._recognition = Recognition(stack, self.places, self._settings.recognition, log)
         self._retreat = Retreat()
         self._goal_latents: torch.Tensor | None = None
@@ -107,6 +110,7 @@ class Navigator:
         latents = None if goal.image_rgb is None else self._recognition.latents(goal.image_rgb)
         with self._lock:
             self._changes += 1
+            self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
             self._goal_latents = latents
             self.mission.begin(goal)
             self._retreat.cancel()
@@ -155,6 +159,9 @@ class Navigator:
             overtaken: whether a search of memory has become pointless for a reason of the caller's.
         """
         with self._lock:
+            self._T_map_odom_xyyaw = follow_correction(
+                self.mission, self.guide, self._T_map_odom_xyyaw, self.places.T_map_odom_xyyaw
+            )
             self.obstacles.expire(now_s)
             changes = self._changes
 
@@ -200,6 +207,7 @@ class Navigator:
             return
         found = self._recognition.find(goal.image_rgb, latents, overtaken)
         with self._lock:
+            self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
             if self.mission.goal is goal:  # else it was dropped meanwhile
                 known = goal if found.pose_odom_xyyaw is None else Goal(goal.image_rgb, found.pose_odom_xyyaw)
                 self.mission.found(known)

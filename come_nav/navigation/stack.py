@@ -49,8 +49,12 @@ class NavStack:
         settings: NavigationSettings | None = None,
         *,
         background_training: bool = True,
+        background_localisation: bool | None = None,
     ) -> None:
         """Take the model and its settings; without ``background_training``, adapters wait for ``episode.train``.
+
+        Key frames are localised in the background where ``background_localisation`` says so, as training is when None;
+        else ``observe`` takes the time.
 
         Raises:
             ConfigError: for settings that do not fit the model.
@@ -59,9 +63,13 @@ class NavStack:
         check_fits(self._settings, model)
         self.model = model
         self.memory = ShortTermBuffer(self._settings.memory, self._encode)
-        self.localisation = RobotLocalisation(self._settings.localisation, self._settings.seed)
+        waits_for_nobody = background_training if background_localisation is None else background_localisation
+        self.localisation = RobotLocalisation(
+            self._settings.localisation, self._settings.seed, background=waits_for_nobody
+        )
         self.goals = GoalFinder(self.localisation)
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
+        self.localisation.on_correction.append(self.episode.move)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
         self._odometry: Odometry | None = None
         self._last: tuple[Goal, Plan] | None = None
@@ -93,6 +101,16 @@ class NavStack:
                     self.localisation.observe(self.memory.newest)
                 self.episode.observe(self.memory.newest)
             return status
+
+    def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (3,) from another localiser (slam_toolbox, RTAB-Map); memory moves with it.
+
+        From then on that localiser alone corrects what is remembered. Plans and goals stay in odom.
+
+        Raises:
+            DataError: for a pose that is not finite.
+        """
+        self.localisation.correct(T_map_odom_xyyaw)
 
     def plan(
         self,
@@ -248,6 +266,7 @@ class NavStack:
 
     def close(self) -> None:
         """End what runs in the background; what was learnt stays in use."""
+        self.localisation.close()
         self.episode.close()
 
     def _encode(self, frame: Frame) -> torch.Tensor:

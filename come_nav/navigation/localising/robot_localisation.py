@@ -7,18 +7,25 @@ Memory lives in the map frame, whose poses the pose graph corrects; plans and go
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics
+from come_nav.localisation.graph.drift_evidence import odometry_misfit
 from come_nav.localisation.image_search import VisualMatch
 from come_nav.localisation.localiser import VisualLocaliser
 from come_nav.memory.short_term import Remembered
+from come_nav.navigation.localising.anchors import Anchors
 from come_nav.navigation.localising.settings import LocalisationSettings
+from come_nav.navigation.localising.worker import BoundedWorker
+
+WAITING = 8  # key frames: 2 m of way or 1.6 rad of turn
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,21 @@ class Sighting:
 
 
 class RobotLocalisation:
-    """Key frames with features of one robot. One thread may observe while another looks for images."""
+    """Key frames with features of one robot. One thread may observe while another looks for images.
 
-    def __init__(self, settings: LocalisationSettings, seed: int = 0) -> None:
+    Attributes:
+        on_correction: each is told the corrections (A, 3) of all anchors whenever there is a new one or they change,
+            by the thread that localises.
+        worker: what localises in the background; None where ``observe`` does.
+    """
+
+    def __init__(self, settings: LocalisationSettings, seed: int = 0, *, background: bool = False) -> None:
         self._settings, self._seed = settings, seed
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # key frames and their graph, for as long as a registration takes
+        self._telling = threading.RLock()  # followers, for as long as they move what they hold
+        self._anchors_lock = threading.RLock()  # anchors, for a moment; each is taken after those above it
+        self.on_correction: list[Callable[[NDArray[np.float64]], object]] = []
+        self.worker = BoundedWorker("localisation", WAITING) if background else None
         self.reset()
 
     def __len__(self) -> int:
@@ -65,23 +82,57 @@ class RobotLocalisation:
     @property
     def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
         """Planar pose (3,) of odom in map as the newest key frame has it; zero where drift is not corrected."""
-        if not self._settings.correct_drift:
-            return np.zeros(3)
-        with self._lock:
-            return se3.xyyaw_from_transform(self.localiser.T_map_odom)
+        with self._anchors_lock:
+            return self._anchors.T_map_odom_xyyaw.copy()
+
+    @property
+    def corrections_xyyaw(self) -> NDArray[np.float64]:
+        """Where odom lies in map (A, 3) as each anchor has it; what was seen at an anchor moves by its change."""
+        with self._anchors_lock:
+            return self._anchors.corrections_xyyaw.copy()
 
     def reset(self) -> None:
         """Forget all key frames; map and odom are one again."""
-        with self._lock:
+        with self._lock, self._telling, self._anchors_lock:
             self.localiser = VisualLocaliser(self._settings.visual, self._seed)
+            self._anchors = Anchors()
+            self.drifts = self._outside = False
 
     def observe(self, seen: Remembered) -> bool:
-        """Keep a frame as a key frame if the robot has moved enough since the last; return whether it was kept."""
-        frame = seen.frame
+        """Keep a frame as a key frame if the robot has moved enough since the last; return whether it was kept.
+
+        In the background it is localised later; what had to be refused because too much is waiting, never.
+        """
+        visual, frame = self.localiser.config, seen.frame
+        with self._anchors_lock:
+            if not self._anchors.due(seen.pose_odom_xyyaw, visual.spacing_m, visual.spacing_rad):
+                return False
+            anchors, anchor = self._anchors, self._anchors.add(seen.pose_odom_xyyaw)
         if not self.takes(frame.rgb) or frame.intrinsics is None or frame.T_base_camera is None:
+            self._tell()
             return False
-        with self._lock:
-            return self.localiser.observe(frame, se3.transform_from_xyyaw(seen.pose_odom_xyyaw)) is not None
+        if self.worker is None:
+            self._localise(seen, anchors, anchor)
+            return True
+        return self.worker.offer(lambda: self._localise(seen, anchors, anchor))
+
+    def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (3,) from another localiser; from now on it alone corrects what is remembered.
+
+        Raises:
+            DataError: for a pose that is not finite.
+        """
+        if not np.isfinite(T_map_odom_xyyaw).all():
+            raise DataError(f"T_map_odom must be finite, got {T_map_odom_xyyaw}")
+        with self._anchors_lock:
+            self._outside = True
+            self._anchors.jump(np.asarray(T_map_odom_xyyaw, np.float64))
+        self._tell()
+
+    def close(self) -> None:
+        """Localise what is waiting, and end the background work; it begins anew with the next frame."""
+        if self.worker is not None:
+            self.worker.stop()
 
     def takes(self, rgb: NDArray[np.uint8]) -> bool:
         """Whether an image (H, W, 3) is large enough to have features."""
@@ -103,10 +154,11 @@ class RobotLocalisation:
     def _sighting(self, match: VisualMatch) -> Sighting | None:
         if match.pose_map_xyyaw is None:
             return None
-        if self._settings.correct_drift:
-            T_odom_map = se2.inverse(se3.xyyaw_from_transform(self.localiser.T_map_odom))
-        else:  # as odometry had the key frame
-            T_odom_map = se2.inverse(self.localiser.map.correction_xyyaw(match.keyframe))
+        # The map of the graph, moved with the key frame to the map that memory is in, and from there to odom as it is.
+        with self._anchors_lock:
+            correction, T_map_odom = self._anchors.correction_of(match.keyframe), self._anchors.T_map_odom_xyyaw
+        T_memory_graph = se2.compose(correction, se2.inverse(self.localiser.map.correction_xyyaw(match.keyframe)))
+        T_odom_map = se2.compose(se2.inverse(T_map_odom), T_memory_graph)
         turned = _turn(T_odom_map[2])
         return Sighting(
             se2.compose(T_odom_map, match.pose_map_xyyaw),
@@ -116,6 +168,31 @@ class RobotLocalisation:
             "key frame",
             match.keyframe,
         )
+
+    def _localise(self, seen: Remembered, anchors: Anchors, anchor: int) -> None:
+        """Register a key frame, and take over what the graph says."""
+        with self._lock:
+            if anchors is not self._anchors:
+                return  # of before a reset
+            graph = self.localiser.map.graph
+            keyframe = self.localiser.add_keyframe(seen.frame, se3.transform_from_xyyaw(seen.pose_odom_xyyaw))
+            with self._anchors_lock:
+                anchors.link(anchor, keyframe)
+                odom = anchors.keyframe_poses_odom_xyyaw
+            poses, own = graph.poses_xyyaw, self._settings
+            self.drifts = self.drifts or own.drift_misfit < odometry_misfit(
+                graph.edges, odom, poses, self.localiser.config.graph.inlier_distance
+            )
+            with self._anchors_lock:
+                if self.drifts and own.correct_drift and not self._outside:
+                    anchors.follow(se2.compose(poses, se2.inverse(odom)), (own.move_m, own.move_rad))
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._telling:
+            corrections = self.corrections_xyyaw
+            for follow in self.on_correction:
+                follow(corrections)
 
 
 def _turn(yaw_rad: float) -> NDArray[np.float64]:

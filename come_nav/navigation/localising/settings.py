@@ -16,6 +16,11 @@ class LocalisationSettings:
         use: keep key frames with local features, and register images to them.
         min_width_px: narrower images have too few features; remembered views are searched for them instead, >= 1.
         correct_drift: move what is remembered as the pose graph says; odometry itself is never changed.
+        drift_misfit: mean squared Mahalanobis distance between odometry and registered key frames from which on
+            odometry is held to drift; below, nothing is corrected, >= 0. Registrations agree with odometry that does
+            not drift to 0.1 to 0.4, since their covariances are cautious.
+        move_m: corrections that change by less than this, m, >= 0,
+        move_rad: and by less than this, rad, >= 0, move nothing yet.
         visual: key frames, registration and the pose graph.
         recent_frames: newest frames that a goal's image is registered to, without any memory, >= 1.
         recent_log_odds: by how much a registration to these is likelier right than one to any place ever seen:
@@ -31,6 +36,9 @@ class LocalisationSettings:
     use: bool = True
     min_width_px: int = 160
     correct_drift: bool = True
+    drift_misfit: float = 1.0
+    move_m: float = 0.01
+    move_rad: float = 0.003
     visual: LocaliserSettings = field(default_factory=LocaliserSettings)
     recent_frames: int = 4
     recent_log_odds: float = 3.0
@@ -49,3 +57,5 @@ class LocalisationSettings:
         check_range("localisation.goal_path_fraction", self.goal_path_fraction, 0.0, 1.0)
         for name in ("recent_floor_m", "recent_floor_rad"):
             check_range(f"localisation.{name}", getattr(self, name), 0.0, open_low=True)
+        for name in ("drift_misfit", "move_m", "move_rad"):
+            check_range(f"localisation.{name}", getattr(self, name), 0.0)

@@ -9,6 +9,8 @@ import numpy as np
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, DataError
+from come_nav.core.protocols import Recording
+from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.protocols.memory_visibility import MAX_SIDE
 from come_nav.evaluation.protocols.memory_windows import (
     MemoryDrive,
@@ -22,6 +24,7 @@ from come_nav.evaluation.protocols.memory_windows import (
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
 from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.evaluation.suites.inputs import Input, open_recordings
+from come_nav.evaluation.suites.memory.corrected import corrects, localised
 from come_nav.evaluation.suites.memory.settings import RECALL, MemorySuiteSettings
 from come_nav.evaluation.suites.worlds import Place, raycaster_of, splits_of, words_of
 from come_nav.navigation.settings import NavigationSettings
@@ -118,20 +121,28 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
     test = int(check_range("--test-frames", asked, longest + 4, 20000))
     drift = check_range("--drift", settings.drift_percent, 0.0, 50.0)
     noise = OdometryNoise.from_percent(drift) if drift else None
+    width, height = settings.camera_px
+    camera = CameraIntrinsics.from_field_of_view(width, height, np.pi / 2)
+    corrected = corrects(camera, navigation)
     drives, places, groups = {}, {}, {}
     for seed in seeds:
         world = generate_world(seed)
-        raycaster = raycaster_of(world, None, navigation.device)
+        raycaster = raycaster_of(world, camera, navigation.device)
         episode = simulate_episode(world, DRIVER, (memory + test - 1) / rate_hz, rate_hz, navigation.seed, noise)
         name = f"world {seed} {DRIVER}"
         truth = EpisodeRecording(episode, raycaster, use_truth=True)
-        believed = truth if noise is None else EpisodeRecording(episode, raycaster)
-        drives[name] = MemoryDrive(name, believed, truth, range(memory))
+        believed: Recording = truth if noise is None else EpisodeRecording(episode, raycaster)
+        remembered = None
+        if corrected:
+            believed, remembered = localised(believed, range(memory), navigation)
+        drives[name] = MemoryDrive(name, believed, truth, range(memory), remembered)
         places[name] = Place(raycaster, np.asarray(episode.poses_world_xyyaw, float), world.polygons())
         groups[name] = f"world {seed}"
     poses = np.concatenate([drive.recording.poses_xyyaw for drive in drives.values()])
     source = Input(
-        title=f"{suite} in built-in worlds {words_of(seeds)}" + (f", {drift:g} % drift" if drift else ""),
+        title=f"{suite} in built-in worlds {words_of(seeds)}"
+        + (f", {drift:g} % drift" if drift else "")
+        + (", corrected" if corrected else ""),
         recordings=[(name, drive.recording) for name, drive in drives.items()],
         fingerprint={
             "suite": suite,
@@ -141,6 +152,7 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
             "driver": DRIVER,
             "drift_percent": drift,
             "poses": digest(np.concatenate([*(place.poses_world_xyyaw for place in places.values()), poses])),
+            **({} if camera.width == 64 == camera.height else {"camera_px": [width, height], "corrected": corrected}),
         },
         default_windows=DEFAULT_WINDOWS,
         places=places,
