@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from come_nav.core.protocols import Imaginer
 from come_nav.core.types import CameraIntrinsics, Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
-from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
+from come_nav.memory.short_term import FrameStatus, Remembered, ShortTermBuffer
 from come_nav.navigation.localising.goal_finder import GoalFinder
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation, Sighting
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
@@ -165,7 +165,7 @@ class NavStack:
                 terms, own_weights = motion_terms(twist, search.dt_s, settings.motion_prior, robot)
                 objectives, weights = [*objectives, *terms], weights | own_weights
             warm_start = None if alone else self._warm_start(goal)
-            recent = self.memory.newest_frames(settings.localisation.recent_frames)
+            recent = self._recent()
         tried, registered = registers and by_view and self.goals.tries(recent, settings.localisation), None
         if tried:
             registered = self.goals.registered(goal, recent, twist, search, settings.localisation, robot)
@@ -222,9 +222,11 @@ class NavStack:
         None where it has too few of them, or nothing is known; a sighting may be uncertain. ``camera`` is the image's;
         the robot's own when None.
         """
-        with self._lock:
-            recent = self.memory.newest_frames(self._settings.localisation.recent_frames)
-        return self.goals.sighting(image_rgb, recent, camera)
+        return self.goals.sighting(image_rgb, self._recent(), camera)
+
+    def finds_by_features(self, image_rgb: NDArray[np.uint8]) -> bool:
+        """Whether :meth:`sighting` can tell anything of an image (H, W, 3), or views must be compared instead."""
+        return self.goals.has_features(image_rgb, self._recent())
 
     def context(self, experts: ExpertsSettings | None = None) -> Context | None:
         """Return the newest frames as the world model takes them, or None while there are too few."""
@@ -242,7 +244,7 @@ class NavStack:
         return bound(model, context, planner or self._settings.planner, self._settings, decode)
 
     def present_twist(self) -> NDArray[np.float64] | None:
-        """Return (vx m/s, vy m/s, w rad/s) as odometry says, else from the last two remembered poses; None = unknown."""
+        """Return (vx m/s, vy m/s, w rad/s) as odometry says, else from the last two poses; None = unknown."""
         return present_twist(self._odometry, self.memory)
 
     def forget_recent(self) -> None:
@@ -268,6 +270,11 @@ class NavStack:
         """End what runs in the background; what was learnt stays in use."""
         self.localisation.close()
         self.episode.close()
+
+    def _recent(self) -> list[Remembered]:
+        """Return the newest frames that images are registered to, the oldest first."""
+        with self._lock:
+            return self.memory.newest_frames(self._settings.localisation.recent_frames)
 
     def _encode(self, frame: Frame) -> torch.Tensor:
         return self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]

@@ -55,6 +55,14 @@ class GoalFinder:
         self._lock = threading.Lock()
         self._remembered: tuple[NDArray[np.uint8], CameraIntrinsics | None, int, Sighting | None] | None = None
 
+    def has_features(self, rgb: NDArray[np.uint8], frames: Sequence[Remembered]) -> bool:
+        """Whether an image (H, W, 3) can be found by its features: it has enough, and so has what was seen."""
+        settings = self._localisation.settings
+        if not self._localisation.takes(rgb):
+            return False
+        seen = len(self._localisation) > 0 or self.tries(frames, settings)
+        return seen and self._recent.features(rgb, settings) >= settings.visual.registration.min_features
+
     def sighting(
         self, rgb: NDArray[np.uint8], frames: Sequence[Remembered], camera: CameraIntrinsics | None = None
     ) -> Sighting | None:
@@ -70,7 +78,7 @@ class GoalFinder:
     def tries(self, frames: Sequence[Remembered], settings: LocalisationSettings) -> bool:
         """Whether images are registered at all: they are large enough, and settings say so."""
         wide = bool(frames) and frames[-1].frame.rgb.shape[1] >= settings.min_width_px
-        return settings.use and settings.goal_weight > 0.0 and wide
+        return settings.use and wide
 
     def registered(
         self,
@@ -82,7 +90,7 @@ class GoalFinder:
         robot: KinematicsSettings,
     ) -> RegisteredTerm | None:
         """Return what a goal adds to a plan that starts at the newest of ``frames``; None where it is not certain."""
-        if goal.image_rgb is None or not self.tries(frames, settings):
+        if goal.image_rgb is None or settings.goal_weight == 0.0 or not self.tries(frames, settings):
             return None
         sighting = self.sighting(goal.image_rgb, frames)
         if sighting is None or not sighting.certain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics
 from come_nav.localisation.joint_registration import level_pose_xyyaw, register_jointly
 from come_nav.localisation.keyframe_map import LocaliserSettings
+from come_nav.localisation.registration import Registration
 from come_nav.localisation.view import View, make_view
 from come_nav.memory.short_term import Remembered
 from come_nav.navigation.localising.robot_localisation import Sighting
@@ -25,7 +27,7 @@ class RecentViews:
 
     def __init__(self) -> None:
         self._by_stamp: dict[float, View] = {}
-        self._image: tuple[NDArray[np.uint8], CameraIntrinsics | None, View] | None = None
+        self._image: tuple[NDArray[np.uint8], View] | None = None
 
     def of(self, frames: Sequence[Remembered], config: LocaliserSettings) -> list[View]:
         """Return the views of frames; those of others are forgotten."""
@@ -39,11 +41,11 @@ class RecentViews:
         self._by_stamp = kept
         return list(kept.values())
 
-    def image(self, rgb: NDArray[np.uint8], camera: CameraIntrinsics | None, config: LocaliserSettings) -> View:
-        """Return the view of an image (H, W, 3)."""
-        if self._image is None or self._image[0] is not rgb or self._image[1] != camera:
-            self._image = (rgb, camera, make_view(rgb, camera, None, config.features))
-        return self._image[2]
+    def image(self, rgb: NDArray[np.uint8], config: LocaliserSettings) -> View:
+        """Return the view of an image (H, W, 3), without a camera."""
+        if self._image is None or self._image[0] is not rgb:
+            self._image = (rgb, make_view(rgb, None, None, config.features))
+        return self._image[1]
 
 
 class GoalRegistration:
@@ -51,6 +53,11 @@ class GoalRegistration:
 
     def __init__(self) -> None:
         self._views, self._lock = RecentViews(), threading.Lock()
+
+    def features(self, rgb: NDArray[np.uint8], settings: LocalisationSettings) -> int:
+        """Return how many features an image (H, W, 3) has."""
+        with self._lock:
+            return len(self._views.image(rgb, settings.visual).features)
 
     def find(
         self,
@@ -78,34 +85,48 @@ class GoalRegistration:
             return None
         with self._lock:
             views = self._views.of(known, visual)
-            image = self._views.image(rgb, camera, visual)
+            image = replace(self._views.image(rgb, visual), intrinsics=camera)
         poses = [camera_poses(newest, seen) for seen in known]
-        registration, evidence, confidence = None, None, 0.0
-        # all together; where that is doubtful the newest alone, as too much of the others may show nothing of it
-        for count in dict.fromkeys((len(known), 1)):
-            tried, speaks = register_jointly(
-                views[: -count - 1 : -1], poses[: -count - 1 : -1], image, visual.registration, visual.matching
-            )
-            likely = 0.0 if speaks is None else raised(speaks.confidence, settings.recent_log_odds)
-            if registration is None or likely > confidence:
-                registration, evidence, confidence = tried, speaks, likely
+        found = _likeliest(views[::-1], poses[::-1], image, settings)
+        return None if found is None else _sighting(newest, *found, settings)
+
+
+def _likeliest(
+    views: Sequence[View], poses: Sequence[NDArray[np.float64]], image: View, settings: LocalisationSettings
+) -> tuple[Registration, float] | None:
+    """Return the registration to all views, the newest first, and the probability that it is right.
+
+    Where that is doubtful it is tried with the newest alone: the others may show nothing of what the image does.
+    """
+    best: tuple[Registration, float] | None = None
+    for count in dict.fromkeys((len(views), 1)):
+        registration, evidence = register_jointly(
+            views[:count], poses[:count], image, settings.visual.registration, settings.visual.matching
+        )
+        if evidence is not None:
+            confidence = raised(evidence.confidence, settings.recent_log_odds)
+            if best is None or confidence > best[1]:
+                best = registration, confidence
             if confidence >= settings.recent_certain:
                 break
-        if registration is None or evidence is None:
-            return None
-        extrinsics = newest.frame.T_base_camera
-        T_start_image = extrinsics @ registration.T_a_b
-        relative = level_pose_xyyaw(T_start_image, extrinsics)
-        _, covariance = registration.planar(extrinsics, extrinsics)
-        turned = turn(newest.pose_odom_xyyaw[2])
-        floors = np.diag([settings.recent_floor_m, settings.recent_floor_m, settings.recent_floor_rad]) ** 2
-        return Sighting(
-            se2.compose(newest.pose_odom_xyyaw, relative),
-            turned @ (covariance + floors) @ turned.T,
-            confidence,
-            confidence >= settings.recent_certain,
-            "newest frames",
-        )
+    return best
+
+
+def _sighting(
+    newest: Remembered, registration: Registration, confidence: float, settings: LocalisationSettings
+) -> Sighting:
+    extrinsics = newest.frame.T_base_camera
+    assert extrinsics is not None
+    _, covariance = registration.planar(extrinsics, extrinsics)
+    floors = np.diag([settings.recent_floor_m, settings.recent_floor_m, settings.recent_floor_rad]) ** 2
+    turned = turn(float(newest.pose_odom_xyyaw[2]))
+    return Sighting(
+        se2.compose(newest.pose_odom_xyyaw, level_pose_xyyaw(extrinsics @ registration.T_a_b, extrinsics)),
+        turned @ (covariance + floors) @ turned.T,
+        confidence,
+        confidence >= settings.recent_certain,
+        "newest frames",
+    )
 
 
 def own_camera(camera: CameraIntrinsics | None, rgb: NDArray[np.uint8]) -> CameraIntrinsics | None:
