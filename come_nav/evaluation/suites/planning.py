@@ -26,7 +26,12 @@ from come_nav.evaluation.suites.kinematics import (
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import hybrid_row, perfect_model_row, world_model_row
 from come_nav.evaluation.suites.progress import Progress, silent
-from come_nav.evaluation.suites.registration_rows import registration_row, too_narrow
+from come_nav.evaluation.suites.registration_rows import (
+    registration_facts,
+    registration_row,
+    stored_registration,
+    too_narrow,
+)
 from come_nav.navigation.loading import choose_device, load_configured_model
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
@@ -96,7 +101,8 @@ def run_horizons(
         stored = stored_settings(source, protocol, navigation, model)
         with ResultStore(own / "results.jsonl", stored, settings.fresh) as store:
             evaluate_with_progress(chosen, rows, store, progress)
-            evaluation = _summary(source, chosen, rows, store, navigation.seed, settings.success)
+            left_out = registration_facts(too_narrow(source, navigation))
+            evaluation = _summary(source, chosen, rows, store, navigation.seed, settings.success, left_out)
         write_results(own, evaluation)
         outcomes.append(Outcome(source, evaluation, own, write_report(own, evaluation) if settings.report else None))
     return outcomes
@@ -154,6 +160,7 @@ def stored_settings(
         "device": choose_device(navigation.device).partition(":")[0],
         "model": imagined,
         **stored_motion(navigation),
+        **stored_registration(navigation, too_narrow(source, navigation)),
     }
 
 
@@ -181,7 +188,13 @@ def _rows(
 
 
 def _summary(
-    source: Input, windows: list[Window], rows: list[Row], store: ResultStore, seed: int, success: SuccessSettings
+    source: Input,
+    windows: list[Window],
+    rows: list[Row],
+    store: ResultStore,
+    seed: int,
+    success: SuccessSettings,
+    left_out: Mapping[str, str],
 ) -> Evaluation:
     records = {name: store.table(windows, name) for row in rows for name in row.names}
     return Evaluation(
@@ -191,7 +204,7 @@ def _summary(
         records=records,
         table=planning_table(windows, records, seed, source.groups, success, kinematics_by_row(rows)),
         settings={"windows": len(windows), **store.settings},
-        facts={**source.facts, **machine_facts(), "candidates_per_plan": _candidates(records)},
+        facts={**source.facts, **left_out, **machine_facts(), "candidates_per_plan": _candidates(records)},
         map_of=source.map_of,
     )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from come_nav.core.geometry import se2
+from come_nav.core.settings import to_mapping
 from come_nav.core.types import Plan, PlanStatus
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.protocols.rows import REGISTRATION, Row, trivial_rows
@@ -57,3 +59,13 @@ def too_narrow(source: Input, navigation: NavigationSettings) -> str:
     if max(widths) < settings.min_width_px:
         return f"images {max(widths)} px wide have too few features (localisation.min_width_px {settings.min_width_px})"
     return ""
+
+
+def stored_registration(navigation: NavigationSettings, narrow: str) -> dict[str, Any]:
+    """Return what records depend on where goals register: nothing where images are too ``narrow``."""
+    return {} if narrow else {"localisation": to_mapping(navigation.localisation)}
+
+
+def registration_facts(narrow: str) -> dict[str, str]:
+    """Return what a reader must know where rows are left out."""
+    return {"rows registration and hybrid": f"left out: {narrow}"} if narrow else {}
