@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worlds", default="20000-20019", metavar="A-B", help="of the suite (default 20000-20019: test)"
     )
+    parser.add_argument("--camera", default="64x64", metavar="WxH", help="in built-in worlds, px (default 64x64)")
     parser.add_argument(
         "--windows", type=int, metavar="N", help="number of windows (default 50; suite 200, quality 500)"
     )
@@ -94,9 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows",
         default=None,
         metavar="A,B",
-        help="trivial, model, hybrid, perfect; of quality copy, autoencoder, depth, jump, rollout; of memory copy, nearest, "
-        "geometry, context, perfect, hybrid, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, stm+ltm, all, "
-        "sltm-blend, all-blend (default: all that apply)",
+        help="trivial, model, hybrid, perfect; of quality copy, autoencoder, depth, jump, rollout; of memory copy, "
+        "nearest, geometry, context, perfect, hybrid, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, "
+        "stm+ltm, all, sltm-blend, all-blend (default: all that apply)",
     )
     parser.add_argument(
         "--kinematics",

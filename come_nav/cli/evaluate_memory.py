@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--memory-part", metavar="A-B", help="of a recording: what is remembered (default 0-0.6)")
     group.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of odometry (default 0)")
-    group.add_argument("--camera", default="64x64", metavar="WxH", help="in built-in worlds, px (default 64x64)")
     group.add_argument("--weights", metavar="FILE", help="of the experts (default: the model's own)")
     group.add_argument(
         "--contrast", choices=("both", "on", "off"), default="both", help="of compositions (default both)"

@@ -22,9 +22,9 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.localisation.image_search import NOWHERE, VisualMatch, find_image
 from come_nav.localisation.keyframe_map import KeyframeMap, LocaliserSettings, VisualKeyframe
+from come_nav.localisation.multi_view.triangulation import with_triangulated_points
 from come_nav.localisation.pose_graph import GraphSolution
 from come_nav.localisation.registration import PosePrior, Registration
-from come_nav.localisation.triangulation import with_triangulated_points
 from come_nav.localisation.view import make_view
 
 

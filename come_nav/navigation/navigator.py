@@ -257,7 +257,7 @@ class Navigator:
         latents = self._goal_latents
         if latents is None or not self._settings.recognises:
             return
-        by_features = self.stack.finds_by_features(image_rgb)
+        by_features = self.stack.goals.has_features(image_rgb)
         if (goal.pose_odom_xyyaw is not None and not by_features) or self.mission.reopened >= MOST_REOPENED:
             return
         place = self._recognition.pose(image_rgb, latents, overtaken)

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.protocols import Imaginer
-from come_nav.core.types import CameraIntrinsics, Context, Frame, Goal, Odometry, Plan, PlanStatus
+from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
-from come_nav.memory.short_term import FrameStatus, Remembered, ShortTermBuffer
+from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
 from come_nav.navigation.localising.goal_finder import GoalFinder
-from come_nav.navigation.localising.robot_localisation import RobotLocalisation, Sighting
+from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
@@ -40,6 +40,7 @@ class NavStack:
         model: the world model.
         memory: the newest frames.
         localisation: where images were taken, and what odometry has drifted by.
+        goals: where goals' images were taken, near the newest frames or among key frames.
         episode: the memories of the whole episode.
     """
 
@@ -67,7 +68,7 @@ class NavStack:
         self.localisation = RobotLocalisation(
             self._settings.localisation, self._settings.seed, background=waits_for_nobody
         )
-        self.goals = GoalFinder(self.localisation)
+        self.goals = GoalFinder(self.localisation, self.memory)
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
         self.localisation.on_correction.append(self.episode.move)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
@@ -165,7 +166,7 @@ class NavStack:
                 terms, own_weights = motion_terms(twist, search.dt_s, settings.motion_prior, robot)
                 objectives, weights = [*objectives, *terms], weights | own_weights
             warm_start = None if alone else self._warm_start(goal)
-            recent = self._recent()
+            recent = self.goals.recent()
         tried, registered = registers and by_view and self.goals.tries(recent, settings.localisation), None
         if tried:
             registered = self.goals.registered(goal, recent, twist, search, settings.localisation, robot)
@@ -216,18 +217,6 @@ class NavStack:
             return None
         return relocalise(rough, exact, starts_odom_xyyaw, self._generator, self._settings.relocalisation, stopped)
 
-    def sighting(self, image_rgb: NDArray[np.uint8], camera: CameraIntrinsics | None = None) -> Sighting | None:
-        """Return where an image (H, W, 3) was taken by its features: near the newest frames, else among key frames.
-
-        None where it has too few of them, or nothing is known; a sighting may be uncertain. ``camera`` is the image's;
-        the robot's own when None.
-        """
-        return self.goals.sighting(image_rgb, self._recent(), camera)
-
-    def finds_by_features(self, image_rgb: NDArray[np.uint8]) -> bool:
-        """Whether :meth:`sighting` can tell anything of an image (H, W, 3), or views must be compared instead."""
-        return self.goals.has_features(image_rgb, self._recent())
-
     def context(self, experts: ExpertsSettings | None = None) -> Context | None:
         """Return the newest frames as the world model takes them, or None while there are too few."""
         experts = experts or self._settings.experts
@@ -270,11 +259,6 @@ class NavStack:
         """End what runs in the background; what was learnt stays in use."""
         self.localisation.close()
         self.episode.close()
-
-    def _recent(self) -> list[Remembered]:
-        """Return the newest frames that images are registered to, the oldest first."""
-        with self._lock:
-            return self.memory.newest_frames(self._settings.localisation.recent_frames)
 
     def _encode(self, frame: Frame) -> torch.Tensor:
         return self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]

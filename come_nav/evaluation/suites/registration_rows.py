@@ -38,7 +38,7 @@ def registration_row(navigation: NavigationSettings, replay_of: ReplayOf | None 
     going_on = trivial_rows(navigation.robot)[-1].plan
 
     def plan(window: Window, generator: torch.Generator) -> Plan:
-        sighting = replay_of(window).at(window).sighting(window.goal_frame().rgb)
+        sighting = replay_of(window).at(window).goals.sighting(window.goal_frame().rgb)
         if sighting is None or not sighting.certain:
             return replace(going_on(window, generator), registered_to="nothing")
         search = replay_of(window).search_of(window)

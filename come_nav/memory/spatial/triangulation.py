@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.types import CameraIntrinsics
-from come_nav.localisation.triangulation import triangulate
+from come_nav.localisation.multi_view.triangulation import triangulate
 
 MAX_FEATURES = 400
 FEATURE_QUALITY = 0.01

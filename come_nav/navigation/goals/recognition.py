@@ -75,7 +75,7 @@ class Recognition:
         Its features tell where it has enough of them and something was seen; else remembered views are compared.
         """
         starts, differences = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
-        by_features = self._stack.finds_by_features(image_rgb)
+        by_features = self._stack.goals.has_features(image_rgb)
         if not len(starts) and not by_features:
             return Recognised()
         found = self._by_features(image_rgb) if by_features else self._by_views(image_rgb, starts, overtaken)
@@ -89,13 +89,13 @@ class Recognition:
         self, image_rgb: NDArray[np.uint8], latents: torch.Tensor, overtaken: Callable[[], bool]
     ) -> NDArray[np.float64] | None:
         """Return the pose (3,) that an image was taken from, or None where it is not recognised."""
-        if self._stack.finds_by_features(image_rgb):
+        if self._stack.goals.has_features(image_rgb):
             return self._by_features(image_rgb).pose_odom_xyyaw
         starts, _ = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
         return self._by_views(image_rgb, starts, overtaken).pose_odom_xyyaw
 
     def _by_features(self, image_rgb: NDArray[np.uint8]) -> Recognised:
-        sighting = self._stack.sighting(image_rgb)
+        sighting = self._stack.goals.sighting(image_rgb)
         if sighting is None:
             return self._told(Recognised(found_by="features"))
         guess = sighting.pose_odom_xyyaw

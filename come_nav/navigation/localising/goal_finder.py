@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2
 from come_nav.core.types import CameraIntrinsics, Goal
-from come_nav.memory.short_term import Remembered
+from come_nav.memory.short_term import Remembered, ShortTermBuffer
 from come_nav.navigation.localising.goal_registration import GoalRegistration, turn
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation, Sighting
 from come_nav.navigation.localising.settings import LocalisationSettings
@@ -49,26 +49,40 @@ class GoalFinder:
     What key frames say of the image asked for last is kept until there is another one.
     """
 
-    def __init__(self, localisation: RobotLocalisation) -> None:
-        self._localisation = localisation
+    def __init__(self, localisation: RobotLocalisation, memory: ShortTermBuffer) -> None:
+        self._localisation, self._memory = localisation, memory
         self._recent = GoalRegistration()
         self._lock = threading.Lock()
         self._remembered: tuple[NDArray[np.uint8], CameraIntrinsics | None, int, Sighting | None] | None = None
 
-    def has_features(self, rgb: NDArray[np.uint8], frames: Sequence[Remembered]) -> bool:
-        """Whether an image (H, W, 3) can be found by its features: it has enough, and so has what was seen."""
+    def recent(self) -> list[Remembered]:
+        """Return the newest frames that images are registered to, the oldest first."""
+        return self._memory.newest_frames(self._localisation.settings.recent_frames)
+
+    def has_features(self, rgb: NDArray[np.uint8]) -> bool:
+        """Whether :meth:`sighting` can tell anything of an image (H, W, 3): it has features, and so has what was seen.
+
+        Where it cannot, remembered views must be compared instead.
+        """
         settings = self._localisation.settings
         if not self._localisation.takes(rgb):
             return False
-        seen = len(self._localisation) > 0 or self.tries(frames, settings)
+        seen = len(self._localisation) > 0 or self.tries(self.recent(), settings)
         return seen and self._recent.features(rgb, settings) >= settings.visual.registration.min_features
 
     def sighting(
-        self, rgb: NDArray[np.uint8], frames: Sequence[Remembered], camera: CameraIntrinsics | None = None
+        self,
+        rgb: NDArray[np.uint8],
+        camera: CameraIntrinsics | None = None,
+        frames: Sequence[Remembered] | None = None,
     ) -> Sighting | None:
-        """Return where an image (H, W, 3) was taken; the likelier of two guesses where neither is certain."""
+        """Return where an image (H, W, 3) was taken; the likelier of two guesses where neither is certain.
+
+        None where it has too few features, or nothing is known. ``camera`` is the image's, the robot's own when None;
+        ``frames`` are the newest ones of a moment, those of now when None.
+        """
         settings = self._localisation.settings
-        near = self._recent.find(rgb, frames, settings, camera)
+        near = self._recent.find(rgb, self.recent() if frames is None else frames, settings, camera)
         if near is not None and near.certain:
             return near
         known = self._among_keyframes(rgb, camera)
@@ -92,7 +106,7 @@ class GoalFinder:
         """Return what a goal adds to a plan that starts at the newest of ``frames``; None where it is not certain."""
         if goal.image_rgb is None or settings.goal_weight == 0.0 or not self.tries(frames, settings):
             return None
-        sighting = self.sighting(goal.image_rgb, frames)
+        sighting = self.sighting(goal.image_rgb, frames=frames)
         if sighting is None or not sighting.certain:
             return None
         start = frames[-1].pose_odom_xyyaw

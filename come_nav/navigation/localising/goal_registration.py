@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics
-from come_nav.localisation.joint_registration import level_pose_xyyaw, register_jointly
 from come_nav.localisation.keyframe_map import LocaliserSettings
+from come_nav.localisation.multi_view.joint_registration import level_pose_xyyaw, register_jointly
 from come_nav.localisation.registration import Registration
 from come_nav.localisation.view import View, make_view
 from come_nav.memory.short_term import Remembered
