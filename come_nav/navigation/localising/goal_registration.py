@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics
 from come_nav.localisation.keyframe_map import LocaliserSettings
+from come_nav.localisation.multi_view.appearance import appearance, appearance_confidence
 from come_nav.localisation.multi_view.joint_registration import level_pose_xyyaw, register_jointly
+from come_nav.localisation.multi_view.triangulation import with_triangulated_points
 from come_nav.localisation.registration import Registration
 from come_nav.localisation.view import View, make_view
 from come_nav.memory.short_term import Remembered
 from come_nav.navigation.localising.robot_localisation import Sighting
 from come_nav.navigation.localising.settings import LocalisationSettings
 
+Image = NDArray[np.uint8]
 SAME_SHAPE = 0.02  # ratio of sides that may differ between the robot's camera and an image taken for its own
 
 
@@ -87,29 +90,44 @@ class GoalRegistration:
             views = self._views.of(known, visual)
             image = replace(self._views.image(rgb, visual), intrinsics=camera)
         poses = [camera_poses(newest, seen) for seen in known]
-        found = _likeliest(views[::-1], poses[::-1], image, settings)
+        views = with_points(views, poses, visual)
+        images = [seen.frame.rgb for seen in known]
+        found = _likeliest(list(zip(views, poses, images, strict=True))[::-1], image, rgb, settings)
         return None if found is None else _sighting(newest, *found, settings)
 
 
 def _likeliest(
-    views: Sequence[View], poses: Sequence[NDArray[np.float64]], image: View, settings: LocalisationSettings
+    known: Sequence[tuple[View, NDArray[np.float64], Image]], image: View, rgb: Image, settings: LocalisationSettings
 ) -> tuple[Registration, float] | None:
-    """Return the registration to all views, the newest first, and the probability that it is right.
+    """Return the registration to all known images, the newest first, and the probability that it is right.
 
     Where that is doubtful it is tried with the newest alone: the others may show nothing of what the image does.
     """
     best: tuple[Registration, float] | None = None
-    for count in dict.fromkeys((len(views), 1)):
+    for count in dict.fromkeys((len(known), 1)):
+        views, poses, _ = zip(*known[:count], strict=True)
         registration, evidence = register_jointly(
-            views[:count], poses[:count], image, settings.visual.registration, settings.visual.matching
+            views, poses, image, settings.visual.registration, settings.visual.matching
         )
         if evidence is not None:
-            confidence = raised(evidence.confidence, settings.recent_log_odds)
+            confidence = appearance_confidence(evidence.confidence, _looks(known[:count], registration, image, rgb))
             if best is None or confidence > best[1]:
                 best = registration, confidence
             if confidence >= settings.recent_certain:
                 break
     return best
+
+
+def _looks(
+    known: Sequence[tuple[View, NDArray[np.float64], Image]], registration: Registration, image: View, rgb: Image
+) -> float:
+    """Return how much the image looks from there as the known one does that shows most of it; NaN = unknown."""
+    assert image.intrinsics is not None
+    found = [
+        appearance(view, own, se3.relative(pose, registration.T_a_b), image.intrinsics, rgb)
+        for view, pose, own in known
+    ]
+    return max((value for value in found if np.isfinite(value)), default=float("nan"))
 
 
 def _sighting(
@@ -129,6 +147,18 @@ def _sighting(
     )
 
 
+def with_points(views: Sequence[View], poses: Sequence[NDArray[np.float64]], config: LocaliserSettings) -> list[View]:
+    """Return views of which those without depth got points from the others, seen from their poses (4, 4)."""
+    found = []
+    for own, (view, pose) in enumerate(zip(views, poses, strict=True)):
+        if view.points_camera_m is None:
+            rest = [(views[other], se3.relative(pose, poses[other])) for other in range(len(views)) if other != own]
+            found.append(with_triangulated_points(view, rest, matching=config.matching))
+        else:
+            found.append(view)
+    return found
+
+
 def own_camera(camera: CameraIntrinsics | None, rgb: NDArray[np.uint8]) -> CameraIntrinsics | None:
     """Return the robot's camera scaled to an image (H, W, 3); None where the image has another shape."""
     height, width = rgb.shape[:2]
@@ -143,12 +173,6 @@ def camera_poses(newest: Remembered, seen: Remembered) -> NDArray[np.float64]:
     assert seen.frame.T_base_camera is not None
     moved = se3.transform_from_xyyaw(se2.relative(newest.pose_odom_xyyaw, seen.pose_odom_xyyaw))
     return np.asarray(se3.inverse(newest.frame.T_base_camera) @ moved @ seen.frame.T_base_camera)
-
-
-def raised(confidence: float, log_odds: float) -> float:
-    """Return a probability whose odds were multiplied by exp(``log_odds``)."""
-    odds = confidence / max(1.0 - confidence, 1e-12) * float(np.exp(log_odds))
-    return odds / (1.0 + odds)
 
 
 def turn(yaw_rad: float) -> NDArray[np.float64]:

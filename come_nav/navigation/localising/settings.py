@@ -23,8 +23,6 @@ class LocalisationSettings:
         move_rad: and by less than this, rad, >= 0, move nothing yet.
         visual: key frames, registration and the pose graph.
         recent_frames: newest frames that a goal's image is registered to, without any memory, >= 1.
-        recent_log_odds: by how much a registration to these is likelier right than one to any place ever seen:
-            added to the logarithm of its odds.
         recent_certain: probability above which it is believed, in [0, 1].
         recent_floor_m: what odometry and calibration leave of its error, m, > 0.
         recent_floor_rad: the same, rad, > 0.
@@ -41,7 +39,6 @@ class LocalisationSettings:
     move_rad: float = 0.003
     visual: LocaliserSettings = field(default_factory=LocaliserSettings)
     recent_frames: int = 4
-    recent_log_odds: float = 3.0
     recent_certain: float = 0.5
     recent_floor_m: float = 0.03
     recent_floor_rad: float = 0.03
@@ -51,7 +48,6 @@ class LocalisationSettings:
     def __post_init__(self) -> None:
         check_range("localisation.min_width_px", self.min_width_px, 1)
         check_range("localisation.recent_frames", self.recent_frames, 1)
-        check_range("localisation.recent_log_odds", self.recent_log_odds, -20.0, 20.0)
         check_range("localisation.recent_certain", self.recent_certain, 0.0, 1.0)
         check_range("localisation.goal_weight", self.goal_weight, 0.0)
         check_range("localisation.goal_path_fraction", self.goal_path_fraction, 0.0, 1.0)
