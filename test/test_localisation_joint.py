@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from test_localisation_registration import CAMERA, wall_image
@@ -44,8 +46,7 @@ def test_an_image_is_registered_to_several_better_than_to_one() -> None:
     # matches with every image take part, and each counts in the frame of its own camera
     first = np.cumsum([0, *(len(view.features) for view in views)])
     assert all(
-        ((found.inliers[:, 0] >= low) & (found.inliers[:, 0] < high)).any()
-        for low, high in zip(first, first[1:], strict=False)
+        ((found.inliers[:, 0] >= low) & (found.inliers[:, 0] < high)).any() for low, high in itertools.pairwise(first)
     )
 
 

@@ -199,7 +199,7 @@ def gap_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
 
 
 def registration_lines(split: Split) -> tuple[list[str], list[list[str]]]:
-    """Return header and text cells: mean ATE of every row where the goal registers to context, to memory, to neither."""
+    """Return header and text cells: mean ATE of every row by what the goal registers to."""
     counts = {words: max(interval.n for interval in rows.values()) for words, rows in split.items()}
     header = ["ATE [m] where the goal registers to", *(f"{words} (n {count})" for words, count in counts.items())]
     rows = dict.fromkeys(row for found in split.values() for row in found)
