@@ -66,6 +66,7 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         recording=recording,
         rate_hz=math.inf if args.rate is not None and asked is None else asked,
         kinematics=asked_kinematics(args),
+        camera_px=camera_size(args.camera),
     )
 
 

@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--memory-part", metavar="A-B", help="of a recording: what is remembered (default 0-0.6)")
     group.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of odometry (default 0)")
-    group.add_argument("--camera", default="64x64", metavar="WxH", help="in built-in worlds, px (default 64x64)")
     group.add_argument("--weights", metavar="FILE", help="of the experts (default: the model's own)")
     group.add_argument(
         "--contrast", choices=("both", "on", "off"), default="both", help="of compositions (default both)"
@@ -154,7 +153,7 @@ def _print_plans(outcome: MemoryPlanningOutcome) -> None:
     from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY
     from come_nav.evaluation.reports.composition_tables import marked_lines, marks_of, pass_lines
     from come_nav.evaluation.reports.memory_tables import GEOMETRY, NEAREST
-    from come_nav.evaluation.reports.tables import gap_lines, plan_lines, ratio_lines
+    from come_nav.evaluation.reports.tables import gap_lines, plan_lines, ratio_lines, registration_lines
     from come_nav.evaluation.suites.memory.compositions import base_row, weight_lines
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
@@ -167,6 +166,8 @@ def _print_plans(outcome: MemoryPlanningOutcome) -> None:
     print(f"\nkinematics: {evaluation.facts['kinematics']}")
     if table.gap_closure:
         print("\n" + format_table(*gap_lines(table)))
+    if table.registered:
+        print("\n" + format_table(*registration_lines(table.registered)))
     base = base_row(outcome.compositions)
     ratios = ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])
     print("\n" + format_table(*marked_lines(ratios, marks)))

@@ -149,17 +149,22 @@ class RecognitionSettings:
     """When an image counts as recognised.
 
     Attributes:
-        recognised: an image was taken where the remembered view differs from it by at most this, >= 0.
+        recognised: where an image has too few features to register it, it was taken where the remembered view differs
+            from it by at most this, >= 0.
         trust: how much more similar than the robot's present view a key frame must be for the image to be looked for
             around it, in (0, 1].
+        unknown: what the robot does with an image that is not recognised: explore (look for it from the place that
+            looks most like it, or by its view) or refuse (the mission fails with NOT_RECOGNISED).
     """
 
     recognised: float = 0.4
     trust: float = 0.7
+    unknown: Literal["explore", "refuse"] = "explore"
 
     def __post_init__(self) -> None:
         check_range("recognition.recognised", self.recognised, 0.0)
         check_range("recognition.trust", self.trust, 0.0, 1.0, open_low=True)
+        check_choice("recognition.unknown", self.unknown, ("explore", "refuse"))
 
 
 @dataclass(frozen=True)

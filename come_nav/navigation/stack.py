@@ -14,6 +14,7 @@ from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
 from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
+from come_nav.navigation.localising.goal_finder import GoalFinder
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
@@ -39,6 +40,7 @@ class NavStack:
         model: the world model.
         memory: the newest frames.
         localisation: where images were taken, and what odometry has drifted by.
+        goals: where goals' images were taken, near the newest frames or among key frames.
         episode: the memories of the whole episode.
     """
 
@@ -68,6 +70,7 @@ class NavStack:
         self.localisation = RobotLocalisation(
             self._settings.localisation, self._settings.seed, background=waits_for_nobody
         )
+        self.goals = GoalFinder(self.localisation, self.memory)
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
         self.localisation.on_correction.append(self.episode.move)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
@@ -122,10 +125,12 @@ class NavStack:
         planner: PlannerSettings | None = None,
         experts: ExpertsSettings | None = None,
         imaginer: Imaginer | None = None,
+        registers: bool = True,
     ) -> Plan:
         """Plan from the newest remembered frame to ``goal``.
 
-        A plan with one of the last four stands alone: it neither begins with the plan before nor serves the next one.
+        A plan with a generator, planner, experts or imaginer of its own stands alone: it neither begins with the plan
+        before nor serves the next one.
 
         Args:
             goal: image, pose in odom, or both.
@@ -136,6 +141,8 @@ class NavStack:
             planner: the search of this plan, e.g. another horizon.
             experts: what the imagination looks at in this plan.
             imaginer: what imagines this plan's candidates, instead of the world model.
+            registers: whether a goal's image is registered to what the robot has seen; where that is certain the plan
+                leads there.
 
         Returns:
             Plan that starts at the newest remembered frame. Its status and message say why there is no path.
@@ -161,6 +168,13 @@ class NavStack:
                 terms, own_weights = motion_terms(twist, search.dt_s, settings.motion_prior, robot)
                 objectives, weights = [*objectives, *terms], weights | own_weights
             warm_start = None if alone else self._warm_start(goal)
+            recent = self.goals.recent()
+        tried, registered = registers and by_view and self.goals.tries(recent, settings.localisation), None
+        if tried:
+            registered = self.goals.registered(goal, recent, twist, search, settings.localisation, robot)
+        if registered is not None:
+            objectives.append(registered.objective)
+            weights[registered.objective.name] = settings.localisation.goal_weight
         if clearance is not None and not isinstance(clearance, Clearance):
             clearance = clearance(newest.pose_odom_xyyaw)
         if clearance is not None:
@@ -175,8 +189,12 @@ class NavStack:
             start_odom_xyyaw=newest.pose_odom_xyyaw,
             initial_twist=twist,
             warm_start=warm_start,
+            suggested_xyyaw=None if registered is None else registered.path_xyyaw[None],
         )
-        plan = replace(plan, message="; ".join(filter(None, [plan.message, *found.warnings])))
+        told = [] if registered is None else [registered.message]
+        plan = replace(plan, message="; ".join(filter(None, [plan.message, *found.warnings, *told])))
+        if tried:
+            plan = replace(plan, registered_to="nothing" if registered is None else registered.sighting.found_by)
         with self._lock:
             if episodes == self._episodes and not alone:
                 self._last = (goal, plan)

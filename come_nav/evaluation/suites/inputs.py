@@ -42,6 +42,7 @@ class SourceSettings:
         recording: keyword arguments of ``come_nav.data.open_recording`` but for the rate.
         kinematics: of the robot whose plans are evaluated: differential, holonomic, car or auto (what the recordings
             tell); empty = as the robot's settings say.
+        camera_px: width and height of the camera in built-in worlds, which sees 90 degrees in width.
         rate_hz: that was asked for, infinite for every frame; it must be the model's. None asks for nothing.
     """
 
@@ -54,6 +55,7 @@ class SourceSettings:
     recording: Mapping[str, Any] = field(default_factory=dict)
     rate_hz: float | None = None
     kinematics: str = ""
+    camera_px: tuple[int, int] = (64, 64)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def open_input(settings: SourceSettings, rate_hz: float, seed: int = 0, device: 
     """
     if settings.paths:
         return open_recordings(settings, rate_hz, device)
-    drives = drive_worlds(settings.worlds, rate_hz, seed, device)
+    drives = drive_worlds(settings.worlds, rate_hz, seed, device, settings.camera_px)
     return Input(
         title=f"{settings.suite} in built-in worlds {words_of(settings.worlds)}",
         recordings=drives.recordings,

@@ -56,13 +56,15 @@ class Drives:
     splits: str
 
 
-def drive_worlds(seeds: range, rate_hz: float, seed: int = 0, device: str = "auto") -> Drives:
-    """Drive a tour and a walk in every world of ``seeds``; poses are the true ones."""
+def drive_worlds(
+    seeds: range, rate_hz: float, seed: int = 0, device: str = "auto", camera_px: tuple[int, int] = (64, 64)
+) -> Drives:
+    """Drive a tour and a walk in every world of ``seeds`` with a camera of this size; poses are the true ones."""
     recordings: list[tuple[str, Recording]] = []
     places, groups = {}, {}
     for world_seed in seeds:
         world = generate_world(world_seed)
-        raycaster = raycaster_of(world, None, device)
+        raycaster = raycaster_of(world, CameraIntrinsics.from_field_of_view(*camera_px, np.pi / 2), device)
         for driver in EPISODE_DRIVERS:
             episode = simulate_episode(world, driver, EPISODE_S, rate_hz, seed=seed)
             name = f"world {world_seed} {driver}"
@@ -73,6 +75,7 @@ def drive_worlds(seeds: range, rate_hz: float, seed: int = 0, device: str = "aut
         "worlds": f"{seeds.start}-{seeds.stop - 1}",
         "episode_s": EPISODE_S,
         "drivers": list(EPISODE_DRIVERS),
+        **({} if camera_px == (64, 64) else {"camera_px": list(camera_px)}),
         "poses": digest(np.concatenate([place.poses_world_xyyaw for place in places.values()])),
     }
     return Drives(recordings, places, groups if len(seeds) > 1 else None, fingerprint, splits_of(seeds))
