@@ -63,7 +63,9 @@ class NavStack:
         self._settings = settings or NavigationSettings()
         check_fits(self._settings, model)
         self.model = model
-        self.memory = ShortTermBuffer(self._settings.memory, self._encode)
+        self.memory = ShortTermBuffer(
+            self._settings.memory, lambda frame: self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]
+        )
         waits_for_nobody = background_training if background_localisation is None else background_localisation
         self.localisation = RobotLocalisation(
             self._settings.localisation, self._settings.seed, background=waits_for_nobody
@@ -259,9 +261,6 @@ class NavStack:
         """End what runs in the background; what was learnt stays in use."""
         self.localisation.close()
         self.episode.close()
-
-    def _encode(self, frame: Frame) -> torch.Tensor:
-        return self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]
 
     def _warm_start(self, goal: Goal) -> Plan | None:
         if not self._settings.warm_start or self._last is None or not leads_on(self._last[0], goal):

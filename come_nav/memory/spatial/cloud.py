@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range, check_shape
-from come_nav.core.errors import DataError, ShapeError
+from come_nav.core.errors import ShapeError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.poses import as_transform
 from come_nav.memory.spatial.carving import seen_through
-from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
+from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, UnknownFeatures, fits, lift
 from come_nav.memory.spatial.moving import move_voxels
 from come_nav.memory.spatial.splat_cache import EXTRA, SplatCache
 from come_nav.memory.spatial.splatting import SpatialView, Viewpoint, render_splats, thinned
@@ -310,7 +310,7 @@ class SpatialMemory:
         """Return a memory with a saved cloud and otherwise default settings, with room for at least this cloud."""
         count = check_shape("features", state["features"], "N C")
         room = max(SpatialSettings.max_voxels, count["N"])
-        source = features or _Unknown(count["C"] - EXTRA)
+        source = features or UnknownFeatures(count["C"] - EXTRA)
         memory = cls(SpatialSettings(voxel_m=float(state["voxel_m"]), max_voxels=room), source)
         memory.load_state(state)
         return memory
@@ -326,7 +326,7 @@ class SpatialMemory:
             return InsertResult.NO_INTRINSICS, None
         if frame.T_base_camera is None or as_transform(frame.T_base_camera) is None:
             return InsertResult.NO_CAMERA_EXTRINSICS, None
-        if not _fits(camera, frame.rgb.shape):
+        if not fits(camera, frame.rgb.shape):
             return InsertResult.WRONG_SIZE, None
         depth = frame.depth_m
         if depth is None and self._depth_source is not None:
@@ -386,20 +386,3 @@ def _in_map(poses: torch.Tensor, frame: MapFrame) -> torch.Tensor:
     if poses.ndim == 2:
         return se2.compose(T_map_odom, poses.double())
     return torch.from_numpy(se3.transform_from_xyyaw(frame.T_map_odom_xyyaw)).to(poses.device) @ poses.double()
-
-
-class _Unknown:
-    """Stands for the features of a saved cloud that will only be looked at."""
-
-    def __init__(self, channels: int) -> None:
-        self.channels = channels
-
-    def __call__(self, frame: Frame, depth_m: NDArray[np.float32], camera: CameraIntrinsics) -> FeatureGrid:
-        if self.channels != ColourFeatures.channels:
-            raise DataError(f"this cloud remembers {self.channels} latents for each point; give it its feature source")
-        return ColourFeatures()(frame, depth_m, camera)
-
-
-def _fits(camera: CameraIntrinsics, shape: tuple[int, ...]) -> bool:
-    numbers = np.isfinite([camera.fx, camera.fy, camera.cx, camera.cy]).all()
-    return bool(numbers and camera.fx > 0 and camera.fy > 0 and (camera.height, camera.width) == shape[:2])

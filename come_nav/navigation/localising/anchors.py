@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from come_nav.core.geometry import se2
 
 NO_KEYFRAME = -1
+METRES_PER_RAD = 0.5  # what a turn counts on the way that drift grows with
 
 
 class Anchors:
@@ -21,6 +22,7 @@ class Anchors:
         self._odom: list[NDArray[np.float64]] = []
         self._keyframes: list[int] = []
         self._corrections = np.zeros((0, 3))
+        self._start = np.zeros(3)  # where odom lies in map before the first anchor
         self._settled: int | None = None  # the newest anchor when another localiser told last
 
     def __len__(self) -> int:
@@ -34,7 +36,7 @@ class Anchors:
     @property
     def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
         """Pose of odom in map (3,) at the newest anchor."""
-        return self._corrections[-1] if len(self) else np.zeros(3)
+        return self._corrections[-1] if len(self) else self._start
 
     @property
     def keyframe_poses_odom_xyyaw(self) -> NDArray[np.float64]:
@@ -90,10 +92,13 @@ class Anchors:
         moves by all of it.
         """
         if not len(self):
-            self.add(np.zeros(3))
+            self._start, self._settled = np.array(T_map_odom_xyyaw, np.float64), 0
+            return
         first, last = self._settled or 0, len(self) - 1
         odom = np.array(self._odom)
-        way_m = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(odom[first:, :2], axis=0).T))])
+        steps = se2.relative(odom[first:-1], odom[first + 1 :])
+        steps_m = np.hypot(steps[:, 0], steps[:, 1]) + METRES_PER_RAD * np.abs(steps[:, 2])
+        way_m = np.concatenate([[0.0], np.cumsum(steps_m)])
         alike = self._settled is None or way_m[-1] == 0.0
         share = np.ones(len(way_m)) if alike else way_m / way_m[-1]
         change = se2.compose(np.asarray(T_map_odom_xyyaw, np.float64), se2.inverse(self._corrections[last]))

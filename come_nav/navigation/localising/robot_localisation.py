@@ -56,6 +56,8 @@ class RobotLocalisation:
         on_correction: each is told the corrections (A, 3) of all anchors whenever there is a new one or they change,
             by the thread that localises.
         worker: what localises in the background; None where ``observe`` does.
+        drifts: whether odometry is held to drift, which once found stays until the next reset.
+        misfit: see ``LocalisationSettings.drift_misfit``; as it was when odometry was first held to drift.
     """
 
     def __init__(self, settings: LocalisationSettings, seed: int = 0, *, background: bool = False) -> None:
@@ -97,6 +99,7 @@ class RobotLocalisation:
             self.localiser = VisualLocaliser(self._settings.visual, self._seed)
             self._anchors = Anchors()
             self.drifts = self._outside = False
+            self.misfit = 0.0
 
     def observe(self, seen: Remembered) -> bool:
         """Keep a frame as a key frame if the robot has moved enough since the last; return whether it was kept.
@@ -180,9 +183,9 @@ class RobotLocalisation:
                 anchors.link(anchor, keyframe)
                 odom = anchors.keyframe_poses_odom_xyyaw
             poses, own = graph.poses_xyyaw, self._settings
-            self.drifts = self.drifts or own.drift_misfit < odometry_misfit(
-                graph.edges, odom, poses, self.localiser.config.graph.inlier_distance
-            )
+            if not self.drifts:
+                self.misfit = odometry_misfit(graph.edges, odom, poses, self.localiser.config.graph.inlier_distance)
+                self.drifts = self.misfit > own.drift_misfit
             with self._anchors_lock:
                 if self.drifts and own.correct_drift and not self._outside:
                     anchors.follow(se2.compose(poses, se2.inverse(odom)), (own.move_m, own.move_rad))

@@ -78,7 +78,7 @@ class EpisodeMemories:
     def diagnostics(self) -> dict[str, str]:
         """Why experts that are asked for cannot work now, or that ``auto`` could choose from are not used, by name."""
         chosen = self.in_use()
-        return {**chosen.left_out, **self._unfit(chosen.names)}
+        return {**chosen.left_out, **_unfit(self, chosen.names)}
 
     @property
     def training_diagnosis(self) -> str | None:
@@ -92,7 +92,7 @@ class EpisodeMemories:
         """
         experts = experts or self.settings.experts
         chosen = self.in_use(experts)
-        unfit = {**chosen.left_out, **self._unfit(chosen.names)}
+        unfit = {**chosen.left_out, **_unfit(self, chosen.names)}
         usable = [name for name in chosen.names if name not in unfit]
         warnings = chosen.warnings_of(unfit)
         if self._model is None or not usable:
@@ -164,10 +164,11 @@ class EpisodeMemories:
         if self.long_term is not None:
             self.long_term.close()
 
-    def _unfit(self, names: tuple[str, ...]) -> dict[str, str]:
-        """Return why experts among ``names`` cannot work now."""
-        found = {
-            SPATIAL: NOT_KEPT if self.space is None else self.space.diagnosis,
-            LONG_TERM: NOT_KEPT if self.long_term is None else self.long_term.diagnosis,
-        }
-        return {name: why for name in names if (why := found.get(name)) is not None}
+
+def _unfit(memories: EpisodeMemories, names: tuple[str, ...]) -> dict[str, str]:
+    """Return why experts among ``names`` cannot work now."""
+    found = {
+        SPATIAL: NOT_KEPT if memories.space is None else memories.space.diagnosis,
+        LONG_TERM: NOT_KEPT if memories.long_term is None else memories.long_term.diagnosis,
+    }
+    return {name: why for name in names if (why := found.get(name)) is not None}
