@@ -29,8 +29,8 @@ from come_nav.core.settings import from_mapping, to_mapping
 from come_nav.core.types import CameraIntrinsics, Imagination, PlanStatus
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import ImageDistance, Smoothness
-from come_nav.planning.twists import path_from_twists
 from come_nav.planning.settings import PlannerSettings
+from come_nav.planning.twists import path_from_twists
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.splits import VALIDATION_SEEDS

@@ -80,28 +80,28 @@ class MotionPriorSettings:
     square root of t. Where the present twist is not known there is no prior.
 
     Attributes:
-        use: auto (for holonomic robots, whose search is wider), on or off.
+        use: auto (for holonomic robots, whose search is wider), always or never.
         weight: of minus the logarithm of its density, averaged over the path, >= 0.
         v_sigma_mps: change of the forward speed in 1 s, m/s, > 0.
         vy_sigma_mps: change of the sideways speed in 1 s, m/s, > 0.
         w_sigma_radps: change of the yaw rate in 1 s, rad/s, > 0.
     """
 
-    use: Literal["auto", "on", "off"] = "auto"
+    use: Literal["auto", "always", "never"] = "auto"
     weight: float = 0.01
     v_sigma_mps: float = 0.2
     vy_sigma_mps: float = 0.2
     w_sigma_radps: float = 0.4
 
     def __post_init__(self) -> None:
-        check_choice("motion_prior.use", self.use, ("auto", "on", "off"))
+        check_choice("motion_prior.use", self.use, ("auto", "always", "never"))
         check_range("motion_prior.weight", self.weight, 0.0)
         for name in ("v_sigma_mps", "vy_sigma_mps", "w_sigma_radps"):
             check_range(f"motion_prior.{name}", getattr(self, name), 0.0, open_low=True)
 
     def applies_to(self, robot: KinematicsSettings) -> bool:
         """Whether it counts for such a robot."""
-        return self.weight > 0.0 and (self.use == "on" or (self.use == "auto" and robot.sideways))
+        return self.weight > 0.0 and (self.use == "always" or (self.use == "auto" and robot.sideways))
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class MessageWriter:
     def odometry(
         self, stamp_ns: int, frames: tuple[str, str], T_a_b: NDArray[np.float64], twist: tuple[float, float, float]
     ) -> bytes:
-        """Return Odometry of ``frames`` (parent, child) with a planar twist (vx, vy m/s, w rad/s) in the child frame."""
+        """Return Odometry of ``frames`` (parent, child) with a planar twist (vx, vy, w) in the child frame."""
         parent, child = frames
         vector = self._types["geometry_msgs/msg/Vector3"]
         position, rotation = self._pose_parts(T_a_b)

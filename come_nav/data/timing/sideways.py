@@ -34,7 +34,7 @@ class SidewaysMotion:
 
     @property
     def kinematics(self) -> Kinematics:
-        """Holonomic where sideways motion is plain, else differential; a car is never told from a differential drive."""
+        """Holonomic where sideways motion is plain, else differential, which a car cannot be told from."""
         plain = self.share >= PLAIN_SHARE and self.moved_m >= LEAST_MOVED_M
         return "holonomic" if plain else "differential"
 
