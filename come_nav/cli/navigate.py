@@ -23,7 +23,7 @@ EPILOG = """examples:
   come-nav navigate --ablations --goals 4                 switch recognition, route and imagination off, one by one
   come-nav navigate --rows all,base --drift 2             with and without memory, odometry that drifts 2 % of the way
   come-nav navigate --camera 64x64                        the camera of the model's own images: faster, fewer features
-  come-nav navigate --rows all,no-correction --drift 2   with and without drift taken out of memory
+  come-nav navigate --rows all,no-correction --drift 2     with and without drift taken out of memory
 
 The robot is led once through all rooms, and is turned around in each; then it gets images, half of them taken in view,
 up to 1.5 m ahead, half at least 3 m of way off and out of view. It has reached one when it says so and stands within
