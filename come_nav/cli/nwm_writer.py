@@ -77,10 +77,10 @@ def parse_range(text: str) -> list[int]:
 def _episodes(args: argparse.Namespace, camera: CameraIntrinsics, seeds: list[int]) -> Iterator[tuple[str, Recording]]:
     from come_nav.sim.episodes import EpisodeRecording, simulate_episode
     from come_nav.sim.raycaster import Raycaster
-    from come_nav.sim.robot import OdometryNoise
+    from come_nav.sim.sensors.odometry import OdometrySettings
     from come_nav.sim.worlds import generate_world
 
-    noise = OdometryNoise.from_percent(args.noise) if args.noise > 0 else None
+    noise = OdometrySettings.from_percent(args.noise) if args.noise > 0 else None
     for seed in seeds:
         world = generate_world(seed)
         episode = simulate_episode(world, args.driver, args.duration, RATE_HZ, args.seed, noise)

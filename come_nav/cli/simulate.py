@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from come_nav.core.types import Trajectory
     from come_nav.data.bags.writer import write_bag
     from come_nav.sim.episodes import EpisodeRecording, simulate_episode
-    from come_nav.sim.robot import OdometryNoise
+    from come_nav.sim.sensors.odometry import OdometrySettings
 
     if args.seed < 0:
         raise ConfigError(f"--seed must be >= 0, got {args.seed}")
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise StorageError(f"{args.out}: exists already; choose another name or replace it with --overwrite")
     check_range("--noise", args.noise, 0.0, 50.0)
     renderer = _renderer(args, _camera(args.size))
-    noise = OdometryNoise.from_percent(args.noise) if args.noise > 0 else None
+    noise = OdometrySettings.from_percent(args.noise) if args.noise > 0 else None
     episode = simulate_episode(renderer.worlds[0], args.driver, args.duration, args.rate, args.seed, noise)
     recording = EpisodeRecording(episode, renderer)
     truth = Trajectory.from_xyyaw(episode.stamps_s, episode.poses_world_xyyaw, frame_id="map")

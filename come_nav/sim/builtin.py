@@ -15,7 +15,8 @@ from come_nav.core.types import CameraIntrinsics, Frame, Odometry
 from come_nav.sim.driving.grid_planner import START_CLEARANCE_M, GridPlanner
 from come_nav.sim.episodes import camera_in_base, to_uint8
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.robot import OdometryNoise, Robot, RobotSettings, WheelOdometry
+from come_nav.sim.robot import Robot, RobotSettings
+from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.spaces import EpisodeRenderer
 from come_nav.sim.worlds import World
 
@@ -32,7 +33,7 @@ class BuiltInSimulator:
         self,
         renderer: EpisodeRenderer,
         robot: RobotSettings | None = None,
-        odometry_noise: OdometryNoise | None = None,
+        odometry_noise: OdometrySettings | None = None,
         seed: int = 0,
     ) -> None:
         """Put a robot into the renderer's first world.
@@ -59,7 +60,7 @@ class BuiltInSimulator:
         world: World,
         intrinsics: CameraIntrinsics | None = None,
         robot: RobotSettings | None = None,
-        odometry_noise: OdometryNoise | None = None,
+        odometry_noise: OdometrySettings | None = None,
         seed: int = 0,
     ) -> BuiltInSimulator:
         """Return a simulator of ``world`` with its own camera (64 x 64, 90 degrees, when ``intrinsics`` is None)."""

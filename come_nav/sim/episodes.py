@@ -16,7 +16,8 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.sim.driving.drivers import make_driver
 from come_nav.sim.driving.grid_planner import START_CLEARANCE_M, GridPlanner
-from come_nav.sim.robot import OdometryNoise, Robot, RobotSettings, WheelOdometry
+from come_nav.sim.robot import Robot, RobotSettings
+from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.spaces import DriveSpace, EpisodeRenderer
 
 READ_AHEAD_FRAMES = 32
@@ -59,7 +60,7 @@ def simulate_episode(
     duration_s: float = 60.0,
     rate_hz: float = 4.0,
     seed: int = 0,
-    odometry_noise: OdometryNoise | None = None,
+    odometry_noise: OdometrySettings | None = None,
     robot: RobotSettings | None = None,
 ) -> Episode:
     """Drive through ``world`` and return the poses at ``rate_hz``; the robot moves in finer steps inside.

@@ -24,7 +24,7 @@ from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import COMMAND, SENSOR
 from come_nav.ros.transforms import optional_module
 from come_nav.ros.worker import Worker
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
 
 BACKENDS = ("builtin", "habitat")
 
@@ -182,7 +182,7 @@ def make_simulator(values: dict[str, Any]) -> Simulator:
         raise ConfigError(f"start_pose must be x, y, yaw, got {values['start_pose']}")
     start = pose if np.isfinite(pose).all() else None
     percent = values["odometry_noise_percent"]
-    noise = OdometryNoise.from_percent(percent) if percent > 0 else None
+    noise = OdometrySettings.from_percent(percent) if percent > 0 else None
     if values["backend"] == "habitat":
         from come_nav.sim.habitat.simulator import HabitatSimulator
 

@@ -28,7 +28,7 @@ from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.navigator import Navigator
 from come_nav.navigation.stack import NavStack
 from come_nav.sim.builtin import BuiltInSimulator
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.worlds import generate_world
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -98,7 +98,7 @@ def simulator_of(seed: int, wanted: ClosedLoop) -> BuiltInSimulator:
     camera = CameraIntrinsics.from_field_of_view(
         loop.image_width, loop.image_height, float(np.radians(loop.horizontal_fov_deg))
     )
-    noise = OdometryNoise.from_percent(loop.drift_percent) if loop.drift_percent else None
+    noise = OdometrySettings.from_percent(loop.drift_percent) if loop.drift_percent else None
     # The benchmark over ROS takes the world's seed here too, so that starts and goals are the same.
     simulator = BuiltInSimulator.in_world(generate_world(seed), camera, odometry_noise=noise, seed=seed)
     start = simulator.pose_world_xyyaw.copy()

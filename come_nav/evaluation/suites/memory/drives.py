@@ -26,7 +26,7 @@ from come_nav.evaluation.suites.memory.settings import RECALL, MemorySuiteSettin
 from come_nav.evaluation.suites.worlds import Place, raycaster_of, splits_of, words_of
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.worlds import generate_world
 
 DEFAULT_WINDOWS = 400
@@ -117,7 +117,7 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
     asked = settings.test_frames or frames_to_test(suite, longest)
     test = int(check_range("--test-frames", asked, longest + 4, 20000))
     drift = check_range("--drift", settings.drift_percent, 0.0, 50.0)
-    noise = OdometryNoise.from_percent(drift) if drift else None
+    noise = OdometrySettings.from_percent(drift) if drift else None
     drives, places, groups = {}, {}, {}
     for seed in seeds:
         world = generate_world(seed)
