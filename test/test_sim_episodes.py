@@ -15,9 +15,10 @@ from come_nav.core.protocols import Recording
 from come_nav.sim.builtin import BuiltInSimulator, default_camera
 from come_nav.sim.driving.drivers import DRIVERS
 from come_nav.sim.driving.grid_planner import GridPlanner
-from come_nav.sim.episodes import EpisodeRecording, simulate_episode, to_uint8
+from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import RobotSettings
+from come_nav.sim.sensors.chain import to_uint8
 from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.worlds import World, generate_world
 
