@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from come_nav.cli.recording_flags import parse_rate, recording_settings
+from come_nav.cli.sensor_flags import other_words, sensors_of
 from come_nav.core.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def configuration(args: argparse.Namespace) -> Config:
 
     flags = {"model": args.model, "seed": args.seed, "device": args.device}
     words = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    return load_config(args.config, [*args.set, *words])
+    return load_config(args.config, [*other_words(args.set), *words])
 
 
 def source_settings(args: argparse.Namespace) -> SourceSettings:
@@ -63,6 +64,7 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         choice=args.choice,
         recording=recording,
         rate_hz=math.inf if args.rate is not None and asked is None else asked,
+        sensors=sensors_of(args, None),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.config import add_config_flags
 from come_nav.cli.output import Steps, add_json_flag, format_table, print_json
+from come_nav.cli.sensor_flags import add_sensor_flag, other_words, sensors_of
 from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ablations", action="store_true", help="all of these rows")
     parser.add_argument("--time-limit", type=float, default=40.0, metavar="S", help="simulated s per goal (default 40)")
     parser.add_argument("--latency", type=float, default=0.25, metavar="S", help="of a plan, s (default 0.25)")
-    parser.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of wheel odometry (default 0)")
+    parser.add_argument("--drift", type=float, metavar="PERCENT", help="of wheel odometry (default: the sensors')")
+    add_sensor_flag(parser)
     parser.add_argument("--camera", default="64x64", metavar="WxH", help="px, 90 degrees wide (default 64x64)")
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's)")
     parser.add_argument("--seed", type=int, help="of the search (default: the configuration's)")
@@ -82,7 +84,7 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
 
     flags = {"seed": args.seed, "model": args.model}
     words = [f"{key}={flag}" for key, flag in flags.items() if flag is not None]
-    config = load_config(args.config, [*ROBOT, *args.set, *words])
+    config = load_config(args.config, [*ROBOT, *other_words(args.set), *words])
     width, height = camera_size(args.camera)
     loop = ClosedLoopSettings(
         worlds=tuple(world_seeds(args.worlds)),
@@ -91,7 +93,8 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
         latency_s=args.latency,
         image_width=width,
         image_height=height,
-        drift_percent=args.drift,
+        drift_percent=args.drift or 0.0,
+        sensors=sensors_of(args, args.drift),
     )
     rows = ROW_KEYS if args.ablations else tuple(word.strip() for word in args.rows.split(","))
     return ClosedLoop(loop, config, rows=rows)

@@ -76,14 +76,15 @@ class BuiltInSimulator:
         odometry_noise: OdometrySettings | None = None,
         seed: int = 0,
         sensors: SensorSettings | None = None,
-        short_side_px: int = 64,
+        size_px: tuple[int, int] | None = None,
     ) -> BuiltInSimulator:
         """Return a simulator of ``world`` with its own camera.
 
-        ``sensors`` draw the camera and where it is mounted; ``intrinsics`` stay as they are where they are given.
+        ``sensors`` draw the camera, of width and height ``size_px`` where that is given, and where it is mounted;
+        ``intrinsics`` stay as they are where they are given.
         """
         settings = sensors or SensorSettings()
-        drawn = draw_camera(settings.camera, generator_of(seed, CAMERA, world.seed), short_side_px)
+        drawn = draw_camera(settings.camera, generator_of(seed, CAMERA, world.seed), size_px=size_px)
         renderer = Raycaster([world], intrinsics or drawn.intrinsics, drawn.height_m, pitch_rad=drawn.pitch_rad)
         return cls(renderer, robot, odometry_noise, seed, sensors)
 

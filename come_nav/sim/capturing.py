@@ -91,7 +91,4 @@ def poses_at(
     after = np.clip(np.searchsorted(stamps_s, wanted_s, side="right"), 1, len(stamps_s) - 1)
     before = after - 1
     share = np.clip((wanted_s - stamps_s[before]) / (stamps_s[after] - stamps_s[before]), 0.0, 1.0)
-    first, second = poses_xyyaw[before], poses_xyyaw[after]
-    result = first + share[:, None] * (second - first)
-    result[:, 2] = se2.wrap_angle(first[:, 2] + share * se2.wrap_angle(second[:, 2] - first[:, 2]))
-    return result
+    return se2.interpolate(poses_xyyaw[before], poses_xyyaw[after], share)

@@ -14,13 +14,13 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
+from come_nav.sim.capturing import DriveCapture
 from come_nav.sim.driving.drivers import make_driver
 from come_nav.sim.driving.grid_planner import START_CLEARANCE_M, GridPlanner
 from come_nav.sim.robot import Robot, RobotSettings
-from come_nav.sim.capturing import DriveCapture
 from come_nav.sim.sensors.chain import DELIVERY, generator_of
 from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
-from come_nav.sim.sensors.settings import SensorSettings
+from come_nav.sim.sensors.settings import SensorSettings, preset_name
 from come_nav.sim.sensors.timing import TimingSettings, draw_delivery
 from come_nav.sim.spaces import DriveSpace, EpisodeRenderer
 
@@ -163,6 +163,7 @@ class EpisodeRecording:
             raise ConfigError(f"the ray-caster holds worlds {seeds}, not the episode's world {episode.world_seed}")
         self.episode = episode
         self.raycaster = raycaster
+        self.sensors = sensors or SensorSettings()
         self._world_index = seeds.index(episode.world_seed) if world_index is None else world_index
         self._capture = DriveCapture(
             raycaster,
@@ -170,7 +171,7 @@ class EpisodeRecording:
             episode.stamps_s,
             episode.poses_world_xyyaw,
             episode.twists[:, 1],
-            sensors or SensorSettings(),
+            self.sensors,
             episode.seed,
         )
         self._batch_start, self._batch = 0, list[Frame]()
@@ -226,7 +227,7 @@ class EpisodeRecording:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """World seed, driver, true start pose in the world, collisions and path length."""
+        """World seed, driver, true start pose in the world, collisions, path length, and sensors that err."""
         return {
             **self.world.facts,
             "driver": self.episode.driver,
@@ -234,6 +235,7 @@ class EpisodeRecording:
             "pose_world_start": [float(value) for value in self.episode.poses_world_xyyaw[0]],
             "collisions": self.episode.collisions,
             "path_length_m": self.episode.path_length_m,
+            **({} if self.sensors == SensorSettings() else {"sensors": preset_name(self.sensors)}),
         }
 
     def __len__(self) -> int:
@@ -252,16 +254,7 @@ class EpisodeRecording:
             pixels = self.intrinsics.width * self.intrinsics.height
             follows = index == self._batch_start + len(self._batch)
             count = max(1, min(READ_AHEAD_FRAMES, READ_AHEAD_PIXELS // pixels)) if follows else 1
-            self._capture = DriveCapture(
-            raycaster,
-            self._world_index,
-            episode.stamps_s,
-            episode.poses_world_xyyaw,
-            episode.twists[:, 1],
-            sensors or SensorSettings(),
-            episode.seed,
-        )
-        self._batch_start, self._batch = index, self.frames(index, min(index + count, len(self)))
+            self._batch_start, self._batch = index, self.frames(index, min(index + count, len(self)))
             offset = 0
         return self._batch[offset]
 

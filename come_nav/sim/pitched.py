@@ -1,9 +1,9 @@
 """Views of a camera that is pitched up or down, out of what a level one with other rows and columns sees.
 
 A pixel at (x, y) of the pitched camera (y upwards, in units of the focal length) looks along forward
-F = cos p - y sin p, up U = sin p + y cos p and right x, seen from the level frame. So its level row has the slope U / F, which depends on y
-alone: the level camera is given these very rows. Its level column is x / F, which differs from row to row: the level
-camera is given columns that are as fine as the finest of these, and every pixel takes the two beside it.
+F = cos p - y sin p, up U = sin p + y cos p and right x, seen from the level frame. Its level row has the slope U / F,
+which depends on y alone: the level camera is given these very rows. Its level column is x / F, which differs from row
+to row: the level camera is given columns as fine as the finest of these, and every pixel takes the two beside it.
 """
 
 from __future__ import annotations

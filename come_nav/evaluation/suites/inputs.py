@@ -19,7 +19,8 @@ from come_nav.data.timing.association import nearest_index
 from come_nav.data.trajectories import read_trajectory
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.suites.fingerprints import digest
-from come_nav.evaluation.suites.worlds import Place, drive_worlds, raycaster_of, words_of
+from come_nav.evaluation.suites.worlds import Place, drive_worlds, raycaster_of, sensor_words, words_of
+from come_nav.sim.sensors.settings import SensorSettings, preset_name
 from come_nav.sim.worlds import generate_world
 from come_nav.viz.maps import MapDrawing
 
@@ -41,6 +42,7 @@ class SourceSettings:
         choice: of the windows, even or random.
         recording: keyword arguments of ``come_nav.data.open_recording`` but for the rate.
         rate_hz: that was asked for, infinite for every frame; it must be the model's. None asks for nothing.
+        sensors: errors of the sensors in built-in worlds.
     """
 
     suite: str = "planning"
@@ -51,6 +53,7 @@ class SourceSettings:
     choice: str = "even"
     recording: Mapping[str, Any] = field(default_factory=dict)
     rate_hz: float | None = None
+    sensors: SensorSettings = field(default_factory=SensorSettings)
 
 
 @dataclass(frozen=True)
@@ -95,20 +98,22 @@ def open_input(settings: SourceSettings, rate_hz: float, seed: int = 0, device: 
     """
     if settings.paths:
         return open_recordings(settings, rate_hz, device)
-    drives = drive_worlds(settings.worlds, rate_hz, seed, device)
+    drives = drive_worlds(settings.worlds, rate_hz, seed, device, settings.sensors)
     return Input(
-        title=f"{settings.suite} in built-in worlds {words_of(settings.worlds)}",
+        title=f"{settings.suite} in built-in worlds {words_of(settings.worlds)}{sensor_words(settings.sensors)}",
         recordings=drives.recordings,
         fingerprint={"suite": settings.suite, **drives.fingerprint},
         default_windows=DEFAULT_WINDOWS[settings.suite],
         places=drives.places,
         groups=drives.groups,
-        facts={"splits": drives.splits},
+        facts={"splits": drives.splits, "sensors": preset_name(settings.sensors)},
     )
 
 
 def open_recordings(settings: SourceSettings, rate_hz: float, device: str = "auto") -> Input:
     """Open all recordings that ``settings`` name as one input; raise ConfigError for another rate than the model's."""
+    if settings.sensors != SensorSettings():
+        raise ConfigError("--sensors is of the built-in worlds; a recording has its own sensors")
     if settings.rate_hz is not None and settings.rate_hz != rate_hz:
         asked = "all" if math.isinf(settings.rate_hz) else f"{settings.rate_hz:g}"
         raise ConfigError(f"--rate {asked}: an evaluation runs at the model's rate, {rate_hz:g} Hz; leave --rate out")
@@ -186,7 +191,7 @@ def _place_of(recording: Recording, path: str, device: str) -> Place | None:
     if true is None:  # without ground truth, odometry from the known start pose is the best there is
         first = poses[0] if len(poses) else np.zeros(3)
         true = se2.compose(np.asarray(start, float)[None], se2.relative(first[None], poses))
-    return Place(raycaster_of(world, recording.intrinsics, device), true, world.polygons())
+    return Place(raycaster_of(world, recording.intrinsics, device, recording.T_base_camera), true, world.polygons())
 
 
 def _true_poses(path: str, stamps_s: NDArray[np.float64]) -> NDArray[np.float64] | None:

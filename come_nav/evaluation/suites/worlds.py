@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.protocols import Recording, ViewRenderer
+from come_nav.core.settings import to_mapping
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.navigation.loading import choose_device
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.sensors.chain import CAMERA, generator_of
+from come_nav.sim.sensors.mounting import draw_camera
+from come_nav.sim.sensors.settings import SensorSettings, preset_name
 from come_nav.sim.splits import split_of
 from come_nav.sim.worlds import World, generate_world
 
@@ -55,17 +59,23 @@ class Drives:
     splits: str
 
 
-def drive_worlds(seeds: range, rate_hz: float, seed: int = 0, device: str = "auto") -> Drives:
-    """Drive a tour and a walk in every world of ``seeds``; poses are the true ones."""
+def drive_worlds(
+    seeds: range, rate_hz: float, seed: int = 0, device: str = "auto", sensors: SensorSettings | None = None
+) -> Drives:
+    """Drive a tour and a walk in every world of ``seeds``; poses are the true ones, frames as ``sensors`` take them.
+
+    Frames come at the protocol's rate, none is lost: a camera is faster than that.
+    """
+    sensors = sensors or SensorSettings()
     recordings: list[tuple[str, Recording]] = []
     places, groups = {}, {}
     for world_seed in seeds:
         world = generate_world(world_seed)
-        raycaster = raycaster_of(world, None, device)
+        raycaster = drawn_raycaster(world, sensors, seed, device)
         for driver in EPISODE_DRIVERS:
             episode = simulate_episode(world, driver, EPISODE_S, rate_hz, seed=seed)
             name = f"world {world_seed} {driver}"
-            recordings.append((name, EpisodeRecording(episode, raycaster, use_truth=True)))
+            recordings.append((name, EpisodeRecording(episode, raycaster, use_truth=True, sensors=sensors)))
             places[name] = Place(raycaster, np.asarray(episode.poses_world_xyyaw, float), world.polygons())
             groups[name] = f"world {world_seed}"
     fingerprint = {
@@ -73,6 +83,7 @@ def drive_worlds(seeds: range, rate_hz: float, seed: int = 0, device: str = "aut
         "episode_s": EPISODE_S,
         "drivers": list(EPISODE_DRIVERS),
         "poses": digest(np.concatenate([place.poses_world_xyyaw for place in places.values()])),
+        **sensor_facts(sensors),
     }
     return Drives(recordings, places, groups if len(seeds) > 1 else None, fingerprint, splits_of(seeds))
 
@@ -82,10 +93,36 @@ def splits_of(seeds: range) -> str:
     return ", ".join(sorted({split_of(seed) for seed in seeds}))
 
 
-def raycaster_of(world: World, intrinsics: CameraIntrinsics | None, device: str) -> Raycaster:
-    """Return a renderer of one world with a camera, the built-in one by default."""
+def sensor_facts(sensors: SensorSettings) -> dict[str, Any]:
+    """Return what results say about sensors; nothing of perfect ones, as results from before there were any."""
+    if sensors == SensorSettings():
+        return {}
+    return {"sensors": preset_name(sensors), "sensor_settings": to_mapping(sensors)}
+
+
+def drawn_raycaster(world: World, sensors: SensorSettings, seed: int, device: str) -> Raycaster:
+    """Return a renderer of one world with the camera that ``sensors`` draw for it."""
+    drawn = draw_camera(sensors.camera, generator_of(seed, CAMERA, world.seed))
+    return Raycaster([world], drawn.intrinsics, drawn.height_m, choose_device(device), drawn.pitch_rad)
+
+
+def raycaster_of(
+    world: World,
+    intrinsics: CameraIntrinsics | None,
+    device: str,
+    T_base_camera: NDArray[np.float64] | None = None,
+) -> Raycaster:
+    """Return a renderer of one world with a camera, the built-in one and its place by default."""
     camera = intrinsics or CameraIntrinsics.from_field_of_view(64, 64, np.pi / 2)
-    return Raycaster([world], camera, device=choose_device(device))
+    if T_base_camera is None:
+        return Raycaster([world], camera, device=choose_device(device))
+    height_m, pitch_rad = float(T_base_camera[2, 3]), float(np.arcsin(np.clip(T_base_camera[2, 2], -1.0, 1.0)))
+    return Raycaster([world], camera, height_m, choose_device(device), 0.0 if abs(pitch_rad) < 1e-6 else pitch_rad)
+
+
+def sensor_words(sensors: SensorSettings) -> str:
+    """Return what a title says of sensors, nothing of perfect ones."""
+    return "" if sensors == SensorSettings() else f", {preset_name(sensors)} sensors"
 
 
 def words_of(seeds: range) -> str:

@@ -1,7 +1,7 @@
 """Colour as a small camera takes it: exposure and white balance that lag, noise, vignetting, motion blur, JPEG.
 
 Sources:
-    noise: EMVA Standard 1288, release 4.0, 2021, section 2 (photons are Poisson, reading adds Gaussian noise); in the
+    noise: EMVA Standard 1288, release 4.0, 2021 (photons are Poisson, reading adds Gaussian noise); in the
         image: variance a v + b (A. Foi et al., "Practical Poissonian-Gaussian Noise Modeling and Fitting for
         Single-Image Raw-Data", IEEE Trans. Image Processing 17(10), 2008). A normal of its variance stands for Poisson.
     exposure: a first-order lag of the logarithm towards a mean level, as in cameras' control loops (for instance

@@ -1,13 +1,13 @@
 """Depth as a structured-light or stereo camera measures it.
 
 Sources:
-    noise along the axis: C. Nguyen, S. Izadi and D. Lovell, "Modeling Kinect Sensor Noise for Improved 3D Reconstruction
-        and Tracking", 3DIMPVT 2012, eq. 1 and 2: sigma(z, theta) = floor + k (z - 0.4)^2 + a / sqrt(z) theta^2 /
+    noise along the axis: C. Nguyen, S. Izadi and D. Lovell, "Modeling Kinect Sensor Noise for Improved 3D
+        Reconstruction and Tracking", 3DIMPVT 2012: sigma(z, theta) = floor + k (z - 0.4)^2 + a / sqrt(z) theta^2 /
         (pi/2 - theta)^2 with floor 1.2 mm, k 1.9 mm/m^2, a 0.1 mm; 0.8 px of noise across it.
     growth with z^2, disparity steps: K. Khoshelham and S. Oude Elberink, "Accuracy and Resolution of Kinect Depth Data
-        for Indoor Mapping Applications", Sensors 12(2), 2012, eq. 6 and 13: a step of disparity q is z^2 q / (f b).
+        for Indoor Mapping Applications", Sensors 12(2), 2012: a step of disparity q is z^2 q / (f b).
     depth looked up beside the pixel, so that edges fly: A. Handa et al., "A Benchmark for RGB-D Visual Odometry, 3D
-        Reconstruction and SLAM", ICRA 2014, section III-B (after Barron and Malik 2013).
+        Reconstruction and SLAM", ICRA 2014 (after Barron and Malik 2013).
     missing where little light comes back: returned light goes with albedo cos(theta) / z^2 (Lambert's law).
 """
 
@@ -146,9 +146,8 @@ class DepthCamera:
         if settings.baseline_m:
             seen &= self._seen_by_both(true)
         if settings.shiny_from or settings.least_signal:
-            luminance = (
-                torch.tensordot(images.new_tensor([0.299, 0.587, 0.114]), images, ([0], [1])).add_(1.0).mul_(0.5)
-            )
+            red, green, blue = images.unbind(1)
+            luminance = (0.1495 * red).add_(green, alpha=0.2935).add_(blue, alpha=0.057).add_(0.5)
             if settings.shiny_from:
                 seen &= luminance < settings.shiny_from
             if settings.least_signal:

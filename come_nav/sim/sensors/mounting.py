@@ -43,6 +43,11 @@ class CameraSettings:
             if ends[0] > ends[1]:
                 raise ConfigError(f"sensors.camera.{name} must be a range [low, high], got {list(ends)}")
 
+    @property
+    def drawn(self) -> bool:
+        """Whether this is another camera than the built-in one: 90 degrees, level, half a metre high."""
+        return self != CameraSettings()
+
 
 @dataclass(frozen=True)
 class MountedCamera:

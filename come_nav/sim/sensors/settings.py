@@ -69,12 +69,17 @@ REALISTIC = SensorSettings(
         jpeg_quality=85,
     ),
     timing=TimingSettings(latency_s=0.03, latency_spread_s=0.015, drop_share=0.02, stamp_jitter_s=0.003),
-    odometry=OdometrySettings(wheel_radius_percent=0.1, baseline_percent=1.0, slip_percent=1.0, heading_percent=1.0),
+    odometry=OdometrySettings(wheel_radius_percent=0.1, baseline_percent=1.0, slip_percent=0.35, heading_percent=0.65),
     camera=CameraSettings(
         hfov_deg=(50.0, 110.0), height_m=(0.15, 1.5), pitch_deg=(-20.0, 15.0), aspect=(1.0, 16.0 / 9.0)
     ),
 )
 PRESETS: Mapping[str, SensorSettings] = {"ideal": SensorSettings(), "realistic": REALISTIC}
+
+
+def preset_name(settings: SensorSettings) -> str:
+    """Return the name of the preset that ``settings`` are, or "changed"."""
+    return next((name for name, preset in PRESETS.items() if preset == settings), "changed")
 
 
 def sensor_settings(preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> SensorSettings:

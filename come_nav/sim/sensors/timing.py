@@ -1,7 +1,7 @@
 """When frames come: late, now and then not at all, with stamps that are a little off.
 
 Delays have a fixed part and an exponential one, the usual model of queues and retransmissions (L. Kleinrock, "Queueing
-Systems, Volume 1", 1975, section 3.2: the time in an M/M/1 queue is exponential); drops are independent of each other;
+Systems, Volume 1", 1975: the time in an M/M/1 queue is exponential); drops are independent of each other;
 stamps err by a normal amount, as a driver's do that stamps on arrival with part of the delay taken off.
 """
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, suggest
 from come_nav.navigation.settings import NavigationSettings, NavigatorSettings
+from come_nav.sim.sensors.settings import SensorSettings
 
 KINDS = ("in view", "out of view")
 
@@ -25,8 +26,9 @@ class ClosedLoopSettings:
         camera_rate_hz: frames per simulated second, > 0.
         image_width: of the camera, px.
         image_height: of the camera, px.
-        horizontal_fov_deg: of the camera, degrees.
-        drift_percent: of wheel odometry, >= 0.
+        horizontal_fov_deg: of the camera, degrees, where ``sensors`` draw none.
+        drift_percent: of wheel odometry, >= 0; above 0 it takes the place of the odometry of ``sensors``.
+        sensors: errors of all sensors.
         reached_m: a robot that says so has reached an image within this distance, m, > 0.
         reached_rad: and within this turn, rad, > 0.
         seed: of odometry's noise.
@@ -42,6 +44,7 @@ class ClosedLoopSettings:
     image_height: int = 64
     horizontal_fov_deg: float = 90.0
     drift_percent: float = 0.0
+    sensors: SensorSettings = field(default_factory=SensorSettings)
     reached_m: float = 0.5
     reached_rad: float = 0.6
     seed: int = 0
