@@ -12,7 +12,7 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.building.atlas import LEVELS, build_atlas, sample_atlas
 from come_nav.sim.building.surfaces import FACES_PER_BOX, ROW_SIZE
-from come_nav.sim.building.textures import IMAGES_PER_WORLD, PATTERN_COUNT, TEXTURE_SIZE, make_patterns
+from come_nav.sim.building.textures import PATTERN_COUNT, TEXTURE_SIZE, make_patterns
 from come_nav.sim.pitched import PitchedView
 from come_nav.sim.visibility import Hits, PackedBoxes, cast
 from come_nav.sim.worlds import World
@@ -232,6 +232,7 @@ def _pack_rows(worlds: Sequence[World], boxes: int, device: torch.device) -> tup
     """Return surface rows (Wn * R, 15), per world all box faces, then floor and ceiling of every room, and R."""
     rooms = max(len(world.rooms) for world in worlds)
     per_world = boxes * FACES_PER_BOX + 2 * rooms
+    first_image = PATTERN_COUNT
     rows = torch.zeros(len(worlds), per_world, ROW_SIZE)
     for index, world in enumerate(worlds):
         mine = rows[index]
@@ -239,7 +240,8 @@ def _pack_rows(worlds: Sequence[World], boxes: int, device: torch.device) -> tup
         shell = torch.stack([world.floors, world.ceilings], 1).flatten(0, 1)
         mine[boxes * FACES_PER_BOX : boxes * FACES_PER_BOX + len(shell)] = shell
         image = mine[:, 0] < 0
-        mine[image, 0] = PATTERN_COUNT + IMAGES_PER_WORLD * index - 1 - mine[image, 0]
+        mine[image, 0] = first_image - 1 - mine[image, 0]
+        first_image += len(world.images)
     return rows.flatten(0, 1).to(device), per_world
 
 

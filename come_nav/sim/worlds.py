@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
+from come_nav.sim.assets.pack import HELD_OUT, TRAIN, read_pack
 from come_nav.sim.building.floor_plan import Rectangle, make_floor_plan
+from come_nav.sim.building.photographed import Looks, cover
 from come_nav.sim.building.surfaces import ROW_SIZE
 from come_nav.sim.building.textures import make_images
 from come_nav.sim.building.world_builder import build_layout
 from come_nav.sim.spaces import GRID_M
+from come_nav.sim.splits import TRAIN_SEEDS
 
 SOLID_BELOW_M = 1.0  # boxes that start lower than this stop the robot
 
@@ -30,6 +33,9 @@ class WorldSettings:
         rooms_min, rooms_max: number of rooms, corridors counted.
         furniture: 1 = normal, 0 = two pieces per room, 2 = crowded.
         lookalike: probability that a room repeats the look and furniture of an earlier one.
+        photographed: cover surfaces with materials of the asset pack (come-nav assets collect): those of the training
+            half in training worlds, held-out ones in all others.
+        assets: folder of the pack; the user's own where empty.
     """
 
     size_m: float = 11.5
@@ -37,6 +43,8 @@ class WorldSettings:
     rooms_max: int = 9
     furniture: float = 1.0
     lookalike: float = 0.15
+    photographed: bool = False
+    assets: str = ""
 
     def __post_init__(self) -> None:
         check_range("world.size_m", self.size_m, 8.0, 30.0)
@@ -61,7 +69,7 @@ class World:
         rooms: (R, 4) float32 rectangles x0, y0, x1, y1.
         room_kinds: what each room is, e.g. "kitchen".
         doors: (D, 3) float32: x, y of the opening's centre and the opening's width.
-        images: (M, 3, S, S) float32 in [0, 1], of the posters on its walls.
+        images: (M, 3, S, S) float32 in [0, 1], of the posters on its walls, and of materials after them.
     """
 
     seed: int
@@ -155,7 +163,7 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
     """Draw the world of ``seed``; takes some 50 ms.
 
     Raises:
-        ConfigError: for a negative seed.
+        ConfigError: for a negative seed, or photographed materials where no pack has been collected.
     """
     if seed < 0:
         raise ConfigError(f"world seed must be >= 0, got {seed}")
@@ -163,18 +171,28 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
     plan = make_floor_plan(rng, config.size_m, config.rooms_min, config.rooms_max)
     layout = build_layout(rng, plan, config.lookalike, config.furniture)
     doors = [(*door.door_centre_xy, door.door[1] - door.door[0]) for door in plan.doors if door.door is not None]
-    return World(
-        seed=seed,
-        bounds=(0.0, 0.0, plan.size_xy[0], plan.size_xy[1]),
-        ceiling_m=layout.ceiling_m,
+    looks = Looks(
         boxes=_tensor(layout.builder.boxes, 7),
         faces=_tensor(layout.builder.rows, ROW_SIZE).reshape(-1, 6, ROW_SIZE),
         floors=_tensor(layout.floor_rows(), ROW_SIZE),
         ceilings=_tensor(layout.ceiling_rows(), ROW_SIZE),
+        images=torch.from_numpy(make_images(rng)),
+    )
+    if config.photographed:
+        half = TRAIN if seed in TRAIN_SEEDS else HELD_OUT
+        looks = cover(looks, layout.ceiling_m, read_pack(config.assets or None), half, np.random.default_rng([seed, 1]))
+    return World(
+        seed=seed,
+        bounds=(0.0, 0.0, plan.size_xy[0], plan.size_xy[1]),
+        ceiling_m=layout.ceiling_m,
+        boxes=looks.boxes,
+        faces=looks.faces,
+        floors=looks.floors,
+        ceilings=looks.ceilings,
         rooms=_tensor(plan.rooms, 4),
         room_kinds=tuple(room.kind for room in layout.rooms),
         doors=_tensor(doors, 3),
-        images=torch.from_numpy(make_images(rng)),
+        images=looks.images,
     )
 
 
