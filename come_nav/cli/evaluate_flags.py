@@ -48,6 +48,7 @@ def configuration(args: argparse.Namespace) -> Config:
 def source_settings(args: argparse.Namespace) -> SourceSettings:
     """Return what the flags want to be evaluated."""
     from come_nav.evaluation.suites.inputs import SourceSettings
+    from come_nav.sim.world_sets import BUILT_IN
 
     suite = args.suite or PLANNING
     recording = recording_settings(argparse.Namespace(**vars(args) | {"rate": "all"}))
@@ -64,7 +65,8 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         choice=args.choice,
         recording=recording,
         rate_hz=math.inf if args.rate is not None and asked is None else asked,
-        sensors=sensors_of(args, None),
+        sensors=sensors_of(args),
+        world_set=args.set_of_worlds or BUILT_IN,
     )
 
 

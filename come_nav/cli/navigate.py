@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.config import add_config_flags
 from come_nav.cli.output import Steps, add_json_flag, format_table, print_json
-from come_nav.cli.sensor_flags import add_sensor_flag, other_words, sensors_of
+from come_nav.cli.sensor_flags import add_sensor_flag, add_world_flag, other_words, sensors_of
 from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=float, default=40.0, metavar="S", help="simulated s per goal (default 40)")
     parser.add_argument("--latency", type=float, default=0.25, metavar="S", help="of a plan, s (default 0.25)")
     parser.add_argument("--drift", type=float, metavar="PERCENT", help="of wheel odometry (default: the sensors')")
+    add_world_flag(parser)
     add_sensor_flag(parser)
     parser.add_argument("--camera", default="64x64", metavar="WxH", help="px, 90 degrees wide (default 64x64)")
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's)")
@@ -81,6 +82,7 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
     """Return what the flags ask for."""
     from come_nav.config import load_config
     from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop, ClosedLoopSettings
+    from come_nav.sim.world_sets import BUILT_IN
 
     flags = {"seed": args.seed, "model": args.model}
     words = [f"{key}={flag}" for key, flag in flags.items() if flag is not None]
@@ -95,6 +97,7 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
         image_height=height,
         drift_percent=args.drift or 0.0,
         sensors=sensors_of(args, args.drift),
+        world_set=args.set_of_worlds or BUILT_IN,
     )
     rows = ROW_KEYS if args.ablations else tuple(word.strip() for word in args.rows.split(","))
     return ClosedLoop(loop, config, rows=rows)

@@ -80,10 +80,11 @@ def _episodes(
 ) -> Iterator[tuple[str, Recording]]:
     from come_nav.sim.episodes import EpisodeRecording, simulate_episode
     from come_nav.sim.raycaster import Raycaster
+    from come_nav.sim.world_sets import world_set
     from come_nav.sim.worlds import generate_world
 
     for seed in seeds:
-        world = generate_world(seed)
+        world = generate_world(seed, world_set(args.set_of_worlds))
         episode = simulate_episode(world, args.driver, args.duration, RATE_HZ, args.seed, sensors.odometry)
         raycaster = Raycaster([world], camera.intrinsics, camera.height_m, args.device, camera.pitch_rad)
         recording = EpisodeRecording(episode, raycaster, sensors=sensors)

@@ -1,4 +1,4 @@
-"""``--sensors`` and the ``--set sensors.*`` words of every verb that runs the simulator."""
+"""``--sensors``, the ``--set sensors.*`` words and ``--set-of-worlds`` of every verb that runs the simulator."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def add_sensor_flag(parser: argparse._ActionsContainer) -> None:
         "--sensors",
         metavar="PRESET",
         help="ideal, or realistic: noise, lag, holes, drift, a drawn camera (default ideal); --set sensors.KEY=VALUE",
+    )
+
+
+def add_world_flag(parser: argparse._ActionsContainer) -> None:
+    """Add ``--set-of-worlds``."""
+    parser.add_argument(
+        "--set-of-worlds",
+        metavar="NAME",
+        help="built-in (default), photographed (come-nav assets), lively (people, things moved), photographed-lively",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.output import add_json_flag, print_json
-from come_nav.cli.sensor_flags import PREFIX, add_sensor_flag, sensors_of
+from come_nav.cli.sensor_flags import PREFIX, add_sensor_flag, add_world_flag, sensors_of
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, StorageError
 
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=8.0, metavar="HZ", help="frames per second (default 8)")
     parser.add_argument("--size", default="64", metavar="N|WxH", help="pixels of the camera, 90 deg wide (default 64)")
     parser.add_argument("--noise", type=float, metavar="PERCENT", help="odometry noise (default: the sensors')")
+    add_world_flag(parser)
     add_sensor_flag(parser)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting of the sensors")
     parser.add_argument("--seed", type=int, default=0, help="of start, driver and noise (default 0)")
@@ -142,6 +143,8 @@ def _size(size: str) -> tuple[int, int]:
 
 def _renderer(args: argparse.Namespace, camera: MountedCamera) -> EpisodeRenderer:
     if args.mesh is not None:
+        if args.set_of_worlds is not None:
+            raise ConfigError("--set-of-worlds is of built-in worlds; leave it out with --mesh")
         from come_nav.sim.meshes.mesh_world import MeshRaycaster, load_mesh_world
 
         return MeshRaycaster(
@@ -151,6 +154,7 @@ def _renderer(args: argparse.Namespace, camera: MountedCamera) -> EpisodeRendere
             camera.pitch_rad,
         )
     from come_nav.sim.raycaster import Raycaster
+    from come_nav.sim.world_sets import world_set
     from come_nav.sim.worlds import generate_world
 
     if args.device == "cuda":
@@ -160,7 +164,13 @@ def _renderer(args: argparse.Namespace, camera: MountedCamera) -> EpisodeRendere
             raise ConfigError("--device cuda: this machine has no usable CUDA device; use --device cpu")
     elif args.device != "cpu":
         raise ConfigError(f"--device must be one of cpu, cuda, got '{args.device}'")
-    return Raycaster([generate_world(args.world)], camera.intrinsics, camera.height_m, args.device, camera.pitch_rad)
+    return Raycaster(
+        [generate_world(args.world, world_set(args.set_of_worlds))],
+        camera.intrinsics,
+        camera.height_m,
+        args.device,
+        camera.pitch_rad,
+    )
 
 
 def _draw(path: Path, recording: EpisodeRecording) -> None:

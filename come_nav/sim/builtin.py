@@ -15,6 +15,7 @@ from come_nav.core.types import CameraIntrinsics, Frame, Odometry
 from come_nav.sim.capturing import poses_at
 from come_nav.sim.driving.grid_planner import START_CLEARANCE_M, GridPlanner
 from come_nav.sim.episodes import camera_in_base
+from come_nav.sim.people import crowd_of
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import Robot, RobotSettings
 from come_nav.sim.sensors.chain import CAMERA, FRAME, SensorChain, generator_of, mean_colour, to_uint8
@@ -64,6 +65,7 @@ class BuiltInSimulator:
         self._rng = np.random.default_rng([abs(self.world.seed), seed])
         self._generator = torch.Generator().manual_seed(seed)
         self._T_base_camera = camera_in_base(renderer.camera_height_m, renderer.pitch_rad)
+        self._crowd = crowd_of(renderer, self.world)
         self._planner: GridPlanner | None = None
         self.reset()
 
@@ -175,15 +177,22 @@ class BuiltInSimulator:
         return self._newest
 
     def _rendered(self, pose_world_xyyaw: NDArray[np.float64]) -> Frame:
-        images, depth = self.renderer.render(torch.from_numpy(pose_world_xyyaw[None]))
+        images, depth = self._seen(pose_world_xyyaw, self._time_s)
         return Frame(
             self._time_s, to_uint8(images)[0], depth[0].cpu().numpy(), self.renderer.intrinsics, self._T_base_camera
         )
 
+    def _seen(self, pose_world_xyyaw: NDArray[np.float64], time_s: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ideal image (1, 3, H, W) and depth (1, H, W) from a pose at a time."""
+        images, depth = self.renderer.render(torch.from_numpy(pose_world_xyyaw[None]))
+        if self._crowd is not None:
+            self._crowd.paint(images, depth, pose_world_xyyaw[None], np.array([time_s]))
+        return images, depth
+
     def _captured(self, taken_s: float, stamp_s: float, generator: torch.Generator) -> Frame:
         """Return the frame that was exposed at ``taken_s`` and is stamped ``stamp_s``."""
         way = np.array(self._way)
-        images, depth = self.renderer.render(torch.from_numpy(poses_at(way[:, 0], way[:, 1:4], np.array([taken_s]))))
+        images, depth = self._seen(poses_at(way[:, 0], way[:, 1:4], np.array([taken_s]))[0], taken_s)
         exposure = self._control.next(taken_s, mean_colour(images[0]))
         yaw_rate = float(np.interp(taken_s, way[:, 0], way[:, 7]))
         rgb, depth_m = self._chain.capture(images, depth, [exposure], [yaw_rate], [generator])

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2
+from come_nav.sim.people import crowd_of
 from come_nav.sim.sensors.chain import DELIVERY, FRAME, SensorChain, generator_of, mean_colour, to_uint8
 from come_nav.sim.sensors.colour import Exposure, ExposureControl
 from come_nav.sim.sensors.settings import SensorSettings
@@ -37,10 +38,13 @@ class DriveCapture:
         self._stamps_s, self._poses, self._yaw_rates = stamps_s, poses_world_xyyaw, yaw_rates_radps
         self._sensors, self._seed = sensors, seed
         self._chain = SensorChain(sensors, renderer.intrinsics)
+        self._crowd = crowd_of(renderer, renderer.worlds[world_index])
 
     def frames(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Return colour (B, H, W, 3) and depth (B, H, W), m, of frames ``start`` to ``stop`` - 1."""
         images, depth = self._render(self._renderer, self._taken_at_xyyaw[start:stop])
+        if self._crowd is not None:
+            self._crowd.paint(images, depth, self._taken_at_xyyaw[start:stop], self._stamps_s[start:stop])
         if self._sensors.perfect_images:
             return to_uint8(images), depth.cpu().numpy()
         generators = [generator_of(self._seed, FRAME, index) for index in range(start, stop)]

@@ -41,6 +41,7 @@ class WorldSettings:
         moved: share of chairs and stools that stand elsewhere at each other visit.
         light_change: standard deviation of the logarithm of each room's light at each other visit.
         door_leaves: doors have leaves, which stand at another angle at each visit.
+        people: how many walk about; cameras see them, robots do not run into them.
     """
 
     size_m: float = 11.5
@@ -54,6 +55,7 @@ class WorldSettings:
     moved: float = 0.0
     light_change: float = 0.0
     door_leaves: bool = False
+    people: int = 0
 
     def __post_init__(self) -> None:
         check_range("world.size_m", self.size_m, 8.0, 30.0)
@@ -61,6 +63,7 @@ class WorldSettings:
         check_range("world.furniture", self.furniture, 0.0, 3.0)
         check_range("world.lookalike", self.lookalike, 0.0, 1.0)
         check_range("world.visit", self.visit, 0)
+        check_range("world.people", self.people, 0, 50)
         check_range("world.moved", self.moved, 0.0, 1.0)
         check_range("world.light_change", self.light_change, 0.0, 2.0)
 
@@ -201,7 +204,7 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
     )
     if config.photographed:
         half = TRAIN if seed in TRAIN_SEEDS else HELD_OUT
-        looks = cover(looks, layout.ceiling_m, read_pack(config.assets or None), half, np.random.default_rng([seed, 1]))
+        looks = cover(looks, layout.ceiling_m, read_pack(config.assets or None), half, seed)
     return World(
         seed=seed,
         bounds=(0.0, 0.0, plan.size_xy[0], plan.size_xy[1]),

@@ -19,6 +19,7 @@ from come_nav.sim.sensors.chain import CAMERA, generator_of
 from come_nav.sim.sensors.mounting import draw_camera
 from come_nav.sim.sensors.settings import SensorSettings, preset_name
 from come_nav.sim.splits import split_of
+from come_nav.sim.world_sets import BUILT_IN, world_set
 from come_nav.sim.worlds import World, generate_world
 
 EPISODE_S = 40.0
@@ -60,7 +61,12 @@ class Drives:
 
 
 def drive_worlds(
-    seeds: range, rate_hz: float, seed: int = 0, device: str = "auto", sensors: SensorSettings | None = None
+    seeds: range,
+    rate_hz: float,
+    seed: int = 0,
+    device: str = "auto",
+    sensors: SensorSettings | None = None,
+    set_name: str = BUILT_IN,
 ) -> Drives:
     """Drive a tour and a walk in every world of ``seeds``; poses are the true ones, frames as ``sensors`` take them.
 
@@ -70,7 +76,7 @@ def drive_worlds(
     recordings: list[tuple[str, Recording]] = []
     places, groups = {}, {}
     for world_seed in seeds:
-        world = generate_world(world_seed)
+        world = generate_world(world_seed, world_set(set_name))
         raycaster = drawn_raycaster(world, sensors, seed, device)
         for driver in EPISODE_DRIVERS:
             episode = simulate_episode(world, driver, EPISODE_S, rate_hz, seed=seed)
@@ -83,7 +89,7 @@ def drive_worlds(
         "episode_s": EPISODE_S,
         "drivers": list(EPISODE_DRIVERS),
         "poses": digest(np.concatenate([place.poses_world_xyyaw for place in places.values()])),
-        **sensor_facts(sensors),
+        **surroundings_facts(sensors, set_name),
     }
     return Drives(recordings, places, groups if len(seeds) > 1 else None, fingerprint, splits_of(seeds))
 
@@ -93,11 +99,12 @@ def splits_of(seeds: range) -> str:
     return ", ".join(sorted({split_of(seed) for seed in seeds}))
 
 
-def sensor_facts(sensors: SensorSettings) -> dict[str, Any]:
-    """Return what results say about sensors; nothing of perfect ones, as results from before there were any."""
-    if sensors == SensorSettings():
-        return {}
-    return {"sensors": preset_name(sensors), "sensor_settings": to_mapping(sensors)}
+def surroundings_facts(sensors: SensorSettings, set_name: str) -> dict[str, Any]:
+    """Return what a fingerprint says about sensors and worlds; nothing of perfect ones and the built-in set."""
+    facts: dict[str, Any] = {} if set_name == BUILT_IN else {"set_of_worlds": set_name}
+    if sensors != SensorSettings():
+        facts |= {"sensors": preset_name(sensors), "sensor_settings": to_mapping(sensors)}
+    return facts
 
 
 def drawn_raycaster(world: World, sensors: SensorSettings, seed: int, device: str) -> Raycaster:
@@ -120,9 +127,10 @@ def raycaster_of(
     return Raycaster([world], camera, height_m, choose_device(device), 0.0 if abs(pitch_rad) < 1e-6 else pitch_rad)
 
 
-def sensor_words(sensors: SensorSettings) -> str:
-    """Return what a title says of sensors, nothing of perfect ones."""
-    return "" if sensors == SensorSettings() else f", {preset_name(sensors)} sensors"
+def surroundings_words(sensors: SensorSettings, set_name: str) -> str:
+    """Return what a title says of sensors and worlds; nothing of perfect ones and the built-in set."""
+    words = "" if set_name == BUILT_IN else f", {set_name}"
+    return words if sensors == SensorSettings() else f"{words}, {preset_name(sensors)} sensors"
 
 
 def words_of(seeds: range) -> str:

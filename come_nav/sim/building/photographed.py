@@ -16,6 +16,7 @@ from come_nav.sim.building.world_builder import WALL_HALF_M
 PAINTINGS_SHARE = 0.7  # of the posters; the first image of a world is its windows' view
 TINT = 0.25  # how much of a surface's own colour its photograph takes on
 OF_PATTERN = {"wood": ("wood", "planks"), "front": ("doors", "drawers", "cardboard")}
+KINDS = ("floor", "ceiling", "wall", "wood", "front")
 BRIGHT = {"ceiling": 1.3}
 
 
@@ -31,10 +32,11 @@ class Looks:
     added: list[NDArray[np.float32]] = field(default_factory=list)
 
 
-def cover(looks: Looks, ceiling_m: float, pack: AssetPack, half: str, rng: np.random.Generator) -> Looks:
-    """Return the looks with photographs on floors, walls, ceilings and furniture; look-alike rooms stay alike.
+def cover(looks: Looks, ceiling_m: float, pack: AssetPack, half: str, seed: int) -> Looks:
+    """Return the looks with photographs on floors, walls, ceilings and furniture.
 
-    A kind of surface of which this half of the pack holds none stays as it is drawn.
+    What a surface gets depends on ``seed`` and on how it looked alone, so that look-alike rooms stay alike and a world
+    is the same at every visit. A kind of surface of which this half of the pack holds none stays as it is drawn.
 
     Raises:
         ConfigError: for a pack without any material of this half.
@@ -56,8 +58,8 @@ def cover(looks: Looks, ceiling_m: float, pack: AssetPack, half: str, rng: np.ra
         numbers = torch.tensor([PATTERN_INDEX[name] for name in patterns], dtype=torch.float32)
         places.append((kind, result.faces, torch.isin(looks.faces[..., 0], numbers) & ~sides))
     for kind, rows, chosen in places:
-        _cover_rows(result, rows, chosen, pack.of_kind(kind, half), kind, pack, rng)
-    paintings = pack.of_kind("painting", half)
+        _cover_rows(result, rows, chosen, pack.of_kind(kind, half), kind, pack, seed)
+    paintings, rng = pack.of_kind("painting", half), np.random.default_rng([seed, 1])
     for index in range(1, IMAGES_PER_WORLD):
         if paintings and rng.random() < PAINTINGS_SHARE:
             chosen_one = paintings[int(rng.integers(len(paintings)))]
@@ -74,7 +76,7 @@ def _cover_rows(
     materials: list[Material],
     kind: str,
     pack: AssetPack,
-    rng: np.random.Generator,
+    seed: int,
 ) -> None:
     """Give all rows that looked the same one material, in place."""
     if not materials or not bool(chosen.any()):
@@ -83,6 +85,7 @@ def _cover_rows(
     keys = own[:, [0, 6, 7, 8]].mul(1e4).round()
     kinds, group = torch.unique(keys, dim=0, return_inverse=True)
     for number in range(len(kinds)):
+        rng = np.random.default_rng([seed, 1, KINDS.index(kind), *kinds[number].abs().int().tolist()])
         material = materials[int(rng.integers(len(materials)))]
         mine = group == number
         own[mine] = _covered(own[mine], _image(looks, material, pack), material, kind)

@@ -92,10 +92,8 @@ def build_layout(
 
 
 def _changed(lights: Lights, changes: Changes) -> Lights:
-    """Return a room's lamps brighter or darker, and a little warmer or colder."""
-    bright = float(np.exp(changes.light * changes.rng.standard_normal()))
-    warm = float(np.exp(0.25 * changes.light * changes.rng.standard_normal()))
-    return replace(lights, brightness=lights.brightness * bright, colour=lights.colour * [warm, 1.0, 1.0 / warm])
+    """Return a room's lamps brighter or darker."""
+    return replace(lights, brightness=lights.brightness * float(np.exp(changes.light * changes.rng.standard_normal())))
 
 
 def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:

@@ -92,7 +92,7 @@ def sensor_settings(preset: str | None = None, overrides: Mapping[str, Any] | No
     Raises:
         ConfigError: for an unknown preset or key, or a value out of its range.
     """
-    name = check_choice("--sensors", DEFAULT_SENSORS if preset is None else preset, tuple(PRESETS))
+    name = check_choice("sensors", DEFAULT_SENSORS if preset is None else preset, tuple(PRESETS))
     if not overrides:
         return PRESETS[name]
     return from_mapping(SensorSettings, merged(to_mapping(PRESETS[name]), overrides), "sensors.")

@@ -9,6 +9,7 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, suggest
 from come_nav.navigation.settings import NavigationSettings, NavigatorSettings
 from come_nav.sim.sensors.settings import SensorSettings
+from come_nav.sim.world_sets import BUILT_IN
 
 KINDS = ("in view", "out of view")
 
@@ -29,6 +30,7 @@ class ClosedLoopSettings:
         horizontal_fov_deg: of the camera, degrees, where ``sensors`` draw none.
         drift_percent: of wheel odometry, >= 0; above 0 it takes the place of the odometry of ``sensors``.
         sensors: errors of all sensors.
+        world_set: name of the set of worlds.
         reached_m: a robot that says so has reached an image within this distance, m, > 0.
         reached_rad: and within this turn, rad, > 0.
         seed: of odometry's noise.
@@ -45,6 +47,7 @@ class ClosedLoopSettings:
     horizontal_fov_deg: float = 90.0
     drift_percent: float = 0.0
     sensors: SensorSettings = field(default_factory=SensorSettings)
+    world_set: str = BUILT_IN
     reached_m: float = 0.5
     reached_rad: float = 0.6
     seed: int = 0

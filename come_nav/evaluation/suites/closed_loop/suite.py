@@ -30,6 +30,7 @@ from come_nav.navigation.stack import NavStack
 from come_nav.sim.builtin import BuiltInSimulator
 from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.sensors.settings import SensorSettings
+from come_nav.sim.world_sets import BUILT_IN, world_set
 from come_nav.sim.worlds import generate_world
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -84,7 +85,11 @@ def run_closed_loop(
 
 def loop_settings(wanted: ClosedLoop) -> dict[str, Any]:
     """Return all that a record depends on, but for the number of goals, worlds and rows, which may grow."""
-    left_out = {"worlds", "goals"} | ({"sensors"} if wanted.loop.sensors == SensorSettings() else set())
+    left_out = {"worlds", "goals"}
+    if wanted.loop.sensors == SensorSettings():  # as results say that are older than these settings
+        left_out.add("sensors")
+    if wanted.loop.world_set == BUILT_IN:
+        left_out.add("world_set")
     loop = {name: value for name, value in to_mapping(wanted.loop).items() if name not in left_out}
     return {
         "loop": loop,
@@ -104,7 +109,12 @@ def simulator_of(seed: int, wanted: ClosedLoop) -> BuiltInSimulator:
     noise = OdometrySettings.from_percent(loop.drift_percent) if loop.drift_percent else None
     # The benchmark over ROS takes the world's seed here too, so that starts and goals are the same.
     simulator = BuiltInSimulator.in_world(
-        generate_world(seed), camera, odometry_noise=noise, seed=seed, sensors=loop.sensors, size_px=size
+        generate_world(seed, world_set(loop.world_set)),
+        camera,
+        odometry_noise=noise,
+        seed=seed,
+        sensors=loop.sensors,
+        size_px=size,
     )
     start = simulator.pose_world_xyyaw.copy()
     simulator.reset(start)

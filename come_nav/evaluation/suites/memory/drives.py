@@ -26,15 +26,16 @@ from come_nav.evaluation.suites.memory.settings import RECALL, MemorySuiteSettin
 from come_nav.evaluation.suites.worlds import (
     Place,
     drawn_raycaster,
-    sensor_facts,
-    sensor_words,
     splits_of,
+    surroundings_facts,
+    surroundings_words,
     words_of,
 )
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.sensors.settings import preset_name
+from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import generate_world
 
 DEFAULT_WINDOWS = 400
@@ -129,7 +130,7 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
     odometry = OdometrySettings.from_percent(drift) if drift else sensors.odometry
     drives, places, groups = {}, {}, {}
     for seed in seeds:
-        world = generate_world(seed)
+        world = generate_world(seed, world_set(settings.source.world_set))
         raycaster = drawn_raycaster(world, sensors, navigation.seed, navigation.device)
         episode = simulate_episode(world, DRIVER, (memory + test - 1) / rate_hz, rate_hz, navigation.seed, odometry)
         name = f"world {seed} {DRIVER}"
@@ -142,7 +143,7 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
     source = Input(
         title=f"{suite} in built-in worlds {words_of(seeds)}"
         + (f", {drift:g} % drift" if drift else "")
-        + sensor_words(sensors),
+        + surroundings_words(sensors, settings.source.world_set),
         recordings=[(name, drive.recording) for name, drive in drives.items()],
         fingerprint={
             "suite": suite,
@@ -151,13 +152,13 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
             "test_frames": test,
             "driver": DRIVER,
             "drift_percent": drift,
-            **sensor_facts(sensors),
+            **surroundings_facts(sensors, settings.source.world_set),
             "poses": digest(np.concatenate([*(place.poses_world_xyyaw for place in places.values()), poses])),
         },
         default_windows=DEFAULT_WINDOWS,
         places=places,
         groups=groups if len(seeds) > 1 else None,
-        facts={"splits": splits_of(seeds), "sensors": preset_name(sensors)},
+        facts={"splits": splits_of(seeds), "sensors": preset_name(sensors), "set_of_worlds": settings.source.world_set},
     )
     return MemoryInput(source, drives, drift, strict=True)
 
