@@ -12,7 +12,7 @@ import torch
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics
-from come_nav.sim.builtin import BuiltInSimulator
+from come_nav.sim.builtin import BuiltInSimulator, default_camera
 from come_nav.sim.capturing import poses_at
 from come_nav.sim.episodes import EpisodeRecording, camera_in_base, delivered, simulate_episode
 from come_nav.sim.raycaster import Raycaster
@@ -254,7 +254,7 @@ def test_drawn_cameras_fill_their_ranges():
     sizes = {(camera.intrinsics.width, camera.intrinsics.height) for camera in drawn}
     assert all(height == 64 and 64 <= width <= 114 and width % 2 == 0 for width, height in sizes) and len(sizes) > 10
     fixed = draw_camera(CameraSettings(), generator, size_px=(320, 240))
-    assert fixed.intrinsics == CameraIntrinsics.from_field_of_view(320, 240, math.pi / 2)
+    assert fixed.intrinsics == default_camera(320, 240)
     assert (fixed.height_m, fixed.pitch_rad) == (0.5, 0.0)
 
 

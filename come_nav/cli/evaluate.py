@@ -68,7 +68,7 @@ be added to a folder; other settings need another folder or --fresh.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this verb."""
     parser.epilog = EPILOG
-    parser.add_argument("input", nargs="*", metavar="INPUT", help="bags, or NWM folders")
+    parser.add_argument("input", nargs="*", metavar="INPUT", help="bags, or folders (NWM, TUM RGB-D, KITTI, EuRoC)")
     parser.add_argument(
         "--suite",
         metavar="NAME",
@@ -98,6 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trivial, model, perfect; of quality copy, autoencoder, depth, jump, rollout; of memory copy, nearest, "
         "geometry, context, perfect, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, stm+ltm, all, "
         "sltm-blend, all-blend (default: all that apply)",
+    )
+    parser.add_argument(
+        "--depth",
+        choices=("measured", "estimated"),
+        help="what context frames are moved by: what the camera measured, where it did (default), or the model's "
+        "estimate alone",
     )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
     parser.add_argument("--seed", type=int, metavar="S", help="of plans, random choice and bootstrap (default 0)")

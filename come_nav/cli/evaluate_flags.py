@@ -42,6 +42,8 @@ def configuration(args: argparse.Namespace) -> Config:
 
     flags = {"model": args.model, "seed": args.seed, "device": args.device}
     words = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    if args.depth is not None:
+        words.append(f"inference.measured_depth={str(args.depth == 'measured').lower()}")
     return load_config(args.config, [*other_words(args.set), *words])
 
 
@@ -53,7 +55,7 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
     suite = args.suite or PLANNING
     recording = recording_settings(argparse.Namespace(**vars(args) | {"rate": "all"}))
     del recording["rate_hz"]  # the model's, whatever it is
-    if suite == PLANNING:  # no plan looks at depth
+    if suite == PLANNING and args.depth == "estimated":  # no plan looks at depth then
         recording["depth_topic"] = args.depth_topic or "none"
     asked = None if args.rate is None else parse_rate(args.rate)
     return SourceSettings(

@@ -20,7 +20,7 @@ from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import Robot, RobotSettings
 from come_nav.sim.sensors.chain import CAMERA, FRAME, SensorChain, generator_of, mean_colour, to_uint8
 from come_nav.sim.sensors.colour import ExposureControl
-from come_nav.sim.sensors.mounting import draw_camera
+from come_nav.sim.sensors.mounting import default_fov_rad, draw_camera
 from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.sensors.settings import SensorSettings
 from come_nav.sim.sensors.timing import draw_delivery
@@ -30,9 +30,17 @@ from come_nav.sim.worlds import World
 REMEMBERED_STEPS = 400  # of the way, for frames that come late: 20 s
 
 
-def default_camera(size: int = 64) -> CameraIntrinsics:
-    """Return the built-in camera: square, 90 degrees wide."""
-    return CameraIntrinsics.from_field_of_view(size, size, 0.5 * math.pi)
+def default_camera(width: int = 320, height: int = 240) -> CameraIntrinsics:
+    """Return the camera of a built-in robot.
+
+    Its central square, which is what models take of it, is 90 degrees wide: what the shipped model learned with.
+    """
+    return CameraIntrinsics.from_field_of_view(width, height, default_fov_rad(width, height))
+
+
+def ideal_camera(size: int = 64) -> CameraIntrinsics:
+    """Return the camera that models learn with and suites measure with: square, 90 degrees wide, as small as theirs."""
+    return default_camera(size, size)
 
 
 class BuiltInSimulator:
@@ -78,12 +86,12 @@ class BuiltInSimulator:
         odometry_noise: OdometrySettings | None = None,
         seed: int = 0,
         sensors: SensorSettings | None = None,
-        size_px: tuple[int, int] | None = None,
+        size_px: tuple[int, int] = (320, 240),
     ) -> BuiltInSimulator:
         """Return a simulator of ``world`` with its own camera.
 
-        ``sensors`` draw the camera, of width and height ``size_px`` where that is given, and where it is mounted;
-        ``intrinsics`` stay as they are where they are given.
+        ``sensors`` draw the camera, of width and height ``size_px``, and where it is mounted; perfect ones give
+        :func:`default_camera`. ``intrinsics`` stay as they are where they are given.
         """
         settings = sensors or SensorSettings()
         drawn = draw_camera(settings.camera, generator_of(seed, CAMERA, world.seed), size_px=size_px)

@@ -25,7 +25,7 @@ Means carry a 95 % bootstrap interval over worlds or recordings. All of it ran o
 a real robot, with official Navigation World Models weights, in Habitat or in Gazebo.
 
 The preset `ideal-64` is a camera of 64 x 64 pixels and 90 degrees, 0.5 m high and level, true depth and odometry
-without noise, unless a row says how it drifts. "base" is this project's small network, which sees rendered views of
+without noise, unless a row says how it drifts; contexts look at estimated depth (`--depth estimated`). "base" is this project's small network, which sees rendered views of
 its context; it is not the class of Navigation World Models. CoME is the composition of all experts.
 """
 
@@ -224,7 +224,7 @@ def latency(result: dict[str, Any]) -> Sequence[Table]:
     return [(["run", "node", "p50 [ms]", "p95 [ms]", "p99 [ms]", "plan, p50 [s]"], rows)]
 
 
-EVALUATE = "come-nav evaluate --suite"
+EVALUATE = "come-nav evaluate --depth estimated --suite"
 DRIFTING = tuple(
     Section(
         f"recall_drift_{percent}_percent.json",

@@ -13,6 +13,7 @@ from come_nav.core.settings import to_mapping
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.navigation.loading import choose_device
+from come_nav.sim.builtin import ideal_camera
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import CAMERA, generator_of
@@ -107,8 +108,14 @@ def surroundings_facts(sensors: SensorSettings, set_name: str) -> dict[str, Any]
     return facts
 
 
+def surroundings_words(sensors: SensorSettings, set_name: str) -> str:
+    """Return what a title says of sensors and worlds; nothing of perfect ones and the built-in set."""
+    words = "" if set_name == BUILT_IN else f", {set_name}"
+    return words if sensors == SensorSettings() else f"{words}, {preset_name(sensors)} sensors"
+
+
 def drawn_raycaster(world: World, sensors: SensorSettings, seed: int, device: str) -> Raycaster:
-    """Return a renderer of one world with the camera that ``sensors`` draw for it."""
+    """Return a renderer of one world with the camera that ``sensors`` draw for it, its short side of 64 px."""
     drawn = draw_camera(sensors.camera, generator_of(seed, CAMERA, world.seed))
     return Raycaster([world], drawn.intrinsics, drawn.height_m, choose_device(device), drawn.pitch_rad)
 
@@ -119,18 +126,12 @@ def raycaster_of(
     device: str,
     T_base_camera: NDArray[np.float64] | None = None,
 ) -> Raycaster:
-    """Return a renderer of one world with a camera, the built-in one and its place by default."""
-    camera = intrinsics or CameraIntrinsics.from_field_of_view(64, 64, np.pi / 2)
+    """Return a renderer of one world with a camera, by default the one of 64 px that the suites' figures are of."""
+    camera = intrinsics or ideal_camera(64)
     if T_base_camera is None:
         return Raycaster([world], camera, device=choose_device(device))
     height_m, pitch_rad = float(T_base_camera[2, 3]), float(np.arcsin(np.clip(T_base_camera[2, 2], -1.0, 1.0)))
     return Raycaster([world], camera, height_m, choose_device(device), 0.0 if abs(pitch_rad) < 1e-6 else pitch_rad)
-
-
-def surroundings_words(sensors: SensorSettings, set_name: str) -> str:
-    """Return what a title says of sensors and worlds; nothing of perfect ones and the built-in set."""
-    words = "" if set_name == BUILT_IN else f", {set_name}"
-    return words if sensors == SensorSettings() else f"{words}, {preset_name(sensors)} sensors"
 
 
 def words_of(seeds: range) -> str:

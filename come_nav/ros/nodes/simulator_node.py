@@ -42,9 +42,9 @@ class SimulatorNode(ManagedNode):
         Parameter(
             "start_pose", [float("nan")] * 3, "x m, y m, yaw rad in the world; NaN = a random free pose", when="start"
         ),
-        Parameter("image_width", 64, "camera columns, px", 8, 4096, when="start"),
-        Parameter("image_height", 64, "camera rows, px", 8, 4096, when="start"),
-        Parameter("horizontal_fov_deg", 90.0, "camera's width of view, degrees", 10.0, 170.0, when="start"),
+        Parameter("image_width", 320, "camera columns, px", 8, 4096, when="start"),
+        Parameter("image_height", 240, "camera rows, px", 8, 4096, when="start"),
+        Parameter("horizontal_fov_deg", 106.26, "camera's width of view, degrees", 10.0, 170.0, when="start"),
         Parameter(
             "sensors",
             DEFAULT_SENSORS,
@@ -219,7 +219,7 @@ def make_simulator(values: dict[str, Any]) -> Simulator:
 
         simulator = BuiltInSimulator.in_world(
             generate_world(values["world_seed"]),
-            None if sensors.camera.drawn else camera,
+            None if sensors.camera.hfov_deg[1] else camera,
             odometry_noise=noise,
             seed=values["seed"],
             sensors=sensors,

@@ -23,30 +23,31 @@ class CameraSettings:
     """Ranges that a camera is drawn from, uniformly; equal ends fix a value.
 
     Attributes:
-        hfov_deg: width of view, degrees.
+        hfov_deg: width of view, degrees, 10 to 120; 0 = such that the central square of the image is 90 wide.
         height_m: above the floor, m.
         pitch_deg: of the optical axis, degrees, positive = looks up.
         aspect: width over height; for cameras whose size in pixels is not asked for.
     """
 
-    hfov_deg: Range = (90.0, 90.0)
+    hfov_deg: Range = (0.0, 0.0)
     height_m: Range = (0.5, 0.5)
     pitch_deg: Range = (0.0, 0.0)
     aspect: Range = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        limits = {"hfov_deg": (10.0, 120.0), "height_m": (0.05, 2.2), "pitch_deg": (-30.0, 30.0), "aspect": (0.5, 3.0)}
+        narrowest = 0.0 if self.hfov_deg == (0.0, 0.0) else 10.0
+        limits = {
+            "hfov_deg": (narrowest, 120.0),
+            "height_m": (0.05, 2.2),
+            "pitch_deg": (-30.0, 30.0),
+            "aspect": (0.5, 3.0),
+        }
         for name, (low, high) in limits.items():
             ends = getattr(self, name)
             for end in ends:
                 check_range(f"sensors.camera.{name}", end, low, high)
             if ends[0] > ends[1]:
                 raise ConfigError(f"sensors.camera.{name} must be a range [low, high], got {list(ends)}")
-
-    @property
-    def drawn(self) -> bool:
-        """Whether this is another camera than the built-in one: 90 degrees, level, half a metre high."""
-        return self != CameraSettings()
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class MountedCamera:
     intrinsics: CameraIntrinsics
     height_m: float = 0.5
     pitch_rad: float = 0.0
+
+
+def default_fov_rad(width: int, height: int) -> float:
+    """Return how wide the robot's camera of that many pixels sees: 90 degrees of a square one, 106 of 320x240."""
+    return 2.0 * math.atan(width / min(width, height))
 
 
 def draw_camera(
@@ -81,5 +87,5 @@ def draw_camera(
         longer = max(aspect, 1.0 / aspect)
         long_px = short_side_px if longer == 1.0 else 2 * round(0.5 * longer * short_side_px)
         size_px = (long_px, short_side_px) if aspect >= 1.0 else (short_side_px, long_px)
-    intrinsics = CameraIntrinsics.from_field_of_view(*size_px, math.radians(hfov))
+    intrinsics = CameraIntrinsics.from_field_of_view(*size_px, math.radians(hfov) or default_fov_rad(*size_px))
     return MountedCamera(intrinsics, height, math.radians(pitch))

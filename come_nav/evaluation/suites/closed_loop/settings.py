@@ -27,7 +27,7 @@ class ClosedLoopSettings:
         camera_rate_hz: frames per simulated second, > 0.
         image_width: of the camera, px.
         image_height: of the camera, px.
-        horizontal_fov_deg: of the camera, degrees, where ``sensors`` draw none.
+        horizontal_fov_deg: of the camera, degrees, where ``sensors`` draw no width of view.
         drift_percent: of wheel odometry, >= 0; above 0 it takes the place of the odometry of ``sensors``.
         sensors: errors of all sensors.
         world_set: name of the set of worlds.
@@ -42,9 +42,9 @@ class ClosedLoopSettings:
     plan_period_s: float = 0.5
     latency_s: float = 0.25
     camera_rate_hz: float = 4.0
-    image_width: int = 64
-    image_height: int = 64
-    horizontal_fov_deg: float = 90.0
+    image_width: int = 320
+    image_height: int = 240
+    horizontal_fov_deg: float = 106.26
     drift_percent: float = 0.0
     sensors: SensorSettings = field(default_factory=SensorSettings)
     world_set: str = BUILT_IN

@@ -104,7 +104,7 @@ def simulator_of(seed: int, wanted: ClosedLoop) -> BuiltInSimulator:
     loop = wanted.loop
     size = (loop.image_width, loop.image_height)
     camera = None
-    if not loop.sensors.camera.drawn:
+    if not loop.sensors.camera.hfov_deg[1]:
         camera = CameraIntrinsics.from_field_of_view(*size, float(np.radians(loop.horizontal_fov_deg)))
     noise = OdometrySettings.from_percent(loop.drift_percent) if loop.drift_percent else None
     # The benchmark over ROS takes the world's seed here too, so that starts and goals are the same.
