@@ -19,6 +19,7 @@ from come_nav.cli.evaluate_flags import (
 )
 from come_nav.cli.output import Steps, add_json_flag, format_table, outcome_document, print_files, print_json
 from come_nav.cli.recording_flags import add_recording_flags
+from come_nav.cli.sensor_flags import add_sensor_flag, add_world_flag
 
 if TYPE_CHECKING:
     from come_nav.evaluation.reports.report import Evaluation
@@ -79,6 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--worlds", default="20000-20019", metavar="A-B", help="of the suite (default 20000-20019: test)"
     )
     parser.add_argument("--camera", default="64x64", metavar="WxH", help="in built-in worlds, px (default 64x64)")
+    add_world_flag(parser)
+    add_sensor_flag(parser)
     parser.add_argument(
         "--windows", type=int, metavar="N", help="number of windows (default 50; suite 200, quality 500)"
     )

@@ -32,7 +32,7 @@ class DataSettings:
         memory_s: length of an earlier part of each episode, s, that a spatial memory keeps (a random 30 to 100 % of
             it), so that the denoiser learns to look at what the memory shows; 0 = no memory. Only in built-in worlds.
         memory_fraction: share of goals that are learned with the memory's view in place of the context's alone.
-        memory_drift_percent: odometry of a drive drifts by a random share of this many percent (OdometryNoise).
+        memory_drift_percent: odometry of a drive drifts by a random share of this many percent (OdometrySettings).
         endless: render new drives as windows are consumed instead of drawing from a bank made once; no window comes
             twice. When every world has been driven through, the next drives through them are new ones.
         pool_drives: drives that an endless stream mixes at a time, at most; one or more windows of each per batch.

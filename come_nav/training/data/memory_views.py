@@ -12,8 +12,9 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews
-from come_nav.sim.episodes import camera_in_base, to_uint8
+from come_nav.sim.episodes import camera_in_base
 from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.sensors.chain import to_uint8
 from come_nav.world_model.reprojection import RenderedView
 
 FRAMES_PER_CALL, VIEWS_PER_CALL = 64, 32

@@ -14,7 +14,7 @@ from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.worlds import World, generate_world
 from come_nav.training.config import DataSettings
 from come_nav.training.data.bank import Encode, LatentBank, step_generator
@@ -70,7 +70,7 @@ def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: floa
     driver = config.drivers[number % len(config.drivers)]
     drift, length = torch.rand(2, generator=step_generator(seed, 60, 0)).tolist()
     before = int(config.memory_s * (LEAST_MEMORY + (1.0 - LEAST_MEMORY) * length) * rate_hz)
-    noise = OdometryNoise.from_percent(drift * config.memory_drift_percent) if before else None
+    noise = OdometrySettings.from_percent(drift * config.memory_drift_percent) if before else None
     episode = simulate_episode(world, driver, config.episode_s + before / rate_hz, rate_hz, seed, noise)
     everywhere = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
     odometry = torch.as_tensor(episode.odometry_xyyaw, dtype=torch.float32)

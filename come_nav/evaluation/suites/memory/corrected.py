@@ -51,10 +51,10 @@ class CorrectedRecording:
         return self._recording.frame(index)
 
 
-def corrects(camera: CameraIntrinsics, navigation: NavigationSettings) -> bool:
-    """Whether a robot with these settings and this camera corrects its drift."""
+def corrects(camera_px: tuple[int, int], navigation: NavigationSettings) -> bool:
+    """Whether a robot with these settings and a camera of this width and height corrects its drift."""
     own = navigation.localisation
-    return own.use and own.correct_drift and camera.width >= own.min_width_px
+    return own.use and own.correct_drift and camera_px[0] >= own.min_width_px
 
 
 def localised(

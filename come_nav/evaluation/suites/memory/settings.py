@@ -36,7 +36,7 @@ class MemorySuiteSettings:
         test_frames: after it; enough for some 20 windows in a world where None.
         memory_part: fractions (first, last) of a recording that are remembered.
         drift_percent: of odometry in built-in worlds.
-        camera_px: width and height of the camera in built-in worlds, which sees 90 degrees in width; drift is corrected
+        camera_px: width and height of the camera in built-in worlds; drift is corrected
             where it has as many pixels as localisation needs.
         success: when a plan counts as a success.
         fresh: forget earlier results in the folder.
