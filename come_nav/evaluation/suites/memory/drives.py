@@ -163,11 +163,7 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
             "drift_percent": drift,
             **surroundings_facts(sensors, settings.source.world_set),
             "poses": digest(np.concatenate([*(place.poses_world_xyyaw for place in places.values()), poses])),
-            **(
-                {}
-                if settings.camera_px == SMALL_PX
-                else {"camera_px": list(settings.camera_px), "corrected": corrected}
-            ),
+            **camera,
         },
         default_windows=DEFAULT_WINDOWS,
         places=places,
