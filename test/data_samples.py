@@ -71,7 +71,7 @@ class BagMaker:
 
     def odometry(self, stamp_ns: int, x: float, yaw: float = 0.0, topic: str = "/odom", log_ns: int | None = None):
         transform = se3.transform_from_xyyaw(np.array([x, 0.0, yaw]))
-        raw = self.make.odometry(stamp_ns, ("odom", "base_link"), transform, (0.0, 0.0, 0.0))
+        raw = self.make.odometry(stamp_ns, ("odom", "base_link"), transform, (0.0, 0.0))
         self.add(log_ns or stamp_ns, topic, ODOMETRY, raw)
 
     def transform(self, stamp_ns: int, frames: tuple[str, str], T_a_b: np.ndarray, topic: str = "/tf"):
