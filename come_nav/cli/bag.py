@@ -137,11 +137,13 @@ def describe_recording(recording: Any) -> dict[str, Any]:
     import numpy as np
 
     from come_nav.data.timing.motion import driven_m
+    from come_nav.data.timing.sideways import sideways_motion
 
     report = recording.report
     first = recording.frame(0)
     depth_known = None if first.depth_m is None else float(np.isfinite(first.depth_m).mean())
     camera = recording.intrinsics
+    motion = sideways_motion(recording.stamps_s, recording.poses_xyyaw, report.pose_jumps)
     return {
         "topics": getattr(report, "topics", {}),
         "frames": len(recording),
@@ -151,6 +153,8 @@ def describe_recording(recording: Any) -> dict[str, Any]:
         "association": report.association.to_mapping() if hasattr(report, "association") else None,
         "gaps": [{"after_frame": gap.index, "duration_s": gap.duration_s} for gap in recording.gaps],
         "path_length_m": driven_m(recording.T_odom_base, report.pose_jumps),
+        "kinematics": motion.kinematics,
+        "sideways_share": motion.share,
         "image_size": [first.rgb.shape[1], first.rgb.shape[0]],
         "camera": None if camera is None else {name: getattr(camera, name) for name in ("fx", "fy", "cx", "cy")},
         "T_base_camera": recording.T_base_camera,
@@ -187,6 +191,7 @@ def _print_recording(facts: dict[str, Any]) -> None:
     width, height = facts["image_size"]
     print(f"  frames  {facts['frames']} of {width}x{height} at {facts['rate_hz']:.2f} Hz, {len(facts['gaps'])} gaps")
     print(f"  path    {facts['path_length_m']:.2f} m")
+    print(f"  moves   {facts['kinematics']} ({100 * facts['sideways_share']:.0f} % of the way is sideways)")
     if match is not None:
         print(
             f"  match   {match['matched']} of {match['count_a']} images have a pose, median difference "

@@ -105,6 +105,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what context frames are moved by: what the camera measured, where it did (default), or the model's "
         "estimate alone",
     )
+    parser.add_argument(
+        "--kinematics",
+        choices=("auto", "differential", "holonomic", "car"),
+        help="how the robot moves (default auto: holonomic where the recording plainly moves sideways)",
+    )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
     parser.add_argument("--seed", type=int, metavar="S", help="of plans, random choice and bootstrap (default 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default runs/evaluate/<input>)")
@@ -183,6 +188,8 @@ def print_plans(outcome: Outcome[Evaluation]) -> None:
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m\n")
     print(format_table(*plan_lines(table)) + "\n")
+    if "kinematics" in evaluation.facts:
+        print(f"kinematics: {evaluation.facts['kinematics']}\n")
     if table.gap_closure:
         print(format_table(*gap_lines(table)) + "\n")
     print(format_table(*ratio_lines(table)))

@@ -69,7 +69,17 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         rate_hz=math.inf if args.rate is not None and asked is None else asked,
         sensors=sensors_of(args),
         world_set=args.set_of_worlds or BUILT_IN,
+        kinematics=asked_kinematics(args),
     )
+
+
+def asked_kinematics(args: argparse.Namespace) -> str:
+    """Return what ``--kinematics`` says; without it auto, or nothing where the configuration names robot.kinematics."""
+    from come_nav.config import load_layers
+
+    if args.kinematics is not None:
+        return str(args.kinematics)
+    return "" if "robot.kinematics" in load_layers(args.config, args.set).given else "auto"
 
 
 def chosen_rows(text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:

@@ -43,6 +43,8 @@ class SourceSettings:
         part: fractions (first, last) of each recording that windows lie in; the whole where None.
         choice: of the windows, even or random.
         recording: keyword arguments of ``come_nav.data.open_recording`` but for the rate.
+        kinematics: of the robot whose plans are evaluated: differential, holonomic, car or auto (what the recordings
+            tell); empty = as the robot's settings say.
         rate_hz: that was asked for, infinite for every frame; it must be the model's. None asks for nothing.
         sensors: errors of the sensors in built-in worlds.
         world_set: name of the set of worlds.
@@ -58,6 +60,7 @@ class SourceSettings:
     rate_hz: float | None = None
     sensors: SensorSettings = field(default_factory=SensorSettings)
     world_set: str = BUILT_IN
+    kinematics: str = ""
 
 
 @dataclass(frozen=True)
