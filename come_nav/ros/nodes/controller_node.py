@@ -42,9 +42,15 @@ def cmd_vel_report(node: ManagedNode, topic: str, stamped: bool) -> Report:
     return Report("cmd_vel", Level.OK, f"{own} on {topic}")
 
 
-def _follower_of(values: Mapping[str, Any]) -> PathFollower:
+def follower_of(values: Mapping[str, Any]) -> PathFollower:
+    """Return the follower that parameters describe."""
     config = config_from(values)
     return PathFollower(config.follower, config.robot)
+
+
+def stall_detector_of(values: Mapping[str, Any]) -> StallDetector | None:
+    """Return what notices that the robot is stuck; None where the parameters switch it off."""
+    return StallDetector(values["stall_s"]) if values["stall_s"] > 0.0 else None
 
 
 class ControllerNode(ManagedNode):
@@ -68,13 +74,13 @@ class ControllerNode(ManagedNode):
     def setup(self) -> None:
         """Subscribe to plan, odometry and e-stop."""
         values = self.values
-        self._follower = _follower_of(self.values)
+        self._follower = follower_of(self.values)
         self._odometry: Odometry | None = None
         self._e_stop, self._has_plan = False, False
         self._state = self._why_no_plan = "no plan"
         self._last_now_s = self._blocked_s = float("-inf")
         self._jumps = self._stalls = 0
-        self._stall = self._stall_detector()
+        self._stall = stall_detector_of(self.values)
         self._latency = Latency()
         kind = TwistStamped if values["cmd_vel_stamped"] else Twist
         self._commands = self.advertise(kind, "cmd_vel", COMMAND)
@@ -98,10 +104,10 @@ class ControllerNode(ManagedNode):
     def parameters_changed(self, names: set[str]) -> None:
         """Follow with new gains and limits from the next plan on."""
         if self.configured and any(name.startswith(("follower.", "robot.")) for name in names):
-            self._follower = _follower_of(self.values)
+            self._follower = follower_of(self.values)
             self._drop_plan("parameters changed")
         if self.configured and "stall_s" in names:
-            self._stall = self._stall_detector()
+            self._stall = stall_detector_of(self.values)
 
     def reports(self) -> Sequence[Report]:
         """Return what the robot does, and whether anybody expects another type on cmd_vel."""
@@ -173,9 +179,6 @@ class ControllerNode(ManagedNode):
             return
         self._state = "arrived" if self._follower.done else "driving"
         self._publish(v, w, vy)
-
-    def _stall_detector(self) -> StallDetector | None:
-        return StallDetector(self.values["stall_s"]) if self.values["stall_s"] > 0.0 else None
 
     def _give_way(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64], bearing_rad: float) -> None:
         """Stop pushing, and tell where the robot stands and which way it could not go."""
