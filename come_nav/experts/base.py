@@ -118,6 +118,7 @@ class BaseExpert(nn.Module):
         action: Tensor,
         rel_time: Tensor,
         drop_context: Tensor | None = None,
+        keep_past: bool = False,
     ) -> Tensor:
         """Return the denoiser's own output (B, C or 2C, h, w) in float32; training compares it with its target.
 
@@ -127,7 +128,8 @@ class BaseExpert(nn.Module):
             context: of batch B, or 1 for all.
             action: (B, 3) target pose (dx m, dy m, dyaw rad) in the newest context frame's base.
             rel_time: (B,) time from that frame to the target, protocol frames.
-            drop_context: (B,) bool, where the context is to be ignored.
+            drop_context: (B,) bool, where the context is to be ignored, and with it all that shows the past.
+            keep_past: with ``drop_context``, ignore only the context's own tokens (networks with ``view_groups``).
         """
         options: dict[str, Any] = {}
         settings = self.model.settings
@@ -136,7 +138,7 @@ class BaseExpert(nn.Module):
         if settings.extra_channels and not settings.view_groups:
             options["extra"] = _view(context, len(x_t), drop_context)
         if settings.view_groups or settings.older_frames or settings.camera_embedding:
-            options["optional"] = self._optional(context, len(x_t), drop_context)
+            options["optional"] = self._optional(context, len(x_t), None if keep_past else drop_context)
         if context.absolute_pose_xyyaw is not None and hasattr(self.model, "pose_embedder"):
             target = se2.compose(context.absolute_pose_xyyaw.to(action), action)
             options["absolute_pose"] = self.normalizer.absolute_pose(target)

@@ -112,7 +112,7 @@ class CameraEmbedder(nn.Module):
 
 
 def camera_values(camera: Tensor, T_base_camera: Tensor) -> Tensor:
-    """Return (B, 7): half fields of view x, y, offsets of the centre, height, pitch (up > 0) and roll of a camera.
+    """Return (B, 7): half fields of view x, y, offsets of the centre, height, pitch (up > 0), roll (clockwise > 0).
 
     Args:
         camera: (B or 1, 4) fx, fy, cx, cy as fractions of width and height; NaN = unknown.
@@ -122,6 +122,6 @@ def camera_values(camera: Tensor, T_base_camera: Tensor) -> Tensor:
     camera, T_base_camera = camera.expand(rows, -1), T_base_camera.expand(rows, -1, -1).to(camera)
     half_x, half_y = (torch.atan(0.5 / camera[:, index]) for index in (0, 1))
     pitch = torch.asin(T_base_camera[:, 2, 2].clamp(-1.0, 1.0))  # how far the optical axis rises
-    roll = torch.atan2(T_base_camera[:, 2, 0], -T_base_camera[:, 2, 1])  # zero where the image's right is level
+    roll = torch.atan2(-T_base_camera[:, 2, 0], -T_base_camera[:, 2, 1])  # zero where the image's right is level
     offsets = camera[:, 2:] - 0.5
     return torch.stack([half_x, half_y, offsets[:, 0], offsets[:, 1], T_base_camera[:, 2, 3], pitch, roll], dim=1)

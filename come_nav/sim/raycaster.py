@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -54,6 +55,18 @@ class Raycaster:
         self._room_grid = _pack_room_grid(worlds, self.device)
         textures = torch.cat([torch.tensor(make_patterns()), *(world.images for world in worlds)])
         self._atlas = build_atlas(textures.to(self.device))
+        self._aim(intrinsics)
+
+    def looking_through(self, intrinsics: CameraIntrinsics, camera_height_m: float) -> Raycaster:
+        """Return a ray-caster of the same worlds, shared, with another camera."""
+        if not 0.0 < camera_height_m < min(world.ceiling_m for world in self.worlds):
+            raise ConfigError(f"camera_height_m must be between floor and ceiling, got {camera_height_m!r}")
+        other = copy.copy(self)
+        other.intrinsics, other.camera_height_m = intrinsics, camera_height_m
+        other._aim(intrinsics)
+        return other
+
+    def _aim(self, intrinsics: CameraIntrinsics) -> None:
         columns = torch.arange(intrinsics.width, dtype=torch.float64) + 0.5
         rows = torch.arange(intrinsics.height, dtype=torch.float64) + 0.5
         up = (intrinsics.cy - rows) / intrinsics.fy

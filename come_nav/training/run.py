@@ -20,7 +20,7 @@ from come_nav.training.card import model_card
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
 from come_nav.training.config import OptimiserSettings, TrainSettings
 from come_nav.training.data.bank import LatentBank
-from come_nav.training.data.sim_bank import FrameStream
+from come_nav.training.data.frames import FrameStream
 from come_nav.training.data.sources import TrainingData
 from come_nav.training.data.windows import Encode
 from come_nav.training.machine import Machine, make_trainer
@@ -156,7 +156,7 @@ class Run:
         data = self.data(autoencoder, depth)
         views = None
         if depth is not None:
-            views = ViewMaker(self._encode(autoencoder), config.reprojection, self._images())
+            views = ViewMaker(self._encode(autoencoder), config.reprojection, self._images(), config.rate_hz)
         task = DenoiserTask(
             expert,
             schedule,
@@ -166,6 +166,7 @@ class Run:
             views,
             LossWeighting(config.weighting, config.noise_shift),
             config.data.memory_fraction if config.data.memory_s else 0.0,
+            config.input_dropout,
         )
         stage = config.denoiser
         held_out = data.held_out(VALIDATION_BATCHES)
@@ -271,7 +272,9 @@ class Run:
         return encode
 
     def _images(self) -> ImageSettings:
-        return ImageSettings() if self.init is None else self.init.images
+        if self.init is not None:
+            return self.init.images
+        return ImageSettings() if self.config.data.cameras is None else ImageSettings(horizontal_fov_deg=0.0)
 
     def _training_seeds(self) -> range:
         first = self.config.data.first_world
@@ -289,5 +292,7 @@ class Run:
         """Return fresh views: the share of this process, or all where every process needs the same."""
         size, device = self.config.image_size, self.machine.device
         rank, count = (self.processes.rank, self.processes.count) if shared else (0, 1)
-        progress = self.machine.progress
-        return FrameStream(list(seeds), size, batch_size, seed, steps, device, rank, count, with_depth, progress)
+        data, progress = self.config.data, self.machine.progress
+        some = list(seeds)[: data.view_worlds or None]
+        varied = (data.cameras, data.sensors)
+        return FrameStream(some, size, batch_size, seed, steps, device, rank, count, with_depth, progress, *varied)

@@ -36,8 +36,8 @@ def decode_latents(parts: ModelParts, latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def estimate_depth_m(parts: ModelParts, images: Tensor) -> Tensor:
-    """Return the estimated z-depth (B, H, W) in metres of images (B, 3, H, W).
+def estimate_depth_m(parts: ModelParts, images: Tensor, camera: Tensor | None = None) -> Tensor:
+    """Return the estimated z-depth (B, H, W) in metres of images (B, 3, H, W) of ``camera`` (B or 1, 4).
 
     Raises:
         ConfigError: for a model without a depth estimator.
@@ -45,4 +45,4 @@ def estimate_depth_m(parts: ModelParts, images: Tensor) -> Tensor:
     if parts.depth is None:
         raise ConfigError("this model has no depth estimator")
     with parts.autocast():
-        return parts.depth.depth_m(images.to(parts.device))
+        return parts.depth.depth_m(images.to(parts.device), camera)

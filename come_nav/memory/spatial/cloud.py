@@ -28,7 +28,7 @@ from come_nav.memory.spatial.carving import seen_through
 from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
 from come_nav.memory.spatial.splat_cache import EXTRA, SplatCache
 from come_nav.memory.spatial.splatting import SpatialView, Viewpoint, render_splats, thinned
-from come_nav.memory.spatial.voxels import VoxelMap, reach_of
+from come_nav.memory.spatial.voxels import VoxelMap, cell_keys, reach_of
 
 Array = NDArray[Any]
 FAR_M = 1000.0  # poses beyond this (UTM) get a cloud around a place of its own: float32 counts half metres there
@@ -344,6 +344,16 @@ class SpatialMemory:
         T_camera_odom = se3.inverse(T_odom_camera)
         rows, filled = seen_through(self.voxels.xyz, T_camera_odom, grid.depth_m, grid.camera, settings.voxel_m, margin)
         self.carved += self.voxels.weaken(rows, settings.carve_looks * filled)
+
+
+def looked_at_s(memory: SpatialMemory, points_odom_xyz: Array) -> NDArray[np.float64]:
+    """Return when the voxels at points (N, 3) in the odom frame were last looked at, (N,) stamps in s.
+
+    NaN where no voxel is.
+    """
+    with memory._lock:
+        voxels = memory.voxels
+        return voxels.stamps_at(cell_keys(points_odom_xyz - memory.origin_odom_xyz, voxels.voxel_m))
 
 
 class _Unknown:

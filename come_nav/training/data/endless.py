@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 from come_nav.core.errors import ConfigError
 from come_nav.training.config import DataSettings
 from come_nav.training.data.bank import LatentBank
-from come_nav.training.data.goals import draw_uniforms
+from come_nav.training.data.goals import GoalSettings, draw_uniforms
 from come_nav.training.data.mixture import Draw
+from come_nav.training.data.sensing import DriveSenses
 from come_nav.training.data.sim_bank import Drive, drive_frames, encode_drive, make_drive, training_camera
 from come_nav.training.data.windows import Encode, WindowBatch, step_generator
 
@@ -100,17 +101,20 @@ class DriveEncoder:
         encode: images to latents, on ``device``.
         device: where views are rendered, encoded and kept.
         finish: last touch to each drive's bank, e.g. estimated depth.
+        senses: what a robot makes of what it sees; None = as rendered.
     """
 
     image_size: int
     encode: Encode
     device: str
     finish: Callable[[LatentBank], LatentBank] = lambda bank: bank
+    senses: DriveSenses | None = None
 
     def __call__(self, drive: Drive, config: DataSettings) -> LatentBank:
         """Return the drive's bank, latents and images on ``device``."""
         camera = training_camera(self.image_size)
-        return self.finish(encode_drive(drive, camera, config, self.encode, self.device, self.device))
+        bank = encode_drive(drive, camera, config, self.encode, self.device, self.device, self.senses)
+        return self.finish(bank)
 
 
 class EndlessWorlds:
@@ -123,6 +127,7 @@ class EndlessWorlds:
         encoder: renders and encodes them.
         batch_size: of all processes and sources together.
         seed: of everything.
+        sampling: how windows are drawn; as ``config`` says by default.
 
     Raises:
         ConfigError: drives too short for a window.
@@ -136,9 +141,10 @@ class EndlessWorlds:
         encoder: DriveEncoder,
         batch_size: int,
         seed: int,
+        sampling: GoalSettings | None = None,
     ) -> None:
         self.config, self.context_frames = config, context_frames
-        self.sampling = config.sampling(context_frames)
+        self.sampling = sampling or config.sampling(context_frames)
         self.encoder = encoder
         self.frames = drive_frames(config, rate_hz)
         windows = self.frames - context_frames
