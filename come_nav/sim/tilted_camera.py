@@ -18,6 +18,7 @@ from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.raycaster import Raycaster
 
 OVERSAMPLING = 2  # per axis, of colours where a level view is turned: near floor is finer in it than in the result
+OUTLINE = 0.1  # where interpolated and nearest inverse depth differ by more than this share lies an outline
 MARGIN_PX = 2.0
 
 
@@ -129,8 +130,13 @@ class TiltedRaycaster:
         rows = len(images)
         options = {"align_corners": False, "padding_mode": "border"}
         fine = grid_sample(images, self._colour_grid.expand(rows, -1, -1, -1), mode="bilinear", **options)
-        turned = grid_sample(depth[:, None], self._depth_grid.expand(rows, -1, -1, -1), mode="nearest", **options)
-        return avg_pool2d(fine, OVERSAMPLING), turned[:, 0] / self._rise
+        inverse = 1.0 / depth[:, None]  # linear over the image of a plane, so that interpolating it is exact there
+        nearest, smooth = (
+            grid_sample(inverse, self._depth_grid.expand(rows, -1, -1, -1), mode=mode, **options)[:, 0]
+            for mode in ("nearest", "bilinear")
+        )
+        of_surface = torch.where((smooth / nearest - 1.0).abs() < OUTLINE, smooth, nearest)
+        return avg_pool2d(fine, OVERSAMPLING), 1.0 / (of_surface * self._rise)
 
 
 def _rays(camera: TiltedCamera, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
 from come_nav.training.data.goals import Drives, Goals, GoalSettings, choose_goals, draw_uniforms
 from come_nav.training.data.sharding import shard
-from come_nav.training.data.windows import Encode, PastFrames, Rows, WindowBatch, step_generator
+from come_nav.training.data.windows import PAST_STRIDE, Encode, PastFrames, Rows, WindowBatch, step_generator
 
 __all__ = ["Encode", "GoalSettings", "LatentBank", "WindowBatch", "WindowStream", "step_generator"]
 
@@ -162,10 +162,12 @@ class LatentBank:
         index = newest[:, None] + offsets
         known = index >= self.first[newest][:, None]
         index = index.maximum(self.first[newest][:, None])
-        fields = {"images": self.images, "depth_m": self.depth_m, "measured": self.measured}
+        pixels = {"images": self.images, "depth_m": self.depth_m, "measured": self.measured}
+        some = slice(None, None, PAST_STRIDE)
+        fields = {name: None if values is None else values[..., some, some] for name, values in pixels.items()}
         fields["T_base_camera"] = self.T_base_camera
         return PastFrames(
-            latents=_take(self.latents, index).float(),
+            latents=_take(self.latents, index),
             poses_xyyaw=se2.relative(self.poses_xyyaw[newest][:, None], self.poses_xyyaw[index]).to(device),
             frame_offsets=offsets.float().expand(len(newest), -1).to(device),
             known=known.to(device),

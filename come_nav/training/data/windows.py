@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 Encode = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)
+PAST_STRIDE = 2  # of the pixels that are kept of frames before the context
 Rows = slice | torch.Tensor  # which rows of a batch: a range, or indices (R,)
 
 
@@ -15,14 +16,16 @@ Rows = slice | torch.Tensor  # which rows of a batch: a range, or indices (R,)
 class PastFrames:
     """N frames before each of B contexts, oldest first; those that are not there repeat the drive's first.
 
+    Of their pixels every second one of every second row is kept: thirty frames show more than enough points.
+
     Attributes:
-        latents: (B, N, C, h, w).
+        latents: (B, N, C, h, w) float16.
         poses_xyyaw: (B, N, 3) in the newest context frame's base.
         frame_offsets: (B, N) in frames before the newest context frame, < 0.
         known: (B, N) bool.
-        images: (B, N, 3, S, S) uint8, or None.
-        depth_m: (B, N, S, S) z-depth in metres, NaN = unknown, or None.
-        measured: (B, N, S, S) uint8 where it was measured, or None.
+        images: (B, N, 3, S / 2, S / 2) uint8, or None.
+        depth_m: (B, N, S / 2, S / 2) float16 z-depth in metres, NaN = unknown, or None.
+        measured: (B, N, S / 2, S / 2) uint8 where it was measured, or None.
         T_base_camera: (B, N, 4, 4), or None.
     """
 

@@ -205,7 +205,7 @@ def _older_frames(batch: WindowBatch, told: ToldInputs) -> OlderFrames | None:
         return None
     past, goals = batch.older.newest(told.older), batch.goal_latents.shape[1]
     known = past.known & told.older_told.to(past.known.device)[:, None]
-    parts = (past.latents, past.poses_xyyaw, past.frame_offsets, known)
+    parts = (past.latents.float(), past.poses_xyyaw, past.frame_offsets, known)
     return OlderFrames(*(part.repeat_interleave(goals, 0) for part in parts))
 
 

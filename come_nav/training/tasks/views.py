@@ -15,7 +15,7 @@ from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.core.types import ContextViews, PointSet
 from come_nav.experts.optional_inputs import camera_values
 from come_nav.training.data.bank import Encode, LatentBank, WindowBatch, step_generator
-from come_nav.training.data.windows import PastFrames
+from come_nav.training.data.windows import PAST_STRIDE, PastFrames
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings, images_from_bytes
 from come_nav.world_model.reprojection import (
@@ -28,7 +28,6 @@ from come_nav.world_model.reprojection import (
 )
 
 FRAMES_PER_CALL = 128
-PAST_STRIDE = 2  # of the pixels of frames before the context: thirty frames show more than enough points
 
 
 @dataclass(frozen=True)
@@ -147,20 +146,18 @@ def _context_points(batch: WindowBatch, scene: _Scene, settings: ReprojectionSet
 
 
 def _past_points(past: PastFrames, scene: _Scene, settings: ReprojectionSettings, rate_hz: float) -> PointSet:
-    """Return the points of every second pixel and row of the frames before the context."""
+    """Return the points of the frames before the context."""
     if past.images is None or past.depth_m is None:
         raise DataError("views of a longer past need a bank with images and depth")
-    half = slice(None, None, PAST_STRIDE)
-    images, depth_m = images_from_bytes(past.images[..., half, half]), past.depth_m[..., half, half].float()
+    images, depth_m = images_from_bytes(past.images), past.depth_m.float()
     depth_m = torch.where(past.known[..., None, None], depth_m, torch.nan)
-    measured = None if past.measured is None else past.measured[..., half, half]
     extrinsics, newest = scene.extrinsics[:, -1:].expand(-1, images.shape[1], -1, -1), scene.extrinsics[:, -1]
     if past.T_base_camera is not None:
         extrinsics = torch.where(torch.isfinite(past.T_base_camera), past.T_base_camera.to(extrinsics), extrinsics)
     # the pixels that are taken lie half a pixel up and left of the middles of those that a camera of half the size has
     shift = 0.5 * (PAST_STRIDE - 1) / scene.images.shape[-1]
     camera = scene.camera + scene.camera.new_tensor([0.0, 0.0, shift, shift])
-    facts = PixelFacts(-past.frame_offsets / rate_hz, measured)
+    facts = PixelFacts(-past.frame_offsets / rate_hz, past.measured)
     return points_before(images, depth_m, past.poses_xyyaw, camera, newest, extrinsics, settings, facts)
 
 
