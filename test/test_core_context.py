@@ -30,7 +30,10 @@ def full(batch: int, shared: int = 1) -> Context:
         older_points=PointSet(numbered(batch, 6, 3), numbered(batch, 6, 3), numbered(batch, 6, 2)),
         older=OlderFrames(numbered(batch, 3, 1, 4, 4), numbered(batch, 3, 3), numbered(batch, 3), numbered(batch, 3)),
         views=ContextViews(
-            *(numbered(batch, 3, 4, 4) for _ in range(3)), numbered(batch, 3), numbered(batch, 2, 4, 4), numbered(batch, 7)
+            *(numbered(batch, 3, 4, 4) for _ in range(3)),
+            numbered(batch, 3),
+            numbered(batch, 2, 4, 4),
+            numbered(batch, 7),
         ),
     )
 

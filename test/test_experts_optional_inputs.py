@@ -86,7 +86,12 @@ def full_context() -> Context:
 def answer(expert: BaseExpert, context: Context, **options: Any) -> Tensor:
     with torch.no_grad():
         return expert.network_output(
-            drawn(BATCH, 3, 4, 4, seed=8), torch.tensor([10, 900]), context, drawn(BATCH, 3), torch.ones(BATCH), **options
+            drawn(BATCH, 3, 4, 4, seed=8),
+            torch.tensor([10, 900]),
+            context,
+            drawn(BATCH, 3),
+            torch.ones(BATCH),
+            **options,
         )
 
 

@@ -108,14 +108,19 @@ def test_a_killed_run_with_every_input_resumes_to_the_same_weights(
     """Endless drives with their own cameras, memories that drift, older frames: equal bit for bit after a kill."""
     whole = run_until(tmp_path / "whole")
     run_until(tmp_path / "parts", 3, monkeypatch)
-    resumed = run_until(tmp_path / "parts")
+    early = Run(CONFIG, tmp_path / "parts", MACHINE).export_newest()
+    assert DiffusionWorldModel.load(early).base.model.settings == CONFIG.denoiser_model
+    elsewhere = replace(CONFIG, data=replace(DATA, workers=1))  # another machine may make drives in other processes
+    resumed = Run(elsewhere, tmp_path / "parts", MACHINE).finish()
     assert whole is not None
     assert resumed is not None
     one, two = (DiffusionWorldModel.load(path) for path in (whole, resumed))
     first, second = state(one), state(two)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    logged = [row for path in (tmp_path / "whole").rglob("denoiser/**/metrics.csv") for row in csv.DictReader(path.open())]
+    logged = [
+        row for path in (tmp_path / "whole").rglob("denoiser/**/metrics.csv") for row in csv.DictReader(path.open())
+    ]
     measured = {name for row in logged for name, value in row.items() if name.startswith("validation") and value}
     assert measured == {f"validation/{name}" for name in ("loss", "null_loss", "longer_loss", "memory_loss")}
     _imagines_with_all_memories(one)
@@ -193,7 +198,9 @@ def test_windows_hold_the_frames_before_the_context_and_the_drives_camera(bank) 
     assert torch.equal(past.images[0], frames.images[8:17, :, ::2, ::2])
     own = drive.camera
     assert batch.T_base_camera.shape == (16, 4, 4, 4)
-    torch.testing.assert_close(batch.T_base_camera[0, 0].double(), torch.from_numpy(own.T_base_camera), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        batch.T_base_camera[0, 0].double(), torch.from_numpy(own.T_base_camera), atol=1e-6, rtol=0
+    )
     torch.testing.assert_close(batch.camera[0, 0], torch.tensor(own.intrinsics.fx / SIZE, dtype=torch.float32))
 
 

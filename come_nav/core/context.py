@@ -73,7 +73,7 @@ class ContextViews:
         memory: (S, E, h, w) of the spatial memory: with the others over it, or by itself.
         shown: (S, 3) bool, which of the three each row of a network with ``view_groups`` looks at.
         latent_memory: (S, M, h, w) what a memory of latents shows, and facts of it.
-        camera: (S, 7) of the views, for networks that are told (:func:`come_nav.experts.optional_inputs.camera_values`).
+        camera: (S, 7) of the views, for networks that are told (see come_nav/experts/optional_inputs.py).
     """
 
     context: torch.Tensor | None = None

@@ -228,16 +228,18 @@ class CDiT(nn.Module):
             normal.append(self.older_frames.pos_embed)
         for weight in normal:
             nn.init.normal_(weight, std=0.02)
+        for module in self._zero_at_first():
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
+
+    def _zero_at_first(self) -> list[nn.Module]:
+        """Return what starts at zero, so that an untrained network is blind to every addition."""
         zero: list[nn.Module] = [self.final_layer.linear, self.final_layer.adaLN_modulation]
         zero += [block.adaLN_modulation for block in self.blocks if isinstance(block, CDiTBlock)]
         additions = ("context_pose_embedder", "pose_embedder", "extra_embedder", "skip_layer")
         additions += ("view_groups", "latent_memory_embedder")
         zero += [getattr(self, name) for name in additions if hasattr(self, name)]
-        if self.settings.camera_embedding:
-            zero.append(self.camera_embedder.mlp[-1])
-        for module in zero:
-            for parameter in module.parameters():
-                nn.init.zeros_(parameter)
+        return [*zero, self.camera_embedder.mlp[-1]] if self.settings.camera_embedding else zero
 
     def forward(  # noqa: PLR0913  NWM's arguments and one per addition
         self,
@@ -279,9 +281,7 @@ class CDiT(nn.Module):
         condition = self.embed_condition(t, y, rel_t, absolute_pose)
         optional = optional or OptionalInputs()
         tokens = self._with_views(tokens, optional)
-        context, known = self._with_older(
-            self.embed_context(x_cond, context_pose, drop_context, generator), optional
-        )
+        context, known = self._with_older(self.embed_context(x_cond, context_pose, drop_context, generator), optional)
         if self.settings.camera_embedding:
             condition = condition + self._embed_camera(optional)
         context = layer_norm(context)

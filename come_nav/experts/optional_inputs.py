@@ -47,9 +47,7 @@ class ViewGroups(nn.Module):
 
     def __init__(self, groups: int, channels: int, width: int, patch_size: int) -> None:
         super().__init__()
-        self.embedders = nn.ModuleList(
-            PatchEmbedder(channels, width, patch_size, bias=False) for _ in range(groups)
-        )
+        self.embedders = nn.ModuleList(PatchEmbedder(channels, width, patch_size, bias=False) for _ in range(groups))
         self.null = nn.Parameter(torch.zeros(groups, width))
 
     def forward(self, views: Tensor, shown: Tensor) -> Tensor:

@@ -93,7 +93,10 @@ class TiltedCamera:
     @property
     def R_level_camera(self) -> NDArray[np.float64]:
         """Rotation (3, 3) of the optical frame against the one of a level camera at the same place."""
-        pitch, roll = (math.cos(self.pitch_rad), math.sin(self.pitch_rad)), (math.cos(self.roll_rad), math.sin(self.roll_rad))
+        pitch, roll = (
+            (math.cos(self.pitch_rad), math.sin(self.pitch_rad)),
+            (math.cos(self.roll_rad), math.sin(self.roll_rad)),
+        )
         up = np.array([[1.0, 0.0, 0.0], [0.0, pitch[0], -pitch[1]], [0.0, pitch[1], pitch[0]]])
         turned = np.array([[roll[0], -roll[1], 0.0], [roll[1], roll[0], 0.0], [0.0, 0.0, 1.0]])
         return np.asarray(up @ turned)
@@ -163,9 +166,7 @@ def _level_cover(camera: TiltedCamera) -> CameraIntrinsics:
     return CameraIntrinsics(width, height, own.fx, own.fy, MARGIN_PX - low[0], MARGIN_PX - low[1])
 
 
-def _lookup(
-    camera: TiltedCamera, level: CameraIntrinsics, fine: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _lookup(camera: TiltedCamera, level: CameraIntrinsics, fine: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return where in the level image each pixel lies (1, H, W, 2) in [-1, 1], and the level depth of its unit ray."""
     own = camera.intrinsics
     rows, columns = ((np.arange(size * fine) + 0.5) / fine for size in (own.height, own.width))

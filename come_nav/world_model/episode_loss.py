@@ -147,6 +147,4 @@ class EpisodeLoss:
         if memory is None or seen is None:
             return ContextViews(view.encoded_apart(encode), camera=camera)
         shown = torch.stack([torch.ones_like(seen), torch.zeros_like(seen), seen], 1)
-        return ContextViews(
-            view.encoded_apart(encode), memory=memory.encoded_apart(encode), shown=shown, camera=camera
-        )
+        return ContextViews(view.encoded_apart(encode), memory=memory.encoded_apart(encode), shown=shown, camera=camera)

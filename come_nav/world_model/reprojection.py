@@ -299,7 +299,7 @@ def with_older_points(
     return replace(context, older_points=points)
 
 
-def points_before(  # noqa: PLR0913, PLR0917  what is known of the frames, in one flat list
+def points_before(
     images: Tensor,
     depth_m: Tensor,
     poses_xyyaw: Tensor,

@@ -59,11 +59,14 @@ class RememberedViews:
         Looked up once for every block of four by four pixels, at the surface that is seen in its middle.
 
         Args:
-            poses_odom_xyyaw, T_base_camera: of the views.
+            poses_odom_xyyaw: (S, 3) of the views.
             inverse_depth: (S, H, W) of the views, 1/m.
+            T_base_camera: (S or 1, 4, 4) of the views; the source's own by default.
             now_s: (S,) stamps to count from; the newest look by default.
         """
-        extrinsics = torch.as_tensor(self.T_base_camera if T_base_camera is None else T_base_camera, dtype=torch.float64)
+        extrinsics = torch.as_tensor(
+            self.T_base_camera if T_base_camera is None else T_base_camera, dtype=torch.float64
+        )
         extrinsics = extrinsics[None] if extrinsics.ndim == 2 else extrinsics
         size = inverse_depth.shape[-1]
         camera = camera_fractions(model_camera(self.camera, size, self.aspect)).double()
@@ -71,7 +74,9 @@ class RememberedViews:
         camera = camera - torch.tensor([0.0, 0.0, half, half], dtype=torch.float64)  # pixel centres, not block centres
         voxel_m, stamps = self.memory.config.voxel_m, np.full(block.numel(), np.nan)
         for beyond_m in (0.0, 0.5 * voxel_m, -0.5 * voxel_m):  # blended depth may lie a little off its voxel
-            depth_m = torch.where(block > 0, 1.0 / block.clamp_min(1e-6), 0.0).double().cpu() + beyond_m * (block > 0).cpu()
+            depth_m = (
+                torch.where(block > 0, 1.0 / block.clamp_min(1e-6), 0.0).double().cpu() + beyond_m * (block > 0).cpu()
+            )
             points = lift_depth(depth_m, camera, extrinsics.cpu())
             moved = transform_points(poses_odom_xyyaw.double().cpu(), points).reshape(-1, 3).numpy()
             stamps = np.where(np.isnan(stamps), looked_at_s(self.memory, moved), stamps)

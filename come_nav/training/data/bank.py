@@ -156,7 +156,7 @@ class LatentBank:
         return self.cameras[self.camera_index[newest]].to(self.latents.device)
 
     def _past(self, newest: torch.Tensor, sampling: GoalSettings) -> PastFrames:
-        """Return the frames before the contexts that end at ``newest`` (B,); at the start of a drive there are fewer."""
+        """Return the frames before the contexts that end at ``newest`` (B,), fewer at the start of a drive."""
         device, count = self.latents.device, sampling.older_frames
         offsets = torch.arange(1 - sampling.context_frames - count, 1 - sampling.context_frames)
         index = newest[:, None] + offsets

@@ -16,8 +16,24 @@ from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
 from come_nav.sim.worlds import World
+from come_nav.world_model.depth import DepthEstimator
 
 Estimate = Callable[[Tensor, Tensor], Tensor]  # images (N, 3, S, S) in [-1, 1] and camera (1, 4) -> z-depth (N, S, S) m
+
+
+@dataclass(frozen=True)
+class EstimatedDepth:
+    """An :data:`Estimate` that can be sent to another process."""
+
+    estimator: DepthEstimator
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, camera: Tensor) -> Tensor:
+        """Return z-depth (N, S, S) in m of images (N, 3, S, S), computed where the estimator is."""
+        device = next(self.estimator.parameters()).device
+        return self.estimator.depth_m(images.to(device), camera.to(device))
+
+
 PRESETS = ("ideal",)
 LEAST_RATIO, MOST_RATIO = 0.2, 5.0  # of measured over estimated depth; what lies outside is no scale but an error
 FRAMES_PER_CALL = 128
@@ -77,5 +93,3 @@ def known_depth(
     usable = (ratio > LEAST_RATIO) & (ratio < MOST_RATIO)
     scaled = estimated * torch.where(usable, ratio, torch.ones_like(ratio))[:, None, None]
     return torch.where(present, depth_m, scaled), present
-
-

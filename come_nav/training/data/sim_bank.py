@@ -13,7 +13,6 @@ from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
-from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import OdometryNoise
 from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
 from come_nav.sim.worlds import World, generate_world
@@ -53,6 +52,7 @@ class Drive:
         camera: that it was driven with; None = the built-in one.
         measured: whether it had a depth camera.
         seed: of the drive's sensors.
+        memory: bytes (F + F Q, 7, S, S) of what the memory shows at frames and branches, where that was made already.
     """
 
     world: World
@@ -64,6 +64,7 @@ class Drive:
     camera: TiltedCamera | None = None
     measured: bool = True
     seed: int = 0
+    memory: torch.Tensor | None = None
 
 
 def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: float, seed: int | None = None) -> Drive:
@@ -253,9 +254,19 @@ def _memory(
     senses: DriveSenses | None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return what a memory of the time before shows at the frames and at the branches, where there was such a time."""
-    before, (count, branches) = len(drive.before_world_xyyaw), drive.branch_frames.shape
-    if not before:
+    if not len(drive.before_world_xyyaw):
         return None, None
+    views = drive.memory
+    if views is None:
+        views = memory_bytes(drive, renderer, actions_xyyaw, device, senses)
+    return _split(views.to(keep_on), *drive.branch_frames.shape)
+
+
+def memory_bytes(
+    drive: Drive, renderer: TiltedRaycaster, actions_xyyaw: torch.Tensor, device: str, senses: DriveSenses | None
+) -> torch.Tensor:
+    """Return bytes (F + F Q, 5 or 7, S, S) of what the memory of the time before shows at frames and branches."""
+    before, (count, branches) = len(drive.before_world_xyyaw), drive.branch_frames.shape
     odometry = drive.odometry_xyyaw
     past = PastDrive(drive.before_world_xyyaw, odometry[:before], drive.measured, drive.seed)
     memory = fill_memory(renderer, past, device, senses)
@@ -263,8 +274,16 @@ def _memory(
     now = torch.arange(before, before + count, dtype=torch.float64)
     now_s = torch.cat([now, now.repeat_interleave(branches)]) / (senses.rate_hz if senses else 1.0)
     facts = senses is not None and senses.facts
-    views = remembered_views(memory, renderer.camera, poses, now_s if facts else None, drive.measured).to(keep_on)
-    return _split(views, count, branches)
+    return remembered_views(memory, renderer.camera, poses, now_s if facts else None, drive.measured)
+
+
+def with_memory_made(drive: Drive, camera: CameraIntrinsics, senses: DriveSenses) -> Drive:
+    """Return the drive with what its memory shows: the slow part of encoding it, which needs no device."""
+    if not len(drive.before_world_xyyaw):
+        return drive
+    renderer = renderer_of(drive.world, drive.camera or TiltedCamera(camera), "cpu")
+    actions = se2.relative(drive.poses_world_xyyaw[:, None], drive.branch_poses_xyyaw)
+    return replace(drive, world=replace(drive.world), memory=memory_bytes(drive, renderer, actions, "cpu", senses))
 
 
 def _split(values: torch.Tensor, count: int, branches: int) -> tuple[torch.Tensor, torch.Tensor]:

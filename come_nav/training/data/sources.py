@@ -21,7 +21,7 @@ from come_nav.training.data.endless import DriveEncoder, EndlessWorlds
 from come_nav.training.data.goals import GoalSettings
 from come_nav.training.data.mixture import BankSource, MixtureStream, WindowSource
 from come_nav.training.data.prefetch import Prefetched
-from come_nav.training.data.sensing import DriveSenses
+from come_nav.training.data.sensing import DriveSenses, EstimatedDepth
 from come_nav.training.data.sim_bank import drive_frames, sim_banks
 from come_nav.training.data.windows import Encode, WindowBatch
 from come_nav.training.tasks.views import with_estimated_depth
@@ -210,12 +210,7 @@ class TrainingData:
             return None
         if estimator is None:
             return DriveSenses(None, apart, self.config.rate_hz, self.config.data.sensors)
-        estimator = estimator.eval().to(device)
-
-        @torch.no_grad()
-        def estimate(images: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
-            return estimator.depth_m(images.to(device), camera.to(device))
-
+        estimate = EstimatedDepth(estimator.eval().to(device))
         return DriveSenses(estimate, apart, self.config.rate_hz, self.config.data.sensors)
 
     def _facts(self, estimated_depth: bool = True) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class LossWeighting:
 class DenoiserTask(pl.LightningModule):
     """Diffusion loss of NWM: a noise level per goal, mean squared error of the network's target (noise or velocity)."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  what is trained, and how
         self,
         expert: BaseExpert,
         schedule: NoiseSchedule,
