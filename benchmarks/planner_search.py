@@ -29,8 +29,8 @@ from come_nav.core.settings import from_mapping, to_mapping
 from come_nav.core.types import CameraIntrinsics, Imagination, PlanStatus
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import ImageDistance, Smoothness
-from come_nav.planning.parameterisations import path_from_twists
 from come_nav.planning.settings import PlannerSettings
+from come_nav.planning.twists import path_from_twists
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.splits import VALIDATION_SEEDS
@@ -53,7 +53,7 @@ class Window:
     world_seed: int
     driver: str
     start_world_xyyaw: torch.Tensor  # (3,)
-    twist: np.ndarray  # (2,) over the last step before the start
+    twist: np.ndarray  # (3,) over the last step before the start
     driven_xyyaw: torch.Tensor  # (T, 3) in the start frame
     goal_image: torch.Tensor  # (3, H, W)
     raycaster: Raycaster
@@ -81,12 +81,12 @@ def make_windows(count: int) -> list[Window]:
         for now in (24, 56):
             if len(windows) == count:
                 return windows
-            v, w = se2.twist_between(poses[now - 1], poses[now], DT_S)
+            twist = np.array(se2.planar_twist_between(poses[now - 1], poses[now], DT_S))
             driven = se2.relative(poses[now], poses[now + 1 : now + 1 + STEPS])
             goal = raycaster.render(torch.from_numpy(poses[now + STEPS]).float()[None])[0][0]
             start = torch.from_numpy(poses[now]).float()
             driven_t = torch.from_numpy(driven).float()
-            windows.append(Window(seed, driver, start, np.array([v, w]), driven_t, goal, raycaster))
+            windows.append(Window(seed, driver, start, twist, driven_t, goal, raycaster))
     return windows
 
 

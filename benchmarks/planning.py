@@ -39,7 +39,7 @@ def timed(config, imaginer: Imaginer, objectives: list[Objective], repeats: int,
     for run in range(repeats + 1):
         generator = torch.Generator(device).manual_seed(run)
         cpu = time.process_time()
-        plan = planner.plan(imaginer, generator, initial_twist=np.array([0.4, 0.1]))
+        plan = planner.plan(imaginer, generator, initial_twist=np.array([0.4, 0.0, 0.1]))
         times_s.append(plan.duration_s)
         cpu_s.append(time.process_time() - cpu)
         planner_cfg = config.planner

@@ -33,7 +33,7 @@ from come_nav.memory.short_term import FrameStatus
 from come_nav.navigation.goals.places import Places
 from come_nav.navigation.loading import load_stack
 from come_nav.navigation.stack import NavStack
-from come_nav.sim.builtin import BuiltInSimulator
+from come_nav.sim.builtin import BuiltInSimulator, ideal_camera
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
@@ -45,7 +45,7 @@ KINDS = ("on the way", "beside it", "in view")
 def explored(seed: int, frames: int) -> tuple[NavStack, Places, EpisodeRecording]:
     """Return a stack and places that remember a tour through a world, and the tour."""
     stack, world = load_stack(load_config(None, ["experts.use=[spatial]"])), generate_world(seed)
-    camera = BuiltInSimulator.in_world(world, seed=seed).renderer
+    camera = BuiltInSimulator.in_world(world, ideal_camera(), seed=seed).renderer
     episode = simulate_episode(world, "tour", frames / stack.model.rate_hz, stack.model.rate_hz, seed=seed)
     drive = EpisodeRecording(episode, Raycaster([world], camera.intrinsics), use_truth=True)
     places = Places(Keyframes(), lambda images: stack.model.encode(stack.model.images_from_rgb(images)))
@@ -61,7 +61,7 @@ def explored(seed: int, frames: int) -> tuple[NavStack, Places, EpisodeRecording
 def images(seed: int, drive: EpisodeRecording, count: int) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Return kinds, where the robot stands and true poses of the images (3,), both in the drive's frame; images."""
     rng, world, found = np.random.default_rng(seed), generate_world(seed), []
-    camera = BuiltInSimulator.in_world(world, seed=seed)
+    camera = BuiltInSimulator.in_world(world, ideal_camera(), seed=seed)
     T_world_odom = se2.compose(drive.episode.poses_world_xyyaw[0], se2.inverse(drive.poses_xyyaw[0]))
     while len(found) < count:
         kind, pose = KINDS[len(found) % len(KINDS)], drive.poses_xyyaw[rng.integers(len(drive))]

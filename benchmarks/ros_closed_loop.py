@@ -47,7 +47,7 @@ from come_nav.core.errors import ConfigError  # noqa: E402
 from come_nav.core.geometry import se2  # noqa: E402
 from come_nav.ros import messages  # noqa: E402
 from come_nav.ros.qos import LATCHED  # noqa: E402
-from come_nav.sim.builtin import BuiltInSimulator  # noqa: E402
+from come_nav.sim.builtin import BuiltInSimulator, ideal_camera  # noqa: E402
 from come_nav.sim.driving.grid_planner import GridPlanner  # noqa: E402
 from come_nav.sim.robot import RobotSettings  # noqa: E402
 from come_nav.sim.worlds import generate_world  # noqa: E402
@@ -62,7 +62,7 @@ class Course:
     """Where the operator drives in one world, and starts and goals; all of it follows from the seed."""
 
     def __init__(self, seed: int) -> None:
-        self.camera = BuiltInSimulator.in_world(generate_world(seed), seed=seed)
+        self.camera = BuiltInSimulator.in_world(generate_world(seed), ideal_camera(), seed=seed)
         self.world, self.start = self.camera.world, self.camera.pose_world_xyyaw.copy()
         self.map = GridPlanner(self.world, RobotSettings().radius_m)
         self.legs, here = [], self.start
@@ -132,7 +132,14 @@ class Robot:
         planner = {**own["planner"], "device": args.device, "model": args.model, "time_limit_s": args.time_limit}
         if args.memory == "nwm":
             planner |= ALONE
-        place = {"world_seed": course.world.seed, "start_pose": [float(value) for value in course.start]}
+        size = course.camera.renderer.intrinsics
+        place = {
+            "image_width": size.width,
+            "image_height": size.height,
+            "horizontal_fov_deg": 90.0,
+            "world_seed": course.world.seed,
+            "start_pose": [float(value) for value in course.start],
+        }
         bench.start("simulator", {**place, "publish_clock": True, "real_time_factor": args.explore_factor})
         bench.start("spatial_memory", {**own["spatial_memory"], "use_sim_time": True})
         bench.start("planner", {**planner, "use_sim_time": True})

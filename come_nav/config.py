@@ -36,6 +36,7 @@ BASIC = (
     "seed",
     "max_sensor_age_s",
     "experts.use",
+    "robot.kinematics",
     "planner.horizon_steps",
     "planner.dt_s",
     "planner.time_limit_s",
@@ -74,10 +75,12 @@ class Layers:
     Attributes:
         config: the result.
         from_model: dotted keys whose values are the model's own, and which nothing overrides.
+        given: dotted keys that the file or the overrides name.
     """
 
     config: Config
     from_model: frozenset[str]
+    given: frozenset[str]
 
 
 def load_config(path: Path | str | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
@@ -113,7 +116,8 @@ def load_layers(path: Path | str | None = None, overrides: Sequence[str] | Mappi
         config = from_mapping(Config, merged(section, values))
     except ConfigError as error:
         raise error if file is None else ConfigError(f"{file}: {error}") from error
-    return Layers(config, frozenset(leaf_keys(section) - leaf_keys(values)))
+    given = leaf_keys(values)
+    return Layers(config, frozenset(leaf_keys(section) - given), frozenset(given))
 
 
 def parse_override(word: str) -> tuple[str, Any]:

@@ -24,6 +24,11 @@ SMALL_SEARCH = {
     "device": "cpu",
     "planner": {"initial_samples": 60, "samples": 20, "iterations": 3, "elites": 6},
 }
+IDEAL_64 = {
+    "image_width": 64,
+    "image_height": 64,
+    "horizontal_fov_deg": 90.0,
+}  # fast to render, to send and to search in
 PATIENCE_S = float(os.environ.get("COME_NAV_TEST_PATIENCE_S", "240"))  # for loaded machines
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped, Twist
 from nav_msgs.msg import Path as PathMessage
-from ros_harness import Bench
+from ros_harness import IDEAL_64, Bench
 
 from come_nav.ros import messages
 from come_nav.ros.run import NODES, node_class
@@ -26,7 +26,7 @@ def bench(tmp_path):
 
 
 def start(bench: Bench, planner: dict, nodes: tuple[str, ...]) -> None:
-    simulator = {"world_seed": 10000, "publish_clock": True, "real_time_factor": 0.5}
+    simulator = {**IDEAL_64, "world_seed": 10000, "publish_clock": True, "real_time_factor": 0.5}
     common = {"use_sim_time": True, "diagnostics_rate_hz": 4.0}
     slowly = {"device": "cpu", "experts": {"budget": {"steps_per_s": 1.0}}}
     sections = {"/**": common, "/simulator": simulator, "/planner": planner, "/episodic_memory": slowly}

@@ -50,7 +50,24 @@ def test_frames_before_the_context_are_shown_where_a_memory_uses_them(experts, h
 def test_a_goal_image_is_looked_for_in_memory_as_on_the_robot(tmp_path, capsys):
     """The verb finds where an earlier image was taken, and leads there over key frames; --direct does not look."""
     bag = tmp_path / "tour"
-    assert main(["simulate", "--world", "10000", "--driver", "tour", "--duration", "20", "--out", str(bag)]) == 0
+    assert (
+        main(
+            [
+                "simulate",
+                "--world",
+                "10000",
+                "--driver",
+                "tour",
+                "--duration",
+                "20",
+                "--camera",
+                "64",
+                "--out",
+                str(bag),
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
     words = ["plan", str(bag), "--at", "70", "--goal-index", "12", "--json", "--set", "planner.initial_samples=24"]
     words += ["--set", "planner.samples=8", "--set", "planner.iterations=2", "--set", "planner.elites=4"]

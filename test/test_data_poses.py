@@ -14,6 +14,7 @@ from come_nav.core.geometry import se3
 from come_nav.data import open_recording
 from come_nav.data.bags.bag import open_bag
 from come_nav.data.bags.poses import make_track, read_poses
+from come_nav.data.bags.topics import find_pose
 from come_nav.data.bags.transforms import TransformTree
 from come_nav.data.timing.interpolation import interpolate_poses, slerp
 
@@ -139,8 +140,8 @@ def test_broken_chain_is_told(tmp_path):
 
 
 def test_pose_messages(tmp_path):
-    """PoseStamped and PoseWithCovarianceStamped give the same poses as Odometry."""
-    from come_nav.data.bags.ros_types import POSE_STAMPED, POSE_WITH_COVARIANCE, typestore
+    """PoseStamped, PoseWithCovarianceStamped and TransformStamped give the same poses as Odometry."""
+    from come_nav.data.bags.ros_types import POSE_STAMPED, POSE_WITH_COVARIANCE, TRANSFORM_STAMPED, typestore
 
     maker = BagMaker().drive(6)
     store = typestore(False)
@@ -151,13 +152,22 @@ def test_pose_messages(tmp_path):
         maker.add(log_ns, "/pose", POSE_STAMPED, bytes(store.serialize_cdr(plain, POSE_STAMPED)))
         full = store.types[POSE_WITH_COVARIANCE](header=message.header, pose=message.pose)
         maker.add(log_ns, "/amcl_pose", POSE_WITH_COVARIANCE, bytes(store.serialize_cdr(full, POSE_WITH_COVARIANCE)))
+        at = message.pose.pose
+        moved = store.types["geometry_msgs/msg/Transform"](
+            translation=store.types["geometry_msgs/msg/Vector3"](at.position.x, at.position.y, at.position.z),
+            rotation=at.orientation,
+        )
+        sent = store.types[TRANSFORM_STAMPED](header=message.header, child_frame_id="base_link", transform=moved)
+        maker.add(log_ns, "/vicon/robot", TRANSFORM_STAMPED, bytes(store.serialize_cdr(sent, TRANSFORM_STAMPED)))
     folder = maker.write(tmp_path / "run")
     with open_bag(folder) as bag:
-        tracks = [read_poses(bag, topic) for topic in ("/odom", "/pose", "/amcl_pose")]
+        tracks = [read_poses(bag, topic) for topic in ("/odom", "/pose", "/amcl_pose", "/vicon/robot")]
+        assert find_pose(bag) == "/odom"
         with pytest.raises(DataError, match="carries no poses"):
             read_poses(bag, "/camera/color/image_raw")
     for track in tracks:
         np.testing.assert_array_equal(track.stamps_ns, tracks[0].stamps_ns)
         np.testing.assert_allclose(track.T_world_body, tracks[0].T_world_body)
-    with open_recording(folder, pose_topic="/amcl_pose") as recording:
-        assert len(recording) == 6
+    for topic in ("/amcl_pose", "/vicon/robot"):
+        with open_recording(folder, pose_topic=topic) as recording:
+            assert len(recording) == 6

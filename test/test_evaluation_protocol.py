@@ -40,7 +40,7 @@ def test_a_window_holds_four_context_frames_and_the_frame_two_seconds_later():
     np.testing.assert_allclose(window.driven_xyyaw, expected, atol=1e-9)
     np.testing.assert_allclose(window.context_xyyaw[-1], 0.0, atol=1e-12)
     np.testing.assert_allclose(window.context_stamps_s, [-0.75, -0.5, -0.25, 0.0], atol=1e-6)
-    np.testing.assert_allclose(window.initial_twist, [0.4, 0.3], atol=1e-6)
+    np.testing.assert_allclose(window.initial_twist, [0.4, 0.0, 0.3], atol=1e-6)
     assert window.goal_frame().rgb[0, 0, 0] == 18
     assert [frame.rgb[0, 0, 0] for frame in window.context_frames()] == [7, 8, 9, 10]
 

@@ -38,6 +38,7 @@ from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
 from come_nav.world_model.composition import CompositionSettings
+from come_nav.world_model.depth_of_frames import measured_depth
 from come_nav.world_model.episode_loss import EpisodeLoss
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.parts import InferenceSettings
@@ -131,7 +132,8 @@ def trained_directly(drive, model):
         image = model.images_from_rgb([frame.rgb])
         shown = RenderedView(*views.views(pose[None], model.image_size))
         extrinsics = frame.over_footprint(recording.T_odom_base[index]).T_base_camera
-        memory.observe(model.encode(image)[0], pose, frame.stamp_s, loss.frame(image[0], shown, extrinsics))
+        depth_m = measured_depth([frame], model.image_size, model.images.aspect)[0]
+        memory.observe(model.encode(image)[0], pose, frame.stamp_s, loss.frame(image[0], shown, extrinsics, depth_m))
         cloud.observe(frame, recording.T_odom_base[index])
     memory.train_steps(memory.steps_due)
     return memory.newest.tensors

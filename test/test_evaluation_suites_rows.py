@@ -11,6 +11,7 @@ from data_samples import SampleRecording
 from model_samples import small_model
 
 from come_nav.core.errors import DataError, PlanningError
+from come_nav.core.geometry import se3
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, Window, choose_windows
 from come_nav.evaluation.protocols.quality import quality_windows, read_batch
 from come_nav.evaluation.suites.camera_model import CameraModel, unit_image
@@ -109,6 +110,16 @@ def test_every_frame_of_a_jittery_recording_is_kept(model):
     window = choose_windows([("drive", recording)], ProtocolSettings(model.context_frames, 4), 1)[0]
     frames = Replay(NavStack(model, open_loop(SETTINGS)), 6).at(window).memory.newest_frames(99)
     assert len(frames) == 6 + model.context_frames
+
+
+def test_a_car_is_no_jump_of_the_pose(model):
+    """10.8 m/s, as of KITTI's: windows are cut where poses jump, so speed alone is no reason to forget."""
+    recording = SampleRecording(30)
+    recording.poses_xyyaw = np.stack([2.7 * np.arange(30), np.zeros(30), np.zeros(30)], axis=1)
+    recording.T_odom_base = se3.transform_from_xyyaw(recording.poses_xyyaw)
+    window = choose_windows([("drive", recording)], ProtocolSettings(model.context_frames, 4), 1)[0]
+    frames = Replay(NavStack(model, open_loop(SETTINGS))).at(window).memory.newest_frames(99)
+    assert len(frames) == model.context_frames
 
 
 class Torn(SampleRecording):

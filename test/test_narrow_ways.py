@@ -41,7 +41,7 @@ def drive(points: np.ndarray, way: np.ndarray, patience_s: float, warm: bool, se
     generator = torch.Generator().manual_seed(seed)
     search = config.pose_search.instead_of(config.planner)
     follower = PathFollower(FollowerSettings(limits=RobotLimits(-0.15, 0.6, 1.5, 1.0, 3.0)))
-    driven, twist = [np.array([*way[0], 0.0])], np.zeros(2)
+    driven, twist = [np.array([*way[0], 0.0])], np.zeros(3)
     last: tuple[Goal, Plan] | None = None
     for step in range(round(patience_s / STEP_S)):
         pose, time_s = driven[-1], step * STEP_S
@@ -64,7 +64,7 @@ def drive(points: np.ndarray, way: np.ndarray, patience_s: float, warm: bool, se
             last = (subgoal, plan)
             follower.set_plan(plan)
         twist = np.array(follower.command(time_s, pose))
-        driven.append(se2.compose(pose, se2.integrate_twist(twist[0], twist[1], STEP_S)))
+        driven.append(se2.compose(pose, se2.integrate_twist(twist[0], twist[2], STEP_S)))
     return np.array(driven)
 
 

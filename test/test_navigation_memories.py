@@ -300,7 +300,7 @@ def test_a_plan_of_a_window_is_the_search_over_the_models_own_context(model, dri
     if use:
         weights = {"base": 1.0, "short_term": 0.5, "spatial": 1.0}
         imagining = model.with_memory(stack.episode.views).composed(weights, "normalised")
-    twist = np.array(se2.twist_between(poses[-2], poses[-1], 0.25))
+    twist = np.array(se2.planar_twist_between(poses[-2], poses[-1], 0.25))
     view = view_objective(stack.settings.objective, model.images_from_rgb([goal]), model)
     objectives = [view, Smoothness(0.25, initial_twist=torch.from_numpy(twist))]
     wanted = CemPlanner(search, objectives, {view.name: 1.0, "smoothness": 0.0}).plan(

@@ -128,11 +128,11 @@ def test_the_end_of_a_plan_to_a_pose_is_shown_if_requested():
 def test_present_twist_is_measured_or_derived():
     measured = NavStack(ImageModel())
     observe(measured, 4, twist=(0.3, 0.1))
-    np.testing.assert_allclose(measured.present_twist(), [0.3, 0.1])
+    np.testing.assert_allclose(measured.present_twist(), [0.3, 0.0, 0.1])
     derived = NavStack(ImageModel())
     assert derived.present_twist() is None
     observe(derived, 4, speed=0.5)
-    np.testing.assert_allclose(derived.present_twist(), [0.5, 0.0], atol=1e-9)
+    np.testing.assert_allclose(derived.present_twist(), [0.5, 0.0, 0.0], atol=1e-9)
 
 
 def test_a_sensor_that_fails_is_a_status():

@@ -10,8 +10,9 @@ from come_nav.core.errors import ConfigError, PlanningError
 from come_nav.core.types import Imagination, PlanStatus
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Clearance, GoalPose, Smoothness
-from come_nav.planning.parameterisations import make_parameterisation, twists_of_path
+from come_nav.planning.parameterisations import make_parameterisation
 from come_nav.planning.settings import PlannerSettings, RobotLimits
+from come_nav.planning.twists import twists_of_path
 
 
 class Paths:
@@ -115,7 +116,9 @@ def test_first_samples_cover_the_prior_or_the_range(sampling):
         prior_v_std_mps=0.05,
         limits=RobotLimits(v_max_mps=1.0),
     )
-    plan = CemPlanner(config, [GoalPose(torch.zeros(3))]).plan(Paths(), seeded(), initial_twist=np.array([0.5, 0.0]))
+    plan = CemPlanner(config, [GoalPose(torch.zeros(3))]).plan(
+        Paths(), seeded(), initial_twist=np.array([0.5, 0.0, 0.0])
+    )
     speeds = plan.trace.iterations[0].parameters[:, 0]
     near = float(((speeds - 0.5).abs() < 0.1).float().mean())  # 2 sigma: 0.954; uniform over 0 to 1: 0.2
     expected = {"gaussian": 0.954, "sobol": 0.954, "uniform": 0.2, "mixed": 0.577}[sampling]
@@ -188,13 +191,13 @@ def test_limits_hold_on_every_candidate_of_the_trace():
     limits = RobotLimits(0.0, 0.6, 0.8, a_max_mps2=1.0, alpha_max_radps2=2.0)
     config = PlannerSettings(parameterisation="spline", limits=limits)
     plan = CemPlanner(config, [GoalPose(torch.tensor([5.0, 5.0, 3.0]))]).plan(
-        Paths(), seeded(), initial_twist=np.array([0.5, 0.0])
+        Paths(), seeded(), initial_twist=np.array([0.5, 0.0, 0.0])
     )
     for iteration in plan.trace.iterations:
         twists = twists_of_path(iteration.poses_xyyaw.double(), config.dt_s)
         assert (twists[..., 0] >= -1e-4).all()
         assert (twists[..., 0] <= 0.6 + 1e-4).all()
-        assert (twists[..., 1].abs() <= 0.8 + 1e-4).all()
+        assert (twists[..., 2].abs() <= 0.8 + 1e-4).all()
         assert ((twists[:, 0, 0] - 0.5).abs() <= 0.25 + 1e-4).all()
 
 
@@ -233,7 +236,7 @@ def test_warm_start_shifts_by_the_elapsed_steps():
     planner = CemPlanner(config, [GoalPose(torch.tensor([1.0, 0.4, 0.5]))])
     before = planner.plan(Paths(), seeded(), stamp_s=10.0)
     after = planner.plan(Paths(), seeded(1), stamp_s=10.5, warm_start=before)
-    v, w = twists_of_path(torch.from_numpy(before.poses_xyyaw), config.dt_s)[0].tolist()
+    v, _, w = twists_of_path(torch.from_numpy(before.poses_xyyaw), config.dt_s)[0].tolist()
     np.testing.assert_allclose(after.trace.iterations[0].mean, [v, w], atol=1e-4)
 
 

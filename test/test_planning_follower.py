@@ -8,14 +8,15 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Plan, PlanStatus
 from come_nav.planning.follower import FollowerSettings, PathFollower
-from come_nav.planning.parameterisations import path_from_twists
 from come_nav.planning.settings import RobotLimits
+from come_nav.planning.twists import path_from_twists
 
 TICK_S = 0.05
 
 
 def plan_of(twists, start=(1.0, -2.0, 0.7), status=PlanStatus.OK, stamp_s=100.0):
-    poses = path_from_twists(torch.tensor(twists, dtype=torch.float64), 0.25).numpy()
+    planar = [(twist[0], 0.0, twist[1]) if len(twist) == 2 else twist for twist in twists]
+    poses = path_from_twists(torch.tensor(planar, dtype=torch.float64), 0.25).numpy()
     return Plan(status, stamp_s, 0.25, poses, np.array(start))
 
 
@@ -25,7 +26,8 @@ def drive(follower, pose, seconds, start_s=100.0):
     for tick in range(int(seconds / TICK_S)):
         command = follower.command(start_s + tick * TICK_S, poses[-1])
         commands.append(command)
-        poses.append(se2.compose(poses[-1], se2.integrate_twist(np.array(command[0]), np.array(command[1]), TICK_S)))
+        vx, vy, w = map(np.array, command)
+        poses.append(se2.compose(poses[-1], se2.integrate_twist(vx, w, TICK_S, vy)))
     return np.stack(poses), np.array(commands)
 
 
@@ -68,9 +70,9 @@ def test_respects_limits():
     follower.command(99.95, plan.start_odom_xyyaw)
     _, commands = drive(follower, plan.start_odom_xyyaw, 2.0)
     assert commands[:, 0].max() <= 0.4 + 1e-9
-    assert np.abs(commands[:, 1]).max() <= 0.5 + 1e-9
+    assert np.abs(commands[:, 2]).max() <= 0.5 + 1e-9
     assert np.abs(np.diff(commands[:, 0])).max() <= 0.8 * TICK_S + 1e-9
-    assert np.abs(np.diff(commands[:, 1])).max() <= 1.0 * TICK_S + 1e-9
+    assert np.abs(np.diff(commands[:, 2])).max() <= 1.0 * TICK_S + 1e-9
 
 
 @pytest.mark.parametrize("status", [status for status in PlanStatus if status is not PlanStatus.OK])
@@ -80,16 +82,16 @@ def test_stands_still_on_a_plan_that_is_not_ok(status):
     moving = follower.command(100.5, np.array([1.0, -2.0, 0.7]))
     follower.set_plan(plan_of([[0.5, 0.0]] * 8, status=status))
     assert moving[0] > 0
-    assert follower.command(100.6, np.array([1.0, -2.0, 0.7])) == (0.0, 0.0)
+    assert follower.command(100.6, np.array([1.0, -2.0, 0.7])) == (0.0, 0.0, 0.0)
     assert follower.done
 
 
 def test_stands_still_without_a_plan_on_an_old_plan_and_without_a_pose():
     follower = PathFollower()
-    assert follower.command(0.0, np.zeros(3)) == (0.0, 0.0)
+    assert follower.command(0.0, np.zeros(3)) == (0.0, 0.0, 0.0)
     follower.set_plan(plan_of([[0.5, 0.0]] * 8))
-    assert follower.command(101.0, np.array([np.nan, 0.0, 0.0])) == (0.0, 0.0)
-    assert follower.command(200.0, np.zeros(3)) == (0.0, 0.0)
+    assert follower.command(101.0, np.array([np.nan, 0.0, 0.0])) == (0.0, 0.0, 0.0)
+    assert follower.command(200.0, np.zeros(3)) == (0.0, 0.0, 0.0)
     assert follower.done
 
 

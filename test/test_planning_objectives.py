@@ -8,7 +8,7 @@ import torch
 from come_nav.core.errors import ConfigError, PlanningError, ShapeError
 from come_nav.core.types import Imagination
 from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
-from come_nav.planning.parameterisations import path_from_twists
+from come_nav.planning.twists import path_from_twists
 
 ANY_PATHS = torch.zeros(2, 8, 3)
 
@@ -115,11 +115,11 @@ def test_clearance_of_nothing_and_of_a_function():
 
 
 def test_smoothness_is_zero_on_an_arc_and_counts_changes():
-    arc = path_from_twists(torch.tensor([[0.6, 0.4]]).repeat(8, 1), 0.25)
-    jump = path_from_twists(torch.tensor([[0.6, 0.0]] * 4 + [[0.2, 1.0]] * 4), 0.25)
+    arc = path_from_twists(torch.tensor([[0.6, 0.0, 0.4]]).repeat(8, 1), 0.25)
+    jump = path_from_twists(torch.tensor([[0.6, 0.0, 0.0]] * 4 + [[0.2, 0.0, 1.0]] * 4), 0.25)
     costs = Smoothness()(Imagination(torch.stack([arc, jump])))
     torch.testing.assert_close(costs, torch.tensor([0.0, (0.4**2 + 1.0) / 8]), atol=1e-4, rtol=0)
-    started = Smoothness(initial_twist=torch.tensor([0.0, 0.4]))(Imagination(arc[None]))
+    started = Smoothness(initial_twist=torch.tensor([0.0, 0.0, 0.4]))(Imagination(arc[None]))
     assert float(started) == pytest.approx(0.36 / 8, abs=1e-4)
 
 

@@ -12,11 +12,9 @@ from come_nav.planning.parameterisations import (
     Spline,
     knot_basis,
     make_parameterisation,
-    path_from_twists,
-    shift_path,
-    twists_of_path,
 )
 from come_nav.planning.settings import PlannerSettings, RobotLimits
+from come_nav.planning.twists import path_from_twists, shift_path, twists_of_path
 
 NAMES = ("straight", "arc", "spline")
 
@@ -52,13 +50,13 @@ def test_arc_is_a_circle():
 
 def test_path_from_twists_agrees_with_small_euler_steps():
     generator = torch.Generator().manual_seed(0)
-    twists = torch.rand(8, 2, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 2.0]) - 0.5
+    twists = torch.rand(8, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 1.5, 2.0]) - 0.5
     path = path_from_twists(twists, 0.25)
     x = y = yaw = 0.0
-    for v, w in twists.tolist():
+    for vx, vy, w in twists.tolist():
         for _ in range(20000):
-            x += v * math.cos(yaw) * 0.25 / 20000
-            y += v * math.sin(yaw) * 0.25 / 20000
+            x += (vx * math.cos(yaw) - vy * math.sin(yaw)) * 0.25 / 20000
+            y += (vx * math.sin(yaw) + vy * math.cos(yaw)) * 0.25 / 20000
             yaw += w * 0.25 / 20000
     np.testing.assert_allclose(path[-1], [x, y, yaw], atol=1e-4)
     np.testing.assert_allclose(twists_of_path(path, 0.25), twists, atol=1e-9)
@@ -120,7 +118,7 @@ def test_speed_limits_hold_for_any_parameters(name, seed, scale, v_min, w_max):
         twists = twists_of_path(path, 0.25)
         assert (twists[..., 0] <= 0.9 + 1e-4).all()
         assert (twists[..., 0] >= v_min - 1e-4).all()
-        assert (twists[..., 1].abs() <= w_max + 1e-4).all()
+        assert (twists[..., 2].abs() <= w_max + 1e-4).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -130,25 +128,25 @@ def test_acceleration_limits_hold_from_the_present_twist(seed, v, w):
     form = shape("spline", limits=limits)
     assert isinstance(form, Spline)
     parameters = 3.0 * torch.randn(40, 3, generator=torch.Generator().manual_seed(seed))
-    start = torch.tensor([v, w])
+    start = torch.tensor([v, 0.0, w])
     twists = form.twists(parameters, start)
-    change = torch.cat([start.expand(40, 1, 2), twists], dim=1).diff(dim=1).abs()
+    change = torch.cat([start.expand(40, 1, 3), twists], dim=1).diff(dim=1).abs()
     assert (change[..., 0] <= 0.5 * 0.25 + 1e-5).all()
-    assert (change[..., 1] <= 1.0 * 0.25 + 1e-5).all()
+    assert (change[..., 2] <= 1.0 * 0.25 + 1e-5).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prior_keeps_moving_as_now(name):
     form = shape(name)
-    mean, std = form.prior(torch.tensor([0.6, 0.3]))
+    mean, std = form.prior(torch.tensor([0.6, 0.0, 0.3]))
     end = form.poses(mean[None], None)[0, -1]
-    expected = path_from_twists(torch.tensor([[0.6, 0.3]]).repeat(8, 1), 0.25)[-1]
+    expected = path_from_twists(torch.tensor([[0.6, 0.0, 0.3]]).repeat(8, 1), 0.25)[-1]
     np.testing.assert_allclose(end, expected, atol=0.05)
     assert (std > 0).all()
 
 
 def test_shift_path_goes_on_from_the_later_pose():
-    twists = torch.tensor([[0.5, 0.1 * step] for step in range(8)])
+    twists = torch.tensor([[0.5, 0.0, 0.1 * step] for step in range(8)])
     rest = shift_path(path_from_twists(twists, 0.25), 3, 0.25)
     expected = torch.cat([twists[3:], twists[-1:].repeat(3, 1)])
     np.testing.assert_allclose(twists_of_path(rest, 0.25), expected, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist
-from ros_harness import Bench
+from ros_harness import IDEAL_64, Bench
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -55,7 +55,7 @@ def test_the_planner_uses_what_a_node_that_was_killed_has_learnt(bench: Bench):
         "goal_tolerance_m": 0.01,
         "max_failures": 10000,
     }
-    bench.start("simulator", {"world_seed": 10000, "publish_clock": True, "real_time_factor": 0.7})
+    bench.start("simulator", {**IDEAL_64, "world_seed": 10000, "publish_clock": True, "real_time_factor": 0.7})
     first = bench.start("episodic_memory", learner)
     user = bench.start("planner", planner)
     told = bench.listen(DiagnosticStatus, "episodic_memory", LATCHED)

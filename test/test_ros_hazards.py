@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 from geometry_msgs.msg import PoseStamped, Twist
 from nav_msgs.msg import Odometry as OdometryMessage
-from ros_harness import SMALL_SEARCH, WORLD, Bench
+from ros_harness import IDEAL_64, SMALL_SEARCH, WORLD, Bench
 from std_msgs.msg import Int32
 
 from come_nav.core.geometry import se2
@@ -40,7 +40,12 @@ def test_a_robot_that_runs_into_something_unseen_backs_off_and_keeps_away(tmp_pa
     start, free_m = unseen_wall()
     bench = Bench(tmp_path)
     try:
-        place = {"world_seed": WORLD, "start_pose": [float(number) for number in start], "publish_clock": True}
+        place = {
+            **IDEAL_64,
+            "world_seed": WORLD,
+            "start_pose": [float(number) for number in start],
+            "publish_clock": True,
+        }
         bench.start("simulator", place)
         blind = {"use_obstacles": True, "use_places": False, "plan_rate_hz": 4.0, "planner.limits.v_min_mps": -0.15}
         bench.start("planner", {**SMALL_SEARCH, "use_sim_time": True, **blind})  # and no node that tells of obstacles
@@ -79,7 +84,7 @@ def test_a_robot_that_runs_into_something_unseen_backs_off_and_keeps_away(tmp_pa
 def test_a_spatial_memory_that_is_killed_while_it_writes_goes_on_with_what_it_had(tmp_path):
     bench, folder = Bench(tmp_path), tmp_path / "memory"
     try:
-        bench.start("simulator", {"world_seed": WORLD, "publish_clock": True})
+        bench.start("simulator", {**IDEAL_64, "world_seed": WORLD, "publish_clock": True})
         turn = bench.publisher(Twist, "cmd_vel")
         turning = Twist()
         turning.angular.z = 0.5

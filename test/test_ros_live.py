@@ -14,7 +14,7 @@ from geometry_msgs.msg import PoseStamped, Twist
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry as OdometryMessage
 from nav_msgs.msg import Path as PathMessage
-from ros_harness import SMALL_SEARCH, WORLD, Bench
+from ros_harness import IDEAL_64, SMALL_SEARCH, WORLD, Bench
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
@@ -23,7 +23,7 @@ from come_nav.memory.keyframes import Keyframes, KeyframesSettings
 from come_nav.memory.store.store import MemoryStore
 from come_nav.ros import messages
 from come_nav.ros.qos import LATCHED
-from come_nav.sim.builtin import BuiltInSimulator
+from come_nav.sim.builtin import BuiltInSimulator, ideal_camera
 from come_nav.sim.worlds import generate_world
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 def image_ahead(distance_m: float, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a start pose with free space ahead, the pose that far ahead, and what is seen from there."""
-    simulator = BuiltInSimulator.in_world(generate_world(WORLD), seed=seed)
+    simulator = BuiltInSimulator.in_world(generate_world(WORLD), ideal_camera(), seed=seed)
     for _ in range(200):
         simulator.reset()
         start = simulator.pose_world_xyyaw.copy()
@@ -80,7 +80,12 @@ def test_a_robot_drives_to_an_image_and_remembers_after_a_kill(bench: Bench):
         "experts.use": ["spatial"],
         "planner.limits.v_min_mps": -0.15,
     }
-    simulator = {"world_seed": WORLD, "start_pose": [float(number) for number in start], "publish_clock": True}
+    simulator = {
+        **IDEAL_64,
+        "world_seed": WORLD,
+        "start_pose": [float(number) for number in start],
+        "publish_clock": True,
+    }
     bench.start("simulator", {**simulator, "real_time_factor": 0.5})
     bench.start("spatial_memory", {"use_sim_time": True, "memory_folder": str(folder), "save_period_s": 1.0})
     first = bench.start("planner", planner)
@@ -131,7 +136,7 @@ def test_a_robot_drives_to_an_image_and_remembers_after_a_kill(bench: Bench):
     assert "points remembered from" in again.log()
 
     # and what it remembers tells where the image of a place behind it was taken
-    was_at_start = BuiltInSimulator.in_world(generate_world(WORLD), seed=WORLD)
+    was_at_start = BuiltInSimulator.in_world(generate_world(WORLD), ideal_camera(), seed=WORLD)
     was_at_start.reset(start)
     bench.wait_for_context()
     del status[:]

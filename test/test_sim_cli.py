@@ -28,6 +28,7 @@ def test_bag_holds_the_drive(tmp_path, capsys, storage):
     assert facts["storage"] == storage and facts["collisions"] == 0
     world = generate_world(20003)
     episode = simulate_episode(world, "wander", 5.0, 8.0, seed=2, odometry_noise=OdometryNoise.from_percent(2.0))
+    assert (default_camera().width, default_camera().height) == (320, 240)
     made = EpisodeRecording(episode, Raycaster([world], default_camera()))
     with open_recording(out, rate_hz=4.0) as recording:
         assert len(recording) == 21
@@ -59,8 +60,8 @@ def test_text_output_tells_what_to_do_next(tmp_path, capsys):
     ("words", "message"),
     [
         (["--driver", "tuor"], "did you mean 'tour'"),
-        (["--size", "64x"], "--size"),
-        (["--size", "100000"], "--size"),
+        (["--size", "64x"], "--camera"),
+        (["--camera", "100000"], "--camera"),
         (["--noise", "-1"], "--noise"),
         (["--world", "-3"], "world seed"),
         (["--seed", "-3"], "--seed"),
@@ -78,7 +79,7 @@ def test_mistakes(tmp_path, capsys, words, message):
 
 def test_an_existing_bag_is_kept_unless_told(tmp_path, capsys):
     out = tmp_path / "drive"
-    words = ["simulate", "--duration", "1", "--out", str(out)]
+    words = ["simulate", "--duration", "1", "--camera", "64", "--out", str(out)]
     assert main(words) == 0
     assert main(words) == 1 and "--overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0

@@ -12,7 +12,7 @@ import torch
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.protocols import Recording
-from come_nav.sim.builtin import BuiltInSimulator, default_camera
+from come_nav.sim.builtin import BuiltInSimulator, ideal_camera
 from come_nav.sim.driving.drivers import DRIVERS
 from come_nav.sim.driving.grid_planner import GridPlanner
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode, to_uint8
@@ -118,7 +118,7 @@ def test_bad_drives(worlds):
 def test_recording(worlds):
     noise = OdometryNoise.from_percent(3.0)
     episode = simulate_episode(worlds[0], "tour", 20.0, seed=1, odometry_noise=noise)
-    raycaster = Raycaster(worlds, default_camera(), camera_height_m=0.6)
+    raycaster = Raycaster(worlds, ideal_camera(), camera_height_m=0.6)
     recording = EpisodeRecording(episode, raycaster)
     assert isinstance(recording, Recording)
     assert len(recording) == 81 and recording.rate_hz == pytest.approx(4.0)
@@ -145,7 +145,7 @@ def test_recording(worlds):
 def test_depth_and_camera_pose_of_a_recording_agree(worlds):
     """Points seen from two poses, lifted with depth, intrinsics and poses, lie on the same surfaces."""
     episode = simulate_episode(worlds[1], "tour", 12.0, seed=0)
-    recording = EpisodeRecording(episode, Raycaster(worlds, default_camera()), use_truth=True)
+    recording = EpisodeRecording(episode, Raycaster(worlds, ideal_camera()), use_truth=True)
     first, second = recording.frame(20), recording.frame(24)
     camera = recording.intrinsics
     u, v = np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5)
@@ -164,11 +164,11 @@ def test_depth_and_camera_pose_of_a_recording_agree(worlds):
 def test_recording_needs_the_right_world(worlds):
     episode = simulate_episode(worlds[0], "wander", 2.0)
     with pytest.raises(ConfigError, match="world 2"):
-        EpisodeRecording(episode, Raycaster(worlds[1:], default_camera()))
+        EpisodeRecording(episode, Raycaster(worlds[1:], ideal_camera()))
 
 
 def test_simulator_drives_and_observes(worlds):
-    simulator = BuiltInSimulator.in_world(worlds[0], seed=7)
+    simulator = BuiltInSimulator.in_world(worlds[0], ideal_camera(), seed=7)
     start = simulator.pose_world_xyyaw
     assert bool(worlds[0].free(torch.from_numpy(start[:2]), 0.35))
     assert simulator.step(0.0, 0.8, 1.03) in (False, True)
@@ -182,7 +182,7 @@ def test_simulator_drives_and_observes(worlds):
 
 
 def test_simulator_reports_collisions_and_stands_still(worlds):
-    simulator = BuiltInSimulator.in_world(worlds[0], seed=1)
+    simulator = BuiltInSimulator.in_world(worlds[0], ideal_camera(), seed=1)
     collided = [simulator.step(0.6, 0.0, 0.25) for _ in range(120)]
     assert any(collided) and simulator.collisions >= sum(collided)
     stuck = simulator.pose_world_xyyaw
@@ -192,7 +192,9 @@ def test_simulator_reports_collisions_and_stands_still(worlds):
 
 
 def test_simulator_reset(worlds):
-    simulator = BuiltInSimulator.in_world(worlds[0], odometry_noise=OdometryNoise.from_percent(4.0), seed=3)
+    simulator = BuiltInSimulator.in_world(
+        worlds[0], ideal_camera(), odometry_noise=OdometryNoise.from_percent(4.0), seed=3
+    )
     first = simulator.pose_world_xyyaw
     simulator.step(0.5, 0.3, 1.0)
     simulator.reset(first)

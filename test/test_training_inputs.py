@@ -129,7 +129,7 @@ def test_a_killed_run_with_every_input_resumes_to_the_same_weights(
 def _imagines_with_all_memories(model: DiffusionWorldModel) -> None:
     """The exported model predicts with a longer past, a spatial memory, and without."""
     images, poses = torch.rand(4, 3, SIZE, SIZE) * 2.0 - 1.0, torch.zeros(4, 3)
-    older = (torch.rand(6, 3, SIZE, SIZE) * 2.0 - 1.0, torch.zeros(6, 3), None)
+    older = (torch.rand(6, 3, SIZE, SIZE) * 2.0 - 1.0, torch.zeros(6, 3), None, None)
     world = generate_world(0)
     camera = TiltedCamera(training_camera(SIZE))
     past = random_free_poses(world, 4, torch.Generator().manual_seed(0))

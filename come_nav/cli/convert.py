@@ -28,7 +28,7 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this verb."""
     parser.epilog = EPILOG
-    parser.add_argument("input", type=Path, help="bag, NWM folder, or TUM, KITTI or EuRoC file")
+    parser.add_argument("input", type=Path, help="bag, folder (NWM, TUM RGB-D, KITTI, EuRoC), or trajectory file")
     parser.add_argument("output", type=Path, help="folder (nwm, mcap, sqlite3) or file (tum, kitti) to write")
     parser.add_argument(
         "--to", choices=TARGETS, help="format of the output (default: tum for .txt and .tum, else mcap)"
@@ -85,10 +85,17 @@ def _write_trajectory(args: argparse.Namespace, target: str) -> dict[str, Any]:
 
 
 def _trajectory(args: argparse.Namespace) -> Trajectory:
+    from come_nav.data.folders.drive import FolderChoice
+    from come_nav.data.folders.layouts import is_folder_drive, read_folder_drive
     from come_nav.data.trajectories import read_trajectory, recording_trajectory
 
     if (args.input / "traj_data.pkl").is_file():
         return recording_trajectory(open_from_flags(args.input, args))
+    if is_folder_drive(args.input):
+        drive = read_folder_drive(args.input, FolderChoice(image=args.image_topic, pose=args.pose_topic))
+        for note in drive.notes:
+            print(f"note: {note}", file=sys.stderr)
+        return drive.poses.trajectory()
     return read_trajectory(args.input, topic=args.pose_topic, **_trajectory_settings(args))
 
 

@@ -32,7 +32,7 @@ EPILOG = """examples:
   come-nav demo --world 20011 --windows 60 --out demo_20011
 
 It runs, with the same code, what these commands run one by one:
-  come-nav simulate --world 20003 --driver tour --duration 120 --out demo_out/tour_20003
+  come-nav simulate --world 20003 --camera 64 --driver tour --duration 120 --out demo_out/tour_20003
   come-nav evaluate demo_out/tour_20003 --windows 20 --out demo_out
   come-nav evaluate demo_out/tour_20003 --suite recall --windows 40 ... --out demo_out/recall
   come-nav evaluate demo_out/tour_20003 --suite memory-planning --windows 8 ... --out demo_out/memory_planning
@@ -172,7 +172,18 @@ def _record(args: argparse.Namespace, episode: Path) -> None:
         _tell(1, f"recording: {episode} is there from an earlier run")
         return
     _tell(1, f"recording a {duration_s:g} s {DRIVER} through built-in world {args.world}: {episode}")
-    words = ["--world", str(args.world), "--driver", DRIVER, "--duration", str(duration_s), "--seed", str(args.seed)]
+    words = [
+        "--camera",
+        "64",
+        "--world",
+        str(args.world),
+        "--driver",
+        DRIVER,
+        "--duration",
+        str(duration_s),
+        "--seed",
+        str(args.seed),
+    ]
     with contextlib.redirect_stdout(io.StringIO()):  # stdout is for the demo's own result
         simulate.run(_parse(simulate, [*words, "--out", str(episode), *(["--overwrite"] if args.fresh else [])]))
 

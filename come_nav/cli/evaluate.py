@@ -67,7 +67,7 @@ be added to a folder; other settings need another folder or --fresh.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this verb."""
     parser.epilog = EPILOG
-    parser.add_argument("input", nargs="*", metavar="INPUT", help="bags, or NWM folders")
+    parser.add_argument("input", nargs="*", metavar="INPUT", help="bags, or folders (NWM, TUM RGB-D, KITTI, EuRoC)")
     parser.add_argument(
         "--suite",
         metavar="NAME",
@@ -95,6 +95,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trivial, model, perfect; of quality copy, autoencoder, depth, jump, rollout; of memory copy, nearest, "
         "geometry, context, perfect, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, stm+ltm, all, "
         "sltm-blend, all-blend (default: all that apply)",
+    )
+    parser.add_argument(
+        "--depth",
+        choices=("measured", "estimated"),
+        help="what context frames are moved by: what the camera measured, where it did (default), or the model's "
+        "estimate alone",
+    )
+    parser.add_argument(
+        "--kinematics",
+        choices=("auto", "differential", "holonomic", "car"),
+        help="how the robot moves (default auto: holonomic where the recording plainly moves sideways)",
     )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's, tiny)")
     parser.add_argument("--seed", type=int, metavar="S", help="of plans, random choice and bootstrap (default 0)")
@@ -174,6 +185,8 @@ def print_plans(outcome: Outcome[Evaluation]) -> None:
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m\n")
     print(format_table(*plan_lines(table)) + "\n")
+    if "kinematics" in evaluation.facts:
+        print(f"kinematics: {evaluation.facts['kinematics']}\n")
     if table.gap_closure:
         print(format_table(*gap_lines(table)) + "\n")
     print(format_table(*ratio_lines(table)))

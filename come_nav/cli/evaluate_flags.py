@@ -41,6 +41,8 @@ def configuration(args: argparse.Namespace) -> Config:
 
     flags = {"model": args.model, "seed": args.seed, "device": args.device}
     words = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    if args.depth is not None:
+        words.append(f"inference.measured_depth={str(args.depth == 'measured').lower()}")
     return load_config(args.config, [*args.set, *words])
 
 
@@ -51,7 +53,7 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
     suite = args.suite or PLANNING
     recording = recording_settings(argparse.Namespace(**vars(args) | {"rate": "all"}))
     del recording["rate_hz"]  # the model's, whatever it is
-    if suite == PLANNING:  # no plan looks at depth
+    if suite == PLANNING and args.depth == "estimated":  # no plan looks at depth then
         recording["depth_topic"] = args.depth_topic or "none"
     asked = None if args.rate is None else parse_rate(args.rate)
     return SourceSettings(
@@ -63,7 +65,17 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         choice=args.choice,
         recording=recording,
         rate_hz=math.inf if args.rate is not None and asked is None else asked,
+        kinematics=asked_kinematics(args),
     )
+
+
+def asked_kinematics(args: argparse.Namespace) -> str:
+    """Return what ``--kinematics`` says; without it auto, or nothing where the configuration names robot.kinematics."""
+    from come_nav.config import load_layers
+
+    if args.kinematics is not None:
+        return str(args.kinematics)
+    return "" if "robot.kinematics" in load_layers(args.config, args.set).given else "auto"
 
 
 def chosen_rows(text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:

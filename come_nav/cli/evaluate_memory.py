@@ -161,6 +161,7 @@ def _print_plans(outcome: MemoryPlanningOutcome) -> None:
         print(note)
     marks = marks_of(evaluation.passes)
     print("\n" + format_table(*marked_lines(plan_lines(table), marks)))
+    print(f"\nkinematics: {evaluation.facts['kinematics']}")
     if table.gap_closure:
         print("\n" + format_table(*gap_lines(table)))
     base = base_row(outcome.compositions)

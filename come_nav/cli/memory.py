@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_build_flags(build: argparse.ArgumentParser) -> None:
-    build.add_argument("recording", type=Path, metavar="RECORDING", help="bag or NWM folder")
+    build.add_argument("recording", type=Path, metavar="RECORDING", help="bag or folder (NWM, TUM RGB-D, KITTI, EuRoC)")
     build.add_argument("--out", type=Path, required=True, metavar="STORE", help="memory folder; a new version is added")
     build.add_argument("--first", type=float, default=100.0, metavar="PERCENT", help="remember only the first part")
     build.add_argument("--voxel", type=float, metavar="M", help="edge of a voxel (default 0.05)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ EPILOG = """examples:
   come-nav navigate --worlds 20003,20007 --goals 10       the same in two worlds, ten goals each
   come-nav navigate --ablations --goals 4                 switch recognition, route and imagination off, one by one
   come-nav navigate --rows all,base --drift 2             with and without memory, odometry that drifts 2 % of the way
+  come-nav navigate --camera 64x64                        the camera of the model's own images: faster, fewer features
 
 The robot is led once through all rooms, and is turned around in each; then it gets images, half of them taken in view,
 up to 1.5 m ahead, half at least 3 m of way off and out of view. It has reached one when it says so and stands within
@@ -43,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=float, default=40.0, metavar="S", help="simulated s per goal (default 40)")
     parser.add_argument("--latency", type=float, default=0.25, metavar="S", help="of a plan, s (default 0.25)")
     parser.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of wheel odometry (default 0)")
-    parser.add_argument("--camera", default="64x64", metavar="WxH", help="px, 90 degrees wide (default 64x64)")
+    parser.add_argument(
+        "--camera", default="320x240", metavar="WxH", help="px; its square is 90 deg wide (default 320x240)"
+    )
     parser.add_argument("--model", metavar="NAME", help="model name or folder (default: the configuration's)")
     parser.add_argument("--seed", type=int, help="of the search (default: the configuration's)")
     parser.add_argument("--out", type=Path, default=Path("runs/navigate"), metavar="DIR", help="default runs/navigate")
@@ -79,6 +83,7 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
     """Return what the flags ask for."""
     from come_nav.config import load_config
     from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop, ClosedLoopSettings
+    from come_nav.sim.builtin import default_fov_rad
 
     flags = {"seed": args.seed, "model": args.model}
     words = [f"{key}={flag}" for key, flag in flags.items() if flag is not None]
@@ -91,6 +96,7 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
         latency_s=args.latency,
         image_width=width,
         image_height=height,
+        horizontal_fov_deg=round(math.degrees(default_fov_rad(width, height)), 2),
         drift_percent=args.drift,
     )
     rows = ROW_KEYS if args.ablations else tuple(word.strip() for word in args.rows.split(","))

@@ -35,7 +35,7 @@ the goal image is looked for in them, and a goal that is far away is led to over
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this verb."""
     parser.epilog = EPILOG
-    parser.add_argument("recording", type=Path, help="bag or NWM folder")
+    parser.add_argument("recording", type=Path, help="bag or folder (NWM, TUM RGB-D, KITTI, EuRoC)")
     parser.add_argument(
         "--at",
         required=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from come_nav.data.folders.recording import FolderRecording
     from come_nav.data.nwm.folder import NwmRecording
     from come_nav.data.recording import BagRecording
 
@@ -16,10 +17,18 @@ if TYPE_CHECKING:
 def add_recording_flags(parser: argparse.ArgumentParser) -> None:
     """Add topic names, the part to read, time offset and recovery."""
     group = parser.add_argument_group("recording")
-    group.add_argument("--image-topic", metavar="NAME", help="colour camera (default: found by type and name)")
+    group.add_argument(
+        "--image-topic",
+        metavar="NAME",
+        help="colour camera (default: found by type and name); of a folder, image_0 or cam1",
+    )
     group.add_argument("--depth-topic", metavar="NAME", help="depth aligned to colour, or 'none'")
-    group.add_argument("--info-topic", metavar="NAME", help="CameraInfo of the colour camera, or 'none'")
-    group.add_argument("--pose-topic", metavar="NAME", help="Odometry, PoseStamped, PoseWithCovarianceStamped or /tf")
+    group.add_argument(
+        "--info-topic", metavar="NAME", help="CameraInfo of the colour camera, or 'none'; a YAML file for a folder"
+    )
+    group.add_argument(
+        "--pose-topic", metavar="NAME", help="of poses or /tf (default: found); a trajectory file for a folder"
+    )
     group.add_argument("--rate", default="4", metavar="HZ", help="frames per second, or 'all' (default: 4)")
     group.add_argument("--start", type=float, metavar="S", help="begin S seconds after the first message")
     group.add_argument("--stop", type=float, metavar="S", help="end S seconds after the first message")
@@ -28,7 +37,9 @@ def add_recording_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--odom-frame", metavar="NAME", help="world frame on /tf (default: odom, map or world)")
     group.add_argument("--base-frame", metavar="NAME", help="the robot's frame (default: base_link, base_footprint)")
     group.add_argument("--camera-frame", metavar="NAME", help="optical frame of the images (default: their header's)")
-    group.add_argument("--depth-scale", type=float, metavar="M", help="metres of a unit of 16UC1 (default: 0.001)")
+    group.add_argument(
+        "--depth-scale", type=float, metavar="M", help="metres of a unit of depth (default: 0.001; TUM: 0.0002)"
+    )
     group.add_argument("--recover", action="store_true", help="read an mcap that was cut off, as far as it is whole")
 
 
@@ -46,7 +57,9 @@ def recording_settings(args: argparse.Namespace) -> dict[str, Any]:
     return settings | {name: value for name, value in optional.items() if value is not None}
 
 
-def open_from_flags(path: Path, args: argparse.Namespace, quiet: bool = False) -> BagRecording | NwmRecording:
+def open_from_flags(
+    path: Path, args: argparse.Namespace, quiet: bool = False
+) -> BagRecording | NwmRecording | FolderRecording:
     """Open the recording that the flags describe; ``quiet`` leaves its notes to the caller."""
     from come_nav.data import open_recording
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EPILOG = """examples:
   come-nav simulate --world 20003 --driver tour --out episode          two minutes through a test world
-  come-nav simulate --world 7 --noise 2 --size 320x240 --out drive     with 2 % odometry noise, larger images
+  come-nav simulate --world 7 --noise 2 --camera 64 --out drive         with 2 % odometry noise, small images
   come-nav simulate --mesh flat.glb --out scan                         in a scanned or modelled place
   come-nav simulate --nwm-dataset recon --worlds 20000-20003 --duration 30 --out nwm_data     in NWM's layout
 """
@@ -35,7 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--driver", default="tour", help="wander, tour or point_to_point (default tour)")
     parser.add_argument("--duration", type=float, default=120.0, metavar="S", help="seconds to drive (default 120)")
     parser.add_argument("--rate", type=float, default=8.0, metavar="HZ", help="frames per second (default 8)")
-    parser.add_argument("--size", default="64", metavar="N|WxH", help="pixels of the camera, 90 deg wide (default 64)")
+    parser.add_argument(
+        "--camera",
+        "--size",
+        dest="size",
+        default="320x240",
+        metavar="N|WxH",
+        help="pixels; its central square is 90 deg wide (default 320x240; 64 is faster)",
+    )
     parser.add_argument("--noise", type=float, default=0.0, metavar="PERCENT", help="odometry noise (default 0)")
     parser.add_argument("--seed", type=int, default=0, help="of start, driver and noise (default 0)")
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of the bag (default mcap)")
@@ -108,16 +115,14 @@ def _simulate_dataset(args: argparse.Namespace) -> int:
 
 
 def _camera(size: str) -> CameraIntrinsics:
-    """Return a camera 90 degrees wide of ``N`` x N or ``WxH`` pixels."""
-    import math
-
-    from come_nav.core.types import CameraIntrinsics
+    """Return the robot's camera of ``N`` x N or ``WxH`` pixels."""
+    from come_nav.sim.builtin import default_camera
 
     words = size.lower().split("x")
     if len(words) > 2 or not all(word.isdigit() and 8 <= int(word) <= 4096 for word in words):
-        raise ConfigError(f"--size must be N or WxH with 8 to 4096 pixels, e.g. 64 or 320x240, got '{size}'")
+        raise ConfigError(f"--camera must be N or WxH with 8 to 4096 pixels, e.g. 64 or 320x240, got '{size}'")
     width, height = int(words[0]), int(words[-1])
-    return CameraIntrinsics.from_field_of_view(width, height, 0.5 * math.pi)
+    return default_camera(width, height)
 
 
 def _renderer(args: argparse.Namespace, camera: CameraIntrinsics) -> EpisodeRenderer:

@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model folder to fine-tune; shapes and units are its own, the learning rate is low (2e-4, 1500 steps) and "
         "only --data is learned from, until --config or --set says otherwise",
     )
-    what.add_argument("--data", action="append", default=[], help="bag or NWM folder to learn from (may repeat)")
+    what.add_argument(
+        "--data", action="append", default=[], help="bag or folder (NWM, TUM, KITTI, EuRoC) to learn from"
+    )
     what.add_argument(
         "--data-use",
         metavar="FROM-TO",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from come_nav.core.geometry import se2, se3
 if TYPE_CHECKING:
     import torch
 
+# how a robot can move: forward and turning; sideways too; forward along curves that are not too tight
+Kinematics = Literal["differential", "holonomic", "car"]
+
 __all__ = [
     "CameraIntrinsics",
     "Context",
@@ -25,6 +28,7 @@ __all__ = [
     "Goal",
     "Imagination",
     "IterationTrace",
+    "Kinematics",
     "Odometry",
     "OlderFrames",
     "Plan",
@@ -119,12 +123,21 @@ class Frame:
 
 @dataclass(frozen=True)
 class Odometry:
-    """Pose of base_link in the odom frame at ``stamp_s``; ``v_mps``, ``w_radps`` are the planar twist if measured."""
+    """Pose of base_link in the odom frame at ``stamp_s``, and its planar twist in base_link if it was measured.
+
+    Attributes:
+        stamp_s: time.
+        T_odom_base: (4, 4).
+        v_mps: forward speed.
+        w_radps: yaw rate.
+        vy_mps: speed to the left.
+    """
 
     stamp_s: float
     T_odom_base: NDArray[np.float64]
     v_mps: float | None = None
     w_radps: float | None = None
+    vy_mps: float | None = None
 
     @property
     def pose_xyyaw(self) -> NDArray[np.float64]:

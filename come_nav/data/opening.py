@@ -1,4 +1,4 @@
-"""Opens whatever holds a drive: a bag of any kind, or an NWM trajectory folder."""
+"""Opens whatever holds a drive: a bag of any kind, an NWM trajectory folder, or a data set's folder."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from come_nav.core.errors import DataError
 from come_nav.data.bags.storage import is_bag
 
 if TYPE_CHECKING:
+    from come_nav.data.folders.recording import FolderRecording
     from come_nav.data.nwm.folder import NwmRecording
     from come_nav.data.recording import BagRecording
 
 logger = logging.getLogger(__name__)
 
-Opened = TypeVar("Opened", "BagRecording", "NwmRecording")
+Opened = TypeVar("Opened", "BagRecording", "NwmRecording", "FolderRecording")
 
 
 def open_recording(
@@ -30,16 +31,17 @@ def open_recording(
     recover: bool = False,
     quiet: bool = False,
     **settings: Any,
-) -> BagRecording | NwmRecording:
+) -> BagRecording | NwmRecording | FolderRecording:
     """Open a recording at the protocol rate.
 
     Args:
-        path: rosbag2 folder, metadata.yaml, .mcap, .db3, ROS 1 .bag, or a folder with images and traj_data.pkl.
+        path: rosbag2 folder, metadata.yaml, .mcap, .db3, ROS 1 .bag, a folder with images and traj_data.pkl, or one of
+            TUM RGB-D, KITTI odometry or EuRoC.
         rate_hz: frames per second; a slower bag keeps all frames and reports its own rate; None keeps every frame.
-        image_topic: name instead of the automatic choice.
+        image_topic: name instead of the automatic choice; of a folder, that of the camera's.
         depth_topic: the same for depth; "none" leaves depth out.
-        info_topic: the same for the calibration; "none" leaves it out.
-        pose_topic: the same for the poses.
+        info_topic: the same for the calibration, a file for a folder; "none" leaves it out.
+        pose_topic: the same for the poses; a trajectory file for a folder.
         recover: read a bag that was cut off, as far as it is whole.
         quiet: do not log the notes of the recording's report, e.g. to show them elsewhere.
         settings: further fields of :class:`come_nav.data.scan_settings.ScanSettings`, e.g. ``time_offset_s``.
@@ -53,7 +55,8 @@ def open_recording(
 
         return _noted(NwmRecording(target, rate_hz), quiet)
     if target.is_dir() and not is_bag(target):
-        raise DataError(f"{target}: neither a bag (metadata.yaml, .mcap, .db3, .bag) nor an NWM folder (traj_data.pkl)")
+        named = {"image": image_topic, "depth": depth_topic, "info": info_topic, "pose": pose_topic}
+        return _noted(_open_folder(target, named, {"rate_hz": rate_hz, **settings}), quiet)
     from come_nav.core.settings import from_mapping
     from come_nav.data.bags.bag import open_bag
     from come_nav.data.bags.topics import choose_topics
@@ -69,6 +72,21 @@ def open_recording(
     except BaseException:
         bag.close()
         raise
+
+
+def _open_folder(path: Path, named: dict[str, str | None], settings: dict[str, Any]) -> FolderRecording:
+    """Open a folder in a published layout; ``named`` are the fields of FolderChoice."""
+    from come_nav.data.folders.drive import FolderChoice
+    from come_nav.data.folders.layouts import is_folder_drive, read_folder_drive
+    from come_nav.data.folders.recording import open_folder_drive
+
+    if not is_folder_drive(path):
+        raise DataError(
+            f"{path}: neither a bag (metadata.yaml, .mcap, .db3, .bag), an NWM folder (traj_data.pkl), nor a folder of "
+            "TUM RGB-D (rgb.txt), KITTI odometry (sequences/NN) or EuRoC (mav0)"
+        )
+    choice = FolderChoice(**named, depth_unit_m=settings.get("depth_scale_m"))
+    return open_folder_drive(read_folder_drive(path, choice), settings)
 
 
 def _noted(recording: Opened, quiet: bool) -> Opened:

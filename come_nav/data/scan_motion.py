@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
-from come_nav.data.scan_pass import ScanPass
 from come_nav.data.timing.interpolation import interpolate_poses
 from come_nav.data.timing.matching import StampedTopic
 from come_nav.data.timing.motion import NEVER_MOVES, frozen_frames, never_moves, pose_jumps, require_one_publisher
@@ -17,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 class PosePath:
-    """The poses of a bag, (N,) seconds and (N, 4, 4), and the steps between which they jump.
+    """The poses of a recording, (N,) seconds and (N, 4, 4), and the steps between which they jump.
 
     Raises:
         DataError: two publishers take turns on the topic.
@@ -34,16 +35,22 @@ class PosePath:
         return interpolate_poses(self.stamps_s, self.T_odom_base, times_s)
 
     def usable(
-        self, found: ScanPass, images: StampedTopic, image_s: Array, posed: NDArray[np.int64], warnings: list[str]
+        self,
+        checksums: Mapping[tuple[int, int], object],
+        images: StampedTopic,
+        image_s: Array,
+        posed: NDArray[np.int64],
+        warnings: list[str],
     ) -> NDArray[np.int64]:
-        """Return those of the images ``posed`` (indices) that have a true pose; :meth:`cut` tells of frozen ones."""
+        """Return those of the images ``posed`` (indices) that have a true pose; :meth:`cut` tells of frozen ones.
+
+        ``checksums`` are by (header, log) stamps.
+        """
         posed = posed[~self._within_jump(image_s[posed])]
         if not len(posed):
             raise DataError(f"{images.name}: every image lies within a jump of {self.topic}; name another --pose-topic")
         keys = zip(images.header_ns[posed].tolist(), images.log_ns[posed].tolist(), strict=True)
-        frozen = frozen_frames(
-            [found.checksums[key] for key in keys], se3.xyyaw_from_transform(self.at(image_s[posed]))
-        )
+        frozen = frozen_frames([checksums[key] for key in keys], se3.xyyaw_from_transform(self.at(image_s[posed])))
         if frozen.any():
             warnings.append(
                 f"{images.name}: {int(frozen.sum())} of {len(posed)} images repeat the one before while the robot "

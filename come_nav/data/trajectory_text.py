@@ -69,7 +69,7 @@ def read_numbers(path: Path) -> NumberTable:
     rows: list[list[float]] = []
     stamps: list[str] = []
     first, heading, commas = 0, "", False
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         body, _, comment = line.partition("#")
         words = body.replace(",", " ").split()
         if not words:
@@ -134,13 +134,14 @@ def _too_slow(stamps: NDArray[np.float64], places: int) -> bool:
     return len(stamps) > 1 and float(np.median(np.abs(np.diff(stamps)))) / 10**places > LONGEST_STEP_S
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the content of a text file, in UTF-8 or UTF-16; raise DataError where it is none or cannot be read."""
     try:
         data = path.read_bytes()
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # what some shells of Windows write
         return data.decode("utf-16" if wide else "utf-8-sig")  # a byte order mark is no part of the first number
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file (byte {error.start}); expected a trajectory file or a bag") from error
+        raise DataError(f"{path}: not a text file (byte {error.start}); expected lines of numbers or words") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -15,7 +15,7 @@ from come_nav.core.settings import from_mapping, nested, read_yaml
 from come_nav.navigation.settings import NavigationSettings
 
 SECTION, FILE_NAME = "navigation", "config.yaml"
-OF_THE_ROBOT = ("model", "device", "seed")  # no model can know these
+OF_THE_ROBOT = ("model", "device", "seed", "robot")  # no model can know these
 
 
 def model_section(model: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -45,5 +45,5 @@ class NavigationModel(WorldModel, Protocol):
 
 
 def taking_experts(model: NavigationModel) -> DiffusionWorldModel | None:
-    """Return the model as one that takes the experts of memories, or None where it is none."""
-    return model if isinstance(model, DiffusionWorldModel) else None
+    """Return the model as one that takes the experts of memories, or None where it names none (ExpertModel)."""
+    return cast(DiffusionWorldModel, model) if getattr(model, "supported_experts", None) else None

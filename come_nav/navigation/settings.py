@@ -20,7 +20,13 @@ from come_nav.memory.spatial.cloud import SpatialSettings
 from come_nav.navigation.goals.guide import GuideSettings
 from come_nav.navigation.goals.mission import ArrivalSettings
 from come_nav.navigation.goals.obstacles import ObstacleSettings
-from come_nav.planning.settings import ObjectiveSettings, PlannerSettings, PoseSearchSettings
+from come_nav.planning.settings import (
+    KinematicsSettings,
+    MotionPriorSettings,
+    ObjectiveSettings,
+    PlannerSettings,
+    PoseSearchSettings,
+)
 from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 
@@ -91,9 +97,11 @@ class NavigationSettings:
         warm_start: begin each search with what is left of the plan before.
         show_imagined: decode the imagined view at the end of the chosen path into the plan.
         max_sensor_age_s: no plan on a newest frame older than this, s, > 0.
+        robot: how its base moves.
         planner: the search.
         pose_search: what the search does differently where the goal is a pose alone.
         objective: what a good path is.
+        motion_prior: that the robot goes on as it moves now, in the search for a view.
         memory: the short-term memory.
         experts: the memories that the imagination looks at.
         spatial: the spatial memory.
@@ -111,9 +119,11 @@ class NavigationSettings:
     warm_start: bool = True
     show_imagined: bool = False
     max_sensor_age_s: float = 1.0
+    robot: KinematicsSettings = field(default_factory=KinematicsSettings)
     planner: PlannerSettings = field(default_factory=PlannerSettings)
     pose_search: PoseSearchSettings = field(default_factory=PoseSearchSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    motion_prior: MotionPriorSettings = field(default_factory=MotionPriorSettings)
     memory: ShortTermSettings = field(default_factory=ShortTermSettings)
     experts: ExpertsSettings = field(default_factory=ExpertsSettings)
     spatial: SpatialSettings = field(default_factory=SpatialSettings)

@@ -17,7 +17,7 @@ from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
-from come_nav.navigation.planning.objectives import objectives_for
+from come_nav.navigation.planning.objectives import motion_terms, objectives_for
 from come_nav.navigation.planning.present_twist import present_twist
 from come_nav.navigation.planning.refusals import check_fits, no_plan, refusal
 from come_nav.navigation.planning.warm_start import leads_on
@@ -128,8 +128,11 @@ class NavStack:
             else:
                 found = Imaginers(imaginer, imaginer if settings.show_imagined else None)
             # 4. Score: say what is wanted of an imagined future.
-            wanted = settings.objective
-            objectives, weights = objectives_for(goal, newest.pose_odom_xyyaw, twist, search.dt_s, wanted, self.model)
+            wanted, robot, start = settings.objective, settings.robot, newest.pose_odom_xyyaw
+            objectives, weights = objectives_for(goal, start, twist, search.dt_s, wanted, self.model, robot)
+            if by_view:  # what is imagined is doubtful; a pose is certain
+                terms, own_weights = motion_terms(twist, search.dt_s, settings.motion_prior, robot)
+                objectives, weights = [*objectives, *terms], weights | own_weights
             warm_start = None if alone else self._warm_start(goal)
         if clearance is not None and not isinstance(clearance, Clearance):
             clearance = clearance(newest.pose_odom_xyyaw)
@@ -137,7 +140,8 @@ class NavStack:
             objectives.append(clearance)
             weights[clearance.name] = wanted.clearance_weight
         # 5. Act: search the path whose end is best.
-        plan = CemPlanner(search if by_view else settings.pose_search.instead_of(search), objectives, weights).plan(
+        search = search if by_view else settings.pose_search.instead_of(search)
+        plan = CemPlanner(search, objectives, weights, robot=robot).plan(
             found.candidates,
             chance,
             stamp_s=newest.stamp_s,
@@ -186,7 +190,7 @@ class NavStack:
         return bound(model, context, planner or self._settings.planner, self._settings, decode)
 
     def present_twist(self) -> NDArray[np.float64] | None:
-        """Return (v m/s, w rad/s) as odometry measured it, else from the last two remembered poses; None = unknown."""
+        """Return (vx m/s, vy m/s, w rad/s) as odometry says, else from the last two poses; None = unknown."""
         return present_twist(self._odometry, self.memory)
 
     def forget_recent(self) -> None:

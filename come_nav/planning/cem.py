@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from come_nav.core.checks import check_shape
 from come_nav.core.protocols import Imaginer, Objective
 from come_nav.core.types import IterationTrace, Plan, PlanStatus, PlanTrace
 from come_nav.planning.cost import Costs, WeightedSum
-from come_nav.planning.parameterisations import Parameterisation, make_parameterisation, shift_path
-from come_nav.planning.settings import PlannerSettings
+from come_nav.planning.parameterisations import Parameterisation, make_parameterisation
+from come_nav.planning.settings import KinematicsSettings, PlannerSettings
+from come_nav.planning.twists import shift_path
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,17 @@ class CemPlanner:
         objectives: Sequence[Objective],
         weights: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        robot: KinematicsSettings | None = None,
     ) -> None:
         """Take the settings, the terms of the cost and their weights by name (1 where not given).
 
-        ``clock`` (seconds) serves the time limit and the reported duration only.
+        ``clock`` (seconds) serves the time limit and the reported duration only. ``robot`` says how paths may go;
+        without it they are those of a differential drive.
         """
-        self.config = config
+        self.config, self._robot = config, robot or KinematicsSettings()
         self._cost = WeightedSum(objectives, weights)
-        self._shape: Parameterisation = make_parameterisation(config)
+        self._shape: Parameterisation = make_parameterisation(config, self._robot)
         self._clock = clock
 
     def plan(
@@ -85,7 +90,7 @@ class CemPlanner:
             generator: the only source of chance; its device is where candidates live.
             stamp_s: time of the observation that the plan starts from.
             start_odom_xyyaw: (3,) pose of the start frame in odom; zeros when not given.
-            initial_twist: (2,) present (v m/s, w rad/s), the centre of the prior and the start of the limits.
+            initial_twist: (3,) present (vx m/s, vy m/s, w rad/s), the centre of the prior and the start of the limits.
             warm_start: an earlier plan; where it is OK, its rest after the elapsed time is the centre instead.
 
         Returns:
@@ -95,6 +100,8 @@ class CemPlanner:
         started_s = self._clock()
         config, device = self.config, generator.device
         twist = None if initial_twist is None else torch.as_tensor(initial_twist, dtype=torch.float32, device=device)
+        if twist is not None:
+            check_shape("CemPlanner.initial_twist", twist, "3")
         lower, upper = self._shape.lower.to(device), self._shape.upper.to(device)
         trace = PlanTrace()
         elites: _Pool | None = None
@@ -142,7 +149,7 @@ class CemPlanner:
             path = torch.as_tensor(warm_start.poses_xyyaw, dtype=torch.float32)
             same_grid = len(path) == self.config.horizon_steps and warm_start.dt_s == self.config.dt_s
             if same_grid and steps < len(path):
-                rest = shift_path(path, steps, self.config.dt_s)
+                rest = shift_path(path, steps, self.config.dt_s, self._robot.sideways)
                 mean = self._shape.fit(rest, None if twist is None else twist.cpu())
                 std = std * self.config.warm_start_std
         return mean.to(device), std.to(device)

@@ -3,12 +3,17 @@
 In the robot's frame let (e_x, e_y, e_yaw) be where the path wants the robot to be now, and (v_r, w_r) how it moves
 there: ``v = v_r cos(e_yaw) + k_x e_x``, ``w = w_r + v_r k_y e_y + |v_r| k_yaw sin(e_yaw)``. Past the end of the path
 the robot closes what is left of the distance ahead and of the yaw, then stands.
+
+A holonomic robot drives what the path does, turned into its own frame, and closes each error by itself:
+``(v_x, v_y) = R(e_yaw) (v_rx, v_ry) + k_x (e_x, e_y)``, ``w = w_r + k_yaw e_yaw``. A car is steered like a differential
+drive, within its curvature; at the end it closes the distance ahead alone.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +21,7 @@ from numpy.typing import NDArray
 from come_nav.core.checks import check_range
 from come_nav.core.geometry import se2
 from come_nav.core.types import Plan, PlanStatus
-from come_nav.planning.settings import RobotLimits
+from come_nav.planning.settings import KinematicsSettings, RobotLimits
 
 Vector = NDArray[np.float64]
 
@@ -26,10 +31,12 @@ class FollowerSettings:
     """How a path is driven.
 
     Attributes:
-        gain_x: speed per metre ahead, 1/s, > 0.
+        gain_x: speed per metre ahead (and, of a holonomic robot, to the side), 1/s, > 0.
         gain_y: turn per metre to the side and metre driven, 1/m^2, > 0.
-        gain_yaw: turn per radian and metre driven, 1/m, > 0; also the turn per radian at the end, 1/s.
-        goal_tolerance_m: the end is reached within this distance along the heading, m, > 0.
+        gain_yaw: turn per radian and metre driven, 1/m, > 0; also the turn per radian at the end, 1/s, and of a
+            holonomic robot everywhere.
+        goal_tolerance_m: the end is reached within this distance along the heading, m, > 0 (holonomic: in any
+            direction).
         yaw_tolerance_rad: and within this turn, rad, > 0.
         settle_s: give up closing the last error this long after the end of the path, s, >= 0.
         max_plan_age_s: stand still on a plan older than this, s, > 0.
@@ -53,16 +60,25 @@ class FollowerSettings:
         check_range("follower.settle_s", self.settle_s, 0.0)
 
 
+class Command(NamedTuple):
+    """Twist in base_link: forward speed m/s, speed to the left m/s (0 unless holonomic), yaw rate rad/s."""
+
+    v_mps: float
+    vy_mps: float
+    w_radps: float
+
+
 class PathFollower:
     """Turns the newest plan and the present pose into a twist. Stands still without a plan that is OK."""
 
-    def __init__(self, config: FollowerSettings | None = None) -> None:
-        self.config = config or FollowerSettings()
+    def __init__(self, config: FollowerSettings | None = None, robot: KinematicsSettings | None = None) -> None:
+        """Take the gains and limits, and how the robot moves: a differential drive where it is not given."""
+        self.config, self.robot = config or FollowerSettings(), robot or KinematicsSettings()
         self._plan: Plan | None = None
         self._path_odom_xyyaw: Vector = np.zeros((1, 3))
-        self._twists: Vector = np.zeros((0, 2))
+        self._twists: Vector = np.zeros((0, 3))
         self._last_stamp_s: float | None = None
-        self._last_command: Vector = np.zeros(2)
+        self._last_command: Vector = np.zeros(3)
         self.done = True
 
     def set_plan(self, plan: Plan) -> None:
@@ -71,12 +87,13 @@ class PathFollower:
         self._plan = plan if usable else None
         self.done = not usable
         if usable:
-            self._path_odom_xyyaw = np.vstack([plan.start_odom_xyyaw[None], plan.poses_odom_xyyaw()])
-            v, w = se2.twist_between(self._path_odom_xyyaw[:-1], self._path_odom_xyyaw[1:], plan.dt_s)
-            self._twists = np.stack([v, w], axis=-1)
+            path = self._path_odom_xyyaw = np.vstack([plan.start_odom_xyyaw[None], plan.poses_odom_xyyaw()])
+            self._twists = np.stack(se2.planar_twist_between(path[:-1], path[1:], plan.dt_s), axis=-1)
+            if not self.robot.sideways:
+                self._twists[:, 1] = 0.0
 
-    def command(self, stamp_s: float, pose_odom_xyyaw: Vector) -> tuple[float, float]:
-        """Return (v m/s, w rad/s) for the pose (3,) that odometry believes at ``stamp_s``.
+    def command(self, stamp_s: float, pose_odom_xyyaw: Vector) -> Command:
+        """Return the twist for the pose (3,) that odometry believes at ``stamp_s``.
 
         Standing still is commanded at once; every other command respects the acceleration limits since the last call.
         """
@@ -84,13 +101,13 @@ class PathFollower:
         self._last_stamp_s = stamp_s
         wanted = self._wanted(stamp_s, pose_odom_xyyaw)
         if wanted is None:
-            self._last_command = np.zeros(2)
+            self._last_command = np.zeros(3)
         else:
             self._last_command = self._limited(wanted, step_s)
-        return float(self._last_command[0]), float(self._last_command[1])
+        return Command(*map(float, self._last_command))
 
     def _wanted(self, stamp_s: float, pose_odom_xyyaw: Vector) -> Vector | None:
-        """Return the twist before acceleration limits, or None to stand still."""
+        """Return the twist (3,) before acceleration limits, or None to stand still."""
         plan, config = self._plan, self.config
         if plan is None or not np.isfinite(pose_odom_xyyaw).all():
             return None
@@ -102,33 +119,47 @@ class PathFollower:
         if after_end_s >= 0:
             return self._settle(pose_odom_xyyaw)
         step = min(int(elapsed_s / plan.dt_s), len(self._twists) - 1)
-        v_r, w_r = self._twists[step]
-        ahead = se2.integrate_twist(np.asarray(v_r), np.asarray(w_r), elapsed_s - step * plan.dt_s)
-        target = se2.compose(self._path_odom_xyyaw[step], ahead)
-        e_x, e_y, e_yaw = se2.relative(pose_odom_xyyaw, target)
-        v = v_r * math.cos(e_yaw) + config.gain_x * e_x
+        vx_r, vy_r, w_r = (np.asarray(value) for value in self._twists[step])
+        ahead = se2.integrate_twist(vx_r, w_r, elapsed_s - step * plan.dt_s, vy_r)
+        error = se2.relative(pose_odom_xyyaw, se2.compose(self._path_odom_xyyaw[step], ahead))
+        return self._tracking(self._twists[step], error)
+
+    def _tracking(self, twist_r: Vector, error: Vector) -> Vector:
+        """Return the twist (3,) that follows ``twist_r`` (3,) of the path and closes the ``error`` (3,) to it."""
+        config, (vx_r, vy_r, w_r), (e_x, e_y, e_yaw) = self.config, twist_r, error
+        cosine, sine = math.cos(e_yaw), math.sin(e_yaw)
+        if self.robot.sideways:
+            vx = vx_r * cosine - vy_r * sine + config.gain_x * e_x
+            vy = vx_r * sine + vy_r * cosine + config.gain_x * e_y
+            return np.array([vx, vy, w_r + config.gain_yaw * e_yaw])
+        v = vx_r * cosine + config.gain_x * e_x
         # The yaw term uses |v_r|, so that it also turns the right way when driving backwards.
-        w = w_r + v_r * config.gain_y * e_y + abs(v_r) * config.gain_yaw * math.sin(e_yaw)
-        if abs(v_r) < 1e-3:  # turning on the spot: the path gives no speed to steer with
+        w = w_r + vx_r * config.gain_y * e_y + abs(vx_r) * config.gain_yaw * sine
+        if abs(vx_r) < 1e-3:  # turning on the spot: the path gives no speed to steer with
             w = w_r + config.gain_yaw * e_yaw
-        return np.array([v, w])
+        return np.array([v, 0.0, w])
 
     def _settle(self, pose_odom_xyyaw: Vector) -> Vector | None:
-        e_x, _, e_yaw = se2.relative(pose_odom_xyyaw, self._path_odom_xyyaw[-1])
-        near = abs(e_x) < self.config.goal_tolerance_m and abs(e_yaw) < self.config.yaw_tolerance_rad
-        self.done = self.done or bool(near)
+        config, kinematics = self.config, self.robot.kinematics
+        e_x, e_y, e_yaw = se2.relative(pose_odom_xyyaw, self._path_odom_xyyaw[-1])
+        near = math.hypot(e_x, e_y if self.robot.sideways else 0.0) < config.goal_tolerance_m
+        turned = kinematics == "car" or abs(e_yaw) < config.yaw_tolerance_rad  # a car cannot turn on the spot
+        self.done = self.done or (near and turned)
         if self.done:
             return None
-        return np.array([self.config.gain_x * e_x, self.config.gain_yaw * e_yaw])
+        return np.array([config.gain_x * e_x, config.gain_x * e_y, config.gain_yaw * e_yaw])
 
     def _limited(self, wanted: Vector, step_s: float | None) -> Vector:
         limits = self.config.limits
-        low = np.array([min(limits.v_min_mps, 0.0), -limits.w_max_radps])
-        high = np.array([limits.v_max_mps, limits.w_max_radps])
-        bounded = np.clip(wanted, low, high)
-        if step_s is None or step_s < 0:
-            return bounded
-        rates = [math.inf if rate is None else rate * step_s for rate in (limits.a_max_mps2, limits.alpha_max_radps2)]
-        most = np.array(rates)
-        limited: Vector = np.clip(bounded, self._last_command - most, self._last_command + most)
+        vy = self.robot.vy_max_mps if self.robot.sideways else 0.0
+        low = np.array([min(limits.v_min_mps, 0.0), -vy, -limits.w_max_radps])
+        high = np.array([limits.v_max_mps, vy, limits.w_max_radps])
+        limited: Vector = np.clip(wanted, low, high)
+        if step_s is not None and step_s >= 0:
+            rates = (limits.a_max_mps2, limits.a_max_mps2, limits.alpha_max_radps2)
+            most = np.array([math.inf if rate is None else rate * step_s for rate in rates])
+            limited = np.clip(limited, self._last_command - most, self._last_command + most)
+        if self.robot.kinematics == "car":
+            most_w = abs(limited[0]) / self.robot.min_turn_radius_m
+            limited[2] = np.clip(limited[2], -most_w, most_w)
         return limited

@@ -15,7 +15,7 @@ from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import PlanningError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Imagination
-from come_nav.planning.parameterisations import twists_of_path
+from come_nav.planning.twists import twists_of_path
 
 
 class LatentDistance:
@@ -158,7 +158,10 @@ class Clearance:
 
 
 class Smoothness:
-    """Mean squared change of the twist from step to step: ``mean (dv / v)^2 + (dw / w)^2`` with scales v and w."""
+    """Mean squared change of the twist from step to step: ``mean (dvx^2 + dvy^2) / v^2 + (dw / w)^2``, scales v and w.
+
+    Of a robot that cannot move ``sideways`` vy does not count.
+    """
 
     name = "smoothness"
     needs_view = False
@@ -169,21 +172,54 @@ class Smoothness:
         v_scale_mps: float = 1.0,
         w_scale_radps: float = 1.0,
         initial_twist: torch.Tensor | None = None,
+        *,
+        sideways: bool = False,
     ) -> None:
-        """Take the step time and, where known, the present twist (2,), which the first step is compared with."""
+        """Take the step time and, where known, the present twist (3,), which the first step is compared with."""
         self._dt_s = check_range("Smoothness.dt_s", dt_s, 0.0, open_low=True)
         self._v_scale = check_range("Smoothness.v_scale_mps", v_scale_mps, 0.0, open_low=True)
         self._w_scale = check_range("Smoothness.w_scale_radps", w_scale_radps, 0.0, open_low=True)
         self._initial_twist = initial_twist
+        self._axes = [0, 1, 2] if sideways else [0, 2]
 
     def __call__(self, imagination: Imagination) -> torch.Tensor:
         """Return costs (S,)."""
         twists = twists_of_path(imagination.poses_xyyaw, self._dt_s)
         if self._initial_twist is not None:
-            first = self._initial_twist.to(twists).expand(len(twists), 1, 2)
+            first = self._initial_twist.to(twists).expand(len(twists), 1, 3)
             twists = torch.cat([first, twists], dim=1)
-        change = twists.diff(dim=1) / twists.new_tensor([self._v_scale, self._w_scale])
+        scales = twists.new_tensor([self._v_scale, self._v_scale, self._w_scale])
+        change = twists.diff(dim=1)[..., self._axes] / scales[self._axes]
         return (change**2).sum(dim=(1, 2)) / imagination.poses_xyyaw.shape[1]
+
+
+class MotionPrior:
+    """Minus the logarithm of how likely a path is of a robot that goes on as it moves now, averaged over its steps.
+
+    The twist at time t is normal around the present one, ``sum_axes (u(t) - u(0))^2 / (2 t sigma^2)``: how far it is
+    from the present one after 1 s is ``sigma``, and that grows with the square root of the time.
+    """
+
+    name = "motion_prior"
+    needs_view = False
+
+    def __init__(
+        self, initial_twist: torch.Tensor, dt_s: float, sigmas: Sequence[float], *, sideways: bool = False
+    ) -> None:
+        """Take the present twist (3,), the step time, and sigma of vx (m/s), vy (m/s) and w (rad/s) after 1 s."""
+        check_shape("MotionPrior.initial_twist", initial_twist, "3")
+        for sigma in sigmas:
+            check_range("MotionPrior.sigmas", sigma, 0.0, open_low=True)
+        self._dt_s = check_range("MotionPrior.dt_s", dt_s, 0.0, open_low=True)
+        self._initial_twist, self._sigmas = initial_twist, torch.tensor(list(sigmas))
+        self._axes = [0, 1, 2] if sideways else [0, 2]
+
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,)."""
+        twists = twists_of_path(imagination.poses_xyyaw, self._dt_s)
+        middle_s = self._dt_s * (torch.arange(twists.shape[1]).to(twists) + 0.5)
+        away = (twists - self._initial_twist.to(twists)) / self._sigmas.to(twists)
+        return (0.5 * away[..., self._axes] ** 2 / middle_s[:, None]).sum(dim=-1).mean(dim=-1)
 
 
 def _distance_to_points(

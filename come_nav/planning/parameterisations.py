@@ -1,18 +1,24 @@
 """Shapes of candidate paths: a few numbers become the poses at the end of each step, within the robot's limits.
 
 Letters: S candidates, P parameters, T steps of ``dt_s``. Poses are in the start frame (base_link when planning starts).
-A twist is (v m/s, w rad/s); ``initial_twist`` (2,) is the robot's present one, where known: a robot keeps moving.
+A twist is (vx m/s, vy m/s, w rad/s); ``initial_twist`` (3,) is the robot's present one, where known: a robot keeps
+moving. Paths of robots that cannot move sideways ignore its vy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 
 from come_nav.core.checks import check_choice
+from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
-from come_nav.planning.settings import PARAMETERISATIONS, PlannerSettings, RobotLimits
+from come_nav.planning.settings import PARAMETERISATIONS, KinematicsSettings, PlannerSettings
+from come_nav.planning.twists import clamp, limit_twists, path_from_twists, twists_of_path
+
+VX, VY, W = range(3)
 
 
 class Parameterisation(Protocol):
@@ -41,16 +47,24 @@ class Parameterisation(Protocol):
         ...
 
 
-def make_parameterisation(config: PlannerSettings) -> Parameterisation:
-    """Return the path shape that ``config.parameterisation`` names."""
+def make_parameterisation(config: PlannerSettings, robot: KinematicsSettings | None = None) -> Parameterisation:
+    """Return the path shape that ``config.parameterisation`` names, for a differential drive or ``robot``.
+
+    Raises:
+        ConfigError: for straight lines of a car, which cannot turn on the spot.
+    """
+    robot = robot or KinematicsSettings()
     name = check_choice("planner.parameterisation", config.parameterisation, PARAMETERISATIONS)
+    if name == "straight" and robot.kinematics == "car":
+        raise ConfigError("planner.parameterisation straight turns on the spot, which a car cannot; take arc or spline")
     if name == "straight":
-        return Straight(config)
+        return Straight(config, robot)
     steps, kind = config.horizon_steps, config.interpolation
     if name == "arc":
-        constant = torch.cat([torch.zeros(steps, 1), torch.ones(steps, 1)], dim=1)
-        return Spline(config, constant, constant)
-    return Spline(config, knot_basis(steps, config.v_knots + 1, kind), knot_basis(steps, config.w_knots + 1, kind))
+        speed = turn = torch.cat([torch.zeros(steps, 1), torch.ones(steps, 1)], dim=1)
+    else:
+        speed, turn = (knot_basis(steps, knots + 1, kind) for knots in (config.v_knots, config.w_knots))
+    return Spline(config, robot, {VX: speed, VY: speed, W: turn} if robot.sideways else {VX: speed, W: turn})
 
 
 class Straight:
@@ -58,40 +72,49 @@ class Straight:
 
     The poses are (k dx, k dy, heading) with heading = atan2(dy, dx), and the last yaw is heading + turn. It is an
     idealisation that ignores how the robot gets to its heading: speed and total turn are limited, the yaw rate of
-    the first step is not.
+    the first step is not. A holonomic robot keeps its heading (0) instead of looking along the path.
     """
 
-    def __init__(self, config: PlannerSettings) -> None:
-        self._config = config
+    def __init__(self, config: PlannerSettings, robot: KinematicsSettings) -> None:
+        self._config, self._sideways = config, robot.sideways
         limits, dt_s = config.limits, config.dt_s
         self._turn = min(limits.w_max_radps * config.horizon_steps * dt_s, torch.pi)
-        reach = max(limits.v_max_mps, -limits.v_min_mps) * dt_s
+        fastest = robot.vy_max_mps if robot.sideways else max(limits.v_max_mps, -limits.v_min_mps)
+        reach = fastest * dt_s
         self.lower = torch.tensor([limits.v_min_mps * dt_s, -reach, -self._turn])
         self.upper = torch.tensor([limits.v_max_mps * dt_s, reach, self._turn])
 
     def prior(self, initial_twist: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean: the chord of the arc that the present twist drives; spread: that of the speed and half the turn."""
+        """Mean: the chord of what the present twist drives; spread: that of the speed and half the turn."""
         config = self._config
         duration_s = config.horizon_steps * config.dt_s
-        v, w = _prior_twist(config, initial_twist)
+        v, vy, w = _prior_twist(config, initial_twist)
         half_turn = 0.5 * w * duration_s
         step = v * config.dt_s
-        mean = torch.stack([step * torch.cos(half_turn), step * torch.sin(half_turn), half_turn])
+        cosine, sine = torch.cos(half_turn), torch.sin(half_turn)
+        if self._sideways:
+            left = vy * config.dt_s
+            mean = torch.stack([step * cosine - left * sine, step * sine + left * cosine, 2.0 * half_turn])
+        else:
+            mean = torch.stack([step * cosine, step * sine, half_turn])
         spread = config.prior_v_std_mps * config.dt_s
         std = torch.tensor([spread, spread, 0.5 * config.prior_w_std_radps * duration_s])
-        return _clamp(mean, self.lower, self.upper), std
+        return clamp(mean, self.lower, self.upper), std
 
     def poses(self, parameters: torch.Tensor, initial_twist: torch.Tensor | None) -> torch.Tensor:
         """See :class:`Parameterisation`. The speed changes at once: acceleration limits apply to arc and spline."""
         config = self._config
-        bounded = _clamp(parameters, self.lower, self.upper)
+        bounded = clamp(parameters, self.lower, self.upper)
         step_m = bounded[:, :2]
-        longest = config.limits.v_max_mps * config.dt_s
-        length = torch.linalg.vector_norm(step_m, dim=-1, keepdim=True)
-        step_m = step_m * (longest / length.clamp(min=longest))
-        heading = torch.atan2(step_m[:, 1], step_m[:, 0])
-        heading = torch.where(step_m[:, 0] < 0, se2.wrap_angle(heading + torch.pi), heading)
-        heading = heading.clamp(-self._turn, self._turn)
+        if self._sideways:
+            heading = torch.zeros_like(step_m[:, 0])
+        else:
+            longest = config.limits.v_max_mps * config.dt_s
+            length = torch.linalg.vector_norm(step_m, dim=-1, keepdim=True)
+            step_m = step_m * (longest / length.clamp(min=longest))
+            heading = torch.atan2(step_m[:, 1], step_m[:, 0])
+            heading = torch.where(step_m[:, 0] < 0, se2.wrap_angle(heading + torch.pi), heading)
+            heading = heading.clamp(-self._turn, self._turn)
         yaw = heading[:, None].repeat(1, config.horizon_steps)
         yaw[:, -1] = (heading + bounded[:, 2]).clamp(-self._turn, self._turn)
         count = torch.arange(1, config.horizon_steps + 1, dtype=step_m.dtype, device=step_m.device)
@@ -102,6 +125,8 @@ class Straight:
         """Return (dx, dy, turn) from the last pose."""
         last = poses_xyyaw[-1]
         step_m = last[:2] / len(poses_xyyaw)
+        if self._sideways:
+            return torch.cat([step_m, last[2:]])
         heading = torch.atan2(step_m[1], step_m[0])
         if step_m[0] < 0:
             heading = heading + torch.pi
@@ -111,47 +136,48 @@ class Straight:
 class Spline:
     """The twist goes from the present one through knots, driven as exact arcs step by step.
 
-    The parameters are the speeds at V knots and the yaw rates at W knots, evenly spaced up to the end of the horizon
-    (P = V + W). Knot 0, at the start, is the present twist, for a twist does not jump; where it is unknown, the first
-    knot holds from the start. An arc is the special case of one knot each that holds all along.
+    The parameters are the speeds at V knots (forward; then, of a holonomic robot, to the side) and the yaw rates at W
+    knots, evenly spaced up to the end of the horizon (P = V + W, or 2 V + W). Knot 0, at the start, is the present
+    twist, for a twist does not jump; where it is unknown, the first knot holds from the start. An arc is the special
+    case of one knot each that holds all along.
     """
 
-    def __init__(self, config: PlannerSettings, v_basis: torch.Tensor, w_basis: torch.Tensor) -> None:
-        """Take the matrices (T, 1 + V) and (T, 1 + W) that map the present twist and the knots to the steps."""
-        self._config = config
-        self._bases = (v_basis, w_basis)
-        self._knots = (v_basis.shape[1] - 1, w_basis.shape[1] - 1)
+    def __init__(self, config: PlannerSettings, robot: KinematicsSettings, bases: dict[int, torch.Tensor]) -> None:
+        """Take, for each axis that the robot moves along, the matrix (T, 1 + K) from present twist and knots to steps.
+
+        Axes are the columns of a twist: 0 forward, 1 to the side, 2 the turn.
+        """
+        self._config, self._robot, self._bases = config, robot, bases
         limits = config.limits
-        self.lower = self._spread(limits.v_min_mps, -limits.w_max_radps)
-        self.upper = self._spread(limits.v_max_mps, limits.w_max_radps)
+        vy = robot.vy_max_mps
+        self.lower = self._spread((limits.v_min_mps, -vy, -limits.w_max_radps))
+        self.upper = self._spread((limits.v_max_mps, vy, limits.w_max_radps))
 
     def prior(self, initial_twist: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean: the present twist at every knot."""
-        v, w = _prior_twist(self._config, initial_twist)
-        mean = self._spread(float(v), float(w))
-        return _clamp(mean, self.lower, self.upper), self._spread(
-            self._config.prior_v_std_mps, self._config.prior_w_std_radps
-        )
+        config = self._config
+        mean = self._spread(_prior_twist(config, initial_twist).tolist())
+        std = self._spread((config.prior_v_std_mps, config.prior_v_std_mps, config.prior_w_std_radps))
+        return clamp(mean, self.lower, self.upper), std
 
     def poses(self, parameters: torch.Tensor, initial_twist: torch.Tensor | None) -> torch.Tensor:
         """See :class:`Parameterisation`."""
         return path_from_twists(self.twists(parameters, initial_twist), self._config.dt_s)
 
     def twists(self, parameters: torch.Tensor, initial_twist: torch.Tensor | None) -> torch.Tensor:
-        """Return the twists (S, T, 2) that are driven in each step, after all limits."""
-        wanted = []
-        for axis, (knots, basis) in enumerate(
-            zip(torch.split(parameters, list(self._knots), dim=1), self._bases, strict=True)
-        ):
+        """Return the twists (S, T, 3) that are driven in each step, after all limits."""
+        wanted = parameters.new_zeros(len(parameters), self._config.horizon_steps, 3)
+        sizes = [basis.shape[1] - 1 for basis in self._bases.values()]
+        for (axis, basis), knots in zip(self._bases.items(), torch.split(parameters, sizes, dim=1), strict=True):
             first = knots[:, :1] if initial_twist is None else initial_twist[axis].to(knots).expand(len(knots), 1)
-            wanted.append(torch.cat([first, knots], dim=1) @ basis.T.to(knots))
-        return limit_twists(torch.stack(wanted, dim=-1), self._config.limits, self._config.dt_s, initial_twist)
+            wanted[..., axis] = torch.cat([first, knots], dim=1) @ basis.T.to(knots)
+        return limit_twists(wanted, self._config.limits, self._robot, self._config.dt_s, initial_twist)
 
     def fit(self, poses_xyyaw: torch.Tensor, initial_twist: torch.Tensor | None = None) -> torch.Tensor:
         """Return the knots by least squares on the twists between the poses."""
         twists = twists_of_path(poses_xyyaw, self._config.dt_s)
         knots = []
-        for axis, basis in enumerate(self._bases):
+        for axis, basis in self._bases.items():
             free, wanted = basis[:, 1:].to(twists).clone(), twists[:, axis]
             if initial_twist is None:
                 free[:, 0] += basis[:, 0].to(twists)
@@ -160,8 +186,9 @@ class Spline:
             knots.append(torch.linalg.lstsq(free, wanted[:, None]).solution[:, 0])
         return torch.cat(knots)
 
-    def _spread(self, v: float, w: float) -> torch.Tensor:
-        return torch.tensor([v] * self._knots[0] + [w] * self._knots[1])
+    def _spread(self, twist: Sequence[float]) -> torch.Tensor:
+        """Return parameters (P,) with the same twist at every knot."""
+        return torch.tensor([twist[axis] for axis, basis in self._bases.items() for _ in range(basis.shape[1] - 1)])
 
 
 def knot_basis(steps: int, knots: int, interpolation: str) -> torch.Tensor:
@@ -195,57 +222,7 @@ def knot_basis(steps: int, knots: int, interpolation: str) -> torch.Tensor:
     return (basis + weight_left[:, None] * curvature[left] + weight_right[:, None] * curvature[left + 1]).float()
 
 
-def limit_twists(
-    wanted: torch.Tensor, limits: RobotLimits, dt_s: float, initial_twist: torch.Tensor | None
-) -> torch.Tensor:
-    """Return the twists (S, T, 2) nearest to ``wanted`` that the robot can drive, step after step."""
-    low = wanted.new_tensor([limits.v_min_mps, -limits.w_max_radps])
-    high = wanted.new_tensor([limits.v_max_mps, limits.w_max_radps])
-    bounded = _clamp(wanted, low, high)
-    if limits.a_max_mps2 is None and limits.alpha_max_radps2 is None:
-        return bounded
-    change = [torch.inf if limit is None else limit * dt_s for limit in (limits.a_max_mps2, limits.alpha_max_radps2)]
-    most = wanted.new_tensor(change)
-    previous = bounded[:, 0] if initial_twist is None else _clamp(initial_twist.to(bounded), low, high)
-    steps = []
-    for step in range(bounded.shape[1]):
-        previous = _clamp(bounded[:, step], previous - most, previous + most)
-        steps.append(previous)
-    return torch.stack(steps, dim=1)
-
-
-def path_from_twists(twists: torch.Tensor, dt_s: float) -> torch.Tensor:
-    """Integrate twists (..., T, 2), each constant for ``dt_s``, exactly to poses (..., T, 3) at each step's end."""
-    delta = se2.integrate_twist(twists[..., 0], twists[..., 1], dt_s)
-    turn = twists[..., 1] * dt_s
-    yaw_after = torch.cumsum(turn, dim=-1)
-    yaw_before = yaw_after - turn
-    cosine, sine = torch.cos(yaw_before), torch.sin(yaw_before)
-    x = torch.cumsum(cosine * delta[..., 0] - sine * delta[..., 1], dim=-1)
-    y = torch.cumsum(sine * delta[..., 0] + cosine * delta[..., 1], dim=-1)
-    return torch.stack([x, y, se2.wrap_angle(yaw_after)], dim=-1)
-
-
-def twists_of_path(poses_xyyaw: torch.Tensor, dt_s: float) -> torch.Tensor:
-    """Return the twists (..., T, 2) that drive from the origin along poses (..., T, 3)."""
-    before = torch.cat([torch.zeros_like(poses_xyyaw[..., :1, :]), poses_xyyaw[..., :-1, :]], dim=-2)
-    return torch.stack(se2.twist_between(before, poses_xyyaw, dt_s), dim=-1)
-
-
-def shift_path(poses_xyyaw: torch.Tensor, steps: int, dt_s: float) -> torch.Tensor:
-    """Return what is left of a path (T, 3) after ``steps`` steps, seen from there and extended at its last twist."""
-    twists = twists_of_path(poses_xyyaw, dt_s)
-    kept = twists[min(steps, len(twists) - 1) :]
-    tail = kept[-1:].expand(len(twists) - len(kept), 2)
-    return path_from_twists(torch.cat([kept, tail]), dt_s)
-
-
-def _prior_twist(config: PlannerSettings, initial_twist: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _prior_twist(config: PlannerSettings, initial_twist: torch.Tensor | None) -> torch.Tensor:
     if initial_twist is None:
-        return torch.tensor(config.prior_v_mps), torch.tensor(0.0)
-    present = initial_twist.detach().to("cpu", torch.float32)
-    return present[0], present[1]
-
-
-def _clamp(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    return torch.minimum(torch.maximum(values, low.to(values)), high.to(values))
+        return torch.tensor([config.prior_v_mps, 0.0, 0.0])
+    return initial_twist.detach().to("cpu", torch.float32)

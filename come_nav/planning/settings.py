@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
+from come_nav.core.types import Kinematics
 
 PARAMETERISATIONS = ("straight", "arc", "spline")
 INITIAL_SAMPLING = ("gaussian", "sobol", "uniform", "mixed")
@@ -46,6 +47,64 @@ class RobotLimits:
 
 
 @dataclass(frozen=True)
+class KinematicsSettings:
+    """How the robot's base moves. Search, path follower and every row of a planning table keep to it.
+
+    Attributes:
+        kinematics: differential (forward and turning), holonomic (sideways too: legs, omnidirectional wheels, a camera
+            in the hand) or car (forward and turning along curves that are not too tight).
+        vy_max_mps: fastest speed to either side (holonomic only), m/s, > 0; limits.a_max_mps2 holds for it too.
+        min_turn_radius_m: of the tightest curve (car only), m, > 0. It goes before limits.alpha_max_radps2.
+    """
+
+    kinematics: Kinematics = "differential"
+    vy_max_mps: float = 0.6
+    min_turn_radius_m: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_choice("robot.kinematics", self.kinematics, get_args(Kinematics))
+        check_range("robot.vy_max_mps", self.vy_max_mps, 0.0, 20.0, open_low=True)
+        check_range("robot.min_turn_radius_m", self.min_turn_radius_m, 0.0, 100.0, open_low=True)
+
+    @property
+    def sideways(self) -> bool:
+        """Whether the robot can move sideways."""
+        return self.kinematics == "holonomic"
+
+
+@dataclass(frozen=True)
+class MotionPriorSettings:
+    """How strongly the search believes that the robot goes on as it moves now.
+
+    The twist a time t from now is taken for normal around the present one, with standard deviations that grow with the
+    square root of t. Where the present twist is not known there is no prior.
+
+    Attributes:
+        use: auto (for holonomic robots, whose search is wider), always or never.
+        weight: of minus the logarithm of its density, averaged over the path, >= 0.
+        v_sigma_mps: change of the forward speed in 1 s, m/s, > 0.
+        vy_sigma_mps: change of the sideways speed in 1 s, m/s, > 0.
+        w_sigma_radps: change of the yaw rate in 1 s, rad/s, > 0.
+    """
+
+    use: Literal["auto", "always", "never"] = "auto"
+    weight: float = 0.01
+    v_sigma_mps: float = 0.2
+    vy_sigma_mps: float = 0.2
+    w_sigma_radps: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_choice("motion_prior.use", self.use, ("auto", "always", "never"))
+        check_range("motion_prior.weight", self.weight, 0.0)
+        for name in ("v_sigma_mps", "vy_sigma_mps", "w_sigma_radps"):
+            check_range(f"motion_prior.{name}", getattr(self, name), 0.0, open_low=True)
+
+    def applies_to(self, robot: KinematicsSettings) -> bool:
+        """Whether it counts for such a robot."""
+        return self.weight > 0.0 and (self.use == "always" or (self.use == "auto" and robot.sideways))
+
+
+@dataclass(frozen=True)
 class PlannerSettings:
     """How the cross-entropy method searches.
 
@@ -68,11 +127,11 @@ class PlannerSettings:
         include_mean: also try the mean of the distribution in every iteration after the first.
         keep_elites: elites stay in the pool of the next iteration, with the cost that they had.
         result: best (cheapest candidate tried), mean (of the last distribution, NWM) or cheaper (of these two).
-        v_knots: knots of the speed after the present one (spline only), in [1, 8].
+        v_knots: knots of the speed, and of that to the side, after the present one (spline only), in [1, 8].
         w_knots: knots of the yaw rate after the present one (spline only), in [1, 8].
         interpolation: between the knots (spline only): linear or cubic.
         prior_v_mps: expected speed where the present twist is unknown, m/s.
-        prior_v_std_mps: spread of the speed, m/s, > 0.
+        prior_v_std_mps: spread of the speed, and of that to the side, m/s, > 0.
         prior_w_std_radps: spread of the yaw rate, rad/s, > 0.
         warm_start_std: spread around a warm start as a fraction of the prior's, in (0, 1].
         time_limit_s: stop searching after this time, s, > 0; null = no limit.

@@ -158,7 +158,7 @@ class CameraInput:
         T_base_child = self._transforms.lookup(base, child)
         if T_base_child is not None:
             T_odom_base = odometry.T_odom_base @ se3.inverse(T_base_child)
-            return replace(odometry, T_odom_base=T_odom_base, v_mps=None, w_radps=None)
+            return replace(odometry, T_odom_base=T_odom_base, v_mps=None, w_radps=None, vy_mps=None)
         if is_optical(child):
             raise DataError(
                 f"odometry is of the optical frame '{child}', and tf does not connect it to '{base}'; publish that "

@@ -134,7 +134,7 @@ def odometry_message(odometry: Odometry, frames: tuple[str, str]) -> OdometryMes
     parent, child = frames
     message = OdometryMessage(header=header(odometry.stamp_s, parent), child_frame_id=child)
     message.pose.pose = pose_message(odometry.T_odom_base)
-    message.twist.twist = twist_message(odometry.v_mps or 0.0, odometry.w_radps or 0.0)
+    message.twist.twist = twist_message(odometry.v_mps or 0.0, odometry.w_radps or 0.0, odometry.vy_mps or 0.0)
     return message
 
 
@@ -142,21 +142,25 @@ def odometry_from_message(message: OdometryMessage) -> Odometry:
     """Return odometry; raise DataError for a pose that is none."""
     twist = message.twist.twist
     T_odom_base = transform_from_pose(message.pose.pose)
-    v, w = float(twist.linear.x), float(twist.angular.z)
-    known = bool(np.isfinite([v, w]).all())
-    return Odometry(seconds_from_stamp(message.header.stamp), T_odom_base, v if known else None, w if known else None)
+    v, vy, w = float(twist.linear.x), float(twist.linear.y), float(twist.angular.z)
+    stamp_s = seconds_from_stamp(message.header.stamp)
+    if not np.isfinite([v, vy, w]).all():
+        return Odometry(stamp_s, T_odom_base)
+    return Odometry(stamp_s, T_odom_base, v, w, vy)
 
 
-def twist_message(v_mps: float, w_radps: float) -> Twist:
-    """Return a planar twist."""
+def twist_message(v_mps: float, w_radps: float, vy_mps: float = 0.0) -> Twist:
+    """Return a planar twist, ``vy_mps`` to the left."""
     message = Twist()
-    message.linear.x, message.angular.z = float(v_mps), float(w_radps)
+    message.linear.x, message.linear.y, message.angular.z = float(v_mps), float(vy_mps), float(w_radps)
     return message
 
 
-def stamped_twist_message(v_mps: float, w_radps: float, stamp_s: float, frame_id: str) -> TwistStamped:
+def stamped_twist_message(
+    v_mps: float, w_radps: float, stamp_s: float, frame_id: str, vy_mps: float = 0.0
+) -> TwistStamped:
     """Return a planar twist with a header."""
-    return TwistStamped(header=header(stamp_s, frame_id), twist=twist_message(v_mps, w_radps))
+    return TwistStamped(header=header(stamp_s, frame_id), twist=twist_message(v_mps, w_radps, vy_mps))
 
 
 def transform_message(T_a_b: NDArray[np.float64], stamp_s: float, frames: tuple[str, str]) -> TransformStamped:

@@ -20,9 +20,22 @@ from come_nav.sim.spaces import EpisodeRenderer
 from come_nav.sim.worlds import World
 
 
-def default_camera(size: int = 64) -> CameraIntrinsics:
-    """Return the built-in camera: square, 90 degrees wide."""
-    return CameraIntrinsics.from_field_of_view(size, size, 0.5 * math.pi)
+def default_camera(width: int = 320, height: int = 240) -> CameraIntrinsics:
+    """Return the camera of a built-in robot.
+
+    Its central square, which is what models take of it, is 90 degrees wide: what the shipped model learned with.
+    """
+    return CameraIntrinsics.from_field_of_view(width, height, default_fov_rad(width, height))
+
+
+def default_fov_rad(width: int, height: int) -> float:
+    """Return how wide the robot's camera of that many pixels sees: 90 degrees of a square one, 106 of 320x240."""
+    return 2.0 * math.atan(width / min(width, height))
+
+
+def ideal_camera(size: int = 64) -> CameraIntrinsics:
+    """Return the camera that models learn with and suites measure with: square, 90 degrees wide, as small as theirs."""
+    return default_camera(size, size)
 
 
 class BuiltInSimulator:
@@ -62,7 +75,7 @@ class BuiltInSimulator:
         odometry_noise: OdometryNoise | None = None,
         seed: int = 0,
     ) -> BuiltInSimulator:
-        """Return a simulator of ``world`` with its own camera (64 x 64, 90 degrees, when ``intrinsics`` is None)."""
+        """Return a simulator of ``world`` with its own camera (:func:`default_camera` when ``intrinsics`` is None)."""
         return cls(Raycaster([world], intrinsics or default_camera()), robot, odometry_noise, seed)
 
     @property

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from come_nav.core.errors import ConfigError
+from come_nav.world_model.depth_of_frames import focal_ratio
 from come_nav.world_model.parts import ModelParts
+
+SAME_FOCAL = 1e-4  # relative difference of two focal lengths that is rounding
 
 
 # Contexts and latents may go on to be trained on (episodic memory): no_grad, for inference tensors refuse that.
@@ -39,10 +42,18 @@ def decode_latents(parts: ModelParts, latents: Tensor) -> Tensor:
 def estimate_depth_m(parts: ModelParts, images: Tensor, camera: Tensor | None = None) -> Tensor:
     """Return the estimated z-depth (B, H, W) in metres of images (B, 3, H, W) of ``camera`` (B or 1, 4).
 
+    The focal length of ``camera`` (1, 4), as fractions, scales what the estimator learned with the model's own one.
+
     Raises:
         ConfigError: for a model without a depth estimator.
     """
     if parts.depth is None:
         raise ConfigError("this model has no depth estimator")
     with parts.autocast():
-        return parts.depth.depth_m(images.to(parts.device), camera)
+        if parts.depth.settings.canonical_focal:  # it knows what a focal length does
+            return parts.depth.depth_m(images.to(parts.device), camera)
+        depth_m = parts.depth.depth_m(images.to(parts.device))
+    if camera is None or not parts.images.horizontal_fov_deg:  # various cameras: the estimator knows no focal length
+        return depth_m
+    ratio = focal_ratio(camera, parts.images.camera())
+    return depth_m if abs(ratio - 1.0) < SAME_FOCAL else depth_m * ratio

@@ -16,6 +16,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.core.types import Context, Frame, OlderFrames
 from come_nav.world_model.codec import encode_images, estimate_depth_m
+from come_nav.world_model.depth_of_frames import completed_depth, measured_depth
 from come_nav.world_model.images import camera_of_frame, extrinsics_of, images_from_rgb
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.reprojection import (
@@ -26,7 +27,8 @@ from come_nav.world_model.reprojection import (
     with_older_points,
 )
 
-OlderImages = tuple[Tensor, Tensor, Tensor | None]  # images (N, 3, H, W), poses (N, 3), extrinsics (N, 4, 4) if known
+# images (N, 3, H, W), poses (N, 3), extrinsics (N, 4, 4) and measured depth (N, H, W; 0 = unknown) if known
+OlderImages = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 def model_images(parts: ModelParts, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -44,6 +46,7 @@ def context_from_images(  # noqa: PLR0913  what is known of the camera and the p
     camera: Tensor | None = None,
     T_base_camera: Tensor | None = None,
     latents: Tensor | None = None,
+    depth_m: Tensor | None = None,
     older: OlderImages | None = None,
     absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
 ) -> Context:
@@ -59,6 +62,7 @@ def context_from_images(  # noqa: PLR0913  what is known of the camera and the p
         T_base_camera: (1, 4, 4), or (1, T, 4, 4) where frames have their own, of which the newest is the targets';
             level over base_link's origin by default.
         latents: (T, C, h, w) of the images where they are encoded already.
+        depth_m: (T, H, W) of the images as a camera measured it, 0 = unknown; estimated where unknown or not given.
         older: frames before, oldest first, for the short-term expert.
         absolute_pose_xyyaw: (3,) of the newest frame in the odom frame, where memories of the episode are in use.
 
@@ -82,14 +86,15 @@ def context_from_images(  # noqa: PLR0913  what is known of the camera and the p
     )
     if parts.depth is None:
         return context
-    context = _with_points(parts, context, images, camera, T_base_camera)
+    context = _with_points(parts, context, images, camera, T_base_camera, depth_m)
     if older is None or not len(older[0]):
         return context
     past = se2.relative(poses[-1:], torch.as_tensor(older[1], dtype=torch.float64)).float().to(parts.device)[None]
     past_extrinsics = None if older[2] is None else older[2].to(parts.device, torch.float32)[None]
     context = _with_older_frames(parts, context, older[0], past)
-    seen, depth_m = _with_depth(parts, older[0], context.camera)
-    facts = _pixel_facts(parts, context.frame_offsets[:, :1] - torch.arange(len(older[0]), 0, -1).to(past))
+    seen, depth_m = _with_depth(parts, older[0], context.camera, older[3])
+    offsets = context.frame_offsets[:, :1] - torch.arange(len(older[0]), 0, -1).to(past)
+    facts = _pixel_facts(parts, offsets, older[3])
     return with_older_points(context, seen, depth_m, past, past_extrinsics, parts.reprojection, facts)
 
 
@@ -111,9 +116,10 @@ def context_from_frames(
     extrinsics = extrinsics_of(frames)
     past = None
     if older and parts.depth is not None:
-        past_images = model_images(parts, [frame.rgb for frame, _ in older])
+        before = [frame for frame, _ in older]
+        past_images = model_images(parts, [frame.rgb for frame in before])
         past_poses = torch.from_numpy(np.stack([pose for _, pose in older]))
-        past = past_images, past_poses, extrinsics_of([frame for frame, _ in older])
+        past = past_images, past_poses, extrinsics_of(before), measured_in(parts, before)
     return context_from_images(
         parts,
         model_images(parts, [frame.rgb for frame in frames]),
@@ -123,9 +129,19 @@ def context_from_frames(
         camera=camera_of_frame(frames[-1].intrinsics, parts.images.aspect),
         T_base_camera=None if extrinsics is None else extrinsics[None],
         latents=latents,
+        depth_m=measured_in(parts, frames),
         older=past,
         absolute_pose_xyyaw=absolute_pose_xyyaw,
     )
+
+
+def measured_in(parts: ModelParts, frames: Sequence[Frame]) -> Tensor | None:
+    """Return the depth (T, S, S) that the camera measured of frames, 0 = unknown; None where it is not to be used."""
+    if parts.depth is None or not parts.inference.measured_depth:
+        return None
+    if all(frame.depth_m is None for frame in frames):
+        return None
+    return measured_depth(frames, parts.image_size, parts.images.aspect)
 
 
 def repeat_for_particles(
@@ -168,28 +184,41 @@ def _slid_older(context: Context, older: OlderFrames, action_xyyaw: Tensor, elap
 
 
 def _with_points(
-    parts: ModelParts, context: Context, images: Tensor, camera: Tensor | None, T_base_camera: Tensor | None
+    parts: ModelParts,
+    context: Context,
+    images: Tensor,
+    camera: Tensor | None,
+    T_base_camera: Tensor | None,
+    measured_m: Tensor | None,
 ) -> Context:
     """Return the context with the points of its images, and the camera that they are looked at with."""
     camera = (parts.images.camera() if camera is None else camera).to(parts.device, torch.float32)
     extrinsics = level_camera(parts.images.camera_height_m) if T_base_camera is None else T_base_camera
     extrinsics = extrinsics.to(parts.device, torch.float32)
-    seen, depth_m = _with_depth(parts, images, camera)
-    facts = _pixel_facts(parts, context.frame_offsets)
+    seen, depth_m = _with_depth(parts, images, camera, measured_m)
+    facts = _pixel_facts(parts, context.frame_offsets, measured_m)
     points = context_points(seen, depth_m, context.poses_xyyaw, camera, extrinsics, parts.reprojection, facts)
     newest = extrinsics_of_each(extrinsics, len(images))[:, -1]
     return replace(context, camera=camera, T_base_camera=newest, points=points)
 
 
-def _with_depth(parts: ModelParts, images: Tensor, camera: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return images (1, T, 3, H, W) and their estimated depth (1, T, H, W)."""
+def _with_depth(
+    parts: ModelParts, images: Tensor, camera: Tensor | None, measured_m: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return images (1, T, 3, H, W) and their depth (1, T, H, W): measured where it is, estimated elsewhere."""
     images = images.to(parts.device)
-    return images[None], estimate_depth_m(parts, images, camera)[None]
+    estimated_m = estimate_depth_m(parts, images, camera)
+    if measured_m is None:
+        return images[None], estimated_m[None]
+    return images[None], completed_depth(measured_m.to(estimated_m), estimated_m)[None]
 
 
-def _pixel_facts(parts: ModelParts, frame_offsets: Tensor) -> PixelFacts | None:
+def _pixel_facts(parts: ModelParts, frame_offsets: Tensor, measured_m: Tensor | None) -> PixelFacts | None:
     """Return what a base with ``view_groups`` is told of pixels of frames at ``frame_offsets`` (1, T)."""
-    return PixelFacts(-frame_offsets / parts.rate_hz) if parts.base.model.settings.view_groups else None
+    if not parts.base.model.settings.view_groups:
+        return None
+    measured = None if measured_m is None else (measured_m > 0).to(frame_offsets.device)[None]
+    return PixelFacts(-frame_offsets / parts.rate_hz, measured)
 
 
 def _with_older_frames(parts: ModelParts, context: Context, images: Tensor, poses_xyyaw: Tensor) -> Context:

@@ -16,6 +16,7 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import diffusion_loss
 from come_nav.experts.optional_inputs import camera_values
 from come_nav.world_model.codec import estimate_depth_m
+from come_nav.world_model.depth_of_frames import completed_depth
 from come_nav.world_model.images import bytes_from_images, images_from_bytes
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.reprojection import PixelFacts, RenderedView, context_points, points_view
@@ -76,7 +77,11 @@ class EpisodeLoss:
         self._extrinsics = level_camera(model.images.camera_height_m) if T_base_camera is None else T_base_camera
 
     def frame(
-        self, image: Tensor, remembered: RenderedView | None = None, T_base_camera: NDArray[np.float64] | None = None
+        self,
+        image: Tensor,
+        remembered: RenderedView | None = None,
+        T_base_camera: NDArray[np.float64] | None = None,
+        depth_m: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return what the memory must keep of an image besides its latents; often nothing.
 
@@ -85,13 +90,16 @@ class EpisodeLoss:
             remembered: what a spatial memory that does not hold this frame yet shows of its view, where there is one:
                 the adapter then learns what such views lack, and never from the answer itself. For all frames or none.
             T_base_camera: (4, 4) of this frame, see Frame.over_footprint; that of the episode by default.
+            depth_m: (H, W) as the camera measured it, 0 = unknown; estimated where unknown or not given.
         """
         if self.model.depth is None:
             return {}
         rgb = bytes_from_images(image).cpu()
         extrinsics = self._extrinsics[0] if T_base_camera is None else torch.from_numpy(T_base_camera)
-        depth_m = estimate_depth_m(self.model, image[None], self.camera)[0].half().cpu()
-        kept = {IMAGE: rgb, DEPTH: depth_m, EXTRINSICS: extrinsics.float().cpu()}
+        estimated_m = estimate_depth_m(self.model, image[None], self.camera)
+        if depth_m is not None:
+            estimated_m = completed_depth(depth_m[None].to(estimated_m), estimated_m)
+        kept = {IMAGE: rgb, DEPTH: estimated_m[0].half().cpu(), EXTRINSICS: extrinsics.float().cpu()}
         return kept if remembered is None else {**kept, MEMORY: remembered.packed()[0].cpu()}
 
     def __call__(self, network: nn.Module, batch: Windows, generator: torch.Generator) -> Tensor:

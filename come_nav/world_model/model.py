@@ -100,9 +100,9 @@ class DiffusionWorldModel(ModelParts):
         """Return images (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w): what was imagined, and nothing else."""
         return decode_latents(self, latents)
 
-    def estimate_depth_m(self, images: Tensor) -> Tensor:
-        """Return the estimated z-depth (B, H, W) in metres of images (B, 3, H, W)."""
-        return estimate_depth_m(self, images)
+    def estimate_depth_m(self, images: Tensor, camera: Tensor | None = None) -> Tensor:
+        """Return the estimated z-depth (B, H, W) in metres of images (B, 3, H, W) of a ``camera`` (1, 4)."""
+        return estimate_depth_m(self, images, camera)
 
     def context_from_images(  # noqa: PLR0913  what is known of the camera and the past, each optional
         self,
@@ -114,6 +114,7 @@ class DiffusionWorldModel(ModelParts):
         camera: Tensor | None = None,
         T_base_camera: Tensor | None = None,
         latents: Tensor | None = None,
+        depth_m: Tensor | None = None,
         older: OlderImages | None = None,
         absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
     ) -> Context:
@@ -127,6 +128,7 @@ class DiffusionWorldModel(ModelParts):
             camera=camera,
             T_base_camera=T_base_camera,
             latents=latents,
+            depth_m=depth_m,
             older=older,
             absolute_pose_xyyaw=absolute_pose_xyyaw,
         )

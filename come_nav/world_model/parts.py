@@ -26,15 +26,18 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How predictions are computed, not what they are.
+    """How predictions are computed, and from which depth.
 
     Attributes:
         micro_batch: candidates per denoiser call (and images per autoencoder call); bounds the memory.
         precision: "float32", "bfloat16", or "auto": bfloat16 on CUDA and on CPUs that multiply it in hardware (AMX).
+        measured_depth: context frames are moved by the depth that the camera measured where it did; false = by the
+            model's estimate alone.
     """
 
     micro_batch: int = 128
     precision: Precision = "auto"
+    measured_depth: bool = True
 
     def __post_init__(self) -> None:
         check_range("inference.micro_batch", self.micro_batch, 1)

@@ -41,10 +41,11 @@ def relative(pose_a_b: ArrayT, pose_a_c: ArrayT) -> ArrayT:
     return compose(inverse(pose_a_b), pose_a_c)
 
 
-def integrate_twist(v_mps: ArrayT, w_radps: ArrayT, duration_s: ArrayT | float) -> ArrayT:
+def integrate_twist(v_mps: ArrayT, w_radps: ArrayT, duration_s: ArrayT | float, vy_mps: ArrayT | None = None) -> ArrayT:
     """Return the pose (..., 3) after driving a constant twist from the origin, exactly (an arc, not Euler steps).
 
-    Uses x = v t sinc(w t), y = v t cosinc(w t), with series near w = 0 so that straight lines are smooth.
+    Uses x = v t sinc(w t), y = v t cosinc(w t), with series near w = 0 so that straight lines are smooth. A sideways
+    speed ``vy_mps`` (to the left) adds the same arc turned by a quarter.
     """
     xp = namespace(v_mps)
     yaw = w_radps * duration_s
@@ -53,13 +54,28 @@ def integrate_twist(v_mps: ArrayT, w_radps: ArrayT, duration_s: ArrayT | float) 
     along = xp.where(small, 1.0 - yaw * yaw / 6.0, xp.sin(safe) / safe)
     across = xp.where(small, yaw / 2.0, (1.0 - xp.cos(safe)) / safe)
     distance = v_mps * duration_s
-    return stack_last([distance * along, distance * across, wrap_angle(yaw)])  # type: ignore[no-any-return]
+    x, y = distance * along, distance * across
+    if vy_mps is not None:
+        sideways = vy_mps * duration_s
+        x, y = x - sideways * across, y + sideways * along
+    return stack_last([x, y, wrap_angle(yaw)])  # type: ignore[no-any-return]
 
 
 def twist_between(pose_a_b: ArrayT, pose_a_c: ArrayT, duration_s: float) -> tuple[ArrayT, ArrayT]:
     """Return the constant twist (v m/s, w rad/s), each (...), whose arc goes from b towards c in ``duration_s``.
 
     The yaw rate is exact; the speed is the signed chord along b's arc, so motion against the heading is negative.
+    """
+    v_mps, _, w_radps = planar_twist_between(pose_a_b, pose_a_c, duration_s)
+    return v_mps, w_radps
+
+
+def planar_twist_between(
+    pose_a_b: ArrayT, pose_a_c: ArrayT, duration_s: ArrayT | float
+) -> tuple[ArrayT, ArrayT, ArrayT]:
+    """Return the constant twist (vx m/s, vy m/s, w rad/s), each (...), that goes from b exactly to c in ``duration_s``.
+
+    It is the inverse of :func:`integrate_twist`: of all twists that do so, the one that turns by less than half a turn.
     """
     xp = namespace(pose_a_b)
     delta = relative(pose_a_b, pose_a_c)
@@ -68,7 +84,8 @@ def twist_between(pose_a_b: ArrayT, pose_a_c: ArrayT, duration_s: float) -> tupl
     safe = xp.where(xp.abs(half) < 1e-6, xp.ones_like(half), half)
     chord_per_arc = xp.where(xp.abs(half) < 1e-6, xp.ones_like(half), xp.sin(safe) / safe)
     forward = delta[..., 0] * xp.cos(half) + delta[..., 1] * xp.sin(half)
-    return forward / chord_per_arc / duration_s, yaw / duration_s
+    left = delta[..., 1] * xp.cos(half) - delta[..., 0] * xp.sin(half)
+    return forward / chord_per_arc / duration_s, left / chord_per_arc / duration_s, yaw / duration_s
 
 
 def transform_points(pose_a_b: ArrayT, points_b_xy: ArrayT) -> ArrayT:

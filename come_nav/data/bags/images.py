@@ -243,7 +243,7 @@ def _compressed_depth(data: bytes, image_format: str, unit_m: float) -> Depth:
     lower = image_format.lower()
     has_header = "compresseddepth" in lower
     body = data[12:] if has_header and len(data) > 12 else data
-    values = decode_rvl(body) if has_header and "rvl" in lower else _png_values(body)
+    values = decode_rvl(body) if has_header and "rvl" in lower else png_values(body)
     if values is None:
         raise DataError(f"compressed depth ({image_format or 'no format'}, {len(data)} bytes) is not a 16-bit PNG")
     if not (has_header and lower.startswith("32fc1")):
@@ -255,7 +255,8 @@ def _compressed_depth(data: bytes, image_format: str, unit_m: float) -> Depth:
     return metric_depth(depth)
 
 
-def _png_values(data: bytes) -> NDArray[np.uint16] | None:
+def png_values(data: bytes) -> NDArray[np.uint16] | None:
+    """Return the values (H, W) of a 16-bit grey PNG, None where it is none."""
     import cv2
 
     whole = bool(data) and plausible_size(data)

@@ -1,4 +1,4 @@
-"""Pose streams of a bag: Odometry, PoseStamped, PoseWithCovarianceStamped, or a chain of transforms on /tf."""
+"""Pose streams of a bag: Odometry, PoseStamped, PoseWithCovarianceStamped, TransformStamped, or a chain on /tf."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.data.bags.bag import Bag
-from come_nav.data.bags.ros_types import ODOMETRY, POSE_STAMPED, POSE_WITH_COVARIANCE, TF_TYPES, stamp_ns
+from come_nav.data.bags.ros_types import (
+    ODOMETRY,
+    POSE_STAMPED,
+    POSE_WITH_COVARIANCE,
+    TF_TYPES,
+    TRANSFORM_STAMPED,
+    stamp_ns,
+)
 from come_nav.data.bags.transforms import BASE_FRAMES, read_pose_track, without_stamps
 from come_nav.data.cameras.frames import frame_matches
 from come_nav.data.timing.stamps import Recorded, clean_order
 
-POSE_STREAM_TYPES = (ODOMETRY, POSE_WITH_COVARIANCE, POSE_STAMPED)
+POSE_STREAM_TYPES = (ODOMETRY, POSE_WITH_COVARIANCE, POSE_STAMPED, TRANSFORM_STAMPED)
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,7 @@ class PoseCollector:
         self._frames.append((str(message.header.frame_id or "odom").lstrip("/"), child.lstrip("/")))
         self._log_ns.append(log_ns)
         self._without_stamp.append(stamp_ns(message.header.stamp) == 0)
-        pose = message.pose if self.type_name == POSE_STAMPED else message.pose.pose
-        position, quat = pose.position, pose.orientation
+        position, quat = _position_and_turn(message, self.type_name)
         self._stamps_ns.append(header_ns)
         self._rows.append((position.x, position.y, position.z, quat.x, quat.y, quat.z, quat.w))
 
@@ -88,6 +94,13 @@ class PoseCollector:
                 f"are used, and not {others}"
             )
         return chosen
+
+
+def _position_and_turn(message: Any, type_name: str) -> tuple[Any, Any]:
+    if type_name == TRANSFORM_STAMPED:  # as motion capture sends it
+        return message.transform.translation, message.transform.rotation
+    pose = message.pose if type_name == POSE_STAMPED else message.pose.pose
+    return pose.position, pose.orientation
 
 
 def make_track(

@@ -81,9 +81,9 @@ class MessageWriter:
         return self._serialise(message, CAMERA_INFO)
 
     def odometry(
-        self, stamp_ns: int, frames: tuple[str, str], T_a_b: NDArray[np.float64], twist: tuple[float, float]
+        self, stamp_ns: int, frames: tuple[str, str], T_a_b: NDArray[np.float64], twist: tuple[float, float, float]
     ) -> bytes:
-        """Return Odometry of ``frames`` (parent, child) with a planar twist (m/s, rad/s) in the child frame."""
+        """Return Odometry of ``frames`` (parent, child) with a planar twist (vx, vy, w) in the child frame."""
         parent, child = frames
         vector = self._types["geometry_msgs/msg/Vector3"]
         position, rotation = self._pose_parts(T_a_b)
@@ -91,7 +91,7 @@ class MessageWriter:
             position=self._types["geometry_msgs/msg/Point"](*position), orientation=rotation
         )
         velocity = self._types["geometry_msgs/msg/Twist"](
-            linear=vector(twist[0], 0.0, 0.0), angular=vector(0.0, 0.0, twist[1])
+            linear=vector(twist[0], twist[1], 0.0), angular=vector(0.0, 0.0, twist[2])
         )
         with_covariance = self._types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36))
         moving = self._types["geometry_msgs/msg/TwistWithCovariance"](twist=velocity, covariance=np.zeros(36))

@@ -16,6 +16,7 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ODOMETRY = "nav_msgs/msg/Odometry"
 POSE_STAMPED = "geometry_msgs/msg/PoseStamped"
 POSE_WITH_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
+TRANSFORM_STAMPED = "geometry_msgs/msg/TransformStamped"
 TF_TYPES = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 # Types that rosbags does not know, for bags that carry no definitions (sqlite3 before ROS 2 Iron)
 DEFINITIONS = {

@@ -15,11 +15,12 @@ from come_nav.data.bags.ros_types import (
     POSE_STAMPED,
     POSE_WITH_COVARIANCE,
     TF_TYPES,
+    TRANSFORM_STAMPED,
 )
 from come_nav.data.video.packets import VIDEO_TYPES
 from come_nav.data.video.stream import require_av
 
-POSE_TYPES = (ODOMETRY, POSE_WITH_COVARIANCE, POSE_STAMPED, *TF_TYPES)
+POSE_TYPES = (ODOMETRY, POSE_WITH_COVARIANCE, POSE_STAMPED, TRANSFORM_STAMPED, *TF_TYPES)
 COLOUR_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES)
 NO_TOPIC = "none"  # what a user types to leave depth out
 DEPTH_WORDS = ("depth", "disparity")
@@ -190,7 +191,7 @@ def find_info(bag: Bag, image: str) -> str | None:
 
 
 def find_pose(bag: Bag, near: str | None = None) -> str | None:
-    """Return the pose topic: Odometry before poses before /tf; names with odom first, ground truth last.
+    """Return the pose topic: Odometry before poses before transforms; names with odom first, ground truth last.
 
     Of several robots' topics with one name, that of the robot of the topic ``near``.
     """

@@ -170,7 +170,7 @@ class _Stream:
         frames = (truth.frame_id, "base_link")
         for stamp_s, T_world_base in zip(truth.stamps_s, truth.T_world_body, strict=True):
             stamp_ns = ns_from_seconds(float(stamp_s))
-            yield stamp_ns, self.messages.odometry(stamp_ns, frames, T_world_base, (0.0, 0.0))
+            yield stamp_ns, self.messages.odometry(stamp_ns, frames, T_world_base, (0.0, 0.0, 0.0))
 
     def _send(self, topic: str, type_name: str, log_ns: int, data: bytes) -> None:
         if topic not in self.links:
@@ -214,15 +214,15 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def _twists(recording: Recording) -> list[tuple[float, float]]:
-    """Return planar twists from each pose to the next (the last repeats)."""
+def _twists(recording: Recording) -> list[tuple[float, float, float]]:
+    """Return planar twists (vx, vy, w) from each pose to the next (the last repeats)."""
     poses: NDArray[np.float64] = np.asarray(recording.poses_xyyaw, float)
     if len(poses) < 2:
-        return [(0.0, 0.0)]
+        return [(0.0, 0.0, 0.0)]
     twists = []
     for index, duration_s in enumerate(np.diff(recording.stamps_s)):
-        v_mps, w_radps = se2.twist_between(poses[index], poses[index + 1], float(duration_s))
-        twists.append((float(v_mps), float(w_radps)))
+        vx, vy, w = se2.planar_twist_between(poses[index], poses[index + 1], float(duration_s))
+        twists.append((float(vx), float(vy), float(w)))
     return [*twists, twists[-1]]
 
 

@@ -21,6 +21,7 @@ NEGLIGIBLE_PX = 0.3  # lenses that move no pixel farther than this are pinholes
 MODELS = {
     "plumb_bob": "plumb_bob",
     "radtan": "plumb_bob",
+    "radial_tangential": "plumb_bob",
     "brown_conrady": "plumb_bob",
     "rational_polynomial": "rational_polynomial",
     "rational": "rational_polynomial",

@@ -41,7 +41,7 @@ def look_at(message: BagMessage, is_depth: bool) -> tuple[str | None, Size | Non
                 check_layout(decoded)
             return None, (int(decoded.width), int(decoded.height))
         data = np.asarray(decoded.data, np.uint8).tobytes()
-        whole, size = jpeg_parts(data) if data.startswith(JPEG_START) else _png_parts(data)
+        whole, size = compressed_parts(data)
         if whole:
             return None, size
         pixels = (decode_depth if is_depth else decode_colour)(decoded, message.type)
@@ -50,6 +50,11 @@ def look_at(message: BagMessage, is_depth: bool) -> tuple[str | None, Size | Non
     except DataError as error:
         return str(error), None
     return None, (pixels.shape[1], pixels.shape[0])
+
+
+def compressed_parts(data: bytes) -> tuple[bool | None, Size | None]:
+    """Tell whether the parts of a JPEG or PNG follow each other, None where that is not known; and its size."""
+    return jpeg_parts(data) if data.startswith(JPEG_START) else _png_parts(data)
 
 
 def jpeg_parts(data: bytes) -> tuple[bool | None, Size | None]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +17,11 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import DataError
 from come_nav.core.files import printable
 from come_nav.core.geometry import se2, se3
-from come_nav.core.image_headers import plausible_size
 from come_nav.core.protocols import Recording
 from come_nav.core.restricted_pickle import load_arrays
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.data.atomic_folder import atomic_folder
+from come_nav.data.image_files import file_contents, read_rgb
 from come_nav.data.timing.motion import NEVER_MOVES, frozen_frames, never_moves, pose_jumps
 from come_nav.data.timing.stamps import Gap, find_gaps, median_rate_hz, resample, with_cuts
 
@@ -94,20 +93,9 @@ class NwmRecording:
 
     def frame(self, index: int) -> Frame:
         """Read and decode one image; raise DataError naming the file if it is damaged."""
-        import cv2
-
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
-        path = self.path / f"{self._index[index]}.jpg"
-        bgr = None
-        try:
-            data = np.fromfile(path, np.uint8)  # OpenCV takes no names that are not UTF-8
-            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) and plausible_size(data.tobytes()) else None
-        except (OSError, cv2.error) as error:
-            raise DataError(f"{path}: the image cannot be read ({error}); copy it again") from error
-        if bgr is None:
-            raise DataError(f"{path}: the image is damaged; copy it again")
-        return Frame(float(self.stamps_s[index]), np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8))
+        return Frame(float(self.stamps_s[index]), read_rgb(self.path / f"{self._index[index]}.jpg"))
 
     def close(self) -> None:
         """Do nothing: no file stays open between frames."""
@@ -194,23 +182,14 @@ def _cuts(
         notes.append(f"{folder}: the pose jumps at {len(jumps)} places, first after frame {jumps[0]}; it is cut there")
     if never_moves(se3.xyyaw_from_transform(T_odom_base)):
         notes.append(NEVER_MOVES.format(folder))
-    frozen = np.flatnonzero(frozen_frames(_contents(folder, index), se3.xyyaw_from_transform(T_odom_base)))
+    content = file_contents([folder / f"{number}.jpg" for number in index])
+    frozen = np.flatnonzero(frozen_frames(content, se3.xyyaw_from_transform(T_odom_base)))
     if len(frozen):
         notes.append(
             f"{folder}: {len(frozen)} images repeat the one before while the robot moves, as of a camera that froze; "
             f"it is cut there, first before frame {frozen[0]}"
         )
     return sorted({*jumps.tolist(), *frozen.tolist(), *(frozen - 1).tolist()})
-
-
-def _contents(folder: Path, index: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return (size, checksum) of every image; the checksum is 0 where the size alone tells it from its neighbours."""
-    files = [folder / f"{number}.jpg" for number in index]
-    sizes = [file.stat().st_size for file in files]
-    return [
-        (size, crc32(file.read_bytes()) if size in (*sizes[max(0, at - 1) : at], *sizes[at + 1 : at + 2]) else 0)
-        for at, (file, size) in enumerate(zip(files, sizes, strict=True))
-    ]
 
 
 def _poses(path: Path, content: Any) -> NDArray[np.float64]:

@@ -59,7 +59,7 @@ class OdometryTrack:
         stamps_s = np.array([before.stamp_s, after.stamp_s])
         T = interpolate_poses(stamps_s, np.stack([before.T_odom_base, after.T_odom_base]), np.array([stamp_s]))[0]
         nearest = after if after.stamp_s - stamp_s < stamp_s - before.stamp_s else before
-        return Odometry(stamp_s, T, nearest.v_mps, nearest.w_radps)
+        return Odometry(stamp_s, T, nearest.v_mps, nearest.w_radps, nearest.vy_mps)
 
     def poses_at(self, stamps_s: NDArray[Any]) -> NDArray[np.float64] | None:
         """Return planar poses (N, 3) at stamps (N,), or None if any of them is not known."""

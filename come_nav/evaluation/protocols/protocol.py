@@ -109,10 +109,10 @@ class Window:
 
     @property
     def initial_twist(self) -> NDArray[np.float64]:
-        """Twist (2,) v m/s, w rad/s of the last context motion."""
+        """Twist (3,) vx m/s, vy m/s, w rad/s of the last context motion."""
         before, now = self.context_xyyaw[-2], self.context_xyyaw[-1]
-        speed, turn = se2.twist_between(before, now, float(self.context_stamps_s[-1] - self.context_stamps_s[-2]))
-        return np.array([float(speed), float(turn)])
+        step_s = float(self.context_stamps_s[-1] - self.context_stamps_s[-2])
+        return np.array(se2.planar_twist_between(before, now, step_s))
 
     def context_frames(self) -> list[Frame]:
         """Read the context frames, oldest first."""

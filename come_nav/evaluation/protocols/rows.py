@@ -16,6 +16,7 @@ from come_nav.core.types import Frame, Plan, PlanStatus
 from come_nav.evaluation.metrics.image_metrics import psnr, sharpness_ratio, ssim
 from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
 from come_nav.evaluation.protocols.protocol import Window
+from come_nav.planning.settings import KinematicsSettings
 
 STAND_STILL = "stand still"
 CONSTANT_VELOCITY = "constant velocity"
@@ -43,6 +44,7 @@ class Row:
         image: brings the real frames to the same size; needed with ``imagine``.
         hindsight: name of a further row that holds the best of all candidates that this row's plans tried.
         device: where the row's random generator lives.
+        kinematics: of the robot whose paths the row plans; empty where there is no motion.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Row:
     image: ImageFunction | None = None
     hindsight: str | None = None
     device: str = "cpu"
+    kinematics: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -64,15 +67,20 @@ def stand_still(window: Window, generator: torch.Generator) -> Plan:
 
 
 def constant_velocity(window: Window, generator: torch.Generator) -> Plan:
-    """Go on with the twist of the last context motion: an arc of constant speed and turn."""
-    speed, turn = window.initial_twist
-    times_s = window.dt_s * np.arange(1, len(window.driven_xyyaw) + 1)
-    return _plan(window, se2.integrate_twist(np.full_like(times_s, speed), np.full_like(times_s, turn), times_s))
+    """Go on with the twist of the last context motion: an arc of constant speed and turn, without speed to the side."""
+    return _constant_twist(window, sideways=False)
 
 
-def trivial_rows() -> list[Row]:
-    """Return the two rows that no table may miss."""
-    return [Row(STAND_STILL, stand_still), Row(CONSTANT_VELOCITY, constant_velocity)]
+def constant_planar_velocity(window: Window, generator: torch.Generator) -> Plan:
+    """Go on with the twist of the last context motion, that to the side as well."""
+    return _constant_twist(window, sideways=True)
+
+
+def trivial_rows(robot: KinematicsSettings | None = None) -> list[Row]:
+    """Return the two rows that no table may miss, as a differential drive or ``robot`` moves."""
+    robot = robot or KinematicsSettings()
+    going_on = constant_planar_velocity if robot.sideways else constant_velocity
+    return [Row(STAND_STILL, stand_still), Row(CONSTANT_VELOCITY, going_on, kinematics=robot.kinematics)]
 
 
 def evaluate(row: Row, window: Window) -> list[dict[str, Any]]:
@@ -152,6 +160,12 @@ def _quality(image: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
         "ssim": float(ssim(image, real)[0]),
         "sharpness": float(sharpness_ratio(image, real)[0]),
     }
+
+
+def _constant_twist(window: Window, sideways: bool) -> Plan:
+    times_s = window.dt_s * np.arange(1, len(window.driven_xyyaw) + 1)
+    vx, vy, w = (np.full_like(times_s, value) for value in window.initial_twist)
+    return _plan(window, se2.integrate_twist(vx, w, times_s, vy if sideways else None))
 
 
 def _plan(window: Window, poses_xyyaw: NDArray[np.float64]) -> Plan:

@@ -230,13 +230,13 @@ def _csv(table: PlanningTable) -> str:
     columns = [
         f"{metric}{suffix}" for metric in [*metrics, "success", "gap_closure"] for suffix in ("", "_low", "_high")
     ]
-    writer.writerow(["row", "n", "not_ok", *columns])
+    writer.writerow(["row", "n", "not_ok", *columns, "kinematics"])
     for row, found in table.rows.items():
         intervals = [*(found[metric] for metric in metrics), table.success[row]]
         intervals += [table.gap_closure[row]] if row in table.gap_closure else []
         figures = [repr(value) for interval in intervals for value in _ends(interval)]
         figures += [""] * (len(columns) - len(figures))
-        writer.writerow([row, table.counts[row]["n"], table.counts[row]["not_ok"], *figures])
+        writer.writerow([row, table.counts[row]["n"], table.counts[row]["not_ok"], *figures, table.kinematics[row]])
     return buffer.getvalue()
 
 

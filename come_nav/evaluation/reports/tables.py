@@ -48,6 +48,7 @@ class PlanningTable:
         steps_s: (T,) mean times of the waypoints.
         success: row -> share of plans that end at the goal pose, with Wilson's interval over windows.
         success_settings: how near that is.
+        kinematics: row -> that of its paths; empty where there is no motion.
     """
 
     spacing_m: float
@@ -64,6 +65,7 @@ class PlanningTable:
     steps_s: list[float]
     success: dict[str, Interval]
     success_settings: SuccessSettings
+    kinematics: dict[str, str]
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
@@ -76,7 +78,12 @@ class PlanningTable:
             "resampled": self.resampled,
             "success_settings": asdict(self.success_settings),
             "rows": [
-                {"row": row, **self.counts[row], **plain({**metrics, "success": self.success[row]})}
+                {
+                    "row": row,
+                    "kinematics": self.kinematics[row],
+                    **self.counts[row],
+                    **plain({**metrics, "success": self.success[row]}),
+                }
                 for row, metrics in self.rows.items()
             ],
             **{
@@ -104,6 +111,7 @@ def planning_table(
     seed: int,
     groups: Mapping[str, str] | None = None,
     success: SuccessSettings | None = None,
+    kinematics: Mapping[str, str] | None = None,
 ) -> PlanningTable:
     """Summarise.
 
@@ -114,6 +122,7 @@ def planning_table(
         groups: recording id -> group whose windows are not independent (a world); None, or fewer than MIN_CLUSTERS
             groups, takes windows as independent.
         success: when a plan succeeds; by default within 0.25 m and 15 degrees.
+        kinematics: row -> that of its paths.
     """
     success = success or SuccessSettings()
     spacing_m = waypoint_spacing_m(windows)
@@ -146,13 +155,14 @@ def planning_table(
         ],
         success={row: success_rate(found, success) for row, found in records.items()},
         success_settings=success,
+        kinematics={row: (kinematics or {}).get(row, "") for row in records},
     )
 
 
 def plan_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
     """Return header and text cells of the main table."""
     header = ["row", "ATE [m]", "ATE [spacings]", "RPE [m]", "final [m]", "final yaw [deg]"]
-    header += [f"success ({table.success_settings})", "n", "not OK"]
+    header += [f"success ({table.success_settings})", "n", "not OK", "kinematics"]
     lines = []
     for row, metrics in table.rows.items():
         yaw = metrics["final_yaw_rad"]
@@ -160,7 +170,7 @@ def plan_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
         counts = table.counts[row]
         cells = [format_interval(metrics[name]) for name in ("ate_m", "ate_spacings", "rpe_m", "final_m")]
         cells += [format_interval(degrees, 1), format_interval(table.success[row], 2)]
-        lines.append([row, *cells, str(counts["n"]), str(counts["not_ok"])])
+        lines.append([row, *cells, str(counts["n"]), str(counts["not_ok"]), table.kinematics[row] or "-"])
     return header, lines
 
 

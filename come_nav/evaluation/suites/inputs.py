@@ -40,6 +40,8 @@ class SourceSettings:
         part: fractions (first, last) of each recording that windows lie in; the whole where None.
         choice: of the windows, even or random.
         recording: keyword arguments of ``come_nav.data.open_recording`` but for the rate.
+        kinematics: of the robot whose plans are evaluated: differential, holonomic, car or auto (what the recordings
+            tell); empty = as the robot's settings say.
         rate_hz: that was asked for, infinite for every frame; it must be the model's. None asks for nothing.
     """
 
@@ -51,6 +53,7 @@ class SourceSettings:
     choice: str = "even"
     recording: Mapping[str, Any] = field(default_factory=dict)
     rate_hz: float | None = None
+    kinematics: str = ""
 
 
 @dataclass(frozen=True)

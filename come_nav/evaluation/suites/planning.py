@@ -17,6 +17,12 @@ from come_nav.evaluation.reports.report import Evaluation, write_report, write_r
 from come_nav.evaluation.reports.tables import planning_table
 from come_nav.evaluation.suites.fingerprints import machine_facts, model_settings
 from come_nav.evaluation.suites.inputs import Input, SourceSettings, frames_of, open_input
+from come_nav.evaluation.suites.kinematics import (
+    kinematics_by_row,
+    stored_motion,
+    told_kinematics,
+    with_kinematics,
+)
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import perfect_model_row, world_model_row
 from come_nav.evaluation.suites.progress import Progress, silent
@@ -79,6 +85,7 @@ def run_horizons(
     model = load_configured_model(navigation) if "model" in wanted else None
     protocols = _protocols(settings, navigation, model)
     source = open_input(settings.source, protocols[0].rate_hz, navigation.seed, navigation.device)
+    navigation, source = told_kinematics(navigation, source, settings.source.kinematics)
     count = source.default_windows if settings.source.windows is None else settings.source.windows
     windows = [choose_windows(source.recordings, protocol, count) for protocol in protocols]
     rows = _rows(wanted, settings.rows is not None, source, navigation, model)
@@ -145,6 +152,7 @@ def stored_settings(
         "objective": to_mapping(navigation.objective),
         "device": choose_device(navigation.device).partition(":")[0],
         "model": imagined,
+        **stored_motion(navigation),
     }
 
 
@@ -155,14 +163,14 @@ def _rows(
     navigation: NavigationSettings,
     model: DiffusionWorldModel | None,
 ) -> list[Row]:
-    rows = trivial_rows()
+    rows = trivial_rows(navigation.robot)
     if model is not None:
         rows.append(world_model_row(model, navigation))
     if "perfect" in wanted and source.places:
         rows.append(perfect_model_row(source.places, navigation, model))
     elif "perfect" in wanted and asked:
         raise DataError(f"{source.title} was not made in a built-in world, so take 'perfect' out of --rows")
-    return rows
+    return with_kinematics(rows, navigation.robot)
 
 
 def _summary(
@@ -174,7 +182,7 @@ def _summary(
         windows=windows,
         rows=rows,
         records=records,
-        table=planning_table(windows, records, seed, source.groups, success),
+        table=planning_table(windows, records, seed, source.groups, success, kinematics_by_row(rows)),
         settings={"windows": len(windows), **store.settings},
         facts={**source.facts, **machine_facts(), "candidates_per_plan": _candidates(records)},
         map_of=source.map_of,

@@ -138,7 +138,8 @@ def _plan(
     if count == 0:
         return None
     recording = settings.source.recording
-    recording = {**recording, "depth_topic": recording.get("depth_topic") or "none"}  # no plan looks at depth
+    if not navigation.inference.measured_depth:  # no plan looks at depth then
+        recording = {**recording, "depth_topic": recording.get("depth_topic") or "none"}
     source = replace(settings.source, suite="planning", windows=count, recording=recording)
     plans = PlanningSuiteSettings(source, fresh=settings.fresh, report=settings.report)
     return run_planning(plans, navigation, folder / "planning", progress)

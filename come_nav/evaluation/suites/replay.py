@@ -15,18 +15,21 @@ from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.planning.settings import PlannerSettings
 
+ANY_SPEED_MPS = 1000.0
+
 
 def open_loop(navigation: NavigationSettings, use: Sequence[str] = ()) -> NavigationSettings:
     """Return the robot's settings for plans that are made once and never driven, with the memories of ``use``.
 
     No plan begins with the one before, which was for another window. The recording has the protocol's spacing already,
-    so that every frame of it is due whatever its jitter. An adapter comes from the episode itself.
+    so that every frame of it is due whatever its jitter, and is cut where its pose jumps, so that a fast vehicle is no
+    jump. An adapter comes from the episode itself.
     """
     return replace(
         navigation,
         warm_start=False,
         show_imagined=False,
-        memory=replace(navigation.memory, tolerance=0.5),
+        memory=replace(navigation.memory, tolerance=0.5, max_speed_mps=ANY_SPEED_MPS),
         experts=replace(navigation.experts, use=tuple(use), adapter_store=""),
     )
 

@@ -12,6 +12,7 @@ from come_nav.core.protocols import Recording, ViewRenderer
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.navigation.loading import choose_device
+from come_nav.sim.builtin import ideal_camera
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.splits import split_of
@@ -83,9 +84,8 @@ def splits_of(seeds: range) -> str:
 
 
 def raycaster_of(world: World, intrinsics: CameraIntrinsics | None, device: str) -> Raycaster:
-    """Return a renderer of one world with a camera, the built-in one by default."""
-    camera = intrinsics or CameraIntrinsics.from_field_of_view(64, 64, np.pi / 2)
-    return Raycaster([world], camera, device=choose_device(device))
+    """Return a renderer of one world with a camera, by default the one of 64 px that the suites' figures are of."""
+    return Raycaster([world], intrinsics or ideal_camera(64), device=choose_device(device))
 
 
 def words_of(seeds: range) -> str:

@@ -17,6 +17,7 @@ from come_nav.memory.episodic.shared_adapter import SharedAdapter
 from come_nav.memory.short_term import Remembered
 from come_nav.memory.store.store import MemoryStore
 from come_nav.navigation.settings import NavigationSettings
+from come_nav.world_model.contexts import measured_in
 from come_nav.world_model.episode_loss import EpisodeLoss
 from come_nav.world_model.images import camera_of_frame
 from come_nav.world_model.model import DiffusionWorldModel
@@ -87,9 +88,11 @@ class LongTermMemory:
         image = self._model.images_from_rgb([seen.frame.rgb])[0]
         camera = camera_of_frame(seen.frame.intrinsics, self._model.images.aspect)
         loss.camera = loss.camera if camera is None else camera
+        depth_m = measured_in(self._model, [seen.frame])
         try:
             pose = torch.from_numpy(seen.pose_odom_xyyaw)
-            memory.observe(seen.features, pose, seen.stamp_s, loss.frame(image, shown(), seen.frame.T_base_camera))
+            kept = loss.frame(image, shown(), seen.frame.T_base_camera, None if depth_m is None else depth_m[0])
+            memory.observe(seen.features, pose, seen.stamp_s, kept)
             self._failure = None
         except DataError as error:  # frames of another kind than those that are remembered
             self._failure = str(error)

@@ -17,7 +17,7 @@ from come_nav.memory.spatial.lifting import model_camera
 from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.memory.spatial.shared_cloud import SharedCloud
 from come_nav.memory.store.store import MemoryStore
-from come_nav.world_model.images import rgb_from_images
+from come_nav.world_model.images import camera_of_frame, rgb_from_images
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import RenderedView
 
@@ -98,5 +98,6 @@ class RememberedSpace:
             return frame
         image = model.images_from_rgb([frame.rgb])
         camera = model_camera(frame.intrinsics, model.image_size, model.images.aspect)
-        depth_m = model.estimate_depth_m(image)[0].float().cpu().numpy()
+        seen_by = camera_of_frame(frame.intrinsics, model.images.aspect)
+        depth_m = model.estimate_depth_m(image, seen_by)[0].float().cpu().numpy()
         return Frame(frame.stamp_s, rgb_from_images(image)[0], depth_m, camera, frame.T_base_camera)

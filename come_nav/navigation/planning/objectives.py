@@ -10,8 +10,8 @@ from come_nav.core.geometry import se2
 from come_nav.core.protocols import Objective, WorldModel
 from come_nav.core.types import Goal
 from come_nav.navigation.navigation_model import NavigationModel
-from come_nav.planning.objectives import GoalPose, ImageDistance, LatentDistance, Smoothness
-from come_nav.planning.settings import ObjectiveSettings
+from come_nav.planning.objectives import GoalPose, ImageDistance, LatentDistance, MotionPrior, Smoothness
+from come_nav.planning.settings import KinematicsSettings, MotionPriorSettings, ObjectiveSettings
 
 
 def objectives_for(
@@ -21,19 +21,21 @@ def objectives_for(
     dt_s: float,
     wanted: ObjectiveSettings,
     model: NavigationModel,
+    robot: KinematicsSettings,
 ) -> tuple[list[Objective], dict[str, float]]:
     """Return the terms for a goal and their weights by name.
 
     Args:
         goal: image, pose in odom, or both; each is a term of its own.
         start_odom_xyyaw: (3,) where paths start.
-        twist: (2,) present (v m/s, w rad/s), or None where it is not known.
+        twist: (3,) present (vx m/s, vy m/s, w rad/s), or None where it is not known.
         dt_s: time between the poses of a path.
         wanted: weights and kinds.
         model: makes latents of the goal's image.
+        robot: how it moves.
     """
     known_twist = None if twist is None else torch.from_numpy(twist)
-    objectives: list[Objective] = [Smoothness(dt_s, initial_twist=known_twist)]
+    objectives: list[Objective] = [Smoothness(dt_s, initial_twist=known_twist, sideways=robot.sideways)]
     weights = {"smoothness": wanted.smoothness_weight}
     if goal.image_rgb is not None:
         view = view_objective(wanted, model.images_from_rgb([goal.image_rgb]), model)
@@ -43,6 +45,17 @@ def objectives_for(
         target = torch.from_numpy(se2.relative(start_odom_xyyaw, goal.pose_odom_xyyaw))
         objectives.append(GoalPose(target, wanted.pose_weight, wanted.yaw_weight, wanted.path_cost_fraction))
     return objectives, weights
+
+
+def motion_terms(
+    twist: NDArray[np.float64] | None, dt_s: float, prior: MotionPriorSettings, robot: KinematicsSettings
+) -> tuple[list[Objective], dict[str, float]]:
+    """Return the prior of motion around the present ``twist`` (3,) and its weight; nothing where there is none."""
+    if twist is None or not prior.applies_to(robot):
+        return [], {}
+    sigmas = (prior.v_sigma_mps, prior.vy_sigma_mps, prior.w_sigma_radps)
+    term = MotionPrior(torch.from_numpy(twist), dt_s, sigmas, sideways=robot.sideways)
+    return [term], {term.name: prior.weight}
 
 
 def view_objective(wanted: ObjectiveSettings, goal_image: torch.Tensor, model: WorldModel) -> Objective:

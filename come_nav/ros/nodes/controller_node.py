@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,17 @@ def cmd_vel_report(node: ManagedNode, topic: str, stamped: bool) -> Report:
     return Report("cmd_vel", Level.OK, f"{own} on {topic}")
 
 
+def follower_of(values: Mapping[str, Any]) -> PathFollower:
+    """Return the follower that parameters describe."""
+    config = config_from(values)
+    return PathFollower(config.follower, config.robot)
+
+
+def stall_detector_of(values: Mapping[str, Any]) -> StallDetector | None:
+    """Return what notices that the robot is stuck; None where the parameters switch it off."""
+    return StallDetector(values["stall_s"]) if values["stall_s"] > 0.0 else None
+
+
 class ControllerNode(ManagedNode):
     """Turns plan and odometry into cmd_vel. Every reason to stand still is a word in the diagnostics."""
 
@@ -54,7 +65,7 @@ class ControllerNode(ManagedNode):
         Parameter("max_silence_s", 5.0, "stand still without a new plan for this long, s of real time", 0.2, 60.0),
         Parameter("stall_s", 1.0, "blocked: told to drive for so long without moving, s; 0 = do not look", 0.0, 60.0),
         Parameter("nominal_v_mps", 0.3, "speed on paths without times, m/s", 0.01, 5.0),
-        *config_parameters("follower"),
+        *config_parameters("follower", "robot"),
     )
 
     def __init__(self, **keywords: Any) -> None:
@@ -63,13 +74,13 @@ class ControllerNode(ManagedNode):
     def setup(self) -> None:
         """Subscribe to plan, odometry and e-stop."""
         values = self.values
-        self._follower = PathFollower(config_from(values).follower)
+        self._follower = follower_of(self.values)
         self._odometry: Odometry | None = None
         self._e_stop, self._has_plan = False, False
         self._state = self._why_no_plan = "no plan"
         self._last_now_s = self._blocked_s = float("-inf")
         self._jumps = self._stalls = 0
-        self._stall = self._stall_detector()
+        self._stall = stall_detector_of(self.values)
         self._latency = Latency()
         kind = TwistStamped if values["cmd_vel_stamped"] else Twist
         self._commands = self.advertise(kind, "cmd_vel", COMMAND)
@@ -92,11 +103,11 @@ class ControllerNode(ManagedNode):
 
     def parameters_changed(self, names: set[str]) -> None:
         """Follow with new gains and limits from the next plan on."""
-        if self.configured and any(name.startswith("follower.") for name in names):
-            self._follower = PathFollower(config_from(self.values).follower)
+        if self.configured and any(name.startswith(("follower.", "robot.")) for name in names):
+            self._follower = follower_of(self.values)
             self._drop_plan("parameters changed")
         if self.configured and "stall_s" in names:
-            self._stall = self._stall_detector()
+            self._stall = stall_detector_of(self.values)
 
     def reports(self) -> Sequence[Report]:
         """Return what the robot does, and whether anybody expects another type on cmd_vel."""
@@ -162,23 +173,19 @@ class ControllerNode(ManagedNode):
             self._state = hindrance or "no odometry"
             self._publish(0.0, 0.0)
             return
-        v, w = self._follower.command(now_s, odometry.pose_xyyaw)
-        direction = 0 if self._stall is None else self._stall.update(now_s, v, odometry.pose_xyyaw)
-        if direction:
-            self._give_way(now_s, odometry.pose_xyyaw, direction)
+        v, vy, w = self._follower.command(now_s, odometry.pose_xyyaw)
+        if self._stall is not None and self._stall.update(now_s, v, odometry.pose_xyyaw, vy):
+            self._give_way(now_s, odometry.pose_xyyaw, self._stall.bearing_rad)
             return
         self._state = "arrived" if self._follower.done else "driving"
-        self._publish(v, w)
+        self._publish(v, w, vy)
 
-    def _stall_detector(self) -> StallDetector | None:
-        return StallDetector(self.values["stall_s"]) if self.values["stall_s"] > 0.0 else None
-
-    def _give_way(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64], direction: int) -> None:
+    def _give_way(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64], bearing_rad: float) -> None:
         """Stop pushing, and tell where the robot stands and which way it could not go."""
         self._drop_plan("blocked: told to drive, but odometry stands still")
         self._publish(0.0, 0.0)
         self._stalls, self._blocked_s = self._stalls + 1, now_s
-        facing = pose_odom_xyyaw if direction > 0 else se2.compose(pose_odom_xyyaw, np.array([0.0, 0.0, np.pi]))
+        facing = se2.compose(pose_odom_xyyaw, np.array([0.0, 0.0, bearing_rad]))
         self._blocked.publish(messages.pose_list(facing[None], [now_s], self.values["odom_frame"])[0])
         self.log.warning(f"blocked at ({facing[0]:.2f}, {facing[1]:.2f}) m", throttle_duration_sec=5.0)
 
@@ -204,9 +211,9 @@ class ControllerNode(ManagedNode):
         if self._stall is not None:
             self._stall.clear()
 
-    def _publish(self, v_mps: float, w_radps: float) -> None:
+    def _publish(self, v_mps: float, w_radps: float, vy_mps: float = 0.0) -> None:
         if self.values["cmd_vel_stamped"]:
-            stamped = messages.stamped_twist_message(v_mps, w_radps, self.now_s(), self.values["base_frame"])
+            stamped = messages.stamped_twist_message(v_mps, w_radps, self.now_s(), self.values["base_frame"], vy_mps)
             self._commands.publish(stamped)
         else:
-            self._commands.publish(messages.twist_message(v_mps, w_radps))
+            self._commands.publish(messages.twist_message(v_mps, w_radps, vy_mps))

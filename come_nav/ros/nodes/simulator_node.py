@@ -41,9 +41,9 @@ class SimulatorNode(ManagedNode):
         Parameter(
             "start_pose", [float("nan")] * 3, "x m, y m, yaw rad in the world; NaN = a random free pose", when="start"
         ),
-        Parameter("image_width", 64, "camera columns, px", 8, 4096, when="start"),
-        Parameter("image_height", 64, "camera rows, px", 8, 4096, when="start"),
-        Parameter("horizontal_fov_deg", 90.0, "camera's width of view, degrees", 10.0, 170.0, when="start"),
+        Parameter("image_width", 320, "camera columns, px", 8, 4096, when="start"),
+        Parameter("image_height", 240, "camera rows, px", 8, 4096, when="start"),
+        Parameter("horizontal_fov_deg", 106.26, "camera's width of view, degrees", 10.0, 170.0, when="start"),
         Parameter("odometry_noise_percent", 0.0, "errors of wheel odometry, percent", 0.0, 50.0, when="start"),
         Parameter(
             "odometry_rate_hz", 20.0, "odometry, clock and physics, Hz of simulated time", 1.0, 200.0, when="start"

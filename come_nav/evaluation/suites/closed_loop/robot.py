@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Plan, PlanStatus
 from come_nav.evaluation.suites.closed_loop.course import Course
@@ -43,9 +44,14 @@ class SimulatedRobot:
     def __init__(
         self, simulator: BuiltInSimulator, navigator: Navigator, course: Course, settings: ClosedLoopSettings
     ) -> None:
-        """Take the simulator, which stands where the course begins."""
+        """Take the simulator, which stands where the course begins; raise ConfigError for a holonomic robot."""
         self.simulator, self.navigator, self._course, self._settings = simulator, navigator, course, settings
-        self._follower, self._stall = PathFollower(FOLLOWER), StallDetector()
+        self._robot = navigator.stack.settings.robot
+        if self._robot.sideways:
+            raise ConfigError(
+                "robot.kinematics holonomic: the simulated robot cannot move sideways; set differential or car"
+            )
+        self._follower, self._stall = PathFollower(FOLLOWER, self._robot), StallDetector()
         spatial = navigator.stack.episode.spatial
         self._cloud = SpatialMemory(navigator.stack.settings.spatial) if spatial is None else spatial
         self._fills_cloud = spatial is None
@@ -105,7 +111,7 @@ class SimulatedRobot:
 
     def reach(self, image_rgb: NDArray[np.uint8]) -> MissionState:
         """Drive to where an image (H, W, 3) was taken; return how that ended, ACTIVE where the time was over."""
-        self._follower, self._pending = PathFollower(FOLLOWER), []
+        self._follower, self._pending = PathFollower(FOLLOWER, self._robot), []
         self._stall.clear()
         self._next_plan_s = self.now_s
         self.navigator.begin(GoalRequest(image_rgb=image_rgb))
@@ -136,7 +142,7 @@ class SimulatedRobot:
             plan = self._pending.pop(0)[1]
             if plan.stamp_s >= self._blocked_s:  # else it does not know yet what blocks the robot
                 self._follower.set_plan(retimed(plan, now_s, pose))
-        v_mps, w_radps = self._follower.command(now_s, pose)
+        v_mps, _, w_radps = self._follower.command(now_s, pose)
         direction = self._stall.update(now_s, v_mps, pose)
         if direction:
             facing = pose if direction > 0 else se2.compose(pose, np.array([0.0, 0.0, np.pi]))

@@ -38,9 +38,9 @@ class ClosedLoopSettings:
     plan_period_s: float = 0.5
     latency_s: float = 0.25
     camera_rate_hz: float = 4.0
-    image_width: int = 64
-    image_height: int = 64
-    horizontal_fov_deg: float = 90.0
+    image_width: int = 320
+    image_height: int = 240
+    horizontal_fov_deg: float = 106.26
     drift_percent: float = 0.0
     reached_m: float = 0.5
     reached_rad: float = 0.6

@@ -22,6 +22,7 @@ from come_nav.evaluation.reports.report import Evaluation, write_report, write_r
 from come_nav.evaluation.reports.tables import planning_table
 from come_nav.evaluation.suites.fingerprints import machine_facts
 from come_nav.evaluation.suites.inputs import one_horizon
+from come_nav.evaluation.suites.kinematics import kinematics_by_row, stored_motion, with_kinematics
 from come_nav.evaluation.suites.memory.compositions import (
     MEMORY_NET,
     MEMORY_NET_TITLE,
@@ -90,7 +91,7 @@ def planning_rows(
     """Return the rows in the order of the table; the trivial ones and the base are always there."""
     navigation, model, places = setup.navigation, setup.model, setup.found.source.places
     older_frames = navigation.experts.older_frames
-    rows = trivial_rows()
+    rows = trivial_rows(navigation.robot)
     if "perfect" in keys and places:
         rows.append(perfect_model_row(places, navigation, model))
 
@@ -118,7 +119,7 @@ def planning_rows(
             return replay_of(window)
 
         rows.append(searching_row(row.name, checked, model, experts))
-    return rows
+    return with_kinematics(rows, navigation.robot)
 
 
 def _memory_network_row(
@@ -179,6 +180,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         "objective": to_mapping(navigation.objective),
         "imagination": navigation.imagination,
         "images": IMAGES,
+        **stored_motion(navigation),
     }
     with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:
         with setup.progress(len(windows) * sum(len(row.names) for row in rows), "plans", "plan") as bar:
@@ -192,7 +194,9 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         windows=windows,
         rows=rows,
         records=records,
-        table=planning_table(windows, records, navigation.seed, source.groups, setup.settings.success),
+        table=planning_table(
+            windows, records, navigation.seed, source.groups, setup.settings.success, kinematics_by_row(rows)
+        ),
         settings={"windows": len(windows), **stored},
         facts={**notes, "weights": shown, **source.facts, **machine_facts()},
         map_of=source.map_of,

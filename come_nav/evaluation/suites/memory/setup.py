@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
 from come_nav.evaluation.suites.fingerprints import model_fingerprint
+from come_nav.evaluation.suites.kinematics import told_kinematics
 from come_nav.evaluation.suites.memory.compositions import ComposedRow
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache
 from come_nav.evaluation.suites.memory.drives import MemoryInput, Selection, open_memory_input, select_windows
@@ -73,6 +74,8 @@ def set_up(
         context_frames=model.context_frames, horizon_steps=offsets[-1], rate_hz=model.rate_hz, seed=navigation.seed
     )
     found = open_memory_input(settings, navigation, model.rate_hz, offsets[-1])
+    navigation, source = told_kinematics(navigation, found.source, settings.source.kinematics)
+    found = replace(found, source=source)
     count = found.source.default_windows if settings.source.windows is None else settings.source.windows
     with progress(len(found.drives), "looking for windows", "drive") as bar:
         selection = select_windows(found, protocol, range(offsets[0], offsets[-1] + 1), count, bar.add)

@@ -70,6 +70,7 @@ def run_nwm_planning(
         spacing_m = dataset.facts.spacing_m
         records = evaluate_planning(windows, rows, store, spacing_m, settings.quirks, lambda record: bar.add())
     document = planning_document(stored, dataset.facts, records, summarise(records, navigation.seed))
+    document["kinematics"] = {row.name: row.kinematics for row in rows}
     document["settings"]["model"]["steps"] = model.sampler.steps
     page = write_planning(folder, document, windows, rows, records, report=settings.report)
     return NwmPlanningOutcome(document, folder, page)
@@ -114,7 +115,7 @@ def _row(
     def image(frame: Frame) -> torch.Tensor:
         return model.images_from_rgb([frame.rgb])[0].cpu()
 
-    return Row(WORLD_MODEL, plan, imagine, image)
+    return Row(WORLD_MODEL, plan, imagine, image, kinematics="straight lines")
 
 
 def _objective(

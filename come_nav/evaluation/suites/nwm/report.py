@@ -66,7 +66,8 @@ def table_lines(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     for row, metrics in document["table"].items():
         cells = [format_interval(Interval(**metrics[name])) for name in columns.values()]
         lines.append([row, *cells, str(metrics["ate_m"]["n"]), str(document["not_ok"][row])])
-    return ["row", *columns, "n", "not OK"], lines
+        lines[-1].append(document.get("kinematics", {}).get(row) or "-")
+    return ["row", *columns, "n", "not OK", "kinematics"], lines
 
 
 def write_planning(
