@@ -50,6 +50,7 @@ DATA = DataSettings(
     workers=0,
     cameras=CameraRanges(),
     camera_px=SIZE,
+    sensors="realistic",
 )
 CONFIG = TrainSettings(
     name="toy",
@@ -301,8 +302,8 @@ def test_data_and_network_must_go_together() -> None:
 
 def test_raycasters_share_their_worlds() -> None:
     raycaster = Raycaster([generate_world(1)], training_camera(8))
-    other = raycaster.looking_through(training_camera(16), 1.0)
+    other = raycaster.with_camera(training_camera(16), 1.0)
     assert other.worlds is raycaster.worlds
     assert raycaster.render(torch.tensor([[1.0, 1.0, 0.0]]))[0].shape[-1] == 8
     with pytest.raises(ConfigError, match="between floor and ceiling"):
-        raycaster.looking_through(training_camera(16), 9.0)
+        raycaster.with_camera(training_camera(16), 9.0)

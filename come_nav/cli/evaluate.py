@@ -19,6 +19,7 @@ from come_nav.cli.evaluate_flags import (
 )
 from come_nav.cli.output import Steps, add_json_flag, format_table, outcome_document, print_files, print_json
 from come_nav.cli.recording_flags import add_recording_flags
+from come_nav.cli.sensor_flags import add_sensor_flag, add_world_flag
 
 if TYPE_CHECKING:
     from come_nav.evaluation.reports.report import Evaluation
@@ -76,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worlds", default="20000-20019", metavar="A-B", help="of the suite (default 20000-20019: test)"
     )
+    add_world_flag(parser)
+    add_sensor_flag(parser)
     parser.add_argument(
         "--windows", type=int, metavar="N", help="number of windows (default 50; suite 200, quality 500)"
     )

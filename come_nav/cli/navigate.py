@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.config import add_config_flags
 from come_nav.cli.output import Steps, add_json_flag, format_table, print_json
+from come_nav.cli.sensor_flags import add_sensor_flag, add_world_flag, other_words, sensors_of
 from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ablations", action="store_true", help="all of these rows")
     parser.add_argument("--time-limit", type=float, default=40.0, metavar="S", help="simulated s per goal (default 40)")
     parser.add_argument("--latency", type=float, default=0.25, metavar="S", help="of a plan, s (default 0.25)")
-    parser.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of wheel odometry (default 0)")
+    parser.add_argument("--drift", type=float, metavar="PERCENT", help="of wheel odometry (default: the sensors')")
+    add_world_flag(parser)
+    add_sensor_flag(parser)
     parser.add_argument(
         "--camera", default="320x240", metavar="WxH", help="px; its square is 90 deg wide (default 320x240)"
     )
@@ -83,11 +86,12 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
     """Return what the flags ask for."""
     from come_nav.config import load_config
     from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop, ClosedLoopSettings
-    from come_nav.sim.builtin import default_fov_rad
+    from come_nav.sim.sensors.mounting import default_fov_rad
+    from come_nav.sim.world_sets import BUILT_IN
 
     flags = {"seed": args.seed, "model": args.model}
     words = [f"{key}={flag}" for key, flag in flags.items() if flag is not None]
-    config = load_config(args.config, [*ROBOT, *args.set, *words])
+    config = load_config(args.config, [*ROBOT, *other_words(args.set), *words])
     width, height = camera_size(args.camera)
     loop = ClosedLoopSettings(
         worlds=tuple(world_seeds(args.worlds)),
@@ -97,7 +101,9 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
         image_width=width,
         image_height=height,
         horizontal_fov_deg=round(math.degrees(default_fov_rad(width, height)), 2),
-        drift_percent=args.drift,
+        drift_percent=args.drift or 0.0,
+        sensors=sensors_of(args, args.drift),
+        world_set=args.set_of_worlds or BUILT_IN,
     )
     rows = ROW_KEYS if args.ablations else tuple(word.strip() for word in args.rows.split(","))
     return ClosedLoop(loop, config, rows=rows)

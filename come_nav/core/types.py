@@ -61,6 +61,11 @@ class CameraIntrinsics:
         focal = 0.5 * width / float(np.tan(0.5 * horizontal_fov_rad))
         return cls(width, height, focal, focal, 0.5 * width, 0.5 * height)
 
+    @property
+    def horizontal_fov_rad(self) -> float:
+        """Width of view, rad, of a camera whose principal point is in the centre."""
+        return 2.0 * float(np.arctan(0.5 * self.width / self.fx))
+
     def scaled(self, width: int, height: int) -> CameraIntrinsics:
         """Return the intrinsics of the same view resized to ``width`` x ``height``."""
         sx, sy = width / self.width, height / self.height

@@ -119,7 +119,7 @@ class TiltedRaycaster:
         self.camera, self.intrinsics, self.camera_height_m = camera, camera.intrinsics, camera.height_m
         self.level_view = camera.pitch_rad == 0.0 and camera.roll_rad == 0.0
         intrinsics = camera.intrinsics if self.level_view else _level_cover(camera)
-        self._raycaster = raycaster.looking_through(intrinsics, camera.height_m)
+        self._raycaster = raycaster.with_camera(intrinsics, camera.height_m)
         device = raycaster.device
         self._colour_grid, _ = _lookup(camera, intrinsics, OVERSAMPLING, device)
         self._depth_grid, self._rise = _lookup(camera, intrinsics, 1, device)

@@ -34,7 +34,7 @@ class DataSettings:
         memory_s: length of an earlier part of each episode, s, that a spatial memory keeps (a random 30 to 100 % of
             it), so that the denoiser learns to look at what the memory shows; 0 = no memory. Only in built-in worlds.
         memory_fraction: share of goals that are learned with the memory's view in place of the context's alone.
-        memory_drift_percent: odometry of a drive drifts by a random share of this many percent (OdometryNoise).
+        memory_drift_percent: odometry of a drive drifts by a random share of this many percent (OdometrySettings).
         endless: render new drives as windows are consumed instead of drawing from a bank made once; no window comes
             twice. When every world has been driven through, the next drives through them are new ones.
         pool_drives: drives that an endless stream mixes at a time, at most; one or more windows of each per batch.
@@ -62,7 +62,7 @@ class DataSettings:
         measured_fraction: share of drives with a depth camera; the others estimate depth. Counts where the network has
             ``view_groups``.
         view_worlds: autoencoder and depth estimator see single views of so many of the worlds; 0 = of all.
-        sensors: preset of the sensors (see come_nav/training/data/sensing.py). Counts likewise.
+        sensors: preset of colour and depth (see come_nav/sim/sensors). Counts likewise.
         cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
             them, as long as autoencoder, rate, size and recording are the same.
         cache_limit_gb: caches used longest ago are removed when the folder grows beyond it.

@@ -11,7 +11,7 @@ from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.tilted_camera import CameraRanges, TiltedCamera, TiltedRaycaster
 from come_nav.sim.worlds import World, generate_world
-from come_nav.training.data.sensing import sensed
+from come_nav.training.data.sensing import DriveSensors
 from come_nav.training.data.sharding import shard
 from come_nav.training.data.sim_bank import random_free_poses, training_camera
 from come_nav.training.data.windows import step_generator
@@ -89,7 +89,8 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
                 continue
             renderer = TiltedRaycaster(raycaster, camera)
             images, depth_m = renderer.render(mine, chosen[number].expand(len(mine)).to(self.device))
-            images, _ = sensed(images, depth_m, self.sensors, step_generator(self.seed, 11 + number, step))
+            seed = (self.seed * 1_000_003 + step) * WORLDS_PER_BATCH + number
+            images, _ = DriveSensors(self.sensors, camera.intrinsics, seed, 1.0).alone(images, depth_m)
             fractions = camera_fractions(camera.intrinsics).to(images).expand(len(mine), -1)
             parts.append((images, depth_m, fractions))
         images, depth_m, fractions = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

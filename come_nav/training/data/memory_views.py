@@ -14,13 +14,13 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Frame
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews
-from come_nav.sim.episodes import to_uint8
+from come_nav.sim.sensors.chain import to_uint8
 from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
-from come_nav.training.data.sensing import DriveSenses, known_depth, sensed
-from come_nav.training.data.windows import step_generator
+from come_nav.training.data.sensing import DriveSenses, DriveSensors, known_depth, yaw_rates
 from come_nav.world_model.reprojection import ESTIMATED_TRUST, RenderedView
 
 FRAMES_PER_CALL, VIEWS_PER_CALL = 64, 32
+MEMORY_SEED = 500_000_003  # added to a drive's seed for the sensors of the time before it
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,15 @@ def fill_memory(
 ) -> SpatialMemory:
     """Return the memory of frames with the depth that the robot knew, at poses where odometry believed it."""
     memory, camera = SpatialMemory(), renderer.intrinsics
-    extrinsics, generator = renderer.camera.T_base_camera, step_generator(past.seed, 63, 0)
+    extrinsics = renderer.camera.T_base_camera
     poses = se3.transform_from_xyyaw(past.odometry_xyyaw.double().numpy())
     rate_hz = senses.rate_hz if senses else 1.0
+    sensors = DriveSensors(senses.sensors if senses else "ideal", camera, past.seed + MEMORY_SEED, rate_hz)
     start = 0
     for chunk in past.poses_world_xyyaw.split(FRAMES_PER_CALL):
         images, depth = renderer.render(chunk.to(device))
         if senses is not None:
-            images, depth = sensed(images, depth, senses.sensors, generator)
+            images, depth = sensors.frames(images, depth, yaw_rates(chunk, rate_hz))
             if not past.measured:
                 depth, _ = known_depth(images, depth, False, renderer.camera, senses)
         rgb_frames, depth_m = to_uint8(images), depth.cpu().numpy()

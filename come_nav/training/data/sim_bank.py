@@ -13,14 +13,14 @@ from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
 from come_nav.sim.worlds import World, generate_world
 from come_nav.training.config import DataSettings
 from come_nav.training.data.bank import Encode, LatentBank, step_generator
 from come_nav.training.data.memory_views import PastDrive, fill_memory, remembered_views
 from come_nav.training.data.memory_views import branch_poses as branch_poses_odom
-from come_nav.training.data.sensing import DriveSenses, known_depth, renderer_of, sensed
+from come_nav.training.data.sensing import DriveSenses, DriveSensors, known_depth, renderer_of, yaw_rates
 from come_nav.world_model.images import bytes_from_images, images_from_bytes
 
 # Branches are the views of random drives from a frame: up to 4 s ahead, over the robot's whole range of twists.
@@ -77,7 +77,7 @@ def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: floa
     driver = config.drivers[number % len(config.drivers)]
     drift, length = torch.rand(2, generator=step_generator(seed, 60, 0)).tolist()
     before = int(config.memory_s * (LEAST_MEMORY + (1.0 - LEAST_MEMORY) * length) * rate_hz)
-    noise = OdometryNoise.from_percent(drift * config.memory_drift_percent) if before else None
+    noise = OdometrySettings.from_percent(drift * config.memory_drift_percent) if before else None
     episode = simulate_episode(world, driver, config.episode_s + before / rate_hz, rate_hz, seed, noise)
     everywhere = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
     odometry = torch.as_tensor(episode.odometry_xyyaw, dtype=torch.float32)
@@ -190,16 +190,24 @@ def encode_drive(
     renderer = renderer_of(drive.world, mounted, device)
     poses, branch_poses = drive.poses_world_xyyaw, drive.branch_poses_xyyaw
     count, branches = drive.branch_frames.shape
-    generator = step_generator(drive.seed, 62, 0)
+    rate_hz = senses.rate_hz if senses else 1.0
+    sensors = DriveSensors(senses.sensors if senses else "ideal", mounted.intrinsics, drive.seed, rate_hz)
+    parent = torch.arange(count).repeat_interleave(branches)
+    parts: list[tuple[torch.Tensor, torch.Tensor | None]] = [(chunk, None) for chunk in poses.split(VIEWS_PER_CALL)]
+    parts += list(zip(branch_poses.reshape(-1, 3).split(VIEWS_PER_CALL), parent.split(VIEWS_PER_CALL), strict=True))
     latents: list[torch.Tensor] = []
     images: list[torch.Tensor] = []
     depths: list[torch.Tensor] = []
-    for chunk in torch.cat([poses, branch_poses.reshape(-1, 3)]).split(VIEWS_PER_CALL):
-        rendered, depth = sensed(*renderer.render(chunk.to(device)), senses.sensors if senses else "ideal", generator)
+    for chunk, frame in parts:
+        ideal = renderer.render(chunk.to(device))
+        if frame is None:
+            rendered, depth = sensors.frames(*ideal, yaw_rates(chunk, rate_hz))
+        else:
+            rendered, depth = sensors.beside(*ideal, frame)
         latents.append(encode(rendered).half().to(keep_on))
         if config.keep_images:
             images.append(bytes_from_images(rendered).to(keep_on))
-        if config.keep_depth and len(depths) * VIEWS_PER_CALL < count:
+        if config.keep_depth and frame is None:
             depths.append(depth.half().to(keep_on))
     frames, branch_latents = _split(torch.cat(latents), count, branches)
     own_images, branch_images = _split(torch.cat(images), count, branches) if images else (None, None)

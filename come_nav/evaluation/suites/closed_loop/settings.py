@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, suggest
 from come_nav.navigation.settings import NavigationSettings, NavigatorSettings
+from come_nav.sim.sensors.settings import SensorSettings
+from come_nav.sim.world_sets import BUILT_IN
 
 KINDS = ("in view", "out of view")
 
@@ -25,8 +27,10 @@ class ClosedLoopSettings:
         camera_rate_hz: frames per simulated second, > 0.
         image_width: of the camera, px.
         image_height: of the camera, px.
-        horizontal_fov_deg: of the camera, degrees.
-        drift_percent: of wheel odometry, >= 0.
+        horizontal_fov_deg: of the camera, degrees, where ``sensors`` draw no width of view.
+        drift_percent: of wheel odometry, >= 0; above 0 it takes the place of the odometry of ``sensors``.
+        sensors: errors of all sensors.
+        world_set: name of the set of worlds.
         reached_m: a robot that says so has reached an image within this distance, m, > 0.
         reached_rad: and within this turn, rad, > 0.
         seed: of odometry's noise.
@@ -42,6 +46,8 @@ class ClosedLoopSettings:
     image_height: int = 240
     horizontal_fov_deg: float = 106.26
     drift_percent: float = 0.0
+    sensors: SensorSettings = field(default_factory=SensorSettings)
+    world_set: str = BUILT_IN
     reached_m: float = 0.5
     reached_rad: float = 0.6
     seed: int = 0
