@@ -25,6 +25,9 @@ from come_nav.world_model.depth_of_frames import completed_depth
 from come_nav.world_model.images import images_from_bytes
 
 Estimate = Callable[[Tensor, Tensor], Tensor]  # images (N, 3, S, S) in [-1, 1] and camera (1, 4) -> z-depth (N, S, S) m
+SENSOR_STREAM = 64  # number of the random stream
+WINDOW = 4  # frames that estimates are scaled to what was measured in together, as contexts are when they are used
+FRAMES_PER_CALL = 128
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,6 @@ class EstimatedDepth:
         """Return z-depth (N, S, S) in m of images (N, 3, S, S), computed where the estimator is."""
         device = next(self.estimator.parameters()).device
         return self.estimator.depth_m(images.to(device), camera.to(device))
-
-
-SENSOR_STREAM = 64  # number of the random stream
-WINDOW = 4  # frames that estimates are scaled to what was measured in together, as contexts are when they are used
-FRAMES_PER_CALL = 128
 
 
 @dataclass(frozen=True)

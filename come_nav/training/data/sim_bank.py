@@ -194,7 +194,9 @@ def encode_drive(
     sensors = DriveSensors(senses.sensors if senses else "ideal", mounted.intrinsics, drive.seed, rate_hz)
     parent = torch.arange(count).repeat_interleave(branches)
     parts: list[tuple[torch.Tensor, torch.Tensor | None]] = [(chunk, None) for chunk in poses.split(VIEWS_PER_CALL)]
-    parts += list(zip(branch_poses.reshape(-1, 3).split(VIEWS_PER_CALL), parent.split(VIEWS_PER_CALL), strict=True))
+    if branches:
+        beside = branch_poses.reshape(-1, 3).split(VIEWS_PER_CALL)
+        parts += list(zip(beside, parent.split(VIEWS_PER_CALL), strict=True))
     latents: list[torch.Tensor] = []
     images: list[torch.Tensor] = []
     depths: list[torch.Tensor] = []
