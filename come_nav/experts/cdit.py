@@ -236,8 +236,8 @@ class CDiT(nn.Module):
         """Return what starts at zero, so that an untrained network is blind to every addition."""
         zero: list[nn.Module] = [self.final_layer.linear, self.final_layer.adaLN_modulation]
         zero += [block.adaLN_modulation for block in self.blocks if isinstance(block, CDiTBlock)]
-        additions = ("context_pose_embedder", "pose_embedder", "extra_embedder", "skip_layer")
-        additions += ("view_groups", "latent_memory_embedder")
+        additions = ["context_pose_embedder", "pose_embedder", "extra_embedder", "skip_layer"]
+        additions += ["view_groups", "latent_memory_embedder"]
         zero += [getattr(self, name) for name in additions if hasattr(self, name)]
         return [*zero, self.camera_embedder.mlp[-1]] if self.settings.camera_embedding else zero
 

@@ -64,13 +64,15 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
             chosen = torch.randint(len(self._worlds), (WORLDS_PER_BATCH,), generator=generator)
             poses = torch.cat([random_free_poses(self._worlds[int(i)], per_world, generator) for i in chosen])
             poses = poses[: self.batch_size][self.rows]
-            place = torch.arange(WORLDS_PER_BATCH).repeat_interleave(per_world)[: self.batch_size][self.rows]
+            places = torch.arange(WORLDS_PER_BATCH).repeat_interleave(per_world)[: self.batch_size]
+            place = places[self.rows]
             if self.cameras is None:
                 images, depth_m = self._raycaster.render(poses.to(self.device), chosen[place].to(self.device))
                 yield (images, depth_m) if self.with_depth else images
             else:
                 drawn = [self.cameras.draw(self.image_size, generator) for _ in chosen]
-                yield self._varied(self._raycaster, poses, chosen, place, drawn, step)
+                before = torch.bincount(places[: self.rows.start], minlength=WORLDS_PER_BATCH).tolist()
+                yield self._varied(self._raycaster, poses, chosen, place, drawn, before, step)
 
     def _varied(
         self,
@@ -79,9 +81,13 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         chosen: torch.Tensor,
         place: torch.Tensor,
         cameras: list[TiltedCamera],
+        before: list[int],
         step: int,
     ) -> Views:
-        """Return views of each chosen world through its own camera, as sensors show them; depth is the truth."""
+        """Return views of each chosen world through its own camera, as sensors show them; depth is the truth.
+
+        Other processes render ``before`` views of each world.
+        """
         parts = []
         for number, camera in enumerate(cameras):
             mine = poses[place == number].to(self.device)
@@ -90,7 +96,7 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
             renderer = TiltedRaycaster(raycaster, camera)
             images, depth_m = renderer.render(mine, chosen[number].expand(len(mine)).to(self.device))
             seed = (self.seed * 1_000_003 + step) * WORLDS_PER_BATCH + number
-            images, _ = DriveSensors(self.sensors, camera.intrinsics, seed, 1.0).alone(images, depth_m)
+            images, _ = DriveSensors(self.sensors, camera.intrinsics, seed, 1.0, before[number]).alone(images, depth_m)
             fractions = camera_fractions(camera.intrinsics).to(images).expand(len(mine), -1)
             parts.append((images, depth_m, fractions))
         images, depth_m, fractions = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

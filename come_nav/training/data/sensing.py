@@ -73,12 +73,13 @@ class DriveSensors:
         intrinsics: of the images.
         seed: of all errors; each frame's depend on it and on the frame's number alone.
         rate_hz: frames per second, for exposure and white balance that lag.
+        taken: number of the first frame, where another process takes those before it.
     """
 
-    def __init__(self, preset: str, intrinsics: CameraIntrinsics, seed: int, rate_hz: float) -> None:
+    def __init__(self, preset: str, intrinsics: CameraIntrinsics, seed: int, rate_hz: float, taken: int = 0) -> None:
         self._settings = sensor_settings(preset)
         self._chain, self._seed, self._rate_hz = SensorChain(self._settings, intrinsics), seed, rate_hz
-        self._control, self._taken = ExposureControl(self._settings.colour), 0
+        self._control, self._taken = ExposureControl(self._settings.colour), taken
         self.exposures: list[Exposure] = []
 
     def frames(self, images: Tensor, depth_m: Tensor, yaw_rates_radps: Tensor) -> tuple[Tensor, Tensor]:
