@@ -107,6 +107,7 @@ def test_a_killed_run_with_every_input_resumes_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Endless drives with their own cameras, memories that drift, older frames: equal bit for bit after a kill."""
+    monkeypatch.setattr("come_nav.training.run.VALIDATION_BATCHES", 1)
     whole = run_until(tmp_path / "whole")
     run_until(tmp_path / "parts", 3, monkeypatch)
     early = Run(CONFIG, tmp_path / "parts", MACHINE).export_newest()

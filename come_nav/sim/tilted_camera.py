@@ -131,11 +131,11 @@ class TiltedRaycaster:
         if self.level_view:
             return images, depth
         rows = len(images)
-        options = {"align_corners": False, "padding_mode": "border"}
-        fine = grid_sample(images, self._colour_grid.expand(rows, -1, -1, -1), mode="bilinear", **options)
+        places, depth_places = (grid.expand(rows, -1, -1, -1) for grid in (self._colour_grid, self._depth_grid))
+        fine = grid_sample(images, places, "bilinear", "border", align_corners=False)
         inverse = 1.0 / depth[:, None]  # linear over the image of a plane, so that interpolating it is exact there
         nearest, smooth = (
-            grid_sample(inverse, self._depth_grid.expand(rows, -1, -1, -1), mode=mode, **options)[:, 0]
+            grid_sample(inverse, depth_places, mode, "border", align_corners=False)[:, 0]
             for mode in ("nearest", "bilinear")
         )
         of_surface = torch.where((smooth / nearest - 1.0).abs() < OUTLINE, smooth, nearest)

@@ -86,7 +86,7 @@ class DriveSensors:
         """Return the next N frames of the drive: images (N, 3, S, S) in [-1, 1], depth (N, S, S) m, 0 = unknown."""
         if self._settings.perfect_images:
             return images, depth_m
-        new = []
+        new: list[Exposure] = []
         for image in images:
             stamp_s = (len(self.exposures) + len(new)) / self._rate_hz
             new.append(self._control.next(stamp_s, mean_colour(image)))

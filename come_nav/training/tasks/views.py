@@ -70,15 +70,15 @@ class ViewMaker:
         with _full_precision(batch):
             scene, goals = self._scene(batch, told=True), batch.actions_xyyaw.shape[1]
             view = self._layer(scene, _context_points(batch, scene, self.reprojection, self.rate_hz))
-            layers = [view.encoded_apart(self.encode)]
-            layers.append(self._longer(batch, scene, shown[:, 1], layers[0]))
+            own = view.encoded_apart(self.encode)
+            longer = self._longer(batch, scene, shown[:, 1], own)
             memory = None
             if batch.goal_memory is not None:
                 bytes_of = batch.goal_memory.flatten(0, 1).to(scene.images.device)
                 memory = RenderedView.unpacked(bytes_of).encoded_apart(self.encode)
             values = camera_values(scene.camera, scene.extrinsics[:, -1])
             values = torch.where(camera[:, None].to(values.device), values, torch.nan).repeat_interleave(goals, 0)
-            return ContextViews(layers[0], layers[1], memory, shown, camera=values)
+            return ContextViews(own, longer, memory, shown, camera=values)
 
     def _longer(
         self, batch: WindowBatch, scene: _Scene, wanted: torch.Tensor, like: torch.Tensor
@@ -92,7 +92,7 @@ class ViewMaker:
         if len(rows) == 0:
             return views
         past = past.mapped(lambda own: own[rows.to(own.device)])
-        part = _Scene(*(values[rows] for values in (scene.images, scene.camera, scene.extrinsics, scene.actions)), True)
+        part = _Scene(scene.images[rows], scene.camera[rows], scene.extrinsics[rows], scene.actions[rows], True)
         layer = self._layer(part, _past_points(past, part, self.reprojection, self.rate_hz))
         index = (rows[:, None] * goals + torch.arange(goals, device=rows.device)).flatten()
         views[index] = layer.encoded_apart(self.encode)
