@@ -11,12 +11,14 @@ import torch
 from training_samples import MACHINE, state
 
 from come_nav.core.errors import ConfigError
-from come_nav.core.geometry import se2
+from come_nav.core.geometry import se2, se3
 from come_nav.core.settings import from_mapping, read_yaml
+from come_nav.core.types import Frame
 from come_nav.experts.cdit import CDiT, CDiTSettings
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.sensors.chain import to_uint8
 from come_nav.sim.tilted_camera import CameraRanges, TiltedCamera
 from come_nav.sim.worlds import generate_world
 from come_nav.training.config import DataSettings, InputDropout, OptimiserSettings, TrainSettings
@@ -222,10 +224,6 @@ def test_ages_are_those_of_the_last_look() -> None:
     world, camera = generate_world(8), TiltedCamera(training_camera(SIZE))
     poses = random_free_poses(world, 2, torch.Generator().manual_seed(1))
     memory, renderer = SpatialMemory(), renderer_of(world, camera, "cpu")
-    from come_nav.core.geometry import se3
-    from come_nav.core.types import Frame
-    from come_nav.sim.episodes import to_uint8
-
     for pose, stamp_s in zip(poses, (0.0, 10.0), strict=True):
         images, depth = renderer.render(pose[None])
         frame = Frame(stamp_s, to_uint8(images)[0], depth[0].numpy(), camera.intrinsics, camera.T_base_camera)
