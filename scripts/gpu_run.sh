@@ -73,7 +73,7 @@ echo "train: $? after $((SECONDS - began)) s in all" | tee -a "$OUT/parts.txt"
 "${train[@]}" --export > "$OUT/export.log" 2>&1
 echo "export: $?" | tee -a "$OUT/parts.txt"
 model=$(tail -n 1 "$OUT/export.log")
-[ -d "$model" ] && cp -r "$model" "$OUT/model"
+[ -d "$model" ] && rm -rf "$OUT/model" && cp -r "$model" "$OUT/model"
 cp -r "$RUN/logs" "$RUN/samples" "$RUN/config.yaml" "$OUT/" 2> /dev/null
 if [ "${KEEP:-0}" = 1 ]; then
   for stage in denoiser depth; do
