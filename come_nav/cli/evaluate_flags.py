@@ -68,6 +68,7 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         recording=recording,
         rate_hz=math.inf if args.rate is not None and asked is None else asked,
         kinematics=asked_kinematics(args),
+        camera_px=camera_size(args.camera),
         sensors=sensors_of(args),
         world_set=args.set_of_worlds or BUILT_IN,
     )
@@ -128,3 +129,12 @@ def parse_worlds(text: str) -> range:
     if last < first:
         raise ConfigError(f"--worlds must look like 20000-20019 or 20003, got '{text}'")
     return range(first, last + 1)
+
+
+def camera_size(text: str) -> tuple[int, int]:
+    """Return the width and height that ``320x240`` names."""
+    try:
+        width, height = (int(word) for word in text.lower().split("x"))
+    except ValueError:
+        raise ConfigError(f"--camera must look like 320x240, got '{text}'") from None
+    return width, height

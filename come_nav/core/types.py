@@ -292,6 +292,8 @@ class Plan:
         trace: what was considered, when asked for.
         imagined_rgb: (H, W, 3) uint8 imagined view at the end of the path, when decoded.
         duration_s: time spent planning, for reports only.
+        registered_to: what the goal's image was registered to: "newest frames", "key frame" or "nothing"; None where
+            that was not tried.
     """
 
     status: PlanStatus
@@ -304,6 +306,7 @@ class Plan:
     trace: PlanTrace | None = None
     imagined_rgb: NDArray[np.uint8] | None = None
     duration_s: float = 0.0
+    registered_to: str | None = None
 
     def poses_odom_xyyaw(self) -> NDArray[np.float64]:
         """Return the path (T, 3) in the odom frame."""

@@ -31,7 +31,7 @@ from come_nav.training.samples import SampleImages
 from come_nav.training.tasks.autoencoder import AutoencoderTask
 from come_nav.training.tasks.denoiser import DenoiserTask, LossWeighting
 from come_nav.training.tasks.depth import DepthTask
-from come_nav.training.tasks.views import DepthStream, ViewMaker
+from come_nav.training.tasks.views import DepthStream, ViewMaker, focal_ratios
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
@@ -149,7 +149,9 @@ class Run:
 
         def stream(start: int) -> IterableDataset[Any]:
             if measured is not None:
-                return DepthStream(measured, stage.batch_size, config.seed, range(start, stage.steps))
+                ratios = focal_ratios(measured, self._images())
+                told = estimator.settings.canonical_focal > 0.0
+                return DepthStream(measured, stage.batch_size, config.seed, range(start, stage.steps), ratios, told)
             steps = range(start, stage.steps)
             return self._frames(self._training_seeds(), stage.batch_size, config.seed + 3, steps, with_depth=True)
 

@@ -81,9 +81,17 @@ class MessageWriter:
         return self._serialise(message, CAMERA_INFO)
 
     def odometry(
-        self, stamp_ns: int, frames: tuple[str, str], T_a_b: NDArray[np.float64], twist: tuple[float, float, float]
+        self,
+        stamp_ns: int,
+        frames: tuple[str, str],
+        T_a_b: NDArray[np.float64],
+        twist: tuple[float, float],
+        vy_mps: float = 0.0,
     ) -> bytes:
-        """Return Odometry of ``frames`` (parent, child) with a planar twist (vx, vy, w) in the child frame."""
+        """Return Odometry of ``frames`` (parent, child) with a planar twist in the child frame.
+
+        ``twist`` is forward speed (m/s) and yaw rate (rad/s), ``vy_mps`` the speed to the left.
+        """
         parent, child = frames
         vector = self._types["geometry_msgs/msg/Vector3"]
         position, rotation = self._pose_parts(T_a_b)
@@ -91,7 +99,7 @@ class MessageWriter:
             position=self._types["geometry_msgs/msg/Point"](*position), orientation=rotation
         )
         velocity = self._types["geometry_msgs/msg/Twist"](
-            linear=vector(twist[0], twist[1], 0.0), angular=vector(0.0, 0.0, twist[2])
+            linear=vector(twist[0], vy_mps, 0.0), angular=vector(0.0, 0.0, twist[1])
         )
         with_covariance = self._types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36))
         moving = self._types["geometry_msgs/msg/TwistWithCovariance"](twist=velocity, covariance=np.zeros(36))

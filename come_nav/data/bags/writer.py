@@ -152,7 +152,8 @@ class _Stream:
         T_odom_base = self.recording.T_odom_base[index]
         frames = ("odom", "base_link")
         self._send("/tf", TF_TYPES[0], stamp_ns, self.messages.transform(stamp_ns, frames, T_odom_base))
-        odometry = self.messages.odometry(stamp_ns, frames, T_odom_base, self.twists[index])
+        vx, vy, w = self.twists[index]
+        odometry = self.messages.odometry(stamp_ns, frames, T_odom_base, (vx, w), vy)
         self._send(ODOMETRY_TOPIC, ODOMETRY, stamp_ns, odometry)
         if frame.intrinsics is not None:
             info = self.messages.camera_info(stamp_ns, frame.frame_id, frame.intrinsics)
@@ -170,7 +171,7 @@ class _Stream:
         frames = (truth.frame_id, "base_link")
         for stamp_s, T_world_base in zip(truth.stamps_s, truth.T_world_body, strict=True):
             stamp_ns = ns_from_seconds(float(stamp_s))
-            yield stamp_ns, self.messages.odometry(stamp_ns, frames, T_world_base, (0.0, 0.0, 0.0))
+            yield stamp_ns, self.messages.odometry(stamp_ns, frames, T_world_base, (0.0, 0.0))
 
     def _send(self, topic: str, type_name: str, log_ns: int, data: bytes) -> None:
         if topic not in self.links:

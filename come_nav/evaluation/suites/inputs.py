@@ -45,6 +45,7 @@ class SourceSettings:
         recording: keyword arguments of ``come_nav.data.open_recording`` but for the rate.
         kinematics: of the robot whose plans are evaluated: differential, holonomic, car or auto (what the recordings
             tell); empty = as the robot's settings say.
+        camera_px: width and height of the camera in built-in worlds.
         rate_hz: that was asked for, infinite for every frame; it must be the model's. None asks for nothing.
         sensors: errors of the sensors in built-in worlds.
         world_set: name of the set of worlds.
@@ -59,6 +60,7 @@ class SourceSettings:
     recording: Mapping[str, Any] = field(default_factory=dict)
     rate_hz: float | None = None
     kinematics: str = ""
+    camera_px: tuple[int, int] = (64, 64)
     sensors: SensorSettings = field(default_factory=SensorSettings)
     world_set: str = BUILT_IN
 
@@ -105,7 +107,9 @@ def open_input(settings: SourceSettings, rate_hz: float, seed: int = 0, device: 
     """
     if settings.paths:
         return open_recordings(settings, rate_hz, device)
-    drives = drive_worlds(settings.worlds, rate_hz, seed, device, settings.sensors, settings.world_set)
+    drives = drive_worlds(
+        settings.worlds, rate_hz, seed, device, settings.sensors, settings.world_set, settings.camera_px
+    )
     return Input(
         title=f"{settings.suite} in built-in worlds {words_of(settings.worlds)}"
         + surroundings_words(settings.sensors, settings.world_set),

@@ -25,6 +25,7 @@ from come_nav.sim.worlds import World, generate_world
 
 EPISODE_S = 40.0
 EPISODE_DRIVERS = ("tour", "wander")
+SMALL_PX = (64, 64)  # of the model's own images, which most figures are of
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,18 @@ def drive_worlds(
     device: str = "auto",
     sensors: SensorSettings | None = None,
     set_name: str = BUILT_IN,
+    camera_px: tuple[int, int] = SMALL_PX,
 ) -> Drives:
     """Drive a tour and a walk in every world of ``seeds``; poses are the true ones, frames as ``sensors`` take them.
 
-    Frames come at the protocol's rate, none is lost: a camera is faster than that.
+    The camera has ``camera_px``. Frames come at the protocol's rate, none is lost: a camera is faster than that.
     """
     sensors = sensors or SensorSettings()
     recordings: list[tuple[str, Recording]] = []
     places, groups = {}, {}
     for world_seed in seeds:
         world = generate_world(world_seed, world_set(set_name))
-        raycaster = drawn_raycaster(world, sensors, seed, device)
+        raycaster = drawn_raycaster(world, sensors, seed, device, camera_px)
         for driver in EPISODE_DRIVERS:
             episode = simulate_episode(world, driver, EPISODE_S, rate_hz, seed=seed)
             name = f"world {world_seed} {driver}"
@@ -89,6 +91,7 @@ def drive_worlds(
         "worlds": f"{seeds.start}-{seeds.stop - 1}",
         "episode_s": EPISODE_S,
         "drivers": list(EPISODE_DRIVERS),
+        **({} if camera_px == SMALL_PX else {"camera_px": list(camera_px)}),
         "poses": digest(np.concatenate([place.poses_world_xyyaw for place in places.values()])),
         **surroundings_facts(sensors, set_name),
     }
@@ -114,9 +117,15 @@ def surroundings_words(sensors: SensorSettings, set_name: str) -> str:
     return words if sensors == SensorSettings() else f"{words}, {preset_name(sensors)} sensors"
 
 
-def drawn_raycaster(world: World, sensors: SensorSettings, seed: int, device: str) -> Raycaster:
-    """Return a renderer of one world with the camera that ``sensors`` draw for it, its short side of 64 px."""
-    drawn = draw_camera(sensors.camera, generator_of(seed, CAMERA, world.seed))
+def drawn_raycaster(
+    world: World, sensors: SensorSettings, seed: int, device: str, camera_px: tuple[int, int] = SMALL_PX
+) -> Raycaster:
+    """Return a renderer of one world with the camera that ``sensors`` draw for it.
+
+    It has ``camera_px``; the small default stands for a short side of 64 px, whatever aspect is drawn.
+    """
+    size_px = None if camera_px == SMALL_PX else camera_px
+    drawn = draw_camera(sensors.camera, generator_of(seed, CAMERA, world.seed), size_px=size_px)
     return Raycaster([world], drawn.intrinsics, drawn.height_m, choose_device(device), drawn.pitch_rad)
 
 

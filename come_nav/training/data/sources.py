@@ -230,10 +230,10 @@ class TrainingData:
         return encode
 
     def _finish(self) -> Callable[[LatentBank], LatentBank]:
-        estimator, device, progress = self.depth, self.device, self.progress
+        estimator, device, progress, images = self.depth, self.device, self.progress, self.images
         if estimator is None:
             return _as_it_is
-        return lambda bank: with_estimated_depth(bank, estimator, device, progress)
+        return lambda bank: with_estimated_depth(bank, estimator, device, progress, images)
 
 
 def _as_it_is(bank: LatentBank) -> LatentBank:

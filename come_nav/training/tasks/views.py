@@ -167,8 +167,14 @@ def _full_precision(batch: WindowBatch) -> AbstractContextManager[Any]:
 
 
 @torch.no_grad()
-def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: str, progress: bool = True) -> LatentBank:
-    """Return the bank with the estimator's depth in place of measured depth: what a plan will have, too."""
+def with_estimated_depth(
+    bank: LatentBank, estimator: DepthEstimator, device: str, progress: bool = True, images: ImageSettings | None = None
+) -> LatentBank:
+    """Return the bank with the estimator's depth in place of measured depth: what a camera without depth has.
+
+    ``images`` tells the camera that the estimator learned with, the built-in one by default.
+    """
+    images = images or ImageSettings()
     if bank.images is None:
         raise DataError("the bank keeps no images to estimate depth from")
     estimator = estimator.eval().to(device)
@@ -180,18 +186,41 @@ def with_estimated_depth(bank: LatentBank, estimator: DepthEstimator, device: st
         camera = None
         if bank.cameras is not None and bank.camera_index is not None:
             camera = bank.cameras[bank.camera_index[rows]].to(device)
-        parts.append(estimator.depth_m(images_from_bytes(chunk.to(device)), camera).half().cpu())
-    return replace(bank, depth_m=torch.cat(parts), branch_images=None)
+        parts.append(estimator.depth_m(images_from_bytes(chunk.to(device)), camera).cpu())
+    depth_m = torch.cat(parts) * focal_ratios(bank, images)[:, None, None]
+    return replace(bank, depth_m=depth_m.half(), branch_images=None)
+
+
+def focal_ratios(bank: LatentBank, images: ImageSettings) -> torch.Tensor:
+    """Return the focal length of each frame's camera over that of ``images`` (F,), as plans scale estimated depth.
+
+    1 where a camera is not known, or the estimator learned with various ones.
+    """
+    if bank.cameras is None or bank.camera_index is None or not images.horizontal_fov_deg:
+        return torch.ones(len(bank))
+    ratios = bank.cameras[:, 0] / images.camera()[0, 0]
+    return torch.nan_to_num(ratios, nan=1.0)[bank.camera_index]
 
 
 class DepthStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    """Batches of images (B, 3, S, S), measured z-depth (B, S, S) and, where known, cameras (B, 4) of a bank's frames.
+    """Batches of images (B, 3, S, S) and measured z-depth (B, S, S) of a bank's frames; the same for equal seeds.
 
-    The same for equal seeds.
+    Depth is divided by ``ratios`` (F,), see :func:`focal_ratios`: the estimator goes on to see as its own camera does,
+    for plans multiply what it says by the ratio of theirs. ``with_cameras`` adds cameras (B, 4), where they are known.
     """
 
-    def __init__(self, bank: LatentBank, batch_size: int, seed: int, steps: range) -> None:
+    def __init__(
+        self,
+        bank: LatentBank,
+        batch_size: int,
+        seed: int,
+        steps: range,
+        ratios: torch.Tensor | None = None,
+        with_cameras: bool = False,
+    ) -> None:
         super().__init__()
+        self.with_cameras = with_cameras
+        self._ratios = torch.ones(len(bank)) if ratios is None else ratios
         self.bank, self.batch_size, self.seed, self.steps = bank, batch_size, seed, steps
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -199,6 +228,8 @@ class DepthStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
             raise DataError("the recordings hold no measured depth")
         for step in self.steps:
             rows = torch.randint(len(self.bank), (self.batch_size,), generator=step_generator(self.seed, 20, step))
-            seen = images_from_bytes(self.bank.images[rows]), torch.nan_to_num(self.bank.depth_m[rows].float())
+            depth_m = torch.nan_to_num(self.bank.depth_m[rows].float()) / self._ratios[rows, None, None]
+            seen = images_from_bytes(self.bank.images[rows]), depth_m
             cameras, which = self.bank.cameras, self.bank.camera_index
-            yield seen if cameras is None or which is None else (*seen, cameras[which[rows]])
+            told = self.with_cameras and cameras is not None and which is not None
+            yield (*seen, cameras[which[rows]]) if told else seen  # type: ignore[index]

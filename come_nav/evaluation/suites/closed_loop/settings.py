@@ -77,6 +77,7 @@ class LoopRow:
         route: follow remembered ways.
         imagination: score goal images by what the world model imagines.
         memory: let the memory experts take part in what is imagined.
+        correction: take drift out of what is remembered; images must be wide enough for it.
     """
 
     key: str
@@ -86,6 +87,7 @@ class LoopRow:
     route: bool = True
     imagination: bool = True
     memory: bool = True
+    correction: bool = True
 
     def navigator(self, settings: NavigatorSettings) -> NavigatorSettings:
         """Return the navigator's settings with this row's switches."""
@@ -99,7 +101,11 @@ class LoopRow:
 
     def stack(self, settings: NavigationSettings) -> NavigationSettings:
         """Return the stack's settings with this row's switches."""
-        return settings if self.memory else replace(settings, experts=replace(settings.experts, use=()))
+        if not self.memory:
+            settings = replace(settings, experts=replace(settings.experts, use=()))
+        if not self.correction:
+            settings = replace(settings, localisation=replace(settings.localisation, correct_drift=False))
+        return settings
 
 
 ROWS: Mapping[str, LoopRow] = {
@@ -109,6 +115,7 @@ ROWS: Mapping[str, LoopRow] = {
         LoopRow("no-recognition", "no place recognition", recognition=False),
         LoopRow("no-route", "no route over key frames", route=False),
         LoopRow("no-imagination", "no imagination: poses alone", imagination=False),
+        LoopRow("no-correction", "drift is not corrected", correction=False),
         LoopRow("imagination", "imagination with memory alone", places=False),
         LoopRow("base", "the base's imagination alone, no memory", places=False, memory=False),
     )

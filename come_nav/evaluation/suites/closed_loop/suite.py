@@ -146,7 +146,7 @@ def _drives(
 
 def _robot(seed: int, row: LoopRow, wanted: ClosedLoop, model: DiffusionWorldModel) -> tuple[SimulatedRobot, Course]:
     course, simulator = Course(simulator_of(seed, wanted)), simulator_of(seed, wanted)
-    stack = NavStack(model, row.stack(wanted.stack))
+    stack = NavStack(model, row.stack(wanted.stack), background_localisation=False)  # time is simulated
     own = row.navigator(wanted.navigator)
     arrival = replace(own.arrival, time_limit_s=min(own.arrival.time_limit_s, wanted.loop.time_limit_s))
     navigator = Navigator(stack, replace(own, arrival=arrival))

@@ -9,6 +9,7 @@ import numpy as np
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, DataError
+from come_nav.core.protocols import Recording
 from come_nav.evaluation.protocols.memory_visibility import MAX_SIDE
 from come_nav.evaluation.protocols.memory_windows import (
     MemoryDrive,
@@ -22,8 +23,10 @@ from come_nav.evaluation.protocols.memory_windows import (
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
 from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.evaluation.suites.inputs import Input, open_recordings
+from come_nav.evaluation.suites.memory.corrected import corrects, localised
 from come_nav.evaluation.suites.memory.settings import RECALL, MemorySuiteSettings
 from come_nav.evaluation.suites.worlds import (
+    SMALL_PX,
     Place,
     drawn_raycaster,
     splits_of,
@@ -128,21 +131,27 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
     drift = check_range("--drift", settings.drift_percent, 0.0, 50.0)
     sensors = settings.source.sensors
     odometry = OdometrySettings.from_percent(drift) if drift else sensors.odometry
+    corrected = corrects(settings.camera_px, navigation)
     drives, places, groups = {}, {}, {}
     for seed in seeds:
         world = generate_world(seed, world_set(settings.source.world_set))
-        raycaster = drawn_raycaster(world, sensors, navigation.seed, navigation.device)
+        raycaster = drawn_raycaster(world, sensors, navigation.seed, navigation.device, settings.camera_px)
         episode = simulate_episode(world, DRIVER, (memory + test - 1) / rate_hz, rate_hz, navigation.seed, odometry)
         name = f"world {seed} {DRIVER}"
         truth = EpisodeRecording(episode, raycaster, use_truth=True, sensors=sensors)
-        believed = truth if odometry.perfect else EpisodeRecording(episode, raycaster, sensors=sensors)
-        drives[name] = MemoryDrive(name, believed, truth, range(memory))
+        believed: Recording = truth if odometry.perfect else EpisodeRecording(episode, raycaster, sensors=sensors)
+        remembered = None
+        if corrected:
+            believed, remembered = localised(believed, range(memory), navigation)
+        drives[name] = MemoryDrive(name, believed, truth, range(memory), remembered)
         places[name] = Place(raycaster, np.asarray(episode.poses_world_xyyaw, float), world.polygons())
         groups[name] = f"world {seed}"
+    camera = {} if settings.camera_px == SMALL_PX else {"camera_px": list(settings.camera_px), "corrected": corrected}
     poses = np.concatenate([drive.recording.poses_xyyaw for drive in drives.values()])
     source = Input(
         title=f"{suite} in built-in worlds {words_of(seeds)}"
         + (f", {drift:g} % drift" if drift else "")
+        + (", corrected" if corrected else "")
         + surroundings_words(sensors, settings.source.world_set),
         recordings=[(name, drive.recording) for name, drive in drives.items()],
         fingerprint={
@@ -154,6 +163,7 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
             "drift_percent": drift,
             **surroundings_facts(sensors, settings.source.world_set),
             "poses": digest(np.concatenate([*(place.poses_world_xyyaw for place in places.values()), poses])),
+            **camera,
         },
         default_windows=DEFAULT_WINDOWS,
         places=places,
