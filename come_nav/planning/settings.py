@@ -88,7 +88,7 @@ class MotionPriorSettings:
     """
 
     use: Literal["auto", "always", "never"] = "auto"
-    weight: float = 0.01
+    weight: float = 0.1
     v_sigma_mps: float = 0.2
     vy_sigma_mps: float = 0.2
     w_sigma_radps: float = 0.4

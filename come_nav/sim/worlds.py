@@ -66,14 +66,14 @@ class WorldSettings:
         check_range("world.people", self.people, 0, 50)
         check_range("world.moved", self.moved, 0.0, 1.0)
         check_range("world.light_change", self.light_change, 0.0, 2.0)
+        if not self.rooms_min <= self.rooms_max <= 9:
+            raise ConfigError(f"world.rooms_max must be in [{self.rooms_min}, 9], got {self.rooms_max}")
 
     @property
     def facts(self) -> dict[str, Any]:
         """What differs from the defaults."""
         plain = to_mapping(WorldSettings())
         return {name: value for name, value in to_mapping(self).items() if value != plain[name]}
-        if not self.rooms_min <= self.rooms_max <= 9:
-            raise ConfigError(f"world.rooms_max must be in [{self.rooms_min}, 9], got {self.rooms_max}")
 
 
 @dataclass(frozen=True)
