@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_shape
-from come_nav.core.context import Context, ContextViews, PointSet, ViewSource
+from come_nav.core.context import Context, ContextViews, OlderFrames, PointSet, ViewSource
 from come_nav.core.errors import DataError, ShapeError
 from come_nav.core.geometry import se2, se3
 
@@ -30,6 +30,7 @@ __all__ = [
     "IterationTrace",
     "Kinematics",
     "Odometry",
+    "OlderFrames",
     "Plan",
     "PlanStatus",
     "PlanTrace",

@@ -59,9 +59,13 @@ class Raycaster:
         self._atlas = build_atlas(textures.to(self.device))
         self._look_through(intrinsics)
 
-    def with_camera(self, intrinsics: CameraIntrinsics) -> Raycaster:
-        """Return a renderer of the same worlds with another camera in the same place."""
+    def with_camera(self, intrinsics: CameraIntrinsics, camera_height_m: float | None = None) -> Raycaster:
+        """Return a renderer of the same worlds with another camera, in the same place or at another height, m."""
         other = copy.copy(self)
+        if camera_height_m is not None:
+            if not 0.0 < camera_height_m < min(world.ceiling_m for world in self.worlds):
+                raise ConfigError(f"camera_height_m must be between floor and ceiling, got {camera_height_m!r}")
+            other.camera_height_m = camera_height_m
         other._look_through(intrinsics)
         return other
 

@@ -31,7 +31,7 @@ from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, Feature
 from come_nav.memory.spatial.moving import move_voxels
 from come_nav.memory.spatial.splat_cache import EXTRA, SplatCache
 from come_nav.memory.spatial.splatting import SpatialView, Viewpoint, render_splats, thinned
-from come_nav.memory.spatial.voxels import VoxelMap, reach_of
+from come_nav.memory.spatial.voxels import VoxelMap, cell_keys, reach_of
 
 Array = NDArray[Any]
 FAR_M = 1000.0  # poses beyond this (UTM) get a cloud around a place of its own: float32 counts half metres there
@@ -376,6 +376,16 @@ def _carve(voxels: VoxelMap, settings: SpatialSettings, grid: FeatureGrid, T_map
     T_camera_map = se3.inverse(T_map_camera)
     rows, filled = seen_through(voxels.xyz, T_camera_map, grid.depth_m, grid.camera, settings.voxel_m, margin)
     return voxels.weaken(rows, settings.carve_looks * filled)
+
+
+def looked_at_s(memory: SpatialMemory, points_odom_xyz: Array) -> NDArray[np.float64]:
+    """Return stamps (N,) in s of the last look at the voxels at points (N, 3) of odom, NaN where no voxel is."""
+    with memory._lock:
+        voxels, frame, points = memory.voxels, memory.map_frame, np.asarray(points_odom_xyz, np.float64)
+        if not frame.is_odom:
+            T_map_odom = se3.transform_from_xyyaw(frame.T_map_odom_xyyaw)
+            points = points @ T_map_odom[:3, :3].T + T_map_odom[:3, 3]
+        return voxels.stamps_at(cell_keys(points - memory.origin_odom_xyz, voxels.voxel_m))
 
 
 def _in_map(poses: torch.Tensor, frame: MapFrame) -> torch.Tensor:

@@ -262,6 +262,13 @@ class VoxelMap:
         self._sorted_rows = np.argsort(keys)
         self._sorted_keys = keys[self._sorted_rows]
 
+    def stamps_at(self, keys: IntArray) -> NDArray[np.float64]:
+        """Return the stamp (N,) of the last look at the cells of ``keys`` (N,) in s, NaN where there is none."""
+        place, known = self._find(keys)
+        stamps = np.full(len(keys), np.nan)
+        stamps[known] = self.stamp_s[self._sorted_rows[place[known]]]
+        return stamps
+
     def _find(self, keys: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
         """Return the place of each key in the sorted list and whether it is there."""
         place = np.searchsorted(self._sorted_keys, keys)
