@@ -22,7 +22,8 @@ def test_published_errors_of_plans_are_those_of_the_recording(shared_data: Path,
     bench = Bench(tmp_path)
     try:
         replay = Replay(bench, shared_data / "bags" / "kitchen", SEARCH)
-        found = replay.run(rate=3.0, goal_period_s=5.0, ahead=30)
+        # As fast as life: played faster, images are too old for plans on a machine with other work.
+        found = replay.run(rate=1.0, goal_period_s=5.0, ahead=30)
     finally:
         bench.close()
     recorded = found["recorded"]
