@@ -102,7 +102,10 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         # `ros2 run` looks below lib/<package>, where pip installs no console scripts
-        (f"lib/{PACKAGE}", [path.as_posix() for path in sorted(Path("scripts").glob("*")) if path.is_file()]),
+        (
+            f"lib/{PACKAGE}",
+            [path.as_posix() for path in sorted(Path("scripts").glob("*")) if path.is_file() and not path.suffix],
+        ),
         *tree("config"),
         *tree("launch"),
         *tree("models"),

@@ -45,7 +45,7 @@ from come_nav.localisation.place_recognition import PlaceIndex
 from come_nav.localisation.pose_graph import PoseGraph, solve
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.robot import OdometryNoise, WheelOdometry
+from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.worlds import generate_world
 
 RIGHT_M, RIGHT_RAD = 0.25, 0.2
@@ -213,7 +213,7 @@ def calibration(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def drifted(poses_xyyaw: NDArray[np.float64], percent: float, seed: int) -> NDArray[np.float64]:
     """Return what odometry believes that drifts by ``percent`` of the distance."""
-    noise = OdometryNoise(distance_percent=percent, rotation_percent=percent, heading_percent=percent)
+    noise = OdometrySettings(distance_percent=percent, rotation_percent=percent, heading_percent=percent)
     odometry = WheelOdometry(noise, torch.Generator().manual_seed(seed))
     return np.concatenate([np.zeros((1, 3)), odometry.advance(poses_xyyaw)])
 

@@ -2,9 +2,11 @@
 
     python benchmarks/simulator.py --threads 2 --out benchmarks/results/simulator.json
     python benchmarks/simulator.py --device cuda --batches 256,1024
+    python benchmarks/simulator.py --assets ~/.local/share/come_nav/assets     with photographed materials, too
 
 Each figure is the median of several repeats over the same random free poses in eight test worlds; the reference tests
-every pixel's ray against every box (depth only), in the same process on the same device.
+every pixel's ray against every box (depth only), in the same process on the same device. Sensors, pitched cameras and
+photographed materials are given as ratios to the plain camera, measured in turn with it.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ from come_nav.core.files import atomic_write_text
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.sensors.chain import SensorChain, generator_of
+from come_nav.sim.sensors.colour import Exposure
+from come_nav.sim.sensors.settings import REALISTIC
 from come_nav.sim.splits import TEST_SEEDS
-from come_nav.sim.worlds import World, generate_world
+from come_nav.sim.worlds import World, WorldSettings, generate_world
 
 WORLDS = 8
 
@@ -42,6 +47,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--assets", type=Path, help="pack of photographed materials (come-nav assets collect)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -60,6 +66,7 @@ def main() -> None:
         "size": args.size,
         "rows": rows,
         "ratio_to_per_pixel": max(row["median"] for row in rows[:-1]) / rows[-1]["median"],
+        "harder": [row for size in ((64, 64), (320, 240)) for row in measure_harder(worlds, size, args)],
         "drives": measure_drives(worlds, args.repeats),
         "world_ms": measure_worlds(args.repeats),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -106,6 +113,50 @@ def measure(name: str, batch: int, args: argparse.Namespace, render: Callable[[]
         "max": max(rates),
         "per_cpu_second": float(np.median(cpu_rates)),  # does not suffer from other programs on the machine
     }
+
+
+def measure_harder(worlds: list[World], size: tuple[int, int], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Milliseconds a frame of what makes frames realistic, and their ratio to rendering the plain frame.
+
+    Plain frames and the others take turns, so that what else the machine does meets both.
+    """
+    camera = CameraIntrinsics.from_field_of_view(*size, 0.5 * math.pi)
+    batch = 16 if size[0] < 128 else 4
+    poses, index = random_views(worlds, batch)
+    plain = Raycaster(worlds, camera, device=args.device)
+    images, depth = plain.render(poses, index)
+    chain, exposures = SensorChain(REALISTIC, camera), [Exposure(1.2, 0.015, 1.1)] * batch
+    generators = [generator_of(0, 1, number) for number in range(batch)]
+    pitched = Raycaster(worlds, camera, device=args.device, pitch_rad=math.radians(-10.0))
+    cases: dict[str, Callable[[], Any]] = {
+        "realistic sensors alone": lambda: chain.capture(images, depth, exposures, [0.5] * batch, generators),
+        "pitched by 10 degrees": lambda: pitched.render(poses, index),
+    }
+    if args.assets is not None:
+        settings = WorldSettings(photographed=True, assets=str(args.assets))
+        covered = Raycaster([generate_world(world.seed, settings) for world in worlds], camera, device=args.device)
+        cases["photographed materials"] = lambda: covered.render(poses, index)
+    rows = []
+    for what, run in cases.items():
+        ratios, times = [], []
+        for _ in range(args.repeats + 1):
+            spent = [cpu_ms(work, args.device) for work in (lambda: plain.render(poses, index), run)]
+            ratios.append(spent[1] / spent[0])
+            times.append(spent[1] / batch)
+        row = {"what": what, "size": f"{size[0]}x{size[1]}", "batch": batch}
+        rows.append({**row, "ms": float(np.median(times[1:])), "ratio_to_plain": float(np.median(ratios[1:]))})
+    return rows
+
+
+def cpu_ms(work: Callable[[], Any], device: str, least_s: float = 0.1) -> float:
+    """Milliseconds of one call: of the process's CPU time, of the wall's on a GPU."""
+    clock = time.perf_counter if device.startswith("cuda") else time.process_time
+    start, count = clock(), 0
+    while count == 0 or clock() - start < least_s:
+        work()
+        synchronise(device)
+        count += 1
+    return 1e3 * (clock() - start) / count
 
 
 def synchronise(device: str) -> None:
@@ -195,6 +246,11 @@ def report(document: dict[str, Any]) -> None:
     size = document["size"]
     print(format_table([f"RGB-D {size}x{size}", "batch", "frames/s", "min", "max", "per CPU s"], rows))
     print(f"ratio to per pixel: {document['ratio_to_per_pixel']:.0f}")
+    rows = [
+        [row["what"], row["size"], *(f"{row[key]:.2f}" for key in ("ms", "ratio_to_plain"))]
+        for row in document["harder"]
+    ]
+    print(format_table(["", "pixels", "ms a frame", "ratio to the plain frame"], rows))
     for row in document["drives"]:
         print(f"120 s of {row['driver']}: {row['median_s']:.3f} s ({row['min_s']:.3f} to {row['max_s']:.3f})")
     print(f"one world: {document['world_ms']:.0f} ms; peak memory {document['peak_memory_mb']:.0f} MB")

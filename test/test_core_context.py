@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from come_nav.core.errors import ShapeError
-from come_nav.core.types import Context, ContextViews, PointSet, ViewSource
+from come_nav.core.types import Context, ContextViews, OlderFrames, PointSet, ViewSource
 
 
 def numbered(batch: int, *shape: int) -> torch.Tensor:
@@ -26,9 +26,15 @@ def full(batch: int, shared: int = 1) -> Context:
         absolute_pose_xyyaw=numbered(batch, 3),
         camera=numbered(shared, 4),
         T_base_camera=numbered(batch, 4, 4),
-        points=PointSet(numbered(batch, 5, 3), numbered(batch, 5, 3)),
-        older_points=PointSet(numbered(batch, 6, 3), numbered(batch, 6, 3)),
-        views=ContextViews(numbered(batch, 3, 4, 4), numbered(batch, 3, 4, 4), numbered(batch, 3, 4, 4)),
+        points=PointSet(numbered(batch, 5, 3), numbered(batch, 5, 3), numbered(batch, 5, 2)),
+        older_points=PointSet(numbered(batch, 6, 3), numbered(batch, 6, 3), numbered(batch, 6, 2)),
+        older=OlderFrames(numbered(batch, 3, 1, 4, 4), numbered(batch, 3, 3), numbered(batch, 3), numbered(batch, 3)),
+        views=ContextViews(
+            *(numbered(batch, 3, 4, 4) for _ in range(3)),
+            numbered(batch, 3),
+            numbered(batch, 2, 4, 4),
+            numbered(batch, 7),
+        ),
     )
 
 
@@ -53,7 +59,7 @@ def numbers(context: Context) -> dict[str, list[int]]:
 def test_rows_are_chosen_in_every_field_and_shared_ones_stay(index) -> None:
     chosen = numbers(full(4).rows(index))
     assert chosen.pop(".camera") == [0]
-    assert len(chosen) == 12
+    assert len(chosen) == 21
     assert all(rows == [1, 2] for rows in chosen.values())
     assert all(rows == [0] for rows in numbers(full(1).rows(index)).values())  # one window for all candidates
 

@@ -141,3 +141,11 @@ def test_leading_axes_broadcast():
     start = np.array([1.0, 0.0, math.pi / 2])
     candidates = np.zeros((7, 8, 3))
     assert se2.compose(start[None, None], candidates).shape == (7, 8, 3)
+
+
+@pytest.mark.parametrize("yaw", [2e-4, 1e-3, 1e-2])
+def test_single_precision_keeps_the_bend_of_flat_arcs(yaw):
+    """A chord that is nearly straight ends half of the turn beside its tangent."""
+    one = torch.ones((), dtype=torch.float32)
+    end = se2.integrate_twist(one, one * yaw, 1.0)
+    assert float(end[1]) == pytest.approx(yaw / 2.0, rel=1e-5)

@@ -107,6 +107,20 @@ def test_missing_depth_delays_only_so_long(mode, kept):
     assert sync.dropped["no depth"] == 1 - kept
 
 
+def test_images_of_a_camera_without_depth_wait_for_it_only_once():
+    sync = Synchroniser("optional", patience_s=0.5)
+    sync.add_odometry(odometry(1.0))
+    sync.add_image(1.0, "first")
+    assert list(sync.ready()) == []
+    sync.add_odometry(odometry(1.6))
+    sync.add_image(1.6, "second")
+    assert [found.image for found in sync.ready()] == ["first", "second"]
+    sync.add_depth(1.7, "depth")
+    sync.add_odometry(odometry(1.9))
+    sync.add_image(1.9, "third")
+    assert list(sync.ready()) == []
+
+
 def image(encoding: str = "rgb8", height: int = 4, width: int = 6, channels: int = 3) -> SimpleNamespace:
     return SimpleNamespace(
         header=SimpleNamespace(frame_id="cam"),

@@ -14,7 +14,7 @@ from come_nav.data.trajectories import read_trajectory
 from come_nav.sim.builtin import default_camera
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.worlds import generate_world
 
 
@@ -27,7 +27,7 @@ def test_bag_holds_the_drive(tmp_path, capsys, storage):
     assert facts["frames"] == 41 and facts["world"] == 20003 and facts["split"] == "test"
     assert facts["storage"] == storage and facts["collisions"] == 0
     world = generate_world(20003)
-    episode = simulate_episode(world, "wander", 5.0, 8.0, seed=2, odometry_noise=OdometryNoise.from_percent(2.0))
+    episode = simulate_episode(world, "wander", 5.0, 8.0, seed=2, odometry_noise=OdometrySettings.from_percent(2.0))
     assert (default_camera().width, default_camera().height) == (320, 240)
     made = EpisodeRecording(episode, Raycaster([world], default_camera()))
     with open_recording(out, rate_hz=4.0) as recording:

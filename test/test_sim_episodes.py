@@ -15,9 +15,11 @@ from come_nav.core.protocols import Recording
 from come_nav.sim.builtin import BuiltInSimulator, ideal_camera
 from come_nav.sim.driving.drivers import DRIVERS
 from come_nav.sim.driving.grid_planner import GridPlanner
-from come_nav.sim.episodes import EpisodeRecording, simulate_episode, to_uint8
+from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.robot import OdometryNoise, RobotSettings
+from come_nav.sim.robot import RobotSettings
+from come_nav.sim.sensors.chain import to_uint8
+from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.worlds import World, generate_world
 
 WORLD_SEEDS = (2, 5, 10004)
@@ -63,7 +65,7 @@ def test_tours_visit_rooms_and_come_back(worlds):
 
 
 def test_same_seed_same_drive(worlds):
-    noise = OdometryNoise.from_percent(2.0)
+    noise = OdometrySettings.from_percent(2.0)
     for driver in DRIVERS:
         one = simulate_episode(worlds[0], driver, 20.0, seed=4, odometry_noise=noise)
         two = simulate_episode(generate_world(WORLD_SEEDS[0]), driver, 20.0, seed=4, odometry_noise=noise)
@@ -81,7 +83,7 @@ def test_times_and_odometry(worlds, rate_hz):
     truth = se2.relative(episode.poses_world_xyyaw[:1], episode.poses_world_xyyaw)
     np.testing.assert_allclose(episode.odometry_xyyaw, truth, atol=1e-9)
     noisy = simulate_episode(
-        worlds[1], "wander", 10.0, rate_hz, seed=2, odometry_noise=OdometryNoise(scale_percent=5.0)
+        worlds[1], "wander", 10.0, rate_hz, seed=2, odometry_noise=OdometrySettings(scale_percent=5.0)
     )
     np.testing.assert_array_equal(noisy.poses_world_xyyaw, episode.poses_world_xyyaw)  # noise moves no robot
     assert np.abs(noisy.odometry_xyyaw - truth).max() > 1e-3
@@ -116,7 +118,7 @@ def test_bad_drives(worlds):
 
 
 def test_recording(worlds):
-    noise = OdometryNoise.from_percent(3.0)
+    noise = OdometrySettings.from_percent(3.0)
     episode = simulate_episode(worlds[0], "tour", 20.0, seed=1, odometry_noise=noise)
     raycaster = Raycaster(worlds, ideal_camera(), camera_height_m=0.6)
     recording = EpisodeRecording(episode, raycaster)
@@ -193,7 +195,7 @@ def test_simulator_reports_collisions_and_stands_still(worlds):
 
 def test_simulator_reset(worlds):
     simulator = BuiltInSimulator.in_world(
-        worlds[0], ideal_camera(), odometry_noise=OdometryNoise.from_percent(4.0), seed=3
+        worlds[0], ideal_camera(), odometry_noise=OdometrySettings.from_percent(4.0), seed=3
     )
     first = simulator.pose_world_xyyaw
     simulator.step(0.5, 0.3, 1.0)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
-from come_nav.sim.robot import CollisionMap, OdometryNoise, Robot, RobotSettings, WheelOdometry
+from come_nav.sim.robot import CollisionMap, Robot, RobotSettings
+from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.worlds import World, generate_world
 
 
@@ -83,7 +84,7 @@ def drive(length_m: float, turn_rad: float, steps: int) -> np.ndarray:
     return se2.integrate_twist(length_m * fraction, turn_rad * fraction, 1.0)
 
 
-def final_poses(noise: OdometryNoise, path: np.ndarray, runs: int = 3000) -> np.ndarray:
+def final_poses(noise: OdometrySettings, path: np.ndarray, runs: int = 3000) -> np.ndarray:
     generator = torch.Generator().manual_seed(0)
     return np.stack([WheelOdometry(noise, generator).advance(path)[-1] for _ in range(runs)])
 
@@ -95,24 +96,24 @@ def within(sample: np.ndarray, expected: float) -> bool:
 
 @pytest.mark.parametrize("steps", [40, 400])
 def test_white_distance_noise_has_the_stated_percent(steps):
-    poses = final_poses(OdometryNoise(distance_percent=3.0), drive(4.0, 0.0, steps), 1000)
+    poses = final_poses(OdometrySettings(distance_percent=3.0), drive(4.0, 0.0, steps), 1000)
     assert within(poses[:, 0], 0.03 * math.sqrt(4.0)) and abs(poses[:, 0].mean() - 4.0) < 0.008
     assert np.abs(poses[:, 1:]).max() < 1e-9
 
 
 @pytest.mark.parametrize("steps", [40, 400])
 def test_white_rotation_noise_has_the_stated_percent(steps):
-    poses = final_poses(OdometryNoise(rotation_percent=2.0), drive(0.0, 3.0, steps), 1000)
+    poses = final_poses(OdometrySettings(rotation_percent=2.0), drive(0.0, 3.0, steps), 1000)
     assert within(poses[:, 2], 0.02 * math.sqrt(3.0))
 
 
 def test_heading_noise_while_driving_straight():
-    poses = final_poses(OdometryNoise(heading_percent=1.0), drive(9.0, 0.0, 90), 2000)
+    poses = final_poses(OdometrySettings(heading_percent=1.0), drive(9.0, 0.0, 90), 2000)
     assert within(poses[:, 2], 0.01 * math.sqrt(9.0))
 
 
 def test_scale_drift_is_systematic():
-    noise = OdometryNoise(scale_percent=2.0)
+    noise = OdometrySettings(scale_percent=2.0)
     poses = final_poses(noise, drive(10.0, 0.0, 50), 2000)
     assert within(poses[:, 0], 0.02 * 10.0)  # grows with the distance, not with its root
     odometry = WheelOdometry(noise, torch.Generator().manual_seed(3))
@@ -129,7 +130,7 @@ def test_without_noise_odometry_is_the_truth():
 
 
 def test_noise_is_a_matter_of_the_generator():
-    noise, path = OdometryNoise.from_percent(5.0), drive(3.0, 1.0, 60)
+    noise, path = OdometrySettings.from_percent(5.0), drive(3.0, 1.0, 60)
     one, two, other = (WheelOdometry(noise, torch.Generator().manual_seed(seed)).advance(path) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - other).max() > 1e-3
@@ -141,8 +142,8 @@ def test_noise_is_a_matter_of_the_generator():
         (RobotSettings, "v_max_mps", 0.0),
         (RobotSettings, "radius_m", 3.0),
         (RobotSettings, "step_s", math.nan),
-        (OdometryNoise, "distance_percent", -1.0),
-        (OdometryNoise, "scale_percent", 99.0),
+        (OdometrySettings, "distance_percent", -1.0),
+        (OdometrySettings, "scale_percent", 99.0),
     ],
 )
 def test_bad_settings_name_the_field(kind, field, value):

@@ -19,6 +19,7 @@ from come_nav.cli.evaluate_flags import (
 )
 from come_nav.cli.output import Steps, add_json_flag, format_table, outcome_document, print_files, print_json
 from come_nav.cli.recording_flags import add_recording_flags
+from come_nav.cli.sensor_flags import add_sensor_flag, add_world_flag
 
 if TYPE_CHECKING:
     from come_nav.evaluation.reports.report import Evaluation
@@ -43,7 +44,9 @@ EPILOG = """examples:
   come-nav evaluate --protocol nwm --dataset recon --root DIR    NWM's own protocol; also nwm-time, nwm-rollout
 
 Planning: a window is 4 context frames and a goal frame 2 s later (8 waypoints at 4 Hz, --horizon). Windows are spread
-evenly over the recording. The rows 'stand still' and 'constant velocity' are always there; in built-in worlds (the
+evenly over the recording. The rows 'stand still' and 'constant velocity' are always there, and where images have enough
+pixels 'registration' (the goal's image registered to what was seen, a smooth path there) and 'hybrid' (that and the
+model, as the robot plans); in built-in worlds (the
 suite, or a bag of `come-nav simulate`) 'perfect model' renders the true view of every candidate, and 'best candidate in
 hindsight' is the best path that its search tried.
 
@@ -76,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worlds", default="20000-20019", metavar="A-B", help="of the suite (default 20000-20019: test)"
     )
+    parser.add_argument("--camera", default="64x64", metavar="WxH", help="in built-in worlds, px (default 64x64)")
+    add_world_flag(parser)
+    add_sensor_flag(parser)
     parser.add_argument(
         "--windows", type=int, metavar="N", help="number of windows (default 50; suite 200, quality 500)"
     )
@@ -92,9 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows",
         default=None,
         metavar="A,B",
-        help="trivial, model, perfect; of quality copy, autoencoder, depth, jump, rollout; of memory copy, nearest, "
-        "geometry, context, perfect, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, stm+ltm, all, "
-        "sltm-blend, all-blend (default: all that apply)",
+        help="trivial, model, hybrid, perfect; of quality copy, autoencoder, depth, jump, rollout; of memory copy, "
+        "nearest, geometry, context, perfect, hybrid, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, "
+        "stm+ltm, all, sltm-blend, all-blend (default: all that apply)",
     )
     parser.add_argument(
         "--depth",
@@ -180,7 +186,14 @@ def _print_horizons(outcomes: list[Outcome[Evaluation]]) -> None:
 
 def print_plans(outcome: Outcome[Evaluation]) -> None:
     """Print the tables of plans and where the files are."""
-    from come_nav.evaluation.reports.tables import gap_lines, group_lines, image_lines, plan_lines, ratio_lines
+    from come_nav.evaluation.reports.tables import (
+        gap_lines,
+        group_lines,
+        image_lines,
+        plan_lines,
+        ratio_lines,
+        registration_lines,
+    )
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m\n")
@@ -189,6 +202,8 @@ def print_plans(outcome: Outcome[Evaluation]) -> None:
         print(f"kinematics: {evaluation.facts['kinematics']}\n")
     if table.gap_closure:
         print(format_table(*gap_lines(table)) + "\n")
+    if table.registered:
+        print(format_table(*registration_lines(table.registered)) + "\n")
     print(format_table(*ratio_lines(table)))
     for lines in (image_lines(table), group_lines(table) if len(table.groups) > 1 else ([], [])):
         if lines[1]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from come_nav.cli.recording_flags import parse_rate, recording_settings
+from come_nav.cli.sensor_flags import other_words, sensors_of
 from come_nav.core.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ def configuration(args: argparse.Namespace) -> Config:
     words = [f"{key}={value}" for key, value in flags.items() if value is not None]
     if args.depth is not None:
         words.append(f"inference.measured_depth={str(args.depth == 'measured').lower()}")
-    return load_config(args.config, [*args.set, *words])
+    return load_config(args.config, [*other_words(args.set), *words])
 
 
 def source_settings(args: argparse.Namespace) -> SourceSettings:
     """Return what the flags want to be evaluated."""
     from come_nav.evaluation.suites.inputs import SourceSettings
+    from come_nav.sim.world_sets import BUILT_IN
 
     suite = args.suite or PLANNING
     recording = recording_settings(argparse.Namespace(**vars(args) | {"rate": "all"}))
@@ -66,6 +68,9 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         recording=recording,
         rate_hz=math.inf if args.rate is not None and asked is None else asked,
         kinematics=asked_kinematics(args),
+        camera_px=camera_size(args.camera),
+        sensors=sensors_of(args),
+        world_set=args.set_of_worlds or BUILT_IN,
     )
 
 
@@ -124,3 +129,12 @@ def parse_worlds(text: str) -> range:
     if last < first:
         raise ConfigError(f"--worlds must look like 20000-20019 or 20003, got '{text}'")
     return range(first, last + 1)
+
+
+def camera_size(text: str) -> tuple[int, int]:
+    """Return the width and height that ``320x240`` names."""
+    try:
+        width, height = (int(word) for word in text.lower().split("x"))
+    except ValueError:
+        raise ConfigError(f"--camera must look like 320x240, got '{text}'") from None
+    return width, height

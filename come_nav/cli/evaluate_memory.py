@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.evaluate_flags import (
     RECALL,
+    camera_size,
     chosen_rows,
     configuration,
     parse_horizons,
@@ -101,6 +102,7 @@ def memory_settings(args: argparse.Namespace, model: str, rows: Sequence[str] | 
         test_frames=args.test_frames,
         memory_part=parse_part(args.memory_part or "0-0.6"),
         drift_percent=args.drift,
+        camera_px=camera_size(args.camera),
         success=success_settings(args),
         fresh=args.fresh,
         report=not args.no_report,
@@ -151,7 +153,7 @@ def _print_plans(outcome: MemoryPlanningOutcome) -> None:
     from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY
     from come_nav.evaluation.reports.composition_tables import marked_lines, marks_of, pass_lines
     from come_nav.evaluation.reports.memory_tables import GEOMETRY, NEAREST
-    from come_nav.evaluation.reports.tables import gap_lines, plan_lines, ratio_lines
+    from come_nav.evaluation.reports.tables import gap_lines, plan_lines, ratio_lines, registration_lines
     from come_nav.evaluation.suites.memory.compositions import base_row, weight_lines
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
@@ -164,6 +166,8 @@ def _print_plans(outcome: MemoryPlanningOutcome) -> None:
     print(f"\nkinematics: {evaluation.facts['kinematics']}")
     if table.gap_closure:
         print("\n" + format_table(*gap_lines(table)))
+    if table.registered:
+        print("\n" + format_table(*registration_lines(table.registered)))
     base = base_row(outcome.compositions)
     ratios = ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])
     print("\n" + format_table(*marked_lines(ratios, marks)))

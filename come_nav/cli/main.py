@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "check this machine: libraries, devices, models, ROS"),
     "demo": ("demo", "record, remember, plan and evaluate in a built-in world; writes an HTML report"),
     "simulate": ("simulate", "drive a scripted robot through a built-in world and record a bag"),
+    "assets": ("assets", "collect photographed materials and furniture that are installed here, for worlds"),
     "bag": ("bag", "describe a recorded bag: topics, rates, gaps, what come_nav would use"),
     "convert": ("convert", "convert recordings and trajectories between formats"),
     "train": ("train", "train or fine-tune a world model; resumable"),

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.config import add_config_flags
 from come_nav.cli.output import Steps, add_json_flag, format_table, print_json
-from come_nav.core.errors import ConfigError
+from come_nav.cli.sensor_flags import add_sensor_flag, add_world_flag, other_words, sensors_of
 
 if TYPE_CHECKING:
     from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop
     from come_nav.evaluation.suites.closed_loop.suite import OnDrive
 
-ROW_KEYS = ("all", "no-recognition", "no-route", "no-imagination", "imagination", "base")
+ROW_KEYS = ("all", "no-recognition", "no-route", "no-imagination", "no-correction", "imagination", "base")
 # The simulated robot may back off, and its depth camera sees 6 m far.
 ROBOT = ("planner.limits.v_min_mps=-0.15", "spatial.max_range_m=6.0", "experts.use=[spatial]")
 EPILOG = """examples:
@@ -24,6 +24,7 @@ EPILOG = """examples:
   come-nav navigate --ablations --goals 4                 switch recognition, route and imagination off, one by one
   come-nav navigate --rows all,base --drift 2             with and without memory, odometry that drifts 2 % of the way
   come-nav navigate --camera 64x64                        the camera of the model's own images: faster, fewer features
+  come-nav navigate --rows all,no-correction --drift 2     with and without drift taken out of memory
 
 The robot is led once through all rooms, and is turned around in each; then it gets images, half of them taken in view,
 up to 1.5 m ahead, half at least 3 m of way off and out of view. It has reached one when it says so and stands within
@@ -44,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ablations", action="store_true", help="all of these rows")
     parser.add_argument("--time-limit", type=float, default=40.0, metavar="S", help="simulated s per goal (default 40)")
     parser.add_argument("--latency", type=float, default=0.25, metavar="S", help="of a plan, s (default 0.25)")
-    parser.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of wheel odometry (default 0)")
+    parser.add_argument("--drift", type=float, metavar="PERCENT", help="of wheel odometry (default: the sensors')")
+    add_world_flag(parser)
+    add_sensor_flag(parser)
     parser.add_argument(
         "--camera", default="320x240", metavar="WxH", help="px; its square is 90 deg wide (default 320x240)"
     )
@@ -81,13 +84,15 @@ def run(args: argparse.Namespace) -> int:
 
 def wanted_of(args: argparse.Namespace) -> ClosedLoop:
     """Return what the flags ask for."""
+    from come_nav.cli.evaluate_flags import camera_size
     from come_nav.config import load_config
     from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop, ClosedLoopSettings
-    from come_nav.sim.builtin import default_fov_rad
+    from come_nav.sim.sensors.mounting import default_fov_rad
+    from come_nav.sim.world_sets import BUILT_IN
 
     flags = {"seed": args.seed, "model": args.model}
     words = [f"{key}={flag}" for key, flag in flags.items() if flag is not None]
-    config = load_config(args.config, [*ROBOT, *args.set, *words])
+    config = load_config(args.config, [*ROBOT, *other_words(args.set), *words])
     width, height = camera_size(args.camera)
     loop = ClosedLoopSettings(
         worlds=tuple(world_seeds(args.worlds)),
@@ -97,9 +102,12 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
         image_width=width,
         image_height=height,
         horizontal_fov_deg=round(math.degrees(default_fov_rad(width, height)), 2),
-        drift_percent=args.drift,
+        drift_percent=args.drift or 0.0,
+        sensors=sensors_of(args, args.drift),
+        world_set=args.set_of_worlds or BUILT_IN,
     )
-    rows = ROW_KEYS if args.ablations else tuple(word.strip() for word in args.rows.split(","))
+    ablations = ROW_KEYS if args.drift else tuple(key for key in ROW_KEYS if key != "no-correction")
+    rows = ablations if args.ablations else tuple(word.strip() for word in args.rows.split(","))
     return ClosedLoop(loop, config, rows=rows)
 
 
@@ -108,15 +116,6 @@ def world_seeds(text: str) -> list[int]:
     from come_nav.cli.evaluate_flags import parse_worlds
 
     return [seed for word in text.split(",") for seed in parse_worlds(word)]
-
-
-def camera_size(text: str) -> tuple[int, int]:
-    """Return the width and height that ``320x240`` names."""
-    try:
-        width, height = (int(word) for word in text.lower().split("x"))
-    except ValueError:
-        raise ConfigError(f"--camera must look like 320x240, got '{text}'") from None
-    return width, height
 
 
 def _maps_in(folder: Path) -> OnDrive:

@@ -13,20 +13,21 @@ from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from come_nav.core.protocols import Recording
-    from come_nav.core.types import CameraIntrinsics
     from come_nav.data.nwm.writer import WrittenDataset
+    from come_nav.sim.sensors.mounting import MountedCamera
+    from come_nav.sim.sensors.settings import SensorSettings
 
 RATE_HZ = 4.0
 
 
-def simulate_dataset(args: argparse.Namespace, camera: CameraIntrinsics) -> dict[str, Any]:
+def simulate_dataset(args: argparse.Namespace, camera: MountedCamera, sensors: SensorSettings) -> dict[str, Any]:
     """Drive one episode in each of ``--worlds`` and write them as the test split of a data set; return the facts."""
     from come_nav.data.nwm.dataset import dataset_facts
 
     facts = dataset_facts(args.nwm_dataset)
     seeds = parse_range(args.worlds if args.worlds is not None else str(args.world))
     total = len(seeds) * (int(args.duration * RATE_HZ) + 1)
-    written = _write(args.out, facts.name, lambda: _episodes(args, camera, seeds), args.overwrite, total)
+    written = _write(args.out, facts.name, lambda: _episodes(args, camera, sensors, seeds), args.overwrite, total)
     return {**dataset_document(args.out, written), "worlds": seeds, "driver": args.driver}
 
 
@@ -74,17 +75,19 @@ def parse_range(text: str) -> list[int]:
     return list(range(int(found[1]), int(found[2] or found[1]) + 1))
 
 
-def _episodes(args: argparse.Namespace, camera: CameraIntrinsics, seeds: list[int]) -> Iterator[tuple[str, Recording]]:
+def _episodes(
+    args: argparse.Namespace, camera: MountedCamera, sensors: SensorSettings, seeds: list[int]
+) -> Iterator[tuple[str, Recording]]:
     from come_nav.sim.episodes import EpisodeRecording, simulate_episode
     from come_nav.sim.raycaster import Raycaster
-    from come_nav.sim.robot import OdometryNoise
+    from come_nav.sim.world_sets import world_set
     from come_nav.sim.worlds import generate_world
 
-    noise = OdometryNoise.from_percent(args.noise) if args.noise > 0 else None
     for seed in seeds:
-        world = generate_world(seed)
-        episode = simulate_episode(world, args.driver, args.duration, RATE_HZ, args.seed, noise)
-        recording = EpisodeRecording(episode, Raycaster([world], camera, device=args.device))
+        world = generate_world(seed, world_set(args.set_of_worlds))
+        episode = simulate_episode(world, args.driver, args.duration, RATE_HZ, args.seed, sensors.odometry)
+        raycaster = Raycaster([world], camera.intrinsics, camera.height_m, args.device, camera.pitch_rad)
+        recording = EpisodeRecording(episode, raycaster, sensors=sensors)
         yield f"{recording.name}", recording
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.output import add_json_flag, print_json
+from come_nav.cli.sensor_flags import PREFIX, add_sensor_flag, add_world_flag, sensors_of
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from come_nav.core.types import CameraIntrinsics
     from come_nav.sim.episodes import EpisodeRecording
+    from come_nav.sim.sensors.mounting import MountedCamera
+    from come_nav.sim.sensors.settings import SensorSettings
     from come_nav.sim.spaces import EpisodeRenderer
 
 EPILOG = """examples:
   come-nav simulate --world 20003 --driver tour --out episode          two minutes through a test world
   come-nav simulate --world 7 --noise 2 --camera 64 --out drive         with 2 % odometry noise, small images
+  come-nav simulate --sensors realistic --out hard                     sensors that err; --seed draws the camera
+  come-nav simulate --sensors realistic --set sensors.colour.jpeg_quality=30 --out worse
   come-nav simulate --mesh flat.glb --out scan                         in a scanned or modelled place
   come-nav simulate --nwm-dataset recon --worlds 20000-20003 --duration 30 --out nwm_data     in NWM's layout
 """
@@ -43,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|WxH",
         help="pixels; its central square is 90 deg wide (default 320x240; 64 is faster)",
     )
-    parser.add_argument("--noise", type=float, default=0.0, metavar="PERCENT", help="odometry noise (default 0)")
+    parser.add_argument("--noise", type=float, metavar="PERCENT", help="odometry noise (default: the sensors')")
+    add_world_flag(parser)
+    add_sensor_flag(parser)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting of the sensors")
     parser.add_argument("--seed", type=int, default=0, help="of start, driver and noise (default 0)")
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of the bag (default mcap)")
     parser.add_argument("--compression", default="none", help="none, chunk (mcap), file or message (zstd)")
@@ -65,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     from come_nav.core.types import Trajectory
     from come_nav.data.bags.writer import write_bag
-    from come_nav.sim.episodes import EpisodeRecording, simulate_episode
-    from come_nav.sim.robot import OdometryNoise
+    from come_nav.sim.episodes import EpisodeRecording, delivered, simulate_episode
 
     if args.seed < 0:
         raise ConfigError(f"--seed must be >= 0, got {args.seed}")
@@ -74,11 +81,12 @@ def run(args: argparse.Namespace) -> int:
         return _simulate_dataset(args)
     if args.out.exists() and not args.overwrite:
         raise StorageError(f"{args.out}: exists already; choose another name or replace it with --overwrite")
-    check_range("--noise", args.noise, 0.0, 50.0)
-    renderer = _renderer(args, _camera(args.size))
-    noise = OdometryNoise.from_percent(args.noise) if args.noise > 0 else None
-    episode = simulate_episode(renderer.worlds[0], args.driver, args.duration, args.rate, args.seed, noise)
-    recording = EpisodeRecording(episode, renderer)
+    sensors = _sensors(args)
+    renderer = _renderer(args, _camera(args, sensors))
+    world = renderer.worlds[0]
+    episode = simulate_episode(world, args.driver, args.duration, args.rate, args.seed, sensors.odometry)
+    episode = delivered(episode, sensors.timing)
+    recording = EpisodeRecording(episode, renderer, sensors=sensors)
     truth = Trajectory.from_xyyaw(episode.stamps_s, episode.poses_world_xyyaw, frame_id="map")
     with tqdm(total=len(recording), desc="render and write", unit="frame", disable=None) as bar:
         write_bag(
@@ -103,10 +111,10 @@ def run(args: argparse.Namespace) -> int:
 def _simulate_dataset(args: argparse.Namespace) -> int:
     from come_nav.cli.nwm_writer import print_dataset, simulate_dataset
 
-    check_range("--noise", args.noise, 0.0, 50.0)
+    sensors = _sensors(args)
     if args.mesh is not None:
         raise ConfigError("--nwm-dataset drives in built-in worlds; record a mesh as a bag and convert it")
-    document = simulate_dataset(args, _camera(args.size))
+    document = simulate_dataset(args, _camera(args, sensors), sensors)
     if args.json:
         print_json(document)
     else:
@@ -114,23 +122,46 @@ def _simulate_dataset(args: argparse.Namespace) -> int:
     return 0
 
 
-def _camera(size: str) -> CameraIntrinsics:
-    """Return the robot's camera of ``N`` x N or ``WxH`` pixels."""
-    from come_nav.sim.builtin import default_camera
+def _sensors(args: argparse.Namespace) -> SensorSettings:
+    """Return what the flags ask of the sensors."""
+    for word in args.set:
+        if not word.strip().startswith(PREFIX):
+            raise ConfigError(f"--set of simulate takes keys of the sensors, e.g. {PREFIX}depth.far_m=4, got '{word}'")
+    if args.noise is not None:
+        check_range("--noise", args.noise, 0.0, 50.0)
+    return sensors_of(args, args.noise)
 
+
+def _camera(args: argparse.Namespace, sensors: SensorSettings) -> MountedCamera:
+    """Return the camera that ``--seed`` draws, of as many pixels as ``--size`` says."""
+    from come_nav.sim.sensors.chain import CAMERA, generator_of
+    from come_nav.sim.sensors.mounting import draw_camera
+
+    return draw_camera(sensors.camera, generator_of(args.seed, CAMERA, args.world), size_px=_size(args.size))
+
+
+def _size(size: str) -> tuple[int, int]:
+    """Return width and height of ``N`` or ``WxH``."""
     words = size.lower().split("x")
     if len(words) > 2 or not all(word.isdigit() and 8 <= int(word) <= 4096 for word in words):
         raise ConfigError(f"--camera must be N or WxH with 8 to 4096 pixels, e.g. 64 or 320x240, got '{size}'")
-    width, height = int(words[0]), int(words[-1])
-    return default_camera(width, height)
+    return int(words[0]), int(words[-1])
 
 
-def _renderer(args: argparse.Namespace, camera: CameraIntrinsics) -> EpisodeRenderer:
+def _renderer(args: argparse.Namespace, camera: MountedCamera) -> EpisodeRenderer:
     if args.mesh is not None:
+        if args.set_of_worlds is not None:
+            raise ConfigError("--set-of-worlds is of built-in worlds; leave it out with --mesh")
         from come_nav.sim.meshes.mesh_world import MeshRaycaster, load_mesh_world
 
-        return MeshRaycaster(load_mesh_world(args.mesh, args.up_axis, args.floor_height), camera)
+        return MeshRaycaster(
+            load_mesh_world(args.mesh, args.up_axis, args.floor_height),
+            camera.intrinsics,
+            camera.height_m,
+            camera.pitch_rad,
+        )
     from come_nav.sim.raycaster import Raycaster
+    from come_nav.sim.world_sets import world_set
     from come_nav.sim.worlds import generate_world
 
     if args.device == "cuda":
@@ -140,7 +171,13 @@ def _renderer(args: argparse.Namespace, camera: CameraIntrinsics) -> EpisodeRend
             raise ConfigError("--device cuda: this machine has no usable CUDA device; use --device cpu")
     elif args.device != "cpu":
         raise ConfigError(f"--device must be one of cpu, cuda, got '{args.device}'")
-    return Raycaster([generate_world(args.world)], camera, device=args.device)
+    return Raycaster(
+        [generate_world(args.world, world_set(args.set_of_worlds))],
+        camera.intrinsics,
+        camera.height_m,
+        args.device,
+        camera.pitch_rad,
+    )
 
 
 def _draw(path: Path, recording: EpisodeRecording) -> None:
@@ -169,6 +206,7 @@ def _draw(path: Path, recording: EpisodeRecording) -> None:
 
 
 def _facts(args: argparse.Namespace, recording: EpisodeRecording, image: Path) -> dict[str, Any]:
+    from come_nav.sim.sensors.settings import DEFAULT_SENSORS
     from come_nav.sim.splits import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, split_of
 
     episode = recording.episode
@@ -188,7 +226,13 @@ def _facts(args: argparse.Namespace, recording: EpisodeRecording, image: Path) -
         "image_size": [recording.intrinsics.width, recording.intrinsics.height],
         "rooms_visited": len(rooms - {-1}),
         "rooms": len(recording.world.rooms),
-        "odometry_noise_percent": args.noise,
+        "odometry_noise_percent": args.noise or 0.0,
+        "sensors": args.sensors or DEFAULT_SENSORS,
+        "camera": {
+            "hfov_deg": round(math.degrees(recording.intrinsics.horizontal_fov_rad), 2),
+            "height_m": round(recording.raycaster.camera_height_m, 3),
+            "pitch_deg": round(math.degrees(recording.raycaster.pitch_rad), 2),
+        },
     }
 
 
@@ -203,6 +247,9 @@ def _print(facts: dict[str, Any]) -> None:
         f"  path     {facts['path_length_m']:.1f} m, {facts['rooms_visited']} of {facts['rooms']} rooms, "
         f"{facts['collisions']} collisions, odometry noise {facts['odometry_noise_percent']:g} %"
     )
+    if facts["sensors"] != "ideal":
+        wide, high, pitch = facts["camera"].values()
+        print(f"  sensors  {facts['sensors']}; camera {wide:g} deg wide, {high:g} m high, pitch {pitch:+g} deg")
     print(f"  image  {facts['image']}")
     print(f"look at it:  come-nav bag info {facts['output']}")
     print(f"evaluate plans: come-nav evaluate {facts['output']} --out {facts['output']}_report")

@@ -82,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--precision", help="auto, 32-true, bf16-mixed (default: the configuration's)")
     where.add_argument("--threads", type=int, help="CPU threads of torch (default: all cores)")
     where.add_argument("--max-minutes", type=float, help="stop and save after this time")
+    where.add_argument(
+        "--export",
+        action="store_true",
+        help="train nothing: write the model folder of the newest checkpoint of a run that is not finished",
+    )
     where.add_argument("--no-progress", action="store_true", help="no progress bars")
     add_json_flag(parser)
 
@@ -110,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         args.accelerator, devices, nodes, args.strategy, precision, args.max_minutes, not args.no_progress
     )
     training = Run(config, args.out, machine, init)
-    exported = training.finish()
+    exported = training.export_newest() if args.export else training.finish()
     if training.processes.rank:  # the first process tells
         return 0
     if exported is None:

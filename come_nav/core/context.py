@@ -31,29 +31,57 @@ class PointSet:
     Attributes:
         xyz: (B, N, 3) metres in the base of the newest context frame.
         rgb: (B, N, 3) in [-1, 1].
+        facts: (B, N, 2) age in s, and how far the depth is to be trusted (1 measured, less estimated), for networks
+            that are told; None for others.
     """
 
     xyz: torch.Tensor
     rgb: torch.Tensor
+    facts: torch.Tensor | None = None
 
     def repeated(self, count: int) -> PointSet:
         """Return every row ``count`` times, side by side."""
-        return PointSet(self.xyz.repeat_interleave(count, 0), self.rgb.repeat_interleave(count, 0))
+        return _mapped(self, lambda own: own.repeat_interleave(count, 0))
+
+
+@dataclass(frozen=True)
+class OlderFrames:
+    """Frames before the context, oldest first, for networks with ``older_frames``.
+
+    Attributes:
+        latents: (B, N, C, h, w).
+        poses_xyyaw: (B, N, 3) in the base of the newest context frame.
+        frame_offsets: (B, N) protocol frames before it, < 0.
+        known: (B, N) bool, which of them are there.
+    """
+
+    latents: torch.Tensor
+    poses_xyyaw: torch.Tensor
+    frame_offsets: torch.Tensor
+    known: torch.Tensor
 
 
 @dataclass(frozen=True)
 class ContextViews:
     """What each source shows from the targets, as the extra channels of a network take it; None where not rendered.
 
+    Networks with one view for all sources get them laid over one another, networks with ``view_groups`` each by itself.
+
     Attributes:
         context: (S, E, h, w) of the context frames; within one batch of passes, what each row is to look at.
-        longer: (S, E, h, w) of a longer past as well.
-        memory: (S, E, h, w) of the spatial memory as well.
+        longer: (S, E, h, w) of a longer past: with the context's over it, or by itself.
+        memory: (S, E, h, w) of the spatial memory: with the others over it, or by itself.
+        shown: (S, 3) bool, which of the three each row of a network with ``view_groups`` looks at.
+        latent_memory: (S, M, h, w) what a memory of latents shows, and facts of it.
+        camera: (S, 7) of the views, for networks that are told (see come_nav/experts/optional_inputs.py).
     """
 
     context: torch.Tensor | None = None
     longer: torch.Tensor | None = None
     memory: torch.Tensor | None = None
+    shown: torch.Tensor | None = None
+    latent_memory: torch.Tensor | None = None
+    camera: torch.Tensor | None = None
 
     def of(self, source: ViewSource) -> torch.Tensor | None:
         """Return the view that was rendered from ``source``."""
@@ -77,6 +105,7 @@ class Context:
         T_base_camera: (B or 1, 4, 4) extrinsics of the newest frame, from which targets are looked at.
         points: what the context frames show, to render views from.
         older_points: what frames before the context show.
+        older: frames before the context, for networks that look at them.
         views: rendered from the targets, once they are known; the points are dropped then.
 
     Raises:
@@ -91,6 +120,7 @@ class Context:
     T_base_camera: torch.Tensor | None = None
     points: PointSet | None = None
     older_points: PointSet | None = None
+    older: OlderFrames | None = None
     views: ContextViews = ContextViews()
 
     def __post_init__(self) -> None:
@@ -126,7 +156,7 @@ class Context:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Context:
         """Return the context on another device, and as numbers of another type where one is given."""
-        return _mapped(self, lambda own: own.to(device=device, dtype=dtype))
+        return _mapped(self, lambda own: own.to(device=device, dtype=dtype if own.is_floating_point() else None))
 
     def with_views(self, views: ContextViews) -> Context:
         """Return the context with views in place of the points and the camera that they were rendered with."""

@@ -97,6 +97,20 @@ class SpatialSource(Protocol):
         ...
 
 
+@runtime_checkable
+class AgedSpatialSource(Protocol):
+    """A :class:`SpatialSource` that can tell the age of what it shows."""
+
+    def ages_s(
+        self,
+        poses_odom_xyyaw: torch.Tensor,
+        inverse_depth: torch.Tensor,
+        T_base_camera: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return how long ago what ``views`` showed, of that inverse depth, was looked at: (S, H, W) s."""
+        ...
+
+
 class CoarseSpatialSource(Protocol):
     """A :class:`SpatialSource` that can show a coarser memory at less cost."""
 

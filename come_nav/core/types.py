@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_shape
-from come_nav.core.context import Context, ContextViews, PointSet, ViewSource
+from come_nav.core.context import Context, ContextViews, OlderFrames, PointSet, ViewSource
 from come_nav.core.errors import DataError, ShapeError
 from come_nav.core.geometry import se2, se3
 
@@ -30,6 +30,7 @@ __all__ = [
     "IterationTrace",
     "Kinematics",
     "Odometry",
+    "OlderFrames",
     "Plan",
     "PlanStatus",
     "PlanTrace",
@@ -59,6 +60,11 @@ class CameraIntrinsics:
         """Return a camera with square pixels and the principal point in the centre."""
         focal = 0.5 * width / float(np.tan(0.5 * horizontal_fov_rad))
         return cls(width, height, focal, focal, 0.5 * width, 0.5 * height)
+
+    @property
+    def horizontal_fov_rad(self) -> float:
+        """Width of view, rad, of a camera whose principal point is in the centre."""
+        return 2.0 * float(np.arctan(0.5 * self.width / self.fx))
 
     def scaled(self, width: int, height: int) -> CameraIntrinsics:
         """Return the intrinsics of the same view resized to ``width`` x ``height``."""
@@ -286,6 +292,8 @@ class Plan:
         trace: what was considered, when asked for.
         imagined_rgb: (H, W, 3) uint8 imagined view at the end of the path, when decoded.
         duration_s: time spent planning, for reports only.
+        registered_to: what the goal's image was registered to: "newest frames", "key frame" or "nothing"; None where
+            that was not tried.
     """
 
     status: PlanStatus
@@ -298,6 +306,7 @@ class Plan:
     trace: PlanTrace | None = None
     imagined_rgb: NDArray[np.uint8] | None = None
     duration_s: float = 0.0
+    registered_to: str | None = None
 
     def poses_odom_xyyaw(self) -> NDArray[np.float64]:
         """Return the path (T, 3) in the odom frame."""

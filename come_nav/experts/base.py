@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from come_nav.core.checks import check_choice
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
-from come_nav.core.types import Context
+from come_nav.core.types import Context, ContextViews
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
+from come_nav.experts.optional_inputs import OptionalInputs
 from come_nav.experts.passes import Condition, Pass, Query, batched, schedule_digest
 
 __all__ = ["NULL_CONTEXT_SEED", "BaseExpert", "Prediction", "SignalSchedule"]
@@ -92,7 +94,8 @@ class BaseExpert(nn.Module):
 
     def noises(self, conditions: Sequence[Condition], query: Query) -> Tensor:
         """Return the noise (P, B, C, h, w) under P conditions from one batch of P*B."""
-        wide, drop = batched(conditions, query, self.model.settings.extra_channels > 0)
+        settings = self.model.settings
+        wide, drop = batched(conditions, query, settings.extra_channels > 0, apart=settings.view_groups > 0)
         epsilon = self._epsilon(wide.x_t, wide.t, wide.context, wide.action, wide.rel_time, drop)
         stacked: Tensor = epsilon.unflatten(0, (len(conditions), len(query.x_t)))
         return stacked
@@ -115,6 +118,7 @@ class BaseExpert(nn.Module):
         action: Tensor,
         rel_time: Tensor,
         drop_context: Tensor | None = None,
+        keep_past: bool = False,
     ) -> Tensor:
         """Return the denoiser's own output (B, C or 2C, h, w) in float32; training compares it with its target.
 
@@ -124,13 +128,17 @@ class BaseExpert(nn.Module):
             context: of batch B, or 1 for all.
             action: (B, 3) target pose (dx m, dy m, dyaw rad) in the newest context frame's base.
             rel_time: (B,) time from that frame to the target, protocol frames.
-            drop_context: (B,) bool, where the context is to be ignored.
+            drop_context: (B,) bool, where the context is to be ignored, and with it all that shows the past.
+            keep_past: with ``drop_context``, ignore only the context's own tokens (networks with ``view_groups``).
         """
-        options: dict[str, Tensor] = {}
-        if self.model.settings.context_pose:
-            options["context_pose"] = self.normalizer.context_pose(context.poses_xyyaw, context.frame_offsets)
-        if self.model.settings.extra_channels:
+        options: dict[str, Any] = {}
+        settings = self.model.settings
+        if settings.context_pose:
+            options["context_pose"] = self._context_pose(context.poses_xyyaw, context.frame_offsets)
+        if settings.extra_channels and not settings.view_groups:
             options["extra"] = _view(context, len(x_t), drop_context)
+        if settings.view_groups or settings.older_frames or settings.camera_embedding:
+            options["optional"] = self._optional(context, len(x_t), None if keep_past else drop_context)
         if context.absolute_pose_xyyaw is not None and hasattr(self.model, "pose_embedder"):
             target = se2.compose(context.absolute_pose_xyyaw.to(action), action)
             options["absolute_pose"] = self.normalizer.absolute_pose(target)
@@ -149,6 +157,27 @@ class BaseExpert(nn.Module):
         )
         return output.float()
 
+    def _context_pose(self, poses_xyyaw: Tensor, frame_offsets: Tensor) -> Tensor:
+        return self.normalizer.context_pose(poses_xyyaw, frame_offsets, self.model.settings.pose_octaves)
+
+    def _optional(self, context: Context, batch: int, drop_context: Tensor | None) -> OptionalInputs:
+        """Return what the network is told beside its context; what shows the past is dropped with the context."""
+        settings, inputs = self.model.settings, OptionalInputs()
+        if settings.view_groups:
+            views, shown = _views_apart(context.views, batch)
+            if shown is not None and drop_context is not None:
+                shown = shown & ~drop_context[:, None]
+            inputs = replace(inputs, views=views, shown=shown)
+        latent = context.views.latent_memory if settings.latent_memory_channels else None
+        if latent is not None:
+            inputs = replace(inputs, latent_memory=latent if drop_context is None else _kept(latent, drop_context))
+        older = context.older if settings.older_frames else None
+        if older is not None:
+            known = older.known if drop_context is None else older.known & ~drop_context[:, None]
+            pose = self._context_pose(older.poses_xyyaw, older.frame_offsets)
+            inputs = replace(inputs, older=older.latents, older_pose=pose, older_known=known)
+        return replace(inputs, camera=context.views.camera) if settings.camera_embedding else inputs
+
     def _epsilon(
         self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor, drop: Tensor | None
     ) -> Tensor:
@@ -162,11 +191,36 @@ class BaseExpert(nn.Module):
         return abar.sqrt().to(x_t) * output + (1.0 - abar).sqrt().to(x_t) * x_t
 
 
+def _views_apart(views: ContextViews, batch: int) -> tuple[Tensor | None, Tensor | None]:
+    """Return the views of all sources (B, 3, E, h, w), zero where there is none, and which rows (B, 3) look at which.
+
+    Where it is not said, a row looks at all that there are.
+    """
+    sources = (views.context, views.longer, views.memory)
+    given = next((view for view in sources if view is not None), None)
+    if given is None:
+        return None, None
+    empty = torch.zeros_like(given)
+    several = torch.stack([_rows(empty if view is None else view, batch) for view in sources], 1)
+    shown = views.shown
+    if shown is None:
+        shown = torch.tensor([[view is not None for view in sources]], device=given.device)
+    return several, _rows(shown, batch)
+
+
+def _rows(values: Tensor, batch: int) -> Tensor:
+    """Return values of one row, or of the rows of one pass, for a batch of one or several passes."""
+    return values if len(values) == batch else values.repeat(batch // len(values), *[1] * (values.ndim - 1))
+
+
+def _kept(values: Tensor, dropped: Tensor) -> Tensor:
+    return values * ~dropped[:, None, None, None]
+
+
 def _view(context: Context, batch: int, drop_context: Tensor | None) -> Tensor:
     """Return the view at each target (B, E, h, w); all zero where the context is to be ignored."""
     view = context.views.context
     if view is None:
         raise ShapeError("the context has no view of its frames, which this model's extra channels are for")
-    if len(view) != batch:  # one context shared by a batch of conditional and unconditional samples
-        view = view.repeat(batch // len(view), 1, 1, 1)
-    return view if drop_context is None else view * ~drop_context[:, None, None, None]
+    view = _rows(view, batch)  # one context may be shared by a batch of conditional and unconditional samples
+    return view if drop_context is None else _kept(view, drop_context)

@@ -15,6 +15,7 @@ from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.settings import to_mapping
 from come_nav.experts.embeddings import ActionEmbedder, PatchEmbedder, ScalarEmbedder, unpatchify
 from come_nav.experts.layers import CDiTBlock, FinalLayer, layer_norm
+from come_nav.experts.optional_inputs import CameraEmbedder, OlderFrames, OptionalInputs, ViewGroups, layer_weights
 
 CONTEXT_POSE_VALUES = 5  # x, y, sin yaw, cos yaw, time offset
 ABSOLUTE_POSE_VALUES = 4  # x, y, sin yaw, cos yaw
@@ -50,6 +51,13 @@ class CDiTSettings:
         extra_skip: the first C extra channels also reach the output, through a gate per cell and channel that the
             tokens set: what is rendered well need not pass the width of a token.
         pose_embedding: tell the target's absolute pose, the recall key of the long-term expert.
+        view_groups: sources whose views come apart, each in ``extra_channels`` channels and with its own null; 0 = one
+            view for all. The order is that of :class:`come_nav.core.context.ContextViews`.
+        latent_memory_channels: channels kept for a memory of latents; zero at the start, and where there is none.
+        older_frames: most frames before the context that have tokens of their own; needs ``context_pose``.
+        older_patch_size: rows and columns of one such token's patch.
+        pose_octaves: tell x and y of context frames as sinusoids of so many octaves as well, 8 scaled metres and less.
+        camera_embedding: tell the camera's fields of view, height, pitch and roll.
     """
 
     input_size: int = 28
@@ -67,6 +75,12 @@ class CDiTSettings:
     extra_channels: int = 0
     pose_embedding: bool = False
     extra_skip: bool = False
+    view_groups: int = 0
+    latent_memory_channels: int = 0
+    older_frames: int = 0
+    older_patch_size: int = 4
+    pose_octaves: int = 0
+    camera_embedding: bool = False
 
     def __post_init__(self) -> None:
         for field in ("input_size", "context_size", "patch_size", "in_channels", "depth", "num_heads"):
@@ -74,7 +88,9 @@ class CDiTSettings:
         check_range("cdit.hidden_size", self.hidden_size, 3)
         check_range("cdit.mlp_ratio", self.mlp_ratio, 0.0, open_low=True)
         check_range("cdit.action_scale", self.action_scale, 0.0, open_low=True)
-        check_range("cdit.extra_channels", self.extra_channels, 0)
+        for field in ("extra_channels", "view_groups", "latent_memory_channels", "older_frames", "pose_octaves"):
+            check_range(f"cdit.{field}", getattr(self, field), 0)
+        self._check_optional_inputs()
         if self.extra_skip and self.extra_channels < self.in_channels:
             raise ConfigError(
                 f"cdit.extra_skip needs extra_channels of at least in_channels {self.in_channels}, "
@@ -87,6 +103,18 @@ class CDiTSettings:
         if self.input_size % self.patch_size:
             raise ConfigError(
                 f"cdit.input_size must be a multiple of patch_size {self.patch_size}, got {self.input_size}"
+            )
+
+    def _check_optional_inputs(self) -> None:
+        if self.view_groups and self.extra_channels <= self.in_channels:
+            raise ConfigError(
+                f"cdit.view_groups needs extra_channels above in_channels {self.in_channels} (latents and the share "
+                f"that is known), got {self.extra_channels}"
+            )
+        if self.older_frames and (not self.context_pose or self.input_size % self.older_patch_size):
+            raise ConfigError(
+                f"cdit.older_frames needs context_pose and an older_patch_size that divides input_size "
+                f"{self.input_size}, got context_pose {self.context_pose}, older_patch_size {self.older_patch_size}"
             )
 
 
@@ -114,6 +142,12 @@ class CDiT(nn.Module):
         extra_channels: int = 0,
         pose_embedding: bool = False,
         extra_skip: bool = False,
+        view_groups: int = 0,
+        latent_memory_channels: int = 0,
+        older_frames: int = 0,
+        older_patch_size: int = 4,
+        pose_octaves: int = 0,
+        camera_embedding: bool = False,
     ) -> None:
         super().__init__()
         self.settings = CDiTSettings(
@@ -132,6 +166,12 @@ class CDiT(nn.Module):
             extra_channels,
             pose_embedding,
             extra_skip,
+            view_groups,
+            latent_memory_channels,
+            older_frames,
+            older_patch_size,
+            pose_octaves,
+            camera_embedding,
         )
         self.grid = input_size // patch_size
         self.out_channels = 2 * in_channels if learn_sigma else in_channels
@@ -143,15 +183,23 @@ class CDiT(nn.Module):
         self.blocks = nn.ModuleList(CDiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * self.out_channels)
         if context_pose:
-            self.context_pose_embedder = nn.Linear(CONTEXT_POSE_VALUES, hidden_size)
+            self.context_pose_embedder = nn.Linear(CONTEXT_POSE_VALUES + 4 * pose_octaves, hidden_size)
         if context_dropout:
             self.null_context = nn.Parameter(torch.empty(1, 1, hidden_size))
-        if extra_channels:
+        if view_groups:
+            self.view_groups = ViewGroups(view_groups, extra_channels, hidden_size, patch_size)
+        elif extra_channels:
             self.extra_embedder = PatchEmbedder(extra_channels, hidden_size, patch_size, bias=False)
         if extra_skip:
-            self.skip_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
+            self.skip_layer = FinalLayer(hidden_size, patch_size**2 * in_channels * max(1, view_groups))
         if pose_embedding:
             self.pose_embedder = nn.Linear(ABSOLUTE_POSE_VALUES, hidden_size)
+        if latent_memory_channels:
+            self.latent_memory_embedder = PatchEmbedder(latent_memory_channels, hidden_size, patch_size, bias=False)
+        if older_frames:
+            self.older_frames = OlderFrames(in_channels, hidden_size, older_patch_size, input_size)
+        if camera_embedding:
+            self.camera_embedder = CameraEmbedder(hidden_size)
         self._initialise()
 
     @classmethod
@@ -176,15 +224,22 @@ class CDiT(nn.Module):
                 normal += [parameter for parameter in module.parameters() if parameter.ndim > 1]
         if self.settings.context_dropout:
             normal.append(self.null_context)
+        if self.settings.older_frames:
+            normal.append(self.older_frames.pos_embed)
         for weight in normal:
             nn.init.normal_(weight, std=0.02)
-        zero: list[nn.Module] = [self.final_layer.linear, self.final_layer.adaLN_modulation]
-        zero += [block.adaLN_modulation for block in self.blocks if isinstance(block, CDiTBlock)]
-        additions = ("context_pose_embedder", "pose_embedder", "extra_embedder", "skip_layer")
-        zero += [getattr(self, name) for name in additions if hasattr(self, name)]
-        for module in zero:
+        for module in self._zero_at_first():
             for parameter in module.parameters():
                 nn.init.zeros_(parameter)
+
+    def _zero_at_first(self) -> list[nn.Module]:
+        """Return what starts at zero, so that an untrained network is blind to every addition."""
+        zero: list[nn.Module] = [self.final_layer.linear, self.final_layer.adaLN_modulation]
+        zero += [block.adaLN_modulation for block in self.blocks if isinstance(block, CDiTBlock)]
+        additions = ["context_pose_embedder", "pose_embedder", "extra_embedder", "skip_layer"]
+        additions += ["view_groups", "latent_memory_embedder"]
+        zero += [getattr(self, name) for name in additions if hasattr(self, name)]
+        return [*zero, self.camera_embedder.mlp[-1]] if self.settings.camera_embedding else zero
 
     def forward(  # noqa: PLR0913  NWM's arguments and one per addition
         self,
@@ -198,6 +253,7 @@ class CDiT(nn.Module):
         drop_context: Tensor | None = None,
         extra: Tensor | None = None,
         absolute_pose: Tensor | None = None,
+        optional: OptionalInputs | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Predict from noisy target latents.
@@ -208,10 +264,12 @@ class CDiT(nn.Module):
             y: (B, 3) normalised action, or None for data without actions (the term is left out).
             x_cond: (B, T, C, h, w) context latents, oldest first; batch 1 is shared by all targets.
             rel_t: (B,) frames / 128 from the newest context frame to the target.
-            context_pose: (B or 1, T, 5) x, y, sin yaw, cos yaw and time offset of each context frame.
+            context_pose: (B or 1, T, 5 + 4 octaves) x, y, sin yaw, cos yaw, time offset and the waves of each frame.
             drop_context: (B,) bool, True where the context is to be ignored; see :meth:`embed_context`.
             extra: (B, E, h, w) further target channels, for models with ``extra_channels``; None is all zero.
-            absolute_pose: (B, 4) x, y, sin yaw, cos yaw, for models with ``pose_embedding``; None leaves it out.
+            absolute_pose: (B, 4) x, y, sin yaw, cos yaw, for models with ``pose_embedding``; None, and NaN in a row,
+                leave it out.
+            optional: what else the settings provide for; None is nothing of it.
             generator: for the noise that stands for a dropped context in models without a null token.
 
         Returns:
@@ -221,13 +279,61 @@ class CDiT(nn.Module):
         if extra is not None:
             tokens = tokens + self.extra_embedder(extra)
         condition = self.embed_condition(t, y, rel_t, absolute_pose)
-        context = layer_norm(self.embed_context(x_cond, context_pose, drop_context, generator))
+        optional = optional or OptionalInputs()
+        tokens = self._with_views(tokens, optional)
+        context, known = self._with_older(self.embed_context(x_cond, context_pose, drop_context, generator), optional)
+        if self.settings.camera_embedding:
+            condition = condition + self._embed_camera(optional)
+        context = layer_norm(context)
         for block in self.blocks:
-            tokens = block(tokens, condition, context)
+            tokens = block(tokens, condition, context, known)
         output = unpatchify(self.final_layer(tokens, condition), self.grid, self.settings.patch_size)
-        if extra is not None and self.settings.extra_skip:
-            output = self._add_skip(output, tokens, condition, extra)
+        if self.settings.extra_skip:
+            output = self._with_skip(output, tokens, condition, extra, optional)
         return output
+
+    def _with_views(self, tokens: Tensor, optional: OptionalInputs) -> Tensor:
+        """Add the views of all sources, or what stands for none, and the latent memory."""
+        if self.settings.view_groups:
+            views, shown = optional.views, optional.shown
+            given = views is not None and shown is not None
+            tokens = tokens + (self.view_groups(views, shown) if given else self.view_groups.absent())
+        if optional.latent_memory is not None:
+            tokens = tokens + self.latent_memory_embedder(optional.latent_memory)
+        return tokens
+
+    def _with_older(self, context: Tensor, optional: OptionalInputs) -> tuple[Tensor, Tensor | None]:
+        """Return the context's tokens with those of older frames before them, and which of all are there."""
+        older, pose, frames = optional.older, optional.older_pose, optional.older_known
+        if older is None or pose is None or frames is None or older.shape[1] == 0:
+            return context, None
+        tokens = self.older_frames(older, self.context_pose_embedder(pose))
+        known = self.older_frames.known(frames)
+        rows = max(len(tokens), len(known), len(context))
+        both = torch.cat([tokens.expand(rows, -1, -1), context.expand(rows, -1, -1)], dim=1)
+        present = torch.ones(len(known), context.shape[1], dtype=torch.bool, device=known.device)
+        return both, torch.cat([known, present], dim=1)
+
+    def _embed_camera(self, optional: OptionalInputs) -> Tensor:
+        camera = optional.camera
+        embedded: Tensor = self.camera_embedder.null if camera is None else self.camera_embedder(camera)
+        return embedded
+
+    def _with_skip(
+        self, output: Tensor, tokens: Tensor, condition: Tensor, extra: Tensor | None, optional: OptionalInputs
+    ) -> Tensor:
+        """Add what is shown to the prediction, gated: one view, or those of all sources as they lie over another."""
+        if extra is not None:
+            return self._add_skip(output, tokens, condition, extra)
+        views, shown = optional.views, optional.shown
+        if views is None or shown is None:
+            return output
+        channels, settings = self.settings.in_channels, self.settings
+        gates = unpatchify(self.skip_layer(tokens, condition), self.grid, settings.patch_size)
+        gates = gates.unflatten(1, (settings.view_groups, channels))
+        layers = layer_weights(views, shown, channels).to(views.dtype) * views[:, :, :channels]
+        prediction = output[:, :channels] + (gates * layers).sum(1)
+        return torch.cat([prediction, output[:, channels:]], dim=1)
 
     def _add_skip(self, output: Tensor, tokens: Tensor, condition: Tensor, extra: Tensor) -> Tensor:
         """Add the gated first extra channels to the prediction; variance values stay as they are."""
@@ -245,7 +351,9 @@ class CDiT(nn.Module):
         if y is not None:
             condition = condition + self.y_embedder(y * scale)
         if absolute_pose is not None:
-            condition = condition + self.pose_embedder(absolute_pose)
+            told = torch.isfinite(absolute_pose).all(dim=1, keepdim=True)
+            embedded = self.pose_embedder(absolute_pose.nan_to_num())
+            condition = condition + torch.where(told, embedded, torch.zeros_like(embedded))
         return condition
 
     def embed_context(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear, scaled_dot_product_attention
+from torch.nn.functional import gelu, linear, pad, scaled_dot_product_attention
 
 LAYER_NORM_EPS = 1e-6
 BLOCK_CHUNKS = 11  # shift, scale, gate of self-attention; shift, scale of context; shift, scale, gate of query; MLP's 3
@@ -65,15 +65,16 @@ class CrossAttention(nn.Module):
         nn.init.xavier_normal_(self.bias_k)
         nn.init.xavier_normal_(self.bias_v)
 
-    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """Attend from ``tokens`` (B, L, width) to ``context`` (B, N, width)."""
+    def forward(self, tokens: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
+        """Attend from ``tokens`` (B, L, width) to ``context`` (B, N, width), to those ``known`` (B, N) if given."""
         width = tokens.shape[-1]
         query = linear(tokens, self.in_proj_weight[:width], self.in_proj_bias[:width])
         key_value = linear(context, self.in_proj_weight[width:], self.in_proj_bias[width:])
         learned = torch.cat([self.bias_k, self.bias_v], dim=-1).to(key_value.dtype)
         key, value = torch.cat([key_value, learned.expand(len(context), 1, -1)], dim=1).chunk(2, dim=-1)
         query, key, value = (split_heads(part, self.heads) for part in (query, key, value))
-        attended: Tensor = self.out_proj(merge_heads(scaled_dot_product_attention(query, key, value)))
+        mask = None if known is None else pad(known, (0, 1), value=True)[:, None, None]  # the learned key is known
+        attended: Tensor = self.out_proj(merge_heads(scaled_dot_product_attention(query, key, value, attn_mask=mask)))
         return attended
 
 
@@ -101,10 +102,13 @@ class CDiTBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, BLOCK_CHUNKS * width))
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, tokens: Tensor, condition: Tensor, context_normed: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, condition: Tensor, context_normed: Tensor, context_known: Tensor | None = None
+    ) -> Tensor:
         """Update ``tokens`` (B, L, width) for ``condition`` (B, width).
 
-        ``context_normed`` (B or 1, N, width) is the layer-normed context: the same for all blocks.
+        ``context_normed`` (B or 1, N, width) is the layer-normed context: the same for all blocks; of it, those
+        ``context_known`` (B or 1, N) are attended to.
         """
         chunks = self.adaLN_modulation(condition).chunk(BLOCK_CHUNKS, dim=-1)
         shift_self, scale_self, gate_self, shift_context, scale_context = chunks[:5]
@@ -112,7 +116,7 @@ class CDiTBlock(nn.Module):
         tokens = tokens + gate_self[:, None] * self.attn(modulate(layer_norm(tokens), shift_self, scale_self))
         query = modulate(layer_norm(tokens), shift_query, scale_query)
         context = modulate(context_normed, shift_context, scale_context)
-        tokens = tokens + gate_cross[:, None] * self.cttn(query, context)
+        tokens = tokens + gate_cross[:, None] * self.cttn(query, context, context_known)
         tokens = tokens + gate_mlp[:, None] * self.mlp(modulate(layer_norm(tokens), shift_mlp, scale_mlp))
         return tokens
 

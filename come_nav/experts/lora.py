@@ -108,11 +108,12 @@ class AdaptedExpert(BaseExpert):
         action: Tensor,
         rel_time: Tensor,
         drop_context: Tensor | None = None,
+        keep_past: bool = False,
     ) -> Tensor:
         keyed = isinstance(getattr(self.model, "pose_embedder", None), PoseKey)
         if keyed and context.absolute_pose_xyyaw is None:
             raise ShapeError("the context has no absolute_pose_xyyaw, which this adapter is keyed by")
-        return super().network_output(x_t, t, context, action, rel_time, drop_context)
+        return super().network_output(x_t, t, context, action, rel_time, drop_context, keep_past)
 
 
 class LongTermExpert(PassExpert):

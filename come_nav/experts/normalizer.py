@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.geometry.se2 import wrap_angle
 
 RELATIVE_TIME_FRAMES = 128.0  # NWM divides times in frames by this
+LONGEST_WAVE = 8.0  # of context poses, in units of the normalizer
 CONTEXT_TIME_FRAMES = 8.0  # brings the time offsets of context frames near one
 
 
@@ -64,11 +66,18 @@ class Normalizer:
         """Map times in protocol frames to NWM's units."""
         return frames / RELATIVE_TIME_FRAMES
 
-    def context_pose(self, poses_xyyaw: Tensor, frame_offsets: Tensor) -> Tensor:
-        """Return (B, T, 5): x, y, sin yaw, cos yaw and time of context frames with poses (B, T, 3)."""
+    def context_pose(self, poses_xyyaw: Tensor, frame_offsets: Tensor, octaves: int = 0) -> Tensor:
+        """Return (B, T, 5 + 4 octaves): x, y, sin yaw, cos yaw and time of context frames with poses (B, T, 3).
+
+        Sines and cosines of x and y follow, of a wavelength of 8 units and so many halvings of it.
+        """
         x, y, yaw = (poses_xyyaw[..., index] for index in range(3))
         time = frame_offsets.to(poses_xyyaw) / CONTEXT_TIME_FRAMES
-        return torch.stack([x / self.scale_m, y / self.scale_m, yaw.sin(), yaw.cos(), time], dim=-1)
+        values = [x / self.scale_m, y / self.scale_m, yaw.sin(), yaw.cos(), time]
+        for octave in range(octaves):
+            turns = 2.0 * math.pi * 2.0**octave / LONGEST_WAVE
+            values += [wave(turns * values[axis]) for axis in (0, 1) for wave in (torch.sin, torch.cos)]
+        return torch.stack(values, dim=-1)
 
     def absolute_pose(self, pose_xyyaw: Tensor) -> Tensor:
         """Return (..., 4): x, y, sin yaw, cos yaw of poses (..., 3) in the frame of an episode."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -120,17 +120,43 @@ def looks_at(expert: Any, view: ViewSource) -> bool:
     return any(own.condition.view is view for own in passes_of(expert))
 
 
-def batched(conditions: Sequence[Condition], query: Query, needs_view: bool) -> tuple[Query, Tensor | None]:
+def batched(
+    conditions: Sequence[Condition], query: Query, needs_view: bool, apart: bool = False
+) -> tuple[Query, Tensor | None]:
     """Lay P conditions of B rows behind one another: the query of P*B rows, and where (P*B,) to drop the context.
 
-    A context of batch 1 stays one. Of its views each row keeps the one that it is to look at.
+    A context of batch 1 stays one. Of its views each row keeps the one that it is to look at; a network whose views
+    come ``apart`` is told which of them each row looks at, and frames before the context only where the view says so.
     """
+    if apart:
+        return _batched_apart(conditions, query)
     batch, count = len(query.x_t), len(conditions)
     views = [query.context.views.of(condition.view) for condition in conditions] if needs_view else []
     shown = [view.expand(batch, *view.shape[1:]) for view in views if view is not None]
     context = query.context.with_views(ContextViews()).tiled(count)
     if len(shown) == count:
         context = context.with_views(ContextViews(torch.cat(shown)))
+    return _wide(conditions, query, context)
+
+
+def _batched_apart(conditions: Sequence[Condition], query: Query) -> tuple[Query, Tensor | None]:
+    batch, count, device = len(query.x_t), len(conditions), query.x_t.device
+    views, order = query.context.views, list(ViewSource)
+    given = [view is not None for view in (views.context, views.longer, views.memory)]
+    looks = [[own and place <= order.index(one.view) for place, own in enumerate(given)] for one in conditions]
+    shown = torch.tensor(looks, device=device).repeat_interleave(batch, 0)
+    context = query.context.with_views(replace(views, shown=None))
+    older = context.older
+    if older is not None:
+        further = torch.tensor([one.view is not ViewSource.CONTEXT for one in conditions], device=device)
+        known = older.known.expand(batch, -1).repeat(count, 1) & further.repeat_interleave(batch)[:, None]
+        older = replace(context.tiled(count).older or older, known=known)
+    context = context.tiled(count)
+    return _wide(conditions, query, replace(context, older=older, views=replace(context.views, shown=shown)))
+
+
+def _wide(conditions: Sequence[Condition], query: Query, context: Context) -> tuple[Query, Tensor | None]:
+    batch, count = len(query.x_t), len(conditions)
     x_t, t, action, rel_time = (
         torch.cat([tensor] * count) for tensor in (query.x_t, query.t, query.action, query.rel_time)
     )

@@ -11,6 +11,8 @@ Cost on one core of a busy machine at 320 x 240: about 150 ms a key frame, all r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,7 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.localisation.image_search import NOWHERE, VisualMatch, find_image
 from come_nav.localisation.keyframe_map import KeyframeMap, LocaliserSettings, VisualKeyframe
+from come_nav.localisation.multi_view.triangulation import with_triangulated_points
 from come_nav.localisation.pose_graph import GraphSolution
 from come_nav.localisation.registration import PosePrior, Registration
 from come_nav.localisation.view import make_view
@@ -77,6 +80,8 @@ class VisualLocaliser:
         view = make_view(frame.rgb, frame.intrinsics, frame.depth_m, self.config.features)
         keyframe = VisualKeyframe(frame.stamp_s, view, np.array(T_odom_base, np.float64), frame.T_base_camera)
         index = self.map.add(keyframe)
+        if frame.depth_m is None:
+            self._triangulate(index)
         for earlier in range(max(0, index - self.config.predecessors), index):
             self._connect(earlier, index, self.map.guide(earlier, index))
         closed = self._close_loops(index)
@@ -127,6 +132,16 @@ class VisualLocaliser:
         view = make_view(rgb, camera, depth_m, self.config.features)
         extrinsics = newest.T_footprint_camera if T_base_camera is None else T_base_camera
         return find_image(self.map, view, extrinsics)
+
+    def _triangulate(self, index: int) -> None:
+        """Give a new key frame without depth points, and the one before it better ones, from their neighbours."""
+        for row in (index - 1, index):
+            if row < 0 or self.keyframes[row].view.surface_m is not None:
+                continue
+            others = [other for other in range(max(0, row - self.config.predecessors), index + 1) if other != row]
+            neighbours = [(self.keyframes[other].view, self.map.guide(row, other).T_a_b) for other in others]
+            view = with_triangulated_points(self.keyframes[row].view, neighbours, matching=self.config.matching)
+            self.keyframes[row] = replace(self.keyframes[row], view=view)
 
     def _connect(self, first: int, second: int, prior: PosePrior | None = None) -> bool:
         """Register two key frames and add the edge; return whether there is one."""

@@ -32,6 +32,7 @@ class Correspondences:
         depth_b_m: (M,) NaN = unknown.
         sigmas_b_m: (M,) of that.
         sigma_px: of a keypoint.
+        rays_a: (M, 3) how a point moves with a metre of its depth; None = along its own ray in a.
     """
 
     points_a_m: NDArray[np.float64]
@@ -40,6 +41,7 @@ class Correspondences:
     depth_b_m: NDArray[np.float64]
     sigmas_b_m: NDArray[np.float64]
     sigma_px: float
+    rays_a: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.points_a_m)
@@ -52,6 +54,7 @@ class Correspondences:
             self.depth_b_m[chosen],
             self.sigmas_b_m[chosen],
             self.sigma_px,
+            None if self.rays_a is None else self.rays_a[chosen],
         )
 
 
@@ -118,7 +121,7 @@ def linearise(T_a_b: NDArray[np.float64], matches: Correspondences, camera_b: Ca
     jacobians[:, :, :3] = -by_point
     jacobians[:, :, 3:6] = by_point @ skew(points)
     jacobians[:, :2, 6] = along * focal
-    rays = matches.points_a_m / matches.points_a_m[:, 2:]
+    rays = matches.points_a_m / matches.points_a_m[:, 2:] if matches.rays_a is None else matches.rays_a
     spread = np.einsum("mij,mj->mi", by_point @ T_b_a[:3, :3], rays) * matches.sigmas_a_m[:, None]
     covariances = spread[:, :, None] * spread[:, None, :]
     covariances[:, 0, 0] += matches.sigma_px**2

@@ -239,12 +239,23 @@ def correspondences(a: View, b: View, pairs: NDArray[np.int64], settings: Regist
         depth = b.points_camera_m[pairs[:, 1], 2].astype(np.float64)
     return Correspondences(
         points,
-        settings.depth_sigmas_m(points[:, 2]),
+        _sigmas_m(a, pairs[:, 0], points[:, 2], settings),
         b.features.keypoints_px[pairs[:, 1]].astype(np.float64),
         depth,
-        settings.depth_sigmas_m(np.where(np.isfinite(depth), depth, 0.0)),
+        _sigmas_m(b, pairs[:, 1], np.where(np.isfinite(depth), depth, 0.0), settings),
         settings.sigma_px * _pixel_scale(b.features.width),
     )
+
+
+def _sigmas_m(
+    view: View, rows: NDArray[np.int64], depth_m: NDArray[np.float64], settings: RegistrationSettings
+) -> NDArray[np.float64]:
+    """Return standard deviations (M,) of the depth of a view's points; the sensor's where the view tells none."""
+    measured = settings.depth_sigmas_m(depth_m)
+    if view.sigmas_m is None:
+        return measured
+    own = view.sigmas_m[rows].astype(np.float64)
+    return np.where(np.isfinite(own), own, measured)
 
 
 def _pixel_scale(width_px: int) -> float:

@@ -26,12 +26,14 @@ class View:
         intrinsics: of the image; None when unknown.
         points_camera_m: (N, 3) float32 in the optical frame, NaN where depth is unknown; None without any depth.
         surface_m: (h, w) float16, the depth of a coarse grid over the image, NaN = unknown; None without a depth image.
+        sigmas_m: (N,) float32 standard deviations of the points' depth; None where a sensor measured it.
     """
 
     features: Features
     intrinsics: CameraIntrinsics | None = None
     points_camera_m: NDArray[np.float32] | None = None
     surface_m: NDArray[np.float16] | None = None
+    sigmas_m: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.points_camera_m is not None:
@@ -40,7 +42,7 @@ class View:
     @property
     def nbytes(self) -> int:
         """Memory in bytes."""
-        arrays = (self.points_camera_m, self.surface_m)
+        arrays = (self.points_camera_m, self.surface_m, self.sigmas_m)
         return self.features.nbytes + sum(array.nbytes for array in arrays if array is not None)
 
     @property

@@ -10,22 +10,24 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_shape
 from come_nav.core.errors import ShapeError
+from come_nav.memory.map_frame import UNANCHORED
 
 ARRAYS = ("stamps_s", "poses_xyyaw", "legs", "images", "ends")
 
 
 @dataclass
 class KeptFrames:
-    """Frames in the order of time: compressed images, stamps (s), planar poses (3,) in odom, and legs."""
+    """Frames in the order of time: compressed images, stamps (s), planar poses (3,) in map, legs, and anchors."""
 
     images: list[bytes] = field(default_factory=list)
     stamps_s: list[float] = field(default_factory=list)
     poses_xyyaw: list[NDArray[np.float64]] = field(default_factory=list)
     legs: list[int] = field(default_factory=list)
+    anchors: list[int] = field(default_factory=list)
 
     def drop(self, index: int) -> None:
         """Forget one frame."""
-        for values in (self.images, self.stamps_s, self.poses_xyyaw, self.legs):
+        for values in (self.images, self.stamps_s, self.poses_xyyaw, self.legs, self.anchors):
             del values[index]
 
     def packed(self) -> dict[str, NDArray[Any]]:
@@ -34,6 +36,7 @@ class KeptFrames:
             "stamps_s": np.array(self.stamps_s, np.float64),
             "poses_xyyaw": np.array(self.poses_xyyaw, np.float64).reshape(-1, 3),
             "legs": np.array(self.legs, np.int64),
+            "anchors": np.array(self.anchors, np.int64),
             "images": np.frombuffer(b"".join(self.images), np.uint8),
             "ends": np.cumsum([len(image) for image in self.images], dtype=np.int64),
         }
@@ -50,6 +53,8 @@ class KeptFrames:
         check_shape("poses_xyyaw", state["poses_xyyaw"], f"{count} 3")
         for name in ("legs", "ends"):
             check_shape(name, state[name], f"{count}")
+        anchors = state.get("anchors", np.full(count, UNANCHORED))  # version 0.1 had none
+        check_shape("anchors", anchors, f"{count}")
         images = state["images"].tobytes()
         ends = [0, *(int(end) for end in state["ends"])]
         if ends != sorted(ends) or ends[-1] != len(images):
@@ -59,4 +64,5 @@ class KeptFrames:
             [float(stamp) for stamp in state["stamps_s"]],
             [np.array(pose, np.float64) for pose in state["poses_xyyaw"]],
             [int(leg) for leg in state["legs"]],
+            [int(anchor) for anchor in anchors],
         )

@@ -3,6 +3,8 @@
 "Go to where you were at time t" needs an image and a chain of images that leads there. A frame is kept where the
 robot has moved or turned enough. Images are kept compressed; when there are too many, those go whose neighbours in
 the chain lie closest together, so that the whole drive stays covered, only more coarsely.
+
+Poses come and go in odom as it is now; they are kept in map, and move with the robot's anchors (``Keyframes.move``).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from come_nav.core.types import Frame
 from come_nav.memory.compressed_images import compress, decompress
 from come_nav.memory.keyframe_state import KeptFrames
 from come_nav.memory.keyframe_ways import least_missed, shortest_way
+from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.poses import as_transform
 
 
@@ -87,6 +90,7 @@ class Keyframes:
         """Forget all frames."""
         self._kept = KeptFrames()
         self._leg = 0
+        self.map_frame = MapFrame()
         self.rejected: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -99,8 +103,8 @@ class Keyframes:
 
     @property
     def poses_xyyaw(self) -> NDArray[np.float64]:
-        """Planar poses (N, 3) in the odom frame."""
-        return np.array(self._kept.poses_xyyaw, np.float64).reshape(-1, 3)
+        """Planar poses (N, 3) in the odom frame as it is now."""
+        return self.map_frame.to_odom(np.array(self._kept.poses_xyyaw, np.float64).reshape(-1, 3))
 
     @property
     def nbytes(self) -> int:
@@ -121,7 +125,7 @@ class Keyframes:
         if transform is None or not np.isfinite(frame.stamp_s):
             self.rejected["bad_pose" if transform is None else "bad_stamp"] += 1
             return False
-        pose = se3.xyyaw_from_transform(transform)
+        pose = self.map_frame.to_map(se3.xyyaw_from_transform(transform))
         kept = self._kept
         if kept.images and kept.legs[-1] == self._leg:
             if frame.stamp_s <= kept.stamps_s[-1]:
@@ -134,15 +138,29 @@ class Keyframes:
         kept.stamps_s.append(float(frame.stamp_s))
         kept.poses_xyyaw.append(pose)
         kept.legs.append(self._leg)
-        self._make_room()
+        kept.anchors.append(self.map_frame.anchor)
+        _make_room(kept, self.config)
         return True
+
+    def move(self, corrections_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (A, 3) as each anchor of the robot has it, and move what was kept there.
+
+        Raises:
+            DataError: for corrections that are not finite.
+        """
+        motions = self.map_frame.update(corrections_xyyaw)
+        if motions is None:
+            return
+        for index, anchor in enumerate(self._kept.anchors):
+            if 0 <= anchor < len(motions) and motions[anchor].any():
+                self._kept.poses_xyyaw[index] = se2.compose(motions[anchor], self._kept.poses_xyyaw[index])
 
     def __getitem__(self, index: int) -> Keyframe:
         """Return frame ``index``, decoded."""
         if not 0 <= index < len(self):
             raise IndexError(f"key frame {index} of {len(self)}")
         image = self._kept.images[index]
-        pose = self._kept.poses_xyyaw[index].copy()
+        pose = self.map_frame.to_odom(self._kept.poses_xyyaw[index]).copy()
         return Keyframe(index, self._kept.stamps_s[index], pose, decompress(image), image)
 
     def at_time(self, stamp_s: float) -> Keyframe | None:
@@ -168,8 +186,8 @@ class Keyframes:
         return shortest_way(self.poses_xyyaw, np.array(self._kept.legs), join, start, goal, metres_per_rad)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return everything as plain arrays, e.g. for an npz file."""
-        return self._kept.packed()
+        """Return everything as plain arrays, e.g. for an npz file; poses in map."""
+        return {**self._kept.packed(), "T_map_odom_xyyaw": self.map_frame.T_map_odom_xyyaw.copy()}
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Replace all frames by those of :meth:`state`; a new leg begins, because the robot may have been moved since.
@@ -177,13 +195,16 @@ class Keyframes:
         Raises:
             ShapeError: for missing arrays, or ones that do not agree.
         """
-        kept = KeptFrames.unpacked(state)
+        kept, frame = KeptFrames.unpacked(state), self.map_frame
         self.clear()
         self._kept, self._leg = kept, max(kept.legs, default=-1) + 1
-        self._make_room()
+        frame.settle(max(kept.anchors, default=-1) + 1, state.get("T_map_odom_xyyaw", np.zeros(3)))
+        self.map_frame = frame
+        _make_room(kept, self.config)
 
-    def _make_room(self) -> None:
-        """Drop frames beyond ``max_count``: those between whose neighbours the robot moved least."""
-        while len(self) > self.config.max_count:
-            spacing = (self.config.spacing_m, self.config.spacing_rad)
-            self._kept.drop(least_missed(self.poses_xyyaw, np.array(self._kept.legs), spacing))
+
+def _make_room(kept: KeptFrames, config: KeyframesSettings) -> None:
+    """Drop frames beyond ``max_count``: those between whose neighbours the robot moved least."""
+    while len(kept.images) > config.max_count:
+        poses = np.array(kept.poses_xyyaw, np.float64)
+        kept.drop(least_missed(poses, np.array(kept.legs), (config.spacing_m, config.spacing_rad)))

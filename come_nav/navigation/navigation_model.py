@@ -44,6 +44,11 @@ class NavigationModel(WorldModel, Protocol):
         ...
 
 
+def looks_at_depth(model: NavigationModel) -> bool:
+    """Return whether the model has use for the depth of context frames: it renders views, from measured depth."""
+    return isinstance(model, DiffusionWorldModel) and model.depth is not None and model.inference.measured_depth
+
+
 def taking_experts(model: NavigationModel) -> DiffusionWorldModel | None:
     """Return the model as one that takes the experts of memories, or None where it names none (ExpertModel)."""
     return cast(DiffusionWorldModel, model) if getattr(model, "supported_experts", None) else None

@@ -28,9 +28,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from come_nav.core.geometry import se2
 from come_nav.core.types import Frame, Goal, Odometry, Plan
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import FrameStatus
+from come_nav.navigation.goals.corrected import follow_correction
 from come_nav.navigation.goals.guide import Guide
 from come_nav.navigation.goals.mission import Mission, MissionState
 from come_nav.navigation.goals.obstacles import ObstacleMap
@@ -40,6 +42,8 @@ from come_nav.navigation.goals.retreat import Retreat
 from come_nav.navigation.goals.step import GoalRequest, Progress, Step
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.navigation.stack import NavStack
+
+MOST_REOPENED = 3  # times that an arrival is taken back; a robot does not waver for ever
 
 __all__ = ["GoalRequest", "Navigator", "Progress", "Step"]
 
@@ -68,6 +72,8 @@ class Navigator:
         self.guide = Guide(self.places, self._settings.guiding)
         self.mission = Mission(self._settings.arrival)
         self.obstacles = ObstacleMap(self._settings.obstacles)
+        stack.localisation.on_correction.append(self.places.move)
+        self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw  # as goals know it
         self._recognition = Recognition(stack, self.places, self._settings.recognition, log)
         self._retreat = Retreat()
         self._goal_latents: torch.Tensor | None = None
@@ -107,6 +113,7 @@ class Navigator:
         latents = None if goal.image_rgb is None else self._recognition.latents(goal.image_rgb)
         with self._lock:
             self._changes += 1
+            self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
             self._goal_latents = latents
             self.mission.begin(goal)
             self._retreat.cancel()
@@ -155,6 +162,9 @@ class Navigator:
             overtaken: whether a search of memory has become pointless for a reason of the caller's.
         """
         with self._lock:
+            self._T_map_odom_xyyaw = follow_correction(
+                self.mission, self.guide, self._T_map_odom_xyyaw, self.places.T_map_odom_xyyaw
+            )
             self.obstacles.expire(now_s)
             changes = self._changes
 
@@ -200,7 +210,11 @@ class Navigator:
             return
         found = self._recognition.find(goal.image_rgb, latents, overtaken)
         with self._lock:
+            self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
             if self.mission.goal is goal:  # else it was dropped meanwhile
+                if found.pose_odom_xyyaw is None and self._settings.recognition.unknown == "refuse":
+                    self.mission.fail("NOT_RECOGNISED", found.message)
+                    return
                 known = goal if found.pose_odom_xyyaw is None else Goal(goal.image_rgb, found.pose_odom_xyyaw)
                 self.mission.found(known)
                 self.guide.begin(known, found.rough_xyyaw)
@@ -224,7 +238,7 @@ class Navigator:
                 return Step(self.mission.state)  # for a goal, or in an episode, that is over
             here = plan.start_odom_xyyaw if pose_odom_xyyaw is None else pose_odom_xyyaw
             state = self.mission.evaluate(plan, here, self._difference(), final)
-        if state is MissionState.REACHED and goal.image_rgb is not None and goal.pose_odom_xyyaw is None:
+        if state is MissionState.REACHED and goal.image_rgb is not None:
             self._confirm(goal, goal.image_rgb, here, overtaken)
         return Step(self.mission.state, plan, target, way_xy=way_xy, duration_s=duration_s)
 
@@ -235,16 +249,27 @@ class Navigator:
         here_odom_xyyaw: NDArray[np.float64],
         overtaken: Callable[[], bool],
     ) -> None:
-        """Ask memory once more where an image was taken that seems reached by its view: it has seen more meanwhile."""
+        """Look once more where an image was taken whose place seems reached: the robot stands near it now.
+
+        Its features tell where they can, at most ``MOST_REOPENED`` times; else memory is asked about an image that was
+        reached by its view alone, as it has seen more meanwhile.
+        """
         latents = self._goal_latents
         if latents is None or not self._settings.recognises:
             return
+        by_features = self.stack.goals.has_features(image_rgb)
+        if (goal.pose_odom_xyyaw is not None and not by_features) or self.mission.reopened >= MOST_REOPENED:
+            return
         place = self._recognition.pose(image_rgb, latents, overtaken)
         with self._lock:
-            if place is not None and self.mission.goal is goal and not self.mission.at_goal(here_odom_xyyaw, place):
-                elsewhere = Goal(image_rgb, place)
-                self.mission.reopen(elsewhere)
-                self.guide.begin(elsewhere)
+            if place is None or self.mission.goal is not goal:
+                return
+            if self.mission.at_goal(here_odom_xyyaw, place):
+                self.mission.confirm(se2.relative(here_odom_xyyaw, place))
+                return
+            elsewhere = Goal(image_rgb, place)
+            self.mission.reopen(elsewhere)
+            self.guide.begin(elsewhere)
 
     def _difference(self) -> float | None:
         latents = self._goal_latents

@@ -20,6 +20,7 @@ from come_nav.memory.spatial.cloud import SpatialSettings
 from come_nav.navigation.goals.guide import GuideSettings
 from come_nav.navigation.goals.mission import ArrivalSettings
 from come_nav.navigation.goals.obstacles import ObstacleSettings
+from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.planning.settings import (
     KinematicsSettings,
     MotionPriorSettings,
@@ -105,7 +106,8 @@ class NavigationSettings:
         memory: the short-term memory.
         experts: the memories that the imagination looks at.
         spatial: the spatial memory.
-        relocalisation: how hard to search the memory for where an image was taken.
+        localisation: how images are found in memory by their features, and whether drift is taken out.
+        relocalisation: how hard to search remembered views where an image has too few features.
         episodic: training of the long-term memory's adapter.
         lora: shape of that adapter.
         sampler: of the world model; null = as the model's own config.yaml says.
@@ -127,6 +129,7 @@ class NavigationSettings:
     memory: ShortTermSettings = field(default_factory=ShortTermSettings)
     experts: ExpertsSettings = field(default_factory=ExpertsSettings)
     spatial: SpatialSettings = field(default_factory=SpatialSettings)
+    localisation: LocalisationSettings = field(default_factory=LocalisationSettings)
     relocalisation: RelocalisationSettings = field(default_factory=RelocalisationSettings)
     episodic: EpisodicSettings = field(default_factory=EpisodicSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -146,17 +149,22 @@ class RecognitionSettings:
     """When an image counts as recognised.
 
     Attributes:
-        recognised: an image was taken where the remembered view differs from it by at most this, >= 0.
+        recognised: where an image has too few features to register it, it was taken where the remembered view differs
+            from it by at most this, >= 0.
         trust: how much more similar than the robot's present view a key frame must be for the image to be looked for
             around it, in (0, 1].
+        unknown: what the robot does with an image that is not recognised: explore (look for it from the place that
+            looks most like it, or by its view) or refuse (the mission fails with NOT_RECOGNISED).
     """
 
     recognised: float = 0.4
     trust: float = 0.7
+    unknown: Literal["explore", "refuse"] = "explore"
 
     def __post_init__(self) -> None:
         check_range("recognition.recognised", self.recognised, 0.0)
         check_range("recognition.trust", self.trust, 0.0, 1.0, open_low=True)
+        check_choice("recognition.unknown", self.unknown, ("explore", "refuse"))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
 from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
+from come_nav.navigation.localising.goal_finder import GoalFinder
+from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
@@ -37,6 +39,8 @@ class NavStack:
     Attributes:
         model: the world model.
         memory: the newest frames.
+        localisation: where images were taken, and what odometry has drifted by.
+        goals: where goals' images were taken, near the newest frames or among key frames.
         episode: the memories of the whole episode.
     """
 
@@ -46,8 +50,12 @@ class NavStack:
         settings: NavigationSettings | None = None,
         *,
         background_training: bool = True,
+        background_localisation: bool | None = None,
     ) -> None:
         """Take the model and its settings; without ``background_training``, adapters wait for ``episode.train``.
+
+        Key frames are localised in the background where ``background_localisation`` says so, as training is when None;
+        else ``observe`` takes the time.
 
         Raises:
             ConfigError: for settings that do not fit the model.
@@ -55,8 +63,16 @@ class NavStack:
         self._settings = settings or NavigationSettings()
         check_fits(self._settings, model)
         self.model = model
-        self.memory = ShortTermBuffer(self._settings.memory, self._encode)
+        self.memory = ShortTermBuffer(
+            self._settings.memory, lambda frame: self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]
+        )
+        waits_for_nobody = background_training if background_localisation is None else background_localisation
+        self.localisation = RobotLocalisation(
+            self._settings.localisation, self._settings.seed, background=waits_for_nobody
+        )
+        self.goals = GoalFinder(self.localisation, self.memory)
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
+        self.localisation.on_correction.append(self.episode.move)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
         self._odometry: Odometry | None = None
         self._last: tuple[Goal, Plan] | None = None
@@ -72,6 +88,7 @@ class NavStack:
         check_fits(settings, self.model)
         with self._lock:
             self._settings = self.episode.settings = settings
+            self.localisation.settings = settings.localisation
 
     def observe(self, frame: Frame, odometry: Odometry) -> FrameStatus:
         """Take what the robot saw and where it was; return what became of the frame."""
@@ -82,8 +99,21 @@ class NavStack:
             if status in (FrameStatus.KEPT, FrameStatus.BETWEEN):
                 self._odometry = odometry
             if status is FrameStatus.KEPT and self.memory.newest is not None:
+                # 3. Localise: a key frame may tell what odometry has drifted by.
+                if not self.episode.frozen:
+                    self.localisation.observe(self.memory.newest)
                 self.episode.observe(self.memory.newest)
             return status
+
+    def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (3,) from another localiser (slam_toolbox, RTAB-Map); memory moves with it.
+
+        From then on that localiser alone corrects what is remembered. Plans and goals stay in odom.
+
+        Raises:
+            DataError: for a pose that is not finite.
+        """
+        self.localisation.correct(T_map_odom_xyyaw)
 
     def plan(
         self,
@@ -95,10 +125,12 @@ class NavStack:
         planner: PlannerSettings | None = None,
         experts: ExpertsSettings | None = None,
         imaginer: Imaginer | None = None,
+        registers: bool = True,
     ) -> Plan:
         """Plan from the newest remembered frame to ``goal``.
 
-        A plan with one of the last four stands alone: it neither begins with the plan before nor serves the next one.
+        A plan with a generator, planner, experts or imaginer of its own stands alone: it neither begins with the plan
+        before nor serves the next one.
 
         Args:
             goal: image, pose in odom, or both.
@@ -109,6 +141,8 @@ class NavStack:
             planner: the search of this plan, e.g. another horizon.
             experts: what the imagination looks at in this plan.
             imaginer: what imagines this plan's candidates, instead of the world model.
+            registers: whether a goal's image is registered to what the robot has seen; where that is certain the plan
+                leads there.
 
         Returns:
             Plan that starts at the newest remembered frame. Its status and message say why there is no path.
@@ -121,25 +155,32 @@ class NavStack:
             if refused is not None or goal is None or newest is None:
                 return replace(refused or no_plan(PlanStatus.NO_CONTEXT, "", newest), dt_s=search.dt_s)
             twist, by_view = self.present_twist(), goal.image_rgb is not None
-            # 3. Imagine: bind what was seen lately, and what is remembered, into the world model.
+            # 4. Imagine: bind what was seen lately, and what is remembered, into the world model.
             if imaginer is None:
                 context = self.context(experts) if by_view or settings.show_imagined else None
                 found = imaginers_for(by_view, context, self.episode, experts, search, settings)
             else:
                 found = Imaginers(imaginer, imaginer if settings.show_imagined else None)
-            # 4. Score: say what is wanted of an imagined future.
+            # 5. Score: say what is wanted of an imagined future.
             wanted, robot, start = settings.objective, settings.robot, newest.pose_odom_xyyaw
             objectives, weights = objectives_for(goal, start, twist, search.dt_s, wanted, self.model, robot)
             if by_view:  # what is imagined is doubtful; a pose is certain
                 terms, own_weights = motion_terms(twist, search.dt_s, settings.motion_prior, robot)
                 objectives, weights = [*objectives, *terms], weights | own_weights
             warm_start = None if alone else self._warm_start(goal)
+            recent = self.goals.recent()
+        tried, registered = registers and by_view and self.goals.tries(recent, settings.localisation), None
+        if tried:
+            registered = self.goals.registered(goal, recent, twist, search, settings.localisation, robot)
+        if registered is not None:
+            objectives.append(registered.objective)
+            weights[registered.objective.name] = settings.localisation.goal_weight
         if clearance is not None and not isinstance(clearance, Clearance):
             clearance = clearance(newest.pose_odom_xyyaw)
         if clearance is not None:
             objectives.append(clearance)
             weights[clearance.name] = wanted.clearance_weight
-        # 5. Act: search the path whose end is best.
+        # 6. Act: search the path whose end is best.
         search = search if by_view else settings.pose_search.instead_of(search)
         plan = CemPlanner(search, objectives, weights, robot=robot).plan(
             found.candidates,
@@ -148,8 +189,12 @@ class NavStack:
             start_odom_xyyaw=newest.pose_odom_xyyaw,
             initial_twist=twist,
             warm_start=warm_start,
+            suggested_xyyaw=None if registered is None else registered.path_xyyaw[None],
         )
-        plan = replace(plan, message="; ".join(filter(None, [plan.message, *found.warnings])))
+        told = [] if registered is None else [registered.message]
+        plan = replace(plan, message="; ".join(filter(None, [plan.message, *found.warnings, *told])))
+        if tried:
+            plan = replace(plan, registered_to="nothing" if registered is None else registered.sighting.found_by)
         with self._lock:
             if episodes == self._episodes and not alone:
                 self._last = (goal, plan)
@@ -204,6 +249,7 @@ class NavStack:
         """Forget everything, e.g. when the robot was carried away or a new episode begins."""
         with self._lock:
             self.forget_recent()
+            self.localisation.reset()
             self.episode.reset()
             self._generator.manual_seed(self._settings.seed)
 
@@ -213,10 +259,8 @@ class NavStack:
 
     def close(self) -> None:
         """End what runs in the background; what was learnt stays in use."""
+        self.localisation.close()
         self.episode.close()
-
-    def _encode(self, frame: Frame) -> torch.Tensor:
-        return self.model.encode(self.model.images_from_rgb([frame.rgb]))[0]
 
     def _warm_start(self, goal: Goal) -> Plan | None:
         if not self._settings.warm_start or self._last is None or not leads_on(self._last[0], goal):

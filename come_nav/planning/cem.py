@@ -82,6 +82,7 @@ class CemPlanner:
         start_odom_xyyaw: NDArray[np.float64] | None = None,
         initial_twist: NDArray[np.float64] | torch.Tensor | None = None,
         warm_start: Plan | None = None,
+        suggested_xyyaw: NDArray[np.float64] | None = None,
     ) -> Plan:
         """Search once.
 
@@ -92,6 +93,8 @@ class CemPlanner:
             start_odom_xyyaw: (3,) pose of the start frame in odom; zeros when not given.
             initial_twist: (3,) present (vx m/s, vy m/s, w rad/s), the centre of the prior and the start of the limits.
             warm_start: an earlier plan; where it is OK, its rest after the elapsed time is the centre instead.
+            suggested_xyyaw: (G, T, 3) paths that the robot can drive and that are tried as they are in the first
+                iteration.
 
         Returns:
             Plan with its trace. The status says why there is no path: ALL_IN_COLLISION when every candidate was
@@ -115,7 +118,8 @@ class CemPlanner:
             samples = self._sample(iteration, mean, std, elites, generator)
             parameters = torch.minimum(torch.maximum(samples, lower), upper)
             # 3. Turn samples into paths within the limits, imagine their ends, add up the costs.
-            pool = self._evaluate(parameters, twist, imaginer, generator)
+            given = suggested_xyyaw if iteration == 0 else None
+            pool = self._evaluate(parameters, twist, imaginer, generator, given)
             if elites is not None and config.keep_elites:
                 pool = elites.join(pool)
             # 4. The elites are the cheapest finite candidates.
@@ -209,8 +213,14 @@ class CemPlanner:
         twist: torch.Tensor | None,
         imaginer: Imaginer,
         generator: torch.Generator,
+        suggested_xyyaw: NDArray[np.float64] | None = None,
     ) -> _Pool:
         poses_xyyaw = self._shape.poses(parameters, twist)
+        if suggested_xyyaw is not None:
+            paths = torch.as_tensor(suggested_xyyaw).to(poses_xyyaw)
+            fitted = [self._shape.fit(path.cpu(), None if twist is None else twist.cpu()) for path in paths]
+            parameters = torch.cat([parameters, torch.stack(fitted).to(parameters)])
+            poses_xyyaw = torch.cat([poses_xyyaw, paths])
         costs = self._cost.evaluate(poses_xyyaw, imaginer, generator, self.config.repeats)
         return _Pool(parameters, poses_xyyaw, costs)
 

@@ -115,6 +115,51 @@ class GoalPose:
         return (1.0 - self._path_cost_fraction) * apart[:, -1] + self._path_cost_fraction * apart.mean(dim=1)
 
 
+class RegisteredGoal:
+    """Distance to a goal whose image was registered, in standard deviations of the registration.
+
+    ``p log(1 + d^2)`` with the probability p that the registration is right and the squared Mahalanobis distance d^2:
+    minus the logarithm of a distribution with heavy tails (Cauchy). What is certain pulls strongly from near and still
+    from afar; what is uncertain, or not likely right, hardly pulls, and the view decides. A share of it is taken over
+    the path, against the smooth one that leads there.
+    """
+
+    name = "registered_goal"
+    needs_view = False
+
+    def __init__(
+        self,
+        goal_xyyaw: torch.Tensor,
+        covariance: torch.Tensor,
+        probability: float,
+        path_xyyaw: torch.Tensor | None = None,
+        path_cost_fraction: float = 0.2,
+        path_sigma_m: float = 0.1,
+    ) -> None:
+        """Take the goal (3,) in the start frame with its covariance (3, 3), and the smooth path (T, 3) there.
+
+        ``path_sigma_m`` is how far from that path a robot may well drive.
+        """
+        check_shape("RegisteredGoal.goal_xyyaw", goal_xyyaw, "3")
+        check_shape("RegisteredGoal.covariance", covariance, "3 3")
+        self._goal, self._information = goal_xyyaw, torch.linalg.inv(covariance.double())
+        self._probability = check_range("RegisteredGoal.probability", probability, 0.0, 1.0)
+        share = check_range("RegisteredGoal.path_cost_fraction", path_cost_fraction, 0.0, 1.0)
+        self._path, self._share = path_xyyaw, share if path_xyyaw is not None else 0.0
+        self._path_sigma_m = check_range("RegisteredGoal.path_sigma_m", path_sigma_m, 0.0, open_low=True)
+
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,)."""
+        poses = imagination.poses_xyyaw
+        away = poses[:, -1] - self._goal.to(poses)
+        away = torch.cat([away[:, :2], se2.wrap_angle(away[:, 2:])], dim=1)
+        cost = torch.log1p(torch.einsum("si,ij,sj->s", away, self._information.to(poses), away))
+        if self._path is not None and self._share > 0.0:
+            beside = ((poses[..., :2] - self._path[:, :2].to(poses)) ** 2).sum(-1) / self._path_sigma_m**2
+            cost = (1.0 - self._share) * cost + self._share * torch.log1p(beside).mean(dim=1)
+        return self._probability * cost
+
+
 PAIRS = 4_000_000  # of positions and obstacles that are compared at once
 STANDING_M = 1e-3  # that a robot turning on the spot beside an obstacle seems nearer by rounding
 

@@ -27,7 +27,8 @@ class Synchroniser:
     """Releases an image once odometry (and depth, where it is wanted) of its time is there.
 
     Images are released in order. One that waits longer than ``patience_s`` of stamps for its depth goes without if
-    ``depth`` is "optional" and is dropped if it is "required"; without odometry it is dropped. Reasons are counted.
+    ``depth`` is "optional" (the next ones do not wait until a depth image has come) and is dropped if it is
+    "required"; without odometry it is dropped. Reasons are counted.
     """
 
     def __init__(self, depth: str = "none", slop_s: float = 0.05, patience_s: float = 0.6, capacity: int = 32) -> None:
@@ -37,6 +38,7 @@ class Synchroniser:
         self._capacity = capacity
         self._info: Any | None = None
         self._depth_info: Any | None = None
+        self._depth_awaited = True
         self.track = OdometryTrack()
         self.dropped: Counter[str] = Counter()
 
@@ -52,6 +54,7 @@ class Synchroniser:
 
     def add_depth(self, stamp_s: float, message: Any) -> None:
         """Take a depth image."""
+        self._depth_awaited = True
         self._depths.append((stamp_s, message))
 
     def set_info(self, message: Any) -> None:
@@ -92,8 +95,10 @@ class Synchroniser:
                 continue
             depth = self._depth_near(stamp_s)
             waited_s = max(newest.stamp_s, self._images[-1][0]) - stamp_s
-            if depth is None and self._depth_mode != "none" and waited_s < self._patience_s:
+            waits = self._depth_mode == "required" or (self._depth_mode == "optional" and self._depth_awaited)
+            if depth is None and waits and waited_s < self._patience_s:
                 return
+            self._depth_awaited = bool(self._depths)
             self._images.popleft()
             if depth is None and self._depth_mode == "required":
                 self.dropped["no depth"] += 1

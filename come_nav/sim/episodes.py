@@ -14,9 +14,14 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
+from come_nav.sim.capturing import DriveCapture
 from come_nav.sim.driving.drivers import make_driver
 from come_nav.sim.driving.grid_planner import START_CLEARANCE_M, GridPlanner
-from come_nav.sim.robot import OdometryNoise, Robot, RobotSettings, WheelOdometry
+from come_nav.sim.robot import Robot, RobotSettings
+from come_nav.sim.sensors.chain import DELIVERY, generator_of
+from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
+from come_nav.sim.sensors.settings import SensorSettings, preset_name
+from come_nav.sim.sensors.timing import TimingSettings, draw_delivery
 from come_nav.sim.spaces import DriveSpace, EpisodeRenderer
 
 READ_AHEAD_FRAMES = 32
@@ -59,7 +64,7 @@ def simulate_episode(
     duration_s: float = 60.0,
     rate_hz: float = 4.0,
     seed: int = 0,
-    odometry_noise: OdometryNoise | None = None,
+    odometry_noise: OdometrySettings | None = None,
     robot: RobotSettings | None = None,
 ) -> Episode:
     """Drive through ``world`` and return the poses at ``rate_hz``; the robot moves in finer steps inside.
@@ -111,24 +116,34 @@ def _fit_step(config: RobotSettings, rate_hz: float) -> tuple[RobotSettings, int
     return replace(config, step_s=1.0 / (rate_hz * per_frame)), per_frame
 
 
-def camera_in_base(camera_height_m: float) -> NDArray[np.float64]:
-    """Return T_base_camera (4, 4) of the built-in camera: level, over the origin of base_link, looking along x."""
+def delivered(episode: Episode, timing: TimingSettings) -> Episode:
+    """Return the drive without the frames that are lost on their way; the first always comes."""
+    kept = [
+        index == 0 or not draw_delivery(timing, generator_of(episode.seed, DELIVERY, index)).lost
+        for index in range(len(episode.stamps_s))
+    ]
+    parts = ("stamps_s", "poses_world_xyyaw", "odometry_xyyaw", "twists")
+    return replace(episode, **{name: getattr(episode, name)[kept] for name in parts})
+
+
+def camera_in_base(camera_height_m: float, pitch_rad: float = 0.0) -> NDArray[np.float64]:
+    """Return T_base_camera (4, 4) of the built-in camera: over the origin of base_link, looking along x and up."""
+    cosine, sine = math.cos(pitch_rad), math.sin(pitch_rad)
+    tilt = np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
     height = np.array([0.0, 0.0, camera_height_m])
-    return se3.make_transform(se3.R_BODY_OPTICAL, height)
-
-
-def to_uint8(images: torch.Tensor) -> NDArray[np.uint8]:
-    """Return images (B, H, W, 3) uint8 of images (B, 3, H, W) in [-1, 1]."""
-    scaled = images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    rgb: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return rgb
+    return se3.make_transform(tilt @ se3.R_BODY_OPTICAL, height)
 
 
 class EpisodeRecording:
     """A simulated drive as a ``Recording``: poses in memory, frames rendered when asked for."""
 
     def __init__(
-        self, episode: Episode, raycaster: EpisodeRenderer, use_truth: bool = False, world_index: int | None = None
+        self,
+        episode: Episode,
+        raycaster: EpisodeRenderer,
+        use_truth: bool = False,
+        world_index: int | None = None,
+        sensors: SensorSettings | None = None,
     ) -> None:
         """Join a drive and a renderer.
 
@@ -137,6 +152,8 @@ class EpisodeRecording:
             raycaster: must hold the episode's world.
             use_truth: take true motion instead of odometry; both start at (0, 0, 0).
             world_index: which of the raycaster's worlds; found by the seed when None.
+            sensors: errors of colour, depth and stamps; those of odometry are in the episode. None = as rendered. Lost
+                frames are not taken out here (:func:`delivered` does).
 
         Raises:
             ConfigError: if the raycaster does not hold the world.
@@ -146,7 +163,17 @@ class EpisodeRecording:
             raise ConfigError(f"the ray-caster holds worlds {seeds}, not the episode's world {episode.world_seed}")
         self.episode = episode
         self.raycaster = raycaster
+        self.sensors = sensors or SensorSettings()
         self._world_index = seeds.index(episode.world_seed) if world_index is None else world_index
+        self._capture = DriveCapture(
+            raycaster,
+            self._world_index,
+            episode.stamps_s,
+            episode.poses_world_xyyaw,
+            episode.twists[:, 1],
+            self.sensors,
+            episode.seed,
+        )
         self._batch_start, self._batch = 0, list[Frame]()
         self._poses = episode.odometry_xyyaw
         if use_truth:
@@ -171,7 +198,7 @@ class EpisodeRecording:
     @property
     def rate_hz(self) -> float:
         """Frames per second."""
-        return float(1.0 / (self.episode.stamps_s[1] - self.episode.stamps_s[0]))
+        return float(1.0 / np.diff(self.episode.stamps_s).min())
 
     @property
     def stamps_s(self) -> NDArray[np.float64]:
@@ -196,11 +223,11 @@ class EpisodeRecording:
     @property
     def T_base_camera(self) -> NDArray[np.float64]:
         """Pose of the optical frame in base_link (4, 4)."""
-        return camera_in_base(self.raycaster.camera_height_m)
+        return camera_in_base(self.raycaster.camera_height_m, self.raycaster.pitch_rad)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """World seed, driver, true start pose in the world, collisions and path length."""
+        """World seed, driver, true start pose in the world, collisions, path length, and sensors that err."""
         return {
             **self.world.facts,
             "driver": self.episode.driver,
@@ -208,6 +235,7 @@ class EpisodeRecording:
             "pose_world_start": [float(value) for value in self.episode.poses_world_xyyaw[0]],
             "collisions": self.episode.collisions,
             "path_length_m": self.episode.path_length_m,
+            **({} if self.sensors == SensorSettings() else {"sensors": preset_name(self.sensors)}),
         }
 
     def __len__(self) -> int:
@@ -232,11 +260,10 @@ class EpisodeRecording:
 
     def frames(self, start: int, stop: int) -> list[Frame]:
         """Render frames ``start`` to ``stop`` - 1 in one batch."""
-        poses = torch.from_numpy(self.episode.poses_world_xyyaw[start:stop])
-        images, depth = self.raycaster.render(poses, torch.full((len(poses),), self._world_index))
-        rgb_frames, depth_m = to_uint8(images), depth.cpu().numpy()
+        rgb_frames, depth_m = self._capture.frames(start, stop)
         stamps = self.episode.stamps_s[start:stop]
+        T_base_camera = self.T_base_camera
         return [
-            Frame(float(stamp), rgb, metres, self.intrinsics, self.T_base_camera)
+            Frame(float(stamp), rgb, metres, self.intrinsics, T_base_camera)
             for stamp, rgb, metres in zip(stamps, rgb_frames, depth_m, strict=True)
         ]

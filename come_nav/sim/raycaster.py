@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,8 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.building.atlas import LEVELS, build_atlas, sample_atlas
 from come_nav.sim.building.surfaces import FACES_PER_BOX, ROW_SIZE
-from come_nav.sim.building.textures import IMAGES_PER_WORLD, PATTERN_COUNT, TEXTURE_SIZE, make_patterns
+from come_nav.sim.building.textures import PATTERN_COUNT, TEXTURE_SIZE, make_patterns
+from come_nav.sim.pitched import PitchedView
 from come_nav.sim.visibility import Hits, PackedBoxes, cast
 from come_nav.sim.worlds import World
 
@@ -23,9 +25,10 @@ FALLOFF_PER_M2 = 0.045
 
 
 class Raycaster:
-    """Renders what a level camera on the robot sees (a ``ViewRenderer``).
+    """Renders what a camera on the robot sees (a ``ViewRenderer``).
 
-    The camera stands over the origin of base_link, ``camera_height_m`` above the floor, and looks along x.
+    The camera stands over the origin of base_link, ``camera_height_m`` above the floor, and looks along x, turned up by
+    ``pitch_rad``. A level camera is cheapest: the columns of its image are vertical.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Raycaster:
         intrinsics: CameraIntrinsics,
         camera_height_m: float = 0.5,
         device: str | torch.device = "cpu",
+        pitch_rad: float = 0.0,
     ) -> None:
         """Pack ``worlds`` for rendering on ``device``.
 
@@ -46,14 +50,31 @@ class Raycaster:
         if not 0.0 < camera_height_m < lowest:
             raise ConfigError(f"camera_height_m must be in (0, {lowest:.2f}), got {camera_height_m!r}")
         self.worlds = list(worlds)
-        self.intrinsics = intrinsics
-        self.camera_height_m = camera_height_m
+        self.camera_height_m, self.pitch_rad = camera_height_m, pitch_rad
         self.device = torch.device(device)
         self._boxes, self._boxes_per_world = _pack_boxes(worlds, self.device)
         self._rows, self._rows_per_world = _pack_rows(worlds, self._boxes_per_world, self.device)
         self._room_grid = _pack_room_grid(worlds, self.device)
         textures = torch.cat([torch.tensor(make_patterns()), *(world.images for world in worlds)])
         self._atlas = build_atlas(textures.to(self.device))
+        self._look_through(intrinsics)
+
+    def with_camera(self, intrinsics: CameraIntrinsics, camera_height_m: float | None = None) -> Raycaster:
+        """Return a renderer of the same worlds with another camera, in the same place or at another height, m."""
+        other = copy.copy(self)
+        if camera_height_m is not None:
+            if not 0.0 < camera_height_m < min(world.ceiling_m for world in self.worlds):
+                raise ConfigError(f"camera_height_m must be between floor and ceiling, got {camera_height_m!r}")
+            other.camera_height_m = camera_height_m
+        other._look_through(intrinsics)
+        return other
+
+    def _look_through(self, intrinsics: CameraIntrinsics) -> None:
+        self.intrinsics = intrinsics
+        self._pitched = PitchedView(intrinsics, self.pitch_rad, self.device) if self.pitch_rad else None
+        if self._pitched is not None:
+            self._slopes_right, self._slopes_up = self._pitched.slopes_right, self._pitched.slopes_up
+            return
         columns = torch.arange(intrinsics.width, dtype=torch.float64) + 0.5
         rows = torch.arange(intrinsics.height, dtype=torch.float64) + 0.5
         up = (intrinsics.cy - rows) / intrinsics.fy
@@ -84,7 +105,8 @@ class Raycaster:
             check_shape("world_index", world_index, str(batch))
             world = world_index.to(self.device, torch.long)
         width, height = self.intrinsics.width, self.intrinsics.height
-        chunk = max(1, PIXELS_PER_CHUNK["cpu" if self.device.type == "cpu" else "cuda"] // (width * height))
+        most = PIXELS_PER_CHUNK["cpu" if self.device.type == "cpu" else "cuda"]
+        chunk = max(1, most // (len(self._slopes_right) * height))
         images = torch.empty(batch, 3, height, width, device=self.device)
         depth = torch.empty(batch, height, width, device=self.device)
         for start in range(0, batch, chunk):
@@ -97,13 +119,16 @@ class Raycaster:
     ) -> None:
         hits = cast(self._boxes, world, poses, self._slopes_right, self._slopes_up, self.camera_height_m)
         colours = self._shade(hits, poses, world)
-        columns = (len(poses), self.intrinsics.width, self.intrinsics.height)
+        columns = (len(poses), len(self._slopes_right), self.intrinsics.height)
+        if self._pitched is not None:
+            self._pitched.resample(colours.view(len(poses), 3, *columns[1:]), hits.depth.view(columns), images, depth)
+            return
         depth.copy_(hits.depth.view(columns).transpose(1, 2))
         images.copy_(colours.view(len(poses), 3, *columns[1:]).transpose(2, 3))
 
     def _shade(self, hits: Hits, poses: torch.Tensor, world: torch.Tensor) -> torch.Tensor:
         """Return colours (B, 3, W * H) in [-1, 1]; columns of the image are contiguous."""
-        batch, width = len(poses), self.intrinsics.width
+        batch, width = len(poses), len(self._slopes_right)
         camera = poses[:, :2].repeat_interleave(width, 0)
         direction = hits.direction
         depth = hits.depth
@@ -211,6 +236,7 @@ def _pack_rows(worlds: Sequence[World], boxes: int, device: torch.device) -> tup
     """Return surface rows (Wn * R, 15), per world all box faces, then floor and ceiling of every room, and R."""
     rooms = max(len(world.rooms) for world in worlds)
     per_world = boxes * FACES_PER_BOX + 2 * rooms
+    first_image = PATTERN_COUNT
     rows = torch.zeros(len(worlds), per_world, ROW_SIZE)
     for index, world in enumerate(worlds):
         mine = rows[index]
@@ -218,7 +244,8 @@ def _pack_rows(worlds: Sequence[World], boxes: int, device: torch.device) -> tup
         shell = torch.stack([world.floors, world.ceilings], 1).flatten(0, 1)
         mine[boxes * FACES_PER_BOX : boxes * FACES_PER_BOX + len(shell)] = shell
         image = mine[:, 0] < 0
-        mine[image, 0] = PATTERN_COUNT + IMAGES_PER_WORLD * index - 1 - mine[image, 0]
+        mine[image, 0] = first_image - 1 - mine[image, 0]
+        first_image += len(world.images)
     return rows.flatten(0, 1).to(device), per_world
 
 

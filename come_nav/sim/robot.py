@@ -1,4 +1,4 @@
-"""A differential-drive robot: limits of speed and acceleration, a circular footprint, and noisy wheel odometry."""
+"""A differential-drive robot: limits of speed and acceleration, and a circular footprint."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
-from come_nav.core.geometry import se2
 from come_nav.sim.spaces import GRID_M, DriveSpace
 
 HALF_DIAGONAL_M = 0.5 * math.sqrt(2.0) * GRID_M
@@ -41,76 +38,6 @@ class RobotSettings:
         check_range("robot.v_acceleration", self.v_acceleration, 0.0, 20.0, open_low=True)
         check_range("robot.w_acceleration", self.w_acceleration, 0.0, 50.0, open_low=True)
         check_range("robot.step_s", self.step_s, 0.001, 0.2)
-
-
-@dataclass(frozen=True)
-class OdometryNoise:
-    """Errors of wheel odometry, in percent.
-
-    Attributes:
-        distance_percent: white noise: after 1 m the standard deviation is this percent of a metre; it grows with the
-            square root of the distance, whatever the time step.
-        rotation_percent: the same for turning: percent of a radian after 1 rad.
-        scale_percent: systematic: for every drive one scale error of distances and one of rotations are drawn with
-            this standard deviation (wheel radius and track width are never quite right).
-        heading_percent: white noise of the heading while driving straight: percent of a radian after 1 m.
-    """
-
-    distance_percent: float = 0.0
-    rotation_percent: float = 0.0
-    scale_percent: float = 0.0
-    heading_percent: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("distance_percent", "rotation_percent", "scale_percent", "heading_percent"):
-            check_range(f"noise.{name}", getattr(self, name), 0.0, 50.0)
-
-    @classmethod
-    def from_percent(cls, percent: float) -> OdometryNoise:
-        """Return the noise with every term at ``percent`` and the heading at half of it."""
-        return cls(percent, percent, percent, 0.5 * percent)
-
-
-class WheelOdometry:
-    """What wheel encoders believe: integrates the true motion with errors, from (0, 0, 0)."""
-
-    def __init__(self, noise: OdometryNoise | None, generator: torch.Generator) -> None:
-        self.noise = noise
-        self.generator = generator
-        self.pose_odom_xyyaw: NDArray[np.float64] = np.zeros(3)
-        self._scale = np.ones(2)
-        if noise is not None:
-            self._scale += 0.01 * noise.scale_percent * self._draw(2)
-
-    def advance(self, poses_world_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Follow true poses (M + 1, 3), the first being where the last call ended; return odometry poses (M, 3)."""
-        steps = se2.relative(poses_world_xyyaw[:-1], poses_world_xyyaw[1:])
-        if self.noise is not None:
-            steps = self._disturb(steps, self.noise)
-        poses = np.empty_like(steps)
-        yaws = self.pose_odom_xyyaw[2] + np.concatenate([[0.0], np.cumsum(steps[:, 2])])
-        cosine, sine = np.cos(yaws[:-1]), np.sin(yaws[:-1])
-        poses[:, 0] = self.pose_odom_xyyaw[0] + np.cumsum(cosine * steps[:, 0] - sine * steps[:, 1])
-        poses[:, 1] = self.pose_odom_xyyaw[1] + np.cumsum(sine * steps[:, 0] + cosine * steps[:, 1])
-        poses[:, 2] = se2.wrap_angle(yaws[1:])
-        if len(poses):
-            self.pose_odom_xyyaw = poses[-1]
-        return poses
-
-    def _disturb(self, steps: NDArray[np.float64], noise: OdometryNoise) -> NDArray[np.float64]:
-        distance = np.hypot(steps[:, 0], steps[:, 1])
-        turn = steps[:, 2]
-        white = self._draw(3 * len(steps)).reshape(3, -1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            stretch = np.where(distance > 0, 0.01 * noise.distance_percent * white[0] / np.sqrt(distance), 0.0)
-        turned = turn * self._scale[1]
-        turned += 0.01 * noise.rotation_percent * np.sqrt(np.abs(turn)) * white[1]
-        turned += 0.01 * noise.heading_percent * np.sqrt(distance) * white[2]
-        return np.concatenate([steps[:, :2] * (self._scale[0] + stretch)[:, None], turned[:, None]], axis=1)
-
-    def _draw(self, count: int) -> NDArray[np.float64]:
-        values: NDArray[np.float64] = torch.randn(count, generator=self.generator, dtype=torch.float64).numpy()
-        return values
 
 
 class CollisionMap:

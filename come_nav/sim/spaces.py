@@ -78,6 +78,15 @@ class EpisodeRenderer(Protocol):
         """Height of the camera above the floor."""
         ...
 
+    @property
+    def pitch_rad(self) -> float:
+        """Pitch of its optical axis, positive = looks up."""
+        ...
+
+    def with_camera(self, intrinsics: CameraIntrinsics) -> EpisodeRenderer:
+        """Return a renderer of the same places with another camera in the same place on the robot."""
+        ...
+
     def render(
         self, poses_world_xyyaw: torch.Tensor, world_index: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
+from come_nav.core.settings import to_mapping
+from come_nav.sim.assets.pack import HELD_OUT, TRAIN, read_pack
 from come_nav.sim.building.floor_plan import Rectangle, make_floor_plan
+from come_nav.sim.building.photographed import Looks, cover
 from come_nav.sim.building.surfaces import ROW_SIZE
 from come_nav.sim.building.textures import make_images
-from come_nav.sim.building.world_builder import build_layout
+from come_nav.sim.building.world_builder import Changes, build_layout
 from come_nav.sim.spaces import GRID_M
+from come_nav.sim.splits import TRAIN_SEEDS
 
 SOLID_BELOW_M = 1.0  # boxes that start lower than this stop the robot
 
@@ -30,6 +34,14 @@ class WorldSettings:
         rooms_min, rooms_max: number of rooms, corridors counted.
         furniture: 1 = normal, 0 = two pieces per room, 2 = crowded.
         lookalike: probability that a room repeats the look and furniture of an earlier one.
+        photographed: cover surfaces with materials of the asset pack (come-nav assets collect): those of the training
+            half in training worlds, held-out ones in all others.
+        assets: folder of the pack; the user's own where empty.
+        visit: number of the visit; at 0 everything is as it was furnished.
+        moved: share of chairs and stools that stand elsewhere at each other visit.
+        light_change: standard deviation of the logarithm of each room's light at each other visit.
+        door_leaves: doors have leaves, which stand at another angle at each visit.
+        people: how many walk about; cameras see them, robots do not run into them.
     """
 
     size_m: float = 11.5
@@ -37,14 +49,31 @@ class WorldSettings:
     rooms_max: int = 9
     furniture: float = 1.0
     lookalike: float = 0.15
+    photographed: bool = False
+    assets: str = ""
+    visit: int = 0
+    moved: float = 0.0
+    light_change: float = 0.0
+    door_leaves: bool = False
+    people: int = 0
 
     def __post_init__(self) -> None:
         check_range("world.size_m", self.size_m, 8.0, 30.0)
         check_range("world.rooms_min", self.rooms_min, 2, 9)
         check_range("world.furniture", self.furniture, 0.0, 3.0)
         check_range("world.lookalike", self.lookalike, 0.0, 1.0)
+        check_range("world.visit", self.visit, 0)
+        check_range("world.people", self.people, 0, 50)
+        check_range("world.moved", self.moved, 0.0, 1.0)
+        check_range("world.light_change", self.light_change, 0.0, 2.0)
         if not self.rooms_min <= self.rooms_max <= 9:
             raise ConfigError(f"world.rooms_max must be in [{self.rooms_min}, 9], got {self.rooms_max}")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        plain = to_mapping(WorldSettings())
+        return {name: value for name, value in to_mapping(self).items() if value != plain[name]}
 
 
 @dataclass(frozen=True)
@@ -61,7 +90,8 @@ class World:
         rooms: (R, 4) float32 rectangles x0, y0, x1, y1.
         room_kinds: what each room is, e.g. "kitchen".
         doors: (D, 3) float32: x, y of the opening's centre and the opening's width.
-        images: (M, 3, S, S) float32 in [0, 1], of the posters on its walls.
+        images: (M, 3, S, S) float32 in [0, 1], of the posters on its walls, and of materials after them.
+        settings: that it was drawn with.
     """
 
     seed: int
@@ -75,11 +105,13 @@ class World:
     room_kinds: tuple[str, ...]
     doors: torch.Tensor
     images: torch.Tensor = field(repr=False)
+    settings: WorldSettings = field(default_factory=WorldSettings)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a recording made here says about the place."""
-        return {"world": self.seed}
+        differs = self.settings.facts
+        return {"world": self.seed, **({"world_settings": differs} if differs else {})}
 
     @cached_property
     def solid(self) -> NDArray[np.float64]:
@@ -155,26 +187,51 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
     """Draw the world of ``seed``; takes some 50 ms.
 
     Raises:
-        ConfigError: for a negative seed.
+        ConfigError: for a negative seed, or photographed materials where no pack has been collected.
     """
     if seed < 0:
         raise ConfigError(f"world seed must be >= 0, got {seed}")
     rng = np.random.default_rng(seed)
     plan = make_floor_plan(rng, config.size_m, config.rooms_min, config.rooms_max)
-    layout = build_layout(rng, plan, config.lookalike, config.furniture)
+    layout = build_layout(rng, plan, config.lookalike, config.furniture, _changes(seed, config))
     doors = [(*door.door_centre_xy, door.door[1] - door.door[0]) for door in plan.doors if door.door is not None]
-    return World(
-        seed=seed,
-        bounds=(0.0, 0.0, plan.size_xy[0], plan.size_xy[1]),
-        ceiling_m=layout.ceiling_m,
+    looks = Looks(
         boxes=_tensor(layout.builder.boxes, 7),
         faces=_tensor(layout.builder.rows, ROW_SIZE).reshape(-1, 6, ROW_SIZE),
         floors=_tensor(layout.floor_rows(), ROW_SIZE),
         ceilings=_tensor(layout.ceiling_rows(), ROW_SIZE),
+        images=torch.from_numpy(make_images(rng)),
+    )
+    if config.photographed:
+        half = TRAIN if seed in TRAIN_SEEDS else HELD_OUT
+        looks = cover(looks, layout.ceiling_m, read_pack(config.assets or None), half, seed)
+    return World(
+        seed=seed,
+        bounds=(0.0, 0.0, plan.size_xy[0], plan.size_xy[1]),
+        ceiling_m=layout.ceiling_m,
+        boxes=looks.boxes,
+        faces=looks.faces,
+        floors=looks.floors,
+        ceilings=looks.ceilings,
         rooms=_tensor(plan.rooms, 4),
         room_kinds=tuple(room.kind for room in layout.rooms),
         doors=_tensor(doors, 3),
-        images=torch.from_numpy(make_images(rng)),
+        images=looks.images,
+        settings=config,
+    )
+
+
+def _changes(seed: int, config: WorldSettings) -> Changes | None:
+    """Return what is different at this visit; None where nothing is."""
+    differs = config.visit > 0 and (config.moved > 0 or config.light_change > 0)
+    if not differs and not config.door_leaves:
+        return None
+    return Changes(
+        rng=np.random.default_rng([seed, 2, config.visit]),
+        moved=config.moved if config.visit > 0 else 0.0,
+        light=config.light_change if config.visit > 0 else 0.0,
+        door_leaves=config.door_leaves,
+        doors_rng=np.random.default_rng([seed, 3]),
     )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiTSettings
+from come_nav.sim.tilted_camera import CameraRanges
 from come_nav.training.data.goals import GoalSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.depth import DepthSettings
-from come_nav.world_model.reprojection import VIEW_FACTS, ReprojectionSettings
+from come_nav.world_model.reprojection import FACTS_APART, VIEW_FACTS, ReprojectionSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 
+SOURCES = 3  # of views: the context, a longer past, the memory
 FRAME_NAMES = ("odom_frame", "base_frame", "camera_frame")
 
 
@@ -32,7 +34,7 @@ class DataSettings:
         memory_s: length of an earlier part of each episode, s, that a spatial memory keeps (a random 30 to 100 % of
             it), so that the denoiser learns to look at what the memory shows; 0 = no memory. Only in built-in worlds.
         memory_fraction: share of goals that are learned with the memory's view in place of the context's alone.
-        memory_drift_percent: odometry of a drive drifts by a random share of this many percent (OdometryNoise).
+        memory_drift_percent: odometry of a drive drifts by a random share of this many percent (OdometrySettings).
         endless: render new drives as windows are consumed instead of drawing from a bank made once; no window comes
             twice. When every world has been driven through, the next drives through them are new ones.
         pool_drives: drives that an endless stream mixes at a time, at most; one or more windows of each per batch.
@@ -54,6 +56,13 @@ class DataSettings:
         depth_scale_m: metres of one unit of their integer depth images.
         keep_images: batches carry the images of context and goals as well (uint8; 12 kB per frame at 64 px).
         keep_depth: batches carry the depth of the context frames as well.
+        cameras: what the cameras of drives in built-in worlds are drawn from, one for each drive; None = the built-in
+            camera (90 degrees, level, 0.5 m high).
+        camera_px: side of their square images; must be image_size.
+        measured_fraction: share of drives with a depth camera; the others estimate depth. Counts where the network has
+            ``view_groups``.
+        view_worlds: autoencoder and depth estimator see single views of so many of the worlds; 0 = of all.
+        sensors: preset of colour and depth (see come_nav/sim/sensors). Counts likewise.
         cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
             them, as long as autoencoder, rate, size and recording are the same.
         cache_limit_gb: caches used longest ago are removed when the folder grows beyond it.
@@ -95,6 +104,11 @@ class DataSettings:
     depth_scale_m: float = 0.001
     keep_images: bool = False
     keep_depth: bool = False
+    cameras: CameraRanges | None = None
+    camera_px: int = 64
+    measured_fraction: float = 0.5
+    view_worlds: int = 0
+    sensors: str = "ideal"
     cache_folder: str = ""
     cache_limit_gb: float = 50.0
 
@@ -123,6 +137,9 @@ class DataSettings:
         check_range("data.memory_fraction", self.memory_fraction, 0.0, 1.0)
         check_range("data.memory_drift_percent", self.memory_drift_percent, 0.0, 50.0)
         check_range("data.cache_limit_gb", self.cache_limit_gb, 0.0, open_low=True)
+        check_range("data.measured_fraction", self.measured_fraction, 0.0, 1.0)
+        check_range("data.view_worlds", self.view_worlds, 0, 10000)
+        check_range("data.camera_px", self.camera_px, 8, 4096)
         self.sampling(1)
         if self.recording_weights and len(self.recording_weights) != len(self.recordings):
             raise ConfigError(
@@ -142,7 +159,7 @@ class DataSettings:
         if not 0.0 <= low < high <= 1.0:
             raise ConfigError(f"data.recording_use must be 0 <= start < end <= 1, got {self.recording_use}")
 
-    def sampling(self, context_frames: int) -> GoalSettings:
+    def sampling(self, context_frames: int, older_frames: int = 0) -> GoalSettings:
         """Return how windows are drawn; raises ConfigError for shares that do not fit together."""
         return GoalSettings(
             context_frames,
@@ -153,7 +170,41 @@ class DataSettings:
             self.near_fraction,
             self.turn_fraction,
             self.revisit_fraction,
+            older_frames=older_frames,
         )
+
+
+@dataclass(frozen=True)
+class InputDropout:
+    """Shares of samples that learn without an optional input of networks with ``view_groups``, drawn independently.
+
+    Beside them ``context_dropout`` is the share that learns without anything of the past (the unconditional branch).
+
+    Attributes:
+        context: without the context's tokens, each drawn for a context and its goals.
+        context_view: without the context's view; this and the following are drawn for each goal.
+        older_batches: share of steps in which frames before the context have no tokens; in the others 1 to
+            ``older_frames`` of them are there, so many for the whole batch.
+        older: without those tokens, in the other steps; for a context and its goals.
+        longer_view: without the view of the frames before the context.
+        memory_view: without the memory's view.
+        camera: without intrinsics and extrinsics; for a context and its goals.
+        absolute_pose: without the absolute pose; where told, it lies in a random frame, so that it says nothing until
+            an adapter of one episode makes use of it. For a context and its goals.
+    """
+
+    context: float = 0.05
+    context_view: float = 0.15
+    older_batches: float = 0.4
+    older: float = 0.2
+    longer_view: float = 0.5
+    memory_view: float = 0.5
+    camera: float = 0.1
+    absolute_pose: float = 0.7
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            check_range(f"input_dropout.{item.name}", getattr(self, item.name), 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -228,6 +279,7 @@ class TrainSettings:
         scale_m: metres that count as 1 in normalised actions (0 stands still).
         waypoint_spacing_m: normalise actions as NWM does instead, in waypoints of this spacing; None = by ``scale_m``.
         context_dropout: share of samples that learn without context (the unconditional branch).
+        input_dropout: shares that learn without the other optional inputs, for networks with ``view_groups``.
         prediction: what the network outputs: "eps" as NWM, or "v", which is better conditioned at few
             steps; experts answer noise either way.
         weighting: of the squared error over noise levels: "uniform" as NWM, or "min_snr" (arXiv 2303.09556).
@@ -253,6 +305,7 @@ class TrainSettings:
     scale_m: float = 1.0
     waypoint_spacing_m: float | None = None
     context_dropout: float = 0.1
+    input_dropout: InputDropout = field(default_factory=InputDropout)
     prediction: Literal["eps", "v"] = "v"
     weighting: Literal["uniform", "min_snr"] = "uniform"
     noise_shift: float = 1.0
@@ -283,12 +336,14 @@ class TrainSettings:
                 f"denoiser_model.context_size {self.denoiser_model.context_size} must equal context_frames "
                 f"{self.context_frames}"
             )
-        wanted = 0 if self.depth_model is None else self.autoencoder_model.latent_channels + VIEW_FACTS
+        facts = FACTS_APART if self.denoiser_model.view_groups else VIEW_FACTS
+        wanted = 0 if self.depth_model is None else self.autoencoder_model.latent_channels + facts
         if self.denoiser_model.extra_channels != wanted:
             raise ConfigError(
-                f"denoiser_model.extra_channels must be {wanted} (latent channels + {VIEW_FACTS} with a depth_model, "
+                f"denoiser_model.extra_channels must be {wanted} (latent channels + {facts} with a depth_model, "
                 f"0 without), got {self.denoiser_model.extra_channels}"
             )
+        self._check_inputs()
         if self.denoiser_model.in_channels != self.autoencoder_model.latent_channels:
             raise ConfigError(
                 f"denoiser_model.in_channels {self.denoiser_model.in_channels} must equal the autoencoder's "
@@ -298,4 +353,19 @@ class TrainSettings:
             raise ConfigError(
                 f"denoiser_model.input_size {self.denoiser_model.input_size} must equal the autoencoder's latent size "
                 f"{self.autoencoder_model.latent_size}"
+            )
+
+    def _check_inputs(self) -> None:
+        """Raise ConfigError where data and network do not go together."""
+        network = self.denoiser_model
+        if network.view_groups not in (0, SOURCES):
+            raise ConfigError(f"denoiser_model.view_groups must be 0 or {SOURCES}, got {network.view_groups}")
+        if self.data.cameras is not None and self.data.camera_px != self.image_size:
+            raise ConfigError(
+                f"data.camera_px must be image_size {self.image_size}, got {self.data.camera_px}: cameras are drawn "
+                "for the model's image"
+            )
+        if self.data.cameras is not None and self.depth_model is not None and not network.view_groups:
+            raise ConfigError(
+                "data.cameras needs denoiser_model.view_groups 3: a network with one view knows one camera"
             )

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, IterableDataset
 
+from come_nav.core.errors import CheckpointError
 from come_nav.core.files import atomic_path, writable_folder
 from come_nav.experts.base import BaseExpert
 from come_nav.sim.splits import VALIDATION_SEEDS
@@ -20,7 +21,7 @@ from come_nav.training.card import model_card
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
 from come_nav.training.config import OptimiserSettings, TrainSettings
 from come_nav.training.data.bank import LatentBank
-from come_nav.training.data.sim_bank import FrameStream
+from come_nav.training.data.frames import FrameStream
 from come_nav.training.data.sources import TrainingData
 from come_nav.training.data.windows import Encode
 from come_nav.training.machine import Machine, make_trainer
@@ -30,7 +31,7 @@ from come_nav.training.samples import SampleImages
 from come_nav.training.tasks.autoencoder import AutoencoderTask
 from come_nav.training.tasks.denoiser import DenoiserTask, LossWeighting
 from come_nav.training.tasks.depth import DepthTask
-from come_nav.training.tasks.views import DepthStream, ViewMaker
+from come_nav.training.tasks.views import DepthStream, ViewMaker, focal_ratios
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
@@ -64,6 +65,22 @@ class Run:
                 return None
         expert = self.train_denoiser(autoencoder, depth)
         return None if expert is None else self.export(autoencoder, depth, expert)
+
+    def export_newest(self) -> Path:
+        """Write the model folder of the newest checkpoint of a denoiser that is still being trained; train nothing.
+
+        Raises:
+            CheckpointError: the denoiser has no checkpoint yet.
+        """
+        newest = newest_checkpoint(self.folder / "denoiser")
+        if newest is None:
+            raise CheckpointError(f"{self.folder}: the denoiser has no checkpoint yet; train on before you export")
+        autoencoder = self.train_autoencoder()  # both stages are finished, or the denoiser had not begun
+        depth = self.train_depth(autoencoder) if autoencoder is not None and self.config.depth_model else None
+        assert autoencoder is not None
+        task = self._task(autoencoder, depth)
+        load_weights(task, newest)
+        return self.export(autoencoder, depth, task.expert)
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
@@ -132,7 +149,9 @@ class Run:
 
         def stream(start: int) -> IterableDataset[Any]:
             if measured is not None:
-                return DepthStream(measured, stage.batch_size, config.seed, range(start, stage.steps))
+                ratios = focal_ratios(measured, self._images())
+                told = estimator.settings.canonical_focal > 0.0
+                return DepthStream(measured, stage.batch_size, config.seed, range(start, stage.steps), ratios, told)
             steps = range(start, stage.steps)
             return self._frames(self._training_seeds(), stage.batch_size, config.seed + 3, steps, with_depth=True)
 
@@ -151,22 +170,8 @@ class Run:
 
     def train_denoiser(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None) -> BaseExpert | None:
         """Return the trained expert with averaged weights, or None when time ran out."""
-        config, schedule = self.config, NoiseSchedule.linear()
-        expert = new_expert(self.config, self.init, schedule)
-        data = self.data(autoencoder, depth)
-        views = None
-        if depth is not None:
-            views = ViewMaker(self._encode(autoencoder), config.reprojection, self._images())
-        task = DenoiserTask(
-            expert,
-            schedule,
-            config.denoiser,
-            config.context_dropout,
-            config.seed,
-            views,
-            LossWeighting(config.weighting, config.noise_shift),
-            config.data.memory_fraction if config.data.memory_s else 0.0,
-        )
+        config, data = self.config, self.data(autoencoder, depth)
+        task = self._task(autoencoder, depth)
         stage = config.denoiser
         held_out = data.held_out(VALIDATION_BATCHES)
         share = self.processes.rank, self.processes.count
@@ -198,8 +203,10 @@ class Run:
     def export(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None, expert: BaseExpert) -> Path:
         """Write the model folder that every other verb loads."""
         trained = expert.cpu().eval()
-        # Tuned on views of a memory, it looks at memories from now on, and the base stays as it was.
-        base = self.init.base if self.init is not None and self.config.data.memory_s else trained
+        # Tuned on views of a memory, it looks at memories from now on, and the base stays as it was; a network that
+        # takes them apart is base and expert of memories in one.
+        apart = self.config.denoiser_model.view_groups > 0
+        base = self.init.base if self.init is not None and self.config.data.memory_s and not apart else trained
         model = DiffusionWorldModel(
             autoencoder.cpu().eval(),
             {"base": base},
@@ -220,6 +227,23 @@ class Run:
         return target
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _task(self, autoencoder: ImageAutoencoder, depth: DepthEstimator | None) -> DenoiserTask:
+        """Return the denoiser's task with untrained weights, or the initial model's."""
+        config, schedule, views = self.config, NoiseSchedule.linear(), None
+        if depth is not None:
+            views = ViewMaker(self._encode(autoencoder), config.reprojection, self._images(), config.rate_hz)
+        return DenoiserTask(
+            new_expert(config, self.init, schedule),
+            schedule,
+            config.denoiser,
+            config.context_dropout,
+            config.seed,
+            views,
+            LossWeighting(config.weighting, config.noise_shift),
+            config.data.memory_fraction if config.data.memory_s else 0.0,
+            config.input_dropout,
+        )
 
     def _fit(
         self,
@@ -271,7 +295,9 @@ class Run:
         return encode
 
     def _images(self) -> ImageSettings:
-        return ImageSettings() if self.init is None else self.init.images
+        if self.init is not None:
+            return self.init.images
+        return ImageSettings() if self.config.data.cameras is None else ImageSettings(horizontal_fov_deg=0.0)
 
     def _training_seeds(self) -> range:
         first = self.config.data.first_world
@@ -289,5 +315,7 @@ class Run:
         """Return fresh views: the share of this process, or all where every process needs the same."""
         size, device = self.config.image_size, self.machine.device
         rank, count = (self.processes.rank, self.processes.count) if shared else (0, 1)
-        progress = self.machine.progress
-        return FrameStream(list(seeds), size, batch_size, seed, steps, device, rank, count, with_depth, progress)
+        data, progress = self.config.data, self.machine.progress
+        some = list(seeds)[: data.view_worlds or None]
+        varied = (data.cameras, data.sensors)
+        return FrameStream(some, size, batch_size, seed, steps, device, rank, count, with_depth, progress, *varied)

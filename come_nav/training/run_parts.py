@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -22,6 +23,8 @@ from come_nav.training.config import TrainSettings
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sampling.schedule import NoiseSchedule
+
+MACHINE_KEYS = ("workers", "cache_folder", "cache_limit_gb")  # of the data's configuration
 
 
 def new_expert(config: TrainSettings, init: DiffusionWorldModel | None, schedule: NoiseSchedule) -> BaseExpert:
@@ -50,15 +53,26 @@ def load_autoencoder(autoencoder: ImageAutoencoder, path: Path) -> ImageAutoenco
 
 
 def pin_config(config: TrainSettings, folder: Path) -> None:
-    """Write the config into the run folder; a folder that holds another config is refused, not mixed."""
+    """Write the config into the run folder; a folder that holds another config is refused, not mixed.
+
+    What depends on the machine alone may change: the number of processes that make drives, and the cache.
+    """
     path = folder / "config.yaml"
     text = yaml.safe_dump(to_mapping(config), sort_keys=False)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.exists() and _portable(yaml.safe_load(path.read_text(encoding="utf-8"))) != _portable(yaml.safe_load(text)):
         raise ConfigError(
             f"{folder}: holds a run with another configuration (see its config.yaml); "
             "choose another --out, or remove the folder to start again"
         )
     atomic_write_text(path, text)
+
+
+def _portable(values: Any) -> Any:
+    """Return a configuration without what the machine decides; anything that is none as it is."""
+    if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
+        return values
+    data = {name: value for name, value in values["data"].items() if name not in MACHINE_KEYS}
+    return {**values, "data": data}
 
 
 @contextmanager

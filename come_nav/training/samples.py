@@ -102,9 +102,10 @@ def first_of(batch: WindowBatch, rows: int, goals: int) -> WindowBatch:
     fields: dict[str, torch.Tensor] = {}
     for name in batch.__dataclass_fields__:
         value = getattr(batch, name)
-        if value is not None:
+        if value is not None and name != "older":
             fields[name] = value[:rows, :goals] if name.startswith("goal_") or name in per_goal else value[:rows]
-    return WindowBatch(**fields)
+    older = None if batch.older is None else batch.older.mapped(lambda own: own[:rows])
+    return WindowBatch(**fields, older=older)
 
 
 def contact_sheet(table: torch.Tensor) -> NDArray[np.uint8]:

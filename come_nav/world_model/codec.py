@@ -40,7 +40,7 @@ def decode_latents(parts: ModelParts, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def estimate_depth_m(parts: ModelParts, images: Tensor, camera: Tensor | None = None) -> Tensor:
-    """Return the estimated z-depth (B, H, W) in metres of images (B, 3, H, W).
+    """Return the estimated z-depth (B, H, W) in metres of images (B, 3, H, W) of ``camera`` (B or 1, 4).
 
     The focal length of ``camera`` (1, 4), as fractions, scales what the estimator learned with the model's own one.
 
@@ -50,6 +50,8 @@ def estimate_depth_m(parts: ModelParts, images: Tensor, camera: Tensor | None = 
     if parts.depth is None:
         raise ConfigError("this model has no depth estimator")
     with parts.autocast():
+        if parts.depth.settings.canonical_focal:  # it knows what a focal length does
+            return parts.depth.depth_m(images.to(parts.device), camera)
         depth_m = parts.depth.depth_m(images.to(parts.device))
     if camera is None or not parts.images.horizontal_fov_deg:  # various cameras: the estimator knows no focal length
         return depth_m

@@ -14,12 +14,18 @@ from torch import Tensor
 from come_nav.core.checks import check_shape
 from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import level_camera
-from come_nav.core.types import Context, Frame
+from come_nav.core.types import Context, Frame, OlderFrames
 from come_nav.world_model.codec import encode_images, estimate_depth_m
-from come_nav.world_model.depth_of_frames import completed_depth, measured_depth
+from come_nav.world_model.depth_of_frames import completed_depth, measured_depth, scale_of
 from come_nav.world_model.images import camera_of_frame, extrinsics_of, images_from_rgb
 from come_nav.world_model.parts import ModelParts
-from come_nav.world_model.reprojection import context_points, extrinsics_of_each, slid_points, with_older_points
+from come_nav.world_model.reprojection import (
+    PixelFacts,
+    context_points,
+    extrinsics_of_each,
+    slid_points,
+    with_older_points,
+)
 
 # images (N, 3, H, W), poses (N, 3), extrinsics (N, 4, 4) and measured depth (N, H, W; 0 = unknown) if known
 OlderImages = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
@@ -80,13 +86,24 @@ def context_from_images(  # noqa: PLR0913  what is known of the camera and the p
     )
     if parts.depth is None:
         return context
-    context = _with_points(parts, context, images, camera, T_base_camera, depth_m)
+    camera = (parts.images.camera() if camera is None else camera).to(parts.device, torch.float32)
+    estimated_m = estimate_depth_m(parts, images, camera)
+    depth_m = None if depth_m is None else depth_m.to(estimated_m)
+    facts = _pixel_facts(parts, context.frame_offsets, depth_m)
+    known_m = completed_depth(depth_m, estimated_m)
+    context = _with_points(parts, context, images, camera, T_base_camera, known_m, facts)
     if older is None or not len(older[0]):
         return context
     past = se2.relative(poses[-1:], torch.as_tensor(older[1], dtype=torch.float64)).float().to(parts.device)[None]
     past_extrinsics = None if older[2] is None else older[2].to(parts.device, torch.float32)[None]
-    seen = _with_depth(parts, older[0], context.camera, older[3])
-    return with_older_points(context, *seen, past, past_extrinsics, parts.reprojection)
+    context = _with_older_frames(parts, context, older[0], past)
+    past_m = estimate_depth_m(parts, older[0], camera)
+    past_measured_m = None if older[3] is None else older[3].to(past_m)
+    past_m = completed_depth(past_measured_m, past_m, scale_of(depth_m, estimated_m))
+    offsets = context.frame_offsets[:, :1] - torch.arange(len(older[0]), 0, -1).to(past)
+    facts = _pixel_facts(parts, offsets, past_measured_m)
+    past_images = older[0].to(parts.device)[None]
+    return with_older_points(context, past_images, past_m[None], past, past_extrinsics, parts.reprojection, facts)
 
 
 def context_from_frames(
@@ -160,33 +177,53 @@ def slide(context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_frame
         absolute_pose_xyyaw=None if absolute is None else se2.compose(absolute, action_xyyaw),
         points=None if points is None else slid_points(points, action_xyyaw),
         older_points=None if older is None else slid_points(older, action_xyyaw),
+        older=None if context.older is None else _slid_older(context, context.older, action_xyyaw, elapsed_frames),
     )
+
+
+def _slid_older(context: Context, older: OlderFrames, action_xyyaw: Tensor, elapsed_frames: int) -> OlderFrames:
+    """Return the frames before the context, re-based; the oldest makes room for the one that leaves the context."""
+    rows = len(action_xyyaw)
+    latents = torch.cat([older.latents[:, 1:].expand(rows, -1, -1, -1, -1), context.latents[:, :1]], 1)
+    poses = torch.cat([older.poses_xyyaw[:, 1:].expand(rows, -1, -1), context.poses_xyyaw[:, :1]], 1)
+    offsets = torch.cat([older.frame_offsets[:, 1:].expand(rows, -1), context.frame_offsets[:, :1]], 1)
+    known = torch.cat([older.known[:, 1:].expand(rows, -1), torch.ones_like(older.known[:1, :1]).expand(rows, 1)], 1)
+    return OlderFrames(latents, se2.relative(action_xyyaw[:, None], poses), offsets - elapsed_frames, known)
 
 
 def _with_points(
     parts: ModelParts,
     context: Context,
     images: Tensor,
-    camera: Tensor | None,
+    camera: Tensor,
     T_base_camera: Tensor | None,
-    measured_m: Tensor | None,
+    depth_m: Tensor,
+    facts: PixelFacts | None,
 ) -> Context:
     """Return the context with the points of its images, and the camera that they are looked at with."""
-    camera = (parts.images.camera() if camera is None else camera).to(parts.device, torch.float32)
     extrinsics = level_camera(parts.images.camera_height_m) if T_base_camera is None else T_base_camera
     extrinsics = extrinsics.to(parts.device, torch.float32)
-    seen, depth_m = _with_depth(parts, images, camera, measured_m)
-    points = context_points(seen, depth_m, context.poses_xyyaw, camera, extrinsics, parts.reprojection)
+    seen, reprojection = images.to(parts.device)[None], parts.reprojection
+    points = context_points(seen, depth_m[None], context.poses_xyyaw, camera, extrinsics, reprojection, facts)
     newest = extrinsics_of_each(extrinsics, len(images))[:, -1]
     return replace(context, camera=camera, T_base_camera=newest, points=points)
 
 
-def _with_depth(
-    parts: ModelParts, images: Tensor, camera: Tensor | None, measured_m: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return images (1, T, 3, H, W) and their depth (1, T, H, W): measured where it is, estimated elsewhere."""
-    images = images.to(parts.device)
-    estimated_m = estimate_depth_m(parts, images, camera)
-    if measured_m is None:
-        return images[None], estimated_m[None]
-    return images[None], completed_depth(measured_m.to(estimated_m), estimated_m)[None]
+def _pixel_facts(parts: ModelParts, frame_offsets: Tensor, measured_m: Tensor | None) -> PixelFacts | None:
+    """Return what a base with ``view_groups`` is told of pixels of frames at ``frame_offsets`` (1, T)."""
+    if not parts.base.model.settings.view_groups:
+        return None
+    measured = None if measured_m is None else (measured_m > 0).to(frame_offsets.device)[None]
+    return PixelFacts(-frame_offsets / parts.rate_hz, measured)
+
+
+def _with_older_frames(parts: ModelParts, context: Context, images: Tensor, poses_xyyaw: Tensor) -> Context:
+    """Return the context with the frames before it, one protocol frame apart, for a base that looks at them."""
+    most = parts.base.model.settings.older_frames
+    if not most:
+        return context
+    latents = encode_images(parts, images[-most:])
+    count = len(latents)
+    offsets = context.frame_offsets[:, :1] - torch.arange(count, 0, -1, device=latents.device)
+    known = torch.ones(1, count, dtype=torch.bool, device=latents.device)
+    return replace(context, older=OlderFrames(latents[None], poses_xyyaw[:, -count:], offsets, known))

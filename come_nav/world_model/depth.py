@@ -6,6 +6,7 @@ what it knows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,13 +27,18 @@ class DepthSettings:
     Attributes:
         widths: channels from half the image's size inwards, each level half as large as the one before; multiples of 8.
         inner_blocks: residual blocks per level from the third level on (one before).
+        canonical_focal: focal length, as a share of the image's side, of the camera that the network thinks it looks
+            through; its answer is scaled by the real one's over this (the canonical camera of Metric3D,
+            arXiv 2307.10984, section 3.2). 0 = the network knows one camera only.
     """
 
     widths: tuple[int, ...] = (32, 48, 64, 96)
     inner_blocks: int = 2
+    canonical_focal: float = 0.0
 
     def __post_init__(self) -> None:
         check_range("depth.inner_blocks", self.inner_blocks, 1)
+        check_range("depth.canonical_focal", self.canonical_focal, 0.0, 10.0)
         if not self.widths or any(width < 8 or width % 8 for width in self.widths):
             raise ConfigError(f"depth.widths must be multiples of 8, got {list(self.widths)}")
 
@@ -60,14 +66,19 @@ class DepthEstimator(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.head.bias, MEAN_LOG_DEPTH)  # type: ignore[arg-type]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return log depth (B, H, W)."""
+    def forward(self, images: Tensor, camera: Tensor | None = None) -> Tensor:
+        """Return log depth (B, H, W).
+
+        ``camera`` (B or 1, 4) is fx, fy, cx, cy as fractions of width and height, for estimators with a
+        ``canonical_focal``; without one (or in rows of NaN) the image counts as the canonical camera's.
+        """
         sizes = check_shape("images", images, "B 3 H W")
         step = 2 ** len(self.settings.widths)
         if sizes["H"] % step or sizes["W"] % step:
             raise ConfigError(f"the depth estimator needs image sides that are multiples of {step}, got {images.shape}")
         cells = pixel_unshuffle(images, 2)
-        hidden = self.stem(torch.cat([cells, _rows_and_columns(cells)], dim=1))
+        places, log_scale = self._places(cells, camera)
+        hidden = self.stem(torch.cat([cells, places], dim=1))
         skips = []
         for level, block in enumerate(self.encoder):
             hidden = block(hidden)
@@ -76,12 +87,30 @@ class DepthEstimator(nn.Module):
                 hidden = self.down[level](hidden)
         for level in reversed(range(len(self.down))):
             hidden = self.decoder[level](skips[level] + pixel_shuffle(self.up[level](hidden), 2))
-        log_depth: Tensor = pixel_shuffle(self.head(silu(hidden)), 2)[:, 0]
-        return log_depth.float().clamp(*LOG_DEPTH_RANGE)
+        log_depth: Tensor = pixel_shuffle(self.head(silu(hidden)), 2)[:, 0].float()
+        return (log_depth if log_scale is None else log_depth + log_scale[:, None, None]).clamp(*LOG_DEPTH_RANGE)
 
-    def depth_m(self, images: Tensor) -> Tensor:
-        """Return z-depth (B, H, W) in metres."""
-        return self(images).exp()  # type: ignore[no-any-return]
+    def depth_m(self, images: Tensor, camera: Tensor | None = None) -> Tensor:
+        """Return z-depth (B, H, W) in metres; ``camera`` as in :meth:`forward`."""
+        return self(images, camera).exp()  # type: ignore[no-any-return]
+
+    def _places(self, cells: Tensor, camera: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return where each cell looks (B, 2, h, w), and the log (B or 1,) of the real focal length over the canonical.
+
+        With a canonical camera those are the slopes of its rays, down and right, in half images of that camera.
+        """
+        places, canonical = _rows_and_columns(cells), self.settings.canonical_focal
+        if not canonical:
+            return places, None
+        usual = torch.tensor([[canonical, canonical, 0.5, 0.5]], device=cells.device)
+        if camera is not None:
+            camera = camera.to(usual)
+            usual = torch.where(torch.isfinite(camera).all(1, keepdim=True), camera, usual)
+        centre = (2.0 * usual[:, [3, 2]] - 1.0)[:, :, None, None]
+        focal = usual[:, [1, 0]][:, :, None, None]
+        slopes = (places.float() - centre) * canonical / focal
+        log_scale = 0.5 * (usual[:, 0] * usual[:, 1]).log() - math.log(canonical)
+        return slopes.to(cells).expand(len(cells), -1, -1, -1), log_scale
 
 
 class ResidualBlock(nn.Module):

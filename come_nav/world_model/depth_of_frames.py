@@ -24,15 +24,22 @@ def measured_depth(frames: Sequence[Frame], image_size: int, aspect: float) -> T
     return torch.from_numpy(np.stack([_resized(frame, image_size, aspect) for frame in frames]))
 
 
-def completed_depth(measured_m: Tensor, estimated_m: Tensor) -> Tensor:
+def completed_depth(measured_m: Tensor | None, estimated_m: Tensor, scale: float | None = None) -> Tensor:
     """Return depth (T, H, W): measured where it is above 0, estimated elsewhere, scaled to what was measured.
 
-    The scale is the median of measured over estimated depth over all frames; 1 with fewer than ``RATIO_PIXELS`` pixels.
+    Frames that measured too little themselves take the ``scale`` of others; 1 where not given.
     """
-    known = measured_m > 0.0
-    if int(known.sum()) >= RATIO_PIXELS:
-        estimated_m = estimated_m * (measured_m[known] / estimated_m[known]).median()
-    return torch.where(known, measured_m, estimated_m)
+    own = scale_of(measured_m, estimated_m)
+    factor = scale if own is None else own
+    estimated_m = estimated_m if factor is None else estimated_m * factor
+    return estimated_m if measured_m is None else torch.where(measured_m > 0.0, measured_m, estimated_m)
+
+
+def scale_of(measured_m: Tensor | None, estimated_m: Tensor) -> float | None:
+    """Return the median of measured over estimated depth over all frames; None with too few measured pixels."""
+    if measured_m is None or int((known := measured_m > 0.0).sum()) < RATIO_PIXELS:
+        return None
+    return float((measured_m[known] / estimated_m[known]).median())
 
 
 def focal_ratio(camera: Tensor, trained_with: Tensor) -> float:

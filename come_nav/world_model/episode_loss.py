@@ -14,11 +14,12 @@ from come_nav.core.geometry.point_rendering import level_camera
 from come_nav.core.types import Context, ContextViews
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import diffusion_loss
+from come_nav.experts.optional_inputs import camera_values
 from come_nav.world_model.codec import estimate_depth_m
 from come_nav.world_model.depth_of_frames import completed_depth
 from come_nav.world_model.images import bytes_from_images, images_from_bytes
 from come_nav.world_model.parts import ModelParts
-from come_nav.world_model.reprojection import RenderedView, context_points, points_view
+from come_nav.world_model.reprojection import PixelFacts, RenderedView, context_points, points_view
 
 # Names of what is kept of a frame for models with reprojected views
 IMAGE, DEPTH, EXTRINSICS = "rgb", "depth_m", "T_base_camera"
@@ -131,11 +132,27 @@ class EpisodeLoss:
         depth_m = batch.frames[DEPTH].to(device).float()
         camera, extrinsics = self.camera.to(device, torch.float32), batch.frames[EXTRINSICS].to(device)
         size, settings = self.model.image_size, self.model.reprojection
-        points = context_points(images, depth_m, context.poses_xyyaw, camera, extrinsics, settings)
+        apart = self.model.base.model.settings.view_groups > 0
+        facts = PixelFacts(-context.frame_offsets / self.model.rate_hz) if apart else None
+        points = context_points(images, depth_m, context.poses_xyyaw, camera, extrinsics, settings, facts)
         newest, actions = extrinsics[:, -1], batch.actions_xyyaw.to(device)
         view = points_view(points, camera, newest, actions, size, settings)
+        memory = seen = None
         if MEMORY in batch.targets:
             memory = RenderedView.unpacked(batch.targets[MEMORY].to(device))
             seen = (torch.rand(len(memory.known), generator=generator) < self.memory_fraction).to(device)
+        if apart:
+            return context.with_views(self._views_apart(view, memory, seen, camera_values(camera, newest)))
+        if memory is not None and seen is not None:
             view = view.over(memory.only(seen[:, None, None]))
         return context.with_views(ContextViews(view.encoded(self.model.autoencoder.encode)))
+
+    def _views_apart(
+        self, view: RenderedView, memory: RenderedView | None, seen: Tensor | None, camera: Tensor
+    ) -> ContextViews:
+        """Return the views of a network with ``view_groups``; the memory's only in windows that have ``seen`` it."""
+        encode = self.model.autoencoder.encode
+        if memory is None or seen is None:
+            return ContextViews(view.encoded_apart(encode), camera=camera)
+        shown = torch.stack([torch.ones_like(seen), torch.zeros_like(seen), seen], 1)
+        return ContextViews(view.encoded_apart(encode), memory=memory.encoded_apart(encode), shown=shown, camera=camera)

@@ -29,6 +29,10 @@ from come_nav.core.types import Context, PointSet
 INVERSE_DEPTH_STEPS = 64.0  # of a byte, per 1/m
 HALF_TRUSTED_JUMP = 0.5  # 1/m
 VIEW_FACTS = 2  # channels of a view beside the latents: share of seen pixels, mean inverse depth
+FACTS_APART = 4  # of a view by itself: share of seen pixels, mean inverse depth, age, reliability
+ESTIMATED_TRUST = 0.5  # of points whose depth was estimated; 1 where it was measured
+AGE_SCALE = 4.0  # log(1 + age in s) over this is what networks are told: 1 is a minute
+AGE_STEPS, TRUST_STEPS = 32.0, 255.0  # of a byte, per unit of log(1 + age) and of trust
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,27 @@ class ReprojectionSettings:
 
 
 @dataclass(frozen=True)
+class PixelFacts:
+    """What networks with ``view_groups`` are told of the pixels that a view is rendered from.
+
+    Attributes:
+        age_s: (B or 1, T) age of each frame.
+        measured: (B, T, H, W) where its depth was measured; None = nowhere.
+    """
+
+    age_s: Tensor
+    measured: Tensor | None = None
+
+    def layers(self, depth_m: Tensor) -> Tensor:
+        """Return age and trust (B, T, 2, H, W) of pixels with depth (B, T, H, W)."""
+        age = self.age_s.to(depth_m)[:, :, None, None].expand_as(depth_m)
+        trust = torch.full_like(depth_m, ESTIMATED_TRUST)
+        if self.measured is not None:
+            trust = torch.where(self.measured > 0, torch.ones_like(trust), trust)
+        return torch.stack([age, trust], 2)
+
+
+@dataclass(frozen=True)
 class RenderedView:
     """What one source shows from S targets.
 
@@ -63,11 +88,13 @@ class RenderedView:
         image: (S, 3, H, W) in [-1, 1], arbitrary where nothing is known.
         known: (S, H, W) bool.
         inverse_depth: (S, H, W) 1/m, zero where unknown.
+        facts: (S, 2, H, W) age in s and trust in the depth that it was rendered with; None where not kept.
     """
 
     image: Tensor
     known: Tensor
     inverse_depth: Tensor
+    facts: Tensor | None = None
 
     @property
     def filled(self) -> Tensor:
@@ -89,7 +116,7 @@ class RenderedView:
         return reliable
 
     def over(self, back: RenderedView) -> RenderedView:
-        """Return this layer with ``back`` where it knows nothing."""
+        """Return this layer with ``back`` where it knows nothing; facts of either are not kept."""
         return RenderedView(
             torch.where(self.known[:, None], self.image, back.image),
             self.known | back.known,
@@ -99,20 +126,30 @@ class RenderedView:
     def only(self, where: Tensor) -> RenderedView:
         """Return the layer that knows nothing but ``where``, bool that broadcasts to (S, H, W)."""
         known = self.known & where
-        return RenderedView(self.image, known, self.inverse_depth * known)
+        return RenderedView(self.image, known, self.inverse_depth * known, self.facts)
 
     def packed(self) -> Tensor:
-        """Return the layer as bytes (S, 5, H, W): colours, known or not, inverse depth up to 4 per metre."""
+        """Return the layer as bytes (S, 5 or 7, H, W): colours, known or not, inverse depth up to 4 per metre, facts.
+
+        Age is kept to 3 % up to 48 minutes.
+        """
         colours = self.image.clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
         inverse_depth = self.inverse_depth.mul(INVERSE_DEPTH_STEPS).round().clamp(0, 255)
         known = self.known[:, None].to(colours)
-        return torch.cat([colours * known, known, inverse_depth[:, None] * known], dim=1).to(torch.uint8)
+        layers = [colours * known, known, inverse_depth[:, None] * known]
+        if self.facts is not None:
+            age, trust = self.facts.clamp_min(0.0).unbind(1)
+            bytes_of = torch.stack([torch.log1p(age) * AGE_STEPS, trust * TRUST_STEPS], 1)
+            layers.append(bytes_of.round().clamp(0, 255) * known)
+        return torch.cat(layers, dim=1).to(torch.uint8)
 
     @classmethod
     def unpacked(cls, views: Tensor) -> RenderedView:
-        """Return the layer of bytes (S, 5, H, W)."""
-        numbers = views.float()
-        return cls(numbers[:, :3] / 127.5 - 1.0, views[:, 3] > 0, numbers[:, 4] / INVERSE_DEPTH_STEPS)
+        """Return the layer of bytes (S, 5 or 7, H, W)."""
+        numbers, facts = views.float(), None
+        if views.shape[1] > 5:
+            facts = torch.stack([torch.expm1(numbers[:, 5] / AGE_STEPS), numbers[:, 6] / TRUST_STEPS], 1)
+        return cls(numbers[:, :3] / 127.5 - 1.0, views[:, 3] > 0, numbers[:, 4] / INVERSE_DEPTH_STEPS, facts)
 
     def encoded(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the view (S, C + 2, h, w) that a network's extra channels take.
@@ -124,6 +161,20 @@ class RenderedView:
         cell = self.image.shape[-1] // latents.shape[-1]
         facts = [avg_pool2d(self.known[:, None].to(latents), cell), avg_pool2d(self.inverse_depth[:, None], cell)]
         return torch.cat([latents, *facts], dim=1)
+
+    def encoded_apart(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the view by itself (S, C + 4, h, w), for networks with ``view_groups``.
+
+        To the channels of :meth:`encoded` come the mean age of what is known in each cell (log(1 + s) / 4) and its
+        reliability: of the surface (:attr:`reliability`), times the trust in the depth that it was rendered with.
+        """
+        both = self.encoded(encode)
+        cell = self.image.shape[-1] // both.shape[-1]
+        known = self.known[:, None].to(both)
+        age, trust = (known * 0.0, known) if self.facts is None else self.facts.to(both).split(1, dim=1)
+        share = avg_pool2d(known, cell).clamp_min(1e-6)
+        ages = avg_pool2d(torch.log1p(age.clamp_min(0.0)) * known, cell) / share / AGE_SCALE
+        return torch.cat([both, ages, avg_pool2d(self.reliability * trust * known, cell)], dim=1)
 
 
 def _softened(mask: Tensor) -> Tensor:
@@ -140,6 +191,7 @@ def context_points(
     camera: Tensor,
     T_base_camera: Tensor,
     settings: ReprojectionSettings,
+    facts: PixelFacts | None = None,
 ) -> PointSet:
     """Return the points of context frames from which views are rendered, the newest frame's points first.
 
@@ -150,17 +202,25 @@ def context_points(
         camera: (B or 1, 4) fractions, see :mod:`come_nav.core.geometry.point_rendering`.
         T_base_camera: (B or 1, 4, 4), or (B or 1, T, 4, 4) where each frame has its own (Frame.over_footprint).
         settings: how many points are kept.
+        facts: of the pixels, for networks that are told.
     """
     sizes = check_shape("context images", images, "B T 3 H W")
     batch = sizes["B"]
     camera = camera.expand(batch, -1)
     extrinsics = extrinsics_of_each(T_base_camera, sizes["T"]).expand(batch, -1, -1, -1)
-    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, extrinsics)
-    newest = PointSet(points[:, -1], colours[:, -1])
+    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, extrinsics, facts)
+    newest = _point_set(points[:, -1], colours[:, -1])
     if points.shape[1] == 1 or not settings.older_points:
         return newest
     older = _not_shown_by_newest(points[:, :-1], colours[:, :-1], camera, extrinsics[:, -1], settings)
-    return PointSet(torch.cat([newest.xyz, older.xyz], 1), torch.cat([newest.rgb, older.rgb], 1))
+    both = None if newest.facts is None or older.facts is None else torch.cat([newest.facts, older.facts], 1)
+    return PointSet(torch.cat([newest.xyz, older.xyz], 1), torch.cat([newest.rgb, older.rgb], 1), both)
+
+
+def _point_set(points: Tensor, colours: Tensor) -> PointSet:
+    """Return points (B, N, 3) with colours and, behind those, facts (B, N, 3 or 5)."""
+    facts = colours[..., 3:] if colours.shape[-1] > 3 else None
+    return PointSet(points, colours[..., :3], facts)
 
 
 def extrinsics_of_each(T_base_camera: Tensor, frames: int) -> Tensor:
@@ -169,10 +229,17 @@ def extrinsics_of_each(T_base_camera: Tensor, frames: int) -> Tensor:
 
 
 def _lifted(
-    images: Tensor, depth_m: Tensor, poses_xyyaw: Tensor, camera: Tensor, extrinsics: Tensor
+    images: Tensor,
+    depth_m: Tensor,
+    poses_xyyaw: Tensor,
+    camera: Tensor,
+    extrinsics: Tensor,
+    facts: PixelFacts | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return points and colours (B, T, H*W, 3) of all frames in the reference base."""
+    """Return points (B, T, H*W, 3) of all frames in the reference base, and their colours with facts behind them."""
     points, colours = [], []
+    if facts is not None:
+        images = torch.cat([images, facts.layers(depth_m)], dim=2)
     for index in range(images.shape[1]):
         lifted = lift_depth(depth_m[:, index], camera, extrinsics[:, index])
         nowhere = lifted[..., :1] <= 0.5 * NOWHERE
@@ -202,11 +269,12 @@ def points_view(
 ) -> RenderedView:
     """Return what points (S or 1 rows) show from target poses (S, 3) to a camera that is mounted alike."""
     size = (image_size, image_size)
-    image, depth, visible = render_points(points.xyz, points.rgb, actions_xyyaw, camera, T_base_camera, size)
+    features = points.rgb if points.facts is None else torch.cat([points.rgb, points.facts], -1)
+    image, depth, visible = render_points(points.xyz, features, actions_xyyaw, camera, T_base_camera, size)
     inverse_depth = torch.nan_to_num(1.0 / depth)
     for _ in range(settings.gap_passes):
         image, visible = close_gaps(image, visible)
-    return RenderedView(image, visible, inverse_depth)
+    return RenderedView(image[:, :3], visible, inverse_depth, None if points.facts is None else image[:, 3:])
 
 
 def with_older_points(
@@ -216,6 +284,7 @@ def with_older_points(
     poses_xyyaw: Tensor,
     T_base_camera: Tensor | None,
     settings: ReprojectionSettings,
+    facts: PixelFacts | None = None,
 ) -> Context:
     """Return the context with the points of frames before it (arguments as of :func:`context_points`).
 
@@ -226,9 +295,27 @@ def with_older_points(
     if camera is None or newest is None:
         raise ShapeError("the context lacks points, so it takes no older ones: make it with context_from_images")
     extrinsics = extrinsics_of_each(newest if T_base_camera is None else T_base_camera, images.shape[1])
-    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, extrinsics)
+    points = points_before(images, depth_m, poses_xyyaw, camera, newest, extrinsics, settings, facts)
+    return replace(context, older_points=points)
+
+
+def points_before(
+    images: Tensor,
+    depth_m: Tensor,
+    poses_xyyaw: Tensor,
+    camera: Tensor,
+    newest_T_base_camera: Tensor,
+    T_base_camera: Tensor,
+    settings: ReprojectionSettings,
+    facts: PixelFacts | None = None,
+) -> PointSet:
+    """Return at most ``long_points`` points of frames before the context that its newest frame could not show.
+
+    Arguments as of :func:`context_points`; ``newest_T_base_camera`` (B or 1, 4, 4) is the newest frame's.
+    """
+    points, colours = _lifted(images, depth_m, poses_xyyaw, camera, T_base_camera, facts)
     bounded = replace(settings, older_points=settings.long_points)
-    return replace(context, older_points=_not_shown_by_newest(points, colours, camera, newest, bounded))
+    return _not_shown_by_newest(points, colours, camera, newest_T_base_camera, bounded)
 
 
 def slid_points(points: PointSet, action_xyyaw: Tensor) -> PointSet:
@@ -238,7 +325,8 @@ def slid_points(points: PointSet, action_xyyaw: Tensor) -> PointSet:
     x, y, z = points.xyz.unbind(-1)
     x, y = x - action_xyyaw[:, 0:1], y - action_xyyaw[:, 1:2]
     moved = torch.stack([cosine * x + sine * y, cosine * y - sine * x, z.expand(count, -1)], dim=-1)
-    return PointSet(moved, points.rgb.expand(count, -1, -1))
+    facts = None if points.facts is None else points.facts.expand(count, -1, -1)
+    return PointSet(moved, points.rgb.expand(count, -1, -1), facts)
 
 
 def _not_shown_by_newest(
@@ -256,4 +344,5 @@ def _not_shown_by_newest(
     order = (shown * (frames + 1) + age).topk(min(settings.older_points, frames * pixels), largest=False).indices
     kept = torch.gather(flat, 1, order[..., None].expand(-1, -1, 3))
     kept = torch.where(torch.gather(shown, 1, order)[..., None], kept.new_tensor(NOWHERE), kept)
-    return PointSet(kept, torch.gather(colours.flatten(1, 2), 1, order[..., None].expand(-1, -1, 3)))
+    chosen = order[..., None].expand(-1, -1, colours.shape[-1])
+    return _point_set(kept, torch.gather(colours.flatten(1, 2), 1, chosen))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from come_nav.core.errors import ShapeError
 from come_nav.core.geometry import se2
+from come_nav.core.protocols import AgedSpatialSource
 from come_nav.core.types import Context, ContextViews, ViewSource
+from come_nav.experts.optional_inputs import camera_values
 from come_nav.experts.passes import looks_at
 from come_nav.world_model.codec import decode_latents
 from come_nav.world_model.parts import ModelParts
@@ -23,6 +26,8 @@ def seen_from(parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted
     """
     if parts.depth is None:
         return context
+    if parts.base.model.settings.view_groups:
+        return context.with_views(_views_apart(parts, context, actions_xyyaw, wanted))
     rendered = rendered_views(parts, context, actions_xyyaw, wanted)
 
     def encoded(source: ViewSource) -> Tensor | None:
@@ -30,6 +35,26 @@ def seen_from(parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted
 
     views = ContextViews(encoded(ViewSource.CONTEXT), encoded(ViewSource.LONGER), encoded(ViewSource.MEMORY))
     return context.with_views(views)
+
+
+def _views_apart(
+    parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted: Collection[ViewSource]
+) -> ContextViews:
+    """Return what each source shows by itself, where it is there, and the camera."""
+    camera, extrinsics, older = context.camera, context.T_base_camera, context.older_points
+    view = context_view(context, actions_xyyaw, parts.image_size, parts.reprojection)
+    if camera is None or extrinsics is None:
+        raise ShapeError("the context lacks a camera: make it with context_from_images")
+    encode, further = parts.autoencoder.encode, ViewSource.LONGER in wanted or ViewSource.MEMORY in wanted
+    longer = memory = None
+    if further and older is not None:
+        layer = points_view(older, camera, extrinsics, actions_xyyaw, parts.image_size, parts.reprojection)
+        longer = layer.encoded_apart(encode)
+    if ViewSource.MEMORY in wanted:
+        memory = _aged_memory_view(parts, context, actions_xyyaw).encoded_apart(encode)
+    return ContextViews(
+        view.encoded_apart(encode), longer, memory, camera=camera_values(camera, extrinsics).to(view.image)
+    )
 
 
 def rendered_views(
@@ -64,6 +89,16 @@ def memory_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> R
         raise ShapeError("the spatial expert needs a memory (with_memory) and a context with absolute_pose_xyyaw")
     poses: Tensor = se2.compose(start.expand(len(actions_xyyaw), -1), actions_xyyaw)
     return RenderedView(*parts.spatial.views(poses, parts.image_size, context.T_base_camera))
+
+
+def _aged_memory_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> RenderedView:
+    """Return what the spatial memory alone shows, with the age of it where the source can tell."""
+    view, start = memory_view(parts, context, actions_xyyaw), context.absolute_pose_xyyaw
+    if not isinstance(parts.spatial, AgedSpatialSource) or start is None:
+        return view
+    poses: Tensor = se2.compose(start.expand(len(actions_xyyaw), -1), actions_xyyaw)
+    age_s = parts.spatial.ages_s(poses, view.inverse_depth, context.T_base_camera)
+    return replace(view, facts=torch.stack([age_s, view.known.to(age_s)], 1))
 
 
 def weight_on_memory(parts: ModelParts) -> float:

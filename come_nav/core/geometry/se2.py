@@ -52,7 +52,8 @@ def integrate_twist(v_mps: ArrayT, w_radps: ArrayT, duration_s: ArrayT | float, 
     small = xp.abs(yaw) < 1e-4
     safe = xp.where(small, xp.ones_like(yaw), yaw)
     along = xp.where(small, 1.0 - yaw * yaw / 6.0, xp.sin(safe) / safe)
-    across = xp.where(small, yaw / 2.0, (1.0 - xp.cos(safe)) / safe)
+    # 1 - cos is 2 sin^2 of the half, which single precision does not lose near 0
+    across = xp.where(small, yaw / 2.0, 2.0 * xp.sin(safe / 2.0) ** 2 / safe)
     distance = v_mps * duration_s
     x, y = distance * along, distance * across
     if vy_mps is not None:

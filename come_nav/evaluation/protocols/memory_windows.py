@@ -75,12 +75,14 @@ class MemoryDrive:
         recording: frames and the poses that the robot believes.
         truth: the same frames with true poses; the recording itself where it has no better.
         memory: frames of the memory phase.
+        remembered_xyyaw: poses (M, 3) of the memory phase as the robot has them at its end, where it corrects them.
     """
 
     name: str
     recording: Recording = field(repr=False)
     truth: Recording = field(repr=False)
     memory: range
+    remembered_xyyaw: NDArray[np.float64] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from come_nav.planning.settings import KinematicsSettings
 
 STAND_STILL = "stand still"
 CONSTANT_VELOCITY = "constant velocity"
+REGISTRATION = "registration"
 WORLD_MODEL = "world model"
+HYBRID = "hybrid: world model + registration"
 PERFECT_MODEL = "perfect model"
 HINDSIGHT = "best candidate in hindsight"
 
@@ -93,6 +95,8 @@ def evaluate(row: Row, window: Window) -> list[dict[str, Any]]:
     seconds = time.perf_counter() - started_s
     path = driven_path(plan, window)
     record = _record(row.name, window, path) | {"status": plan.status.value, "cost": _finite(plan.cost)}
+    if plan.registered_to is not None:
+        record["registered_to"] = plan.registered_to
     candidates = tried_paths(plan)
     if len(candidates):
         record["candidates"] = len(candidates)

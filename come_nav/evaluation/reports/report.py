@@ -27,6 +27,7 @@ from come_nav.evaluation.reports.tables import (
     image_lines,
     plan_lines,
     ratio_lines,
+    registration_lines,
 )
 from come_nav.viz.figures import plot_bars_with_intervals, plot_error_over_time
 from come_nav.viz.report import HtmlReport
@@ -161,6 +162,8 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
     report.table(header, lines, caption, highlight=[marked(evaluation.main_row.name, marks)])
     if table.gap_closure:
         report.table(*gap_lines(table), f"{GAP_CLOSURE}; {interval}")
+    if table.registered:
+        report.table(*registration_lines(table.registered), f"By what the goal's image registers to; {interval}")
     names = list(table.rows)
     ates = [table.rows[name]["ate_m"] for name in names]
     report.figure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from come_nav.evaluation.metrics.success import SuccessSettings, success_rate
 from come_nav.evaluation.protocols.protocol import Window, waypoint_spacing_m
 from come_nav.evaluation.protocols.results import Record
 from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY, HINDSIGHT, PERFECT_MODEL, STAND_STILL
+from come_nav.evaluation.reports.registration_tables import Split, registration_split
 
 PLAN_METRICS = ("ate_m", "rpe_m", "final_m", "final_yaw_rad")
 MIN_CLUSTERS = 5  # the bootstrap of fewer groups gives intervals that are far too narrow
@@ -49,6 +50,7 @@ class PlanningTable:
         success: row -> share of plans that end at the goal pose, with Wilson's interval over windows.
         success_settings: how near that is.
         kinematics: row -> that of its paths; empty where there is no motion.
+        registered: what the goal registers to -> row -> mean ATE there; empty where nothing was registered.
     """
 
     spacing_m: float
@@ -66,6 +68,7 @@ class PlanningTable:
     success: dict[str, Interval]
     success_settings: SuccessSettings
     kinematics: dict[str, str]
+    registered: Split = field(default_factory=dict)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
@@ -73,6 +76,7 @@ class PlanningTable:
         def plain(intervals: Mapping[str, Interval]) -> dict[str, Any]:
             return {name: asdict(interval) for name, interval in intervals.items()}
 
+        registered = {name: plain(rows) for name, rows in self.registered.items()}
         return {
             "waypoint_spacing_m": self.spacing_m,
             "resampled": self.resampled,
@@ -102,6 +106,7 @@ class PlanningTable:
             "images": [{"row": row, "image": kind, **plain(metrics)} for (row, kind), metrics in self.images.items()],
             "error_by_step_m": self.error_by_step,
             "steps_s": self.steps_s,
+            **({"ate_m_by_registration": registered} if registered else {}),
         }
 
 
@@ -156,6 +161,7 @@ def planning_table(
         success={row: success_rate(found, success) for row, found in records.items()},
         success_settings=success,
         kinematics={row: (kinematics or {}).get(row, "") for row in records},
+        registered=registration_split(records, seed, clusters),
     )
 
 
@@ -190,6 +196,16 @@ def gap_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
     """Return header and text cells of the gap closure."""
     lines = [[row, format_interval(closed, 2), str(closed.n)] for row, closed in table.gap_closure.items()]
     return [f"gap closed from '{CONSTANT_VELOCITY}' (0) to '{PERFECT_MODEL}' (1)", "gap closure", "n"], lines
+
+
+def registration_lines(split: Split) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells: mean ATE of every row by what the goal registers to."""
+    counts = {words: max(interval.n for interval in rows.values()) for words, rows in split.items()}
+    header = ["ATE [m] where the goal registers to", *(f"{words} (n {count})" for words, count in counts.items())]
+    rows = dict.fromkeys(row for found in split.values() for row in found)
+    return header, [
+        [row, *(format_interval(found[row]) if row in found else "-" for found in split.values())] for row in rows
+    ]
 
 
 def horizon_lines(tables: Sequence[PlanningTable]) -> tuple[list[str], list[list[str]]]:

@@ -35,12 +35,15 @@ def model_fingerprint(name: str) -> dict[str, str]:
 
 
 def model_settings(name: str, model: DiffusionWorldModel) -> dict[str, Any]:
-    """Return what identifies the model ``name`` and how it is sampled."""
-    return {
+    """Return what identifies the model ``name``, how it is sampled and, where it looks at views, from which depth."""
+    found = {
         **model_fingerprint(name),
         "sampler": to_mapping(model.sampler),
         "precision": model.inference.precision,
     }
+    if model.depth is not None:
+        found["context_depth"] = "measured" if model.inference.measured_depth else "estimated"
+    return found
 
 
 def machine_facts() -> dict[str, Any]:

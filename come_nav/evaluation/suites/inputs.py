@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
+from come_nav.core.settings import from_mapping
 from come_nav.data import open_recording
 from come_nav.data.timing.association import nearest_index
 from come_nav.data.trajectories import read_trajectory
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.suites.fingerprints import digest
-from come_nav.evaluation.suites.worlds import Place, drive_worlds, raycaster_of, words_of
-from come_nav.sim.worlds import generate_world
+from come_nav.evaluation.suites.worlds import Place, drive_worlds, raycaster_of, surroundings_words, words_of
+from come_nav.sim.sensors.settings import SensorSettings, preset_name
+from come_nav.sim.world_sets import BUILT_IN
+from come_nav.sim.worlds import WorldSettings, generate_world
 from come_nav.viz.maps import MapDrawing
 
 DEFAULT_WINDOWS = {"planning": 200, "quality": 500}  # in built-in worlds
@@ -42,7 +45,10 @@ class SourceSettings:
         recording: keyword arguments of ``come_nav.data.open_recording`` but for the rate.
         kinematics: of the robot whose plans are evaluated: differential, holonomic, car or auto (what the recordings
             tell); empty = as the robot's settings say.
+        camera_px: width and height of the camera in built-in worlds.
         rate_hz: that was asked for, infinite for every frame; it must be the model's. None asks for nothing.
+        sensors: errors of the sensors in built-in worlds.
+        world_set: name of the set of worlds.
     """
 
     suite: str = "planning"
@@ -54,6 +60,9 @@ class SourceSettings:
     recording: Mapping[str, Any] = field(default_factory=dict)
     rate_hz: float | None = None
     kinematics: str = ""
+    camera_px: tuple[int, int] = (64, 64)
+    sensors: SensorSettings = field(default_factory=SensorSettings)
+    world_set: str = BUILT_IN
 
 
 @dataclass(frozen=True)
@@ -98,20 +107,27 @@ def open_input(settings: SourceSettings, rate_hz: float, seed: int = 0, device: 
     """
     if settings.paths:
         return open_recordings(settings, rate_hz, device)
-    drives = drive_worlds(settings.worlds, rate_hz, seed, device)
+    drives = drive_worlds(
+        settings.worlds, rate_hz, seed, device, settings.sensors, settings.world_set, settings.camera_px
+    )
     return Input(
-        title=f"{settings.suite} in built-in worlds {words_of(settings.worlds)}",
+        title=f"{settings.suite} in built-in worlds {words_of(settings.worlds)}"
+        + surroundings_words(settings.sensors, settings.world_set),
         recordings=drives.recordings,
         fingerprint={"suite": settings.suite, **drives.fingerprint},
         default_windows=DEFAULT_WINDOWS[settings.suite],
         places=drives.places,
         groups=drives.groups,
-        facts={"splits": drives.splits},
+        facts={"splits": drives.splits, "sensors": preset_name(settings.sensors), "set_of_worlds": settings.world_set},
     )
 
 
 def open_recordings(settings: SourceSettings, rate_hz: float, device: str = "auto") -> Input:
     """Open all recordings that ``settings`` name as one input; raise ConfigError for another rate than the model's."""
+    if settings.sensors != SensorSettings():
+        raise ConfigError("--sensors is of the built-in worlds; a recording has its own sensors")
+    if settings.world_set != BUILT_IN:
+        raise ConfigError("--set-of-worlds is of the built-in worlds; a recording was made in one place")
     if settings.rate_hz is not None and settings.rate_hz != rate_hz:
         asked = "all" if math.isinf(settings.rate_hz) else f"{settings.rate_hz:g}"
         raise ConfigError(f"--rate {asked}: an evaluation runs at the model's rate, {rate_hz:g} Hz; leave --rate out")
@@ -183,13 +199,13 @@ def _place_of(recording: Recording, path: str, device: str) -> Place | None:
     start = recording.metadata.get("pose_world_start")
     if seed is None or start is None:
         return None
-    world = generate_world(int(seed))
+    world = generate_world(int(seed), from_mapping(WorldSettings, recording.metadata.get("world_settings", {})))
     poses = np.asarray(recording.poses_xyyaw, float)
     true = _true_poses(path, np.asarray(recording.stamps_s))
     if true is None:  # without ground truth, odometry from the known start pose is the best there is
         first = poses[0] if len(poses) else np.zeros(3)
         true = se2.compose(np.asarray(start, float)[None], se2.relative(first[None], poses))
-    return Place(raycaster_of(world, recording.intrinsics, device), true, world.polygons())
+    return Place(raycaster_of(world, recording.intrinsics, device, recording.T_base_camera), true, world.polygons())
 
 
 def _true_poses(path: str, stamps_s: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -24,13 +24,19 @@ from come_nav.evaluation.suites.kinematics import (
     with_kinematics,
 )
 from come_nav.evaluation.suites.outcome import Outcome
-from come_nav.evaluation.suites.planning_rows import perfect_model_row, world_model_row
+from come_nav.evaluation.suites.planning_rows import hybrid_row, perfect_model_row, world_model_row
 from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.evaluation.suites.registration_rows import (
+    registration_facts,
+    registration_row,
+    stored_registration,
+    too_narrow,
+)
 from come_nav.navigation.loading import choose_device, load_configured_model
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
-PLANNING_ROWS = ("trivial", "model", "perfect")
+PLANNING_ROWS = ("trivial", "model", "hybrid", "perfect")
 CONTEXT_FRAMES, RATE_HZ = 4, 4.0  # without a model
 
 
@@ -82,7 +88,7 @@ def run_horizons(
             before any plan is made.
     """
     wanted = PLANNING_ROWS if settings.rows is None else settings.rows
-    model = load_configured_model(navigation) if "model" in wanted else None
+    model = load_configured_model(navigation) if {"model", "hybrid"} & {*wanted} else None
     protocols = _protocols(settings, navigation, model)
     source = open_input(settings.source, protocols[0].rate_hz, navigation.seed, navigation.device)
     navigation, source = told_kinematics(navigation, source, settings.source.kinematics)
@@ -95,7 +101,8 @@ def run_horizons(
         stored = stored_settings(source, protocol, navigation, model)
         with ResultStore(own / "results.jsonl", stored, settings.fresh) as store:
             evaluate_with_progress(chosen, rows, store, progress)
-            evaluation = _summary(source, chosen, rows, store, navigation.seed, settings.success)
+            left_out = registration_facts(too_narrow(source, navigation))
+            evaluation = _summary(source, chosen, rows, store, navigation.seed, settings.success, left_out)
         write_results(own, evaluation)
         outcomes.append(Outcome(source, evaluation, own, write_report(own, evaluation) if settings.report else None))
     return outcomes
@@ -153,6 +160,7 @@ def stored_settings(
         "device": choose_device(navigation.device).partition(":")[0],
         "model": imagined,
         **stored_motion(navigation),
+        **stored_registration(navigation, too_narrow(source, navigation)),
     }
 
 
@@ -163,9 +171,15 @@ def _rows(
     navigation: NavigationSettings,
     model: DiffusionWorldModel | None,
 ) -> list[Row]:
-    rows = trivial_rows(navigation.robot)
-    if model is not None:
+    rows, narrow = trivial_rows(navigation.robot), too_narrow(source, navigation)
+    if not narrow:
+        rows.append(registration_row(navigation))
+    if model is not None and "model" in wanted:
         rows.append(world_model_row(model, navigation))
+    if model is not None and "hybrid" in wanted and not narrow:
+        rows.append(hybrid_row(model, navigation))
+    elif "hybrid" in wanted and asked and narrow:
+        raise DataError(f"{source.title}: no goal registers, so take 'hybrid' out of --rows: {narrow}")
     if "perfect" in wanted and source.places:
         rows.append(perfect_model_row(source.places, navigation, model))
     elif "perfect" in wanted and asked:
@@ -174,7 +188,13 @@ def _rows(
 
 
 def _summary(
-    source: Input, windows: list[Window], rows: list[Row], store: ResultStore, seed: int, success: SuccessSettings
+    source: Input,
+    windows: list[Window],
+    rows: list[Row],
+    store: ResultStore,
+    seed: int,
+    success: SuccessSettings,
+    left_out: Mapping[str, str],
 ) -> Evaluation:
     records = {name: store.table(windows, name) for row in rows for name in row.names}
     return Evaluation(
@@ -184,7 +204,7 @@ def _summary(
         records=records,
         table=planning_table(windows, records, seed, source.groups, success, kinematics_by_row(rows)),
         settings={"windows": len(windows), **store.settings},
-        facts={**source.facts, **machine_facts(), "candidates_per_plan": _candidates(records)},
+        facts={**source.facts, **left_out, **machine_facts(), "candidates_per_plan": _candidates(records)},
         map_of=source.map_of,
     )
 

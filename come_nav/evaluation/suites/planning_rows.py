@@ -15,7 +15,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Frame, Imagination, Plan
 from come_nav.evaluation.protocols.protocol import Window
-from come_nav.evaluation.protocols.rows import HINDSIGHT, PERFECT_MODEL, WORLD_MODEL, Row
+from come_nav.evaluation.protocols.rows import HINDSIGHT, HYBRID, PERFECT_MODEL, WORLD_MODEL, Row
 from come_nav.evaluation.suites.camera_model import CameraModel
 from come_nav.evaluation.suites.replay import Replay, open_loop
 from come_nav.evaluation.suites.worlds import Place
@@ -31,9 +31,15 @@ ReplayOf = Callable[[Window], Replay]
 
 
 def world_model_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> Row:
-    """Return the row of ``model`` as the robot plans with it; each window is an episode that just began."""
+    """Return the row of ``model`` alone; each window is an episode that just began."""
     replay = Replay(NavStack(model, open_loop(navigation)))
     return searching_row(WORLD_MODEL, lambda window: replay, model)
+
+
+def hybrid_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> Row:
+    """Return the row of ``model`` and registration together, as the robot plans; each window is a new episode."""
+    replay = Replay(NavStack(model, open_loop(navigation)))
+    return replace(searching_row(HYBRID, lambda window: replay, model, registers=True), imagine=None)
 
 
 def searching_row(
@@ -42,6 +48,7 @@ def searching_row(
     model: NavigationModel,
     experts: ExpertsSettings | None = None,
     make: MakeImaginer | None = None,
+    registers: bool = False,
 ) -> Row:
     """Return the row that plans as the robot does.
 
@@ -51,6 +58,7 @@ def searching_row(
         model: its model, which sees the real frames that imagined ones are compared with.
         experts: what the imagination looks at; as the stack's settings say where None.
         make: another imaginer than the stack's own.
+        registers: whether goal images are registered as well, and certain ones driven to.
     """
 
     def imaginer(window: Window, decode: bool) -> Imaginer:
@@ -60,7 +68,7 @@ def searching_row(
         replay = replay_of(window)
         decode = replay.stack.settings.objective.view_distance.startswith("image")
         given = None if make is None else make(window, decode)
-        return replay.plan(window, generator, experts, given)
+        return replay.plan(window, generator, experts, given, registers)
 
     def imagine(window: Window, paths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         images = imaginer(window, True).imagine(paths, generator).images

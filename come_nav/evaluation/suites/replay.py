@@ -118,11 +118,14 @@ class Replay:
         generator: torch.Generator,
         experts: ExpertsSettings | None = None,
         imaginer: Imaginer | None = None,
+        registers: bool = False,
     ) -> Plan:
         """Plan to the goal image of ``window`` with its own time between waypoints (see ``NavStack.plan``)."""
         goal = Goal(image_rgb=window.goal_frame().rgb)
         search = self.search_of(window)
-        return self.at(window).plan(goal, generator=generator, planner=search, experts=experts, imaginer=imaginer)
+        return self.at(window).plan(
+            goal, generator=generator, planner=search, experts=experts, imaginer=imaginer, registers=registers
+        )
 
     def imaginer(self, window: Window, experts: ExpertsSettings | None = None, decode: bool = False) -> Imaginer:
         """Return what imagines from the start of ``window`` as far as its goal."""

@@ -1,8 +1,9 @@
 """The spatial memory: a bounded cloud of voxels with colours or latents, and how it looks from elsewhere.
 
-Each frame with depth is lifted into points, which merge into the voxels of the odom frame. The memory renders what it
+Each frame with depth is lifted into points, which merge into the voxels of the map frame. The memory renders what it
 knows of any view, tells what is near the robot, and is bounded: in memory by its budget of voxels, in time per frame by
-the points that it takes of a frame.
+the points that it takes of a frame. Poses come and go in odom; points are anchored to key frames, and move with them
+(:meth:`SpatialMemory.move`). Where nobody corrects key frames, map and odom are one.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range, check_shape
-from come_nav.core.errors import DataError, ShapeError
+from come_nav.core.errors import ShapeError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics, Frame
+from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.poses import as_transform
 from come_nav.memory.spatial.carving import seen_through
-from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, lift
+from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, UnknownFeatures, fits, lift
+from come_nav.memory.spatial.moving import move_voxels
 from come_nav.memory.spatial.splat_cache import EXTRA, SplatCache
 from come_nav.memory.spatial.splatting import SpatialView, Viewpoint, render_splats, thinned
-from come_nav.memory.spatial.voxels import VoxelMap, reach_of
+from come_nav.memory.spatial.voxels import VoxelMap, cell_keys, reach_of
 
 Array = NDArray[Any]
 FAR_M = 1000.0  # poses beyond this (UTM) get a cloud around a place of its own: float32 counts half metres there
@@ -98,7 +101,7 @@ class SpatialSettings:
 
 
 class SpatialMemory:
-    """A bounded cloud of voxels in the odom frame. A frame that cannot be used is counted, never an exception.
+    """A bounded cloud of voxels in the map frame. A frame that cannot be used is counted, never an exception.
 
     One thread may observe while another renders: an image shows the cloud as it was when its rendering began.
     """
@@ -137,7 +140,8 @@ class SpatialMemory:
         """Forget everything, counters included."""
         with self._lock:
             self.voxels.clear()
-            self.origin_odom_xyz: NDArray[np.float64] = np.zeros(3)  # where the voxels count from
+            self.map_frame = MapFrame()
+            self.origin_odom_xyz: NDArray[np.float64] = np.zeros(3)  # where the voxels count from, in map
             self.rejected: Counter[str] = Counter()
             self.frames = 0
             self.carved = 0
@@ -150,7 +154,13 @@ class SpatialMemory:
     @property
     def points_xyz(self) -> NDArray[Any]:
         """Points (N, 3) in the odom frame, m; float32, or float64 far from its origin; valid until the next change."""
-        return self.voxels.xyz + self.origin_odom_xyz if self.origin_odom_xyz.any() else self.voxels.xyz
+        with self._lock:
+            xyz = self.voxels.xyz + self.origin_odom_xyz if self.origin_odom_xyz.any() else self.voxels.xyz
+            if self.map_frame.is_odom:
+                return xyz
+            points = xyz.astype(np.float64)
+            points[:, :2] = se2.transform_points(se2.inverse(self.map_frame.T_map_odom_xyyaw), points[:, :2])
+            return points.astype(xyz.dtype)
 
     @property
     def point_features(self) -> NDArray[np.float32]:
@@ -168,10 +178,27 @@ class SpatialMemory:
         verdict, grid = self._grid(frame, pose)
         if grid is not None and pose is not None and frame.T_base_camera is not None:
             with self._lock:
-                verdict = self._take(frame.stamp_s, grid, pose @ frame.T_base_camera)
+                verdict = self._take(frame.stamp_s, grid, self.map_frame.transform_to_map(pose) @ frame.T_base_camera)
         if verdict is not InsertResult.KEPT:
             self.rejected[verdict.value] += 1
         return verdict
+
+    def move(self, corrections_xyyaw: NDArray[np.float64]) -> int:
+        """Take where odom lies in map as each key frame has it (K, 3), and move their points; return how many moved.
+
+        The last one is where odom lies at present; what is seen from now on is anchored to that key frame.
+
+        Raises:
+            DataError: for corrections that are not finite.
+        """
+        with self._lock:
+            motions = self.map_frame.update(corrections_xyyaw)
+            if motions is None:
+                return 0
+            moved = move_voxels(self.voxels, motions, self.origin_odom_xyz[:2], slice(-EXTRA, -1))
+            if moved:
+                self._splats.changed()
+            return moved
 
     def render(
         self,
@@ -196,19 +223,18 @@ class SpatialMemory:
             device: where to render and where the result lies.
         """
         poses = torch.as_tensor(poses)
+        check_shape("poses", poses, "B 4 4" if poses.ndim == 3 else "B 3")
         extrinsics = torch.as_tensor(T_base_camera, dtype=torch.float64)
         extrinsics = extrinsics[None] if extrinsics.ndim == 2 else extrinsics
+        with self._lock:  # points and where odom lies among them belong together
+            poses = _in_map(poses, self.map_frame)
+            splats = self._splats.of(self.voxels, self.config.voxel_m, torch.device(device))
         if poses.ndim == 3:  # a free pose: the whole of it goes into the camera's extrinsics
-            check_shape("poses", poses, "B 4 4")
             moved = poses.to(extrinsics) @ extrinsics
             moved[:, :3, 3] -= torch.as_tensor(self.origin_odom_xyz).to(moved)
             extrinsics, poses = moved, poses.new_zeros(len(poses), 3)
         elif self.origin_odom_xyz.any():
-            check_shape("poses", poses, "B 3")
             poses = poses.double() - torch.tensor([*self.origin_odom_xyz[:2], 0.0], dtype=torch.float64)
-        check_shape("poses", poses, "B 3")
-        with self._lock:
-            splats = self._splats.of(self.voxels, self.config.voxel_m, torch.device(device))
         splats = self._splats.coarse(splats, cell_m)
         view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), extrinsics)))
         if thin and len(poses) and len(splats.points_xyz):
@@ -233,8 +259,8 @@ class SpatialMemory:
             heights_m: lowest and highest that the robot could touch, above the odom plane.
             min_hits: points seen less often than this are not yet believed.
         """
-        pose = np.array(pose_odom_xyyaw, np.float64)
         with self._lock:
+            pose = np.array(self.map_frame.to_map(pose_odom_xyyaw), np.float64)
             pose[:2] -= self.origin_odom_xyz[:2]
             xyz = self.voxels.xyz
             near = np.hypot(xyz[:, 0] - pose[0], xyz[:, 1] - pose[1]) <= radius_m
@@ -253,10 +279,13 @@ class SpatialMemory:
             counts = {"frames": self.frames, "carved": self.carved, "untrusted": self.untrusted}
             origin = {"origin_odom_xyz": self.origin_odom_xyz.copy()} if self.origin_odom_xyz.any() else {}
             numbers = {name: np.asarray(value) for name, value in counts.items()}
-            return {**self.voxels.state(), "voxel_m": np.asarray(self.config.voxel_m), **numbers, **origin}
+            frame = {"T_map_odom_xyyaw": self.map_frame.T_map_odom_xyyaw.copy()}
+            return {**self.voxels.state(), "voxel_m": np.asarray(self.config.voxel_m), **numbers, **origin, **frame}
 
     def load_state(self, state: dict[str, Array]) -> None:
         """Replace the memory by a saved one; what exceeds the budget makes room as always.
+
+        Its key frames are those of who saved it: corrections that come later move only what is seen from now on.
 
         Raises:
             ShapeError: for arrays that do not agree, or a cloud of another voxel size or number of features.
@@ -270,6 +299,8 @@ class SpatialMemory:
         with self._lock:
             self.voxels.load_state(state)
             self.origin_odom_xyz = np.array(state.get("origin_odom_xyz", np.zeros(3)), np.float64)
+            anchors = int(self.voxels.anchor.max(initial=-1)) + 1
+            self.map_frame.settle(anchors, np.asarray(state.get("T_map_odom_xyyaw", np.zeros(3)), np.float64))
             self.rejected.clear()
             self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
             self._splats.changed()
@@ -279,7 +310,7 @@ class SpatialMemory:
         """Return a memory with a saved cloud and otherwise default settings, with room for at least this cloud."""
         count = check_shape("features", state["features"], "N C")
         room = max(SpatialSettings.max_voxels, count["N"])
-        source = features or _Unknown(count["C"] - EXTRA)
+        source = features or UnknownFeatures(count["C"] - EXTRA)
         memory = cls(SpatialSettings(voxel_m=float(state["voxel_m"]), max_voxels=room), source)
         memory.load_state(state)
         return memory
@@ -295,7 +326,7 @@ class SpatialMemory:
             return InsertResult.NO_INTRINSICS, None
         if frame.T_base_camera is None or as_transform(frame.T_base_camera) is None:
             return InsertResult.NO_CAMERA_EXTRINSICS, None
-        if not _fits(camera, frame.rgb.shape):
+        if not fits(camera, frame.rgb.shape):
             return InsertResult.WRONG_SIZE, None
         depth = frame.depth_m
         if depth is None and self._depth_source is not None:
@@ -304,13 +335,13 @@ class SpatialMemory:
             return InsertResult.NO_DEPTH, None
         return InsertResult.KEPT, self.features(frame, depth, camera)
 
-    def _take(self, stamp_s: float, grid: FeatureGrid, T_odom_camera: Array) -> InsertResult:
+    def _take(self, stamp_s: float, grid: FeatureGrid, T_map_camera: Array) -> InsertResult:
         settings = self.config
-        if not self.frames and np.abs(T_odom_camera[:2, 3]).max() > FAR_M:
-            self.origin_odom_xyz[:2] = np.round(T_odom_camera[:2, 3])
-        T_odom_camera = T_odom_camera.copy()
-        T_odom_camera[:3, 3] -= self.origin_odom_xyz
-        if np.abs(T_odom_camera[:3, 3]).max() + settings.max_range_m > reach_of(settings.voxel_m):
+        if not self.frames and np.abs(T_map_camera[:2, 3]).max() > FAR_M:
+            self.origin_odom_xyz[:2] = np.round(T_map_camera[:2, 3])
+        T_map_camera = T_map_camera.copy()
+        T_map_camera[:3, 3] -= self.origin_odom_xyz
+        if np.abs(T_map_camera[:3, 3]).max() + settings.max_range_m > reach_of(settings.voxel_m):
             return InsertResult.TOO_FAR
         pixels = grid.depth_m.size
         stride = max(1, int(np.ceil(np.sqrt(pixels / settings.max_points_per_frame))))
@@ -325,39 +356,43 @@ class SpatialMemory:
         self.untrusted += seen.untrusted
         if not len(seen.points_xyz):
             return InsertResult.NO_POINTS
-        self._carve(grid, T_odom_camera)
-        points = se3.transform_points(T_odom_camera, seen.points_xyz.astype(np.float64))
+        self.carved += _carve(self.voxels, settings, grid, T_map_camera)
+        points = se3.transform_points(T_map_camera, seen.points_xyz.astype(np.float64))
         # A pixel that shows more than a voxel blurs it: the nearer look counts more, by the areas.
         weights = np.minimum(1.0, (settings.voxel_m / seen.patch_m) ** 2)
-        normals = seen.normals @ T_odom_camera[:3, :3].T.astype(np.float32)
+        normals = seen.normals @ T_map_camera[:3, :3].T.astype(np.float32)
         values = np.concatenate([seen.features, normals, seen.pixel_m[:, None] * stride], axis=1)
-        self.voxels.add(points, values, weights, stamp_s, T_odom_camera[:3, 3])
+        self.voxels.add(points, values, weights, stamp_s, T_map_camera[:3, 3], self.map_frame.anchor)
         self.frames += 1
         self._splats.changed()
         return InsertResult.KEPT
 
-    def _carve(self, grid: FeatureGrid, T_odom_camera: Array) -> None:
-        settings = self.config
-        if settings.carve_looks == 0.0 or not len(self.voxels):
-            return
-        margin = (settings.carve_margin_m, settings.carve_margin_ratio)
-        T_camera_odom = se3.inverse(T_odom_camera)
-        rows, filled = seen_through(self.voxels.xyz, T_camera_odom, grid.depth_m, grid.camera, settings.voxel_m, margin)
-        self.carved += self.voxels.weaken(rows, settings.carve_looks * filled)
+
+def _carve(voxels: VoxelMap, settings: SpatialSettings, grid: FeatureGrid, T_map_camera: Array) -> int:
+    """Take looks from the cells that a frame sees through; return how many were forgotten."""
+    if settings.carve_looks == 0.0 or not len(voxels):
+        return 0
+    margin = (settings.carve_margin_m, settings.carve_margin_ratio)
+    T_camera_map = se3.inverse(T_map_camera)
+    rows, filled = seen_through(voxels.xyz, T_camera_map, grid.depth_m, grid.camera, settings.voxel_m, margin)
+    return voxels.weaken(rows, settings.carve_looks * filled)
 
 
-class _Unknown:
-    """Stands for the features of a saved cloud that will only be looked at."""
-
-    def __init__(self, channels: int) -> None:
-        self.channels = channels
-
-    def __call__(self, frame: Frame, depth_m: NDArray[np.float32], camera: CameraIntrinsics) -> FeatureGrid:
-        if self.channels != ColourFeatures.channels:
-            raise DataError(f"this cloud remembers {self.channels} latents for each point; give it its feature source")
-        return ColourFeatures()(frame, depth_m, camera)
+def looked_at_s(memory: SpatialMemory, points_odom_xyz: Array) -> NDArray[np.float64]:
+    """Return stamps (N,) in s of the last look at the voxels at points (N, 3) of odom, NaN where no voxel is."""
+    with memory._lock:
+        voxels, frame, points = memory.voxels, memory.map_frame, np.asarray(points_odom_xyz, np.float64)
+        if not frame.is_odom:
+            T_map_odom = se3.transform_from_xyyaw(frame.T_map_odom_xyyaw)
+            points = points @ T_map_odom[:3, :3].T + T_map_odom[:3, 3]
+        return voxels.stamps_at(cell_keys(points - memory.origin_odom_xyz, voxels.voxel_m))
 
 
-def _fits(camera: CameraIntrinsics, shape: tuple[int, ...]) -> bool:
-    numbers = np.isfinite([camera.fx, camera.fy, camera.cx, camera.cy]).all()
-    return bool(numbers and camera.fx > 0 and camera.fy > 0 and (camera.height, camera.width) == shape[:2])
+def _in_map(poses: torch.Tensor, frame: MapFrame) -> torch.Tensor:
+    """Return poses (B, 3) or (B, 4, 4) of odom in map; the very same tensor where the two are one."""
+    if frame.is_odom:
+        return poses
+    T_map_odom = torch.from_numpy(frame.T_map_odom_xyyaw).to(poses.device)
+    if poses.ndim == 2:
+        return se2.compose(T_map_odom, poses.double())
+    return torch.from_numpy(se3.transform_from_xyyaw(frame.T_map_odom_xyyaw)).to(poses.device) @ poses.double()

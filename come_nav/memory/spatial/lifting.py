@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_shape
+from come_nav.core.errors import DataError
 from come_nav.core.types import CameraIntrinsics, Frame
 
 FloatArray = NDArray[np.float32]
@@ -218,3 +219,23 @@ def _continues(here: FloatArray, near: FloatArray, beyond: FloatArray, tolerance
     plane = np.abs(here - 2.0 * near + beyond) <= tolerance
     on_surface: NDArray[np.bool_] = same | plane
     return on_surface
+
+
+class UnknownFeatures:
+    """Stands for the features of a saved cloud that will only be looked at."""
+
+    def __init__(self, channels: int) -> None:
+        """Take how many numbers a point has."""
+        self.channels = channels
+
+    def __call__(self, frame: Frame, depth_m: NDArray[np.float32], camera: CameraIntrinsics) -> FeatureGrid:
+        """Return the colours of a frame, where it is colours that are remembered; raise DataError else."""
+        if self.channels != ColourFeatures.channels:
+            raise DataError(f"this cloud remembers {self.channels} latents for each point; give it its feature source")
+        return ColourFeatures()(frame, depth_m, camera)
+
+
+def fits(camera: CameraIntrinsics, shape: tuple[int, ...]) -> bool:
+    """Whether intrinsics are possible, and of an image of this shape (H, W, ...)."""
+    numbers = np.isfinite([camera.fx, camera.fy, camera.cx, camera.cy]).all()
+    return bool(numbers and camera.fx > 0 and camera.fy > 0 and (camera.height, camera.width) == shape[:2])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from come_nav.core.geometry.point_rendering import camera_fractions, lift_depth, transform_points
 from come_nav.core.types import CameraIntrinsics
-from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.cloud import SpatialMemory, looked_at_s
 from come_nav.memory.spatial.lifting import model_camera
 
+AGE_BLOCK = 4
 MANY_VIEWS = 16  # from so many on it pays to merge far points first
 
 
@@ -43,3 +46,42 @@ class RememberedViews:
         device = poses_odom_xyyaw.device
         view = self.memory.render(poses_odom_xyyaw, camera, extrinsics, thin=thin, cell_m=cell_m, device=device)
         return view.image, view.visible, torch.nan_to_num(1.0 / view.depth_m)
+
+    def ages_s(
+        self,
+        poses_odom_xyyaw: Tensor,
+        inverse_depth: Tensor,
+        T_base_camera: Tensor | None = None,
+        now_s: Tensor | None = None,
+    ) -> Tensor:
+        """Return how long ago what :meth:`views` showed was last looked at, (S, H, W) s; zero where unknown.
+
+        Looked up once for every block of four by four pixels, at the surface that is seen in its middle.
+
+        Args:
+            poses_odom_xyyaw: (S, 3) of the views.
+            inverse_depth: (S, H, W) of the views, 1/m.
+            T_base_camera: (S or 1, 4, 4) of the views; the source's own by default.
+            now_s: (S,) stamps to count from; the newest look by default.
+        """
+        extrinsics = torch.as_tensor(
+            self.T_base_camera if T_base_camera is None else T_base_camera, dtype=torch.float64
+        )
+        extrinsics = extrinsics[None] if extrinsics.ndim == 2 else extrinsics
+        size = inverse_depth.shape[-1]
+        camera = camera_fractions(model_camera(self.camera, size, self.aspect)).double()
+        block, half = inverse_depth[:, AGE_BLOCK // 2 :: AGE_BLOCK, AGE_BLOCK // 2 :: AGE_BLOCK], 0.5 / size
+        camera = camera - torch.tensor([0.0, 0.0, half, half], dtype=torch.float64)  # pixel centres, not block centres
+        voxel_m, stamps = self.memory.config.voxel_m, np.full(block.numel(), np.nan)
+        for beyond_m in (0.0, 0.5 * voxel_m, -0.5 * voxel_m):  # blended depth may lie a little off its voxel
+            depth_m = (
+                torch.where(block > 0, 1.0 / block.clamp_min(1e-6), 0.0).double().cpu() + beyond_m * (block > 0).cpu()
+            )
+            points = lift_depth(depth_m, camera, extrinsics.cpu())
+            moved = transform_points(poses_odom_xyyaw.double().cpu(), points).reshape(-1, 3).numpy()
+            stamps = np.where(np.isnan(stamps), looked_at_s(self.memory, moved), stamps)
+        if now_s is None:
+            now_s = torch.full((len(block),), float(self.memory.voxels.stamp_s.max()) if len(self.memory) else 0.0)
+        looked_s = torch.from_numpy(stamps).reshape(block.shape)
+        ages = torch.nan_to_num(now_s.double()[:, None, None] - looked_s).clamp_min(0.0).float()
+        return ages.repeat_interleave(AGE_BLOCK, 1).repeat_interleave(AGE_BLOCK, 2).to(inverse_depth.device)

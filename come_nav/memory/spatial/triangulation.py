@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.types import CameraIntrinsics
+from come_nav.localisation.multi_view.triangulation import triangulate
 
 MAX_FEATURES = 400
 FEATURE_QUALITY = 0.01
@@ -63,30 +62,3 @@ class Tracker:
         inside = (now >= 0).all(axis=1) & (now[:, 0] < grey.shape[1]) & (now[:, 1] < grey.shape[0])
         good = (ok_there[:, 0] == 1) & (ok_back[:, 0] == 1) & (drift < MAX_ROUND_TRIP_PX) & inside
         return self._corners[good, 0].astype(np.float64) + 0.5, now[good]
-
-
-def triangulate(
-    pixels_then: NDArray[Any], pixels_now: NDArray[Any], camera: CameraIntrinsics, T_now_then: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return inverse depth (M,) in the present view, sideways motion (M,) in m, and distance to the epipolar line, px.
-
-    With rays x and depths z: z_now x_now = z_then R x_then + t, so (R x_then) x (x_now - t / z_now) = 0: linear in
-    1 / z_now. Its error is that of the pixels over focal length and sideways motion, and has no bias; depth itself,
-    or a choice of points by how far they moved in the image, would come out too near.
-    """
-    rays_now = _rays(pixels_now, camera)
-    turned = _rays(pixels_then, camera) @ T_now_then[:3, :3].T
-    t = np.broadcast_to(T_now_then[:3, 3], turned.shape)
-    across = np.cross(turned, t)
-    squared = np.maximum((across**2).sum(axis=1), 1e-18)
-    inverse = (np.cross(turned, rays_now) * across).sum(axis=1) / squared
-    line = np.hypot(across[:, 0] / camera.fx, across[:, 1] / camera.fy)
-    error_px = np.abs((across * rays_now).sum(axis=1)) / np.maximum(line, 1e-18)
-    return inverse, np.sqrt(squared) / np.linalg.norm(turned, axis=1), error_px
-
-
-def _rays(pixels_uv: NDArray[Any], camera: CameraIntrinsics) -> NDArray[np.float64]:
-    """Return rays (M, 3) with z = 1."""
-    x = (pixels_uv[:, 0] - camera.cx) / camera.fx
-    y = (pixels_uv[:, 1] - camera.cy) / camera.fy
-    return np.stack([x, y, np.ones_like(x)], axis=1)

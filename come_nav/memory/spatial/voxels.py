@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range, check_shape
 from come_nav.core.errors import ShapeError
+from come_nav.memory.map_frame import UNANCHORED
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
 _BITS = 21  # of each axis in a key
 _HALF = 1 << (_BITS - 1)
-FIELDS = ("xyz", "features", "weight", "hits", "stamp_s", "key")
+FIELDS = ("xyz", "features", "weight", "hits", "stamp_s", "key", "anchor")
 SPARE = 0.05  # of the capacity, forgotten in addition when it is full, so that not every frame has to look for room
 
 
@@ -55,6 +56,13 @@ def merged_by_cell(
     sums = np.add.reduceat(np.concatenate([weight, weight * values], axis=1), first, axis=0)
     sums[:, 1:] /= sums[:, :1]
     return keys[first], sums.astype(np.float32)
+
+
+def anchored(state: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return a saved state with an anchor for each cell, which version 0.1 did not know: none."""
+    if "anchor" in state or "weight" not in state:
+        return state
+    return {**state, "anchor": np.full(len(state["weight"]), UNANCHORED, np.int32)}
 
 
 def checked_state(state: dict[str, NDArray[Any]], channels: int, capacity: int) -> tuple[int, IntArray]:
@@ -142,6 +150,11 @@ class VoxelMap:
         return self._rows["stamp_s"][: self._count]
 
     @property
+    def anchor(self) -> NDArray[np.int32]:
+        """Key frame (N,) that was the newest at the newest look at each cell; -1 = none."""
+        return self._rows["anchor"][: self._count]
+
+    @property
     def nbytes(self) -> int:
         """Memory that the arrays take, allocated reserve included."""
         arrays = [*self._rows.values(), self._sorted_keys, self._sorted_rows]
@@ -154,6 +167,7 @@ class VoxelMap:
         weights: NDArray[Any],
         stamp_s: float,
         position_xyz: NDArray[Any],
+        anchor: int = UNANCHORED,
     ) -> tuple[int, int]:
         """Merge points into their cells by weighted means; where there is no room, forget cells of little use.
 
@@ -163,6 +177,7 @@ class VoxelMap:
             weights: (M,) > 0.
             stamp_s: time of the look.
             position_xyz: (3,) where the robot is; cells far from there make room first (see :meth:`make_room`).
+            anchor: the newest key frame.
 
         Returns:
             how many cells were new, and how many were known.
@@ -176,14 +191,14 @@ class VoxelMap:
         keys, columns = merged_by_cell(points_xyz, features, weights, self.voxel_m)
         place, known = self._find(keys)
         rows = self._sorted_rows[place[known]]
-        self._update(rows, columns[known], stamp_s)
+        self._update(rows, columns[known], stamp_s, anchor)
         fresh = ~known
         added = int(fresh.sum())
         if added:
             if self._count + added > self.capacity:
                 spare = int(SPARE * self.capacity)
                 self.make_room(self._count + added - self.capacity + spare, stamp_s, position_xyz)
-            self._insert(keys[fresh], columns[fresh], stamp_s)
+            self._insert(keys[fresh], columns[fresh], stamp_s, anchor)
         return added, len(rows)
 
     def remove(self, gone: NDArray[np.bool_]) -> int:
@@ -237,6 +252,7 @@ class VoxelMap:
         Raises:
             ShapeError: for missing arrays, shapes that do not agree, two points of one cell, or too many of them.
         """
+        state = anchored(state)
         count, keys = checked_state(state, self.channels, self.capacity)
         self.clear()
         self._reserve(count)
@@ -246,6 +262,13 @@ class VoxelMap:
         self._sorted_rows = np.argsort(keys)
         self._sorted_keys = keys[self._sorted_rows]
 
+    def stamps_at(self, keys: IntArray) -> NDArray[np.float64]:
+        """Return the stamp (N,) of the last look at the cells of ``keys`` (N,) in s, NaN where there is none."""
+        place, known = self._find(keys)
+        stamps = np.full(len(keys), np.nan)
+        stamps[known] = self.stamp_s[self._sorted_rows[place[known]]]
+        return stamps
+
     def _find(self, keys: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
         """Return the place of each key in the sorted list and whether it is there."""
         place = np.searchsorted(self._sorted_keys, keys)
@@ -254,7 +277,7 @@ class VoxelMap:
         known[within] = self._sorted_keys[place[within]] == keys[within]
         return place, known
 
-    def _update(self, rows: IntArray, columns: FloatArray, stamp_s: float) -> None:
+    def _update(self, rows: IntArray, columns: FloatArray, stamp_s: float, anchor: int) -> None:
         weight, xyz, features = self.weight, self.xyz, self.features
         total = weight[rows] + columns[:, 0]
         gain = (columns[:, 0] / total)[:, None]
@@ -263,8 +286,9 @@ class VoxelMap:
         weight[rows] = np.minimum(total, self.max_weight)
         self.hits[rows] = np.minimum(self.hits[rows] + 1.0, self.max_hits)
         self.stamp_s[rows] = np.maximum(self.stamp_s[rows], stamp_s)
+        self.anchor[rows] = anchor
 
-    def _insert(self, keys: IntArray, columns: FloatArray, stamp_s: float) -> None:
+    def _insert(self, keys: IntArray, columns: FloatArray, stamp_s: float, anchor: int) -> None:
         """Append cells; of more than the whole capacity those with the most weight."""
         if len(keys) > self.capacity - self._count:
             chosen = np.sort(np.argsort(-columns[:, 0], kind="stable")[: self.capacity - self._count])
@@ -274,7 +298,7 @@ class VoxelMap:
         self._count = stop
         self.weight[start:] = np.minimum(columns[:, 0], self.max_weight)
         self.xyz[start:], self.features[start:] = columns[:, 1:4], columns[:, 4:]
-        self.hits[start:], self.stamp_s[start:] = 1.0, stamp_s
+        self.hits[start:], self.stamp_s[start:], self.anchor[start:] = 1.0, stamp_s, anchor
         self._rows["key"][start:stop] = keys
         place = np.searchsorted(self._sorted_keys, keys)
         self._sorted_keys = np.insert(self._sorted_keys, place, keys)
@@ -298,4 +322,5 @@ def _empty_rows(size: int, channels: int) -> dict[str, NDArray[Any]]:
         "hits": np.empty(size, np.float32),
         "stamp_s": np.empty(size, np.float64),
         "key": np.empty(size, np.int64),
+        "anchor": np.empty(size, np.int32),
     }

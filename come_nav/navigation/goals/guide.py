@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.geometry import se2
 from come_nav.core.types import Goal
 from come_nav.navigation.goals.places import Places
 
@@ -59,6 +60,14 @@ class Guide:
         """Take a goal. ``rough_xyyaw`` (3,) is a place from where an image without a pose should be in view."""
         self._goal, self.way_xy, self._rest_xy, self._near = goal, None, None, False
         self._place = rough_xyyaw if goal.pose_odom_xyyaw is None else goal.pose_odom_xyyaw
+
+    def move(self, motion_xyyaw: NDArray[np.float64]) -> None:
+        """Move all that is headed for by a motion (3,) of odom, because odom was corrected."""
+        if self._goal is not None and self._goal.pose_odom_xyyaw is not None:
+            self._goal = replace(self._goal, pose_odom_xyyaw=se2.compose(motion_xyyaw, self._goal.pose_odom_xyyaw))
+        if self._place is not None:
+            self._place = se2.compose(motion_xyyaw, self._place)
+        self._rest_xy = None if self._rest_xy is None else se2.transform_points(motion_xyyaw, self._rest_xy)
 
     def target(self, pose_odom_xyyaw: NDArray[np.float64], clear: Clear = lambda start, end: True) -> tuple[Goal, bool]:
         """Return what to plan for from this pose (3,), and whether it is the goal itself.

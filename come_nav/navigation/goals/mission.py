@@ -56,7 +56,7 @@ class Mission:
         self.goal: Goal | None = None
         self.state, self.code, self.message = MissionState.IDLE, "", "no goal"
         self._started_s: float | None = None
-        self._near = self._failures = 0
+        self._near = self._failures = self.reopened = 0
 
     @property
     def active(self) -> bool:
@@ -68,7 +68,7 @@ class Mission:
         self.goal = goal
         self.state, self.code, self.message = MissionState.ACTIVE, "", ON_THE_WAY
         self._started_s = None
-        self._near = self._failures = 0
+        self._near = self._failures = self.reopened = 0
 
     @property
     def failing(self) -> bool:
@@ -91,6 +91,18 @@ class Mission:
         if self.state is MissionState.REACHED:
             self.goal, self.state, self.message = goal, MissionState.ACTIVE, ON_THE_WAY
             self._near = 0
+            self.reopened += 1
+
+    def confirm(self, left_xyyaw: NDArray[np.float64]) -> None:
+        """Say that it is reached indeed: the goal is (3,) away, as its image tells."""
+        if self.state is MissionState.REACHED:
+            away_m, turn_rad = float(np.hypot(*left_xyyaw[:2])), float(abs(left_xyyaw[2]))
+            self.message = f"goal reached; its image was taken {away_m:.2f} m and {turn_rad:.2f} rad from here"
+
+    def fail(self, code: str, why: str) -> None:
+        """Give the goal up."""
+        if self.active:
+            self._end(MissionState.FAILED, code, why)
 
     def at_goal(self, pose_odom_xyyaw: NDArray[np.float64], goal_odom_xyyaw: NDArray[np.float64]) -> bool:
         """Whether a robot at one pose (3,) is at a goal at the other."""

@@ -88,6 +88,17 @@ class Places:
         """Say that the robot may have been carried: no way leads from the last kept frame to the next one."""
         with self._lock:
             self.keyframes.begin_leg()
+            self.keyframes.map_frame.restart()  # anchors begin anew as well
+
+    def move(self, corrections_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (A, 3) as each anchor of the robot has it."""
+        with self._lock:
+            self.keyframes.move(corrections_xyyaw)
+
+    @property
+    def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
+        """Planar pose (3,) of odom in the map that places are kept in."""
+        return self.keyframes.map_frame.T_map_odom_xyyaw
 
     def save(self, store: MemoryStore) -> None:
         """Write the frames as a new version of the store; what other nodes saved there stays.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,13 +16,37 @@ from come_nav.navigation.goals.places import Places
 from come_nav.navigation.settings import RecognitionSettings
 from come_nav.navigation.stack import NavStack
 
+FoundBy = Literal["features", "remembered views", "nothing"]
+
 
 @dataclass(frozen=True)
 class Recognised:
-    """Where an image was taken: ``pose_odom_xyyaw`` (3,), or a place ``rough_xyyaw`` (3,) from where to look for it."""
+    """Where an image was taken.
+
+    Attributes:
+        pose_odom_xyyaw: (3,); None where the image is not recognised.
+        rough_xyyaw: (3,) place from where to look for it; None where there is none.
+        guess_odom_xyyaw: (3,) the best guess, recognised or not; None without any.
+        found_by: what told it.
+        score: of the guess: by features the probability that it is right, by remembered views its difference (0 is
+            equal); NaN without a guess.
+    """
 
     pose_odom_xyyaw: NDArray[np.float64] | None = None
     rough_xyyaw: NDArray[np.float64] | None = None
+    guess_odom_xyyaw: NDArray[np.float64] | None = None
+    found_by: FoundBy = "nothing"
+    score: float = float("nan")
+
+    @property
+    def message(self) -> str:
+        """Return it in one line."""
+        if self.guess_odom_xyyaw is None:
+            return "the image is not recognised; nothing that is remembered resembles it"
+        known = "the image was taken" if self.pose_odom_xyyaw is not None else "the image is not recognised; best guess"
+        (x, y, yaw), by_features = self.guess_odom_xyyaw, self.found_by == "features"
+        score = f"{self.score:.0%} sure" if by_features else f"difference {self.score:.2f}"
+        return f"{known} at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: {score}, by {self.found_by}"
 
 
 class Recognition:
@@ -45,38 +70,55 @@ class Recognition:
         return float(latent_difference(newest.features.float()[None], latents)[0])
 
     def find(self, image_rgb: NDArray[np.uint8], latents: torch.Tensor, overtaken: Callable[[], bool]) -> Recognised:
-        """Return where an image was taken, as far as memory knows; a search that was ``overtaken`` ends early."""
+        """Return where an image was taken, as far as memory knows; a search that was ``overtaken`` ends early.
+
+        Its features tell where it has enough of them and something was seen; else remembered views are compared.
+        """
         starts, differences = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
-        if not len(starts):
+        by_features = self._stack.goals.has_features(image_rgb)
+        if not len(starts) and not by_features:
             return Recognised()
-        pose = self._sighted(image_rgb, starts, overtaken)
-        if pose is not None:
-            return Recognised(pose)
+        found = self._by_features(image_rgb) if by_features else self._by_views(image_rgb, starts, overtaken)
+        if found.pose_odom_xyyaw is not None or not len(starts):
+            return found
         present = self.difference(latents)
         similar = present is None or differences[0] < self.settings.trust * present
-        return Recognised(rough_xyyaw=starts[0] if similar else None)
+        return replace(found, rough_xyyaw=starts[0] if similar else None)
 
     def pose(
         self, image_rgb: NDArray[np.uint8], latents: torch.Tensor, overtaken: Callable[[], bool]
     ) -> NDArray[np.float64] | None:
         """Return the pose (3,) that an image was taken from, or None where it is not recognised."""
+        if self._stack.goals.has_features(image_rgb):
+            return self._by_features(image_rgb).pose_odom_xyyaw
         starts, _ = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
-        return self._sighted(image_rgb, starts, overtaken)
+        return self._by_views(image_rgb, starts, overtaken).pose_odom_xyyaw
 
-    def _sighted(
+    def _by_features(self, image_rgb: NDArray[np.uint8]) -> Recognised:
+        sighting = self._stack.goals.sighting(image_rgb)
+        if sighting is None:
+            return self._told(Recognised(found_by="features"))
+        guess = sighting.pose_odom_xyyaw
+        pose = guess if sighting.certain else None
+        return self._told(Recognised(pose, None, guess, "features", sighting.confidence))
+
+    def _by_views(
         self, image_rgb: NDArray[np.uint8], similar_odom_xyyaw: NDArray[np.float64], overtaken: Callable[[], bool]
-    ) -> NDArray[np.float64] | None:
+    ) -> Recognised:
         """Look from the robot's own place and from similar ones (K, 3) on."""
         newest, starts = self._stack.memory.newest, similar_odom_xyyaw
         if newest is not None:
             starts = np.vstack([poses_ahead(newest.pose_odom_xyyaw), starts])
         sighting = self._stack.relocalise(image_rgb, starts, overtaken)
         if sighting is None:
-            return None
-        known, (x, y, yaw) = sighting.difference <= self.settings.recognised, sighting.pose_odom_xyyaw
-        text = "the image was taken" if known else "the image is not known; most like it is the view"
-        self._log(f"{text} at ({x:.2f}, {y:.2f}) m, {yaw:.2f} rad: difference {sighting.difference:.2f}")
-        return sighting.pose_odom_xyyaw if known else None
+            return Recognised()
+        guess = sighting.pose_odom_xyyaw
+        pose = guess if sighting.difference <= self.settings.recognised else None
+        return self._told(Recognised(pose, None, guess, "remembered views", sighting.difference))
+
+    def _told(self, found: Recognised) -> Recognised:
+        self._log(found.message)
+        return found
 
 
 def encoded(stack: NavStack, images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from come_nav.core.experts import LONG_TERM, SPATIAL
 from come_nav.localisation.image_difference import ImageDifference
 from come_nav.memory.episodic.memory import Adapter
+from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.short_term import Remembered
 from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.navigation.memories.experts_in_use import ExpertsInUse, experts_in_use, unsupported_experts
@@ -42,6 +45,7 @@ class EpisodeMemories:
         Without ``background_training``, :meth:`train` trains the adapter.
         """
         self.base_model, self.settings, self.frozen = model, settings, False
+        self._map_frame = MapFrame()
         self.space: RememberedSpace | None = None
         self.long_term: LongTermMemory | None = None
         self._model = taking_experts(model)
@@ -74,7 +78,7 @@ class EpisodeMemories:
     def diagnostics(self) -> dict[str, str]:
         """Why experts that are asked for cannot work now, or that ``auto`` could choose from are not used, by name."""
         chosen = self.in_use()
-        return {**chosen.left_out, **self._unfit(chosen.names)}
+        return {**chosen.left_out, **_unfit(self, chosen.names)}
 
     @property
     def training_diagnosis(self) -> str | None:
@@ -88,7 +92,7 @@ class EpisodeMemories:
         """
         experts = experts or self.settings.experts
         chosen = self.in_use(experts)
-        unfit = {**chosen.left_out, **self._unfit(chosen.names)}
+        unfit = {**chosen.left_out, **_unfit(self, chosen.names)}
         usable = [name for name in chosen.names if name not in unfit]
         warnings = chosen.warnings_of(unfit)
         if self._model is None or not usable:
@@ -115,12 +119,22 @@ class EpisodeMemories:
         if long_term is not None:
             long_term.poll()
             # Before the spatial memory holds the frame: the adapter learns from what was known of it.
-            long_term.observe(seen, lambda: None if space is None else space.shown(seen))
+            pose_map_xyyaw = self._map_frame.to_map(seen.pose_odom_xyyaw)
+            long_term.observe(seen, pose_map_xyyaw, lambda: None if space is None else space.shown(seen))
         if space is not None:
             space.observe(seen)
 
+    def move(self, corrections_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (A, 3) as each anchor of the robot has it; nothing while ``frozen``."""
+        if self.frozen:
+            return
+        self._map_frame.update(corrections_xyyaw)
+        if self.space is not None:
+            self.space.move(corrections_xyyaw)
+
     def reset(self) -> None:
         """Forget the episode."""
+        self._map_frame.clear()
         for memory in (self.space, self.long_term):
             if memory is not None:
                 memory.reset()
@@ -150,10 +164,11 @@ class EpisodeMemories:
         if self.long_term is not None:
             self.long_term.close()
 
-    def _unfit(self, names: tuple[str, ...]) -> dict[str, str]:
-        """Return why experts among ``names`` cannot work now."""
-        found = {
-            SPATIAL: NOT_KEPT if self.space is None else self.space.diagnosis,
-            LONG_TERM: NOT_KEPT if self.long_term is None else self.long_term.diagnosis,
-        }
-        return {name: why for name in names if (why := found.get(name)) is not None}
+
+def _unfit(memories: EpisodeMemories, names: tuple[str, ...]) -> dict[str, str]:
+    """Return why experts among ``names`` cannot work now."""
+    found = {
+        SPATIAL: NOT_KEPT if memories.space is None else memories.space.diagnosis,
+        LONG_TERM: NOT_KEPT if memories.long_term is None else memories.long_term.diagnosis,
+    }
+    return {name: why for name in names if (why := found.get(name)) is not None}

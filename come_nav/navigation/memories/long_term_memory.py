@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from come_nav.core.errors import DataError
@@ -80,8 +82,10 @@ class LongTermMemory:
         if self._shared is not None:
             self._shared.poll()
 
-    def observe(self, seen: Remembered, shown: Callable[[], RenderedView | None]) -> None:
-        """Learn a frame. ``shown`` tells what the spatial memory shows of it before it holds it."""
+    def observe(
+        self, seen: Remembered, pose_map_xyyaw: NDArray[np.float64], shown: Callable[[], RenderedView | None]
+    ) -> None:
+        """Learn a frame at its pose (3,) in map. ``shown`` tells what the spatial memory shows before it holds it."""
         memory, loss = self.episodic, self._loss
         if memory is None or seen.features is None:
             return
@@ -90,7 +94,7 @@ class LongTermMemory:
         loss.camera = loss.camera if camera is None else camera
         depth_m = measured_in(self._model, [seen.frame])
         try:
-            pose = torch.from_numpy(seen.pose_odom_xyyaw)
+            pose = torch.from_numpy(pose_map_xyyaw)
             kept = loss.frame(image, shown(), seen.frame.T_base_camera, None if depth_m is None else depth_m[0])
             memory.observe(seen.features, pose, seen.stamp_s, kept)
             self._failure = None

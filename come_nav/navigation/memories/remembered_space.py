@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from come_nav.core.types import Frame
@@ -62,6 +64,11 @@ class RememberedSpace:
         self.cloud.observe(self._with_depth(seen.frame), seen.pose_odom_xyyaw)
         if len(self.cloud):
             self.views = self.views or views
+
+    def move(self, corrections_xyyaw: NDArray[np.float64]) -> None:
+        """Follow the corrections (A, 3) of the robot's anchors; a cloud of another process follows that process's."""
+        if self.shared is None:
+            self.cloud.move(corrections_xyyaw)
 
     def shown(self, seen: Remembered) -> RenderedView:
         """Return what the cloud shows of a frame that it does not hold yet: nothing where the camera is not known."""

@@ -20,6 +20,7 @@ from come_nav.core.errors import ComeNavError
 from come_nav.core.types import PlanStatus
 from come_nav.evaluation.running_accuracy import RunningAccuracy
 from come_nav.navigation.loading import load_stack
+from come_nav.navigation.navigation_model import looks_at_depth
 from come_nav.navigation.navigator import Navigator
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
@@ -67,7 +68,8 @@ class PlannerNode(ManagedNode):
         self._navigator = Navigator(self._stack, navigator_settings(values), self.log.info)
         space = self._stack.episode.space
         fills_cloud = space is not None and space.shared is None  # else another node's store is followed
-        self._camera = CameraInput(self, depth="optional" if fills_cloud else "none")
+        looks = fills_cloud or looks_at_depth(self._stack.model)
+        self._camera = CameraInput(self, depth="optional" if looks else "none")
         self._obstacles = ObstacleInput(self, self._navigator.obstacles)
         self._places = PlaceStore(self._navigator.places, store_of(values), self.diagnose)
         if (found := self._places.load()) is not None:

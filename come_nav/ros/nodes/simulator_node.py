@@ -24,7 +24,8 @@ from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import COMMAND, SENSOR
 from come_nav.ros.transforms import optional_module
 from come_nav.ros.worker import Worker
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
+from come_nav.sim.sensors.settings import DEFAULT_SENSORS, PRESETS, sensor_settings
 
 BACKENDS = ("builtin", "habitat")
 
@@ -44,7 +45,21 @@ class SimulatorNode(ManagedNode):
         Parameter("image_width", 320, "camera columns, px", 8, 4096, when="start"),
         Parameter("image_height", 240, "camera rows, px", 8, 4096, when="start"),
         Parameter("horizontal_fov_deg", 106.26, "camera's width of view, degrees", 10.0, 170.0, when="start"),
-        Parameter("odometry_noise_percent", 0.0, "errors of wheel odometry, percent", 0.0, 50.0, when="start"),
+        Parameter(
+            "sensors",
+            DEFAULT_SENSORS,
+            "errors of the built-in robot's sensors; realistic: the seed draws the camera, too",
+            choices=tuple(PRESETS),
+            when="start",
+        ),
+        Parameter(
+            "odometry_noise_percent",
+            0.0,
+            "errors of wheel odometry, percent; 0 = those of the sensors",
+            0.0,
+            50.0,
+            when="start",
+        ),
         Parameter(
             "odometry_rate_hz", 20.0, "odometry, clock and physics, Hz of simulated time", 1.0, 200.0, when="start"
         ),
@@ -83,6 +98,7 @@ class SimulatorNode(ManagedNode):
         self._commands = self.watch("cmd_vel", "cmd_vel", self.values["cmd_vel_timeout_s"], required=False)
         self.subscribe(kind, "cmd_vel", self._take_command, COMMAND)
         self._ticks, self._hits, self._next_camera_s = 0, 0, 0.0
+        self._newest_frame_s = float("-inf")
 
     def start(self) -> None:
         """Let time run."""
@@ -139,7 +155,8 @@ class SimulatorNode(ManagedNode):
         due = simulator.time_s >= self._next_camera_s - 1e-9
         if due:
             self._next_camera_s = simulator.time_s + 1.0 / values["camera_rate_hz"]
-        frame, believed = simulator.observe() if due else (None, odometry_of(simulator))
+        frame = simulator.observe()[0] if due else None
+        believed = odometry_of(simulator)
         odometry = Odometry(stamp_s, believed.T_odom_base, believed.v_mps, believed.w_radps)
         self._odom.publish(messages.odometry_message(odometry, frames))
         truth = Odometry(stamp_s, se3.transform_from_xyyaw(simulator.pose_world_xyyaw))
@@ -149,6 +166,10 @@ class SimulatorNode(ManagedNode):
         if frame is None:
             return
         self._collisions.publish(Int32(data=self._hits))
+        if frame.stamp_s <= self._newest_frame_s:  # the next one was lost
+            return
+        self._newest_frame_s = frame.stamp_s
+        stamp_s -= simulator.time_s - frame.stamp_s  # it may have been taken a little earlier
         optical = values["camera_frame"]
         self._image.publish(messages.image_message(frame.rgb, stamp_s, optical))
         if frame.intrinsics is not None:
@@ -174,17 +195,20 @@ def odometry_of(simulator: Simulator) -> Odometry:
 
 def make_simulator(values: dict[str, Any]) -> Simulator:
     """Return the simulator that the parameters describe; raise ConfigError for what it cannot be."""
-    camera = CameraIntrinsics.from_field_of_view(
-        values["image_width"], values["image_height"], float(np.radians(values["horizontal_fov_deg"]))
-    )
+    size = (values["image_width"], values["image_height"])
+    camera = CameraIntrinsics.from_field_of_view(*size, float(np.radians(values["horizontal_fov_deg"])))
+    sensors = sensor_settings(values["sensors"])
     pose = np.array(values["start_pose"], float)
     if pose.shape != (3,):
         raise ConfigError(f"start_pose must be x, y, yaw, got {values['start_pose']}")
     start = pose if np.isfinite(pose).all() else None
     percent = values["odometry_noise_percent"]
-    noise = OdometryNoise.from_percent(percent) if percent > 0 else None
+    noise = OdometrySettings.from_percent(percent) if percent > 0 else None
     if values["backend"] == "habitat":
         from come_nav.sim.habitat.simulator import HabitatSimulator
+
+        if values["sensors"] != "ideal":
+            raise ConfigError(f"sensors: {values['sensors']} is of the backend builtin; set sensors: ideal for habitat")
 
         simulator: Simulator = HabitatSimulator(
             values["scene"], camera, python=values["habitat_python"], seed=values["seed"], odometry_noise=noise
@@ -194,7 +218,12 @@ def make_simulator(values: dict[str, Any]) -> Simulator:
         from come_nav.sim.worlds import generate_world
 
         simulator = BuiltInSimulator.in_world(
-            generate_world(values["world_seed"]), camera, odometry_noise=noise, seed=values["seed"]
+            generate_world(values["world_seed"]),
+            None if sensors.camera.hfov_deg[1] else camera,
+            odometry_noise=noise,
+            seed=values["seed"],
+            sensors=sensors,
+            size_px=size,
         )
     if start is not None:
         simulator.reset(start)

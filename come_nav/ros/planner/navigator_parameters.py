@@ -29,6 +29,9 @@ NAVIGATOR_PARAMETERS = (
     Parameter("recognised", 0.4, "an image was taken where the remembered view differs by less", 0.0, 2.0),
     Parameter("approach_by_view", False, "score imagined views too on the last direct_m to a known place"),
     Parameter("trust", 0.7, "how much more similar than the view a remembered place must be, (0, 1]", 0.01, 1.0),
+    Parameter(
+        "unknown_image", "explore", "what to do with an image that is not recognised", choices=("explore", "refuse")
+    ),
     Parameter("keyframes.spacing_m", 0.4, "remember a place after this distance, m", 0.05, 10.0, when="start"),
     Parameter("keyframes.spacing_rad", 0.5, "or after this turn, rad", 0.05, 3.15, when="start"),
     Parameter("keyframes.join_m", 0.6, "places this near are joined into one way, m", 0.0, 10.0, when="start"),
@@ -50,7 +53,7 @@ def navigator_settings(values: Mapping[str, Any]) -> NavigatorSettings:
             values["time_limit_s"],
         ),
         guide=GuideSettings(values["direct_m"], values["lookahead_m"], values["approach_by_view"]),
-        recognition=RecognitionSettings(values["recognised"], values["trust"]),
+        recognition=RecognitionSettings(values["recognised"], values["trust"], values["unknown_image"]),
         keyframes=KeyframesSettings(**keyframes),
         obstacles=obstacle_settings(values),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ WALL_HALF_M = 0.06
 DOOR_HEIGHT_M = 2.05
 CELL_M = 0.1
 CLEARANCE_M = 0.29  # of the robot's centre from furniture, kept free when pieces are placed
+LEAF_HALF_M, LEAF_ANGLES_DEG = 0.02, (75.0, 110.0)
+MOVABLE, MOVE_M, MOVE_TRIES = ("chair", "stool"), 0.8, 12
 CEILING_LAMP: Colour = (2.2, 2.2, 2.1)
 
 _FLOORS = ("planks", "tiles", "carpet", "checker", "weave", "concrete", "diamonds")
@@ -54,16 +56,44 @@ class Layout:
         return [level_row(room.theme.ceiling, room.lights, self.ceiling_m, False) for room in self.rooms]
 
 
-def build_layout(rng: np.random.Generator, plan: FloorPlan, lookalike: float, density: float) -> Layout:
+@dataclass(frozen=True)
+class Changes:
+    """What is different at another visit to the same building.
+
+    Attributes:
+        rng: draws what moves; another one at each visit.
+        moved: share of chairs and stools that stand elsewhere, within 0.8 m.
+        light: standard deviation of the logarithm of each room's light.
+        door_leaves: whether doors have leaves, which stand at another angle at each visit.
+        doors_rng: draws on which side doors hang, the same at every visit.
+    """
+
+    rng: np.random.Generator
+    moved: float
+    light: float
+    door_leaves: bool
+    doors_rng: np.random.Generator
+
+
+def build_layout(
+    rng: np.random.Generator, plan: FloorPlan, lookalike: float, density: float, changes: Changes | None = None
+) -> Layout:
     """Furnish ``plan``; with probability ``lookalike`` a room repeats an earlier room's look and furniture."""
     ceiling = float(rng.uniform(2.4, 2.9))
     layout = Layout(plan, ceiling, _make_rooms(rng, plan, ceiling, lookalike))
+    if changes is not None and changes.light > 0:
+        layout.rooms = [replace(room, lights=_changed(room.lights, changes)) for room in layout.rooms]
     for wall in plan.walls:
         _add_wall(layout, wall)
     _add_ceiling_lamps(layout)
     _add_images(rng, layout)
-    _Furnisher(layout).run(density)
+    _Furnisher(layout).run(density, changes)
     return layout
+
+
+def _changed(lights: Lights, changes: Changes) -> Lights:
+    """Return a room's lamps brighter or darker."""
+    return replace(lights, brightness=lights.brightness * float(np.exp(changes.light * changes.rng.standard_normal())))
 
 
 def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
@@ -183,6 +213,34 @@ def _hang(layout: Layout, box: Box, image: int, room_index: int) -> None:
     layout.builder.add_uniform(box, Surface(-1 - image, (bright, bright, bright), 0.0), room.lights)
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """A piece of furniture, its pose (x, y, yaw) and the room that it stands in."""
+
+    kind: str
+    piece: Piece
+    pose: tuple[float, float, float]
+    room: Room
+
+    @property
+    def footprint(self) -> Box:
+        x, y, yaw = self.pose
+        return Box(x, y, 0.5 * self.piece.width_m, 0.5 * self.piece.depth_m, 0.0, 1.0, yaw)
+
+
+def _leaf(wall: WallSegment, hung: int, angle_rad: float) -> Box:
+    """Return the leaf of a door; ``hung`` tells at which end (bit 0) and into which room (bit 1)."""
+    assert wall.door is not None
+    end, side = hung & 1, 1.0 if hung & 2 else -1.0
+    length = wall.door[1] - wall.door[0] - 0.04
+    hinge = wall.door[end] + (-0.04 if end else 0.04)
+    along, across = math.cos(angle_rad) * (-1.0 if end else 1.0), math.sin(angle_rad) * side
+    middle, off = hinge + 0.5 * length * along, 0.5 * length * across + side * WALL_HALF_M
+    if wall.axis == 0:  # the wall runs along y
+        return Box(wall.line_m + off, middle, 0.5 * length, LEAF_HALF_M, 0.0, 2.0, math.atan2(along, across))
+    return Box(middle, wall.line_m + off, 0.5 * length, LEAF_HALF_M, 0.0, 2.0, math.atan2(across, along))
+
+
 class _Furnisher:
     """Places furniture so that the robot's free space stays in one piece."""
 
@@ -202,8 +260,20 @@ class _Furnisher:
             x_d, y_d = door.door_centre_xy
             self.door_zone |= (self.cells_x - x_d) ** 2 + (self.cells_y - y_d) ** 2 < 0.75**2
         self.occupied = np.zeros(self.shape, dtype=bool)  # footprints of the pieces so far
+        self.empty = self.free
+        self.placed: list[_Placed] = []
 
-    def run(self, density: float) -> None:
+    def run(self, density: float, changes: Changes | None = None) -> None:
+        self._furnish(density)
+        if changes is not None:
+            self._move(changes)
+            if changes.door_leaves:
+                self._hang_doors(changes)
+        for placed in self.placed:
+            for part in placed.piece.parts:
+                self._add_part(part.box, part.surfaces(), placed.pose, placed.room)
+
+    def _furnish(self, density: float) -> None:
         for room in self.layout.rooms:
             rng = np.random.default_rng(room.furniture_seed)  # look-alike rooms draw the same pieces
             kinds = CORRIDOR_PIECES if room.kind == "corridor" else ROOM_KINDS[room.kind]
@@ -212,8 +282,45 @@ class _Furnisher:
             for kind in kinds[:count]:
                 piece = make_piece(kind, rng, room.theme)
                 for _ in range(8):
-                    if self._place(piece, self._draw_pose(rng, piece, room), room):
+                    placed = _Placed(kind, piece, self._draw_pose(rng, piece, room), room)
+                    if self._claim(placed):
+                        self.placed.append(placed)
                         break
+
+    def _move(self, changes: Changes) -> None:
+        """Let a share of chairs and stools stand near where they stood."""
+        for index, placed in enumerate(self.placed):
+            if placed.kind not in MOVABLE or changes.rng.random() >= changes.moved:
+                continue
+            self.free, self.occupied = self.empty, np.zeros(self.shape, dtype=bool)
+            for other in (*self.placed[:index], *self.placed[index + 1 :]):
+                self.free = self.free & ~self._inflated(other.footprint, CLEARANCE_M)
+                self.occupied |= self._inflated(other.footprint, 0.03)
+            for _ in range(MOVE_TRIES):
+                x, y = placed.pose[:2] + changes.rng.uniform(-MOVE_M, MOVE_M, 2)
+                moved = replace(placed, pose=(float(x), float(y), float(changes.rng.uniform(-math.pi, math.pi))))
+                if self._claim(moved):
+                    self.placed[index] = moved
+                    break
+
+    def _hang_doors(self, changes: Changes) -> None:
+        """Give every door a leaf that leaves the way free; none where all ways to hang it would block something."""
+        self.free, self.occupied = self.empty, np.zeros(self.shape, dtype=bool)
+        for placed in self.placed:
+            self.free = self.free & ~self._inflated(placed.footprint, CLEARANCE_M)
+            self.occupied |= self._inflated(placed.footprint, 0.0)
+        for wall in self.layout.plan.doors:
+            first = int(changes.doors_rng.integers(4))
+            angle = math.radians(float(changes.rng.uniform(*LEAF_ANGLES_DEG)))
+            for hung in range(4):
+                leaf = _leaf(wall, (first + hung) % 4, angle)
+                free = self._kept_free(leaf)
+                if free is None or (self.occupied & self._inflated(leaf, 0.0)).any():
+                    continue
+                self.free = free
+                room = self.layout.rooms[max(wall.room_negative, wall.room_positive)]
+                self.layout.builder.add_uniform(leaf, pattern("wood", room.theme.wood, 0.9), room.lights)
+                break
 
     def _draw_pose(self, rng: np.random.Generator, piece: Piece, room: Room) -> tuple[float, float, float]:
         x0, y0, x1, y1 = room.rectangle
@@ -240,32 +347,38 @@ class _Furnisher:
             (along, y1 - inset, math.pi),
         )[side]
 
-    def _place(self, piece: Piece, pose: tuple[float, float, float], room: Room) -> bool:
-        from scipy import ndimage
-
-        x, y, yaw = pose
-        footprint = Box(x, y, 0.5 * piece.width_m, 0.5 * piece.depth_m, 0.0, 1.0, yaw)
+    def _claim(self, placed: _Placed) -> bool:
+        """Take the floor under a piece, where it is free and the robot's way stays in one piece."""
+        x, y, yaw = placed.pose
+        footprint = placed.footprint
         cover = self._inflated(footprint, 0.03)
-        x0, y0, x1, y1 = room.rectangle
+        x0, y0, x1, y1 = placed.room.rectangle
         c, s = abs(math.cos(yaw)), abs(math.sin(yaw))
         reach_x, reach_y = c * footprint.half_x + s * footprint.half_y, s * footprint.half_x + c * footprint.half_y
         inside = x - reach_x > x0 + WALL_HALF_M and x + reach_x < x1 - WALL_HALF_M
         inside &= y - reach_y > y0 + WALL_HALF_M and y + reach_y < y1 - WALL_HALF_M
         if not inside or (cover & (self.door_zone | self.occupied)).any():
             return False
+        free = self._kept_free(footprint)
+        if free is None:
+            return False
+        self.free = free
+        self.occupied |= cover
+        return True
+
+    def _kept_free(self, footprint: Box) -> NDArray[np.bool_] | None:
+        """Return what is free with ``footprint`` in the way, or None where that cuts the robot's space in two."""
+        from scipy import ndimage
+
         free: NDArray[np.bool_] = self.free & ~self._inflated(footprint, CLEARANCE_M)
         labelled: Any = ndimage.label(free)  # older stubs tell of a number here, not of two values
         labels, count = labelled
         if count != 1:  # allow only closed corners too small to stand in
             sizes = np.bincount(labels.ravel())[1:]
             if sizes.max() < free.sum() - 30 or (free & self.door_zone & (labels != 1 + sizes.argmax())).any():
-                return False
+                return None
             free = labels == 1 + sizes.argmax()
-        self.free = free
-        self.occupied |= cover
-        for part in piece.parts:
-            self._add_part(part.box, part.surfaces(), pose, room)
-        return True
+        return free
 
     def _add_part(self, local: Box, surfaces: list[Surface], pose: tuple[float, float, float], room: Room) -> None:
         c, s = math.cos(pose[2]), math.sin(pose[2])

@@ -21,7 +21,8 @@ from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame, Odometry
 from come_nav.sim.episodes import camera_in_base
-from come_nav.sim.robot import OdometryNoise, RobotSettings, WheelOdometry
+from come_nav.sim.robot import RobotSettings
+from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 
 WORKER = Path(__file__).with_name("worker.py")
 STOPPED_SHORT_M = 1e-3  # a step that ends this far from its target was stopped by something
@@ -48,7 +49,7 @@ class HabitatSimulator:
         python: str = "python3",
         seed: int = 0,
         robot: RobotSettings | None = None,
-        odometry_noise: OdometryNoise | None = None,
+        odometry_noise: OdometrySettings | None = None,
         camera_height_m: float = 0.5,
     ) -> None:
         """Start the process and load the scene.

@@ -123,13 +123,21 @@ class MeshWorld:
 class MeshRaycaster:
     """Renders a mesh from the robot's camera: the same interface as the built-in :class:`Raycaster`, on the CPU."""
 
-    def __init__(self, world: MeshWorld, intrinsics: CameraIntrinsics, camera_height_m: float = 0.5) -> None:
+    def __init__(
+        self, world: MeshWorld, intrinsics: CameraIntrinsics, camera_height_m: float = 0.5, pitch_rad: float = 0.0
+    ) -> None:
         self.worlds = [world]
         self.intrinsics = intrinsics
-        self.camera_height_m = camera_height_m
+        self.camera_height_m, self.pitch_rad = camera_height_m, pitch_rad
         u = (np.arange(intrinsics.width) + 0.5 - intrinsics.cx) / intrinsics.fx
         v = (intrinsics.cy - np.arange(intrinsics.height) - 0.5) / intrinsics.fy
-        self._right, self._up = np.meshgrid(u, v)
+        self._right, up = np.meshgrid(u, v)
+        cosine, sine = math.cos(pitch_rad), math.sin(pitch_rad)
+        self._forward, self._up = cosine - up * sine, sine + up * cosine
+
+    def with_camera(self, intrinsics: CameraIntrinsics) -> MeshRaycaster:
+        """Return a renderer of the same mesh with another camera in the same place."""
+        return MeshRaycaster(self.worlds[0], intrinsics, self.camera_height_m, self.pitch_rad)
 
     def render(
         self, poses_world_xyyaw: torch.Tensor, world_index: torch.Tensor | None = None
@@ -154,8 +162,8 @@ class MeshRaycaster:
         rays = np.empty((len(poses), *self._right.shape, 6), dtype=np.float32)
         rays[..., :2] = poses[:, None, None, :2]
         rays[..., 2] = self.camera_height_m
-        rays[..., 3] = cosine + self._right * sine
-        rays[..., 4] = sine - self._right * cosine
+        rays[..., 3] = self._forward * cosine + self._right * sine
+        rays[..., 4] = self._forward * sine - self._right * cosine
         rays[..., 5] = self._up  # one metre of depth per unit of the parameter
         world = self.worlds[0]
         hits = world.cast(rays)

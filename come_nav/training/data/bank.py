@@ -13,7 +13,7 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
 from come_nav.training.data.goals import Drives, Goals, GoalSettings, choose_goals, draw_uniforms
 from come_nav.training.data.sharding import shard
-from come_nav.training.data.windows import Encode, Rows, WindowBatch, step_generator
+from come_nav.training.data.windows import PAST_STRIDE, Encode, PastFrames, Rows, WindowBatch, step_generator
 
 __all__ = ["Encode", "GoalSettings", "LatentBank", "WindowBatch", "WindowStream", "step_generator"]
 
@@ -38,6 +38,9 @@ class LatentBank:
         camera_index: (F,) camera of each frame, or None.
         memory: (F, 5, S, S) uint8 what a spatial memory of the time before shows at each frame, or None.
         branch_memory: (F, Q, 5, S, S) uint8 the same at the branches, or None.
+        frame_cameras: (F, 4) float32 each frame's own camera in place of ``cameras``, or None.
+        T_base_camera: (F, 4, 4) float32 each frame's extrinsics, NaN = unknown, or None.
+        measured: (F, S, S) uint8 where ``depth_m`` was measured and not estimated, or None.
     """
 
     latents: torch.Tensor
@@ -54,6 +57,9 @@ class LatentBank:
     camera_index: torch.Tensor | None = None
     memory: torch.Tensor | None = None
     branch_memory: torch.Tensor | None = None
+    frame_cameras: torch.Tensor | None = None
+    T_base_camera: torch.Tensor | None = None
+    measured: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -122,7 +128,7 @@ class LatentBank:
             actions = torch.where(goals.use_branch[..., None], self.branch_actions_xyyaw[row, goals.branch], actions)
             rel_frames = torch.where(goals.use_branch, self.branch_rel_frames[row, goals.branch], rel_frames)
         device = self.latents.device
-        depth_m, goal_images = self.depth_m, None
+        goal_images = None
         if self.images is not None and (self.branch_images is not None or branches == 0):
             goal_images = _pick(self.images, self.branch_images, newest, goals)
         return WindowBatch(
@@ -134,11 +140,38 @@ class LatentBank:
             rel_frames=rel_frames.float().to(device),
             context_images=None if self.images is None else _take(self.images, context),
             goal_images=goal_images,
-            context_depth_m=None if depth_m is None else _take(depth_m, context).float(),
-            camera=None
-            if self.cameras is None or self.camera_index is None
-            else self.cameras[self.camera_index[newest]].to(device),
+            context_depth_m=None if self.depth_m is None else _take(self.depth_m, context).float(),
+            camera=self._camera(newest),
             goal_memory=None if self.memory is None else _pick(self.memory, self.branch_memory, newest, goals),
+            T_base_camera=None if self.T_base_camera is None else _take(self.T_base_camera, context).to(device),
+            context_measured=None if self.measured is None else _take(self.measured, context),
+            older=self._past(newest, sampling) if sampling.older_frames else None,
+        )
+
+    def _camera(self, newest: torch.Tensor) -> torch.Tensor | None:
+        if self.frame_cameras is not None:
+            return _take(self.frame_cameras, newest).to(self.latents.device)
+        if self.cameras is None or self.camera_index is None:
+            return None
+        return self.cameras[self.camera_index[newest]].to(self.latents.device)
+
+    def _past(self, newest: torch.Tensor, sampling: GoalSettings) -> PastFrames:
+        """Return the frames before the contexts that end at ``newest`` (B,), fewer at the start of a drive."""
+        device, count = self.latents.device, sampling.older_frames
+        offsets = torch.arange(1 - sampling.context_frames - count, 1 - sampling.context_frames)
+        index = newest[:, None] + offsets
+        known = index >= self.first[newest][:, None]
+        index = index.maximum(self.first[newest][:, None])
+        pixels = {"images": self.images, "depth_m": self.depth_m, "measured": self.measured}
+        some = slice(None, None, PAST_STRIDE)
+        fields = {name: None if values is None else values[..., some, some] for name, values in pixels.items()}
+        fields["T_base_camera"] = self.T_base_camera
+        return PastFrames(
+            latents=_take(self.latents, index),
+            poses_xyyaw=se2.relative(self.poses_xyyaw[newest][:, None], self.poses_xyyaw[index]).to(device),
+            frame_offsets=offsets.float().expand(len(newest), -1).to(device),
+            known=known.to(device),
+            **{name: None if values is None else _take(values, index) for name, values in fields.items()},
         )
 
 

@@ -12,9 +12,10 @@ renders and encodes them on its device, one drive of some hundred frames in a fe
 
 from __future__ import annotations
 
+import copy
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,9 +24,17 @@ from torch.utils.data import DataLoader, Dataset
 from come_nav.core.errors import ConfigError
 from come_nav.training.config import DataSettings
 from come_nav.training.data.bank import LatentBank
-from come_nav.training.data.goals import draw_uniforms
+from come_nav.training.data.goals import GoalSettings, draw_uniforms
 from come_nav.training.data.mixture import Draw
-from come_nav.training.data.sim_bank import Drive, drive_frames, encode_drive, make_drive, training_camera
+from come_nav.training.data.sensing import DriveSenses, EstimatedDepth
+from come_nav.training.data.sim_bank import (
+    Drive,
+    drive_frames,
+    encode_drive,
+    make_drive,
+    training_camera,
+    with_memory_made,
+)
 from come_nav.training.data.windows import Encode, WindowBatch, step_generator
 
 WORLD_STREAM, WINDOW_STREAM = 50, 51  # numbers of the random streams
@@ -40,12 +49,15 @@ class DriveMaker(Dataset[Drive]):
     config: DataSettings
     rate_hz: float
     seed: int
+    image_size: int = 64
+    senses: DriveSenses | None = None
 
     def __getitem__(self, number: int) -> Drive:
         lap, place = divmod(number, self.config.worlds)
         order = torch.randperm(self.config.worlds, generator=step_generator(self.seed, WORLD_STREAM, lap))
         world = self.config.first_world + int(order[place])
-        return make_drive(world, number, self.config, self.rate_hz, seed=self.seed * 1_000_003 + number)
+        drive = make_drive(world, number, self.config, self.rate_hz, seed=self.seed * 1_000_003 + number)
+        return drive if self.senses is None else with_memory_made(drive, training_camera(self.image_size), self.senses)
 
 
 @dataclass(frozen=True)
@@ -100,17 +112,20 @@ class DriveEncoder:
         encode: images to latents, on ``device``.
         device: where views are rendered, encoded and kept.
         finish: last touch to each drive's bank, e.g. estimated depth.
+        senses: what a robot makes of what it sees; None = as rendered.
     """
 
     image_size: int
     encode: Encode
     device: str
     finish: Callable[[LatentBank], LatentBank] = lambda bank: bank
+    senses: DriveSenses | None = None
 
     def __call__(self, drive: Drive, config: DataSettings) -> LatentBank:
         """Return the drive's bank, latents and images on ``device``."""
         camera = training_camera(self.image_size)
-        return self.finish(encode_drive(drive, camera, config, self.encode, self.device, self.device))
+        bank = encode_drive(drive, camera, config, self.encode, self.device, self.device, self.senses)
+        return self.finish(bank)
 
 
 class EndlessWorlds:
@@ -123,6 +138,7 @@ class EndlessWorlds:
         encoder: renders and encodes them.
         batch_size: of all processes and sources together.
         seed: of everything.
+        sampling: how windows are drawn; as ``config`` says by default.
 
     Raises:
         ConfigError: drives too short for a window.
@@ -136,16 +152,17 @@ class EndlessWorlds:
         encoder: DriveEncoder,
         batch_size: int,
         seed: int,
+        sampling: GoalSettings | None = None,
     ) -> None:
         self.config, self.context_frames = config, context_frames
-        self.sampling = config.sampling(context_frames)
+        self.sampling = sampling or config.sampling(context_frames)
         self.encoder = encoder
         self.frames = drive_frames(config, rate_hz)
         windows = self.frames - context_frames
         if windows < 1:
             raise ConfigError(f"data.episode_s {config.episode_s} is too short for a window: make it longer")
         self.slots = Slots.fit(config.pool_drives, batch_size, windows, config.passes)
-        self.maker = DriveMaker(config, rate_hz, seed)
+        self.maker = DriveMaker(config, rate_hz, seed, encoder.image_size, _on_cpu(encoder.senses))
         self.seed, self.batch_size = seed, batch_size
         self._taken = 0
         self._pool: LatentBank | None = None
@@ -245,6 +262,13 @@ class EndlessWorlds:
             yield self.slots.count * generation + slot
             start = (generation + 1) * self.slots.uses - self.slots.head_start(slot)
             heapq.heappush(due, (start, slot, generation + 1))
+
+
+def _on_cpu(senses: DriveSenses | None) -> DriveSenses | None:
+    """Return what another process can have: with a copy of the estimator on the CPU."""
+    if senses is None or not isinstance(senses.estimate, EstimatedDepth):
+        return senses
+    return replace(senses, estimate=EstimatedDepth(copy.deepcopy(senses.estimate.estimator).cpu()))
 
 
 @dataclass(frozen=True)

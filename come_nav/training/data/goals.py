@@ -36,6 +36,7 @@ class GoalSettings:
         turn_radius_m, turn_yaw_rad: a turn goal stands closer than the one and is turned by more than the other.
         revisit_radius_m, revisit_yaw_rad: a revisit goal stands closer than these.
         revisit_frames: least and greatest number of frames between a place and its revisit.
+        older_frames: frames before the context that windows hold as well.
     """
 
     context_frames: int = 4
@@ -51,6 +52,7 @@ class GoalSettings:
     revisit_radius_m: float = 0.6
     revisit_yaw_rad: float = 0.5
     revisit_frames: tuple[int, int] = (16, 512)
+    older_frames: int = 0
 
     def __post_init__(self) -> None:
         for name in ("goals_per_context", "max_offset_frames", "near_frames"):

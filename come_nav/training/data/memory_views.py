@@ -6,44 +6,80 @@ are drawn from. Views are kept as bytes (see :meth:`come_nav.world_model.reproje
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import CameraIntrinsics, Frame
+from come_nav.core.types import Frame
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews
-from come_nav.sim.episodes import camera_in_base, to_uint8
-from come_nav.sim.raycaster import Raycaster
-from come_nav.world_model.reprojection import RenderedView
+from come_nav.sim.sensors.chain import to_uint8
+from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
+from come_nav.training.data.sensing import DriveSenses, DriveSensors, known_depth, yaw_rates
+from come_nav.world_model.reprojection import ESTIMATED_TRUST, RenderedView
 
 FRAMES_PER_CALL, VIEWS_PER_CALL = 64, 32
+MEMORY_SEED = 500_000_003  # added to a drive's seed for the sensors of the time before it
+
+
+@dataclass(frozen=True)
+class PastDrive:
+    """The time before a drive: true poses and what odometry believed, both (M, 3); depth camera or not; seed."""
+
+    poses_world_xyyaw: torch.Tensor
+    odometry_xyyaw: torch.Tensor
+    measured: bool = True
+    seed: int = 0
 
 
 def fill_memory(
-    raycaster: Raycaster, poses_world_xyyaw: torch.Tensor, odometry_xyyaw: torch.Tensor, device: str
+    renderer: TiltedRaycaster, past: PastDrive, device: str, senses: DriveSenses | None = None
 ) -> SpatialMemory:
-    """Return the memory of frames with true depth at world poses (M, 3) that odometry (M, 3) believes elsewhere."""
-    memory, camera = SpatialMemory(), raycaster.intrinsics
-    extrinsics = camera_in_base(raycaster.camera_height_m)
-    poses = se3.transform_from_xyyaw(odometry_xyyaw.double().numpy())
+    """Return the memory of frames with the depth that the robot knew, at poses where odometry believed it."""
+    memory, camera = SpatialMemory(), renderer.intrinsics
+    extrinsics = renderer.camera.T_base_camera
+    poses = se3.transform_from_xyyaw(past.odometry_xyyaw.double().numpy())
+    rate_hz = senses.rate_hz if senses else 1.0
+    sensors = DriveSensors(senses.sensors if senses else "ideal", camera, past.seed + MEMORY_SEED, rate_hz)
     start = 0
-    for chunk in poses_world_xyyaw.split(FRAMES_PER_CALL):
-        images, depth = raycaster.render(chunk.to(device))
+    for chunk in past.poses_world_xyyaw.split(FRAMES_PER_CALL):
+        images, depth = renderer.render(chunk.to(device))
+        if senses is not None:
+            images, depth = sensors.frames(images, depth, yaw_rates(chunk, rate_hz))
+            if not past.measured:
+                depth, _ = known_depth(images, depth, False, renderer.camera, senses)
         rgb_frames, depth_m = to_uint8(images), depth.cpu().numpy()
         for offset, (rgb, metres) in enumerate(zip(rgb_frames, depth_m, strict=True)):
             index = start + offset
-            memory.observe(Frame(float(index), rgb, metres, camera, extrinsics), poses[index])
+            memory.observe(Frame(index / rate_hz, rgb, metres, camera, extrinsics), poses[index])
         start += len(chunk)
     return memory
 
 
 def remembered_views(
-    memory: SpatialMemory, camera: CameraIntrinsics, camera_height_m: float, poses_odom_xyyaw: torch.Tensor
+    memory: SpatialMemory,
+    camera: TiltedCamera,
+    poses_odom_xyyaw: torch.Tensor,
+    now_s: torch.Tensor | None = None,
+    measured: bool = True,
 ) -> torch.Tensor:
-    """Return bytes (S, 5, H, W) of what the memory shows from odometry poses (S, 3)."""
-    source = RememberedViews(memory, camera, camera_in_base(camera_height_m))
-    parts = poses_odom_xyyaw.float().split(VIEWS_PER_CALL)
-    return torch.cat([RenderedView(*source.views(part, camera.width)).packed() for part in parts])
+    """Return bytes (S, 5, H, W) of what the memory shows from odometry poses (S, 3).
+
+    With the times ``now_s`` (S,) of the views, the bytes (S, 7, H, W) tell the age of what is shown as well, and the
+    trust in its depth.
+    """
+    source = RememberedViews(memory, camera.intrinsics, camera.T_base_camera)
+    trust = 1.0 if measured else ESTIMATED_TRUST
+    parts = []
+    for rows in torch.arange(len(poses_odom_xyyaw)).split(VIEWS_PER_CALL):
+        poses = poses_odom_xyyaw[rows].float()
+        view = RenderedView(*source.views(poses, camera.intrinsics.width))
+        if now_s is not None:
+            age_s = source.ages_s(poses, view.inverse_depth, now_s=now_s[rows])
+            view = replace(view, facts=torch.stack([age_s, torch.full_like(age_s, trust)], 1))
+        parts.append(view.packed())
+    return torch.cat(parts)
 
 
 def branch_poses(odometry_xyyaw: torch.Tensor, actions_xyyaw: torch.Tensor) -> torch.Tensor:

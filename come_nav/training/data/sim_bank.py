@@ -13,15 +13,15 @@ from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
-from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
+from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
 from come_nav.sim.worlds import World, generate_world
 from come_nav.training.config import DataSettings
 from come_nav.training.data.bank import Encode, LatentBank, step_generator
+from come_nav.training.data.memory_views import PastDrive, fill_memory, remembered_views
 from come_nav.training.data.memory_views import branch_poses as branch_poses_odom
-from come_nav.training.data.memory_views import fill_memory, remembered_views
-from come_nav.training.data.sharding import shard
-from come_nav.world_model.images import bytes_from_images
+from come_nav.training.data.sensing import DriveSenses, DriveSensors, known_depth, renderer_of, yaw_rates
+from come_nav.world_model.images import bytes_from_images, images_from_bytes
 
 # Branches are the views of random drives from a frame: up to 4 s ahead, over the robot's whole range of twists.
 BRANCH_MAX_FRAMES = 16
@@ -29,7 +29,6 @@ BRANCH_SPEED_MPS = (-0.1, 0.6)
 BRANCH_YAW_RATE_RADPS = (-1.2, 1.2)
 BRANCH_CLEARANCE_M = 0.2
 BRANCH_TRIES = 8
-WORLDS_PER_BATCH = 4
 LEAST_MEMORY = 0.3  # share of data.memory_s that the shortest memory holds
 VIEWS_PER_CALL = 256
 
@@ -50,6 +49,10 @@ class Drive:
         branch_frames: (F, Q) their times in frames.
         before_world_xyyaw: (M, 3) poses of the time before, which a spatial memory holds; M may be 0.
         odometry_xyyaw: (M + F, 3) where odometry believed the robot all the time.
+        camera: that it was driven with; None = the built-in one.
+        measured: whether it had a depth camera.
+        seed: of the drive's sensors.
+        memory: bytes (F + F Q, 7, S, S) of what the memory shows at frames and branches, where that was made already.
     """
 
     world: World
@@ -58,6 +61,10 @@ class Drive:
     branch_frames: torch.Tensor
     before_world_xyyaw: torch.Tensor
     odometry_xyyaw: torch.Tensor
+    camera: TiltedCamera | None = None
+    measured: bool = True
+    seed: int = 0
+    memory: torch.Tensor | None = None
 
 
 def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: float, seed: int | None = None) -> Drive:
@@ -70,7 +77,7 @@ def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: floa
     driver = config.drivers[number % len(config.drivers)]
     drift, length = torch.rand(2, generator=step_generator(seed, 60, 0)).tolist()
     before = int(config.memory_s * (LEAST_MEMORY + (1.0 - LEAST_MEMORY) * length) * rate_hz)
-    noise = OdometryNoise.from_percent(drift * config.memory_drift_percent) if before else None
+    noise = OdometrySettings.from_percent(drift * config.memory_drift_percent) if before else None
     episode = simulate_episode(world, driver, config.episode_s + before / rate_hz, rate_hz, seed, noise)
     everywhere = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
     odometry = torch.as_tensor(episode.odometry_xyyaw, dtype=torch.float32)
@@ -78,7 +85,10 @@ def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: floa
     generator = step_generator(seed, 0, 0)
     world = replace(world)  # without what was computed on the way: it may go to another process
     branches = draw_branches(world, poses, config.branches, rate_hz, generator, config.turn_branches)
-    return Drive(world, poses, *branches, everywhere[:before], odometry)
+    drawn = step_generator(seed, 61, 0)
+    measured = bool(torch.rand((), generator=drawn) < config.measured_fraction)
+    camera = None if config.cameras is None else config.cameras.draw(config.camera_px, drawn)
+    return Drive(world, poses, *branches, everywhere[:before], odometry, camera, measured, seed)
 
 
 def drive_frames(config: DataSettings, rate_hz: float) -> int:
@@ -94,11 +104,13 @@ def sim_banks(
     encode: Encode,
     device: str,
     progress: bool = True,
+    senses: DriveSenses | None = None,
 ) -> Iterator[LatentBank]:
     """Drive once through every world of ``seeds`` and yield the encoded frames and branches of each drive."""
     camera = training_camera(image_size)
     for number, seed in enumerate(tqdm(seeds, desc="render and encode worlds", unit="world", disable=not progress)):
-        yield encode_drive(make_drive(seed, number, config, rate_hz), camera, config, encode, device, "cpu")
+        drive = make_drive(seed, number, config, rate_hz)
+        yield encode_drive(drive, camera, config, encode, device, "cpu", senses)
 
 
 def sim_bank(
@@ -139,51 +151,6 @@ def draw_branches(
     return result, frames
 
 
-class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    """Fresh batches (B, 3, H, W) of views from random free poses; batch k depends only on (seed, k).
-
-    ``batch_size`` is the total of ``world_size`` processes; process ``rank`` renders its share of the one draw.
-    Worlds are rendered as the batches are consumed, on ``device``, four worlds to a batch; no view comes twice.
-    ``with_depth`` yields pairs of images and z-depth (B, H, W) in metres.
-    """
-
-    def __init__(  # noqa: PLR0913, PLR0917
-        self,
-        seeds: Sequence[int],
-        image_size: int,
-        batch_size: int,
-        seed: int,
-        steps: range,
-        device: str,
-        rank: int = 0,
-        world_size: int = 1,
-        with_depth: bool = False,
-        progress: bool = True,
-    ) -> None:
-        super().__init__()
-        self.seeds, self.image_size, self.batch_size = seeds, image_size, batch_size
-        self.with_depth, self.progress = with_depth, progress
-        self.seed, self.steps, self.device = seed, steps, device
-        self.rows = shard(batch_size, rank, world_size)
-        self._worlds: list[World] | None = None
-        self._raycaster: Raycaster | None = None
-
-    def __iter__(self) -> Iterator[torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
-        if self._worlds is None or self._raycaster is None:
-            seeds = tqdm(self.seeds, desc="make worlds", unit="world", disable=not self.progress)
-            self._worlds = [generate_world(seed) for seed in seeds]
-            self._raycaster = Raycaster(self._worlds, training_camera(self.image_size), device=self.device)
-        per_world = -(-self.batch_size // WORLDS_PER_BATCH)
-        for step in self.steps:
-            generator = step_generator(self.seed, 10, step)
-            chosen = torch.randint(len(self._worlds), (WORLDS_PER_BATCH,), generator=generator)
-            poses = torch.cat([random_free_poses(self._worlds[int(i)], per_world, generator) for i in chosen])
-            poses = poses[: self.batch_size][self.rows]
-            index = chosen.repeat_interleave(per_world)[: self.batch_size][self.rows]
-            images, depth_m = self._raycaster.render(poses.to(self.device), index.to(self.device))
-            yield (images, depth_m) if self.with_depth else images
-
-
 def random_free_poses(world: World, count: int, generator: torch.Generator, clearance_m: float = 0.2) -> torch.Tensor:
     """Return ``count`` poses (count, 3), uniform over the world's free floor and all headings."""
     low, high = torch.as_tensor(world.bounds, dtype=torch.float32).reshape(2, 2)
@@ -207,27 +174,48 @@ def _draw_twists(shape: tuple[int, int], generator: torch.Generator) -> tuple[to
 
 
 def encode_drive(
-    drive: Drive, camera: CameraIntrinsics, config: DataSettings, encode: Encode, device: str, keep_on: str
+    drive: Drive,
+    camera: CameraIntrinsics,
+    config: DataSettings,
+    encode: Encode,
+    device: str,
+    keep_on: str,
+    senses: DriveSenses | None = None,
 ) -> LatentBank:
-    """Render and encode a drive on ``device``; return its bank with latents and images on device ``keep_on``."""
-    raycaster = Raycaster([drive.world], camera, device=device)
+    """Render and encode a drive on ``device``; return its bank with latents and images on device ``keep_on``.
+
+    ``camera`` is the built-in one, for drives without their own; ``senses`` say what a robot makes of what it sees.
+    """
+    mounted = drive.camera or TiltedCamera(camera)
+    renderer = renderer_of(drive.world, mounted, device)
     poses, branch_poses = drive.poses_world_xyyaw, drive.branch_poses_xyyaw
     count, branches = drive.branch_frames.shape
+    rate_hz = senses.rate_hz if senses else 1.0
+    sensors = DriveSensors(senses.sensors if senses else "ideal", mounted.intrinsics, drive.seed, rate_hz)
+    parent = torch.arange(count).repeat_interleave(branches)
+    parts: list[tuple[torch.Tensor, torch.Tensor | None]] = [(chunk, None) for chunk in poses.split(VIEWS_PER_CALL)]
+    if branches:
+        beside = branch_poses.reshape(-1, 3).split(VIEWS_PER_CALL)
+        parts += list(zip(beside, parent.split(VIEWS_PER_CALL), strict=True))
     latents: list[torch.Tensor] = []
     images: list[torch.Tensor] = []
     depths: list[torch.Tensor] = []
-    for chunk in torch.cat([poses, branch_poses.reshape(-1, 3)]).split(VIEWS_PER_CALL):
-        rendered, depth = raycaster.render(chunk.to(device))
+    for chunk, frame in parts:
+        ideal = renderer.render(chunk.to(device))
+        if frame is None:
+            rendered, depth = sensors.frames(*ideal, yaw_rates(chunk, rate_hz))
+        else:
+            rendered, depth = sensors.beside(*ideal, frame)
         latents.append(encode(rendered).half().to(keep_on))
         if config.keep_images:
             images.append(bytes_from_images(rendered).to(keep_on))
-        if config.keep_depth and len(depths) * VIEWS_PER_CALL < count:
+        if config.keep_depth and frame is None:
             depths.append(depth.half().to(keep_on))
     frames, branch_latents = _split(torch.cat(latents), count, branches)
     own_images, branch_images = _split(torch.cat(images), count, branches) if images else (None, None)
     actions = se2.relative(poses[:, None], branch_poses) if branches else branch_poses
-    memory, branch_memory = _memory(drive, raycaster, actions, device, keep_on)
-    return LatentBank(
+    memory, branch_memory = _memory(drive, renderer, actions, device, keep_on, senses)
+    bank = LatentBank(
         latents=frames,
         poses_xyyaw=poses,
         first=torch.zeros(count, dtype=torch.int64),
@@ -243,20 +231,69 @@ def encode_drive(
         memory=memory,
         branch_memory=branch_memory,
     )
+    return bank if senses is None else _with_senses(bank, drive, mounted, senses, device, keep_on)
+
+
+def _with_senses(
+    bank: LatentBank, drive: Drive, camera: TiltedCamera, senses: DriveSenses, device: str, keep_on: str
+) -> LatentBank:
+    """Return the bank with the drive's own camera, and depth as the robot knows it."""
+    count = len(bank)
+    bank = replace(
+        bank,
+        cameras=None,
+        camera_index=None,
+        frame_cameras=camera_fractions(camera.intrinsics).expand(count, -1).contiguous(),
+        T_base_camera=torch.from_numpy(camera.T_base_camera).float().expand(count, -1, -1).contiguous(),
+    )
+    if bank.images is None or bank.depth_m is None:
+        return bank
+    images = images_from_bytes(bank.images.to(device))
+    depth_m, measured = known_depth(images, bank.depth_m.float().to(device), drive.measured, camera, senses)
+    return replace(
+        bank, depth_m=depth_m.half().to(keep_on), measured=measured.to(keep_on, torch.uint8), branch_images=None
+    )
 
 
 def _memory(
-    drive: Drive, raycaster: Raycaster, actions_xyyaw: torch.Tensor, device: str, keep_on: str
+    drive: Drive,
+    renderer: TiltedRaycaster,
+    actions_xyyaw: torch.Tensor,
+    device: str,
+    keep_on: str,
+    senses: DriveSenses | None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return what a memory of the time before shows at the frames and at the branches, where there was such a time."""
-    before, (count, branches) = len(drive.before_world_xyyaw), drive.branch_frames.shape
-    if not before:
+    if not len(drive.before_world_xyyaw):
         return None, None
+    views = drive.memory
+    if views is None:
+        views = memory_bytes(drive, renderer, actions_xyyaw, device, senses)
+    return _split(views.to(keep_on), *drive.branch_frames.shape)
+
+
+def memory_bytes(
+    drive: Drive, renderer: TiltedRaycaster, actions_xyyaw: torch.Tensor, device: str, senses: DriveSenses | None
+) -> torch.Tensor:
+    """Return bytes (F + F Q, 5 or 7, S, S) of what the memory of the time before shows at frames and branches."""
+    before, (count, branches) = len(drive.before_world_xyyaw), drive.branch_frames.shape
     odometry = drive.odometry_xyyaw
-    memory = fill_memory(raycaster, drive.before_world_xyyaw, odometry[:before], device)
+    past = PastDrive(drive.before_world_xyyaw, odometry[:before], drive.measured, drive.seed)
+    memory = fill_memory(renderer, past, device, senses)
     poses = torch.cat([odometry[before:], branch_poses_odom(odometry[before:], actions_xyyaw).reshape(-1, 3)])
-    views = remembered_views(memory, raycaster.intrinsics, raycaster.camera_height_m, poses).to(keep_on)
-    return _split(views, count, branches)
+    now = torch.arange(before, before + count, dtype=torch.float64)
+    now_s = torch.cat([now, now.repeat_interleave(branches)]) / (senses.rate_hz if senses else 1.0)
+    facts = senses is not None and senses.facts
+    return remembered_views(memory, renderer.camera, poses, now_s if facts else None, drive.measured)
+
+
+def with_memory_made(drive: Drive, camera: CameraIntrinsics, senses: DriveSenses) -> Drive:
+    """Return the drive with what its memory shows: the slow part of encoding it, which needs no device."""
+    if not len(drive.before_world_xyyaw):
+        return drive
+    renderer = renderer_of(drive.world, drive.camera or TiltedCamera(camera), "cpu")
+    actions = se2.relative(drive.poses_world_xyyaw[:, None], drive.branch_poses_xyyaw)
+    return replace(drive, world=replace(drive.world), memory=memory_bytes(drive, renderer, actions, "cpu", senses))
 
 
 def _split(values: torch.Tensor, count: int, branches: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,8 +18,10 @@ from come_nav.training.config import DataSettings, TrainSettings
 from come_nav.training.data.bank import LatentBank
 from come_nav.training.data.bank_cache import BankCache, BankRecipe, files_facts, weights_digest
 from come_nav.training.data.endless import DriveEncoder, EndlessWorlds
+from come_nav.training.data.goals import GoalSettings
 from come_nav.training.data.mixture import BankSource, MixtureStream, WindowSource
 from come_nav.training.data.prefetch import Prefetched
+from come_nav.training.data.sensing import DriveSenses, EstimatedDepth
 from come_nav.training.data.sim_bank import drive_frames, sim_banks
 from come_nav.training.data.windows import Encode, WindowBatch
 from come_nav.training.tasks.views import with_estimated_depth
@@ -32,6 +34,7 @@ HELD_OUT_BATCH, HELD_OUT_SEED = 64, 1
 
 # What a bank of built-in worlds depends on, beside the networks.
 SIM_FACTS = ("episode_s", "drivers", "branches", "turn_branches", "keep_images", "keep_depth")
+SENSES_FACTS = ("cameras", "measured_fraction", "sensors")  # where drives have their own cameras and sensors
 MEMORY_FACTS = ("memory_s", "memory_drift_percent")  # where there is a memory
 
 
@@ -80,14 +83,16 @@ class TrainingData:
     def sources(self, batch_size: int) -> tuple[list[WindowSource], list[float]]:
         """Return the sources of windows and the share of each."""
         config, data = self.config, self._data()
-        sampling = data.sampling(config.context_frames)
+        sampling = self._sampling(data)
         sources: list[WindowSource] = []
         weights: list[float] = []
         if data.worlds and (data.recording_fraction < 1.0 or not data.recordings):
             weights.append(1.0 - data.recording_fraction if data.recordings else 1.0)
             if data.endless:
-                encoder = DriveEncoder(config.image_size, self._encode(), self.device, self._finish())
-                args = (data, config.context_frames, config.rate_hz, encoder, batch_size, config.seed)
+                finish, senses = self._finish(), self._senses()
+                finish = finish if senses is None else _as_it_is
+                encoder = DriveEncoder(config.image_size, self._encode(), self.device, finish, senses)
+                args = (data, config.context_frames, config.rate_hz, encoder, batch_size, config.seed, sampling)
                 sources.append(EndlessWorlds(*args))
             else:
                 seeds = range(data.first_world, data.first_world + data.worlds)
@@ -112,7 +117,7 @@ class TrainingData:
 
         They come from validation worlds, or from the end of the recordings where nothing else is learned from.
         """
-        sampling = self._data().sampling(self.config.context_frames)
+        sampling = self._sampling(self._data())
         if self.config.data.worlds:
             seeds = VALIDATION_SEEDS[: self.config.data.validation_worlds]
             source: WindowSource = BankSource(self.worlds_bank("validation", seeds), sampling)
@@ -129,11 +134,15 @@ class TrainingData:
         data = self._data()
         facts = {**self._facts(), "seeds": [min(seeds), len(seeds)]}
         wanted = SIM_FACTS + (MEMORY_FACTS if data.memory_s else ())
+        senses = self._senses()
+        if senses is not None:
+            wanted += SENSES_FACTS
+            facts["memory_facts"] = senses.facts
         facts |= {key: value for key, value in to_mapping(data).items() if key in wanted}
 
         def recipe() -> BankRecipe:
             args = (data, self.config.image_size, self.config.rate_hz, self._encode(), self.device, self.progress)
-            parts = map(self._finish(), sim_banks(seeds, *args))
+            parts = map(self._finish() if senses is None else _as_it_is, sim_banks(seeds, *args, senses))
             return BankRecipe(len(seeds) * drive_frames(data, self.config.rate_hz), parts)
 
         return self._cached(name, facts, recipe)
@@ -187,8 +196,22 @@ class TrainingData:
 
     def _data(self) -> DataSettings:
         """Return the data's configuration with what the networks of this run need."""
-        data = self.config.data
-        return replace(data, keep_images=data.keep_images or self.depth is not None)
+        data, looks = self.config.data, self.depth is not None
+        apart = looks and self.config.denoiser_model.view_groups > 0
+        return replace(data, keep_images=data.keep_images or looks, keep_depth=data.keep_depth or apart)
+
+    def _sampling(self, data: DataSettings) -> GoalSettings:
+        return data.sampling(self.config.context_frames, self.config.denoiser_model.older_frames)
+
+    def _senses(self) -> DriveSenses | None:
+        """Return what makes frames of drives in built-in worlds what a robot knows; None for networks of one camera."""
+        apart, estimator, device = self.config.denoiser_model.view_groups > 0, self.depth, self.device
+        if not apart and self.config.data.cameras is None:
+            return None
+        if estimator is None:
+            return DriveSenses(None, apart, self.config.rate_hz, self.config.data.sensors)
+        estimate = EstimatedDepth(estimator.eval().to(device))
+        return DriveSenses(estimate, apart, self.config.rate_hz, self.config.data.sensors)
 
     def _facts(self, estimated_depth: bool = True) -> dict[str, Any]:
         depth = self.depth if estimated_depth else None
@@ -207,10 +230,10 @@ class TrainingData:
         return encode
 
     def _finish(self) -> Callable[[LatentBank], LatentBank]:
-        estimator, device, progress = self.depth, self.device, self.progress
+        estimator, device, progress, images = self.depth, self.device, self.progress, self.images
         if estimator is None:
             return _as_it_is
-        return lambda bank: with_estimated_depth(bank, estimator, device, progress)
+        return lambda bank: with_estimated_depth(bank, estimator, device, progress, images)
 
 
 def _as_it_is(bank: LatentBank) -> LatentBank:

@@ -57,7 +57,7 @@ class SimulatedRobot:
         self._fills_cloud = spatial is None
         self._pending: list[tuple[float, Plan]] = []  # when a plan is ready, and the plan
         self._next_frame_s = self._next_obstacles_s = self._next_plan_s = 0.0
-        self._blocked_s = float("-inf")
+        self._blocked_s = self._newest_stamp_s = float("-inf")
         self.driven_world_xy: list[NDArray[np.float64]] = []
 
     @property
@@ -159,9 +159,11 @@ class SimulatedRobot:
         if self.now_s >= self._next_frame_s - 1e-9:
             self._next_frame_s = self.now_s + 1.0 / self._settings.camera_rate_hz
             frame, odometry = self.simulator.observe()
-            self.navigator.observe(frame, odometry)
-            if self._fills_cloud:
-                self._cloud.observe(frame, odometry.T_odom_base)
+            if frame.stamp_s > self._newest_stamp_s:  # else the next frame was lost
+                self._newest_stamp_s = frame.stamp_s
+                self.navigator.observe(frame, odometry)
+                if self._fills_cloud:
+                    self._cloud.observe(frame, odometry.T_odom_base)
         if self.now_s >= self._next_obstacles_s - 1e-9:
             self._next_obstacles_s = self.now_s + OBSTACLES_PERIOD_S
             self._see_obstacles()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, suggest
 from come_nav.navigation.settings import NavigationSettings, NavigatorSettings
+from come_nav.sim.sensors.settings import SensorSettings
+from come_nav.sim.world_sets import BUILT_IN
 
 KINDS = ("in view", "out of view")
 
@@ -25,8 +27,10 @@ class ClosedLoopSettings:
         camera_rate_hz: frames per simulated second, > 0.
         image_width: of the camera, px.
         image_height: of the camera, px.
-        horizontal_fov_deg: of the camera, degrees.
-        drift_percent: of wheel odometry, >= 0.
+        horizontal_fov_deg: of the camera, degrees, where ``sensors`` draw no width of view.
+        drift_percent: of wheel odometry, >= 0; above 0 it takes the place of the odometry of ``sensors``.
+        sensors: errors of all sensors.
+        world_set: name of the set of worlds.
         reached_m: a robot that says so has reached an image within this distance, m, > 0.
         reached_rad: and within this turn, rad, > 0.
         seed: of odometry's noise.
@@ -42,6 +46,8 @@ class ClosedLoopSettings:
     image_height: int = 240
     horizontal_fov_deg: float = 106.26
     drift_percent: float = 0.0
+    sensors: SensorSettings = field(default_factory=SensorSettings)
+    world_set: str = BUILT_IN
     reached_m: float = 0.5
     reached_rad: float = 0.6
     seed: int = 0
@@ -71,6 +77,7 @@ class LoopRow:
         route: follow remembered ways.
         imagination: score goal images by what the world model imagines.
         memory: let the memory experts take part in what is imagined.
+        correction: take drift out of what is remembered; images must be wide enough for it.
     """
 
     key: str
@@ -80,6 +87,7 @@ class LoopRow:
     route: bool = True
     imagination: bool = True
     memory: bool = True
+    correction: bool = True
 
     def navigator(self, settings: NavigatorSettings) -> NavigatorSettings:
         """Return the navigator's settings with this row's switches."""
@@ -93,7 +101,11 @@ class LoopRow:
 
     def stack(self, settings: NavigationSettings) -> NavigationSettings:
         """Return the stack's settings with this row's switches."""
-        return settings if self.memory else replace(settings, experts=replace(settings.experts, use=()))
+        if not self.memory:
+            settings = replace(settings, experts=replace(settings.experts, use=()))
+        if not self.correction:
+            settings = replace(settings, localisation=replace(settings.localisation, correct_drift=False))
+        return settings
 
 
 ROWS: Mapping[str, LoopRow] = {
@@ -103,6 +115,7 @@ ROWS: Mapping[str, LoopRow] = {
         LoopRow("no-recognition", "no place recognition", recognition=False),
         LoopRow("no-route", "no route over key frames", route=False),
         LoopRow("no-imagination", "no imagination: poses alone", imagination=False),
+        LoopRow("no-correction", "drift is not corrected", correction=False),
         LoopRow("imagination", "imagination with memory alone", places=False),
         LoopRow("base", "the base's imagination alone, no memory", places=False, memory=False),
     )

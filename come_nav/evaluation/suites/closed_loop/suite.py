@@ -28,7 +28,9 @@ from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.navigator import Navigator
 from come_nav.navigation.stack import NavStack
 from come_nav.sim.builtin import BuiltInSimulator
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
+from come_nav.sim.sensors.settings import SensorSettings
+from come_nav.sim.world_sets import BUILT_IN, world_set
 from come_nav.sim.worlds import generate_world
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -83,7 +85,12 @@ def run_closed_loop(
 
 def loop_settings(wanted: ClosedLoop) -> dict[str, Any]:
     """Return all that a record depends on, but for the number of goals, worlds and rows, which may grow."""
-    loop = {name: value for name, value in to_mapping(wanted.loop).items() if name not in ("worlds", "goals")}
+    left_out = {"worlds", "goals"}
+    if wanted.loop.sensors == SensorSettings():  # as results say that are older than these settings
+        left_out.add("sensors")
+    if wanted.loop.world_set == BUILT_IN:
+        left_out.add("world_set")
+    loop = {name: value for name, value in to_mapping(wanted.loop).items() if name not in left_out}
     return {
         "loop": loop,
         "stack": to_mapping(wanted.stack),
@@ -95,12 +102,20 @@ def loop_settings(wanted: ClosedLoop) -> dict[str, Any]:
 def simulator_of(seed: int, wanted: ClosedLoop) -> BuiltInSimulator:
     """Return the robot's simulator; every one of the same world begins at the same pose."""
     loop = wanted.loop
-    camera = CameraIntrinsics.from_field_of_view(
-        loop.image_width, loop.image_height, float(np.radians(loop.horizontal_fov_deg))
-    )
-    noise = OdometryNoise.from_percent(loop.drift_percent) if loop.drift_percent else None
+    size = (loop.image_width, loop.image_height)
+    camera = None
+    if not loop.sensors.camera.hfov_deg[1]:
+        camera = CameraIntrinsics.from_field_of_view(*size, float(np.radians(loop.horizontal_fov_deg)))
+    noise = OdometrySettings.from_percent(loop.drift_percent) if loop.drift_percent else None
     # The benchmark over ROS takes the world's seed here too, so that starts and goals are the same.
-    simulator = BuiltInSimulator.in_world(generate_world(seed), camera, odometry_noise=noise, seed=seed)
+    simulator = BuiltInSimulator.in_world(
+        generate_world(seed, world_set(loop.world_set)),
+        camera,
+        odometry_noise=noise,
+        seed=seed,
+        sensors=loop.sensors,
+        size_px=size,
+    )
     start = simulator.pose_world_xyyaw.copy()
     simulator.reset(start)
     return simulator
@@ -131,7 +146,7 @@ def _drives(
 
 def _robot(seed: int, row: LoopRow, wanted: ClosedLoop, model: DiffusionWorldModel) -> tuple[SimulatedRobot, Course]:
     course, simulator = Course(simulator_of(seed, wanted)), simulator_of(seed, wanted)
-    stack = NavStack(model, row.stack(wanted.stack))
+    stack = NavStack(model, row.stack(wanted.stack), background_localisation=False)  # time is simulated
     own = row.navigator(wanted.navigator)
     arrival = replace(own.arrival, time_limit_s=min(own.arrival.time_limit_s, wanted.loop.time_limit_s))
     navigator = Navigator(stack, replace(own, arrival=arrival))

@@ -64,7 +64,9 @@ class DriveMemories:
         use = supported(model) if long_term else [name for name in supported(model) if name != "long_term"]
         self.settings = open_loop(navigation, use)
         self._folder, self._model_name, self._progress = folder, model_name, progress
-        self.poses_xyyaw = torch.from_numpy(np.asarray(drive.recording.poses_xyyaw, float)[_slice(drive.memory)])
+        believed = np.asarray(drive.recording.poses_xyyaw, float)[_slice(drive.memory)]
+        corrected = drive.remembered_xyyaw
+        self.poses_xyyaw = torch.from_numpy(believed if corrected is None else corrected)
 
     @cached_property
     def replay(self) -> Replay:

@@ -9,6 +9,7 @@ import numpy as np
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, DataError
+from come_nav.core.protocols import Recording
 from come_nav.evaluation.protocols.memory_visibility import MAX_SIDE
 from come_nav.evaluation.protocols.memory_windows import (
     MemoryDrive,
@@ -22,11 +23,22 @@ from come_nav.evaluation.protocols.memory_windows import (
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
 from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.evaluation.suites.inputs import Input, open_recordings
+from come_nav.evaluation.suites.memory.corrected import corrects, localised
 from come_nav.evaluation.suites.memory.settings import RECALL, MemorySuiteSettings
-from come_nav.evaluation.suites.worlds import Place, raycaster_of, splits_of, words_of
+from come_nav.evaluation.suites.worlds import (
+    SMALL_PX,
+    Place,
+    drawn_raycaster,
+    splits_of,
+    surroundings_facts,
+    surroundings_words,
+    words_of,
+)
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
-from come_nav.sim.robot import OdometryNoise
+from come_nav.sim.sensors.odometry import OdometrySettings
+from come_nav.sim.sensors.settings import preset_name
+from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import generate_world
 
 DEFAULT_WINDOWS = 400
@@ -117,21 +129,30 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
     asked = settings.test_frames or frames_to_test(suite, longest)
     test = int(check_range("--test-frames", asked, longest + 4, 20000))
     drift = check_range("--drift", settings.drift_percent, 0.0, 50.0)
-    noise = OdometryNoise.from_percent(drift) if drift else None
+    sensors = settings.source.sensors
+    odometry = OdometrySettings.from_percent(drift) if drift else sensors.odometry
+    corrected = corrects(settings.camera_px, navigation)
     drives, places, groups = {}, {}, {}
     for seed in seeds:
-        world = generate_world(seed)
-        raycaster = raycaster_of(world, None, navigation.device)
-        episode = simulate_episode(world, DRIVER, (memory + test - 1) / rate_hz, rate_hz, navigation.seed, noise)
+        world = generate_world(seed, world_set(settings.source.world_set))
+        raycaster = drawn_raycaster(world, sensors, navigation.seed, navigation.device, settings.camera_px)
+        episode = simulate_episode(world, DRIVER, (memory + test - 1) / rate_hz, rate_hz, navigation.seed, odometry)
         name = f"world {seed} {DRIVER}"
-        truth = EpisodeRecording(episode, raycaster, use_truth=True)
-        believed = truth if noise is None else EpisodeRecording(episode, raycaster)
-        drives[name] = MemoryDrive(name, believed, truth, range(memory))
+        truth = EpisodeRecording(episode, raycaster, use_truth=True, sensors=sensors)
+        believed: Recording = truth if odometry.perfect else EpisodeRecording(episode, raycaster, sensors=sensors)
+        remembered = None
+        if corrected:
+            believed, remembered = localised(believed, range(memory), navigation)
+        drives[name] = MemoryDrive(name, believed, truth, range(memory), remembered)
         places[name] = Place(raycaster, np.asarray(episode.poses_world_xyyaw, float), world.polygons())
         groups[name] = f"world {seed}"
+    camera = {} if settings.camera_px == SMALL_PX else {"camera_px": list(settings.camera_px), "corrected": corrected}
     poses = np.concatenate([drive.recording.poses_xyyaw for drive in drives.values()])
     source = Input(
-        title=f"{suite} in built-in worlds {words_of(seeds)}" + (f", {drift:g} % drift" if drift else ""),
+        title=f"{suite} in built-in worlds {words_of(seeds)}"
+        + (f", {drift:g} % drift" if drift else "")
+        + (", corrected" if corrected else "")
+        + surroundings_words(sensors, settings.source.world_set),
         recordings=[(name, drive.recording) for name, drive in drives.items()],
         fingerprint={
             "suite": suite,
@@ -140,12 +161,14 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
             "test_frames": test,
             "driver": DRIVER,
             "drift_percent": drift,
+            **surroundings_facts(sensors, settings.source.world_set),
             "poses": digest(np.concatenate([*(place.poses_world_xyyaw for place in places.values()), poses])),
+            **camera,
         },
         default_windows=DEFAULT_WINDOWS,
         places=places,
         groups=groups if len(seeds) > 1 else None,
-        facts={"splits": splits_of(seeds)},
+        facts={"splits": splits_of(seeds), "sensors": preset_name(sensors), "set_of_worlds": settings.source.world_set},
     )
     return MemoryInput(source, drives, drift, strict=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from come_nav.core.settings import to_mapping
 from come_nav.core.types import Imagination
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.protocols.results import ResultStore, evaluate_windows
-from come_nav.evaluation.protocols.rows import Row, trivial_rows
+from come_nav.evaluation.protocols.rows import HYBRID, Row, trivial_rows
 from come_nav.evaluation.reports.memory_tables import GEOMETRY, NEAREST
 from come_nav.evaluation.reports.report import Evaluation, write_report, write_results
 from come_nav.evaluation.reports.tables import planning_table
@@ -41,15 +41,21 @@ from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import ReplayOf, perfect_model_row, searching_row
 from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.evaluation.suites.registration_rows import (
+    registration_facts,
+    registration_row,
+    stored_registration,
+    too_narrow,
+)
 from come_nav.evaluation.suites.replay import Replay
 from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.planning.imagining import bound
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
-REFERENCES = ("perfect", "nearest", "geometry", MEMORY_NET)
+REFERENCES = ("perfect", "nearest", "geometry", "hybrid", MEMORY_NET)
 MEMORY_PLANNING_ROWS = (*REFERENCES, *TITLES)
-DEFAULT_ROWS = ("perfect", "nearest", "geometry", MEMORY_NET, "base", "stm", "ltm", "sltm", "all")
+DEFAULT_ROWS = ("perfect", "nearest", "geometry", "hybrid", MEMORY_NET, "base", "stm", "ltm", "sltm", "all")
 HORIZON_S = (2.0,)
 
 
@@ -104,6 +110,9 @@ def planning_rows(
     def nearest(window: Window, decode: bool) -> Imaginer:
         return NearestImaginer(cache.of(window.recording_id), window.start_odom_xyyaw, decode)
 
+    narrow = too_narrow(setup.found.source, navigation)
+    if not narrow:
+        rows.append(registration_row(navigation, replay_of))
     if "nearest" in keys:
         rows.append(searching_row(NEAREST, replay_of, model, make=nearest))
     if "geometry" in keys:
@@ -111,6 +120,7 @@ def planning_rows(
     if MEMORY_NET in keys:
         told = experts_of(setup.settings.weights.composed_row("base", True), model, older_frames)
         rows.append(_memory_network_row(memory_network_alone(model), replay_of, model, told))
+    main = main_row(compositions)
     for row in compositions:
         experts = experts_of(row, model, older_frames)
 
@@ -119,6 +129,8 @@ def planning_rows(
             return replay_of(window)
 
         rows.append(searching_row(row.name, checked, model, experts))
+        if row.name == main and "hybrid" in keys and not narrow:
+            rows.append(replace(searching_row(HYBRID, checked, model, experts, registers=True), imagine=None))
     return with_kinematics(rows, navigation.robot)
 
 
@@ -171,7 +183,7 @@ def ends_in_odom(start_odom_xyyaw: torch.Tensor, poses_xyyaw: torch.Tensor) -> t
 
 def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRow]) -> Evaluation:
     navigation, source, selection = setup.navigation, setup.found.source, setup.selection
-    windows = [window.window for window in selection.windows]
+    windows, narrow = [window.window for window in selection.windows], too_narrow(source, navigation)
     stored: dict[str, Any] = stored_settings(
         source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, setup.settings.weights
     ) | {
@@ -181,6 +193,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         "imagination": navigation.imagination,
         "images": IMAGES,
         **stored_motion(navigation),
+        **stored_registration(navigation, narrow),
     }
     with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:
         with setup.progress(len(windows) * sum(len(row.names) for row in rows), "plans", "plan") as bar:
@@ -198,7 +211,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
             windows, records, navigation.seed, source.groups, setup.settings.success, kinematics_by_row(rows)
         ),
         settings={"windows": len(windows), **stored},
-        facts={**notes, "weights": shown, **source.facts, **machine_facts()},
+        facts={**notes, **registration_facts(narrow), "weights": shown, **source.facts, **machine_facts()},
         map_of=source.map_of,
         main=main_row(compositions),
         passes=passes_of_rows(

@@ -1,0 +1,181 @@
+"""Where a goal's image was taken relative to the newest frames, which no memory is needed for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.geometry import se2, se3
+from come_nav.core.types import CameraIntrinsics
+from come_nav.localisation.keyframe_map import LocaliserSettings
+from come_nav.localisation.multi_view.appearance import appearance, appearance_confidence
+from come_nav.localisation.multi_view.joint_registration import level_pose_xyyaw, register_jointly
+from come_nav.localisation.multi_view.triangulation import with_triangulated_points
+from come_nav.localisation.registration import Registration
+from come_nav.localisation.view import View, make_view
+from come_nav.memory.short_term import Remembered
+from come_nav.navigation.localising.robot_localisation import Sighting
+from come_nav.navigation.localising.settings import LocalisationSettings
+
+Image = NDArray[np.uint8]
+SAME_SHAPE = 0.02  # ratio of sides that may differ between the robot's camera and an image taken for its own
+
+
+class RecentViews:
+    """Features of the newest frames, found once for each; of an image that is asked for again, the same."""
+
+    def __init__(self) -> None:
+        self._by_stamp: dict[float, View] = {}
+        self._image: tuple[NDArray[np.uint8], View] | None = None
+
+    def of(self, frames: Sequence[Remembered], config: LocaliserSettings) -> list[View]:
+        """Return the views of frames; those of others are forgotten."""
+        kept = {}
+        for seen in frames:
+            view = self._by_stamp.get(seen.stamp_s)
+            if view is None:
+                frame = seen.frame
+                view = make_view(frame.rgb, frame.intrinsics, frame.depth_m, config.features)
+            kept[seen.stamp_s] = view
+        self._by_stamp = kept
+        return list(kept.values())
+
+    def image(self, rgb: NDArray[np.uint8], config: LocaliserSettings) -> View:
+        """Return the view of an image (H, W, 3), without a camera."""
+        if self._image is None or self._image[0] is not rgb:
+            self._image = (rgb, make_view(rgb, None, None, config.features))
+        return self._image[1]
+
+
+class GoalRegistration:
+    """Registers images to the newest frames. Threads may ask at once."""
+
+    def __init__(self) -> None:
+        self._views, self._lock = RecentViews(), threading.Lock()
+
+    def features(self, rgb: NDArray[np.uint8], settings: LocalisationSettings) -> int:
+        """Return how many features an image (H, W, 3) has."""
+        with self._lock:
+            return len(self._views.image(rgb, settings.visual).features)
+
+    def find(
+        self,
+        rgb: NDArray[np.uint8],
+        frames: Sequence[Remembered],
+        settings: LocalisationSettings,
+        camera: CameraIntrinsics | None = None,
+    ) -> Sighting | None:
+        """Return where an image (H, W, 3) was taken; None where it does not register.
+
+        Args:
+            rgb: the image.
+            frames: the newest frames, the oldest first; they count as odometry has them.
+            settings: what counts.
+            camera: of the image; the robot's own, scaled to the image's size, when None.
+        """
+        visual = settings.visual
+        known = [seen for seen in frames if seen.frame.intrinsics is not None and seen.frame.T_base_camera is not None]
+        known = [seen for seen in known if seen.frame.rgb.shape[1] >= settings.min_width_px]
+        if not settings.use or rgb.shape[1] < settings.min_width_px or not known:
+            return None
+        newest = known[-1]
+        camera = camera or own_camera(newest.frame.intrinsics, rgb)
+        if camera is None or newest.frame.T_base_camera is None:
+            return None
+        with self._lock:
+            views = self._views.of(known, visual)
+            image = replace(self._views.image(rgb, visual), intrinsics=camera)
+        poses = [camera_poses(newest, seen) for seen in known]
+        views = with_points(views, poses, visual)
+        images = [seen.frame.rgb for seen in known]
+        found = _likeliest(list(zip(views, poses, images, strict=True))[::-1], image, rgb, settings)
+        return None if found is None else _sighting(newest, *found, settings)
+
+
+def _likeliest(
+    known: Sequence[tuple[View, NDArray[np.float64], Image]], image: View, rgb: Image, settings: LocalisationSettings
+) -> tuple[Registration, float] | None:
+    """Return the registration to all known images, the newest first, and the probability that it is right.
+
+    Where that is doubtful it is tried with the newest alone: the others may show nothing of what the image does.
+    """
+    best: tuple[Registration, float] | None = None
+    for count in dict.fromkeys((len(known), 1)):
+        views, poses, _ = zip(*known[:count], strict=True)
+        registration, evidence = register_jointly(
+            views, poses, image, settings.visual.registration, settings.visual.matching
+        )
+        if evidence is not None:
+            confidence = appearance_confidence(evidence.confidence, _looks(known[:count], registration, image, rgb))
+            if best is None or confidence > best[1]:
+                best = registration, confidence
+            if confidence >= settings.recent_certain:
+                break
+    return best
+
+
+def _looks(
+    known: Sequence[tuple[View, NDArray[np.float64], Image]], registration: Registration, image: View, rgb: Image
+) -> float:
+    """Return how much the image looks from there as the known one does that shows most of it; NaN = unknown."""
+    assert image.intrinsics is not None
+    found = [
+        appearance(view, own, se3.relative(pose, registration.T_a_b), image.intrinsics, rgb)
+        for view, pose, own in known
+    ]
+    return max((value for value in found if np.isfinite(value)), default=float("nan"))
+
+
+def _sighting(
+    newest: Remembered, registration: Registration, confidence: float, settings: LocalisationSettings
+) -> Sighting:
+    extrinsics = newest.frame.T_base_camera
+    assert extrinsics is not None
+    _, covariance = registration.planar(extrinsics, extrinsics)
+    floors = np.diag([settings.recent_floor_m, settings.recent_floor_m, settings.recent_floor_rad]) ** 2
+    turned = turn(float(newest.pose_odom_xyyaw[2]))
+    return Sighting(
+        se2.compose(newest.pose_odom_xyyaw, level_pose_xyyaw(extrinsics @ registration.T_a_b, extrinsics)),
+        turned @ (covariance + floors) @ turned.T,
+        confidence,
+        confidence >= settings.recent_certain,
+        "newest frames",
+    )
+
+
+def with_points(views: Sequence[View], poses: Sequence[NDArray[np.float64]], config: LocaliserSettings) -> list[View]:
+    """Return views of which those without depth got points from the others, seen from their poses (4, 4)."""
+    found = []
+    for own, (view, pose) in enumerate(zip(views, poses, strict=True)):
+        if view.points_camera_m is None:
+            rest = [(views[other], se3.relative(pose, poses[other])) for other in range(len(views)) if other != own]
+            found.append(with_triangulated_points(view, rest, matching=config.matching))
+        else:
+            found.append(view)
+    return found
+
+
+def own_camera(camera: CameraIntrinsics | None, rgb: NDArray[np.uint8]) -> CameraIntrinsics | None:
+    """Return the robot's camera scaled to an image (H, W, 3); None where the image has another shape."""
+    height, width = rgb.shape[:2]
+    if camera is None or abs(camera.width * height / (camera.height * width) - 1.0) > SAME_SHAPE:
+        return None
+    return camera.scaled(width, height)
+
+
+def camera_poses(newest: Remembered, seen: Remembered) -> NDArray[np.float64]:
+    """Return the optical frame (4, 4) of a frame in the optical frame of the newest one, as odometry has them."""
+    assert newest.frame.T_base_camera is not None
+    assert seen.frame.T_base_camera is not None
+    moved = se3.transform_from_xyyaw(se2.relative(newest.pose_odom_xyyaw, seen.pose_odom_xyyaw))
+    return np.asarray(se3.inverse(newest.frame.T_base_camera) @ moved @ seen.frame.T_base_camera)
+
+
+def turn(yaw_rad: float) -> NDArray[np.float64]:
+    """Return what takes the axes (x, y, yaw) of a frame turned by ``yaw_rad`` to those of its parent, (3, 3)."""
+    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
+    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])

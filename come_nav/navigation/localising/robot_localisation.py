@@ -1,0 +1,203 @@
+"""Where a robot's images were taken, and what its odometry has drifted by: key frames with features and their graph.
+
+Memory lives in the map frame, whose poses the pose graph corrects; plans and goals live in odom, which is smooth.
+``T_map_odom`` leads from one to the other at the present moment (REP-105).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from come_nav.core.errors import DataError
+from come_nav.core.geometry import se2, se3
+from come_nav.core.types import CameraIntrinsics
+from come_nav.localisation.graph.drift_evidence import odometry_misfit
+from come_nav.localisation.image_search import VisualMatch
+from come_nav.localisation.localiser import VisualLocaliser
+from come_nav.memory.short_term import Remembered
+from come_nav.navigation.localising.anchors import Anchors
+from come_nav.navigation.localising.settings import LocalisationSettings
+from come_nav.navigation.localising.worker import BoundedWorker
+
+WAITING = 8  # key frames: 2 m of way or 1.6 rad of turn
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Where an image was taken.
+
+    Attributes:
+        pose_odom_xyyaw: (3,) of a robot whose camera sees the image, in odom as it is now.
+        covariance: (3, 3) of it, m^2 and rad^2, in odom's axes.
+        confidence: probability that it is right, in [0, 1].
+        certain: whether that is above the operating point.
+        found_by: what the image was registered to.
+        keyframe: index of that key frame; -1 for one of the newest frames.
+    """
+
+    pose_odom_xyyaw: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    confidence: float
+    certain: bool
+    found_by: Literal["key frame", "newest frames"]
+    keyframe: int = -1
+
+
+class RobotLocalisation:
+    """Key frames with features of one robot. One thread may observe while another looks for images.
+
+    Attributes:
+        on_correction: each is told the corrections (A, 3) of all anchors whenever there is a new one or they change,
+            by the thread that localises.
+        worker: what localises in the background; None where ``observe`` does.
+        drifts: whether odometry is held to drift, which once found stays until the next reset.
+        misfit: see ``LocalisationSettings.drift_misfit``; as it was when odometry was first held to drift.
+    """
+
+    def __init__(self, settings: LocalisationSettings, seed: int = 0, *, background: bool = False) -> None:
+        self._settings, self._seed = settings, seed
+        self._lock = threading.RLock()  # key frames and their graph, for as long as a registration takes
+        self._telling = threading.RLock()  # followers, for as long as they move what they hold
+        self._anchors_lock = threading.RLock()  # anchors, for a moment; each is taken after those above it
+        self.on_correction: list[Callable[[NDArray[np.float64]], object]] = []
+        self.worker = BoundedWorker("localisation", WAITING) if background else None
+        self.reset()
+
+    def __len__(self) -> int:
+        return len(self.localiser)
+
+    @property
+    def settings(self) -> LocalisationSettings:
+        """What is kept and believed. Set anew, ``visual`` counts from the next reset on, all else at once."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: LocalisationSettings) -> None:
+        self._settings = settings
+
+    @property
+    def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
+        """Planar pose (3,) of odom in map as the newest key frame has it; zero where drift is not corrected."""
+        with self._anchors_lock:
+            return self._anchors.T_map_odom_xyyaw.copy()
+
+    @property
+    def corrections_xyyaw(self) -> NDArray[np.float64]:
+        """Where odom lies in map (A, 3) as each anchor has it; what was seen at an anchor moves by its change."""
+        with self._anchors_lock:
+            return self._anchors.corrections_xyyaw.copy()
+
+    def reset(self) -> None:
+        """Forget all key frames; map and odom are one again."""
+        with self._lock, self._telling, self._anchors_lock:
+            self.localiser = VisualLocaliser(self._settings.visual, self._seed)
+            self._anchors = Anchors()
+            self.drifts = self._outside = False
+            self.misfit = 0.0
+
+    def observe(self, seen: Remembered) -> bool:
+        """Keep a frame as a key frame if the robot has moved enough since the last; return whether it was kept.
+
+        In the background it is localised later; what had to be refused because too much is waiting, never.
+        """
+        visual, frame = self.localiser.config, seen.frame
+        with self._anchors_lock:
+            if not self._anchors.due(seen.pose_odom_xyyaw, visual.spacing_m, visual.spacing_rad):
+                return False
+            anchors, anchor = self._anchors, self._anchors.add(seen.pose_odom_xyyaw)
+        if not self.takes(frame.rgb) or frame.intrinsics is None or frame.T_base_camera is None:
+            self._tell()
+            return False
+        if self.worker is None:
+            self._localise(seen, anchors, anchor)
+            return True
+        return self.worker.offer(lambda: self._localise(seen, anchors, anchor))
+
+    def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (3,) from another localiser; from now on it alone corrects what is remembered.
+
+        Raises:
+            DataError: for a pose that is not finite.
+        """
+        if not np.isfinite(T_map_odom_xyyaw).all():
+            raise DataError(f"T_map_odom must be finite, got {T_map_odom_xyyaw}")
+        with self._anchors_lock:
+            self._outside = True
+            self._anchors.jump(np.asarray(T_map_odom_xyyaw, np.float64))
+        self._tell()
+
+    def close(self) -> None:
+        """Localise what is waiting, and end the background work; it begins anew with the next frame."""
+        if self.worker is not None:
+            self.worker.stop()
+
+    def takes(self, rgb: NDArray[np.uint8]) -> bool:
+        """Whether an image (H, W, 3) is large enough to have features."""
+        return self._settings.use and rgb.shape[1] >= self._settings.min_width_px
+
+    def find(self, rgb: NDArray[np.uint8], camera: CameraIntrinsics | None = None) -> Sighting | None:
+        """Return where an image (H, W, 3) was taken among the key frames; None without any guess.
+
+        ``camera`` is the image's; the robot's own, scaled to the image's size, when None.
+        """
+        if not self.takes(rgb):
+            return None
+        with self._lock:
+            if not len(self.localiser):
+                return None
+            match = self.localiser.relocalise(rgb, camera)
+            return self._sighting(match)
+
+    def _sighting(self, match: VisualMatch) -> Sighting | None:
+        if match.pose_map_xyyaw is None:
+            return None
+        # The map of the graph, moved with the key frame to the map that memory is in, and from there to odom as it is.
+        with self._anchors_lock:
+            correction, T_map_odom = self._anchors.correction_of(match.keyframe), self._anchors.T_map_odom_xyyaw
+        T_memory_graph = se2.compose(correction, se2.inverse(self.localiser.map.correction_xyyaw(match.keyframe)))
+        T_odom_map = se2.compose(se2.inverse(T_map_odom), T_memory_graph)
+        turned = _turn(T_odom_map[2])
+        return Sighting(
+            se2.compose(T_odom_map, match.pose_map_xyyaw),
+            turned @ match.covariance @ turned.T,
+            match.confidence,
+            match.certain,
+            "key frame",
+            match.keyframe,
+        )
+
+    def _localise(self, seen: Remembered, anchors: Anchors, anchor: int) -> None:
+        """Register a key frame, and take over what the graph says."""
+        with self._lock:
+            if anchors is not self._anchors:
+                return  # of before a reset
+            graph = self.localiser.map.graph
+            keyframe = self.localiser.add_keyframe(seen.frame, se3.transform_from_xyyaw(seen.pose_odom_xyyaw))
+            with self._anchors_lock:
+                anchors.link(anchor, keyframe)
+                odom = anchors.keyframe_poses_odom_xyyaw
+            poses, own = graph.poses_xyyaw, self._settings
+            if not self.drifts:
+                self.misfit = odometry_misfit(graph.edges, odom, poses, self.localiser.config.graph.inlier_distance)
+                self.drifts = self.misfit > own.drift_misfit
+            with self._anchors_lock:
+                if self.drifts and own.correct_drift and not self._outside:
+                    anchors.follow(se2.compose(poses, se2.inverse(odom)), (own.move_m, own.move_rad))
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._telling:
+            corrections = self.corrections_xyyaw
+            for follow in self.on_correction:
+                follow(corrections)
+
+
+def _turn(yaw_rad: float) -> NDArray[np.float64]:
+    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
+    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])

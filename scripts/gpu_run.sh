@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Ten minutes on a GPU: tests marked cuda, benchmarks in their CUDA form, then training of `small` until the time is over.
+#
+#   OUT=results scripts/gpu_run.sh            from the repository root; every part is skipped that OUT holds already
+#   DEVICE=cpu MINUTES=2 OUT=/tmp/dry scripts/gpu_run.sh --set denoiser.batch_size=4 ...     the same parts, tried on a CPU
+#
+# Needs Python with torch, lightning and what setup.py names; nothing is fetched. Variables:
+#   OUT       folder for logs, figures and weights (default gpu_run)
+#   MINUTES   of it all, 9.5 by default; TEST_MINUTES (2) and BENCH_MINUTES (2.5) are parts of it
+#   DEVICE    cuda, or cpu for a dry run                       PYTHON    interpreter (python3)
+#   WHEELS    folder of wheels that the machine lacks, e.g. diffusers; installed beside, without an index
+#   RUN       run folder of the training (runs/small), gone on with where it has a checkpoint
+#   CONFIG    of the training (config/train_small.yaml)        WORKERS   that make drives (processors less two)
+#   INIT      model folder to start from where RUN has no checkpoint: weights are 32 MB, a checkpoint of small 250 MB
+#   KEEP      1 = copy the newest checkpoint into OUT as well
+# Arguments are handed to come-nav train.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+began=$SECONDS
+DEVICE=${DEVICE:-cuda} MINUTES=${MINUTES:-9.5} PYTHON=${PYTHON:-python3} OUT=${OUT:-gpu_run} RUN=${RUN:-runs/small}
+CONFIG=${CONFIG:-config/train_small.yaml} TEST_MINUTES=${TEST_MINUTES:-2} BENCH_MINUTES=${BENCH_MINUTES:-2.5}
+processors=$(nproc)
+WORKERS=${WORKERS:-$((processors > 3 ? processors - 2 : 1))}
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+if [ -n "${WHEELS:-}" ]; then
+  "$PYTHON" -m pip install --quiet --no-index --no-deps --find-links "$WHEELS" --target "$OUT/../wheels" "$WHEELS"/*.whl &&
+    export PYTHONPATH=$PYTHONPATH:$OUT/../wheels
+fi
+
+seconds() { "$PYTHON" -c "print(int(60 * $1))"; }
+left() { echo $(($(seconds "$MINUTES") - (SECONDS - began))); }
+
+# part NAME LIMIT_S COMMAND...: run once, its output in OUT/NAME.log, its status in OUT/parts.txt; never longer than LIMIT_S
+part() {
+  local name=$1 limit=$2 status=0 start=$SECONDS
+  shift 2
+  if grep -q "^$name: 0 " "$OUT/parts.txt" 2> /dev/null; then return; fi
+  timeout --signal=TERM --kill-after=20 "$limit" "$@" > "$OUT/$name.log" 2>&1 || status=$?
+  echo "$name: $status after $((SECONDS - start)) s" | tee -a "$OUT/parts.txt"
+}
+
+"$PYTHON" - > "$OUT/machine.txt" 2>&1 << 'PY'
+import platform, torch
+print(platform.platform(), "python", platform.python_version(), "torch", torch.__version__)
+print(torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device")
+PY
+cat "$OUT/machine.txt"
+part tests "$(seconds "$TEST_MINUTES")" "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda test
+
+each=$(seconds "$BENCH_MINUTES / 4")
+part simulator "$each" "$PYTHON" benchmarks/simulator.py --device "$DEVICE" --repeats 3 --out "$OUT/simulator.json"
+part composition "$each" "$PYTHON" benchmarks/composition_cost.py --device "$DEVICE" --repeats 3 --out "$OUT/composition.json"
+part nwm_costs "$each" "$PYTHON" benchmarks/nwm_planning.py --device "$DEVICE" --sizes ${NWM_SIZES:-S XL} --n 2
+part data "$each" "$PYTHON" benchmarks/training_data.py --device "$DEVICE" --steps 20 --worlds 2 --passes 4 --out "$OUT/data.json"
+
+rest=$(($(left) - 60)) # a minute to save and export
+if [ "$rest" -lt 20 ]; then
+  echo "no time is left to train in: raise MINUTES" | tee -a "$OUT/parts.txt"
+  exit 0
+fi
+start=()
+if [ -n "${INIT:-}" ] && ! compgen -G "$RUN/denoiser/*.ckpt" > /dev/null; then start=(--init "$INIT"); fi
+[ -f "$RUN/from_init" ] && start=(--init "$(cat "$RUN/from_init")")
+accelerator=$([ "$DEVICE" = cuda ] && echo gpu || echo cpu)
+train=("$PYTHON" -m come_nav train --config "$CONFIG" --out "$RUN" --accelerator "$accelerator" --no-progress
+  --set "data.workers=$WORKERS" ${start[@]+"${start[@]}"} "$@")
+mkdir -p "$RUN"
+[ -n "${start[1]:-}" ] && echo "${start[1]}" > "$RUN/from_init"
+"${train[@]}" --max-minutes "$("$PYTHON" -c "print($rest / 60)")" > "$OUT/train.log" 2>&1
+echo "train: $? after $((SECONDS - began)) s in all" | tee -a "$OUT/parts.txt"
+"${train[@]}" --export > "$OUT/export.log" 2>&1
+echo "export: $?" | tee -a "$OUT/parts.txt"
+model=$(tail -n 1 "$OUT/export.log")
+[ -d "$model" ] && rm -rf "$OUT/model" && cp -r "$model" "$OUT/model"
+cp -r "$RUN/logs" "$RUN/samples" "$RUN/config.yaml" "$OUT/" 2> /dev/null
+if [ "${KEEP:-0}" = 1 ]; then
+  for stage in denoiser depth; do
+    [ -f "$RUN/$stage/last.ckpt" ] && mkdir -p "$OUT/checkpoints/$stage" && cp "$RUN/$stage/last.ckpt" "$OUT/checkpoints/$stage/"
+  done
+fi
+exit 0

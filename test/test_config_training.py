@@ -1,0 +1,39 @@
+"""Every training configuration that ships is read as it is, and the script for a GPU names what there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from come_nav.core.settings import from_mapping, read_yaml
+from come_nav.training.config import TrainSettings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", ["train_small", "train_nwm_class", "train_tiny", "train_xl"])
+def test_a_training_configuration_is_valid(name: str) -> None:
+    config = from_mapping(TrainSettings, read_yaml(REPOSITORY / "config" / f"{name}.yaml"))
+    assert config.denoiser_model.in_channels == config.autoencoder_model.latent_channels
+
+
+def test_small_and_the_nwm_class_are_of_one_size_and_learn_from_the_same_robots() -> None:
+    small, plain = (
+        from_mapping(TrainSettings, read_yaml(REPOSITORY / "config" / f"{name}.yaml"))
+        for name in ("train_small", "train_nwm_class")
+    )
+    for field in ("hidden_size", "depth", "num_heads"):
+        assert getattr(small.denoiser_model, field) == getattr(plain.denoiser_model, field)
+    for field in ("cameras", "sensors", "worlds", "drivers"):
+        assert getattr(small.data, field) == getattr(plain.data, field)
+    assert (plain.prediction, plain.autoencoder_model.kind, plain.depth_model) == ("eps", "kl", None)
+
+
+def test_the_script_for_a_gpu_is_sound() -> None:
+    script = REPOSITORY / "scripts" / "gpu_run.sh"
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    for path in re.findall(r"(?:benchmarks|config)/\w+\.(?:py|yaml)", script.read_text()):
+        assert (REPOSITORY / path).is_file(), path

@@ -1,0 +1,116 @@
+"""One image registered to several at once, and points of images without depth, against poses known by construction."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from test_localisation_registration import CAMERA, wall_image
+
+from come_nav.core.errors import DataError
+from come_nav.core.geometry import se3
+from come_nav.localisation.multi_view.joint_registration import level_pose_xyyaw, register_jointly
+from come_nav.localisation.multi_view.triangulation import triangulate, with_triangulated_points
+from come_nav.localisation.refinement import exponential
+from come_nav.localisation.registration import RegistrationStatus, register
+from come_nav.localisation.view import View, make_view
+from come_nav.sim.episodes import camera_in_base
+
+
+def camera_at(x: float, y: float, z: float = -2.0, turn: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:
+    return se3.make_transform(np.eye(3), np.array([x, y, z])) @ exponential(np.array([0.0, 0.0, 0.0, *turn]))
+
+
+def view_at(T_wall_camera: np.ndarray, depth: bool = True) -> View:
+    rgb, depth_m = wall_image(T_wall_camera)
+    return make_view(rgb, CAMERA, depth_m if depth else None)
+
+
+REF = camera_at(6.0, 4.5)
+OTHERS = [REF, camera_at(4.6, 4.4, turn=(0.0, 0.1, 0.0)), camera_at(7.3, 4.6, turn=(0.0, -0.1, 0.02))]
+IMAGE = camera_at(6.1, 4.4, -1.7, (0.02, 0.05, -0.03))
+
+
+def test_an_image_is_registered_to_several_better_than_to_one() -> None:
+    views, image = [view_at(pose) for pose in OTHERS], view_at(IMAGE, depth=False)
+    poses = [se3.relative(REF, pose) for pose in OTHERS]
+    found, evidence = register_jointly(views, poses, image)
+    assert found.ok
+    assert evidence is not None
+    truth = se3.relative(REF, IMAGE)
+    np.testing.assert_allclose(found.T_a_b, truth, atol=0.02)
+    alone = register(views[0], image)
+    assert len(found.inliers) > len(alone.inliers)
+    assert found.covariance[:3, :3].trace() < alone.covariance[:3, :3].trace()
+    # matches with every image take part, and each counts in the frame of its own camera
+    first = np.cumsum([0, *(len(view.features) for view in views)])
+    assert all(
+        ((found.inliers[:, 0] >= low) & (found.inliers[:, 0] < high)).any() for low, high in itertools.pairwise(first)
+    )
+
+
+def test_one_image_alone_gives_what_registration_gives() -> None:
+    view, image = view_at(OTHERS[1]), view_at(IMAGE, depth=False)
+    joint, _ = register_jointly([view], [se3.relative(REF, OTHERS[1])], image)
+    alone = register(view, image)
+    np.testing.assert_allclose(joint.T_a_b, se3.relative(REF, OTHERS[1]) @ alone.T_a_b, atol=2e-3)
+
+
+def test_images_without_points_count_for_nothing_and_cameras_must_be_known() -> None:
+    image = view_at(IMAGE, depth=False)
+    found, evidence = register_jointly([view_at(REF, depth=False)], [np.eye(4)], image)
+    assert found.status is RegistrationStatus.TOO_FEW_FEATURES
+    assert evidence is None
+    with pytest.raises(DataError, match="intrinsics"):
+        register_jointly([view_at(REF)], [np.eye(4)], View(image.features))
+
+
+def test_points_are_triangulated_with_the_error_that_is_told() -> None:
+    view, measured = view_at(REF, depth=False), view_at(REF)
+    near, far = camera_at(5.8, 4.5), camera_at(6.0, 4.2)
+    seen = [(view_at(pose, depth=False), se3.relative(REF, pose)) for pose in (near, far)]
+    found = with_triangulated_points(view, seen)
+    assert found.known.sum() > 100
+    assert found.points_camera_m is not None
+    assert found.sigmas_m is not None
+    assert measured.points_camera_m is not None
+    both = found.known & measured.known
+    off = np.abs(found.points_camera_m[both, 2] - measured.points_camera_m[both, 2])
+    assert np.median(off) < 0.02
+    assert np.mean(off < 2.0 * found.sigmas_m[both]) > 0.9
+    # a pose follows from them as from measured depth
+    registered = register(found, view_at(IMAGE, depth=False))
+    assert registered.ok
+    np.testing.assert_allclose(registered.T_a_b, se3.relative(REF, IMAGE), atol=0.04)
+
+
+def test_a_camera_that_only_turned_tells_no_points() -> None:
+    turned = camera_at(6.0, 4.5, turn=(0.0, 0.1, 0.0))
+    found = with_triangulated_points(
+        view_at(REF, depth=False), [(view_at(turned, depth=False), se3.relative(REF, turned))]
+    )
+    assert not found.known.any()
+
+
+def test_triangulation_is_exact_without_noise() -> None:
+    T_now_then = exponential(np.array([0.3, -0.05, 0.1, 0.02, 0.1, -0.03]))
+    rng = np.random.default_rng(0)
+    then = np.column_stack([rng.uniform(-1, 1, (20, 2)), rng.uniform(2, 5, 20)])
+    now = se3.transform_points(T_now_then, then)
+
+    def pixels(points: np.ndarray) -> np.ndarray:
+        return points[:, :2] / points[:, 2:] * [CAMERA.fx, CAMERA.fy] + [CAMERA.cx, CAMERA.cy]
+
+    inverse, _, error_px = triangulate(pixels(then), pixels(now), CAMERA, T_now_then)
+    np.testing.assert_allclose(1.0 / inverse, now[:, 2], rtol=1e-9)
+    assert error_px.max() < 1e-9
+
+
+def test_a_photograph_that_is_tilted_was_taken_where_it_was_taken() -> None:
+    extrinsics = camera_in_base(1.2)
+    standing = se3.transform_from_xyyaw(np.array([1.0, -2.0, 0.7]))
+    tilted = standing @ extrinsics @ exponential(np.array([0.0, 0.0, 0.0, 0.15, 0.0, 0.1]))
+    np.testing.assert_allclose(level_pose_xyyaw(tilted, extrinsics)[:2], [1.0, -2.0], atol=0.02)
+    np.testing.assert_allclose(level_pose_xyyaw(standing @ extrinsics, extrinsics), [1.0, -2.0, 0.7], atol=1e-12)
+    assert abs(level_pose_xyyaw(tilted, extrinsics)[2] - 0.7) < 0.02
