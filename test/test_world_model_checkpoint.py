@@ -104,7 +104,27 @@ def test_full_precision_round_trip_is_exact(tmp_path: Path) -> None:
 
 
 NETWORK = CDiTSettings(
-    8, 2, 1, 6, 24, 1, 2, 2.0, False, 30.0, True, True, extra_channels=8, pose_embedding=True, extra_skip=True
+    8,
+    2,
+    1,
+    6,
+    24,
+    1,
+    2,
+    2.0,
+    False,
+    30.0,
+    True,
+    True,
+    extra_channels=8,
+    pose_embedding=True,
+    extra_skip=True,
+    view_groups=2,
+    latent_memory_channels=3,
+    older_frames=5,
+    older_patch_size=2,
+    pose_octaves=4,
+    camera_embedding=True,
 )
 EVERY_FIELD = WorldModelSettings(
     rate_hz=5.0,
@@ -117,7 +137,7 @@ EVERY_FIELD = WorldModelSettings(
     sampler=SamplerSettings("ddpm", 6, 0.5, "even", 4.0, CorrectorSettings(1, 1.5), ResamplingSettings(2, 0.4, 9.0)),
     composition=CompositionSettings("literal", (1.5,), (0.1, 0.8)),
     images=ImageSettings(4 / 3, 60.0, 0.3, "nwm"),
-    depth=DepthSettings((8, 16), 1),
+    depth=DepthSettings((8, 16), 1, 0.6),
     reprojection=ReprojectionSettings(100, 1, 200, 0.5),
     navigation={"lora": {"rank": 4}},
     composition_weights={"contrast": {"all": {"spatial": 1.25}}},
