@@ -84,12 +84,12 @@ def test_poses_that_are_none_are_refused():
 
 
 def test_odometry_survives():
-    odometry = Odometry(3.25, se3.transform_from_xyyaw(np.array([1.0, -2.0, 0.7])), 0.4, -0.2)
+    odometry = Odometry(3.25, se3.transform_from_xyyaw(np.array([1.0, -2.0, 0.7])), 0.4, -0.2, 0.1)
     message = messages.odometry_message(odometry, ("odom", "base_link"))
     back = messages.odometry_from_message(message)
     assert (message.header.frame_id, message.child_frame_id) == ("odom", "base_link")
     np.testing.assert_allclose(back.T_odom_base, odometry.T_odom_base, atol=1e-12)
-    assert (back.stamp_s, back.v_mps, back.w_radps) == (3.25, 0.4, -0.2)
+    assert (back.stamp_s, back.v_mps, back.w_radps, back.vy_mps) == (3.25, 0.4, -0.2, 0.1)
 
 
 @given(POSES, hnp.arrays(np.float64, 3, elements=st.floats(-3, 3)))
