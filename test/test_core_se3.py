@@ -107,3 +107,13 @@ def test_torch_gives_numpys_figures():
     np.testing.assert_allclose(se3.rotation_angle(tensor).numpy(), se3.rotation_angle(rotation), atol=1e-12)
     transform = se3.make_transform(tensor, torch.ones(9, 3, dtype=torch.float64))
     np.testing.assert_allclose((se3.inverse(transform) @ transform).numpy(), np.tile(np.eye(4), (9, 1, 1)), atol=1e-12)
+
+
+def test_a_covariance_turns_with_its_axes():
+    """What is unsure ahead of a base that faces left is unsure to the left in its parent."""
+    ahead = np.diag([4.0, 1.0, 0.25])
+    ahead[0, 2] = ahead[2, 0] = 0.5
+    turned = se3.turned_covariance(ahead, np.array([7.0, -3.0, np.pi / 2]))
+    expected = np.diag([1.0, 4.0, 0.25])
+    expected[1, 2] = expected[2, 1] = 0.5
+    np.testing.assert_allclose(turned, expected, atol=1e-15)

@@ -15,7 +15,7 @@ from come_nav.core.protocols import Recording
 from come_nav.data import open_recording
 from come_nav.data.bags.ros_types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, typestore
 from come_nav.data.bags.writer import write_bag
-from come_nav.data.recording import FRAME_CACHE
+from come_nav.data.decoded_frames import FRAME_CACHE
 from come_nav.data.resized import ResizedRecording
 from come_nav.data.timing.stamps import clean_order, find_gaps, ns_from_seconds, resample, seconds_from_ns
 

@@ -183,7 +183,7 @@ def test_motion_prior_is_for_holonomic_robots_unless_told():
     with pytest.raises(ConfigError, match=r"motion_prior\.vy_sigma_mps"):
         MotionPriorSettings(vy_sigma_mps=0.0)
     with pytest.raises(ConfigError, match=r"robot\.kinematics"):
-        KinematicsSettings("tracked")  # type: ignore[arg-type]
+        KinematicsSettings("tracked")
 
 
 def test_smoothness_counts_sideways_changes_of_holonomic_robots_alone():

@@ -42,7 +42,7 @@ def test_yaw_takes_the_short_way() -> None:
     "goal", [GOAL, np.array([0.7, -0.3, -0.6]), np.array([0.0, 0.0, 1.0]), np.array([-2.0, 1.0, 3.0])]
 )
 def test_paths_keep_to_what_the_robot_can_do(kinematics: str, goal: np.ndarray) -> None:
-    robot = KinematicsSettings(kinematics, min_turn_radius_m=0.8)  # type: ignore[arg-type]
+    robot = KinematicsSettings(kinematics, min_turn_radius_m=0.8)
     path = path_to_pose(goal, TWIST, CONFIG, robot)
     assert path.shape == (8, 3)
     twists = twists_of_path(torch.from_numpy(path), CONFIG.dt_s).numpy()

@@ -92,7 +92,7 @@ def run_until(folder: Path, steps: int | None = None, monkeypatch: pytest.Monkey
         return Run(CONFIG, folder, MACHINE).finish()
     original = DenoiserTask.training_step
 
-    def dies(self, batch, batch_idx):  # type: ignore[no-untyped-def]
+    def dies(self, batch, batch_idx):
         if self.global_step == steps:
             raise RuntimeError("killed")
         return original(self, batch, batch_idx)
@@ -181,7 +181,7 @@ def test_a_share_of_processes_is_told_its_rows_of_the_one_draw() -> None:
 
 
 @pytest.fixture(scope="module")
-def bank():  # type: ignore[no-untyped-def]
+def bank():
     """One drive with a depth camera of its own."""
     drive = make_drive(5, 0, replace(DATA, keep_images=True, keep_depth=True, measured_fraction=1.0), 4.0)
     senses = DriveSenses(lambda images, camera: torch.full_like(images[:, 0], 2.0), facts=True)
@@ -189,7 +189,7 @@ def bank():  # type: ignore[no-untyped-def]
     return drive, encode_drive(drive, training_camera(SIZE), data, lambda i: i[:, :, ::8, ::8], "cpu", "cpu", senses)
 
 
-def test_windows_hold_the_frames_before_the_context_and_the_drives_camera(bank) -> None:  # type: ignore[no-untyped-def]
+def test_windows_hold_the_frames_before_the_context_and_the_drives_camera(bank) -> None:
     drive, frames = bank
     sampling = GoalSettings(context_frames=4, goals_per_context=2, older_frames=9)
     batch = frames.sample(sampling, 16, torch.Generator().manual_seed(0))
@@ -208,7 +208,7 @@ def test_windows_hold_the_frames_before_the_context_and_the_drives_camera(bank) 
     torch.testing.assert_close(batch.camera[0, 0], torch.tensor(own.intrinsics.fx / SIZE, dtype=torch.float32))
 
 
-def test_views_of_a_memory_tell_age_and_trust(bank) -> None:  # type: ignore[no-untyped-def]
+def test_views_of_a_memory_tell_age_and_trust(bank) -> None:
     drive, frames = bank
     layer = RenderedView.unpacked(frames.memory)
     age_s = layer.facts[:, 0][layer.known & (layer.facts[:, 0] > 0)]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.evaluate_flags import (
     RECALL,
-    camera_size,
     chosen_rows,
     configuration,
     parse_horizons,
@@ -102,7 +101,6 @@ def memory_settings(args: argparse.Namespace, model: str, rows: Sequence[str] | 
         test_frames=args.test_frames,
         memory_part=parse_part(args.memory_part or "0-0.6"),
         drift_percent=args.drift,
-        camera_px=camera_size(args.camera),
         success=success_settings(args),
         fresh=args.fresh,
         report=not args.no_report,

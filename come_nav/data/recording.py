@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.errors import DataError, ShapeError
+from come_nav.core.errors import DataError
 from come_nav.core.files import printable
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.data.bags.bag import Bag, BagMessage
 from come_nav.data.bags.images import Depth, Rgb, decode_colour, decode_depth
+from come_nav.data.decoded_frames import DecodedFrames
 from come_nav.data.scan import BagScan
 from come_nav.data.timing.matching import StampedTopic
 from come_nav.data.timing.stamps import seconds_from_ns
 from come_nav.data.video.stream import VideoStream
 
-FRAME_CACHE = 8
 
-
-class BagRecording:
+class BagRecording(DecodedFrames):
     """core.protocols.Recording over an open bag. Close it, or use it as a context manager."""
 
     def __init__(self, bag: Bag, scan: BagScan) -> None:
+        super().__init__()
         self.bag, self._scan = bag, scan
         path = bag.path.parent if bag.path.name == "metadata.yaml" else bag.path
         self.name = printable(path.stem if path.is_file() else path.name)
@@ -41,51 +39,11 @@ class BagRecording:
         self.T_base_camera = _extrinsics_at(scan.T_base_camera, 0)
         self.gaps = scan.report.gaps
         self.metadata: dict[str, Any] = dict(bag.custom_data)
-        self._frames: OrderedDict[int, Frame] = OrderedDict()
         self._video = None if scan.video is None else VideoStream(bag, scan.video)
-
-    def __len__(self) -> int:
-        return len(self.stamps_s)
-
-    @property
-    def segments(self) -> list[tuple[int, int]]:
-        """Index ranges [first, last) without a gap inside."""
-        cuts = [0, *(gap.index + 1 for gap in self.gaps), len(self)]
-        return list(pairwise(cuts))
-
-    def frame(self, index: int) -> Frame:
-        """Read and decode frame ``index`` (0 <= index < len); the last few are cached.
-
-        Raises:
-            DataError: naming the recording and the stamp, if the frame cannot be decoded or has a wrong size.
-            IndexError: beyond the recording, so that plain iteration ends.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"frame {index} of {len(self)}")
-        if index in self._frames:
-            self._frames.move_to_end(index)
-            return self._frames[index]
-        try:
-            frame = self._decode(index)
-        except (DataError, ShapeError) as error:
-            raise DataError(f"{self.name}: frame {index} at {self.stamps_s[index]:.3f} s: {error}") from error
-        self._frames[index] = frame
-        if len(self._frames) > FRAME_CACHE:
-            self._frames.popitem(last=False)
-        return frame
 
     def close(self) -> None:
         """Close the bag's files; reading again reopens them."""
         self.bag.close()
-
-    def __enter__(self) -> BagRecording:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_frames": OrderedDict()}
 
     def _decode(self, index: int) -> Frame:
         rgb, header_id = self._colour(index)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.geometry import se2
+from come_nav.core.geometry import se2, se3
 from come_nav.localisation.keyframe_map import KeyframeMap
 from come_nav.localisation.registration import Registration
 from come_nav.localisation.unknown_camera import register_unknown_camera
@@ -90,13 +90,7 @@ def _match(
     relative, covariance = registration.planar(keyframe.T_footprint_camera, T_base_camera)
     pose_map = known.pose_map_xyyaw(row)
     T_map_camera = known.T_map_base(row) @ keyframe.T_base_camera @ registration.T_a_b
-    turned = _turn(pose_map[2])
-    spread = turned @ known.spread(covariance) @ turned.T
+    spread = se3.turned_covariance(known.spread(covariance), pose_map)
     certain = confidence >= known.config.certain
     pose = se2.compose(pose_map, relative)
     return VisualMatch(pose, T_map_camera, spread, confidence, certain, row, registration, evidence)
-
-
-def _turn(yaw_rad: float) -> NDArray[np.float64]:
-    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
-    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])

@@ -97,6 +97,12 @@ def xyyaw_from_transform(T_a_b: ArrayT) -> ArrayT:
     return stack_last([T_a_b[..., 0, 3], T_a_b[..., 1, 3], yaw])  # type: ignore[no-any-return]
 
 
+def turned_covariance(covariance: ArrayT, pose_xyyaw: ArrayT) -> ArrayT:
+    """Return the covariance (..., 3, 3) of x, y and yaw in a frame at ``pose_xyyaw`` (..., 3), in its parent's axes."""
+    turned = transform_from_xyyaw(pose_xyyaw)[..., :3, :3]
+    return turned @ covariance @ turned.swapaxes(-1, -2)  # type: ignore[no-any-return]
+
+
 def rotation_angle(rotation: ArrayT) -> ArrayT:
     """Return the angles (...) in [0, pi] of rotation matrices (..., 3, 3), exact near 0 and near pi.
 

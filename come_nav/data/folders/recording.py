@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.errors import DataError, ShapeError
+from come_nav.core.errors import DataError
 from come_nav.core.files import printable
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.data.bags.images import Depth
+from come_nav.data.decoded_frames import DecodedFrames
 from come_nav.data.folders.calibration import first_size
 from come_nav.data.folders.drive import FolderDrive, ImageStream
 from come_nav.data.image_files import file_contents, file_size_px, read_depth, read_rgb
@@ -23,13 +22,12 @@ from come_nav.data.scan_frames import Streams, choose_frames, depth_of_frames
 from come_nav.data.scan_settings import ScanSettings
 from come_nav.data.timing.stamps import seconds_from_ns
 
-FRAME_CACHE = 8
 FRAME_ID = "camera_color_optical_frame"
 
 Indices = NDArray[np.int64]
 
 
-class FolderRecording:
+class FolderRecording(DecodedFrames):
     """core.protocols.Recording over a drive in a folder."""
 
     def __init__(self, drive: FolderDrive, settings: ScanSettings) -> None:
@@ -39,6 +37,7 @@ class FolderRecording:
             DataError: no image is left that is whole and has a pose.
             AssociationError: images and poses do not overlap in time; tells the offset that would match.
         """
+        super().__init__()
         self.drive, self.path, self.name = drive, drive.path, printable(drive.name)
         warnings = list(drive.notes)
         if settings.odom_frame is not None or settings.base_frame is not None:
@@ -61,48 +60,9 @@ class FolderRecording:
         self.report = chosen.report(drive.roles, depth_match, tuple(warnings))
         self.rate_hz, self.gaps = self.report.rate_hz, self.report.gaps
         self.metadata: dict[str, Any] = {}
-        self._frames: OrderedDict[int, Frame] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self.stamps_s)
-
-    @property
-    def segments(self) -> list[tuple[int, int]]:
-        """Index ranges [first, last) without a gap inside."""
-        return list(pairwise([0, *(gap.index + 1 for gap in self.gaps), len(self)]))
-
-    def frame(self, index: int) -> Frame:
-        """Read and decode frame ``index`` (0 <= index < len); the last few are cached.
-
-        Raises:
-            DataError: naming the recording and the stamp, if the frame cannot be decoded or has a wrong size.
-            IndexError: beyond the recording, so that plain iteration ends.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"frame {index} of {len(self)}")
-        if index in self._frames:
-            self._frames.move_to_end(index)
-            return self._frames[index]
-        try:
-            frame = self._decode(index)
-        except (DataError, ShapeError) as error:
-            raise DataError(f"{self.name}: frame {index} at {self.stamps_s[index]:.3f} s: {error}") from error
-        self._frames[index] = frame
-        if len(self._frames) > FRAME_CACHE:
-            self._frames.popitem(last=False)
-        return frame
 
     def close(self) -> None:
         """Do nothing: no file stays open between frames."""
-
-    def __enter__(self) -> FolderRecording:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_frames": OrderedDict()}
 
     def _decode(self, index: int) -> Frame:
         rgb = read_rgb(self._files[index])

@@ -20,7 +20,7 @@ from come_nav.data.timing.association import nearest_index
 from come_nav.data.trajectories import read_trajectory
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.suites.fingerprints import digest
-from come_nav.evaluation.suites.worlds import Place, drive_worlds, raycaster_of, surroundings_words, words_of
+from come_nav.evaluation.suites.worlds import SMALL_PX, Place, drive_worlds, raycaster_of, surroundings_words, words_of
 from come_nav.sim.sensors.settings import SensorSettings, preset_name
 from come_nav.sim.world_sets import BUILT_IN
 from come_nav.sim.worlds import WorldSettings, generate_world
@@ -45,7 +45,8 @@ class SourceSettings:
         recording: keyword arguments of ``come_nav.data.open_recording`` but for the rate.
         kinematics: of the robot whose plans are evaluated: differential, holonomic, car or auto (what the recordings
             tell); empty = as the robot's settings say.
-        camera_px: width and height of the camera in built-in worlds.
+        camera_px: width and height of the camera in built-in worlds; memory suites correct drift where it is as wide as
+            localisation needs.
         rate_hz: that was asked for, infinite for every frame; it must be the model's. None asks for nothing.
         sensors: errors of the sensors in built-in worlds.
         world_set: name of the set of worlds.
@@ -60,7 +61,7 @@ class SourceSettings:
     recording: Mapping[str, Any] = field(default_factory=dict)
     rate_hz: float | None = None
     kinematics: str = ""
-    camera_px: tuple[int, int] = (64, 64)
+    camera_px: tuple[int, int] = SMALL_PX
     sensors: SensorSettings = field(default_factory=SensorSettings)
     world_set: str = BUILT_IN
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.core.geometry import se2
+from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Goal
 from come_nav.memory.short_term import Remembered, ShortTermBuffer
-from come_nav.navigation.localising.goal_registration import GoalRegistration, turn
+from come_nav.navigation.localising.goal_registration import GoalRegistration
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation, Sighting
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.planning.objectives import RegisteredGoal
@@ -110,8 +110,8 @@ class GoalFinder:
         if sighting is None or not sighting.certain:
             return None
         start = frames[-1].pose_odom_xyyaw
-        target, turned = se2.relative(start, sighting.pose_odom_xyyaw), turn(-float(start[2]))
-        covariance = turned @ sighting.covariance @ turned.T
+        target = se2.relative(start, sighting.pose_odom_xyyaw)
+        covariance = se3.turned_covariance(sighting.covariance, se2.inverse(start))
         path = path_to_pose(target, twist, search, robot)
         objective = RegisteredGoal(
             torch.from_numpy(target),

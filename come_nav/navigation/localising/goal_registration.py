@@ -137,10 +137,9 @@ def _sighting(
     assert extrinsics is not None
     _, covariance = registration.planar(extrinsics, extrinsics)
     floors = np.diag([settings.recent_floor_m, settings.recent_floor_m, settings.recent_floor_rad]) ** 2
-    turned = turn(float(newest.pose_odom_xyyaw[2]))
     return Sighting(
         se2.compose(newest.pose_odom_xyyaw, level_pose_xyyaw(extrinsics @ registration.T_a_b, extrinsics)),
-        turned @ (covariance + floors) @ turned.T,
+        se3.turned_covariance(covariance + floors, newest.pose_odom_xyyaw),
         confidence,
         confidence >= settings.recent_certain,
         "newest frames",
@@ -173,9 +172,3 @@ def camera_poses(newest: Remembered, seen: Remembered) -> NDArray[np.float64]:
     assert seen.frame.T_base_camera is not None
     moved = se3.transform_from_xyyaw(se2.relative(newest.pose_odom_xyyaw, seen.pose_odom_xyyaw))
     return np.asarray(se3.inverse(newest.frame.T_base_camera) @ moved @ seen.frame.T_base_camera)
-
-
-def turn(yaw_rad: float) -> NDArray[np.float64]:
-    """Return what takes the axes (x, y, yaw) of a frame turned by ``yaw_rad`` to those of its parent, (3, 3)."""
-    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
-    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])

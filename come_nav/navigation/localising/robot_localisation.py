@@ -53,6 +53,7 @@ class RobotLocalisation:
     """Key frames with features of one robot. One thread may observe while another looks for images.
 
     Attributes:
+        settings: what is kept and believed. Set anew, ``visual`` counts from the next reset on, all else at once.
         on_correction: each is told the corrections (A, 3) of all anchors whenever there is a new one or they change,
             by the thread that localises.
         worker: what localises in the background; None where ``observe`` does.
@@ -61,7 +62,7 @@ class RobotLocalisation:
     """
 
     def __init__(self, settings: LocalisationSettings, seed: int = 0, *, background: bool = False) -> None:
-        self._settings, self._seed = settings, seed
+        self.settings, self._seed = settings, seed
         self._lock = threading.RLock()  # key frames and their graph, for as long as a registration takes
         self._telling = threading.RLock()  # followers, for as long as they move what they hold
         self._anchors_lock = threading.RLock()  # anchors, for a moment; each is taken after those above it
@@ -71,15 +72,6 @@ class RobotLocalisation:
 
     def __len__(self) -> int:
         return len(self.localiser)
-
-    @property
-    def settings(self) -> LocalisationSettings:
-        """What is kept and believed. Set anew, ``visual`` counts from the next reset on, all else at once."""
-        return self._settings
-
-    @settings.setter
-    def settings(self, settings: LocalisationSettings) -> None:
-        self._settings = settings
 
     @property
     def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
@@ -96,7 +88,7 @@ class RobotLocalisation:
     def reset(self) -> None:
         """Forget all key frames; map and odom are one again."""
         with self._lock, self._telling, self._anchors_lock:
-            self.localiser = VisualLocaliser(self._settings.visual, self._seed)
+            self.localiser = VisualLocaliser(self.settings.visual, self._seed)
             self._anchors = Anchors()
             self.drifts = self._outside = False
             self.misfit = 0.0
@@ -139,7 +131,7 @@ class RobotLocalisation:
 
     def takes(self, rgb: NDArray[np.uint8]) -> bool:
         """Whether an image (H, W, 3) is large enough to have features."""
-        return self._settings.use and rgb.shape[1] >= self._settings.min_width_px
+        return self.settings.use and rgb.shape[1] >= self.settings.min_width_px
 
     def find(self, rgb: NDArray[np.uint8], camera: CameraIntrinsics | None = None) -> Sighting | None:
         """Return where an image (H, W, 3) was taken among the key frames; None without any guess.
@@ -162,10 +154,9 @@ class RobotLocalisation:
             correction, T_map_odom = self._anchors.correction_of(match.keyframe), self._anchors.T_map_odom_xyyaw
         T_memory_graph = se2.compose(correction, se2.inverse(self.localiser.map.correction_xyyaw(match.keyframe)))
         T_odom_map = se2.compose(se2.inverse(T_map_odom), T_memory_graph)
-        turned = _turn(T_odom_map[2])
         return Sighting(
             se2.compose(T_odom_map, match.pose_map_xyyaw),
-            turned @ match.covariance @ turned.T,
+            se3.turned_covariance(match.covariance, T_odom_map),
             match.confidence,
             match.certain,
             "key frame",
@@ -182,7 +173,7 @@ class RobotLocalisation:
             with self._anchors_lock:
                 anchors.link(anchor, keyframe)
                 odom = anchors.keyframe_poses_odom_xyyaw
-            poses, own = graph.poses_xyyaw, self._settings
+            poses, own = graph.poses_xyyaw, self.settings
             if not self.drifts:
                 self.misfit = odometry_misfit(graph.edges, odom, poses, self.localiser.config.graph.inlier_distance)
                 self.drifts = self.misfit > own.drift_misfit
@@ -196,8 +187,3 @@ class RobotLocalisation:
             corrections = self.corrections_xyyaw
             for follow in self.on_correction:
                 follow(corrections)
-
-
-def _turn(yaw_rad: float) -> NDArray[np.float64]:
-    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
-    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])

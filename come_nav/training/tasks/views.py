@@ -231,5 +231,7 @@ class DepthStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
             depth_m = torch.nan_to_num(self.bank.depth_m[rows].float()) / self._ratios[rows, None, None]
             seen = images_from_bytes(self.bank.images[rows]), depth_m
             cameras, which = self.bank.cameras, self.bank.camera_index
-            told = self.with_cameras and cameras is not None and which is not None
-            yield (*seen, cameras[which[rows]]) if told else seen  # type: ignore[index]
+            if self.with_cameras and cameras is not None and which is not None:
+                yield (*seen, cameras[which[rows]])
+            else:
+                yield seen

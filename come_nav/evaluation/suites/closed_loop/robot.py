@@ -143,9 +143,8 @@ class SimulatedRobot:
             if plan.stamp_s >= self._blocked_s:  # else it does not know yet what blocks the robot
                 self._follower.set_plan(retimed(plan, now_s, pose))
         v_mps, _, w_radps = self._follower.command(now_s, pose)
-        direction = self._stall.update(now_s, v_mps, pose)
-        if direction:
-            facing = pose if direction > 0 else se2.compose(pose, np.array([0.0, 0.0, np.pi]))
+        if self._stall.update(now_s, v_mps, pose):
+            facing = se2.compose(pose, np.array([0.0, 0.0, self._stall.bearing_rad]))
             self.navigator.blocked(now_s, facing)
             self._blocked_s, self._next_plan_s = now_s, now_s
             self._follower.set_plan(STAND)

@@ -131,11 +131,12 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
     drift = check_range("--drift", settings.drift_percent, 0.0, 50.0)
     sensors = settings.source.sensors
     odometry = OdometrySettings.from_percent(drift) if drift else sensors.odometry
-    corrected = corrects(settings.camera_px, navigation)
+    camera_px = settings.source.camera_px
+    corrected = corrects(camera_px, navigation)
     drives, places, groups = {}, {}, {}
     for seed in seeds:
         world = generate_world(seed, world_set(settings.source.world_set))
-        raycaster = drawn_raycaster(world, sensors, navigation.seed, navigation.device, settings.camera_px)
+        raycaster = drawn_raycaster(world, sensors, navigation.seed, navigation.device, camera_px)
         episode = simulate_episode(world, DRIVER, (memory + test - 1) / rate_hz, rate_hz, navigation.seed, odometry)
         name = f"world {seed} {DRIVER}"
         truth = EpisodeRecording(episode, raycaster, use_truth=True, sensors=sensors)
@@ -146,7 +147,11 @@ def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_
         drives[name] = MemoryDrive(name, believed, truth, range(memory), remembered)
         places[name] = Place(raycaster, np.asarray(episode.poses_world_xyyaw, float), world.polygons())
         groups[name] = f"world {seed}"
-    camera = {} if settings.camera_px == SMALL_PX else {"camera_px": list(settings.camera_px), "corrected": corrected}
+    camera = (
+        {}
+        if settings.source.camera_px == SMALL_PX
+        else {"camera_px": list(settings.source.camera_px), "corrected": corrected}
+    )
     poses = np.concatenate([drive.recording.poses_xyyaw for drive in drives.values()])
     source = Input(
         title=f"{suite} in built-in worlds {words_of(seeds)}"

@@ -36,8 +36,6 @@ class MemorySuiteSettings:
         test_frames: after it; enough for some 20 windows in a world where None.
         memory_part: fractions (first, last) of a recording that are remembered.
         drift_percent: of odometry in built-in worlds.
-        camera_px: width and height of the camera in built-in worlds; drift is corrected
-            where it has as many pixels as localisation needs.
         success: when a plan counts as a success.
         fresh: forget earlier results in the folder.
         report: make the HTML page.
@@ -52,7 +50,6 @@ class MemorySuiteSettings:
     test_frames: int | None = None
     memory_part: tuple[float, float] = (0.0, 0.6)
     drift_percent: float = 0.0
-    camera_px: tuple[int, int] = (64, 64)
     success: SuccessSettings = field(default_factory=SuccessSettings)
     fresh: bool = False
     report: bool = True
