@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,24 @@ def kitchen() -> Path | None:
     folders = [Path(os.environ["COME_NAV_DATA"])] if "COME_NAV_DATA" in os.environ else []
     candidates = [folder / "bags" / "kitchen" for folder in (*folders, ROOT.parent / "shared" / "data")]
     return next((path for path in candidates if path.exists()), None)
+
+
+Errors = dict[str, float]
+
+
+def paired(published: list[Errors], offline: dict[float, list[Errors]]) -> list[tuple[Errors, Errors]]:
+    """Return each published evaluation with one offline evaluation of its stamp, the most alike first; each once.
+
+    A goal that comes while the newest frame is still that of the plan before gives two plans of one stamp.
+    """
+    left, pairs = {stamp_s: list(found) for stamp_s, found in offline.items()}, []
+    for own in published:
+        same = left.get(round(own["plan_stamp_s"], 6))
+        if same:
+            nearest = min(same, key=lambda other: max(abs(own[name] - other[name]) for name in other))
+            same.remove(nearest)
+            pairs.append((own, nearest))
+    return pairs
 
 
 class Replay:
@@ -110,8 +129,7 @@ class Replay:
     def accuracy(self) -> dict[str, Any]:
         """Return mean errors as published and as found in the bag, over the same plans, and the largest difference."""
         published = [{item.key: float(item.value) for item in status.values} for status in self.evaluated]
-        offline = self.offline()
-        pairs = [(own, offline[key]) for own in published if (key := round(own["plan_stamp_s"], 6)) in offline]
+        pairs = paired(published, self.offline())
         if not pairs:
             return {"windows": 0}
         names = ("ate_m", "rpe_m", "final_m")
@@ -125,14 +143,14 @@ class Replay:
             "largest_difference_m": worst,
         }
 
-    def offline(self) -> dict[float, dict[str, float]]:
-        """Return the errors of each published plan by its stamp, from the poses in the bag."""
+    def offline(self) -> dict[float, list[Errors]]:
+        """Return the errors of the plans published at each stamp, from the poses in the bag."""
         from come_nav.core.geometry import se2, se3
         from come_nav.data.timing.interpolation import interpolate_poses
         from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
         from come_nav.ros import messages
 
-        rows, found = self.recording.stamps_s, {}
+        rows, found = self.recording.stamps_s, defaultdict(list)
         for message in self.plans:
             if len(message.poses) < 2:
                 continue
@@ -142,7 +160,8 @@ class Replay:
                 continue
             driven = se3.xyyaw_from_transform(interpolate_poses(rows, self.recording.T_odom_base, stamps_s))
             errors = plan_errors(plan.poses_xyyaw, se2.relative(driven[:1], driven[1:]))
-            found[round(plan.stamp_s, 6)] = {"ate_m": errors.ate_m, "rpe_m": errors.rpe_m, "final_m": errors.final_m}
+            own = {"ate_m": errors.ate_m, "rpe_m": errors.rpe_m, "final_m": errors.final_m}
+            found[round(plan.stamp_s, 6)].append(own)
         return found
 
     def _play(self, rate: float) -> None:

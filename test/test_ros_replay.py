@@ -11,10 +11,20 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_n
 from ros_harness import Bench
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from ros_replay import Replay
+from ros_replay import Replay, paired
 
 pytestmark = pytest.mark.slow
 SEARCH = {"initial_samples": 10, "samples": 10, "iterations": 1, "elites": 4}
+
+
+def test_plans_that_start_at_one_frame_are_each_compared_with_a_path_of_their_own():
+    published = [
+        {"plan_stamp_s": stamp, "ate_m": ate} for stamp, ate in ((1.0, 0.5), (1.0, 0.2), (1.0, 0.4), (2.0, 1.0))
+    ]
+    offline = {1.0: [{"ate_m": 0.2}, {"ate_m": 0.5}], 3.0: [{"ate_m": 9.0}]}
+    pairs = paired(published, offline)
+    assert [(own["ate_m"], other["ate_m"]) for own, other in pairs] == [(0.5, 0.5), (0.2, 0.2)]
+    assert paired([{"plan_stamp_s": 1.0, "ate_m": 0.45}], offline)[0][1] == {"ate_m": 0.5}  # a difference stays one
 
 
 @pytest.mark.shared_data

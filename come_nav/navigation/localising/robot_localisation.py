@@ -63,6 +63,7 @@ class RobotLocalisation:
 
     def __init__(self, settings: LocalisationSettings, seed: int = 0, *, background: bool = False) -> None:
         self.settings, self._seed = settings, seed
+        self._queue = threading.Lock()  # whoever looks for an image is next, however many key frames are waiting
         self._lock = threading.RLock()  # key frames and their graph, for as long as a registration takes
         self._telling = threading.RLock()  # followers, for as long as they move what they hold
         self._anchors_lock = threading.RLock()  # anchors, for a moment; each is taken after those above it
@@ -140,7 +141,7 @@ class RobotLocalisation:
         """
         if not self.takes(rgb):
             return None
-        with self._lock:
+        with self._queue, self._lock:
             if not len(self.localiser):
                 return None
             match = self.localiser.relocalise(rgb, camera)
@@ -165,6 +166,8 @@ class RobotLocalisation:
 
     def _localise(self, seen: Remembered, anchors: Anchors, anchor: int) -> None:
         """Register a key frame, and take over what the graph says."""
+        with self._queue:  # a lock is not fair: this thread would take it again and again while others wait
+            pass
         with self._lock:
             if anchors is not self._anchors:
                 return  # of before a reset

@@ -196,9 +196,9 @@ class PlannerNode(ManagedNode):
         step = self._navigator.step(self.now_s(), here, lambda: self._worker.stopping or self._requests.urgent)
         if not step.retreating:
             self._next_plan_s = now + 1.0 / self.values["plan_rate_hz"]
-            if step.plan is not None:
+            if step.plan is not None and step.drive is not None:
                 self._plan_time.add(step.duration_s)
-                self._accuracy.add(step.plan)
+                self._accuracy.add(step.drive)  # one that arrives is not driven
                 if self._goal_received_s is not None and step.plan.status is PlanStatus.OK:
                     self._goal_time.add(time.monotonic() - self._goal_received_s)
                     self._goal_received_s = None
