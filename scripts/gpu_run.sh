@@ -12,6 +12,7 @@
 #   RUN       run folder of the training (runs/small), gone on with where it has a checkpoint
 #   CONFIG    of the training (config/train_small.yaml)        WORKERS   that make drives (processors less two)
 #   INIT      model folder to start from where RUN has no checkpoint: weights are 32 MB, a checkpoint of small 250 MB
+#   ASSETS    pack of materials for photographed worlds (come-nav assets collect); its models/ are not needed here
 #   KEEP      1 = copy the newest checkpoint into OUT as well
 # Arguments are handed to come-nav train.
 set -uo pipefail
@@ -27,6 +28,11 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 if [ -n "${WHEELS:-}" ]; then
   "$PYTHON" -m pip install --quiet --no-index --no-deps --find-links "$WHEELS" --target "$OUT/../wheels" "$WHEELS"/*.whl &&
     export PYTHONPATH=$PYTHONPATH:$OUT/../wheels
+fi
+
+if [ -n "${ASSETS:-}" ]; then
+  export XDG_DATA_HOME=$OUT/data
+  mkdir -p "$XDG_DATA_HOME/come_nav" && ln -sfn "$(cd "$ASSETS" && pwd)" "$XDG_DATA_HOME/come_nav/assets"
 fi
 
 seconds() { "$PYTHON" -c "print(int(60 * $1))"; }

@@ -169,3 +169,13 @@ def test_branches_turn_on_the_spot_as_often_as_asked() -> None:
 def test_shares_that_do_not_fit_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"data\."):
         DataSettings(**values)  # type: ignore[arg-type]
+
+
+def test_drives_take_their_sets_of_worlds_in_turn():
+    data = DataSettings(episode_s=8.0, drivers=("wander", "tour"), branches=0, sets_of_worlds=("built-in", "lively"))
+    visits = [make_drive(4, number, data, 4.0).world.settings.visit for number in range(6)]
+    assert visits == [0, 0, 1, 1, 0, 0]
+    with pytest.raises(ConfigError, match="set of worlds"):
+        DataSettings(sets_of_worlds=("nowhere",))
+    with pytest.raises(ConfigError, match="names no set of worlds"):
+        DataSettings(sets_of_worlds=())

@@ -9,6 +9,7 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiTSettings
 from come_nav.sim.tilted_camera import CameraRanges
+from come_nav.sim.world_sets import BUILT_IN, world_set
 from come_nav.training.data.goals import GoalSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.depth import DepthSettings
@@ -26,6 +27,8 @@ class DataSettings:
     Attributes:
         first_world, worlds: seeds [first_world, first_world + worlds) of built-in worlds; must be training seeds.
         validation_worlds: number of worlds from seed 10000 on that measure the validation loss.
+        sets_of_worlds: how they are drawn (come_nav/sim/world_sets.py), taken in turn; photographed ones need the pack
+            of ``come-nav assets collect``.
         episode_s: length of each scripted drive in seconds.
         drivers: scripted drivers, taken in turn.
         branches: views rendered per frame at poses where the driver did not go (random arcs from that frame), so that
@@ -71,6 +74,7 @@ class DataSettings:
     first_world: int = 0
     worlds: int = 120
     validation_worlds: int = 6
+    sets_of_worlds: tuple[str, ...] = (BUILT_IN,)
     episode_s: float = 90.0
     drivers: tuple[str, ...] = ("wander", "tour")
     branches: int = 2
@@ -122,6 +126,10 @@ class DataSettings:
     def __post_init__(self) -> None:
         check_range("data.time_offset_s", self.time_offset_s, -1e10, 1e10)
         check_range("data.depth_scale_m", self.depth_scale_m, 0.0, 1.0, open_low=True)
+        for name in self.sets_of_worlds:
+            world_set(name)
+        if not self.sets_of_worlds:
+            raise ConfigError("data.sets_of_worlds names no set of worlds; e.g. [built-in]")
         check_range("data.worlds", self.worlds, 0, 10000)
         check_range("data.episode_s", self.episode_s, 5.0, 3600.0)
         check_range("data.branches", self.branches, 0, 16)

@@ -317,5 +317,5 @@ class Run:
         rank, count = (self.processes.rank, self.processes.count) if shared else (0, 1)
         data, progress = self.config.data, self.machine.progress
         some = list(seeds)[: data.view_worlds or None]
-        varied = (data.cameras, data.sensors)
+        varied = (data.cameras, data.sensors, data.sets_of_worlds)
         return FrameStream(some, size, batch_size, seed, steps, device, rank, count, with_depth, progress, *varied)

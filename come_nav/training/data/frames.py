@@ -10,6 +10,7 @@ from tqdm import tqdm
 from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.tilted_camera import CameraRanges, TiltedCamera, TiltedRaycaster
+from come_nav.sim.world_sets import BUILT_IN, world_set
 from come_nav.sim.worlds import World, generate_world
 from come_nav.training.data.sensing import DriveSensors
 from come_nav.training.data.sharding import shard
@@ -43,12 +44,14 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         progress: bool = True,
         cameras: CameraRanges | None = None,
         sensors: str = "ideal",
+        sets_of_worlds: Sequence[str] = (BUILT_IN,),
     ) -> None:
         super().__init__()
         self.seeds, self.image_size, self.batch_size = seeds, image_size, batch_size
         self.with_depth, self.progress = with_depth, progress
         self.seed, self.steps, self.device = seed, steps, device
         self.cameras, self.sensors = cameras, sensors
+        self._sets = [world_set(name) for name in sets_of_worlds]
         self.rows = shard(batch_size, rank, world_size)
         self._worlds: list[World] | None = None
         self._raycaster: Raycaster | None = None
@@ -56,7 +59,7 @@ class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     def __iter__(self) -> Iterator[Views]:
         if self._worlds is None or self._raycaster is None:
             seeds = tqdm(self.seeds, desc="make worlds", unit="world", disable=not self.progress)
-            self._worlds = [generate_world(seed) for seed in seeds]
+            self._worlds = [generate_world(own, self._sets[n % len(self._sets)]) for n, own in enumerate(seeds)]
             self._raycaster = Raycaster(self._worlds, training_camera(self.image_size), device=self.device)
         per_world = -(-self.batch_size // WORLDS_PER_BATCH)
         for step in self.steps:

@@ -15,6 +15,7 @@ from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
+from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import World, generate_world
 from come_nav.training.config import DataSettings
 from come_nav.training.data.bank import Encode, LatentBank, step_generator
@@ -68,12 +69,14 @@ class Drive:
 
 
 def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: float, seed: int | None = None) -> Drive:
-    """Return the drive ``number`` (it chooses the driver) through a world; ``seed`` of the drive: the world's if None.
+    """Return the drive ``number`` (it chooses driver and set of worlds) through a world.
 
-    It renders nothing and needs no device, so that it can run in another process; it takes some 0.3 s a minute.
+    ``seed`` is that of the drive: the world's if None. It renders nothing and needs no device, so that it can run in
+    another process; it takes some 0.3 s a minute.
     """
     seed = world_seed if seed is None else seed
-    world = generate_world(world_seed)
+    sets = config.sets_of_worlds
+    world = generate_world(world_seed, world_set(sets[number // len(config.drivers) % len(sets)]))
     driver = config.drivers[number % len(config.drivers)]
     drift, length = torch.rand(2, generator=step_generator(seed, 60, 0)).tolist()
     before = int(config.memory_s * (LEAST_MEMORY + (1.0 - LEAST_MEMORY) * length) * rate_hz)
