@@ -45,7 +45,7 @@ from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.sim.episodes import EpisodeRecording, camera_in_base, simulate_episode
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.robot import OdometryNoise, WheelOdometry
+from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.worlds import generate_world
 
 CAMERA = CameraIntrinsics.from_field_of_view(320, 240, 0.5 * math.pi)
@@ -54,7 +54,7 @@ Row = dict[str, Any]
 
 def drifted(poses_xyyaw: NDArray[np.float64], percent: float, seed: int) -> NDArray[np.float64]:
     """Return what wheel odometry believes that drifts by ``percent`` of the way, scale errors included; from 0."""
-    noise = OdometryNoise.from_percent(percent) if percent else None
+    noise = OdometrySettings.from_percent(percent) if percent else None
     odometry = WheelOdometry(noise, torch.Generator().manual_seed(seed))
     return np.concatenate([np.zeros((1, 3)), odometry.advance(poses_xyyaw)])
 
