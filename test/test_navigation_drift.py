@@ -76,7 +76,7 @@ def corrected(turned) -> tuple[NavStack, list[np.ndarray]]:
     """Return a stack that has driven with drift, and all that it told its followers; only to be looked at."""
     poses, frames = turned
     stack, told = stack_of(), list[np.ndarray]()
-    stack.localisation.on_correction.append(told.append)
+    stack.localisation.on_correction.append(lambda corrections, outside: told.append(corrections))
     drive(stack, frames, believed(poses, DRIFT_RAD))
     return stack, told
 

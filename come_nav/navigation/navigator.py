@@ -32,7 +32,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import Frame, Goal, Odometry, Plan
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import FrameStatus
-from come_nav.navigation.goals.corrected import follow_correction
+from come_nav.navigation.goals.corrected import follow_correction, renew_goal
 from come_nav.navigation.goals.guide import Guide
 from come_nav.navigation.goals.mission import Mission, MissionState
 from come_nav.navigation.goals.obstacles import ObstacleMap
@@ -78,6 +78,7 @@ class Navigator:
         self._retreat = Retreat()
         self._goal_latents: torch.Tensor | None = None
         self._sought: Goal | None = None  # its place is still to be looked for in memory
+        self._pose_now: Callable[[], NDArray[np.float64] | None] | None = None  # of a goal of another frame
         self._lock = threading.RLock()
         self._changes = self._episodes = 0  # goals that came or went, episodes that ended
 
@@ -103,6 +104,20 @@ class Navigator:
             self.places.observe(frame, odometry, newest.features)
         return status
 
+    def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (3,) from another localiser; what is remembered moves with it, and so do goals.
+
+        Told for the first time it only says where its map lies: in odom, goals stay where they are.
+
+        Raises:
+            DataError: for a pose that is not finite.
+        """
+        with self._lock:
+            first = self.stack.localisation.outside_xyyaw is None
+            self.stack.correct(T_map_odom_xyyaw)
+            if first:
+                self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
+
     def begin(self, request: GoalRequest) -> Goal:
         """Take a new goal, which the next step looks for; the one before is dropped. Return what it means.
 
@@ -114,7 +129,7 @@ class Navigator:
         with self._lock:
             self._changes += 1
             self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
-            self._goal_latents = latents
+            self._goal_latents, self._pose_now = latents, request.pose_now
             self.mission.begin(goal)
             self._retreat.cancel()
             self.guide.begin(goal)
@@ -165,6 +180,8 @@ class Navigator:
             self._T_map_odom_xyyaw = follow_correction(
                 self.mission, self.guide, self._T_map_odom_xyyaw, self.places.T_map_odom_xyyaw
             )
+            if self._pose_now is not None and self.mission.active:
+                renew_goal(self.mission, self.guide, self._pose_now())
             self.obstacles.expire(now_s)
             changes = self._changes
 

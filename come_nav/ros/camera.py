@@ -26,7 +26,7 @@ from come_nav.ros.decoding import LiveCamera, LiveCameraSettings
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import SENSOR
 from come_nav.ros.streams import Matched, Synchroniser
-from come_nav.ros.transforms import camera_pose, listen
+from come_nav.ros.transforms import Transforms, camera_pose, listen
 
 CAMERA_PARAMETERS = (
     Parameter("image_transport", "raw", "type of the colour topic", choices=("raw", "compressed"), when="start"),
@@ -82,6 +82,11 @@ class CameraInput:
     def track(self) -> OdometryTrack:
         """Odometry of the last seconds."""
         return self._sync.track
+
+    @property
+    def transforms(self) -> Transforms:
+        """What hears tf."""
+        return self._transforms
 
     @property
     def dropped(self) -> Counter[str]:
@@ -165,6 +170,23 @@ class CameraInput:
                 "transform, or odometry of the base"
             )
         return odometry
+
+    def pose_now(self, message: Any) -> Callable[[], NDArray[np.float64] | None] | None:
+        """Return what tells the pose (3,) in odom of a PoseStamped whenever asked, None while tf does not.
+
+        None where odom is its frame, or the base, where it was told once and for all.
+        """
+        frame, values = message.header.frame_id.lstrip("/"), self._node.values
+        if frame in ("", values["odom_frame"], values["base_frame"]):
+            return None
+
+        def now() -> NDArray[np.float64] | None:
+            T_odom_frame = self._transforms.lookup(values["odom_frame"], frame)
+            if T_odom_frame is None:
+                return None
+            return se3.xyyaw_from_transform(T_odom_frame @ messages.transform_from_pose(message.pose))
+
+        return now
 
     def pose_in_odom(self, message: Any) -> NDArray[np.float64]:
         """Return the planar pose (3,) in odom of a PoseStamped; raise DataError where its frame is not known."""

@@ -61,6 +61,12 @@ class Guide:
         self._goal, self.way_xy, self._rest_xy, self._near = goal, None, None, False
         self._place = rough_xyyaw if goal.pose_odom_xyyaw is None else goal.pose_odom_xyyaw
 
+    def renew(self, goal: Goal) -> None:
+        """Take the same goal with another pose; the remembered way there stays, but for its end."""
+        self._goal, self._place = goal, goal.pose_odom_xyyaw
+        if self._rest_xy is not None and self._place is not None:
+            self._rest_xy = np.vstack([self._rest_xy[:-1], self._place[None, :2]])
+
     def move(self, motion_xyyaw: NDArray[np.float64]) -> None:
         """Move all that is headed for by a motion (3,) of odom, because odom was corrected."""
         if self._goal is not None and self._goal.pose_odom_xyyaw is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,12 +23,15 @@ class GoalRequest:
         pose_odom_xyyaw: (3,) there.
         time_s: where the robot was then, on the clock of the stamps.
         place_odom_xyyaw: (3,): the key frame nearest to it.
+        pose_now: tells ``pose_odom_xyyaw`` anew at each step, for a pose of another frame than odom; None = where that
+            is not known now.
     """
 
     image_rgb: NDArray[np.uint8] | None = None
     pose_odom_xyyaw: NDArray[np.float64] | None = None
     time_s: float | None = None
     place_odom_xyyaw: NDArray[np.float64] | None = None
+    pose_now: Callable[[], NDArray[np.float64] | None] | None = None
 
     def goal(self, keyframes: Keyframes) -> Goal:
         """Return the goal; a time or a place becomes the key frame there, with its image and pose.

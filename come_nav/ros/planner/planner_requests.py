@@ -85,7 +85,9 @@ class PlannerRequests:
         if kind == "time":
             return GoalRequest(time_s=messages.seconds_from_stamp(message))
         pose = self._camera.pose_in_odom(message)
-        return GoalRequest(place_odom_xyyaw=pose) if kind == "place" else GoalRequest(pose_odom_xyyaw=pose)
+        if kind == "place":
+            return GoalRequest(place_odom_xyyaw=pose)
+        return GoalRequest(pose_odom_xyyaw=pose, pose_now=self._camera.pose_now(message))
 
     def _answer(self, request: PathRequest) -> None:
         """Plan once for somebody else who drives."""
