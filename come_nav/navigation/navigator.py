@@ -23,6 +23,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -225,14 +226,14 @@ class Navigator:
             goal, latents, self._sought = self._sought, self._goal_latents, None
         if goal is None or goal.image_rgb is None or latents is None:
             return
-        found = self._recognition.find(goal.image_rgb, latents, overtaken)
+        found = self._recognition.find(goal.image_rgb, latents, overtaken, goal.camera)
         with self._lock:
             self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
             if self.mission.goal is goal:  # else it was dropped meanwhile
                 if found.pose_odom_xyyaw is None and self._settings.recognition.unknown == "refuse":
                     self.mission.fail("NOT_RECOGNISED", found.message)
                     return
-                known = goal if found.pose_odom_xyyaw is None else Goal(goal.image_rgb, found.pose_odom_xyyaw)
+                known = goal if found.pose_odom_xyyaw is None else replace(goal, pose_odom_xyyaw=found.pose_odom_xyyaw)
                 self.mission.found(known)
                 self.guide.begin(known, found.rough_xyyaw)
 
@@ -277,14 +278,14 @@ class Navigator:
         by_features = self.stack.goals.has_features(image_rgb)
         if (goal.pose_odom_xyyaw is not None and not by_features) or self.mission.reopened >= MOST_REOPENED:
             return
-        place = self._recognition.pose(image_rgb, latents, overtaken)
+        place = self._recognition.pose(image_rgb, latents, overtaken, goal.camera)
         with self._lock:
             if place is None or self.mission.goal is not goal:
                 return
             if self.mission.at_goal(here_odom_xyyaw, place):
                 self.mission.confirm(se2.relative(here_odom_xyyaw, place))
                 return
-            elsewhere = Goal(image_rgb, place)
+            elsewhere = replace(goal, pose_odom_xyyaw=place)
             self.mission.reopen(elsewhere)
             self.guide.begin(elsewhere)
 

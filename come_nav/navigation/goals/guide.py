@@ -16,6 +16,7 @@ Clear = Callable[[NDArray[np.float64], NDArray[np.float64]], bool]
 ASTRAY_M = 1.0
 STEP_M = 0.1
 BESIDE_M = 0.3  # a place nearer than this is approached whatever lies between
+_BLIND = Goal(pose_odom_xyyaw=np.zeros(3))
 SHORTEST_M = 0.5  # the squared distance to a point nearer than this pulls less than obstacles push (at most 1 per m)
 
 
@@ -96,7 +97,7 @@ class Guide:
         rough = goal.pose_odom_xyyaw is None
         if self._near and rough:
             return goal, True
-        there = Goal(goal.image_rgb if rough or self.rules.approach_by_view else None, place)
+        there = replace(goal if rough or self.rules.approach_by_view else _BLIND, pose_odom_xyyaw=place)
         if self._near and (away_m <= BESIDE_M or clear(here, place[:2])):
             return there, True
         if not self.rules.use_ways:

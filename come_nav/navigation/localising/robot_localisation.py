@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import CameraIntrinsics
+from come_nav.core.types import ImageCamera, camera_of_image
 from come_nav.localisation.graph.drift_evidence import odometry_misfit
 from come_nav.localisation.image_search import VisualMatch
 from come_nav.localisation.localiser import VisualLocaliser
@@ -141,17 +141,18 @@ class RobotLocalisation:
         """Whether an image (H, W, 3) is large enough to have features."""
         return self.settings.use and rgb.shape[1] >= self.settings.min_width_px
 
-    def find(self, rgb: NDArray[np.uint8], camera: CameraIntrinsics | None = None) -> Sighting | None:
+    def find(self, rgb: NDArray[np.uint8], camera: ImageCamera = None) -> Sighting | None:
         """Return where an image (H, W, 3) was taken among the key frames; None without any guess.
 
-        ``camera`` is the image's; the robot's own, scaled to the image's size, when None.
+        ``camera`` is the image's; the focal length of an unknown one is solved from the matches.
         """
         if not self.takes(rgb):
             return None
         with self._queue, self._lock:
             if not len(self.localiser):
                 return None
-            match = self.localiser.relocalise(rgb, camera)
+            taken_by = camera_of_image(camera, self.localiser.keyframes[-1].view.intrinsics, rgb)
+            match = self.localiser.relocalise(rgb, taken_by, unknown_camera=taken_by is None)
             return self._sighting(match)
 
     def _sighting(self, match: VisualMatch) -> Sighting | None:

@@ -13,7 +13,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry as OdometryMessage
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
@@ -133,6 +133,7 @@ class PlannerNode(ManagedNode):
         self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
         for kind, message_type in GOALS.items():
             self.subscribe(message_type, f"goal_{kind}", self._taking_goal(kind), COMMAND)
+        self.subscribe(CameraInfo, "goal_camera_info", lambda message: self._post("camera_info", message), COMMAND)
         self.subscribe(PointCloud2, "obstacles", self._obstacles.take, SENSOR)
         self.subscribe(PoseStamped, "blocked", lambda message: self._post("blocked", message), COMMAND)
         self.serve(Trigger, "cancel_goal", _answering("the robot stops", lambda: self._post("cancel", None)))
