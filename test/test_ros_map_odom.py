@@ -159,7 +159,7 @@ def made(monkeypatch) -> Iterator:
         node = kind(context=context, parameter_overrides=overrides)
         nodes.append(node)
         assert node.on_configure(None) == TransitionCallbackReturn.SUCCESS
-        node._camera._transforms = transforms = TransformBuffer()  # tf2_ros may be installed where this runs
+        node._camera.transforms = transforms = TransformBuffer()  # tf2_ros may be installed where this runs
         node._map_odom._transforms = transforms
         return node, transforms
 

@@ -213,7 +213,7 @@ class Navigator:
         if pose_odom_xyyaw is None:
             stamp_s = stamp_s if newest is None else newest.stamp_s
             pose_odom_xyyaw = np.zeros(3) if newest is None else newest.pose_odom_xyyaw
-        difference, way_xy = self._difference(), self.guide.way_xy
+        difference, way_xy = self._recognition.difference(self._goal_latents), self.guide.way_xy
         left_m = float("nan") if way_xy is None else float(np.hypot(*np.diff(way_xy, axis=0).T).sum())
         unlike = float("nan") if difference is None else difference
         return Progress(stamp_s, pose_odom_xyyaw, mission.message, unlike, left_m, mission.state, mission.code)
@@ -255,7 +255,7 @@ class Navigator:
             if marks != (self._changes, self._episodes):
                 return Step(self.mission.state)  # for a goal, or in an episode, that is over
             here = plan.start_odom_xyyaw if pose_odom_xyyaw is None else pose_odom_xyyaw
-            state = self.mission.evaluate(plan, here, self._difference(), final)
+            state = self.mission.evaluate(plan, here, self._recognition.difference(self._goal_latents), final)
         if state is MissionState.REACHED and goal.image_rgb is not None:
             self._confirm(goal, goal.image_rgb, here, overtaken)
         return Step(self.mission.state, plan, target, way_xy=way_xy, duration_s=duration_s)
@@ -288,10 +288,6 @@ class Navigator:
             elsewhere = replace(goal, pose_odom_xyyaw=place)
             self.mission.reopen(elsewhere)
             self.guide.begin(elsewhere)
-
-    def _difference(self) -> float | None:
-        latents = self._goal_latents
-        return None if latents is None else self._recognition.difference(latents)
 
 
 def _without_image(target: Goal) -> Goal | None:

@@ -26,7 +26,7 @@ from come_nav.ros.decoding import LiveCamera, LiveCameraSettings
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import SENSOR
 from come_nav.ros.streams import Matched, Synchroniser
-from come_nav.ros.transforms import Transforms, camera_pose, listen
+from come_nav.ros.transforms import camera_pose, listen
 
 CAMERA_PARAMETERS = (
     Parameter("image_transport", "raw", "type of the colour topic", choices=("raw", "compressed"), when="start"),
@@ -50,7 +50,11 @@ DEPTH, DEPTH_INFO = "camera/depth/image_raw", "camera/depth/camera_info"
 
 
 class CameraInput:
-    """Subscriptions of one camera. Callbacks only keep messages; decoding happens in the worker's thread."""
+    """Subscriptions of one camera. Callbacks only keep messages; decoding happens in the worker's thread.
+
+    Attributes:
+        transforms: hear tf.
+    """
 
     def __init__(self, node: Any, depth: str = "none") -> None:
         """Subscribe; ``depth`` is "none", "optional" or "required"."""
@@ -58,7 +62,7 @@ class CameraInput:
         values = node.values
         self._sync = Synchroniser(depth, values["sync_slop_s"])
         self._receipts: dict[float, float] = {}
-        self._transforms = listen(node)
+        self.transforms = listen(node)
         if len(values["camera_xyz_rpy"]) != 6:
             raise DataError(f"camera_xyz_rpy must have 6 values, got {list(values['camera_xyz_rpy'])}")
         self._T_base_camera = camera_pose(values["camera_xyz_rpy"])
@@ -82,11 +86,6 @@ class CameraInput:
     def track(self) -> OdometryTrack:
         """Odometry of the last seconds."""
         return self._sync.track
-
-    @property
-    def transforms(self) -> Transforms:
-        """What hears tf."""
-        return self._transforms
 
     @property
     def dropped(self) -> Counter[str]:
@@ -148,8 +147,8 @@ class CameraInput:
 
     def _at(self, target: str, source: str, stamp_s: float) -> NDArray[np.float64] | None:
         """Return T_target_source (4, 4) at a time, or else the newest: a camera may pan on the robot."""
-        found = self._transforms.lookup(target, source, stamp_s)
-        return self._transforms.lookup(target, source) if found is None else found
+        found = self.transforms.lookup(target, source, stamp_s)
+        return self.transforms.lookup(target, source) if found is None else found
 
     def _of_base(self, message: Any, odometry: Odometry) -> Odometry:
         """Return odometry of the base; that of another frame (a camera's, an IMU's) is carried over by tf.
@@ -160,7 +159,7 @@ class CameraInput:
         base, child = self._node.values["base_frame"], str(message.child_frame_id).lstrip("/")
         if not child or child == base or any(frame_matches(child, known) for known in BASE_FRAMES):
             return odometry
-        T_base_child = self._transforms.lookup(base, child)
+        T_base_child = self.transforms.lookup(base, child)
         if T_base_child is not None:
             T_odom_base = odometry.T_odom_base @ se3.inverse(T_base_child)
             return replace(odometry, T_odom_base=T_odom_base, v_mps=None, w_radps=None, vy_mps=None)
@@ -181,7 +180,7 @@ class CameraInput:
             return None
 
         def now() -> NDArray[np.float64] | None:
-            T_odom_frame = self._transforms.lookup(values["odom_frame"], frame)
+            T_odom_frame = self.transforms.lookup(values["odom_frame"], frame)
             if T_odom_frame is None:
                 return None
             return se3.xyyaw_from_transform(T_odom_frame @ messages.transform_from_pose(message.pose))
@@ -198,7 +197,7 @@ class CameraInput:
         newest = self.track.newest
         if frame == self._node.values["base_frame"] and newest is not None:
             return se3.xyyaw_from_transform(newest.T_odom_base @ T_frame_pose)
-        T_odom_frame = self._transforms.lookup(odom, frame)
+        T_odom_frame = self.transforms.lookup(odom, frame)
         if T_odom_frame is None:
             raise DataError(f"goal is in frame '{frame}', and tf does not connect it to '{odom}'")
         return se3.xyyaw_from_transform(T_odom_frame @ T_frame_pose)

@@ -63,10 +63,10 @@ class Recognition:
         """Return the latents (C, h, w) of an image."""
         return encoded(self._stack, [image_rgb])[0].float()
 
-    def difference(self, latents: torch.Tensor) -> float | None:
-        """Return how the present view differs from an image's ``latents``: 1 - the cosine; None without a view."""
+    def difference(self, latents: torch.Tensor | None) -> float | None:
+        """Return how the present view differs from an image's ``latents``: 1 - the cosine; None without either."""
         newest = self._stack.memory.newest
-        if newest is None or newest.features is None:
+        if newest is None or newest.features is None or latents is None:
             return None
         return float(latent_difference(newest.features.float()[None], latents)[0])
 
