@@ -3,8 +3,9 @@
 ``collect`` registers images to every key frame that looks like them, without stopping at the first that is sure, and
 writes what speaks for each registration and whether its pose is right (0.25 m, 0.2 rad): images of built-in validation
 worlds, of the kitchen's first 60 % and of the cabinet's first half against memories of each of these, so that most
-pairs are of places never seen. ``fit`` fits the logistic regression of ``come_nav/localisation/keyframe_confidence.py``
-to that, by recordings left out in turn, and prints weights, precision and recall by image.
+pairs are of places never seen. ``fit`` fits ``KEYFRAME_WEIGHTS`` of
+``come_nav/localisation/multi_view/appearance.py`` to that, and prints them, and precision and recall by image, each
+memory judged by a fit to the others.
 
     python benchmarks/recognition_confidence.py --part collect --out evidence.json
     python benchmarks/recognition_confidence.py --part fit --rows evidence.json
@@ -26,9 +27,10 @@ from come_nav.core.files import atomic_write_text
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.data.opening import open_recording
+from come_nav.evaluation.metrics.statistics import wilson_interval
 from come_nav.localisation.keyframe_map import LocaliserSettings
 from come_nav.localisation.localiser import VisualLocaliser
-from come_nav.localisation.multi_view.appearance import appearance
+from come_nav.localisation.multi_view.appearance import appearance, keyframe_vector
 from come_nav.localisation.registration import Registration
 from come_nav.localisation.verification import Evidence
 from come_nav.localisation.view import View, make_view
@@ -140,6 +142,85 @@ def collect(names: list[str], out: Path, others: int) -> None:
             atomic_write_text(out, json.dumps(found))
 
 
+# -- the regression ------------------------------------------------------------------------------------------------
+
+
+def inputs(own: Row) -> NDArray[np.float64]:
+    """Return what the regression sees of one registration."""
+    return keyframe_vector(own["ratio"], own["looks"])
+
+
+def fitted(rows: list[Row]) -> NDArray[np.float64]:
+    """Return the weights (4,) of the logistic regression over all registrations whose colours are known."""
+    every = [own for row in rows for own in row["tried"] if np.isfinite(own["looks"])]
+    x, y = np.array([inputs(own) for own in every]), np.array([own["right"] for own in every], float)
+    weights = np.zeros(4)
+    for _ in range(100):  # Newton, with a weak prior
+        p = 1.0 / (1.0 + np.exp(-x @ weights))
+        prior = np.diag([0.0, 0.1, 0.1, 0.1])
+        hessian = (x * (p * (1.0 - p))[:, None]).T @ x + prior
+        step = np.linalg.solve(hessian, x.T @ (y - p) - prior @ weights)
+        weights = weights + step
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights
+
+
+def answers(rows: list[Row], weights: NDArray[np.float64]) -> list[Row]:
+    """Return for each image the confidence of the likeliest registration, and whether that is right."""
+    found = []
+    for row in rows:
+        scored = [
+            (float(1.0 / (1.0 + np.exp(-inputs(own) @ weights))), own["right"])
+            for own in row["tried"]
+            if np.isfinite(own["looks"])
+        ]
+        confidence, right = max(scored, default=(0.0, False))
+        found.append({"memory": row["memory"], "seen": row["seen"], "confidence": confidence, "right": right})
+    return found
+
+
+def curve(found: list[Row]) -> Row:
+    """Return precision and recall over the operating point, with 95 % intervals."""
+    seen = sum(row["seen"] for row in found)
+    points = []
+    for certain in (0.5, 0.7, 0.8, 0.9, 0.93, 0.95, 0.97, 0.975, 0.98, 0.99):
+        mine = [row for row in found if row["confidence"] >= certain]
+        right = sum(row["right"] for row in mine)
+        points.append(
+            {
+                "certain": certain,
+                "right": right,
+                "of": len(mine),
+                "precision, 95 %": wilson_interval(right, len(mine)),
+                "recall": right / max(1, seen),
+                "never seen, certain": sum(not row["seen"] for row in mine),
+            }
+        )
+    return {
+        "seen": seen,
+        "never seen": len(found) - seen,
+        "right at best": sum(r["right"] for r in found),
+        "curve": points,
+    }
+
+
+def fit(path: Path) -> Row:
+    rows = [row for row in json.loads(path.read_text()) if row["depth"]]
+    held_out: list[Row] = []
+    for memory in sorted({row["memory"] for row in rows}):
+        weights = fitted([row for row in rows if row["memory"] != memory])
+        held_out += answers([row for row in rows if row["memory"] == memory], weights)
+    worlds = [row for row in held_out if row["memory"].startswith("world")]
+    real = [row for row in held_out if not row["memory"].startswith("world")]
+    return {
+        "weights": fitted(rows).round(2).tolist(),
+        "registrations": sum(len(row["tried"]) for row in rows),
+        "validation worlds": curve(worlds),
+        "kitchen's and cabinet's first parts": curve(real),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("collect", "fit"), required=True)
@@ -149,8 +230,16 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="what --part collect wrote")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    needed = args.out if args.part == "collect" else args.rows
+    if needed is None:
+        parser.error("--part collect needs --out FILE, --part fit needs --rows FILE")
     if args.part == "collect":
         collect(args.names, args.out, args.others)
+        return
+    document = fit(args.rows)
+    print(json.dumps(document, indent=1))
+    if args.out is not None:
+        atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Does an image look, from where it registers, as what is known looks? Colours of all surfaces, not only of features.
 
 A few features of a pattern that repeats (tiles, equal posters) agree with a wrong pose; the walls around them do not.
-At right poses the correlation is 0.6 to 0.95, at wrong ones mostly below 0.5.
+At right poses the correlation is 0.6 to 0.99, at wrong ones mostly below 0.6.
 
 Cost on one core: about 2 ms.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.types import CameraIntrinsics
-from come_nav.localisation.verification import project
+from come_nav.localisation.verification import Evidence, project
 from come_nav.localisation.view import SURFACE_COLUMNS, View
 
 FEWEST = 30  # surfaces that both show
@@ -22,6 +22,10 @@ HIDDEN_M, HIDDEN_SHARE = 0.1, 0.15
 # logistic regression over (1, log odds of the features' confidence, correlation), fitted to the windows of 2 s of the
 # built-in worlds 10010 to 10013 at 320 x 240, half of them with images of other worlds
 WEIGHTS = (-7.09, 0.63, 9.02)
+# and of images registered to one key frame over (1, correlation, Fisher's z of it, inlier ratio), fitted by
+# ``benchmarks/recognition_confidence.py`` to worlds 10020 to 10027 and the first parts of two recordings
+KEYFRAME_WEIGHTS = (-10.05, 5.84, 2.63, 6.18)
+MOST = 0.99  # correlations above it count as this
 
 
 def appearance(a: View, T_a_b: NDArray[np.float64], b: View) -> float:
@@ -56,6 +60,22 @@ def appearance_confidence(confidence: float, correlation: float) -> float:
     safe = float(np.clip(confidence, 1e-4, 1.0 - 1e-4))
     odds = WEIGHTS[0] + WEIGHTS[1] * np.log(safe / (1.0 - safe)) + WEIGHTS[2] * correlation
     return float(1.0 / (1.0 + np.exp(-odds)))
+
+
+def keyframe_confidence(evidence: Evidence, correlation: float) -> float:
+    """Return the probability that an image's registration to a key frame is right, as features and colours have it.
+
+    Without a correlation features alone count.
+    """
+    if not np.isfinite(correlation):
+        return evidence.confidence
+    return float(1.0 / (1.0 + np.exp(-np.dot(keyframe_vector(evidence.inlier_ratio, correlation), KEYFRAME_WEIGHTS))))
+
+
+def keyframe_vector(inlier_ratio: float, correlation: float) -> NDArray[np.float64]:
+    """Return what the regression of :func:`keyframe_confidence` sees (4,)."""
+    fisher_z = np.arctanh(np.clip(correlation, -MOST, MOST))
+    return np.array([1.0, correlation, fisher_z, inlier_ratio])
 
 
 def _smoothed(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
