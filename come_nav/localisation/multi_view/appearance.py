@@ -24,7 +24,7 @@ HIDDEN_M, HIDDEN_SHARE = 0.1, 0.15
 WEIGHTS = (-7.09, 0.63, 9.02)
 # and of images registered to one key frame over (1, correlation, Fisher's z of it, inlier ratio), fitted by
 # ``benchmarks/recognition_confidence.py`` to worlds 10020 to 10027 and the first parts of two recordings
-KEYFRAME_WEIGHTS = (-10.05, 5.84, 2.63, 6.18)
+KEYFRAME_WEIGHTS = (-9.49, 4.8, 2.97, 5.85)
 MOST = 0.99  # correlations above it count as this
 
 
