@@ -1,4 +1,4 @@
-"""Whether odometry is held to drift: by what registrations say of far key frames, against what they say of neighbours."""
+"""Whether odometry is held to drift: by what registrations say of far key frames and of neighbours."""
 
 from __future__ import annotations
 
