@@ -109,6 +109,8 @@ def test_what_is_published_is_map_to_odom_ahead_of_odometry(tf2):
     for stamp_s, pose in ((1.0, FIRST), (2.0, SECOND)):
         assert publisher.update(stamp_s, pose)
         say(transforms, pose, stamp_s)  # the node hears itself
+    assert not publisher.update(2.0, SECOND), "tf2 has this stamp already"
+    assert len(node.sent) == 2
     (stamped,) = node.sent[-1].transforms
     assert (stamped.header.frame_id, stamped.child_frame_id) == ("map", "odom")
     assert messages.seconds_from_stamp(stamped.header.stamp) == pytest.approx(2.0 + AHEAD_S)

@@ -109,6 +109,7 @@ class MapOdomPublisher:
         self.on = node.values["map_odom"] == PUBLISH
         self._sent: deque[NDArray[np.float64]] = deque(maxlen=100)
         self._listens_until_s: float | None = None
+        self._stamp_s: float | None = None
         self._refused = ""
         self._tf2_messages = optional_module("tf2_msgs.msg") if self.on else None
         if self.on and self._tf2_messages is None:
@@ -120,8 +121,8 @@ class MapOdomPublisher:
 
     def update(self, stamp_s: float | None, T_map_odom_xyyaw: NDArray[np.float64]) -> bool:
         """Publish where odom lies in map (3,) at the newest odometry's time; return whether it was published."""
-        if not self.on or stamp_s is None or self._refused:
-            return False
+        if not self.on or stamp_s is None or stamp_s == self._stamp_s or self._refused:
+            return False  # tf2 warns of a stamp that it has already
         now_s = time.monotonic()
         if self._listens_until_s is None:
             self._listens_until_s = now_s + LISTEN_S
@@ -137,6 +138,7 @@ class MapOdomPublisher:
             return False
         T_map_odom = se3.transform_from_xyyaw(T_map_odom_xyyaw)
         self._sent.append(T_map_odom)
+        self._stamp_s = stamp_s
         assert self._publisher is not None and self._tf2_messages is not None
         stamped = messages.transform_message(T_map_odom, stamp_s + AHEAD_S, self._frames)
         self._publisher.publish(self._tf2_messages.TFMessage(transforms=[stamped]))
