@@ -76,6 +76,26 @@ def test_changes_are_passed_on_once_and_again_after_a_reset():
     assert follower.reports()[0].values["corrections"] == 3
 
 
+def test_a_large_memory_is_not_moved_all_the_time(monkeypatch):
+    clock = {"s": 100.0}
+    monkeypatch.setattr(map_odom, "time", SimpleNamespace(monotonic=lambda: clock["s"]))
+    transforms, localisation = TransformBuffer(), RobotLocalisation(LocalisationSettings(use=False))
+
+    def slow(T_map_odom_xyyaw: np.ndarray) -> None:
+        clock["s"] += 0.5
+        localisation.correct(T_map_odom_xyyaw)
+
+    follower = MapOdomFollower(FakeNode("follow"), transforms, localisation, slow)
+    say(transforms, FIRST, 1.0)
+    assert follower.update()
+    say(transforms, SECOND, 2.0)
+    clock["s"] += 4.4
+    assert not follower.update()
+    clock["s"] += 0.2
+    assert follower.update()
+    np.testing.assert_allclose(localisation.outside_xyyaw, SECOND)
+
+
 def test_nothing_is_followed_unless_asked_to():
     transforms, localisation = TransformBuffer(), RobotLocalisation(LocalisationSettings(use=False))
     say(transforms, FIRST, 1.0)

@@ -44,6 +44,10 @@ MAP_PARAMETERS = (
 )
 AHEAD_S = 0.3  # a transform is stamped ahead of its odometry by this, so that the newest images lie before it (AMCL)
 LISTEN_S = 2.0  # how long to listen for somebody else who publishes before the first transform is
+LONG_S, REST = (
+    0.05,
+    9.0,
+)  # a correction that takes longer is followed by a rest: large memories move a tenth of the time
 SAME = 1e-6  # m and rad: what our own transforms may differ by when they are heard
 Located = Callable[[NDArray[np.float64]], object]
 
@@ -66,12 +70,13 @@ class MapOdomFollower:
         self._correct = correct or localisation.correct
         self._frames = node.values["map_frame"], node.values["odom_frame"]
         self.on = node.values["map_odom"] == FOLLOW
-        self._heard = False
+        self._heard, self._rests_until_s = False, 0.0
         self.passed_on = 0
 
     def update(self) -> bool:
         """Pass on a change; return whether there was one. May take as long as memories take to move."""
-        if not self.on:
+        started_s = time.monotonic()
+        if not self.on or started_s < self._rests_until_s:
             return False
         T_map_odom = self._transforms.lookup(*self._frames)
         self._heard = T_map_odom is not None
@@ -83,6 +88,8 @@ class MapOdomFollower:
             if np.hypot(*away[:2]) <= settings.move_m and abs(away[2]) <= settings.move_rad:
                 return False
         self._correct(found)
+        took_s = time.monotonic() - started_s
+        self._rests_until_s = started_s + took_s * (1.0 + REST) if took_s > LONG_S else 0.0
         self.passed_on += 1
         return True
 
