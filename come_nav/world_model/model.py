@@ -23,6 +23,7 @@ from come_nav.world_model.composition import check_schedules
 from come_nav.world_model.contexts import OlderImages, context_from_frames, context_from_images, model_images
 from come_nav.world_model.files.checkpoint import load_model, save_model
 from come_nav.world_model.imaginer import ModelImaginer
+from come_nav.world_model.likelihood import LikelihoodSettings, SpatialLikelihood
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.prediction import predict, rollout
 
@@ -211,3 +212,23 @@ class DiffusionWorldModel(ModelParts):
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> DiffusionWorldModel:
         """Read a model folder, ready for inference; raise CheckpointError in one line where it cannot be read."""
         return load_model(Path(folder), cls).to(device)
+
+
+def with_likelihood(
+    model: DiffusionWorldModel, settings: LikelihoodSettings | None, spatial: SpatialSource
+) -> DiffusionWorldModel:
+    """Return a model whose experts' product is corrected by what a spatial memory shows; None = no longer.
+
+    It needs no training and no network that looks at views: any checkpoint will do (see
+    :mod:`come_nav.world_model.likelihood`).
+
+    Raises:
+        ConfigError: for gains of another number of channels than the latents have.
+    """
+    other = copy.copy(model)
+    other.spatial = spatial
+    other.likelihood = None if settings is None else SpatialLikelihood(settings, len(model.schedule))
+    channels = model.autoencoder.settings.latent_channels
+    if settings is not None and settings.table.shape[-1] not in (1, channels):
+        raise ConfigError(f"likelihood.gains must be of 1 or {channels} channels, got {settings.table.shape[-1]}")
+    return other
