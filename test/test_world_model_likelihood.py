@@ -11,7 +11,7 @@ import torch
 from come_nav.core.context import ContextViews
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.types import Context
-from come_nav.world_model.likelihood import (
+from come_nav.world_model.calibration.likelihood import (
     GainFit,
     LikelihoodSettings,
     SpatialLikelihood,

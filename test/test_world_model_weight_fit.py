@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from come_nav.core.errors import ConfigError
-from come_nav.world_model.weight_fit import FitSums, fitted_weights, worth
+from come_nav.world_model.calibration.weight_fit import FitSums, fitted_weights, worth
 
 TRUE = np.array([0.8, 0.0, 0.5])
 

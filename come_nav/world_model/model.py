@@ -18,12 +18,12 @@ from come_nav.core.experts import BASE, LONG_TERM, SHORT_TERM, SPATIAL, Composit
 from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.core.types import Context, Frame
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
+from come_nav.world_model.calibration.likelihood import LikelihoodSettings, SpatialLikelihood
 from come_nav.world_model.codec import decode_latents, encode_images, estimate_depth_m
 from come_nav.world_model.composition import check_schedules
 from come_nav.world_model.contexts import OlderImages, context_from_frames, context_from_images, model_images
 from come_nav.world_model.files.checkpoint import load_model, save_model
 from come_nav.world_model.imaginer import ModelImaginer
-from come_nav.world_model.likelihood import LikelihoodSettings, SpatialLikelihood
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.prediction import predict, rollout
 
@@ -220,7 +220,7 @@ def with_likelihood(
     """Return a model whose experts' product is corrected by what a spatial memory shows; None = no longer.
 
     It needs no training and no network that looks at views: any checkpoint will do (see
-    :mod:`come_nav.world_model.likelihood`).
+    :mod:`come_nav.world_model.calibration.likelihood`).
 
     Raises:
         ConfigError: for gains of another number of channels than the latents have.

@@ -14,10 +14,10 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.experts.base import BaseExpert
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
+from come_nav.world_model.calibration.likelihood import SpatialLikelihood
 from come_nav.world_model.composition import CompositionSettings, check_schedules
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
-from come_nav.world_model.likelihood import SpatialLikelihood
 from come_nav.world_model.reprojection import ReprojectionSettings
 from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule

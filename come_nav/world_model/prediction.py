@@ -14,9 +14,9 @@ from come_nav.core.protocols import Expert
 from come_nav.core.types import Context, ViewSource
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.passes import AnyViewExpert, Condition, Query
+from come_nav.world_model.calibration.likelihood import corrected_noise
 from come_nav.world_model.composition import ExpertProduct, ProductNoise
 from come_nav.world_model.contexts import repeat_for_particles, slide
-from come_nav.world_model.likelihood import corrected_noise
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.sampling.sampler import noise_source, sample
 from come_nav.world_model.views import seen_from, weight_on_memory

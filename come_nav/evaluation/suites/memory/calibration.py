@@ -32,10 +32,10 @@ from come_nav.evaluation.suites.memory.setup import MemorySetup
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.quality_rows import images_of
 from come_nav.navigation.settings import NavigationSettings
-from come_nav.world_model.contrasts import Contrasts, contrasts_at
-from come_nav.world_model.likelihood import GainFit, LikelihoodSettings, SpatialLikelihood
+from come_nav.world_model.calibration.contrasts import Contrasts, contrasts_at
+from come_nav.world_model.calibration.likelihood import GainFit, LikelihoodSettings, SpatialLikelihood
+from come_nav.world_model.calibration.weight_fit import FitSums, fitted_weights, worth
 from come_nav.world_model.model import DiffusionWorldModel, with_likelihood
-from come_nav.world_model.weight_fit import FitSums, fitted_weights, worth
 
 LEVELS = (1.0, 0.7, 0.4, 0.1)  # fractions of the schedule
 SINGLE = {BASE: (BASE,), SHORT_TERM: (SHORT_TERM,), LONG_TERM: (BASE, LONG_TERM), SPATIAL: (BASE, SPATIAL)}
