@@ -101,7 +101,8 @@ class MotionPriorSettings:
 
     def applies_to(self, robot: KinematicsSettings) -> bool:
         """Whether it counts for such a robot."""
-        return self.weight > 0.0 and (self.use == "always" or (self.use == "auto" and robot.kinematics != "differential"))
+        free = robot.kinematics != "differential"
+        return self.weight > 0.0 and (self.use == "always" or (self.use == "auto" and free))
 
 
 @dataclass(frozen=True)
