@@ -64,7 +64,7 @@ class DiffusionWorldModel(ModelParts):
         check_schedules(experts, self.schedule.digest)
         model = copy.copy(self)
         model.spatial, model.experts = spatial, experts
-        model.composition = replace(self.composition, weights=tuple(weights))
+        model.composition = replace(self.composition, weights=tuple(weights), levels=())
         return model
 
     def composed(self, weights: Mapping[str, float], mode: CompositionMode | None = None) -> DiffusionWorldModel:
@@ -84,7 +84,7 @@ class DiffusionWorldModel(ModelParts):
         model = copy.copy(self)
         model.experts = {name: self.experts[name] for name in chosen}
         exponents = tuple(float(weights.get(name, 0.0)) for name in chosen)
-        model.composition = replace(self.composition, mode=mode or self.composition.mode, weights=exponents)
+        model.composition = replace(self.composition, mode=mode or self.composition.mode, weights=exponents, levels=())
         return model
 
     # -- images and contexts -----------------------------------------------------------------------------------------
