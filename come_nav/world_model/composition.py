@@ -8,7 +8,7 @@ passes: their exponents then add up, and what is left with exponent zero is neve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -79,6 +79,11 @@ class CompositionSettings:
     def everywhere(self) -> bool:
         """Whether the experts count at all noise levels."""
         return self.interval == (0.0, 1.0)
+
+    def of_first(self) -> CompositionSettings:
+        """Return the same with the first expert's weights alone."""
+        levels = tuple(replace(own, weights=own.weights[:1]) for own in self.levels)
+        return replace(self, weights=self.weights[:1], levels=levels)
 
     def at(self, level: float) -> tuple[float, ...]:
         """Return the weights at a noise level, a fraction of the schedule."""
