@@ -36,7 +36,8 @@ from come_nav.core.geometry import se2
 from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.metrics.image_metrics import psnr, ssim
-from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata
+from come_nav.experts.lora import LongTermExpert, adapted, adapter_metadata
+from come_nav.experts.lora_settings import LoraSettings
 from come_nav.memory.episodic.memory import Adapter, EpisodicMemory
 from come_nav.memory.episodic.settings import EpisodicSettings
 from come_nav.sim.episodes import simulate_episode

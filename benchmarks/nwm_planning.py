@@ -37,11 +37,11 @@ from come_nav.planning.nwm_search import NwmPlanner, NwmSearchSettings
 from come_nav.planning.objectives import ImageDistance, LatentDistance
 from come_nav.world_model.autoencoders.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.codec import encode_moments
+from come_nav.world_model.inference_settings import InferenceSettings, Precision
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.nwm.rollout import NwmImaginer, RolloutPath, micro_batch_for
-from come_nav.world_model.parts import InferenceSettings, Precision
-from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 OFFICIAL = SamplerSettings("ddpm", 250, spacing="even")
 CONTEXT = 4

@@ -13,7 +13,8 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
-from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.ros import messages
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
