@@ -128,7 +128,7 @@ def imagined(model: DiffusionWorldModel, revisits: Revisits, weights: dict[str, 
         generator = torch.Generator().manual_seed(index)
         latents = composed.predict(context, action, torch.full((1,), float(HORIZON_FRAMES)), generator)
         views.append(composed.decode(latents)[0])
-    return torch.stack(views).clamp(-1.0, 1.0)
+    return torch.stack(views).clamp(-1.0, 1.0).cpu()  # the truth is rendered there
 
 
 def interval(values: np.ndarray) -> list[float]:

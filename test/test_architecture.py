@@ -360,7 +360,9 @@ def test_what_needs_no_tensors_loads_no_torch(module):
     """Settings, and the controller that only reads them, save 270 MB and seconds of start."""
     if module.startswith("ros."):
         pytest.importorskip("rclpy")
-    program = f"import sys, come_nav.{module}\nprint(sorted({{'torch', 'diffusers', 'peft', 'numba'}} & set(sys.modules)))"
+    program = (
+        f"import sys, come_nav.{module}\nprint(sorted({{'torch', 'diffusers', 'peft', 'numba'}} & set(sys.modules)))"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

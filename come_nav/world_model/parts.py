@@ -21,6 +21,8 @@ from come_nav.world_model.reprojection import ReprojectionSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 from come_nav.world_model.sampling.settings import SamplerSettings
 
+PIXELS_PER_CALL = 1 << 20  # of the autoencoder
+
 
 class ModelParts:
     """An autoencoder, a noise schedule, experts that share both, and the settings they run with.
@@ -100,6 +102,12 @@ class ModelParts:
     def image_size(self) -> int:
         """Rows and columns of images, pixels."""
         return self.autoencoder.settings.image_size
+
+    @property
+    def image_batch(self) -> int:
+        """Images in one call of the autoencoder."""
+        most = max(1, PIXELS_PER_CALL // self.image_size**2)
+        return self.inference.image_batch or min(self.inference.micro_batch, most)
 
     @property
     def context_frames(self) -> int:

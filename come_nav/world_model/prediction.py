@@ -64,7 +64,9 @@ def predict(
             Query(x_t[chunk], t[chunk], seen, actions[chunk], times[chunk])
             for chunk, seen in zip(chunks, contexts, strict=True)
         ]
-        return _noise(parts, product, queries, int(t[0]))
+        # the same passes at all levels need not ask a GPU for the level, which would wait for it
+        step = len(parts.schedule) - 1 if parts.composition.everywhere else int(t[0])
+        return _noise(parts, product, queries, step)
 
     start_exponents = sum(product.exponents(len(parts.schedule) - 1).values())
     return sample(noise_prediction, noise, parts.sampler, parts.schedule, generator, exponent_sum=start_exponents)
