@@ -17,7 +17,7 @@ from come_nav.world_model.composition import ExpertProduct, ProductNoise
 from come_nav.world_model.contexts import repeat_for_particles, slide
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.sampling.sampler import noise_source, sample
-from come_nav.world_model.views import seen_from, weight_on_memory
+from come_nav.world_model.views import rendered_views, seen_from, weight_on_memory
 
 
 @torch.inference_mode()
@@ -102,6 +102,16 @@ def rollout(
         imagined.append(latents)
         newest = target
     return torch.stack(imagined, dim=1)
+
+
+@torch.inference_mode()
+def moved_images(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> Tensor:
+    """Return what the sources that the experts look at show from targets (S, 3), holes filled: (S, 3, H, W)."""
+    context = context.to(parts.device, torch.float32)
+    wanted, size = product_of(parts).views, parts.inference.micro_batch
+    last = max(wanted, key=list(ViewSource).index)  # over those that lie under it
+    chunks = actions_xyyaw.to(parts.device, torch.float32).split(size)
+    return torch.cat([rendered_views(parts, context, chunk, wanted)[last].filled for chunk in chunks])
 
 
 def product_of(parts: ModelParts) -> ExpertProduct:
