@@ -64,6 +64,16 @@ def test_depth_is_estimated_in_float32(tiny) -> None:
     assert torch.equal(replaced(tiny, InferenceSettings(precision="bfloat16")).estimate_depth_m(images), wanted)
 
 
+def test_a_rough_view_is_the_context_moved(tiny) -> None:
+    """Without moving, what was seen last; and a plan of it draws no number, so that it changes no other plan."""
+    images = rand(4, 3, 64, 64) * 2 - 1
+    context = tiny.context_from_images(images, torch.zeros(4, 3), depth_m=torch.full((4, 64, 64), 3.0))
+    rough = tiny.imaginer(context, 8.0, decode=True).rough(torch.zeros(3, 8, 3))
+    assert rough.images.shape == (3, 3, 64, 64)
+    assert (rough.images[0] - images[-1]).abs().mean() < 0.05
+    torch.testing.assert_close(rough.latents, tiny.encode(rough.images))
+
+
 def replaced(model: DiffusionWorldModel, inference: InferenceSettings) -> DiffusionWorldModel:
     own = model.composed(model.weights)
     own.inference = inference
