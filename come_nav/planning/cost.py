@@ -98,9 +98,7 @@ class WeightedSum:
                 by_objective[objective.name] = spread
         return Costs(total, by_objective)
 
-    def _hopeful(
-        self, poses_xyyaw: torch.Tensor, told: torch.Tensor, imaginer: Imaginer, share: float
-    ) -> torch.Tensor:
+    def _hopeful(self, poses_xyyaw: torch.Tensor, told: torch.Tensor, imaginer: Imaginer, share: float) -> torch.Tensor:
         """Return the indices, in order, of the ``share`` of candidates that the rough views leave the most hope."""
         everybody = torch.arange(len(told), device=told.device)
         seen = imaginer.rough(poses_xyyaw) if isinstance(imaginer, RoughImaginer) else None
