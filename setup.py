@@ -13,6 +13,7 @@ REQUIRES = [
     "diffusers>=0.31",
     "huggingface-hub>=0.25",
     "matplotlib>=3.8",
+    "numba>=0.59",  # loops that render points; without it tensors do the same, more slowly
     "numpy>=1.26",
     "open3d>=0.18",
     "opencv-python>=4.8",

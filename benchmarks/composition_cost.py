@@ -23,7 +23,8 @@ import torch
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
 from come_nav.core.types import Context, ContextViews, ViewSource
-from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted
+from come_nav.experts.lora import LongTermExpert, adapted
+from come_nav.experts.lora_settings import LoraSettings
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
 from come_nav.experts.passes import Query
 from come_nav.world_model.composition import CompositionSettings, ExpertProduct

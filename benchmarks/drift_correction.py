@@ -37,7 +37,8 @@ from come_nav.localisation.keyframe_map import VisualKeyframe
 from come_nav.localisation.view import View
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import Remembered
-from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.memory.spatial.splat_cache import EXTRA
 from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation

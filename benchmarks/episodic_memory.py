@@ -36,7 +36,8 @@ from come_nav.core.geometry import se2
 from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.metrics.image_metrics import psnr, ssim
-from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata
+from come_nav.experts.lora import LongTermExpert, adapted, adapter_metadata
+from come_nav.experts.lora_settings import LoraSettings
 from come_nav.memory.episodic.memory import Adapter, EpisodicMemory
 from come_nav.memory.episodic.settings import EpisodicSettings
 from come_nav.sim.episodes import simulate_episode
@@ -127,7 +128,7 @@ def imagined(model: DiffusionWorldModel, revisits: Revisits, weights: dict[str, 
         generator = torch.Generator().manual_seed(index)
         latents = composed.predict(context, action, torch.full((1,), float(HORIZON_FRAMES)), generator)
         views.append(composed.decode(latents)[0])
-    return torch.stack(views).clamp(-1.0, 1.0)
+    return torch.stack(views).clamp(-1.0, 1.0).cpu()  # the truth is rendered there
 
 
 def interval(values: np.ndarray) -> list[float]:

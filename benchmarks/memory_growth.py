@@ -26,7 +26,8 @@ from come_nav.cli.output import format_table
 from come_nav.core.files import atomic_write_text
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.keyframes import Keyframes
-from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.sim.episodes import EpisodeRecording, camera_in_base, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world

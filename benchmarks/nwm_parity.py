@@ -21,8 +21,9 @@ from come_nav.core.files import atomic_write_text
 from come_nav.evaluation.protocols.nwm_protocol import path_errors
 from come_nav.experts.cdit import CDiT
 from come_nav.world_model.nwm.official_checkpoint import network_settings, open_checkpoint
-from come_nav.world_model.sampling.sampler import SamplerSettings, sample
+from come_nav.world_model.sampling.sampler import sample
 from come_nav.world_model.sampling.schedule import NoiseSchedule
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 RUNS = {
     "ddpm10": SamplerSettings("ddpm", 10, spacing="even"),

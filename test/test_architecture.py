@@ -355,6 +355,31 @@ def test_help_loads_no_heavy_library():
     assert int(count) < 300  # about 150 today; a budget of modules, because a time limit would depend on the machine
 
 
+@pytest.mark.parametrize("module", ["config", "ros.nodes.controller_node"])
+def test_what_needs_no_tensors_loads_no_torch(module):
+    """Settings, and the controller that only reads them, save 270 MB and seconds of start."""
+    if module.startswith("ros."):
+        pytest.importorskip("rclpy")
+    program = (
+        f"import sys, come_nav.{module}\nprint(sorted({{'torch', 'diffusers', 'peft', 'numba'}} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_shipped_model_loads_no_diffusers():
+    """Its import takes seconds; only autoencoders of that library need it."""
+    program = (
+        "import sys\n"
+        "from come_nav.navigation.loading import load_stack\n"
+        "from come_nav.navigation.settings import NavigationSettings\n"
+        "load_stack(NavigationSettings(device='cpu')).close()\n"
+        "print(sorted({'diffusers', 'transformers', 'open3d', 'matplotlib'} & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("room", [room for room in ROOMS if room != "ros"])
 def test_each_room_imports_alone(room):
     """A room must not need another one to have been imported first."""

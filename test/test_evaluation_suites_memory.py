@@ -27,7 +27,8 @@ from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.planning import GeometryImaginer, NearestImaginer
 from come_nav.evaluation.suites.memory.rows import BatchContexts, available_rows, recall_rows
 from come_nav.evaluation.suites.quality_rows import images_of
-from come_nav.experts.lora import LoraSettings, adapted, adapter_metadata
+from come_nav.experts.lora import adapted, adapter_metadata
+from come_nav.experts.lora_settings import LoraSettings
 from come_nav.memory.episodic.memory import EpisodicMemory, EpisodicSettings
 from come_nav.memory.spatial.building import remember
 from come_nav.memory.spatial.cloud import SpatialMemory
@@ -40,8 +41,8 @@ from come_nav.sim.worlds import generate_world
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.depth_of_frames import measured_depth
 from come_nav.world_model.episode_loss import EpisodeLoss
+from come_nav.world_model.inference_settings import InferenceSettings
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.reprojection import RenderedView
 
 MEMORY, OLDER = 40, 6

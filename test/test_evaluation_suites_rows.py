@@ -25,8 +25,8 @@ from come_nav.navigation.stack import NavStack
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import Smoothness
 from come_nav.planning.settings import PlannerSettings
+from come_nav.world_model.inference_settings import InferenceSettings
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.parts import InferenceSettings
 
 SEARCH = PlannerSettings(samples=6, initial_samples=12, iterations=2, elites=3)
 SETTINGS = NavigationSettings(planner=SEARCH, device="cpu")

@@ -15,7 +15,6 @@ from come_nav.core.types import Context
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import (
     LongTermExpert,
-    LoraSettings,
     adapted,
     adapter_metadata,
     diffusion_loss,
@@ -23,6 +22,7 @@ from come_nav.experts.lora import (
     random_gauge,
     sharing_copy,
 )
+from come_nav.experts.lora_settings import LoraSettings
 from come_nav.experts.normalizer import Normalizer
 from come_nav.experts.passes import Condition, Pass
 from come_nav.world_model.composition import CompositionSettings, ExpertProduct

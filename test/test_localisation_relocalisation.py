@@ -13,7 +13,8 @@ from come_nav.core.geometry import se2
 from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics
 from come_nav.localisation.image_difference import ImageDifference
-from come_nav.localisation.relocalisation import RelocalisationSettings, poses_ahead, relocalise
+from come_nav.localisation.relocalisation import poses_ahead, relocalise
+from come_nav.localisation.relocalisation_settings import RelocalisationSettings
 from come_nav.memory.spatial.building import remember
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews

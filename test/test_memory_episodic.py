@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from come_nav.core.errors import DataError, MemoryStoreError
 from come_nav.core.geometry import se2
-from come_nav.memory.episodic.background import BackgroundTrainer, BudgetSettings
+from come_nav.memory.episodic.background import BackgroundTrainer
 from come_nav.memory.episodic.episode import EpisodeBatch, EpisodeFrames
 from come_nav.memory.episodic.memory import Adapter, EpisodicMemory
-from come_nav.memory.episodic.settings import EpisodicSettings
+from come_nav.memory.episodic.settings import BudgetSettings, EpisodicSettings
 
 SMALL = EpisodicSettings(context_frames=2, reach=6, batch_size=4, round_steps=5, learning_rate=1e-2)
 
@@ -350,7 +350,8 @@ def test_an_adapter_overfits_the_episode_of_a_small_denoiser() -> None:
     from test_experts_cdit import randomised
 
     from come_nav.experts.base import BaseExpert
-    from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, adapter_metadata, diffusion_loss
+    from come_nav.experts.lora import LongTermExpert, adapted, adapter_metadata, diffusion_loss
+    from come_nav.experts.lora_settings import LoraSettings
     from come_nav.experts.normalizer import Normalizer
     from come_nav.world_model.sampling.schedule import NoiseSchedule
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from come_nav.core import compiled
 from come_nav.core.types import CameraIntrinsics
 from come_nav.memory.spatial.building import remember
 from come_nav.memory.spatial.cloud import SpatialMemory
@@ -48,7 +49,10 @@ def test_an_empty_memory_shows_nothing() -> None:
     assert not inverse_depth.any()
 
 
-def test_many_views_from_one_place_look_as_single_ones(remembered) -> None:
+@pytest.mark.parametrize("numba", [True, False])
+def test_many_views_from_one_place_look_as_single_ones(remembered, monkeypatch, numba) -> None:
+    if not numba:
+        monkeypatch.setattr(compiled, "available", lambda: False)
     drive, memory = remembered
     source = RememberedViews(memory, CAMERA, drive.T_base_camera)
     poses = torch.zeros(MANY_VIEWS, 3)

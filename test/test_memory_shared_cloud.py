@@ -7,7 +7,8 @@ import pytest
 
 from come_nav.core.geometry import se2
 from come_nav.core.types import CameraIntrinsics, Frame
-from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.memory.spatial.shared_cloud import SharedCloud
 from come_nav.memory.store.store import MemoryStore
 

@@ -13,7 +13,7 @@ from come_nav.core.errors import ConfigError, DataError, ShapeError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.spatial.carving import nearest_depth
-from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
 from come_nav.memory.spatial.lifting import (
     ColourFeatures,
     FeatureGrid,
@@ -24,6 +24,7 @@ from come_nav.memory.spatial.lifting import (
     sample_depth,
 )
 from come_nav.memory.spatial.ply import export_ply
+from come_nav.memory.spatial.settings import SpatialSettings
 
 CAMERA = CameraIntrinsics.from_field_of_view(32, 32, math.pi / 2)
 EXTRINSICS = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))

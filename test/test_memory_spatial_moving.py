@@ -10,8 +10,9 @@ import pytest
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.map_frame import MapFrame
-from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.moving import move_voxels
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.memory.spatial.splat_cache import EXTRA
 from come_nav.memory.spatial.voxels import VoxelMap, cell_keys
 

@@ -15,9 +15,10 @@ from come_nav.core.geometry import se3
 from come_nav.core.types import Frame, Goal, Odometry
 from come_nav.memory.keyframes import Keyframes, KeyframesSettings
 from come_nav.memory.store.store import MemoryStore
-from come_nav.navigation.goals.guide import Guide, GuideSettings, ahead_on, pursued, resampled
+from come_nav.navigation.goals.guide import Guide, ahead_on, pursued, resampled
 from come_nav.navigation.goals.obstacles import line_is_clear
 from come_nav.navigation.goals.places import Places
+from come_nav.navigation.goals.settings import GuideSettings
 
 
 def drive(poses: list[tuple[float, float, float]], capacity: int = 100) -> Places:

@@ -8,8 +8,9 @@ import torch
 
 from come_nav.core.geometry import se2
 from come_nav.core.types import Imagination, PlanStatus
-from come_nav.navigation.goals.obstacles import ObstacleMap, ObstacleSettings, line_is_clear
+from come_nav.navigation.goals.obstacles import ObstacleMap, line_is_clear
 from come_nav.navigation.goals.retreat import DISTANCE_M, Retreat
+from come_nav.navigation.goals.settings import ObstacleSettings
 
 HERE = np.array([1.0, 2.0, 0.5])
 

@@ -187,6 +187,39 @@ def test_rejected_paths_are_not_imagined():
     assert torch.isnan(trace.costs_by_objective["view"][rejected]).all()
 
 
+class RoughPaths(Paths):
+    """One that tells roughly what it shows: its poses to half a metre."""
+
+    def rough(self, poses_xyyaw):
+        return Imagination(poses_xyyaw, latents=(2 * poses_xyyaw[:, -1, :, None, None]).round() / 2)
+
+
+def test_candidates_without_hope_are_not_imagined():
+    goal = reachable("spline").tolist()
+    plans, asked = [], []
+    for share in (1.0, 0.25):
+        imaginer = RoughPaths()
+        config = PlannerSettings(samples=40, initial_samples=100, iterations=3, imagined_share=share, result="best")
+        plans.append(CemPlanner(config, [View(goal)]).plan(imaginer, seeded()))
+        asked.append(imaginer.asked)
+    assert asked == [[100, 40, 40], [25, 10, 10]]
+    everybody, hopeful = (plan.trace.iterations[0].costs for plan in plans)
+    imagined = torch.isfinite(hopeful)
+    assert int(imagined.sum()) == 25
+    assert torch.equal(hopeful[imagined], everybody[imagined])
+    assert int(everybody.argmin()) == int(hopeful.argmin())  # the best one had hope
+    assert plans[1].cost < 0.05
+
+
+def test_who_cannot_tell_roughly_imagines_all():
+    imaginer = Paths()
+    config = PlannerSettings(samples=10, initial_samples=None, iterations=1, elites=2, imagined_share=0.5)
+    CemPlanner(config, [View([1.0, 0.0, 0.0])]).plan(imaginer, seeded())
+    assert imaginer.asked[0] == 10
+    with pytest.raises(ConfigError, match=r"planner\.imagined_share"):
+        PlannerSettings(imagined_share=0.0)
+
+
 def test_limits_hold_on_every_candidate_of_the_trace():
     limits = RobotLimits(0.0, 0.6, 0.8, a_max_mps2=1.0, alpha_max_radps2=2.0)
     config = PlannerSettings(parameterisation="spline", limits=limits)

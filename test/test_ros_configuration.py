@@ -140,7 +140,7 @@ def test_names_of_the_first_version_are_taken_for_the_present_ones(declared):
 
 
 def test_settings_of_a_room_become_parameters_and_back():
-    from come_nav.memory.spatial.cloud import SpatialSettings
+    from come_nav.memory.spatial.settings import SpatialSettings
 
     parameters = settings_parameters(SpatialSettings(), "spatial.")
     values = {item.name: item.default for item in parameters}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
-from come_nav.navigation.goals.obstacles import ObstacleMap, ObstacleSettings
+from come_nav.navigation.goals.obstacles import ObstacleMap
+from come_nav.navigation.goals.settings import ObstacleSettings
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.ros import messages
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, ObstacleInput, obstacle_settings

@@ -29,13 +29,11 @@ from come_nav.world_model.files.checkpoint import (
 )
 from come_nav.world_model.files.weights_file import count_parameters
 from come_nav.world_model.images import ImageSettings
+from come_nav.world_model.inference_settings import InferenceSettings
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.parts import InferenceSettings
 from come_nav.world_model.reprojection import ReprojectionSettings
-from come_nav.world_model.sampling.correctors import CorrectorSettings
-from come_nav.world_model.sampling.resampling import ResamplingSettings
-from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
+from come_nav.world_model.sampling.settings import CorrectorSettings, ResamplingSettings, SamplerSettings
 
 
 @pytest.fixture(scope="module")

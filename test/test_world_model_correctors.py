@@ -13,17 +13,17 @@ from torch import Tensor
 
 from come_nav.core.errors import ConfigError
 from come_nav.world_model.composition import ProductNoise
-from come_nav.world_model.sampling.correctors import CorrectorSettings, langevin
+from come_nav.world_model.sampling.correctors import langevin
 from come_nav.world_model.sampling.resampling import (
     Population,
-    ResamplingSettings,
     effective_number,
     log_weight_rate,
     step_duration,
     systematic,
 )
-from come_nav.world_model.sampling.sampler import SamplerSettings, noise_source, sample
+from come_nav.world_model.sampling.sampler import noise_source, sample
 from come_nav.world_model.sampling.schedule import NoiseSchedule
+from come_nav.world_model.sampling.settings import CorrectorSettings, ResamplingSettings, SamplerSettings
 
 SCHEDULE = NoiseSchedule.linear()
 ULA = CorrectorSettings(steps=5)

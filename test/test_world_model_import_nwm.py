@@ -24,12 +24,12 @@ from come_nav.experts.cdit import CDIT_SIZES, CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.files import hub
 from come_nav.world_model.files.zoo import ZooEntry
+from come_nav.world_model.inference_settings import InferenceSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.nwm.importer import ImportSettings, import_checkpoint
 from come_nav.world_model.nwm.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
 from come_nav.world_model.nwm.weights_stream import write_weights
-from come_nav.world_model.parts import InferenceSettings
-from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 NETWORK = {"input_size": 4, "context_size": 4, "hidden_size": 24, "depth": 2, "num_heads": 3}
 

@@ -17,7 +17,8 @@ from come_nav.core.protocols import ExpertModel
 from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.metrics.image_metrics import psnr
-from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted
+from come_nav.experts.lora import LongTermExpert, adapted
+from come_nav.experts.lora_settings import LoraSettings
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world

@@ -18,10 +18,10 @@ from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.images import crop_window, images_from_rgb
+from come_nav.world_model.inference_settings import InferenceSettings
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.parts import InferenceSettings
-from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 FRAMES = 3
 

@@ -11,13 +11,14 @@ from test_world_model_import_nwm import official, vae  # noqa: F401  a fixture
 
 from come_nav.core.types import Context
 from come_nav.experts.cdit import CDIT_SIZES, CDiT
-from come_nav.experts.lora import LongTermExpert, LoraSettings, adapted, diffusion_loss
+from come_nav.experts.lora import LongTermExpert, adapted, diffusion_loss
+from come_nav.experts.lora_settings import LoraSettings
 from come_nav.memory.store.store import MemoryStore
 from come_nav.world_model.composition import CompositionSettings
+from come_nav.world_model.inference_settings import InferenceSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.nwm.importer import ImportSettings, import_checkpoint
-from come_nav.world_model.parts import InferenceSettings
-from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 ADAPTER = LoraSettings(rank=4, alpha=8, pose_key=False)
 STEPS = 80

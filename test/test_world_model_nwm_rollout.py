@@ -11,7 +11,7 @@ from test_world_model_model import FRAMES, rgb_frames, seeded, small_model
 from come_nav.core.errors import ConfigError
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.nwm.rollout import NwmImaginer, RolloutPath, micro_batch_for
-from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 STEPS, CANDIDATES = 4, 3
 POSES = torch.tensor([[0.0, 0.0, 0.1], [0.2, 0.05, 0.3], [0.4, 0.1, 0.4]])

@@ -16,8 +16,9 @@ from torch import Tensor
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiT
 from come_nav.world_model.composition import compose
-from come_nav.world_model.sampling.sampler import SamplerSettings, noise_source, sample
+from come_nav.world_model.sampling.sampler import noise_source, sample
 from come_nav.world_model.sampling.schedule import NoiseSchedule
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 SCHEDULE = NoiseSchedule.linear()
 

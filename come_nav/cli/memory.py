@@ -114,8 +114,9 @@ def _build(args: argparse.Namespace) -> int:
 
 def _empty_memories(args: argparse.Namespace) -> tuple[SpatialMemory, Keyframes]:
     from come_nav.memory.keyframes import Keyframes, KeyframesSettings
-    from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+    from come_nav.memory.spatial.cloud import SpatialMemory
     from come_nav.memory.spatial.depth import OdometryScaledDepth, TransformersDepth
+    from come_nav.memory.spatial.settings import SpatialSettings
 
     def given(**flags: Any) -> dict[str, Any]:
         return {name: value for name, value in flags.items() if value is not None}

@@ -207,6 +207,15 @@ class Imaginer(Protocol):
         ...
 
 
+@runtime_checkable
+class RoughImaginer(Imaginer, Protocol):
+    """An imaginer that can say at little cost roughly what candidates lead to, to leave out those that cannot win."""
+
+    def rough(self, poses_xyyaw: torch.Tensor) -> Imagination | None:
+        """Return a rough view at the end of each candidate (S, T, 3); None where there is no cheap one."""
+        ...
+
+
 class Objective(Protocol):
     """One term of the planner's cost. ``needs_view`` tells whether the term looks at imagined images."""
 

@@ -145,7 +145,7 @@ class BaseExpert(nn.Module):
         generator = None
         if drop_context is not None:
             options["drop_context"] = drop_context
-            generator = torch.Generator(x_t.device).manual_seed(NULL_CONTEXT_SEED)
+            generator = torch.Generator().manual_seed(NULL_CONTEXT_SEED)  # the same noise on every device
         output: Tensor = self.model(
             x_t,
             t,

@@ -287,9 +287,12 @@ class CDiT(nn.Module):
         context = layer_norm(context)
         for block in self.blocks:
             tokens = block(tokens, condition, context, known)
-        output = unpatchify(self.final_layer(tokens, condition), self.grid, self.settings.patch_size)
-        if self.settings.extra_skip:
-            output = self._with_skip(output, tokens, condition, extra, optional)
+        exact = self.final_layer.linear.weight.dtype
+        with torch.autocast(tokens.device.type, enabled=False):  # near pure noise, eps divides by 0.006
+            tokens, condition = tokens.to(exact), condition.to(exact)
+            output = unpatchify(self.final_layer(tokens, condition), self.grid, self.settings.patch_size)
+            if self.settings.extra_skip:
+                output = self._with_skip(output, tokens, condition, extra, optional)
         return output
 
     def _with_views(self, tokens: Tensor, optional: OptionalInputs) -> Tensor:
@@ -373,7 +376,8 @@ class CDiT(nn.Module):
         spec = f"B {settings.context_size} {settings.in_channels} {settings.input_size} {settings.input_size}"
         check_shape("x_cond", x_cond, spec)
         if drop_context is not None and not settings.context_dropout:
-            noise = torch.randn((1, *x_cond.shape[1:]), generator=generator, device=x_cond.device, dtype=x_cond.dtype)
+            place = x_cond.device if generator is None else generator.device
+            noise = torch.randn((1, *x_cond.shape[1:]), generator=generator, device=place).to(x_cond)
             x_cond = torch.where(drop_context[:, None, None, None, None], noise, x_cond)
         frames = self.x_embedder(x_cond.flatten(0, 1)).unflatten(0, x_cond.shape[:2]) + self.pos_embed[:-1]
         if settings.context_pose:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,52 +20,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from come_nav.core.checks import check_range
-from come_nav.core.errors import CheckpointError, ConfigError, ShapeError, suggest
+from come_nav.core.errors import CheckpointError, ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Context, ViewSource
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import ABSOLUTE_POSE_VALUES
+from come_nav.experts.lora_settings import LoraSettings
 from come_nav.experts.passes import Condition, Pass, PassExpert
 
 ADAPTER = "episode"  # peft's name of the adapter, part of its tensors' names
-LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "cttn.out_proj", "adaLN_modulation.1")
 GAUGE_EXTENT_M = 10.0
 FINGERPRINT_VALUES = 64  # per tensor
 KEY_WAVELENGTHS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5)  # of the pose key, in units of the normalizer
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """Shape of an adapter.
-
-    Attributes:
-        rank: of each low-rank update.
-        alpha: its scale times the rank; the update is alpha / rank * B A.
-        targets: layers of every block: attn.qkv, attn.proj, mlp.fc1, mlp.fc2, cttn.out_proj, adaLN_modulation.1.
-        pose_key: tell the target's absolute pose to the adapted network through an embedding that belongs to the
-            adapter; the base neither has nor sees it.
-    """
-
-    rank: int = 64
-    alpha: int = 64
-    targets: tuple[str, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-    pose_key: bool = True
-
-    def __post_init__(self) -> None:
-        check_range("lora.rank", self.rank, 1)
-        check_range("lora.alpha", self.alpha, 1)
-        if not self.targets:
-            raise ConfigError(f"lora.targets must name at least one of {', '.join(LAYERS)}, got none")
-        for target in self.targets:
-            if target not in LAYERS:
-                raise ConfigError(f"lora.targets: no layer '{target}' in a block{suggest(target, LAYERS)}")
-
-    @property
-    def pattern(self) -> str:
-        """Regular expression of the adapted modules' full names: a bare 'proj' would also match x_embedder.proj."""
-        return rf"blocks\.\d+\.({'|'.join(re.escape(target) for target in self.targets)})"
 
 
 class PoseKey(nn.Module):

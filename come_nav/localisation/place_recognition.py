@@ -12,14 +12,17 @@ Cost on one core: about 3 ms to describe an image and to find the candidates amo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
 from come_nav.core.growing import GrowingRows
 from come_nav.localisation.features import Features
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class PlaceIndex:
     """Descriptors of key frames. Keys are the caller's; features are not kept here."""
 
     def __init__(self, config: PlaceSettings | None = None, seed: int = 0) -> None:
+        import torch
+
         self.config = config or PlaceSettings()
         self._generator = torch.Generator().manual_seed(seed)
         self._words: NDArray[np.float32] | None = None
@@ -77,6 +82,8 @@ class PlaceIndex:
 
     def train(self, frames: list[Features]) -> None:
         """Train the vocabulary on key frames and describe all of them anew; they become rows 0, 1, ..."""
+        import torch
+
         share = max(1, self.config.sample // max(1, len(frames)))
         parts = [frame.vectors()[:share] for frame in frames if len(frame)]
         if not parts:
@@ -125,6 +132,8 @@ class PlaceIndex:
 
 def _k_means(vectors: NDArray[np.float32], count: int, rounds: int, generator: torch.Generator) -> NDArray[np.float32]:
     """Return cluster centres (at most ``count``, D) by Lloyd's iterations from vectors drawn at random."""
+    import torch
+
     drawn = torch.randperm(len(vectors), generator=generator)[:count].numpy()
     centres = vectors[drawn].copy()
     for _ in range(rounds):

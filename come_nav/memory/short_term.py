@@ -9,13 +9,16 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
 from come_nav.core.types import Frame, Odometry
+
+if TYPE_CHECKING:
+    import torch
 
 
 class FrameStatus(str, Enum):

@@ -10,16 +10,14 @@ from typing import Literal, get_args
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
 from come_nav.core.experts import EXPERTS, MEMORY_EXPERTS, CompositionMode
-from come_nav.experts.lora import LoraSettings
-from come_nav.localisation.relocalisation import RelocalisationSettings
-from come_nav.memory.episodic.background import BudgetSettings
-from come_nav.memory.episodic.settings import EpisodicSettings
+from come_nav.experts.lora_settings import LoraSettings
+from come_nav.localisation.relocalisation_settings import RelocalisationSettings
+from come_nav.memory.episodic.settings import BudgetSettings, EpisodicSettings
 from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.memory.short_term import ShortTermSettings
-from come_nav.memory.spatial.cloud import SpatialSettings
-from come_nav.navigation.goals.guide import GuideSettings
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.navigation.goals.mission import ArrivalSettings
-from come_nav.navigation.goals.obstacles import ObstacleSettings
+from come_nav.navigation.goals.settings import GuideSettings, ObstacleSettings
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.planning.settings import (
     KinematicsSettings,
@@ -28,8 +26,8 @@ from come_nav.planning.settings import (
     PlannerSettings,
     PoseSearchSettings,
 )
-from come_nav.world_model.parts import InferenceSettings
-from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.inference_settings import InferenceSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 AUTO = "auto"  # of experts.use: what the model and the sensors make use of
 

@@ -119,7 +119,7 @@ class CemPlanner:
             parameters = torch.minimum(torch.maximum(samples, lower), upper)
             # 3. Turn samples into paths within the limits, imagine their ends, add up the costs.
             given = suggested_xyyaw if iteration == 0 else None
-            pool = self._evaluate(parameters, twist, imaginer, generator, given)
+            pool = self._evaluate(parameters, twist, imaginer, generator, given, config.imagined_share)
             if elites is not None and config.keep_elites:
                 pool = elites.join(pool)
             # 4. The elites are the cheapest finite candidates.
@@ -214,6 +214,7 @@ class CemPlanner:
         imaginer: Imaginer,
         generator: torch.Generator,
         suggested_xyyaw: NDArray[np.float64] | None = None,
+        share: float = 1.0,
     ) -> _Pool:
         poses_xyyaw = self._shape.poses(parameters, twist)
         if suggested_xyyaw is not None:
@@ -221,7 +222,7 @@ class CemPlanner:
             fitted = [self._shape.fit(path.cpu(), None if twist is None else twist.cpu()) for path in paths]
             parameters = torch.cat([parameters, torch.stack(fitted).to(parameters)])
             poses_xyyaw = torch.cat([poses_xyyaw, paths])
-        costs = self._cost.evaluate(poses_xyyaw, imaginer, generator, self.config.repeats)
+        costs = self._cost.evaluate(poses_xyyaw, imaginer, generator, self.config.repeats, share)
         return _Pool(parameters, poses_xyyaw, costs)
 
     def _refit(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from come_nav.core.errors import PlanningError, suggest
-from come_nav.core.protocols import Imaginer, Objective
+from come_nav.core.protocols import Imaginer, Objective, RoughImaginer
 from come_nav.core.types import Imagination
 
 
@@ -17,8 +18,9 @@ class Costs:
     """Costs of S candidates.
 
     Attributes:
-        total: (S,); +inf = rejected, NaN = a term was not a number.
-        by_objective: name -> (S,) weighted; NaN where the term was not evaluated because the path was rejected before.
+        total: (S,); +inf = rejected, or not imagined; NaN = a term was not a number.
+        by_objective: name -> (S,) weighted; NaN where the term was not evaluated because the path was rejected before,
+            or because its rough view left it no hope.
     """
 
     total: torch.Tensor
@@ -56,13 +58,19 @@ class WeightedSum:
         return any(objective.needs_view for _, objective in self._terms)
 
     def evaluate(
-        self, poses_xyyaw: torch.Tensor, imaginer: Imaginer, generator: torch.Generator, repeats: int = 1
+        self,
+        poses_xyyaw: torch.Tensor,
+        imaginer: Imaginer,
+        generator: torch.Generator,
+        repeats: int = 1,
+        share: float = 1.0,
     ) -> Costs:
         """Cost candidates (S, T, 3).
 
         Terms that need no view come first, and a path that they reject is not imagined. The others are imagined
         ``repeats`` times and their view costs averaged: one call of the imaginer for each repeat, so that all
-        candidates of a repeat may share their noise.
+        candidates of a repeat may share their noise. Where ``share`` is below 1 and the imaginer can tell roughly what
+        candidates lead to, only that share of them is imagined: the cheapest by the rough views.
         """
         total = poses_xyyaw.new_zeros(len(poses_xyyaw))
         by_objective: dict[str, torch.Tensor] = {}
@@ -74,6 +82,12 @@ class WeightedSum:
         if not self.needs_view:
             return Costs(total, by_objective)
         alive = torch.nonzero(torch.isfinite(total))[:, 0]
+        if share < 1.0 and len(alive) > 1:
+            hopeful = self._hopeful(poses_xyyaw[alive], total[alive], imaginer, share)
+            left_out = torch.ones_like(alive, dtype=torch.bool)
+            left_out[hopeful] = False
+            total[alive[left_out]] = torch.inf
+            alive = alive[hopeful]
         views = self._view_costs(poses_xyyaw[alive], imaginer, generator, repeats) if len(alive) > 0 else {}
         for _, objective in self._terms:
             if objective.needs_view:
@@ -83,6 +97,18 @@ class WeightedSum:
                     total[alive] += views[objective.name].to(total)
                 by_objective[objective.name] = spread
         return Costs(total, by_objective)
+
+    def _hopeful(self, poses_xyyaw: torch.Tensor, told: torch.Tensor, imaginer: Imaginer, share: float) -> torch.Tensor:
+        """Return the indices, in order, of the ``share`` of candidates that the rough views leave the most hope."""
+        everybody = torch.arange(len(told), device=told.device)
+        seen = imaginer.rough(poses_xyyaw) if isinstance(imaginer, RoughImaginer) else None
+        if seen is None:
+            return everybody
+        for weight, objective in self._terms:
+            if objective.needs_view:
+                told = told + weight * _checked(objective, seen).to(told)
+        count = max(1, math.ceil(share * len(told)))
+        return torch.argsort(torch.nan_to_num(told, nan=0.0), stable=True)[:count].sort().values
 
     def _view_costs(
         self, poses_xyyaw: torch.Tensor, imaginer: Imaginer, generator: torch.Generator, repeats: int

@@ -116,6 +116,8 @@ class PlannerSettings:
         iterations: refinements of the distribution, >= 1.
         elites: cheapest candidates that form the next distribution, in [1, samples].
         repeats: times that each candidate is imagined; costs are averaged (a diffusion model is noisy), >= 1.
+        imagined_share: of an iteration's candidates that are imagined, in (0, 1]: those whose end looks most like the
+            goal in what was seen before, moved there without a network. 1 = all of them.
         horizon_steps: steps of a path, >= 1.
         dt_s: time of one step, s, > 0.
         initial_sampling: gaussian (draws around the present twist or the warm start), sobol (the same, evenly
@@ -146,6 +148,7 @@ class PlannerSettings:
     iterations: int = 5
     elites: int = 10
     repeats: int = 1
+    imagined_share: float = 1.0
     horizon_steps: int = 8
     dt_s: float = 0.25
     initial_sampling: Literal["gaussian", "sobol", "uniform", "mixed"] = "mixed"
@@ -177,6 +180,7 @@ class PlannerSettings:
         check_range("planner.iterations", self.iterations, 1)
         check_range("planner.elites", self.elites, 1, min(self.samples, self.first_samples))
         check_range("planner.repeats", self.repeats, 1)
+        check_range("planner.imagined_share", self.imagined_share, 0.0, 1.0, open_low=True)
         check_range("planner.horizon_steps", self.horizon_steps, 1)
         check_range("planner.dt_s", self.dt_s, 0.0, open_low=True)
         check_range("planner.std_floor", self.std_floor, 0.0, 1.0, open_low=True)

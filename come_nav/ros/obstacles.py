@@ -10,7 +10,8 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2
 
 from come_nav.core.errors import DataError
-from come_nav.navigation.goals.obstacles import ObstacleMap, ObstacleSettings
+from come_nav.navigation.goals.obstacles import ObstacleMap
+from come_nav.navigation.goals.settings import ObstacleSettings
 from come_nav.ros import messages
 from come_nav.ros.diagnostics import Level, Report
 from come_nav.ros.parameters import Parameter

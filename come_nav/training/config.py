@@ -14,7 +14,7 @@ from come_nav.training.data.goals import GoalSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.depth import DepthSettings
 from come_nav.world_model.reprojection import FACTS_APART, VIEW_FACTS, ReprojectionSettings
-from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 SOURCES = 3  # of views: the context, a longer past, the memory
 FRAME_NAMES = ("odom_frame", "base_frame", "camera_frame")

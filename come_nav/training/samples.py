@@ -19,7 +19,8 @@ from come_nav.training.tasks.autoencoder import AutoencoderTask
 from come_nav.training.tasks.denoiser import DenoiserTask
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.images import bytes_from_images
-from come_nav.world_model.sampling.sampler import SamplerSettings, sample
+from come_nav.world_model.sampling.sampler import sample
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 ROWS = 4
 GOALS = 2

@@ -16,7 +16,7 @@ SAME_FOCAL = 1e-4  # relative difference of two focal lengths that is rounding
 @torch.no_grad()
 def encode_images(parts: ModelParts, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Return scaled latents (B, C, h, w) of images (B, 3, H, W): the mode, or a sample with a generator."""
-    chunks = torch.split(images.to(parts.device), parts.inference.micro_batch)
+    chunks = torch.split(images.to(parts.device), parts.image_batch)
     with parts.autocast():
         return torch.cat([parts.autoencoder.encode(chunk, generator).float() for chunk in chunks])
 
@@ -24,7 +24,7 @@ def encode_images(parts: ModelParts, images: Tensor, generator: torch.Generator 
 @torch.no_grad()
 def encode_moments(parts: ModelParts, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and log variance (B, C, h, w) of the unscaled posterior of images (B, 3, H, W)."""
-    chunks = torch.split(images.to(parts.device), parts.inference.micro_batch)
+    chunks = torch.split(images.to(parts.device), parts.image_batch)
     with parts.autocast():
         moments = [parts.autoencoder.moments(chunk) for chunk in chunks]
     return torch.cat([mean.float() for mean, _ in moments]), torch.cat([logvar.float() for _, logvar in moments])
@@ -33,7 +33,7 @@ def encode_moments(parts: ModelParts, images: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def decode_latents(parts: ModelParts, latents: Tensor) -> Tensor:
     """Return images (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w): what the autoencoder makes of them."""
-    chunks = torch.split(latents.to(parts.device), parts.inference.micro_batch)
+    chunks = torch.split(latents.to(parts.device), parts.image_batch)
     with parts.autocast():
         return torch.cat([parts.autoencoder.decode(chunk).float() for chunk in chunks])
 
@@ -49,10 +49,10 @@ def estimate_depth_m(parts: ModelParts, images: Tensor, camera: Tensor | None = 
     """
     if parts.depth is None:
         raise ConfigError("this model has no depth estimator")
-    with parts.autocast():
-        if parts.depth.settings.canonical_focal:  # it knows what a focal length does
-            return parts.depth.depth_m(images.to(parts.device), camera)
-        depth_m = parts.depth.depth_m(images.to(parts.device))
+    # in float32: bfloat16 has steps of 3 cm at 4 to 8 m
+    if parts.depth.settings.canonical_focal:  # it knows what a focal length does
+        return parts.depth.depth_m(images.to(parts.device), camera)
+    depth_m = parts.depth.depth_m(images.to(parts.device))
     if camera is None or not parts.images.horizontal_fov_deg:  # various cameras: the estimator knows no focal length
         return depth_m
     ratio = focal_ratio(camera, parts.images.camera())

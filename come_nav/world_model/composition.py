@@ -251,4 +251,5 @@ def check_schedules(experts: Mapping[str, Expert], digest: str) -> None:
 
 def _weighted_sum(weights: Tensor, terms: Tensor) -> Tensor:
     """Sum ``terms`` (K, ...) over K with ``weights`` (K,)."""
-    return torch.einsum("k,k...->...", weights, terms)
+    shape = (-1, *[1] * (terms.ndim - 1))
+    return (weights.reshape(shape) * terms).sum(0)  # a product of matrices would be one of TF32 or bfloat16

@@ -11,9 +11,9 @@ from torch import Tensor
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ShapeError
 from come_nav.core.types import Context, Imagination
-from come_nav.world_model.codec import decode_latents
+from come_nav.world_model.codec import decode_latents, encode_images
 from come_nav.world_model.parts import ModelParts
-from come_nav.world_model.prediction import predict, rollout
+from come_nav.world_model.prediction import moved_images, predict, rollout
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,14 @@ class ModelImaginer:
             steps = rollout(self.model, self.context, poses_xyyaw, generator, shared_noise=self.shared_noise)
             latents = steps[:, -1]
         return Imagination(poses_xyyaw, latents, decode_latents(self.model, latents) if self.decode else None)
+
+    def rough(self, poses_xyyaw: Tensor) -> Imagination | None:
+        """Return what was seen before, moved to the end of each candidate (S, T, 3) by its depth alone: no network.
+
+        None for a model whose networks look at no such views.
+        """
+        if self.model.depth is None:
+            return None
+        images = moved_images(self.model, self.context, poses_xyyaw[:, -1])
+        latents = encode_images(self.model, images)
+        return Imagination(poses_xyyaw, latents, images if self.decode else None)

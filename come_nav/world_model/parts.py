@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import torch
 
-from come_nav.core.checks import check_choice, check_range
+from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.experts.base import BaseExpert
@@ -18,31 +17,12 @@ from come_nav.world_model.calibration.likelihood import SpatialLikelihood
 from come_nav.world_model.composition import CompositionSettings, check_schedules
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
+from come_nav.world_model.inference_settings import InferenceSettings
 from come_nav.world_model.reprojection import ReprojectionSettings
-from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule
+from come_nav.world_model.sampling.settings import SamplerSettings
 
-Precision = Literal["auto", "float32", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class InferenceSettings:
-    """How predictions are computed, and from which depth.
-
-    Attributes:
-        micro_batch: candidates per denoiser call (and images per autoencoder call); bounds the memory.
-        precision: "float32", "bfloat16", or "auto": bfloat16 on CUDA and on CPUs that multiply it in hardware (AMX).
-        measured_depth: context frames are moved by the depth that the camera measured where it did; false = by the
-            model's estimate alone.
-    """
-
-    micro_batch: int = 128
-    precision: Precision = "auto"
-    measured_depth: bool = True
-
-    def __post_init__(self) -> None:
-        check_range("inference.micro_batch", self.micro_batch, 1)
-        check_choice("inference.precision", self.precision, get_args(Precision))
+PIXELS_PER_CALL = 1 << 20  # of the autoencoder
 
 
 class ModelParts:
@@ -126,6 +106,12 @@ class ModelParts:
     def image_size(self) -> int:
         """Rows and columns of images, pixels."""
         return self.autoencoder.settings.image_size
+
+    @property
+    def image_batch(self) -> int:
+        """Images in one call of the autoencoder."""
+        most = max(1, PIXELS_PER_CALL // self.image_size**2)
+        return self.inference.image_batch or min(self.inference.micro_batch, most)
 
     @property
     def context_frames(self) -> int:

@@ -19,7 +19,7 @@ from come_nav.world_model.composition import ExpertProduct, ProductNoise
 from come_nav.world_model.contexts import repeat_for_particles, slide
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.sampling.sampler import noise_source, sample
-from come_nav.world_model.views import seen_from, weight_on_memory
+from come_nav.world_model.views import rendered_views, seen_from, weight_on_memory
 
 
 @torch.inference_mode()
@@ -66,7 +66,9 @@ def predict(
             Query(x_t[chunk], t[chunk], seen, actions[chunk], times[chunk])
             for chunk, seen in zip(chunks, contexts, strict=True)
         ]
-        return _noise(parts, product, queries, int(t[0]))
+        # the same passes at all levels need not ask a GPU for the level, which would wait for it
+        step = len(parts.schedule) - 1 if parts.composition.everywhere else int(t[0])
+        return _noise(parts, product, queries, step)
 
     start_exponents = sum(product.exponents(len(parts.schedule) - 1).values())
     return sample(noise_prediction, noise, parts.sampler, parts.schedule, generator, exponent_sum=start_exponents)
@@ -102,6 +104,16 @@ def rollout(
         imagined.append(latents)
         newest = target
     return torch.stack(imagined, dim=1)
+
+
+@torch.inference_mode()
+def moved_images(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> Tensor:
+    """Return what the sources that the experts look at show from targets (S, 3), holes filled: (S, 3, H, W)."""
+    context = context.to(parts.device, torch.float32)
+    wanted, size = product_of(parts).views, parts.inference.micro_batch
+    last = max(wanted, key=list(ViewSource).index)  # over those that lie under it
+    chunks = actions_xyyaw.to(parts.device, torch.float32).split(size)
+    return torch.cat([rendered_views(parts, context, chunk, wanted)[last].filled for chunk in chunks])
 
 
 def product_of(parts: ModelParts) -> ExpertProduct:

@@ -341,7 +341,8 @@ def _not_shown_by_newest(
     u, v, depth = project_points(flat, flat.new_zeros(batch, 3), camera, extrinsics)
     shown = (u >= 0) & (u < 1) & (v >= 0) & (v < 1) & (depth > 0)
     age = torch.arange(frames, 0, -1, device=flat.device).repeat_interleave(pixels)
-    order = (shown * (frames + 1) + age).topk(min(settings.older_points, frames * pixels), largest=False).indices
+    ranks = (shown * (frames + 1) + age) * (frames * pixels) + torch.arange(frames * pixels, device=flat.device)
+    order = ranks.topk(min(settings.older_points, frames * pixels), largest=False).indices  # no two are equal
     kept = torch.gather(flat, 1, order[..., None].expand(-1, -1, 3))
     kept = torch.where(torch.gather(shown, 1, order)[..., None], kept.new_tensor(NOWHERE), kept)
     chosen = order[..., None].expand(-1, -1, colours.shape[-1])

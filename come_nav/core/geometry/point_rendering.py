@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from come_nav.core import compiled
 from come_nav.core.checks import check_shape
 from come_nav.core.types import CameraIntrinsics
 
 NOWHERE = -1.0e4  # coordinate of points that must never be seen
 NEAREST_M, FARTHEST_M = 0.1, 100.0
-_DEPTH_STEPS_PER_M = 1.0e4
+DEPTH_STEPS_PER_M = 1.0e4
 _INDEX_BITS = 24
 _EMPTY = 1 << 60
 
@@ -95,7 +96,43 @@ def render_points(
     Returns:
         image (B, C, H, W), zero where nothing is seen; depth (B, H, W) metres, NaN there; visible (B, H, W) bool.
     """
-    batch = check_shape("poses_xyyaw", poses_xyyaw, "B 3")["B"]
+    check_shape("poses_xyyaw", poses_xyyaw, "B 3")
+    tensors = points_xyz, colours, poses_xyyaw, camera, T_base_camera
+    if points_xyz.shape[1] and compiled.suits(*tensors):
+        return _compiled_points(tensors, size)
+    return _tensor_points(*tensors, size)
+
+
+def _compiled_points(tensors: tuple[Tensor, ...], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what :func:`_tensor_points` does."""
+    from come_nav.core.geometry.point_loops import Images, Limits, render
+
+    limits = Limits(np.float32(NEAREST_M), np.float32(FARTHEST_M), np.float32(DEPTH_STEPS_PER_M))
+    points, colours, poses, camera, extrinsics = (tensor.detach().contiguous() for tensor in tensors)
+    batch = len(poses)
+    image, depth_m = torch.empty(batch, colours.shape[-1], *size), torch.empty(batch, *size)
+    visible = torch.empty(batch, *size, dtype=torch.bool)
+
+    def some(start: int, stop: int) -> None:
+        given = (points, colours, poses, camera, extrinsics)
+        own = (tensor[start:stop] if len(tensor) > 1 or tensor is poses else tensor for tensor in given)
+        written = (tensor[start:stop] for tensor in (image, depth_m, visible))
+        render(*(tensor.numpy() for tensor in own), limits, Images(*(tensor.numpy() for tensor in written)))
+
+    compiled.shared_out(some, batch)
+    return image, depth_m, visible
+
+
+def _tensor_points(
+    points_xyz: Tensor,
+    colours: Tensor,
+    poses_xyyaw: Tensor,
+    camera: Tensor,
+    T_base_camera: Tensor,
+    size: tuple[int, int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Render as :func:`render_points` does, with operations on tensors, on any device."""
+    batch = len(poses_xyyaw)
     height, width = size
     count, channels = points_xyz.shape[1], colours.shape[-1]
     u, v, depth = project_points(points_xyz, poses_xyyaw, camera, T_base_camera)
@@ -104,7 +141,7 @@ def render_points(
     inside &= (depth > NEAREST_M) & (depth < FARTHEST_M)
     cell = torch.where(inside, row * width + column, height * width).long()
     # One integer holds depth above the point's index, so that a single minimum finds the nearest point and names it.
-    depth_steps = (torch.where(inside, depth, 0.0) * _DEPTH_STEPS_PER_M).long()
+    depth_steps = (torch.where(inside, depth, 0.0) * DEPTH_STEPS_PER_M).long()
     keys = (depth_steps << _INDEX_BITS) | torch.arange(count, device=depth.device)
     nearest = torch.full((batch, height * width + 1), _EMPTY, dtype=torch.int64, device=depth.device)
     nearest = nearest.scatter_reduce_(1, cell, keys, "amin")[:, :-1]
@@ -112,7 +149,7 @@ def render_points(
     index = torch.where(visible, nearest & ((1 << _INDEX_BITS) - 1), 0)
     seen = torch.gather(colours.expand(batch, -1, -1), 1, index[..., None].expand(-1, -1, channels))
     image = (seen * visible[..., None]).transpose(1, 2).reshape(batch, channels, height, width)
-    seen_m = torch.where(visible, (nearest >> _INDEX_BITS).float() / _DEPTH_STEPS_PER_M, math.nan)
+    seen_m = torch.where(visible, (nearest >> _INDEX_BITS).float() / DEPTH_STEPS_PER_M, math.nan)
     return image, seen_m.reshape(batch, height, width), visible.reshape(batch, height, width)
 
 
@@ -127,6 +164,23 @@ def close_gaps(image: Tensor, visible: Tensor, least_neighbours: int = 3) -> tup
     Returns:
         image and visible with the cracks between rendered points closed.
     """
+    if not compiled.suits(image) or not len(image):
+        return _tensor_gaps(image, visible, least_neighbours)
+    from come_nav.core.geometry.point_loops import close_gaps as close
+
+    seen, known = visible.detach().contiguous(), visible.detach().clone(memory_format=torch.contiguous_format)
+    closed = image.detach().clone(memory_format=torch.contiguous_format)
+
+    def some(start: int, stop: int) -> None:
+        mine, was, now = (tensor[start:stop].numpy() for tensor in (closed, seen, known))
+        close(mine, was, least_neighbours, now)
+
+    compiled.shared_out(some, len(image), least=32)
+    return closed, known
+
+
+def _tensor_gaps(image: Tensor, visible: Tensor, least_neighbours: int = 3) -> tuple[Tensor, Tensor]:
+    """Close gaps as :func:`close_gaps` does, with operations on tensors, on any device."""
     mask = visible[:, None].to(image)
     total = avg_pool2d(pad(image * mask, (1, 1, 1, 1)), 3, 1)
     share = avg_pool2d(pad(mask, (1, 1, 1, 1)), 3, 1)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from come_nav import __version__
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import to_mapping
+from come_nav.planning.settings import PlannerSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 
@@ -32,6 +33,14 @@ def model_fingerprint(name: str) -> dict[str, str]:
             while block := handle.read(1 << 22):
                 found.update(block)
     return {"name": Path(name).name, "sha256": found.hexdigest()}
+
+
+def planner_settings(planner: PlannerSettings) -> dict[str, Any]:
+    """Return what a plan depends on; a search that imagines all candidates is named as before others could be."""
+    found: dict[str, Any] = to_mapping(planner)
+    if planner.imagined_share == 1.0:
+        del found["imagined_share"]
+    return found
 
 
 def model_settings(name: str, model: DiffusionWorldModel) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from come_nav.evaluation.protocols.results import Record, ResultStore, evaluate_
 from come_nav.evaluation.protocols.rows import WORLD_MODEL, Row, trivial_rows
 from come_nav.evaluation.reports.report import Evaluation, write_report, write_results
 from come_nav.evaluation.reports.tables import planning_table
-from come_nav.evaluation.suites.fingerprints import machine_facts, model_settings
+from come_nav.evaluation.suites.fingerprints import machine_facts, model_settings, planner_settings
 from come_nav.evaluation.suites.inputs import Input, SourceSettings, frames_of, open_input
 from come_nav.evaluation.suites.kinematics import (
     kinematics_by_row,
@@ -155,7 +155,7 @@ def stored_settings(
     return {
         "input": source.fingerprint,
         "protocol": to_mapping(protocol),
-        "planner": to_mapping(navigation.planner),
+        "planner": planner_settings(navigation.planner),
         "objective": to_mapping(navigation.objective),
         "device": choose_device(navigation.device).partition(":")[0],
         "model": imagined,

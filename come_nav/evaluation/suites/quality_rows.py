@@ -72,7 +72,7 @@ def jump_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> Qual
         context = batched_context(replay, batch).repeated(batch.truth.shape[1])
         actions = torch.from_numpy(np.concatenate([item.poses_xyyaw for item in batch.windows])).float()
         times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-        latents = model.predict(context, actions, times, batch.generator(model.device))
+        latents = model.predict(context, actions, times, batch.generator())
         return model.decode(latents).cpu().view_as(batch.truth)
 
     return QualityRow(JUMP, imagine)
@@ -84,7 +84,7 @@ def rollout_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> Q
 
     def imagine(batch: Batch) -> torch.Tensor:
         paths = torch.from_numpy(np.stack([item.path_xyyaw for item in batch.windows])).float()
-        steps = model.rollout(batched_context(replay, batch), paths, batch.generator(model.device))
+        steps = model.rollout(batched_context(replay, batch), paths, batch.generator())
         at_targets = steps[:, torch.tensor(batch.windows[0].steps, device=steps.device) - 1]
         return model.decode(at_targets.flatten(0, 1)).cpu().view_as(batch.truth)
 

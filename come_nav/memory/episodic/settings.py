@@ -48,3 +48,23 @@ class EpisodicSettings:
             check_range(f"episodic.{name}", getattr(self, name), 0.0, open_low=True)
         for name in ("weight_decay", "recent_frames", "seed"):
             check_range(f"episodic.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """How much of the machine the training may take.
+
+    Attributes:
+        steps_per_s: most training steps per second of real time; unused ones are not saved up.
+        idle_s: pause before looking again where nothing is due, s.
+        nice: how much the training thread steps back behind others on the processor, 0 to 19 (Linux).
+    """
+
+    steps_per_s: float = 10.0
+    idle_s: float = 0.05
+    nice: int = 5
+
+    def __post_init__(self) -> None:
+        check_range("episodic.budget.steps_per_s", self.steps_per_s, 0.0, open_low=True)
+        check_range("episodic.budget.idle_s", self.idle_s, 0.0, open_low=True)
+        check_range("episodic.budget.nice", self.nice, 0, 19)

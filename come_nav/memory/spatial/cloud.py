@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.core.checks import check_range, check_shape
+from come_nav.core.checks import check_shape
 from come_nav.core.errors import ShapeError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.geometry.point_rendering import camera_fractions
@@ -29,6 +28,7 @@ from come_nav.memory.poses import as_transform
 from come_nav.memory.spatial.carving import seen_through
 from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, UnknownFeatures, fits, lift
 from come_nav.memory.spatial.moving import move_voxels
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.memory.spatial.splat_cache import EXTRA, SplatCache
 from come_nav.memory.spatial.splatting import SpatialView, Viewpoint, render_splats, thinned
 from come_nav.memory.spatial.voxels import VoxelMap, cell_keys, reach_of
@@ -50,54 +50,6 @@ class InsertResult(str, Enum):
     BAD_STAMP = "bad_stamp"
     NO_POINTS = "no_points"  # no depth in range that can be trusted
     TOO_FAR = "too_far"  # farther from where the memory began than its cells reach
-
-
-@dataclass(frozen=True)
-class SpatialSettings:
-    """What is remembered in space.
-
-    Attributes:
-        voxel_m: edge of a voxel, m, > 0.
-        max_voxels: budget; the least useful voxels make room (see ``forget_s``), >= 1.
-        max_points_per_frame: a larger depth image is thinned to this by every n-th pixel and line in turn, >= 1.
-        min_range_m: nearest depth that is believed, m, > 0.
-        max_range_m: farthest depth that is remembered, m, > 0.
-        edge_ratio: relative difference of inverse depth between neighbours that separates surfaces, in (0, 1].
-        min_neighbours: of the 8 pixels around one, so many must lie on its surface, in [0, 8].
-        max_weight: caps a voxel's weight, so that newer looks keep counting, > 0.
-        max_hits: caps a voxel's count of looks, so that what vanished is unlearnt in bounded time, >= 1.
-        carve_looks: looks that a voxel loses when a later frame sees through it; 0 turns carving off.
-        carve_margin_m: the surface behind must be farther by this, m, >= 0.
-        carve_margin_ratio: and by this fraction of the depth, >= 0.
-        forget_s: this age costs a voxel as much as half of its looks, s, > 0.
-        forget_m: and so does this distance from the robot, m, > 0.
-    """
-
-    voxel_m: float = 0.05
-    max_voxels: int = 200_000
-    max_points_per_frame: int = 20_000
-    min_range_m: float = 0.1
-    max_range_m: float = 10.0
-    edge_ratio: float = 0.05
-    min_neighbours: int = 2
-    max_weight: float = 8.0
-    max_hits: float = 10.0
-    carve_looks: float = 1.5
-    carve_margin_m: float = 0.15
-    carve_margin_ratio: float = 0.05
-    forget_s: float = 600.0
-    forget_m: float = 20.0
-
-    def __post_init__(self) -> None:
-        for name in ("voxel_m", "min_range_m", "max_weight", "forget_s", "forget_m"):
-            check_range(f"spatial.{name}", getattr(self, name), 0.0, open_low=True)
-        for name in ("max_voxels", "max_points_per_frame", "max_hits"):
-            check_range(f"spatial.{name}", getattr(self, name), 1)
-        for name in ("carve_looks", "carve_margin_m", "carve_margin_ratio"):
-            check_range(f"spatial.{name}", getattr(self, name), 0.0)
-        check_range("spatial.max_range_m", self.max_range_m, self.min_range_m, open_low=True)
-        check_range("spatial.edge_ratio", self.edge_ratio, 0.0, 1.0, open_low=True)
-        check_range("spatial.min_neighbours", self.min_neighbours, 0, 8)
 
 
 class SpatialMemory:

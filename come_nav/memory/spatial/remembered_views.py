@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from come_nav.core import compiled
 from come_nav.core.geometry.point_rendering import camera_fractions, lift_depth, transform_points
 from come_nav.core.types import CameraIntrinsics
 from come_nav.memory.spatial.cloud import SpatialMemory, looked_at_s
 from come_nav.memory.spatial.lifting import model_camera
 
 AGE_BLOCK = 4
-MANY_VIEWS = 16  # from so many on it pays to merge far points first
+MANY_VIEWS = 16  # from so many on it pays to merge far points first, where no compiled loop renders them
 
 
 class RememberedViews:
@@ -41,9 +42,9 @@ class RememberedViews:
         Points are merged in cells of edge ``cell_m`` first; 0 = as they are.
         """
         camera = model_camera(self.camera, image_size, self.aspect)
-        thin = len(poses_odom_xyyaw) >= MANY_VIEWS
         extrinsics = self.T_base_camera if T_base_camera is None else T_base_camera
         device = poses_odom_xyyaw.device
+        thin = len(poses_odom_xyyaw) >= MANY_VIEWS and device.type == "cpu" and not compiled.available()
         view = self.memory.render(poses_odom_xyyaw, camera, extrinsics, thin=thin, cell_m=cell_m, device=device)
         return view.image, view.visible, torch.nan_to_num(1.0 / view.depth_m)
 

@@ -24,7 +24,7 @@ class SplatCache:
 
     def of(self, voxels: VoxelMap, voxel_m: float, device: torch.device) -> Splats:
         """Return the cloud as tensors on ``device``."""
-        if self._whole is None or self._whole.points_xyz.device != device:
+        if self._whole is None or not same_device(self._whole.points_xyz.device, device):
             extra = voxels.features[:, -EXTRA:]
             sizes = np.maximum(voxel_m, extra[:, -1])
             arrays = (voxels.xyz, voxels.features[:, :-EXTRA], extra[:, :3], sizes, voxels.weight)
@@ -39,3 +39,11 @@ class SplatCache:
         if kept is None or kept[0] is not whole or kept[1] != cell_m:
             self._coarse = kept = whole, cell_m, coarsened(whole, cell_m)
         return kept[2]
+
+
+def same_device(one: torch.device, other: torch.device) -> bool:
+    """Say whether two names mean one device: ``cuda`` is that CUDA device which is the current one."""
+    if one.type != other.type or one.type != "cuda" or (one.index is None) == (other.index is None):
+        return one == other
+    current = torch.cuda.current_device() if torch.cuda.is_available() else 0
+    return current in (one.index, other.index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from come_nav.core.geometry import se2
 from come_nav.core.types import Goal
 from come_nav.navigation.goals.places import Places
+from come_nav.navigation.goals.settings import GuideSettings
 
 Clear = Callable[[NDArray[np.float64], NDArray[np.float64]], bool]
 ASTRAY_M = 1.0
@@ -18,23 +19,6 @@ STEP_M = 0.1
 BESIDE_M = 0.3  # a place nearer than this is approached whatever lies between
 _BLIND = Goal(pose_odom_xyyaw=np.zeros(3))
 SHORTEST_M = 0.5  # the squared distance to a point nearer than this pulls less than obstacles push (at most 1 per m)
-
-
-@dataclass(frozen=True)
-class GuideSettings:
-    """When memory leads.
-
-    Attributes:
-        direct_m: a goal nearer than this is approached directly, m.
-        lookahead_m: how far away the next subgoal on the way lies, m.
-        approach_by_view: where the goal's place is known, score imagined views as well on the last ``direct_m``.
-        use_ways: follow remembered ways; without, head straight for the goal's place.
-    """
-
-    direct_m: float = 1.0
-    lookahead_m: float = 1.0
-    approach_by_view: bool = False
-    use_ways: bool = True
 
 
 class Guide:

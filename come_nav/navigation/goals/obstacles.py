@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.core.checks import check_range
 from come_nav.core.geometry import se2
+from come_nav.navigation.goals.settings import ObstacleSettings
 from come_nav.planning.objectives import Clearance
 
 TOUCHED_RAD = np.radians(np.arange(-60.0, 61.0, 15.0))  # where on its front a blocked robot may touch something
 TOUCHED = 0.9  # and how far away, over the robot's radius, which has a little to spare
 MOST_TOUCHED = 50
-
-
-@dataclass(frozen=True)
-class ObstacleSettings:
-    """What is an obstacle, and how far to keep away.
-
-    Attributes:
-        use: whether obstacles count at all.
-        radius_m: paths nearer to an obstacle are rejected; the robot and some room, m, > 0.
-        margin_m: paths within this further distance cost more, m, > 0.
-        min_height_m: points lower than this are floor, m in odom.
-        max_height_m: points higher than this are passed below, m in odom.
-        range_m: points further away than this do not matter, m, > 0.
-        cell_m: points are thinned to one per cell of this size, m, > 0.
-        blocked_memory_s: keep away this long from where the robot was blocked, s, >= 0.
-    """
-
-    use: bool = True
-    radius_m: float = 0.25
-    margin_m: float = 0.2
-    min_height_m: float = 0.1
-    max_height_m: float = 1.2
-    range_m: float = 4.0
-    cell_m: float = 0.05
-    blocked_memory_s: float = 120.0
-
-    def __post_init__(self) -> None:
-        for name in ("radius_m", "margin_m", "range_m", "cell_m"):
-            check_range(f"obstacles.{name}", getattr(self, name), 0.0, open_low=True)
-        check_range("obstacles.blocked_memory_s", self.blocked_memory_s, 0.0)
 
 
 class ObstacleMap:

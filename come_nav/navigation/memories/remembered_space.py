@@ -12,11 +12,12 @@ from torch import Tensor
 
 from come_nav.core.types import Frame
 from come_nav.localisation.image_difference import ImageDifference
-from come_nav.localisation.relocalisation import RelocalisationSettings
+from come_nav.localisation.relocalisation_settings import RelocalisationSettings
 from come_nav.memory.short_term import Remembered
-from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.lifting import model_camera
 from come_nav.memory.spatial.remembered_views import RememberedViews
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.memory.spatial.shared_cloud import SharedCloud
 from come_nav.memory.store.store import MemoryStore
 from come_nav.world_model.images import camera_of_frame, rgb_from_images

@@ -14,7 +14,8 @@ from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
 from come_nav.memory.short_term import Remembered
-from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.ros import messages

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from come_nav.memory.keyframes import KeyframesSettings
-from come_nav.navigation.goals.guide import GuideSettings
 from come_nav.navigation.goals.mission import ArrivalSettings
+from come_nav.navigation.goals.settings import GuideSettings
 from come_nav.navigation.settings import NavigatorSettings, RecognitionSettings
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, obstacle_settings
 from come_nav.ros.parameters import Parameter

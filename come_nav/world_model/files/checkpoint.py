@@ -31,8 +31,8 @@ from come_nav.world_model.files.weights_file import (
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.reprojection import ReprojectionSettings
-from come_nav.world_model.sampling.sampler import SamplerSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 CARD_NAME = "card.md"
 FORMAT = "come_nav world model 1"

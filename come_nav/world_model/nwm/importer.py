@@ -29,7 +29,7 @@ from come_nav.world_model.files.weights_file import CONFIG_NAME, WEIGHTS_NAME
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.nwm.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
 from come_nav.world_model.nwm.weights_stream import write_weights
-from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 NWM_LICENCE = "CC-BY-NC-4.0"
 NWM_SOURCE = "https://huggingface.co/facebook/nwm"

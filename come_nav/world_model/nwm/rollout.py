@@ -190,7 +190,8 @@ class NwmImaginer:
 def free_bytes(device: torch.device) -> int:
     """Return the memory that is free on ``device``."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch uses these anew
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 

@@ -9,30 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from come_nav.core.checks import check_range
-
-
-@dataclass(frozen=True)
-class CorrectorSettings:
-    """Unadjusted Langevin (ULA) steps before each sampling step.
-
-    Attributes:
-        steps: per noise level; each costs as much as a sampling step. 0 = off.
-        scale: size of a step, delta = scale * beta_t with beta_t of the visited steps. As beta_t <= 1 - abar_t, it
-            stays below scale over the largest curvature of a noised density. 2 is the published choice; larger ones
-            mix faster and leave more bias.
-    """
-
-    steps: int = 0
-    scale: float = 2.0
-
-    def __post_init__(self) -> None:
-        check_range("sampler.corrector.steps", self.steps, 0)
-        check_range("sampler.corrector.scale", self.scale, 0.0, 10.0, open_low=True)
+from come_nav.world_model.sampling.settings import CorrectorSettings
 
 
 def langevin(

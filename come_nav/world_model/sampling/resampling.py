@@ -12,34 +12,12 @@ so that it holds for DDPM as well as for DDIM of any eta; but without noise, cop
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from come_nav.core.checks import check_range
 from come_nav.world_model.composition import ProductNoise
-
-
-@dataclass(frozen=True)
-class ResamplingSettings:
-    """Particles of a Feynman-Kac corrected product.
-
-    Attributes:
-        particles: for each answer that is asked for; multiplies the cost. 1 = off.
-        threshold: particles are drawn anew when their effective number falls below this share, in [0, 1].
-        clip: largest change of a log weight in one step, relative to the mean of its particles, > 0; in many
-            dimensions unclipped weights leave a single particle. 15 is the published choice.
-    """
-
-    particles: int = 1
-    threshold: float = 0.5
-    clip: float = 15.0
-
-    def __post_init__(self) -> None:
-        check_range("sampler.resampling.particles", self.particles, 1)
-        check_range("sampler.resampling.threshold", self.threshold, 0.0, 1.0)
-        check_range("sampler.resampling.clip", self.clip, 0.0, open_low=True)
+from come_nav.world_model.sampling.settings import ResamplingSettings
 
 
 class Population:

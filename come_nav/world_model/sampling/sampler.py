@@ -8,57 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from come_nav.core.checks import check_range
 from come_nav.world_model.composition import ProductNoise
-from come_nav.world_model.sampling.correctors import CorrectorSettings, langevin
-from come_nav.world_model.sampling.resampling import Population, ResamplingSettings, step_duration
+from come_nav.world_model.sampling.correctors import langevin
+from come_nav.world_model.sampling.resampling import Population, step_duration
 from come_nav.world_model.sampling.schedule import NoiseSchedule
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 EpsilonFunction = Callable[[Tensor, Tensor], Tensor | ProductNoise]
 NoiseFunction = Callable[[Tensor], Tensor]
 StepFunction = Callable[["_State"], Tensor]
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """Which sampler and how many steps.
-
-    Attributes:
-        name: "ddpm" (ancestral, NWM's), "ddim", or "dpm++" (DPM-Solver++ 2M, deterministic).
-        steps: denoiser evaluations; 1 predicts the clean latents from pure noise at once.
-        eta: noise of DDIM: 0 deterministic, 1 as much as DDPM.
-        spacing: which steps of the schedule are visited: "trailing" always starts at the noisiest one (best for few
-            steps), "even" is NWM's 'N', "ddim" its 'ddimN' (a whole stride from 0, never the noisiest step).
-        clip_x0: predicted clean latents are limited to plus and minus this value; 0 switches it off.
-        corrector: Langevin steps at every visited noise level.
-        resampling: particles of a Feynman-Kac corrected product; needs many steps (50 or more) to be exact.
-    """
-
-    name: Literal["ddpm", "ddim", "dpm++"] = "ddim"
-    steps: int = 4
-    eta: float = 0.0
-    spacing: Literal["trailing", "even", "ddim"] = "trailing"
-    clip_x0: float = 0.0
-    corrector: CorrectorSettings = field(default_factory=CorrectorSettings)
-    resampling: ResamplingSettings = field(default_factory=ResamplingSettings)
-
-    def __post_init__(self) -> None:
-        check_range("sampler.steps", self.steps, 1)
-        check_range("sampler.eta", self.eta, 0.0, 1.0)
-        check_range("sampler.clip_x0", self.clip_x0, 0.0)
-
-    def visited(self, schedule: NoiseSchedule) -> NoiseSchedule:
-        """Return the part of the full ``schedule`` that is visited; a single step is always the noisiest one."""
-        if self.steps == 1:
-            return schedule.keep([len(schedule) - 1])
-        prefix = "" if self.spacing == "even" else self.spacing
-        return schedule.respaced(f"{prefix}{self.steps}")
 
 
 @dataclass

@@ -178,7 +178,7 @@ class BatchContexts:
     def predicted(self, model: DiffusionWorldModel, batch: Batch) -> torch.Tensor:
         """Return latents (B, C, h, w) at the targets of a batch; every row draws the same noise."""
         times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-        actions, generator = actions_of(batch), batch.generator(model.device)
+        actions, generator = actions_of(batch), batch.generator()
         return self.each(batch, lambda own, context: model.predict(context, actions[own], times[own], generator))
 
     def each(self, batch: Batch, function: Callable[[torch.Tensor, Context], torch.Tensor]) -> torch.Tensor:

@@ -32,7 +32,7 @@ from come_nav.evaluation.suites.nwm.settings import NwmSuiteSettings
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 COPY = "copy last frame"
 
