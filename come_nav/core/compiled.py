@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # divisions by zero raise nothing, which would keep loops from being vectorised; NaN and infinity keep their meaning
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 @cache
