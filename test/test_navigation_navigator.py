@@ -15,6 +15,7 @@ from come_nav.core.types import Context, Frame, Imagination, Odometry, PlanStatu
 from come_nav.localisation.relocalisation import RelocalisationResult
 from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.navigation.goals.mission import ArrivalSettings, MissionState
+from come_nav.navigation.goals.obstacles import ObstacleSettings
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.navigation.stack import NavStack
@@ -133,6 +134,27 @@ def test_a_pose_is_driven_to():
     assert steps[-1].drive.status is PlanStatus.GOAL_MISSING  # whoever follows paths stands still
     assert robot.step().plan is None
     assert robot.model.imagined == 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_robot_does_not_drive_without_a_fresh_cloud_of_obstacles(frozen):
+    robot = Robot(NavigatorSettings(obstacles=ObstacleSettings(max_age_s=1.0)))
+    if frozen:
+        robot.navigator.obstacles.see(WALL, robot.time_s - 1.5)
+    robot.navigator.begin(GoalRequest(pose_odom_xyyaw=np.array([2.0, 0.5, 0.0])))
+    before = robot.pose
+    step = robot.step()
+    assert step.drive.status is PlanStatus.STALE_SENSOR
+    assert (
+        "newest obstacles are of 1.5 s ago" if frozen else "no cloud of obstacles has come yet"
+    ) in step.drive.message
+    assert robot.navigator.progress().message.startswith("STALE_SENSOR: ")
+    assert robot.navigator.path_to(np.array([1.0, 0.0, 0.0]), robot.time_s).status is PlanStatus.STALE_SENSOR
+    robot.navigator.blocked(robot.time_s, robot.pose)
+    assert robot.step().drive.status is PlanStatus.STALE_SENSOR  # nor backwards
+    np.testing.assert_array_equal(robot.pose, before)
+    robot.navigator.obstacles.see(WALL, robot.time_s)
+    assert robot.step().drive.status is PlanStatus.OK
 
 
 def test_an_image_that_memory_does_not_know_is_reached_by_its_view():

@@ -132,10 +132,14 @@ def nodes(bench: Bench, robot: FakeRobot):
     goal = bench.publisher(PoseStamped, "goal_pose")
     bench.wait("nodes", lambda: bench.said("planner", "node") == "active")
     bench.wait_for_context()
-    bench.connected(goal).publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])
+    bench.connected(goal).publish(far_goal())
     yield process
     assert process.alive()
     assert process.stop() == 0
+
+
+def far_goal() -> PoseStamped:
+    return messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0]
 
 
 def moves(command) -> bool:
@@ -158,16 +162,20 @@ def drive(bench: Bench, robot: FakeRobot, nodes):
 
 
 def stands(bench: Bench, robot: FakeRobot) -> None:
-    """Wait until the robot stands, and see that it goes on standing."""
+    """Wait until the robot stands, and see that it goes on standing; cmd_vel is then left to others."""
     commands = robot.commands
 
     def zero(message: Twist) -> bool:
         return message.linear.x == 0.0 and message.angular.z == 0.0
 
-    bench.wait("standing", lambda: len(commands) >= 10 and all(map(zero, commands[-10:])))
+    bench.wait("standing", lambda: commands.newest(zero))
+    bench.wait("control", lambda: bench.said("controller", "control") != "driving")
     del commands[:-1]
-    bench.wait("further commands", lambda: len(commands) > 10)
+    now_s = robot.time_s
+    bench.wait("two seconds", lambda: robot.time_s > now_s + 2.0)
     assert all(map(zero, commands))
+    if "e-stop" not in bench.said("controller", "control"):
+        assert len(commands) <= 2  # the last of before, and one of a controller that had something to say
 
 
 def says(bench: Bench, node: str, entry: str, words: str) -> Callable[[], bool]:
@@ -234,7 +242,14 @@ def test_emergency_stop(drive: Bench, robot: FakeRobot):
     stop.publish(Bool(data=True))
     stands(drive, robot)
     drive.wait("cause", lambda: drive.said("controller", "control") == "e-stop")
+    drive.wait("the end of the mission", lambda: drive.told("planner", "mission")["state"] == "CANCELLED")
+    goal = drive.connected(drive.publisher(PoseStamped, "goal_pose"))
+    goal.publish(far_goal())
+    drive.wait("a refusal", says(drive, "planner", "goal", "release it, then give a goal anew"))
     stop.publish(Bool(data=False))
+    drive.wait("the release", lambda: drive.said("controller", "control") == "no plan")
+    stands(drive, robot)  # until somebody commands anew
+    goal.publish(far_goal())
 
 
 def test_goal_image_of_another_size_and_of_no_image(drive: Bench, robot: FakeRobot):
@@ -247,7 +262,7 @@ def test_goal_image_of_another_size_and_of_no_image(drive: Bench, robot: FakeRob
     send.publish(messages.image_message(np.zeros((48, 120, 3), np.uint8), 0.0, "camera"))
     drive.wait("a plan for the image", lambda: drive.told("planner", "mission").get("difference"))
     goal = drive.connected(drive.publisher(PoseStamped, "goal_pose"))
-    goal.publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])
+    goal.publish(far_goal())
 
 
 def test_somebody_expects_another_type_of_command(drive: Bench, robot: FakeRobot):

@@ -20,6 +20,7 @@ from come_nav.memory.spatial.cloud import SpatialSettings
 from come_nav.navigation.goals.guide import GuideSettings
 from come_nav.navigation.goals.mission import ArrivalSettings
 from come_nav.navigation.goals.obstacles import ObstacleSettings
+from come_nav.navigation.goals.recovery import RecoverySettings
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.planning.settings import (
     KinematicsSettings,
@@ -182,6 +183,7 @@ class NavigatorSettings:
         recognition: when an image counts as recognised.
         keyframes: which frames are places.
         obstacles: what to keep away from.
+        recovery: when the robot gets no further, and what it does then.
     """
 
     use_places: bool = True
@@ -193,6 +195,7 @@ class NavigatorSettings:
     recognition: RecognitionSettings = field(default_factory=RecognitionSettings)
     keyframes: KeyframesSettings = field(default_factory=KeyframesSettings)
     obstacles: ObstacleSettings = field(default_factory=ObstacleSettings)
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)
 
     @property
     def recognises(self) -> bool:

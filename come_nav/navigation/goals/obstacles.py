@@ -30,6 +30,8 @@ class ObstacleSettings:
         range_m: points further away than this do not matter, m, > 0.
         cell_m: points are thinned to one per cell of this size, m, > 0.
         blocked_memory_s: keep away this long from where the robot was blocked, s, >= 0.
+        max_age_s: no plan on a newest cloud older than this, or without any, s, > 0; None = whoever shows clouds sees to
+            that.
     """
 
     use: bool = True
@@ -40,11 +42,14 @@ class ObstacleSettings:
     range_m: float = 4.0
     cell_m: float = 0.05
     blocked_memory_s: float = 120.0
+    max_age_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("radius_m", "margin_m", "range_m", "cell_m"):
             check_range(f"obstacles.{name}", getattr(self, name), 0.0, open_low=True)
         check_range("obstacles.blocked_memory_s", self.blocked_memory_s, 0.0)
+        if self.max_age_s is not None:
+            check_range("obstacles.max_age_s", self.max_age_s, 0.0, open_low=True)
 
 
 class ObstacleMap:
@@ -59,6 +64,7 @@ class ObstacleMap:
     def __init__(self, settings: ObstacleSettings | None = None) -> None:
         self.settings = settings or ObstacleSettings()
         self._seen_odom_xy: NDArray[np.float64] = np.zeros((0, 2))
+        self._seen_s: float | None = None
         self._touched: tuple[tuple[float, NDArray[np.float64]], ...] = ()  # when, and points (N, 2)
 
     @property
@@ -76,12 +82,25 @@ class ObstacleMap:
         """Everything (N, 2) to keep away from."""
         return np.concatenate([self._seen_odom_xy, *(arc for _, arc in self._touched)])
 
-    def see(self, points_odom_xyz: NDArray[np.floating]) -> None:
-        """Take a cloud (N, 3) in odom instead of the one before."""
+    def blindness(self, now_s: float) -> str:
+        """Return why what is seen cannot be relied on at a time on the clock of the stamps; empty where it can."""
+        own = self.settings
+        if not own.use or own.max_age_s is None:
+            return ""
+        if self._seen_s is None:
+            return "no cloud of obstacles has come yet"
+        age_s = now_s - self._seen_s
+        if abs(age_s) <= own.max_age_s:
+            return ""
+        return f"the newest obstacles are of {age_s:.1f} s ago, allowed are {own.max_age_s:g} s"
+
+    def see(self, points_odom_xyz: NDArray[np.floating], stamp_s: float = 0.0) -> None:
+        """Take a cloud (N, 3) in odom instead of the one before, and when it was measured."""
         own, heights = self.settings, points_odom_xyz[:, 2]
         inside = (heights >= own.min_height_m) & (heights <= own.max_height_m)
         found = points_odom_xyz[inside, :2].astype(np.float64)
         _, first = np.unique(np.floor(found / own.cell_m).astype(np.int64), axis=0, return_index=True)
+        self._seen_s = stamp_s
         self._seen_odom_xy = found[first]  # not the cells' centres, which may lie centimetres off
 
     def touch(self, blocked_odom_xyyaw: NDArray[np.float64], stamp_s: float) -> None:

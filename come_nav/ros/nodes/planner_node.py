@@ -14,6 +14,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
@@ -79,6 +80,7 @@ class PlannerNode(ManagedNode):
         self._output = PlannerOutput(self, self._navigator, self._camera)
         self._goals = self.watch("goal", "goal_image", float("inf"), required=False)
         self._requests = PlannerRequests(self, self._navigator, self._camera, self._output, self._goals)
+        self._requests.wake = self._worker.wake
         self._memory_requests: deque[str] = deque()
         self._accuracy, self._counts = RunningAccuracy(), Counter[str]()
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
@@ -127,6 +129,7 @@ class PlannerNode(ManagedNode):
         for kind, message_type in GOALS.items():
             self.subscribe(message_type, f"goal_{kind}", self._taking_goal(kind), COMMAND)
         self.subscribe(PointCloud2, "obstacles", self._obstacles.take, SENSOR)
+        self.subscribe(Bool, "e_stop", self._requests.take_e_stop, COMMAND)
         self.subscribe(PoseStamped, "blocked", lambda message: self._post("blocked", message), COMMAND)
         self.serve(Trigger, "cancel_goal", _answering("the robot stops", lambda: self._post("cancel", None)))
         self.serve(Trigger, "reset_memory", _answering("memory is forgotten", lambda: self._forget("reset")))
@@ -150,7 +153,6 @@ class PlannerNode(ManagedNode):
 
     def _post(self, kind: str, message: Any) -> None:
         self._requests.post(kind, message)
-        self._worker.wake()
 
     def _forget(self, request: str) -> None:
         self._memory_requests.append(request)

@@ -131,8 +131,8 @@ class SpatialMemoryNode(MemoryNode):
         self._cloud.publish(messages.cloud_message(points[chosen], colours, self.now_s(), frame_id))
 
     def _publish_obstacles(self) -> None:
-        pose = self._pose_odom_xyyaw
-        if pose is None:
+        pose, stamp_s = self._pose_odom_xyyaw, self._last_stamp_s
+        if pose is None or not np.isfinite(stamp_s):
             return
         values = self.values
         heights = (values["obstacle_min_height_m"], values["obstacle_max_height_m"])
@@ -140,7 +140,8 @@ class SpatialMemoryNode(MemoryNode):
         cosine, sine = np.cos(pose[2]), np.sin(pose[2])
         turned = points[:, :2] @ np.array([[cosine, sine], [-sine, cosine]])
         odom = np.column_stack([turned + pose[:2], points[:, 2]]).astype(np.float32)
-        self._obstacles.publish(messages.cloud_message(odom, None, self.now_s(), values["odom_frame"]))
+        # Of the newest frame in it, not of now: whoever plans must see that it no longer grows.
+        self._obstacles.publish(messages.cloud_message(odom, None, stamp_s, values["odom_frame"]))
 
     # -- disk ----------------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from come_nav.core.errors import ComeNavError
+from come_nav.core.errors import ComeNavError, DataError
 from come_nav.core.types import PlanStatus
 from come_nav.data.bags.images import decode_colour
 from come_nav.navigation.navigator import GoalRequest, Navigator
@@ -17,11 +18,16 @@ from come_nav.ros.diagnostics import Stream
 from come_nav.ros.planner.action_goals import ActionGoal, PathRequest
 from come_nav.ros.planner.planner_output import PlannerOutput
 
+E_STOPPED = "e-stop: the robot is stopped; release it, then give a goal anew"
 PATIENT = ("blocked", "path")  # requests that leave the goal as it is
 
 
 class PlannerRequests:
-    """A queue of (kind, message); any thread may post, one obeys."""
+    """A queue of (kind, message); any thread may post, one obeys.
+
+    Attributes:
+        wake: called with each request.
+    """
 
     def __init__(
         self,
@@ -35,6 +41,8 @@ class PlannerRequests:
         self._node, self._navigator, self._camera, self._output = node, navigator, camera, output
         self._goals = goals
         self._queue: deque[tuple[str, Any]] = deque()
+        self._e_stop = self._e_stop_told = False
+        self.wake: Callable[[], object] = lambda: None
 
     @property
     def urgent(self) -> bool:
@@ -44,6 +52,13 @@ class PlannerRequests:
     def post(self, kind: str, message: Any = None) -> None:
         """Keep a request."""
         self._queue.append((kind, message))
+        self.wake()
+
+    def take_e_stop(self, message: Any) -> None:
+        """Keep that the e-stop has changed; some repeat it all the time."""
+        if bool(message.data) != self._e_stop_told:
+            self._e_stop_told = bool(message.data)
+            self.post("e_stop", message)
 
     def obey(self) -> bool:
         """Do what was asked for; return whether there is a new goal."""
@@ -56,16 +71,25 @@ class PlannerRequests:
                 stamp_s = messages.seconds_from_stamp(message.header.stamp)
                 self._navigator.blocked(stamp_s, self._camera.pose_in_odom(message))
             elif kind == "cancel" or (kind == "cancel action goal" and message is self._output.action_goals.current):
-                self._navigator.cancel()
-                self._output.stand_still()
-                self._output.tell()
+                self._cancel()
+            elif kind == "e_stop":
+                self._e_stop = bool(message.data)
+                if self._e_stop:
+                    self._cancel(E_STOPPED)
             elif kind != "cancel action goal":  # else it has ended meanwhile
                 begun = self._begin(kind, message) or begun
         return begun
 
+    def _cancel(self, why: str = "cancelled") -> None:
+        self._navigator.cancel(why)
+        self._output.stand_still()
+        self._output.tell()
+
     def _begin(self, kind: str, message: Any) -> bool:
         action_goal = message if isinstance(message, ActionGoal) else None
         try:
+            if self._e_stop:
+                raise DataError(E_STOPPED)
             self._navigator.begin(self._goal_request(kind, message))
         except ComeNavError as error:
             self._goals.failed(time.monotonic(), str(error))
