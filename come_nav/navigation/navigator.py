@@ -41,9 +41,10 @@ from come_nav.navigation.goals.recognition import Recognition, encoded
 from come_nav.navigation.goals.rescue import Rescue
 from come_nav.navigation.goals.routes import Routes
 from come_nav.navigation.goals.step import GoalRequest, Progress, Step
-from come_nav.navigation.planning.refusals import no_plan
+from come_nav.navigation.planning.refusals import no_plan, refusal
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.navigation.stack import NavStack
+from come_nav.planning.grid_route import Route, RouteStatus
 
 MOST_REOPENED = 3  # times that an arrival is taken back; a robot does not waver for ever
 
@@ -189,13 +190,24 @@ class Navigator:
                 return Step(self.mission.state, plan, retreating=True)
         return self._plan(now_s, pose_odom_xyyaw, pointless)
 
-    def path_to(self, pose_odom_xyyaw: NDArray[np.float64], now_s: float) -> Plan:
-        """Plan once to a pose (3,) for somebody else who drives; the robot's own mission is not touched."""
+    def path_to(
+        self,
+        pose_odom_xyyaw: NDArray[np.float64],
+        now_s: float,
+        start_odom_xyyaw: NDArray[np.float64] | None = None,
+    ) -> Route:
+        """Return the whole way to a pose (3,) for somebody else who drives; the robot's own mission is not touched.
+
+        It leads over key frames and round obstacles, from ``start_odom_xyyaw`` (3,) or from where the robot is.
+        """
         self.obstacles.expire(now_s)
-        alone = self.stack.settings.planner  # a search that is named serves no later plan
-        return _blind(self.obstacles, now_s, self.stack.memory.newest) or self.stack.plan(
-            Goal(pose_odom_xyyaw=pose_odom_xyyaw), now_s, self.obstacles.clearance, planner=alone
-        )
+        newest, most_s = self.stack.memory.newest, self.stack.settings.max_sensor_age_s
+        unready = refusal(Goal(pose_odom_xyyaw=pose_odom_xyyaw), self.stack.memory, 0, now_s, most_s)
+        unready = unready or _blind(self.obstacles, now_s, newest)
+        if unready is not None or newest is None:
+            return Route(RouteStatus.NOT_READY, message="no frame" if unready is None else unready.message)
+        start = newest.pose_odom_xyyaw if start_odom_xyyaw is None else start_odom_xyyaw
+        return self.routes.route(start, pose_odom_xyyaw, leaves=start_odom_xyyaw is None)
 
     def progress(self, stamp_s: float = 0.0, pose_odom_xyyaw: NDArray[np.float64] | None = None) -> Progress:
         """Return how far the mission is; time and pose are the newest frame's where not given."""

@@ -30,6 +30,7 @@ class RouteStatus(str, Enum):
     GOAL_OCCUPIED = "GOAL_OCCUPIED"
     TOO_FAR = "TOO_FAR"
     NO_ROUTE = "NO_ROUTE"
+    NOT_READY = "NOT_READY"  # whoever asks does not know yet where the robot is, or what stands around it
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,12 @@ from come_nav.ros.diagnostics import Stream
 from come_nav.ros.reporting_node import ReportingNode
 
 
+def type_name(kind: Any) -> str:
+    """Return the ROS name of a message class, such as sensor_msgs/msg/Image."""
+    package, _, rest = str(kind.__module__).partition(".")
+    return f"{package}/{rest.partition('.')[0]}/{kind.__name__}"
+
+
 class EndpointsNode(ReportingNode):
     """Makes endpoints that live until :meth:`release_endpoints`; what their callbacks raise is counted and logged."""
 
@@ -24,6 +30,8 @@ class EndpointsNode(ReportingNode):
         """
         name = self.resolve_topic_name(topic)
         stream = next((own for own in self.streams if own.topic == name), None)
+        if stream is not None:
+            stream.kind = type_name(kind)
 
         def guarded(message: Any, info: Mapping[str, Any]) -> None:
             arrived_ns = info.get("received_timestamp") or 0  # not every middleware knows

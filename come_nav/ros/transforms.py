@@ -150,6 +150,12 @@ def listen(node: Any) -> Transforms:
     return buffer
 
 
+def at_or_newest(transforms: Transforms, target: str, source: str, stamp_s: float | None) -> NDArray[np.float64] | None:
+    """Return T_target_source (4, 4) at a time, or else the newest, or None where the frames are not connected."""
+    found = transforms.lookup(target, source, stamp_s)
+    return transforms.lookup(target, source) if found is None else found
+
+
 def optional_module(name: str) -> Any | None:
     """Return a module that a robot has and a bare machine may lack, or None."""
     try:

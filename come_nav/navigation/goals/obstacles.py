@@ -30,8 +30,8 @@ class ObstacleSettings:
         range_m: points further away than this do not matter, m, > 0.
         cell_m: points are thinned to one per cell of this size, m, > 0.
         blocked_memory_s: keep away this long from where the robot was blocked, s, >= 0.
-        max_age_s: no plan on a newest cloud older than this, or without any, s, > 0; None = whoever shows clouds sees to
-            that.
+        max_age_s: no plan on a newest cloud older than this, or without any, s, > 0; None = whoever shows clouds
+            sees to that.
     """
 
     use: bool = True

@@ -21,6 +21,7 @@ from come_nav.planning.retiming import retimed
 from come_nav.planning.stall import StallDetector
 from come_nav.ros import messages
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.inputs.odometry_frames import check_base, check_odometry_frame
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
 from come_nav.ros.qos import COMMAND, SENSOR
@@ -125,6 +126,8 @@ class ControllerNode(ManagedNode):
         steady_s = time.monotonic()
         delay_s = self.delay_s(message.header.stamp)
         try:
+            check_odometry_frame(message, self.values["odom_frame"])
+            check_base(message, self.values["base_frame"])
             self._odometry = messages.odometry_from_message(message)
         except DataError as error:
             self._odometry = None

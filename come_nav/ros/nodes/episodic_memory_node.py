@@ -105,7 +105,7 @@ class EpisodicMemoryNode(MemoryNode):
 
     def reports(self) -> Sequence[Report]:
         """Return what is learnt, how fast, and how long a frame waits to be part of it."""
-        return [self._report()]
+        return [self._report(), self._camera.extrinsics.report()]
 
     # -- callbacks: short, they only keep what came --------------------------------------------------------------------
 

@@ -223,6 +223,7 @@ class PlannerNode(ManagedNode):
             *adapter_reports(self._stack),
             Report("accuracy", Level.OK, "past plans against the way driven", self._accuracy.values()),
             *self._obstacles.reports(),
+            self._camera.extrinsics.report(),
         ]
 
 

@@ -83,7 +83,7 @@ class SpatialMemoryNode(MemoryNode):
         level, text = Level.OK, f"{len(memory)} points"
         if self._failure is not None and time.monotonic() - self._failure[0] < 5.0:
             level, text = Level.ERROR, self._failure[1]
-        return [Report("memory", level, text, values)]
+        return [Report("memory", level, text, values), self._camera.extrinsics.report()]
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from nav_msgs.msg import Path as PathMessage
+
 from come_nav.core.errors import ComeNavError, DataError
-from come_nav.core.types import PlanStatus
 from come_nav.data.bags.images import decode_colour
 from come_nav.navigation.navigator import GoalRequest, Navigator
+from come_nav.planning.grid_route import RouteStatus
 from come_nav.ros import messages
 from come_nav.ros.camera import CameraInput
 from come_nav.ros.decoding import message_type_name
@@ -19,6 +21,12 @@ from come_nav.ros.planner.action_goals import ActionGoal, PathRequest
 from come_nav.ros.planner.planner_output import PlannerOutput
 
 E_STOPPED = "e-stop: the robot is stopped; release it, then give a goal anew"
+NAV2_ERRORS = {
+    RouteStatus.START_OCCUPIED: "START_OCCUPIED",
+    RouteStatus.GOAL_OCCUPIED: "GOAL_OCCUPIED",
+    RouteStatus.TOO_FAR: "GOAL_OUTSIDE_MAP",
+    RouteStatus.NO_ROUTE: "NO_VALID_PATH",
+}
 PATIENT = ("blocked", "path")  # requests that leave the goal as it is
 
 
@@ -93,10 +101,13 @@ class PlannerRequests:
             self._navigator.begin(self._goal_request(kind, message))
         except ComeNavError as error:
             self._goals.failed(time.monotonic(), str(error))
+            self._output.refused = str(error)
+            self._output.tell()
             self._node.diagnose(error, f"goal_{kind}")
             if action_goal is not None:
                 self._output.action_goals.refuse(action_goal, str(error), self._output.progress())
             return False
+        self._output.refused = ""
         self._output.action_goals.begin(action_goal, self._output.progress())
         self._output.tell()
         return True
@@ -113,11 +124,16 @@ class PlannerRequests:
 
     def _answer(self, request: PathRequest) -> None:
         """Plan once for somebody else who drives."""
+        began_s = time.monotonic()
         try:
-            plan = self._navigator.path_to(self._camera.pose_in_odom(request.pose), self._node.now_s())
+            ends = [None if pose is None else self._camera.pose_in_odom(pose) for pose in (request.pose, request.start)]
         except ComeNavError as error:
-            request.end(None, str(error))
+            request.end(None, "TF_ERROR", str(error), time.monotonic() - began_s)
             return
-        good = plan.status is PlanStatus.OK
-        path = messages.path_message(plan, self._node.values["odom_frame"]) if good else None
-        request.end(path, "" if good else f"{plan.status.value}: {plan.message}")
+        route = self._navigator.path_to(ends[0], self._node.now_s(), ends[1])
+        path, took_s = None, time.monotonic() - began_s
+        if route.status is RouteStatus.OK:
+            frame_id, now_s = self._node.values["odom_frame"], self._node.now_s()
+            path = PathMessage(header=messages.header(now_s, frame_id))
+            path.poses = messages.pose_list(route.path_xyyaw, [now_s] * len(route.path_xyyaw), frame_id)
+        request.end(path, NAV2_ERRORS.get(route.status, "UNKNOWN"), route.message, took_s)
