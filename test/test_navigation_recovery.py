@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_navigation_navigator import WALL, Robot
 
+from come_nav.core.geometry import se2
 from come_nav.core.types import PlanStatus
 from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.goals.recovery import Activity, Recovery, RecoverySettings
@@ -87,6 +88,31 @@ def test_a_robot_that_cannot_move_tries_everything_and_gives_up():
         Activity.IDLE,
     ]
     assert robot.navigator.mission.code == "NO_PROGRESS"
+
+
+def test_memory_obstacles_and_goal_stay_in_the_world_where_odometry_begins_anew():
+    robot = Robot()
+    robot.explore((3.0, 0.0, 0.0), (0.0, 0.0, np.pi))
+    robot.navigator.obstacles.see(WALL)
+    robot.navigator.begin(to(2.0, 0.5, 0.0))
+    robot.step()
+    places, points = robot.navigator.places.keyframes.poses_xyyaw, robot.navigator.obstacles.points_odom_xy
+    origin = np.array([0.5, -0.3, 2.0])  # where the new odom lies in the one before
+    robot.navigator.forget(T_before_after_xyyaw=origin)
+    robot.pose = se2.relative(origin, robot.pose)
+    back = se2.inverse(origin)
+    np.testing.assert_allclose(
+        robot.navigator.places.keyframes.poses_xyyaw[:, :2], se2.compose(back, places)[:, :2], atol=1e-9
+    )
+    np.testing.assert_allclose(robot.navigator.obstacles.points_odom_xy, se2.transform_points(back, points), atol=1e-9)
+    for _ in range(5):
+        robot.look()
+    kept = len(robot.navigator.places)
+    drive(robot)
+    assert robot.navigator.mission.state is MissionState.REACHED, robot.navigator.mission.message
+    goal_now = se2.compose(back, np.array([2.0, 0.5, 0.0]))
+    assert np.hypot(*(robot.pose - goal_now)[:2]) < 0.35
+    assert len(robot.navigator.places) >= kept
 
 
 def test_recovery_can_be_switched_off():

@@ -51,7 +51,7 @@ class FakeRobot:
         self.info = make(CameraInfo, "camera/color/camera_info")
         self.rng = np.random.default_rng(0)
         self.commands: Received = bench.listen(Twist, "cmd_vel")
-        self.pose, self.twist = np.zeros(3), (0.0, 0.0)
+        self.pose, self.twist, self.origin = np.zeros(3), (0.0, 0.0), np.zeros(3)
         self.heal()
         self.time_s, self._running = 100.0, True
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -61,6 +61,9 @@ class FakeRobot:
         self.silent: set[str] = set()
         self.size, self.encoding, self.depth_m = 64, "rgb8", 2.0
         self.yaw_error_rad = 0.0
+
+    def reset_odometry(self) -> None:
+        self.origin = self.pose.copy()
 
     def close(self) -> None:
         self._running = False
@@ -73,7 +76,7 @@ class FakeRobot:
             self._drive()
             self.clock.publish(Clock(clock=messages.stamp_from_seconds(self.time_s)))
             if "odom" not in self.silent:
-                believed = np.add(self.pose, (0.0, 0.0, self.yaw_error_rad))
+                believed = np.add(se2.relative(self.origin, self.pose), (0.0, 0.0, self.yaw_error_rad))
                 T = se3.transform_from_xyyaw(believed)
                 odometry = Odometry(self.time_s, T, *self.twist)
                 self.odom.publish(messages.odometry_message(odometry, ("odom", "base_link")))
@@ -209,6 +212,21 @@ def test_clock_jumps_back_and_forth(drive: Bench, robot: FakeRobot):
     drive.wait("driving", lambda: robot.commands.newest(moves))
     robot.time_s += 80.0
     drive.wait("a gap in memory", lambda: int(drive.told("planner", "memory").get("resets: gap", 0)) > 0)
+
+
+def test_odometry_begins_anew(drive: Bench, robot: FakeRobot, nodes):
+    """As a driver's reset_pose does: what is remembered stays where it is in the world."""
+    drive.wait("some way", lambda: np.hypot(*se2.relative(robot.origin, robot.pose)[:2]) > 2.0)
+    points = int(drive.told("spatial_memory", "memory")["points"])
+    places = int(drive.told("planner", "memory")["places"])
+    robot.reset_odometry()
+    drive.wait("notice", lambda: "it began anew; memory and goal are moved to the new odom" in nodes.log())
+    drive.wait("notice of the cloud", lambda: nodes.log().count("memory and goal are moved to the new odom") == 2)
+    assert "it began anew; plans from before do not count" in nodes.log()
+    drive.wait("driving on", lambda: robot.commands.newest(moves))
+    drive.wait("a report", lambda: int(drive.told("planner", "memory")["places"]) >= places)
+    assert int(drive.told("spatial_memory", "memory")["points"]) > 0.5 * points
+    assert drive.told("planner", "mission")["state"] == "ACTIVE"
 
 
 def test_colour_has_an_unknown_encoding(drive: Bench, robot: FakeRobot):

@@ -143,10 +143,21 @@ class Navigator:
             self.obstacles.touch(blocked_odom_xyyaw, stamp_s)
             self._rescue.blocked(stamp_s, blocked_odom_xyyaw)
 
-    def forget(self, everything: bool = False) -> None:
-        """Begin a new episode: the robot may have been carried; with ``everything`` key frames are forgotten too."""
+    def forget(self, everything: bool = False, T_before_after_xyyaw: NDArray[np.float64] | None = None) -> None:
+        """Begin a new episode: the robot may have been carried; with ``everything`` key frames are forgotten too.
+
+        Where odometry began anew and ``T_before_after_xyyaw`` (3,) tells where the new odom lies in the one before,
+        nothing but the newest frames is forgotten: memory, obstacles and the goal stay where they are in the world.
+        """
         with self._lock:
             self._episodes += 1
+            if T_before_after_xyyaw is not None:
+                self.stack.forget_recent()
+                self.stack.localisation.reset()
+                self.stack.episode.reset(T_before_after_xyyaw)
+                self.obstacles.rebase(T_before_after_xyyaw)
+                self.places.rebase(T_before_after_xyyaw)
+                return
             self.stack.reset()
             self.obstacles.forget()
             self.places.begin_leg()

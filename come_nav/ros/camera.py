@@ -24,6 +24,7 @@ from come_nav.ros import messages
 from come_nav.ros.decoding import LiveCamera, LiveCameraSettings
 from come_nav.ros.inputs.extrinsics import Extrinsics
 from come_nav.ros.inputs.odometry_frames import check_odometry_frame, is_base
+from come_nav.ros.inputs.odometry_reset import OdometryReset, ResetDetector
 from come_nav.ros.inputs.transport import AUTO, ImageTopic
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import SENSOR
@@ -92,6 +93,8 @@ class CameraInput:
             node.subscribe(CameraInfo, depth_info_topic(node), self._take_depth_info, SENSOR)
         self.warnings: list[str] = []
         self.extrinsics = Extrinsics(node, self._transforms, self._T_base_camera)
+        self._resets = ResetDetector()
+        self.on_reset: Callable[[OdometryReset], object] = lambda reset: None
         self.due = False  # whether an image waited, when odometry last came, that could be taken now
 
     @property
@@ -114,7 +117,11 @@ class CameraInput:
             self.odometry.failed(steady_s, str(error))
             return False
         self.odometry.received(steady_s, self._node.delay_s(message.header.stamp))
+        reset = self._resets.update(odometry)
         with self._lock:
+            if reset is not None:
+                self._sync.clear()  # nothing is interpolated over the jump
+                self.on_reset(reset)
             jumped = self._sync.add_odometry(odometry)
             self.due = self._sync.due
         return jumped

@@ -114,6 +114,12 @@ class ObstacleMap:
         limit_s = self.settings.blocked_memory_s
         self._touched = tuple(entry for entry in self._touched if abs(now_s - entry[0]) <= limit_s)
 
+    def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
+        """Take it that odometry began anew: (3,) is where the new odom lies in the one before."""
+        T = se2.inverse(T_before_after_xyyaw)
+        self._seen_odom_xy = se2.transform_points(T, self._seen_odom_xy)
+        self._touched = tuple((stamp_s, se2.transform_points(T, arc)) for stamp_s, arc in self._touched)
+
     def forget(self) -> None:
         """Forget what the robot ran into; what is seen goes with the next cloud."""
         self._touched = ()

@@ -20,8 +20,8 @@ def cause_of_silence(node: Any, topic: str, kind: str) -> str:
     for suffix, parameter in SUFFIXES.items():
         if f"{topic}/{suffix}" in known and node.count_publishers(f"{topic}/{suffix}"):
             return f"a publisher exists on {topic}/{suffix}: set {parameter} to {suffix}"
-    tail = "/".join(topic.rsplit("/", 2)[-2:] if topic.count("/") > 1 else topic.rsplit("/", 1)[-1:])
-    same = (name for name, kinds in known.items() if name != topic and name.endswith(f"/{tail}") and kind in kinds)
+    own = topic.removeprefix(node.get_namespace().rstrip("/") + "/")
+    same = (name for name, kinds in known.items() if name != topic and name.endswith(f"/{own}") and kind in kinds)
     like = sorted(name for name in same if node.count_publishers(name))
     if like:
         return f"nobody publishes there; {', '.join(like[:3])} exists: set the namespace, or remap"

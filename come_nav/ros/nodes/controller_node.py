@@ -22,6 +22,7 @@ from come_nav.planning.stall import StallDetector
 from come_nav.ros import messages
 from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.inputs.odometry_frames import check_base, check_odometry_frame
+from come_nav.ros.inputs.odometry_reset import ResetDetector
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
 from come_nav.ros.qos import COMMAND, SENSOR
@@ -83,7 +84,7 @@ class ControllerNode(ManagedNode):
         self._standing = False  # whether the base has been told to, so that others may have cmd_vel
         self._jumps = self._stalls = 0
         self._stall = stall_detector_of(self.values)
-        self._latency = Latency()
+        self._latency, self._resets = Latency(), ResetDetector()
         kind = TwistStamped if values["cmd_vel_stamped"] else Twist
         self._commands = self.advertise(kind, "cmd_vel", COMMAND)
         self._blocked = self.advertise(PoseStamped, "blocked", COMMAND)
@@ -133,6 +134,11 @@ class ControllerNode(ManagedNode):
             self._odometry = None
             self._odometry_stream.failed(steady_s, str(error))
             return
+        reset = self._resets.update(self._odometry)
+        if reset is not None:
+            self._drop_plan("odometry began anew")
+            self._counts_from_s = self._odometry.stamp_s
+            self.log.warning(f"{reset}; plans from before do not count")
         self._odometry_stream.received(steady_s, delay_s)
         self._latency.add(delay_s)
 

@@ -25,6 +25,7 @@ from come_nav.navigation.navigation_model import looks_at_depth
 from come_nav.navigation.navigator import Navigator
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.inputs.odometry_reset import OdometryReset
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.nodes.memory_node import load_cloud, store_of
 from come_nav.ros.obstacles import ObstacleInput
@@ -81,7 +82,8 @@ class PlannerNode(ManagedNode):
         self._goals = self.watch("goal", "goal_image", float("inf"), required=False)
         self._requests = PlannerRequests(self, self._navigator, self._camera, self._output, self._goals)
         self._requests.wake = self._worker.wake
-        self._memory_requests: deque[str] = deque()
+        self._memory_requests: deque[str | OdometryReset] = deque()
+        self._camera.on_reset = self._forget
         self._accuracy, self._counts = RunningAccuracy(), Counter[str]()
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
         self._next_plan_s = 0.0
@@ -154,7 +156,7 @@ class PlannerNode(ManagedNode):
     def _post(self, kind: str, message: Any) -> None:
         self._requests.post(kind, message)
 
-    def _forget(self, request: str) -> None:
+    def _forget(self, request: str | OdometryReset) -> None:
         self._memory_requests.append(request)
         self._watcher.wake()
 
@@ -163,12 +165,19 @@ class PlannerNode(ManagedNode):
     def _watch(self) -> float:
         """Forget if requested, remember what came, save if it is time; return how long to wait."""
         while self._memory_requests:
-            everything = self._memory_requests.popleft() == "reset"
-            self._navigator.forget(everything)
+            request = self._memory_requests.popleft()
+            T_before_after = request.T_before_after_xyyaw if isinstance(request, OdometryReset) else None
+            everything = request == "reset" or (isinstance(request, OdometryReset) and T_before_after is None)
+            self._navigator.forget(everything, T_before_after)
             self._forgotten = True
+            if isinstance(request, OdometryReset):
+                self._output.stand_still()  # the plan is in an odom that is no more
+                self.log.warning(f"{request}; {request.consequence}")
+                if everything:
+                    self._post("cancel", None)
             if everything:
                 self._places.forget()
-            else:
+            elif request == "forget":
                 self.log.warning("the clock of odometry jumped back; short-term memory starts anew")
         for frame, matched, received_s in self._camera.frames():
             self._counts[self._navigator.observe(frame, matched.odometry).value] += 1

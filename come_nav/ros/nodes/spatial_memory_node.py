@@ -17,6 +17,7 @@ from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory, SpatialSe
 from come_nav.ros import messages
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.inputs.odometry_reset import OdometryReset
 from come_nav.ros.nodes.memory_node import MemoryNode, load_cloud, store_of
 from come_nav.ros.parameters import Parameter, settings_from, settings_parameters
 from come_nav.ros.qos import LATCHED, SENSOR
@@ -50,6 +51,7 @@ class SpatialMemoryNode(MemoryNode):
         self._memory = SpatialMemory(settings_from(SpatialSettings(), self.values, "spatial."))
         load_cloud(self, self._memory)
         self._camera = CameraInput(self, depth="required")
+        self._camera.on_reset = lambda reset: setattr(self, "_request", reset)
         self._cloud = self.advertise(PointCloud2, "spatial_memory", LATCHED)
         self._obstacles = self.advertise(PointCloud2, "obstacles", LATCHED)
         self._latency = Latency()
@@ -97,10 +99,16 @@ class SpatialMemoryNode(MemoryNode):
     # -- the worker's thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> float:
-        self._remember()
         request, self._request = self._request, ""
-        if request == "reset":
+        if isinstance(request, OdometryReset):
+            self._pose_odom_xyyaw = None  # obstacles are published again with the next frame
+            self._frames_saved = -1  # whoever follows the store needs it as it is now
+            self.log.warning(f"{request}; {request.consequence}")
+            if request.T_before_after_xyyaw is not None:
+                self._memory.map_frame.rebase(request.T_before_after_xyyaw)
+        if request == "reset" or (isinstance(request, OdometryReset) and request.T_before_after_xyyaw is None):
             self._memory.clear()
+        self._remember()
         if request == "save" or self._time_for("save", self.values["save_period_s"]):
             self._save()
         if self._time_for("cloud", self.values["publish_period_s"]):
