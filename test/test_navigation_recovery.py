@@ -136,6 +136,18 @@ def test_a_robot_is_stuck_when_it_neither_moves_nor_gets_nearer(moves):
     assert not recovery.stuck(stuck_s + 1.0, HERE, 3.0)
 
 
+def test_all_may_be_tried_again_once_the_robot_got_free():
+    recovery = Recovery()
+    assert not recovery.stuck(0.0, HERE, 5.0)
+    assert [recovery.next(1.0, HERE) for _ in range(2)] == [Activity.BACKING_OFF, Activity.TURNING]
+    assert not recovery.stuck(2.0, HERE, 4.5)
+    assert recovery.next(3.0, HERE) is Activity.OTHER_WAY
+    assert recovery.next(3.0, HERE) is None
+    assert not recovery.stuck(4.0, HERE, 3.0)
+    assert recovery.activity is Activity.OTHER_WAY  # which it still follows
+    assert recovery.next(5.0, HERE) is Activity.BACKING_OFF
+
+
 def test_a_robot_that_gets_nearer_or_waits_for_its_search_is_not_stuck():
     recovery = Recovery(RecoverySettings(patience_s=5.0))
     assert not any(recovery.stuck(0.5 * tick, HERE, 10.0 - 0.1 * tick) for tick in range(90))

@@ -143,12 +143,12 @@ class _Grid:
             lengths.append(mean[passable] * np.hypot(down, right) * self.cell_m)
         edges = np.concatenate(lengths), (np.concatenate(sources), np.concatenate(targets))
         graph = coo_matrix(edges, shape=(count, count)).tocsr()
-        distance, before = dijkstra(graph, directed=False, indices=first, return_predecessors=True)
-        if not np.isfinite(distance[last]):
+        distance, before = dijkstra(graph, directed=False, indices=[first], return_predecessors=True)
+        if not np.isfinite(distance[0, last]):
             return None
         way = [last]
         while way[-1] != first:
-            way.append(int(before[way[-1]]))
+            way.append(int(before[0, way[-1]]))
         return self._centres(np.array(way[::-1]))
 
     def _costs(self, known: Known, start: Array) -> Array:
@@ -185,8 +185,7 @@ def _distance(points_xy: Array, at_xy: Array, limit_m: float) -> Array:
 
     if not len(points_xy):
         return np.full(len(at_xy), np.inf)
-    distance: Array = cKDTree(points_xy).query(at_xy, distance_upper_bound=limit_m)[0]
-    return distance
+    return np.asarray(cKDTree(points_xy).query(at_xy, distance_upper_bound=limit_m)[0], np.float64)
 
 
 def _around(at_xy: Array, radius_m: float) -> Array:

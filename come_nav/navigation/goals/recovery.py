@@ -16,6 +16,7 @@ from come_nav.core.types import Plan, PlanStatus
 Pose = NDArray[np.float64]
 TURN_RAD, TURN_RADPS, STEP_S = np.pi, 0.8, 0.25
 SETTLE_S = 0.5  # the controller is a little behind
+FREE_M = 1.0  # so much nearer than where something was tried, it has helped
 LEAST_PLANS = 5  # a robot that waits for its searches has not been told to move
 
 
@@ -76,26 +77,29 @@ class Recovery:
         self._stages: Iterator[Activity] = iter(STAGES)
         self._from: tuple[float, Pose] | None = None  # when and where it last moved enough
         self._nearest: tuple[float, float] = (float("-inf"), float("inf"))  # when, and how near
-        self._plans = 0
+        self._plans, self._tried_at_m = 0, float("-inf")
 
     def stuck(self, now_s: float, pose_odom_xyyaw: Pose, left_m: float | None) -> bool:
         """Take where the robot is (3,) and how far it has to go, None where unknown; return whether it is stuck."""
-        rules, before = self.rules, self._from
-        if before is None or now_s < before[0]:  # the first, or the clock jumped back
+        rules, since = self.rules, self._from
+        if since is None or now_s < since[0]:  # the first, or the clock jumped back
             self._from, self._nearest = (now_s, pose_odom_xyyaw), (now_s, float("inf") if left_m is None else left_m)
             return False
         self._plans += 1
-        moved = se2.relative(before[1], pose_odom_xyyaw)
+        moved = se2.relative(since[1], pose_odom_xyyaw)
         nearer = left_m is not None and left_m < self._nearest[1] - rules.nearer_m
         if nearer and left_m is not None:
             self._nearest = (now_s, left_m)
         if nearer or np.hypot(moved[0], moved[1]) > rules.moved_m or abs(moved[2]) > rules.moved_rad:
-            self._from, self._plans = (now_s, pose_odom_xyyaw), 0
+            self._from = since = (now_s, pose_odom_xyyaw)
+            self._plans = 0
+        if left_m is not None and left_m < self._tried_at_m - FREE_M:
+            self._stages, self._tried_at_m = iter(STAGES), float("-inf")  # it got free: all may be tried again
         if nearer and self.activity is not Activity.OTHER_WAY:
             self.activity = Activity.DRIVING
         if not rules.use:
             return False
-        stands = now_s - self._from[0] > rules.patience_s and self._plans >= LEAST_PLANS
+        stands = now_s - since[0] > rules.patience_s and self._plans >= LEAST_PLANS
         wavers = left_m is not None and now_s - self._nearest[0] > rules.nearer_s
         return stands or wavers
 
@@ -105,7 +109,7 @@ class Recovery:
         if stage is not None:
             self.activity = stage
         self._from, self._plans = (now_s, pose_odom_xyyaw), 0
-        self._nearest = (now_s, self._nearest[1])
+        self._nearest, self._tried_at_m = (now_s, self._nearest[1]), self._nearest[1]
         return stage
 
 

@@ -63,7 +63,7 @@ class BagPlayerNode(ManagedNode):
             qos = STATIC_TRANSFORMS if topic.name.endswith("tf_static") else COMMAND
             self._publishers_by_topic[topic.name] = self.advertise(kind, topic.name, qos)
         self._clock_out = self.advertise(Clock, "/clock", SENSOR) if self.values["publish_clock"] else None
-        self._clock = BagClock(bag, [name for name, kind in kinds.items() if has_header(kind)])
+        self._bag_clock = BagClock(bag, [name for name, kind in kinds.items() if has_header(kind)])
         self._bag, self._sent, self._loops, self._finished = bag, 0, 0, False
 
     def start(self) -> None:
@@ -107,7 +107,7 @@ class BagPlayerNode(ManagedNode):
         self._finished = True
 
     def _once(self, bag: Bag) -> Iterator[None]:
-        self._clock.begin()
+        self._bag_clock.begin()
         recorded_s, steady_s = bag.start_ns * 1e-9, time.monotonic()
         for message in bag.messages(list(self._publishers_by_topic)):
             due_s = steady_s + (message.log_ns * 1e-9 - recorded_s) / self.values["rate"]
@@ -120,7 +120,7 @@ class BagPlayerNode(ManagedNode):
 
     def _send(self, message: BagMessage) -> None:
         if self._clock_out is not None:
-            self._clock_out.publish(Clock(clock=messages.stamp_from_seconds(self._clock.time_ns(message) * 1e-9)))
+            self._clock_out.publish(Clock(clock=messages.stamp_from_seconds(self._bag_clock.time_ns(message) * 1e-9)))
         self._publishers_by_topic[message.topic].publish(message.raw)
         self._sent += 1
 

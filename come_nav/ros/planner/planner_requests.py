@@ -126,11 +126,12 @@ class PlannerRequests:
         """Plan once for somebody else who drives."""
         began_s = time.monotonic()
         try:
-            ends = [None if pose is None else self._camera.pose_in_odom(pose) for pose in (request.pose, request.start)]
+            goal = self._camera.pose_in_odom(request.pose)
+            start = None if request.start is None else self._camera.pose_in_odom(request.start)
         except ComeNavError as error:
             request.end(None, "TF_ERROR", str(error), time.monotonic() - began_s)
             return
-        route = self._navigator.path_to(ends[0], self._node.now_s(), ends[1])
+        route = self._navigator.path_to(goal, self._node.now_s(), start)
         path, took_s = None, time.monotonic() - began_s
         if route.status is RouteStatus.OK:
             frame_id, now_s = self._node.values["odom_frame"], self._node.now_s()
