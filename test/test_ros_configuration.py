@@ -17,11 +17,13 @@ import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from rclpy.parameter import Parameter as RosParameter
 from ros_harness import private_environment
 
 from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
+from come_nav.ros.node import ManagedNode
 from come_nav.ros.parameters import (
     Parameter,
     config_from,
@@ -33,7 +35,7 @@ from come_nav.ros.parameters import (
     values_of,
 )
 from come_nav.ros.run import NODES, node_class
-from come_nav.ros.transforms import camera_pose
+from come_nav.ros.transforms import camera_pose, listen
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETER_FILES = sorted((ROOT / "config").glob("ros_*.yaml"))
@@ -165,6 +167,56 @@ def test_values_are_accepted_or_refused_with_a_reason(name, value, running, reas
     answer = evaluate(parameters, [RosParameter(name, value=value)], present, running)
     assert answer.successful is (reason == "")
     assert answer.reason.startswith(reason)
+
+
+def test_whole_numbers_are_taken_for_floats(declared):
+    config, told = declared(max_sensor_age_s=2, follower__gain_x=1)
+    assert (config.max_sensor_age_s, config.follower.gain_x, told) == (2.0, 1.0, [])
+    with pytest.raises(ConfigError, match="max_sensor_age_s"):
+        declared(max_sensor_age_s="2")
+
+
+def test_every_number_of_the_configuration_tells_its_rule():
+    told = {item.name: item.descriptor().additional_constraints for item in config_parameters()}
+    assert told["planner.samples"] == "must be >= 1"
+    assert told["planner.std_floor"] == "must be in (0, 1]"
+    assert told["planner.limits.v_max_mps"] == "must be > v_min_mps"
+    numbers = [item for item in config_parameters() if type(item.default) in (int, float)]
+    assert sum(not told[item.name] for item in numbers) < 0.15 * len(numbers)
+
+
+class Listening(ManagedNode):
+    """Listens to tf as every node with a camera does."""
+
+    def setup(self) -> None:
+        self.transforms = listen(self)
+
+
+@pytest.mark.parametrize("with_tf2_ros", [True, False])
+def test_no_subscription_outlives_a_clean_up(monkeypatch, with_tf2_ros):
+    for key, value in private_environment().items():
+        monkeypatch.setenv(key, value)
+    closed = []
+    listener = types.SimpleNamespace(unregister=lambda: closed.append(1))
+    tf2_ros = types.SimpleNamespace(Buffer=lambda: None, TransformListener=lambda buffer, node: listener)
+    modules = {
+        "tf2_ros": tf2_ros if with_tf2_ros else None,
+        "tf2_msgs.msg": types.SimpleNamespace(TFMessage=PoseStamped),
+    }
+    monkeypatch.setattr("come_nav.ros.transforms.optional_module", modules.get)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Listening("listening", context=context)
+    try:
+        before = len(list(node.subscriptions))
+        for _ in range(3):
+            node.on_configure(None)
+            assert len(list(node.subscriptions)) - before == (0 if with_tf2_ros else 2)
+            node.on_cleanup(None)
+        assert (len(list(node.subscriptions)), len(closed)) == (before, 3 * with_tf2_ros)
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_descriptors_carry_ranges():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from come_nav.ros.diagnostics import Stream
@@ -51,6 +51,14 @@ class EndpointsNode(ReportingNode):
     def serve(self, kind: Any, name: str, callback: Any) -> None:
         """Offer a service until clean-up."""
         self._entities.append(("service", self.create_service(kind, name, callback)))
+
+    def keep(self, close: Callable[[], object]) -> None:
+        """Call ``close`` at clean-up."""
+        self._entities.append(("kept", close))
+
+    def destroy_kept(self, close: Callable[[], object]) -> None:
+        """End what was kept."""
+        close()
 
     def keep_action(self, server: Any) -> None:
         """Keep an action server until clean-up."""
