@@ -57,6 +57,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("autostart", default_value="true", description="configure and activate at start"),
         DeclareLaunchArgument("respawn", default_value="true", description="start a node that ended anew"),
         DeclareLaunchArgument(
+            "spatial_memory", default_value="true", description="remember where things are; false without depth"
+        ),
+        DeclareLaunchArgument(
             "memory_folder", default_value="", description="where the cloud is kept; empty = anew for this launch"
         ),
         DeclareLaunchArgument(
@@ -79,7 +82,7 @@ def nodes(context):
     """Return the nodes, which share a folder; one that was made for this launch goes with it."""
     value = {
         name: LaunchConfiguration(name).perform(context)
-        for name in ("memory_folder", "params_file", "respawn", *OF_THE_FILE)
+        for name in ("memory_folder", "params_file", "respawn", "spatial_memory", *OF_THE_FILE)
     }
     if not Path(value["params_file"]).is_file():
         raise RuntimeError(f"params_file {value['params_file']} does not exist; the nodes would run on their defaults")
@@ -88,7 +91,8 @@ def nodes(context):
     transports = {name: value[name] for name in ("image_transport", "depth_transport") if value[name]}
     own = {name: dict(transports) if name in WITH_CAMERA else {} for name in NODES}
     own["spatial_memory"] |= {"memory_folder": folder, "save_period_s": SAVE_PERIOD_S}
-    own["planner"] |= {"experts.spatial_store": folder}
+    if value["spatial_memory"].lower() == "true":
+        own["planner"] |= {"experts.spatial_store": folder}
     if value["cmd_vel_stamped"]:
         own["controller"] |= {"cmd_vel_stamped": value["cmd_vel_stamped"].lower() == "true"}
     found = [
@@ -111,7 +115,7 @@ def nodes(context):
                 *([own[name]] if own[name] else []),
             ],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-            condition=IfCondition(LaunchConfiguration("episodic_memory")) if name == "episodic_memory" else None,
+            condition=IfCondition(LaunchConfiguration(name)) if name.endswith("_memory") else None,
         )
         for name in NODES
     ]

@@ -2,84 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
-import cv2
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
-from nav_msgs.msg import Odometry as OdometryMessage
+from ros_driver import Driver, RobotFacts
 from ros_harness import Bench
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-
-from come_nav.core.geometry import se3
-from come_nav.core.types import CameraIntrinsics, Odometry
-from come_nav.ros import messages
 
 pytestmark = pytest.mark.slow
-SIZE = 64
-FRAME = "camera_color_optical_frame"
 QUICK = {"diagnostics_rate_hz": 5.0}
-
-
-class Driver:
-    """Publishes what a camera driver with image_transport and a wheel odometry would, under one namespace."""
-
-    def __init__(self, bench: Bench, space: str, compressed: bool, odom_frame: str = "odom") -> None:
-        make, self.compressed, self.odom_frame = bench.publisher, compressed, odom_frame
-        colour, depth = f"{space}/camera/color/image_raw", f"{space}/camera/depth/image_raw"
-        if compressed:
-            self.colour, self.depth = (
-                make(CompressedImage, f"{colour}/compressed"),
-                make(CompressedImage, f"{depth}/compressedDepth"),
-            )
-        else:
-            self.colour, self.depth = make(Image, colour), make(Image, depth)
-        self.info = make(CameraInfo, f"{space}/camera/color/camera_info")
-        self.odom = make(OdometryMessage, f"{space}/odom")
-        self.child = "base_link"
-        self._running = True
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._running = False
-        self._thread.join(5.0)
-
-    def _run(self) -> None:
-        rgb = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
-        depth_m = np.full((SIZE, SIZE), 2.0, np.float32)
-        camera = CameraIntrinsics.from_field_of_view(SIZE, SIZE, np.pi / 2)
-        tick = 0
-        while self._running:
-            now_s = time.time()
-            odometry = Odometry(now_s, se3.transform_from_xyyaw(np.array([0.01 * tick, 0.0, 0.0])), 0.2, 0.0)
-            self.odom.publish(messages.odometry_message(odometry, (self.odom_frame, self.child)))
-            if tick % 4 == 0:
-                self.info.publish(messages.camera_info_message(camera, now_s, FRAME))
-                self._look(rgb, depth_m, now_s)
-            tick += 1
-            time.sleep(0.05)
-
-    def _look(self, rgb: np.ndarray, depth_m: np.ndarray, now_s: float) -> None:
-        if not self.compressed:
-            self.colour.publish(messages.image_message(rgb, now_s, FRAME))
-            self.depth.publish(messages.depth_message(depth_m, now_s, FRAME, "16UC1"))
-            return
-        header = messages.header(now_s, FRAME)
-        jpeg = cv2.imencode(".jpg", rgb[..., ::-1])[1].tobytes()
-        self.colour.publish(CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=jpeg))
-        png = cv2.imencode(".png", (1000 * depth_m).astype(np.uint16))[1].tobytes()
-        self.depth.publish(CompressedImage(header=header, format="16UC1; compressedDepth png", data=bytes(12) + png))
+COMPRESSED = {"image": "camera/color/image_raw/compressed", "depth": "camera/depth/image_raw/compressedDepth"}
 
 
 @pytest.fixture
 def bench(tmp_path):
     made = Bench(tmp_path)
     drivers: list[Driver] = []
-    made.driver = lambda *facts: drivers.append(Driver(made, *facts)) or drivers[-1]
+    made.driver = lambda **facts: drivers.append(Driver(made, RobotFacts(**facts))) or drivers[-1]
     yield made
     for driver in drivers:
         driver.close()
@@ -87,7 +25,7 @@ def bench(tmp_path):
 
 
 def test_compressed_images_are_taken_where_nothing_else_is_published(bench):
-    driver = bench.driver("", True)
+    driver = bench.driver(**COMPRESSED)
     node = bench.start("spatial_memory", QUICK)
     bench.wait("frames", lambda: int(bench.told("spatial_memory", "memory").get("frames", 0)) >= 3)
     assert bench.told("spatial_memory", "camera")["topic"] == "/camera/color/image_raw/compressed"
@@ -103,8 +41,8 @@ def test_compressed_images_are_taken_where_nothing_else_is_published(bench):
 
 
 def test_silent_inputs_are_named_with_the_way_out(bench):
-    bench.driver("/packed", True)
-    bench.driver("/elsewhere", False)
+    bench.driver(space="/packed", **COMPRESSED)
+    bench.driver(space="/elsewhere")
     packed = bench.start("spatial_memory", {**QUICK, "image_transport": "raw"}, __ns="/packed")
     lost = bench.start("spatial_memory", QUICK, __ns="/lost")
     controller = bench.start("controller", QUICK, __ns="/lost")
@@ -119,7 +57,7 @@ def test_silent_inputs_are_named_with_the_way_out(bench):
 
 
 def test_the_controller_drives_by_odometry_of_the_base_alone(bench):
-    driver = bench.driver("", False)
+    driver = bench.driver()
     bench.start("controller", QUICK)
     bench.wait("odometry", lambda: bench.said("controller", "odometry") == "receiving")
     driver.child = "camera_link"
