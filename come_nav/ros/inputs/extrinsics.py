@@ -49,6 +49,9 @@ class Extrinsics:
             name
             for name, _ in self._node.get_topic_names_and_types()
             if name.rpartition("/")[2] in TF_TOPICS and name.strip("/") not in TF_TOPICS
+            if self._node.count_publishers(name)
         )
-        hint = f"; {', '.join(elsewhere)} exist: remap /tf and /tf_static there" if elsewhere else ""
+        own = [name for name in elsewhere if name.startswith(self._node.get_namespace().rstrip("/") + "/")]
+        names = ", ".join(own or elsewhere)
+        hint = f"; transforms are on {names}: remap /tf and /tf_static there" if names else ""
         return f"tf does not connect '{self._frame}' to '{base}': camera_xyz_rpy is taken, {height}{hint}"
