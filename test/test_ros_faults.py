@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from ros_harness import Bench, Received
@@ -21,7 +22,7 @@ from std_msgs.msg import Bool
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Odometry
 from come_nav.ros import messages
-from come_nav.ros.qos import SENSOR
+from come_nav.ros.qos import LATCHED, SENSOR
 
 pytestmark = pytest.mark.slow
 PLANNER = {
@@ -276,6 +277,8 @@ def test_goal_image_of_another_size_and_of_no_image(drive: Bench, robot: FakeRob
     odd.encoding = "banana8"
     send.publish(odd)  # refused: the mission before goes on
     drive.wait("cause", says(drive, "planner", "goal", "image encoding 'banana8' is not supported"))
+    status = drive.listen(DiagnosticStatus, "navigation_status", LATCHED)  # what came before is told to who comes late
+    drive.wait("the refusal", lambda: status.newest(lambda last: "goal refused: image encoding" in last.message))
     assert drive.told("planner", "mission")["state"] == "ACTIVE"
     send.publish(messages.image_message(np.zeros((48, 120, 3), np.uint8), 0.0, "camera"))
     drive.wait("a plan for the image", lambda: drive.told("planner", "mission").get("difference"))
