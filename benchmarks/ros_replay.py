@@ -67,7 +67,7 @@ class Replay:
         self.recording = open_recording(bag, None)
         self.topics = self.recording.report.topics
         common = {"use_sim_time": True, "image_transport": self._transport(), "camera_xyz_rpy": self._extrinsics()}
-        missions = {"max_failures": 10000, "time_limit_s": 86000.0, "max_sensor_age_s": 1e6}
+        missions = {"max_failures": 10000, "time_limit_s": 86000.0, "max_sensor_age_s": 1e6, "use_obstacles": False}
         # Without memories no goal is looked for, so that plans keep pace with the bag.
         alone = {"goal_difference": 1e-6, "device": device, "planner": planner, "experts": {"use": [""]}}
         planning = {**common, **missions, **alone}

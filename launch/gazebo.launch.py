@@ -1,5 +1,7 @@
 """The robot of config/gazebo in its world in Gazebo, bridged to ROS, with the navigation nodes.
 
+In a namespace, only the ROS side has it: one robot for each Gazebo.
+
 ros2 launch come_nav gazebo.launch.py        (needs ros_gz_sim and ros_gz_bridge)
 """
 
@@ -7,9 +9,10 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import AppendEnvironmentVariable, DeclareLaunchArgument, IncludeLaunchDescription
+from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, PythonExpression
 from launch_ros.actions import Node
 
 
@@ -22,6 +25,10 @@ def generate_launch_description() -> LaunchDescription:
             default_value=str(share / "config" / "ros_gazebo.yaml"),
             description="parameters of the nodes",
         ),
+        DeclareLaunchArgument(
+            "robot_state_publisher", default_value="true", description="publish where the camera sits on the robot"
+        ),
+        DeclareLaunchArgument("headless", default_value="false", description="true: no window, rendering off screen"),
         DeclareLaunchArgument("use_sim_time", default_value="true", description="take time from /clock"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
         DeclareLaunchArgument("model", default_value="tiny", description="name or folder of the world model"),
@@ -48,15 +55,19 @@ def generate_launch_description() -> LaunchDescription:
             )
         }.items(),
     )
+    off_screen = PythonExpression(
+        ["'-s --headless-rendering ' if '", LaunchConfiguration("headless"), "'.lower() == 'true' else ''"]
+    )
     gazebo = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
             str(Path(get_package_share_directory("ros_gz_sim")) / "launch" / "gz_sim.launch.py")
         ),
-        launch_arguments={"gz_args": ["-r ", LaunchConfiguration("world")]}.items(),
+        launch_arguments={"gz_args": ["-r ", off_screen, LaunchConfiguration("world")]}.items(),
     )
     bridge = Node(
         package="ros_gz_bridge",
         executable="parameter_bridge",
+        namespace=LaunchConfiguration("namespace"),
         output="screen",
         parameters=[
             {
@@ -65,4 +76,23 @@ def generate_launch_description() -> LaunchDescription:
             }
         ],
     )
-    return LaunchDescription([*arguments, navigation, gazebo, bridge])
+    description = Node(
+        package="robot_state_publisher",
+        executable="robot_state_publisher",
+        namespace=LaunchConfiguration("namespace"),
+        output="screen",
+        remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
+        parameters=[
+            {
+                "robot_description": (share / "config" / "robot.urdf").read_text(encoding="utf-8"),
+                "use_sim_time": LaunchConfiguration("use_sim_time"),
+            }
+        ],
+        condition=IfCondition(LaunchConfiguration("robot_state_publisher")),
+    )
+    # the world includes robot.sdf, which lies beside it
+    found_there = [
+        AppendEnvironmentVariable(name, str(share / "config" / "gazebo"))
+        for name in ("GZ_SIM_RESOURCE_PATH", "SDF_PATH")
+    ]
+    return LaunchDescription([*arguments, *found_there, navigation, gazebo, bridge, description])

@@ -8,6 +8,7 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -19,6 +20,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("namespace", default_value="", description="namespace of all nodes and topics"),
         DeclareLaunchArgument(
             "params_file", default_value=str(share / "config" / "ros_sim.yaml"), description="parameters of the nodes"
+        ),
+        DeclareLaunchArgument(
+            "robot_state_publisher", default_value="true", description="publish where the camera sits on the robot"
         ),
         DeclareLaunchArgument("use_sim_time", default_value="true", description="take time from /clock"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
@@ -59,6 +63,21 @@ def generate_launch_description() -> LaunchDescription:
                 "publish_clock": LaunchConfiguration("use_sim_time"),
             },
         ],
+        remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
     )
-    return LaunchDescription([*arguments, navigation, simulator])
+    description = Node(
+        package="robot_state_publisher",
+        executable="robot_state_publisher",
+        namespace=LaunchConfiguration("namespace"),
+        output="screen",
+        remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
+        parameters=[
+            {
+                "robot_description": (share / "config" / "robot.urdf").read_text(encoding="utf-8"),
+                "use_sim_time": LaunchConfiguration("use_sim_time"),
+            }
+        ],
+        condition=IfCondition(LaunchConfiguration("robot_state_publisher")),
+    )
+    return LaunchDescription([*arguments, navigation, simulator, description])

@@ -6,6 +6,7 @@ Without memory_folder the folder is made anew and lasts as long as the launch.
 ros2 launch come_nav nav.launch.py params_file:=my_robot.yaml
 ros2 launch come_nav nav.launch.py params_file:=$(ros2 pkg prefix come_nav)/share/come_nav/config/ros_episodic.yaml \\
     episodic_memory:=true
+ros2 launch come_nav nav.launch.py namespace:=robot1 image:=oakd/rgb/preview/image_raw odom:=odom
 """
 
 import shutil
@@ -23,7 +24,23 @@ from launch_ros.actions import Node
 
 NODES = ("spatial_memory", "planner", "controller", "episodic_memory")
 WITH_MODEL = ("planner", "episodic_memory")
+WITH_CAMERA = ("spatial_memory", "planner", "episodic_memory")
 SAVE_PERIOD_S = 2.0  # the planner sees the cloud so late
+TOPICS = {  # argument -> name that the nodes use, and what it is
+    "image": ("camera/color/image_raw", "colour images; compressed ones are looked for below"),
+    "camera_info": ("camera/color/camera_info", "calibration of the colour camera"),
+    "depth": ("camera/depth/image_raw", "depth images; compressed ones are looked for below"),
+    "depth_info": ("camera/depth/camera_info", "calibration of depth; as it is: beside the depth images"),
+    "odom": ("odom", "odometry"),
+    "cmd_vel": ("cmd_vel", "commands to the base"),
+    "tf_topic": ("/tf", "transforms; /tf itself where robots share one tree of prefixed frames"),
+    "tf_static_topic": ("/tf_static", "static transforms"),
+}
+OF_THE_FILE = {  # argument -> what it is; empty = as params_file says
+    "image_transport": "auto, raw or compressed",
+    "depth_transport": "auto, raw or compressedDepth",
+    "cmd_vel_stamped": "true: TwistStamped, false: Twist",
+}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -38,6 +55,10 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("model", default_value="tiny", description="name or folder of the world model"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu, cuda or cuda:N"),
         DeclareLaunchArgument("autostart", default_value="true", description="configure and activate at start"),
+        DeclareLaunchArgument("respawn", default_value="true", description="start a node that ended anew"),
+        DeclareLaunchArgument(
+            "spatial_memory", default_value="true", description="remember where things are; false without depth"
+        ),
         DeclareLaunchArgument(
             "memory_folder", default_value="", description="where the cloud is kept; empty = anew for this launch"
         ),
@@ -45,24 +66,44 @@ def generate_launch_description() -> LaunchDescription:
             "episodic_memory", default_value="false", description="also learn the episode; see config/ros_episodic.yaml"
         ),
     ]
+    arguments += [
+        # In a namespace tf is the robot's own, as with Nav2: /tf becomes tf.
+        DeclareLaunchArgument(name, default_value=topic.lstrip("/"), description=f"topic: {text}")
+        for name, (topic, text) in TOPICS.items()
+    ]
+    arguments += [
+        DeclareLaunchArgument(name, default_value="", description=f"{text}; empty = as params_file says")
+        for name, text in OF_THE_FILE.items()
+    ]
     return LaunchDescription([*arguments, OpaqueFunction(function=nodes)])
 
 
 def nodes(context):
     """Return the nodes, which share a folder; one that was made for this launch goes with it."""
-    asked, params_file = (LaunchConfiguration(name).perform(context) for name in ("memory_folder", "params_file"))
-    kept = asked or folder_in(params_file)
-    folder = str(Path(kept).expanduser()) if kept else tempfile.mkdtemp(prefix="come_nav_memory_")
-    own = {
-        "spatial_memory": {"memory_folder": folder, "save_period_s": SAVE_PERIOD_S},
-        "planner": {"experts.spatial_store": folder},
+    value = {
+        name: LaunchConfiguration(name).perform(context)
+        for name in ("memory_folder", "params_file", "respawn", "spatial_memory", *OF_THE_FILE)
     }
+    if not Path(value["params_file"]).is_file():
+        raise RuntimeError(f"params_file {value['params_file']} does not exist; the nodes would run on their defaults")
+    kept = value["memory_folder"] or folder_in(value["params_file"])
+    folder = str(Path(kept).expanduser()) if kept else tempfile.mkdtemp(prefix="come_nav_memory_")
+    transports = {name: value[name] for name in ("image_transport", "depth_transport") if value[name]}
+    own = {name: dict(transports) if name in WITH_CAMERA else {} for name in NODES}
+    own["spatial_memory"] |= {"memory_folder": folder, "save_period_s": SAVE_PERIOD_S}
+    if value["spatial_memory"].lower() == "true":
+        own["planner"] |= {"experts.spatial_store": folder}
+    if value["cmd_vel_stamped"]:
+        own["controller"] |= {"cmd_vel_stamped": value["cmd_vel_stamped"].lower() == "true"}
     found = [
         Node(
             package="come_nav",
             executable=name,
             namespace=LaunchConfiguration("namespace"),
             output="screen",
+            respawn=value["respawn"].lower() == "true",
+            respawn_delay=2.0,
+            remappings=[(topic, LaunchConfiguration(argument)) for argument, (topic, _) in TOPICS.items()],
             parameters=[
                 LaunchConfiguration("params_file"),
                 {"use_sim_time": LaunchConfiguration("use_sim_time"), "autostart": LaunchConfiguration("autostart")},
@@ -71,10 +112,10 @@ def nodes(context):
                     if name in WITH_MODEL
                     else []
                 ),
-                *([own[name]] if name in own else []),
+                *([own[name]] if own[name] else []),
             ],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-            condition=IfCondition(LaunchConfiguration("episodic_memory")) if name == "episodic_memory" else None,
+            condition=IfCondition(LaunchConfiguration(name)) if name.endswith("_memory") else None,
         )
         for name in NODES
     ]

@@ -20,6 +20,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "params_file", default_value=str(share / "config" / "ros_nav.yaml"), description="parameters of the nodes"
         ),
+        DeclareLaunchArgument("tf_topic", default_value="/tf", description="where the bag plays transforms"),
+        DeclareLaunchArgument("tf_static_topic", default_value="/tf_static", description="and static ones"),
         DeclareLaunchArgument("use_sim_time", default_value="true", description="take time from /clock"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
         DeclareLaunchArgument("model", default_value="tiny", description="name or folder of the world model"),
@@ -42,6 +44,8 @@ def generate_launch_description() -> LaunchDescription:
                 "model",
                 "device",
                 "episodic_memory",
+                "tf_topic",
+                "tf_static_topic",
             )
         }.items(),
     )

@@ -12,7 +12,7 @@ from hypothesis import settings
 settings.register_profile("come_nav", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("come_nav")
 
-LIVE = ("ros_harness", "ros_kilted")  # what starts nodes comes from these
+LIVE = ("ros_harness", "ros_distros")  # what starts nodes comes from these
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from come_nav.core.types import Goal, Plan, PlanStatus
-from come_nav.navigation.goals.mission import ArrivalSettings, Mission, MissionState
+from come_nav.navigation.goals.mission import SEARCHING, ArrivalSettings, Mission, MissionState
 
 
 def grey(level: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_an_image_whose_place_was_found_is_reached_there():
     mission = Mission(ArrivalSettings(tolerance_m=0.2, tolerance_rad=0.3, difference=0.3))
     image = Goal(image_rgb=np.zeros((2, 2, 3), np.uint8))
     mission.begin(image)
-    mission.search()
+    mission.doing(SEARCHING)
     assert "memory" in mission.message
     assert not mission.failing
     mission.found(replace(image, pose_odom_xyyaw=np.array([1.0, 0.0, 0.0])))

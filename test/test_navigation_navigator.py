@@ -15,9 +15,11 @@ from come_nav.core.types import Context, Frame, Imagination, Odometry, PlanStatu
 from come_nav.localisation.relocalisation import RelocalisationResult
 from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.navigation.goals.mission import ArrivalSettings, MissionState
+from come_nav.navigation.goals.obstacles import ObstacleSettings
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.navigation.stack import NavStack
+from come_nav.planning.grid_route import RouteStatus
 
 REACH_M = 8.0  # images tell positions up to this
 WALL = np.column_stack([np.arange(-3.0, 2.01, 0.05), np.full(101, 1.0), np.full(101, 0.5)])  # along y = 1, up to x = 2
@@ -133,6 +135,44 @@ def test_a_pose_is_driven_to():
     assert steps[-1].drive.status is PlanStatus.GOAL_MISSING  # whoever follows paths stands still
     assert robot.step().plan is None
     assert robot.model.imagined == 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_robot_does_not_drive_without_a_fresh_cloud_of_obstacles(frozen):
+    robot = Robot(NavigatorSettings(obstacles=ObstacleSettings(max_age_s=1.0)))
+    if frozen:
+        robot.navigator.obstacles.see(WALL, robot.time_s - 1.5)
+    robot.navigator.begin(GoalRequest(pose_odom_xyyaw=np.array([2.0, 0.5, 0.0])))
+    before = robot.pose
+    step = robot.step()
+    assert step.drive.status is PlanStatus.STALE_SENSOR
+    assert (
+        "newest obstacles are of 1.5 s ago" if frozen else "no cloud of obstacles has come yet"
+    ) in step.drive.message
+    assert robot.navigator.progress().message.startswith("STALE_SENSOR: ")
+    path = robot.navigator.path_to(np.array([1.0, 0.0, 0.0]), robot.time_s)
+    assert path.status is RouteStatus.NOT_READY and "obstacles" in path.message
+    robot.navigator.blocked(robot.time_s, robot.pose)
+    assert robot.step().drive.status is PlanStatus.STALE_SENSOR  # nor backwards
+    np.testing.assert_array_equal(robot.pose, before)
+    robot.navigator.obstacles.see(WALL, robot.time_s)
+    assert robot.step().drive.status is PlanStatus.OK
+
+
+def test_a_path_for_others_is_whole_and_leads_round_obstacles_and_touches_no_mission():
+    robot = Robot()
+    robot.navigator.obstacles.see(WALL)
+    goal = np.array([0.0, 2.0, 1.0])
+    path = robot.navigator.path_to(goal, robot.time_s)
+    assert path.status is RouteStatus.OK
+    np.testing.assert_allclose(path.path_xyyaw[[0, -1]], [robot.pose, goal], atol=1e-9)
+    assert np.linalg.norm(path.path_xyyaw[:, None, :2] - WALL[None, :, :2], axis=-1).min() >= 0.25
+    assert robot.navigator.path_to(np.array([0.0, 1.1, 0.0]), robot.time_s).status is RouteStatus.GOAL_OCCUPIED
+    from_elsewhere = robot.navigator.path_to(goal, robot.time_s, np.array([0.0, 3.0, 0.0])).path_xyyaw
+    np.testing.assert_allclose(from_elsewhere[0], [0.0, 3.0, 0.0])
+    assert robot.navigator.path_to(goal, robot.time_s, np.array([0.0, 1.1, 0.0])).status is RouteStatus.START_OCCUPIED
+    assert robot.navigator.path_to(goal, robot.time_s + 5.0).status is RouteStatus.NOT_READY  # a frozen camera
+    assert robot.navigator.mission.state is MissionState.IDLE
 
 
 def test_an_image_that_memory_does_not_know_is_reached_by_its_view():
@@ -312,7 +352,7 @@ def test_a_path_for_somebody_else_leaves_the_mission_as_it_is():
     robot.navigator.begin(goal)
     before = robot.navigator.step(robot.time_s, robot.pose)
     path = robot.navigator.path_to(np.array([1.0, 0.0, 0.0]), robot.time_s)
-    np.testing.assert_allclose(path.poses_odom_xyyaw()[-1, :2], [1.0, 0.0], atol=0.2)
+    np.testing.assert_allclose(path.path_xyyaw[-1], [1.0, 0.0, 0.0], atol=1e-9)
     after = robot.navigator.step(robot.time_s, robot.pose)
     assert (before.state, after.state) == (MissionState.ACTIVE,) * 2
     assert bool((after.plan.trace.iterations[0].std < before.plan.trace.iterations[0].std).all())  # still its own

@@ -7,6 +7,7 @@ import math
 import re
 import types
 from pathlib import Path
+from typing import ClassVar
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,11 +18,14 @@ import rclpy.action
 from sensor_msgs.msg import Image
 
 from come_nav import __version__
+from come_nav.core.errors import DataError
 from come_nav.core.types import Goal, Plan, PlanStatus
 from come_nav.navigation.goals.mission import ArrivalSettings, Mission
 from come_nav.navigation.goals.step import Progress
+from come_nav.planning.grid_route import Route, RouteStatus
 from come_nav.ros.planner import actions
 from come_nav.ros.planner.action_goals import ActionGoal, ActionGoals, Outcome, PathRequest
+from come_nav.ros.planner.planner_requests import PlannerRequests
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "come_nav_interfaces"
@@ -109,6 +113,7 @@ class Node:
     def __init__(self) -> None:
         self.active = True
         self.values = {"odom_frame": "odom", "serve_navigate_to_image": True, "serve_compute_path_to_pose": True}
+        self.values["planner_ids"] = ("come_nav", "GridBased")
         self.said: list[str] = []
         self.log = types.SimpleNamespace(info=self.said.append, warning=self.said.append)
         self.kept: list = []
@@ -126,7 +131,8 @@ def offer(monkeypatch):
     action = types.SimpleNamespace(Feedback=types.SimpleNamespace, Result=types.SimpleNamespace)
     monkeypatch.setattr(rclpy.action, "ActionServer", Server)
 
-    def make(installed=("NavigateToImage", "ComputePathToPose")):
+    def make(installed=("NavigateToImage", "ComputePathToPose"), result=types.SimpleNamespace):
+        action.Result, action.Goal = result, types.SimpleNamespace
         module = types.SimpleNamespace(**dict.fromkeys(installed, action))
         monkeypatch.setattr(actions, "optional_module", lambda name: module)
         node, requests = Node(), []
@@ -178,24 +184,88 @@ def test_an_image_is_driven_to(offer, outcome, asked_to_cancel, state):
     assert callbacks["cancel_callback"](handle) is rclpy.action.CancelResponse.REJECT  # it is over
 
 
+class PathResult:
+    NO_VALID_PATH, INVALID_PLANNER, UNKNOWN = 208, 201, 200
+
+    def __init__(self) -> None:
+        self.error_code, self.path, self.planning_time = 0, None, None
+
+
 def test_a_path_is_asked_for(offer):
-    node, requests, servers = offer()
+    _, requests, servers = offer()
     accept = servers["compute_path_to_pose"]["handle_accepted_callback"]
-    handle = Handle(goal="a pose", use_start=False)
+    handle = Handle(goal="a pose", use_start=False, planner_id="GridBased")
     accept(handle)
     kind, request = requests[0]
-    assert (kind, request.pose) == ("path", "a pose")
+    assert (kind, request.pose, request.start) == ("path", "a pose", None)
     assert isinstance(request, PathRequest)
-    request.end("a path", "")
+    request.end("a path", "", "", 1.25)
     assert (handle.state, handle.result.path) == ("succeeded", "a path")
-    blocked = Handle(goal="a pose", use_start=False)
-    accept(blocked)
-    requests[1][1].end(None, "ALL_IN_COLLISION: a wall")
-    assert blocked.state == "aborted"
-    elsewhere = Handle(goal="a pose", use_start=True)
+    assert (handle.result.planning_time.sec, handle.result.planning_time.nanosec) == (1, 250_000_000)
+    elsewhere = Handle(goal="a pose", start="there", use_start=True, planner_id="")
     accept(elsewhere)
-    assert elsewhere.state == "aborted"
-    assert "another start" in node.said[-1]
+    assert requests[1][1].start == "there"
+
+
+@pytest.mark.parametrize(
+    ("planner_id", "error", "code"),
+    [("", "NO_VALID_PATH", 208), ("", "START_OUTSIDE_MAP", 200), ("SmacPlanner", "INVALID_PLANNER", 201)],
+)
+def test_a_path_is_refused_with_the_code_of_the_nav2_that_is_installed(offer, planner_id, error, code):
+    node, requests, servers = offer(result=PathResult)
+    handle = Handle(goal="a pose", use_start=False, planner_id=planner_id)
+    servers["compute_path_to_pose"]["handle_accepted_callback"](handle)
+    if not planner_id:
+        requests[0][1].end(None, error, "a wall", 0.5)
+    assert (handle.state, handle.result.error_code, handle.result.path) == ("aborted", code, None)
+    assert error in node.said[-1]
+    assert not planner_id or "must be one of come_nav, GridBased" in node.said[-1]
+
+
+class Poses:
+    """As much of the planner's parts as requests for paths ask for: a pose is itself, one of another frame is none."""
+
+    values: ClassVar[dict] = {"odom_frame": "odom"}
+
+    def __init__(self, route: Route) -> None:
+        self.route, self.asked = route, []
+
+    def now_s(self) -> float:
+        return 2.0
+
+    def pose_in_odom(self, message):
+        if isinstance(message, str):
+            raise DataError("goal is in frame 'map', and tf does not connect it to 'odom'")
+        return np.array(message)
+
+    def path_to(self, goal, now_s, start):
+        self.asked.append((goal, start))
+        return self.route
+
+
+def answer_of(pose, route: Route, start=None) -> tuple:
+    parts, answers = Poses(route), []
+    requests = PlannerRequests(parts, parts, parts, None, None)
+    requests.post("path", PathRequest(pose, lambda *answer: answers.append(answer), start))
+    requests.obey()
+    return answers[0]
+
+
+def test_paths_and_refusals_are_those_of_the_navigator():
+    whole = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.5]])
+    path, _, _, seconds = answer_of((1.0, 1.0, 0.5), Route(RouteStatus.OK, whole))
+    assert [pose.pose.position.x for pose in path.poses] == [0.0, 1.0, 1.0]
+    assert (path.header.frame_id, path.header.stamp.sec) == ("odom", 2)
+    assert seconds > 0.0
+    refused = {
+        RouteStatus.NO_ROUTE: "NO_VALID_PATH",
+        RouteStatus.GOAL_OCCUPIED: "GOAL_OCCUPIED",
+        RouteStatus.TOO_FAR: "GOAL_OUTSIDE_MAP",
+        RouteStatus.NOT_READY: "UNKNOWN",
+    }
+    for status, name in refused.items():
+        assert answer_of((1.0, 1.0, 0.5), Route(status, message="why"))[:3] == (None, name, "why")
+    assert answer_of("in map", Route(RouteStatus.OK, whole))[:2] == (None, "TF_ERROR")
 
 
 # -- the package of the action ---------------------------------------------------------------------------------------

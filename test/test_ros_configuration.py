@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from rclpy.parameter import Parameter as RosParameter
 from ros_harness import private_environment
 
 from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
+from come_nav.ros.node import ManagedNode
 from come_nav.ros.parameters import (
     Parameter,
     config_from,
@@ -32,6 +35,7 @@ from come_nav.ros.parameters import (
     values_of,
 )
 from come_nav.ros.run import NODES, node_class
+from come_nav.ros.transforms import camera_pose, listen
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETER_FILES = sorted((ROOT / "config").glob("ros_*.yaml"))
@@ -165,6 +169,56 @@ def test_values_are_accepted_or_refused_with_a_reason(name, value, running, reas
     assert answer.reason.startswith(reason)
 
 
+def test_whole_numbers_are_taken_for_floats(declared):
+    config, told = declared(max_sensor_age_s=2, follower__gain_x=1)
+    assert (config.max_sensor_age_s, config.follower.gain_x, told) == (2.0, 1.0, [])
+    with pytest.raises(ConfigError, match="max_sensor_age_s"):
+        declared(max_sensor_age_s="2")
+
+
+def test_every_number_of_the_configuration_tells_its_rule():
+    told = {item.name: item.descriptor().additional_constraints for item in config_parameters()}
+    assert told["planner.samples"] == "must be >= 1"
+    assert told["planner.std_floor"] == "must be in (0, 1]"
+    assert told["planner.limits.v_max_mps"] == "must be > v_min_mps"
+    numbers = [item for item in config_parameters() if type(item.default) in (int, float)]
+    assert sum(not told[item.name] for item in numbers) < 0.15 * len(numbers)
+
+
+class Listening(ManagedNode):
+    """Listens to tf as every node with a camera does."""
+
+    def setup(self) -> None:
+        self.transforms = listen(self)
+
+
+@pytest.mark.parametrize("with_tf2_ros", [True, False])
+def test_no_subscription_outlives_a_clean_up(monkeypatch, with_tf2_ros):
+    for key, value in private_environment().items():
+        monkeypatch.setenv(key, value)
+    closed = []
+    listener = types.SimpleNamespace(unregister=lambda: closed.append(1))
+    tf2_ros = types.SimpleNamespace(Buffer=lambda: None, TransformListener=lambda buffer, node: listener)
+    modules = {
+        "tf2_ros": tf2_ros if with_tf2_ros else None,
+        "tf2_msgs.msg": types.SimpleNamespace(TFMessage=PoseStamped),
+    }
+    monkeypatch.setattr("come_nav.ros.transforms.optional_module", modules.get)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Listening("listening", context=context)
+    try:
+        before = len(list(node.subscriptions))
+        for _ in range(3):
+            node.on_configure(None)
+            assert len(list(node.subscriptions)) - before == (0 if with_tf2_ros else 2)
+            node.on_cleanup(None)
+        assert (len(list(node.subscriptions)), len(closed)) == (before, 3 * with_tf2_ros)
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
 def test_descriptors_carry_ranges():
     found = Parameter("rate", 2.0, "how often, Hz", 0.5, 10.0).descriptor()
     assert (found.floating_point_range[0].from_value, found.floating_point_range[0].to_value) == (0.5, 10.0)
@@ -201,10 +255,10 @@ def launch_modules(monkeypatch):
     Recorded.made = []
     module("launch", "LaunchDescription")
     actions = ("DeclareLaunchArgument", "IncludeLaunchDescription", "ExecuteProcess", "RegisterEventHandler")
-    module("launch.actions", *actions, "OpaqueFunction")
+    module("launch.actions", *actions, "OpaqueFunction", "AppendEnvironmentVariable")
     module("launch.event_handlers", "OnShutdown")
     module("launch.conditions", "IfCondition")
-    module("launch.substitutions", "LaunchConfiguration")
+    module("launch.substitutions", "LaunchConfiguration", "PythonExpression")
     module("launch.launch_description_sources", "PythonLaunchDescriptionSource")
     module("launch_ros", "actions")
     module("launch_ros.actions", "Node")
@@ -227,9 +281,9 @@ def test_launch_files_name_what_exists(file, launch_modules):
     assert all(keywords.get("description") for keywords in arguments.values())
     for item in of_class("LaunchConfiguration"):
         assert item.args[0] in arguments, f"{item.args[0]} is used but not declared"
-    for keywords in arguments.values():
+    for name, keywords in arguments.items():
         default = str(keywords.get("default_value", ""))
-        if default.startswith("/"):
+        if default.startswith("/") and not name.endswith("_topic"):
             assert Path(default).is_file(), default
     for node in of_class("Node"):
         if node.keywords["package"] != "come_nav":
@@ -243,7 +297,11 @@ def test_launch_files_name_what_exists(file, launch_modules):
     for source in of_class("PythonLaunchDescriptionSource"):
         path = Path(source.args[0])
         assert path.is_file() or path.is_relative_to("/opt"), path
-    if file.name != "record.launch.py":
+    if file.name in ("turtlebot4.launch.py", "realsense.launch.py", "rgb_only.launch.py"):  # the rest: nav.launch.py's
+        nav = runpy.run_path(str(ROOT / "launch" / "nav.launch.py"))["generate_launch_description"]()
+        known = {item.args[0] for item in nav.args[0] if type(item).__name__ == "DeclareLaunchArgument"}
+        assert set(arguments) <= known
+    elif file.name != "record.launch.py":
         assert {"namespace", "params_file", "use_sim_time", "log_level", "model", "device"} <= set(arguments)
 
 
@@ -260,9 +318,63 @@ def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp
     ending.keywords["on_shutdown"](None, None)
     assert not folder.exists()
 
+    in_a_namespace = dict(of_class("Node")[0].keywords["remappings"])
+    assert in_a_namespace["/tf"].args == ("tf_topic",)
+    declared = {item.args[0]: item.keywords["default_value"] for item in of_class("DeclareLaunchArgument")}
+    assert (declared["tf_topic"], declared["tf_static_topic"]) == ("tf", "tf_static")  # of the robot, as Nav2's
+    subscribed = {"camera/color/image_raw", "camera/depth/image_raw", "odom", "cmd_vel", "/tf", "/tf_static"}
+    assert subscribed <= set(in_a_namespace)
+    assert all(node.keywords["respawn"] for node in of_class("Node"))
+
     params = tmp_path / "robot.yaml"
     params.write_text("/**/spatial_memory:\n  ros__parameters:\n    memory_folder: /mnt/map\n")
     assert started["folder_in"](str(params)) == "/mnt/map"
+
+
+def test_a_params_file_that_is_missing_is_said_so(launch_modules, monkeypatch):
+    started = runpy.run_path(str(ROOT / "launch" / "nav.launch.py"))
+    monkeypatch.setattr(Recorded, "perform", lambda self, context: "/no/such.yaml")
+    with pytest.raises(RuntimeError, match=r"params_file /no/such\.yaml does not exist"):
+        started["nodes"](None)
+
+
+def test_gazebo_finds_the_robot_in_whatever_folder_it_starts(launch_modules):
+    runpy.run_path(str(ROOT / "launch" / "gazebo.launch.py"))["generate_launch_description"]()
+    paths = {item.args[0]: item.args[1] for item in of_class("AppendEnvironmentVariable")}
+    world = ElementTree.parse(ROOT / "config" / "gazebo" / "rooms.sdf").getroot()
+    assert (Path(paths["GZ_SIM_RESOURCE_PATH"]) / str(world.findtext(".//include/uri"))).is_file()
+    bridge = next(node for node in of_class("Node") if node.keywords["package"] == "ros_gz_bridge")
+    assert bridge.keywords["namespace"].args == ("namespace",)
+    topics = yaml.safe_load((ROOT / "config" / "gazebo" / "bridge.yaml").read_text())
+    assert [entry["ros_topic_name"] for entry in topics if entry["ros_topic_name"].startswith("/")] == ["/clock"]
+    assert {"headless", "robot_state_publisher"} <= {item.args[0] for item in of_class("DeclareLaunchArgument")}
+    [arguments] = [
+        item.keywords["launch_arguments"]
+        for item in of_class("IncludeLaunchDescription")
+        if "gz_args" in dict(item.keywords["launch_arguments"])
+    ]
+    assert "headless" in {
+        part.args[0]
+        for word in dict(arguments)["gz_args"]
+        if isinstance(word, Recorded)
+        for part in word.args[0]
+        if isinstance(part, Recorded)
+    }
+
+
+@pytest.mark.parametrize("simulator", ["sim", "gazebo", "habitat"])
+def test_simulators_tell_by_tf_where_their_camera_sits(simulator, launch_modules):
+    runpy.run_path(str(ROOT / "launch" / f"{simulator}.launch.py"))["generate_launch_description"]()
+    publisher = next(node for node in of_class("Node") if node.keywords["package"] == "robot_state_publisher")
+    urdf = ElementTree.fromstring(publisher.keywords["parameters"][0]["robot_description"])
+    T = np.eye(4)
+    for joint in urdf.iter("joint"):  # a chain from base_link to the optical frame
+        origin = joint.find("origin")
+        xyz, rpy = (np.array(origin.get(key).split(), float) for key in ("xyz", "rpy"))
+        T = T @ camera_pose((*xyz, *rpy)) @ np.linalg.inv(camera_pose((0.0,) * 6))
+    np.testing.assert_allclose(T, camera_pose((0.0, 0.0, 0.5, 0.0, 0.0, 0.0)), atol=1e-9)
+    robot = ElementTree.parse(ROOT / "config" / "gazebo" / "robot.sdf").getroot()
+    assert robot.findtext(".//sensor[@type='rgbd_camera']/pose") == "0 0 0.5 0 0 0"
 
 
 def test_launch_files_run_under_launch_ros():

@@ -51,6 +51,7 @@ def test_the_planner_uses_what_a_node_that_was_killed_has_learnt(bench: Bench):
         "experts": {"use": ["long_term"], "adapter_store": str(folder)},
         "planner": SEARCH,
         "max_sensor_age_s": 30.0,
+        "use_obstacles": False,
         "goal_difference": 1e-6,
         "goal_tolerance_m": 0.01,
         "max_failures": 10000,

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from ros_harness import Bench, Received
@@ -21,7 +22,7 @@ from std_msgs.msg import Bool
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Odometry
 from come_nav.ros import messages
-from come_nav.ros.qos import SENSOR
+from come_nav.ros.qos import LATCHED, SENSOR
 
 pytestmark = pytest.mark.slow
 PLANNER = {
@@ -51,7 +52,7 @@ class FakeRobot:
         self.info = make(CameraInfo, "camera/color/camera_info")
         self.rng = np.random.default_rng(0)
         self.commands: Received = bench.listen(Twist, "cmd_vel")
-        self.pose, self.twist = np.zeros(3), (0.0, 0.0)
+        self.pose, self.twist, self.origin = np.zeros(3), (0.0, 0.0), np.zeros(3)
         self.heal()
         self.time_s, self._running = 100.0, True
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -61,6 +62,9 @@ class FakeRobot:
         self.silent: set[str] = set()
         self.size, self.encoding, self.depth_m = 64, "rgb8", 2.0
         self.yaw_error_rad = 0.0
+
+    def reset_odometry(self) -> None:
+        self.origin = self.pose.copy()
 
     def close(self) -> None:
         self._running = False
@@ -73,7 +77,7 @@ class FakeRobot:
             self._drive()
             self.clock.publish(Clock(clock=messages.stamp_from_seconds(self.time_s)))
             if "odom" not in self.silent:
-                believed = np.add(self.pose, (0.0, 0.0, self.yaw_error_rad))
+                believed = np.add(se2.relative(self.origin, self.pose), (0.0, 0.0, self.yaw_error_rad))
                 T = se3.transform_from_xyyaw(believed)
                 odometry = Odometry(self.time_s, T, *self.twist)
                 self.odom.publish(messages.odometry_message(odometry, ("odom", "base_link")))
@@ -132,10 +136,14 @@ def nodes(bench: Bench, robot: FakeRobot):
     goal = bench.publisher(PoseStamped, "goal_pose")
     bench.wait("nodes", lambda: bench.said("planner", "node") == "active")
     bench.wait_for_context()
-    bench.connected(goal).publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])
+    bench.connected(goal).publish(far_goal())
     yield process
     assert process.alive()
     assert process.stop() == 0
+
+
+def far_goal() -> PoseStamped:
+    return messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0]
 
 
 def moves(command) -> bool:
@@ -158,16 +166,20 @@ def drive(bench: Bench, robot: FakeRobot, nodes):
 
 
 def stands(bench: Bench, robot: FakeRobot) -> None:
-    """Wait until the robot stands, and see that it goes on standing."""
+    """Wait until the robot stands, and see that it goes on standing; cmd_vel is then left to others."""
     commands = robot.commands
 
     def zero(message: Twist) -> bool:
         return message.linear.x == 0.0 and message.angular.z == 0.0
 
-    bench.wait("standing", lambda: len(commands) >= 10 and all(map(zero, commands[-10:])))
+    bench.wait("standing", lambda: commands.newest(zero))
+    bench.wait("control", lambda: bench.said("controller", "control") != "driving")
     del commands[:-1]
-    bench.wait("further commands", lambda: len(commands) > 10)
+    now_s = robot.time_s
+    bench.wait("two seconds", lambda: robot.time_s > now_s + 2.0)
     assert all(map(zero, commands))
+    if "e-stop" not in bench.said("controller", "control"):
+        assert len(commands) <= 2  # the last of before, and one of a controller that had something to say
 
 
 def says(bench: Bench, node: str, entry: str, words: str) -> Callable[[], bool]:
@@ -203,6 +215,21 @@ def test_clock_jumps_back_and_forth(drive: Bench, robot: FakeRobot):
     drive.wait("a gap in memory", lambda: int(drive.told("planner", "memory").get("resets: gap", 0)) > 0)
 
 
+def test_odometry_begins_anew(drive: Bench, robot: FakeRobot, nodes):
+    """As a driver's reset_pose does: what is remembered stays where it is in the world."""
+    drive.wait("some way", lambda: np.hypot(*se2.relative(robot.origin, robot.pose)[:2]) > 2.0)
+    points = int(drive.told("spatial_memory", "memory")["points"])
+    places = int(drive.told("planner", "memory")["places"])
+    robot.reset_odometry()
+    drive.wait("notice", lambda: "it began anew; memory and goal are moved to the new odom" in nodes.log())
+    drive.wait("notice of the cloud", lambda: nodes.log().count("memory and goal are moved to the new odom") == 2)
+    assert "it began anew; plans from before do not count" in nodes.log()
+    drive.wait("driving on", lambda: robot.commands.newest(moves))
+    drive.wait("a report", lambda: int(drive.told("planner", "memory")["places"]) >= places)
+    assert int(drive.told("spatial_memory", "memory")["points"]) > 0.5 * points
+    assert drive.told("planner", "mission")["state"] == "ACTIVE"
+
+
 def test_colour_has_an_unknown_encoding(drive: Bench, robot: FakeRobot):
     robot.encoding = "banana8"
     drive.wait("cause", says(drive, "planner", "camera", "image encoding 'banana8' is not supported"))
@@ -234,7 +261,14 @@ def test_emergency_stop(drive: Bench, robot: FakeRobot):
     stop.publish(Bool(data=True))
     stands(drive, robot)
     drive.wait("cause", lambda: drive.said("controller", "control") == "e-stop")
+    drive.wait("the end of the mission", lambda: drive.told("planner", "mission")["state"] == "CANCELLED")
+    goal = drive.connected(drive.publisher(PoseStamped, "goal_pose"))
+    goal.publish(far_goal())
+    drive.wait("a refusal", says(drive, "planner", "goal", "release it, then give a goal anew"))
     stop.publish(Bool(data=False))
+    drive.wait("the release", lambda: drive.said("controller", "control") == "no plan")
+    stands(drive, robot)  # until somebody commands anew
+    goal.publish(far_goal())
 
 
 def test_goal_image_of_another_size_and_of_no_image(drive: Bench, robot: FakeRobot):
@@ -243,11 +277,13 @@ def test_goal_image_of_another_size_and_of_no_image(drive: Bench, robot: FakeRob
     odd.encoding = "banana8"
     send.publish(odd)  # refused: the mission before goes on
     drive.wait("cause", says(drive, "planner", "goal", "image encoding 'banana8' is not supported"))
+    status = drive.listen(DiagnosticStatus, "navigation_status", LATCHED)  # what came before is told to who comes late
+    drive.wait("the refusal", lambda: status.newest(lambda last: "goal refused: image encoding" in last.message))
     assert drive.told("planner", "mission")["state"] == "ACTIVE"
     send.publish(messages.image_message(np.zeros((48, 120, 3), np.uint8), 0.0, "camera"))
     drive.wait("a plan for the image", lambda: drive.told("planner", "mission").get("difference"))
     goal = drive.connected(drive.publisher(PoseStamped, "goal_pose"))
-    goal.publish(messages.pose_list(np.array([[500.0, 0.0, 0.0]]), [0.0], "odom")[0])
+    goal.publish(far_goal())
 
 
 def test_somebody_expects_another_type_of_command(drive: Bench, robot: FakeRobot):

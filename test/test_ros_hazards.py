@@ -11,6 +11,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_n
 from geometry_msgs.msg import PoseStamped, Twist
 from nav_msgs.msg import Odometry as OdometryMessage
 from ros_harness import IDEAL_64, SMALL_SEARCH, WORLD, Bench
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Int32
 
 from come_nav.core.geometry import se2
@@ -48,9 +49,11 @@ def test_a_robot_that_runs_into_something_unseen_backs_off_and_keeps_away(tmp_pa
         }
         bench.start("simulator", place)
         blind = {"use_obstacles": True, "use_places": False, "plan_rate_hz": 4.0, "planner.limits.v_min_mps": -0.15}
-        bench.start("planner", {**SMALL_SEARCH, "use_sim_time": True, **blind})  # and no node that tells of obstacles
+        blind["max_failures"] = 10000
+        bench.start("planner", {**SMALL_SEARCH, "use_sim_time": True, **blind})
         bench.start("controller", {"use_sim_time": True})
         truth = bench.listen(OdometryMessage, "ground_truth/odom", keep=100000)
+        cloud = bench.publisher(PointCloud2, "obstacles")
         blocked, touches = bench.listen(PoseStamped, "blocked"), bench.listen(Int32, "collisions")
 
         def driven_m() -> np.ndarray:
@@ -61,6 +64,16 @@ def test_a_robot_that_runs_into_something_unseen_backs_off_and_keeps_away(tmp_pa
         bench.wait("the true pose", lambda: truth)
         goal = bench.connected(bench.publisher(PoseStamped, "goal_pose"))
         goal.publish(messages.pose_list(np.array([[free_m + 1.0, 0.0, 0.0]]), [0.0], "odom")[0])
+        bench.wait("a refusal to drive blind", lambda: "no cloud of obstacles" in bench.said("planner", "mission"))
+        assert "set use_obstacles to false" in bench.said("planner", "clearance")
+        assert np.abs(driven_m()).max() < 1e-6
+
+        def show_nothing() -> None:
+            if truth:
+                now_s = messages.seconds_from_stamp(truth[-1].header.stamp)
+                cloud.publish(messages.cloud_message(np.zeros((0, 3), np.float32), None, now_s, "odom"))
+
+        bench.node.create_timer(0.1, show_nothing)
         bench.wait("being blocked", lambda: blocked)
         told = messages.xyyaw_from_pose(blocked[0].pose)  # odom began at the start
         assert np.hypot(told[0] - free_m, told[1]) < 0.1

@@ -19,8 +19,11 @@ DEFAULTS = {parameter.name: parameter.default for parameter in NAVIGATOR_PARAMET
 class FakeNode:
     """As much of a node as obstacles ask for."""
 
+    topic = "/obstacles"
+
     def __init__(self) -> None:
         self.values = {"odom_frame": "odom"}
+        self.now_s = lambda: 1.0
         self.refused: list[str] = []
         self.taken = 0
 
@@ -46,6 +49,17 @@ def test_a_cloud_in_odom_is_taken_and_one_in_another_frame_is_not():
     assert entry.reports()[0].values["points"] == 1
 
 
+def test_a_source_that_is_missing_or_frozen_is_an_error_that_says_what_to_do():
+    node, obstacles = FakeNode(), ObstacleMap(ObstacleSettings(max_age_s=2.0))
+    entry = ObstacleInput(node, obstacles)
+    assert "no cloud of obstacles has come yet on /obstacles; start spatial_memory" in entry.reports()[0].message
+    entry.take(messages.cloud_message(np.zeros((0, 3), np.float32), None, 0.5, "odom"))  # an empty one is one
+    assert entry.reports()[0].level == 0
+    node.now_s = lambda: 3.0
+    assert entry.reports()[0].level == 2
+    assert "the newest obstacles are of 2.5 s ago, allowed are 2 s" in entry.reports()[0].message
+
+
 def test_clouds_too_far_away_for_their_numbers_are_refused():
     """At UTM's coordinates float32 counts half metres: the robot would keep away from where nothing is."""
     node, obstacles = FakeNode(), ObstacleMap()
@@ -57,8 +71,9 @@ def test_clouds_too_far_away_for_their_numbers_are_refused():
 
 
 def test_parameters_and_settings_have_the_same_defaults():
-    assert obstacle_settings({own.name: own.default for own in OBSTACLE_PARAMETERS}) == ObstacleSettings()
-    assert navigator_settings(DEFAULTS) == NavigatorSettings()
+    live = ObstacleSettings(max_age_s=2.0)  # of a topic, which may fall silent
+    assert obstacle_settings({own.name: own.default for own in OBSTACLE_PARAMETERS}) == live
+    assert navigator_settings(DEFAULTS) == NavigatorSettings(obstacles=live)
 
 
 def test_parameters_reach_the_settings_they_are_named_for():

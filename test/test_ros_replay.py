@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 from ros_harness import Bench
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import String
+
+from come_nav.ros.qos import SENSOR
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from ros_replay import Replay, paired
@@ -54,3 +59,31 @@ def test_published_errors_of_plans_are_those_of_the_recording(shared_data: Path,
     assert accuracy["largest_difference_m"] < (1e-6 if lost == 0 else 0.05)
     for process in bench.processes:
         assert "Traceback" not in process.log()
+
+
+@pytest.mark.parametrize("other_clock_ns", [0, -1_700_000_000_000_000_000])
+def test_the_clock_of_a_replay_never_jumps(tmp_path: Path, other_clock_ns: int):
+    """Messages without a header: read as one, their bytes would be a time, some of them in another century."""
+    from data_samples import BagMaker
+
+    second_ns, maker = 1_000_000_000, BagMaker()
+    begin_ns = 1_700_000_000 * second_ns
+    for index in range(40):
+        log_ns = begin_ns + index * second_ns // 20
+        maker.odometry(log_ns + other_clock_ns - second_ns // 100, 0.1 * index, log_ns=log_ns)
+        text = b"\x00\x01\x00\x00" + (30).to_bytes(4, "little") + b"a sentence without any header" + b"\0"
+        maker.add(log_ns - second_ns // 50, "/words", "std_msgs/msg/String", text)
+    bag = maker.write(tmp_path / "bag")
+    bench = Bench(tmp_path)
+    try:
+        clock, words = bench.listen(Clock, "/clock", SENSOR), bench.listen(String, "/words")
+        bench.start("bag_player", {"bag": str(bag), "wait_for_topic": "/words"})
+        bench.wait("the end", lambda: bench.said("bag_player", "playback") == "finished")
+        bench.wait("the words", lambda: len(words) >= 35)
+        times_s = [message.clock.sec + 1e-9 * message.clock.nanosec for message in clock]
+    finally:
+        bench.close()
+    assert len(times_s) >= 60
+    assert all(later >= earlier for earlier, later in pairwise(times_s))
+    begin_s = (begin_ns + other_clock_ns) * 1e-9
+    assert begin_s - 0.1 <= times_s[0] and times_s[-1] <= begin_s + 2.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def habitat(tmp_path: Path, monkeypatch) -> HabitatSimulator:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     camera = CameraIntrinsics.from_field_of_view(8, 6, np.pi / 2)
     simulator = HabitatSimulator("room.glb", camera, python=sys.executable)
+    assert os.getsid(simulator._process.pid) != os.getsid(0)  # Ctrl-C in the terminal does not end it before us
     yield simulator
     simulator.close()
 

@@ -107,3 +107,8 @@ class MapFrame:
         """Take it that the next corrections are of other key frames: what is kept stays where it is."""
         self.settled, self._base = self.anchor + 1, self.T_map_odom_xyyaw
         self._told = np.zeros((0, 3))
+
+    def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
+        """Take it that odometry began anew: (3,) is where the new odom lies in the one before. What is kept stays."""
+        self.restart()
+        self._base = self.T_map_odom_xyyaw = se2.compose(self.T_map_odom_xyyaw, T_before_after_xyyaw)

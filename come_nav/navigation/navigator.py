@@ -4,7 +4,7 @@ A robot's node and a simulator's loop drive it alike::
 
     navigator = Navigator(stack, NavigatorSettings())
     navigator.observe(frame, odometry)               # as often as frames come
-    navigator.obstacles.see(points_odom_xyz)         # whenever there is a new cloud
+    navigator.obstacles.see(points_odom_xyz, stamp_s)  # whenever there is a new cloud
     navigator.begin(GoalRequest(image_rgb=image))    # or a pose, a time, a place
     step = navigator.step(now_s, pose_odom_xyyaw)    # as often as plans are wanted
     if step.drive is not None:                       # None: go on with the plan before
@@ -30,19 +30,22 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2
-from come_nav.core.types import Frame, Goal, Odometry, Plan
+from come_nav.core.types import Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.memory.keyframes import Keyframes
-from come_nav.memory.short_term import FrameStatus
+from come_nav.memory.short_term import FrameStatus, Remembered
 from come_nav.navigation.goals.corrected import follow_correction, renew_goal
 from come_nav.navigation.goals.guide import Guide
-from come_nav.navigation.goals.mission import Mission, MissionState
+from come_nav.navigation.goals.mission import SEARCHING, Mission, MissionState
 from come_nav.navigation.goals.obstacles import ObstacleMap
 from come_nav.navigation.goals.places import Places
 from come_nav.navigation.goals.recognition import Recognition, encoded
-from come_nav.navigation.goals.retreat import Retreat
+from come_nav.navigation.goals.rescue import Rescue
+from come_nav.navigation.goals.routes import Routes
 from come_nav.navigation.goals.step import GoalRequest, Progress, Step
+from come_nav.navigation.planning.refusals import no_plan, refusal
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.navigation.stack import NavStack
+from come_nav.planning.grid_route import Route, RouteStatus
 
 MOST_REOPENED = 3  # times that an arrival is taken back; a robot does not waver for ever
 
@@ -58,6 +61,7 @@ class Navigator:
         guide: turns the goal into subgoals.
         mission: the goal, and how far it has come.
         obstacles: what to keep away from.
+        routes: whole ways over what is known.
     """
 
     def __init__(
@@ -76,7 +80,9 @@ class Navigator:
         stack.localisation.on_correction.append(self.places.move)
         self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw  # as goals know it
         self._recognition = Recognition(stack, self.places, self._settings.recognition, log)
-        self._retreat = Retreat()
+        self.routes = Routes(self.places, self.obstacles, stack.episode)
+        self._rescue = Rescue(self.mission, self.guide, self.obstacles, self.routes)
+        self._rescue.rules = self._settings.recovery
         self._goal_latents: torch.Tensor | None = None
         self._sought: Goal | None = None  # its place is still to be looked for in memory
         self._pose_now: Callable[[], NDArray[np.float64] | None] | None = None  # of a goal of another frame
@@ -94,6 +100,7 @@ class Navigator:
             self._settings = settings
             self.mission.rules, self.guide.rules = settings.arrival, settings.guiding
             self.obstacles.settings, self._recognition.settings = settings.obstacles, settings.recognition
+            self._rescue.rules = settings.recovery
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 
@@ -132,11 +139,11 @@ class Navigator:
             self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
             self._goal_latents, self._pose_now = latents, request.pose_now
             self.mission.begin(goal)
-            self._retreat.cancel()
+            self._rescue.begin()
             self.guide.begin(goal)
             self._sought = goal if self._settings.recognises and goal.pose_odom_xyyaw is None else None
             if self._sought is not None:
-                self.mission.search()
+                self.mission.doing(SEARCHING)
         return goal
 
     def cancel(self, reason: str = "cancelled") -> None:
@@ -150,12 +157,23 @@ class Navigator:
         """Take when, and the pose (3,) of a robot that faces what blocks it (whichever way its own front points)."""
         with self._lock:
             self.obstacles.touch(blocked_odom_xyyaw, stamp_s)
-            self._retreat.request(stamp_s, blocked_odom_xyyaw)
+            self._rescue.blocked(stamp_s, blocked_odom_xyyaw)
 
-    def forget(self, everything: bool = False) -> None:
-        """Begin a new episode: the robot may have been carried; with ``everything`` key frames are forgotten too."""
+    def forget(self, everything: bool = False, T_before_after_xyyaw: NDArray[np.float64] | None = None) -> None:
+        """Begin a new episode: the robot may have been carried; with ``everything`` key frames are forgotten too.
+
+        Where odometry began anew and ``T_before_after_xyyaw`` (3,) tells where the new odom lies in the one before,
+        nothing but the newest frames is forgotten: memory, obstacles and the goal stay where they are in the world.
+        """
         with self._lock:
             self._episodes += 1
+            if T_before_after_xyyaw is not None:
+                self.stack.forget_recent()
+                self.stack.localisation.reset()
+                self.stack.episode.reset(T_before_after_xyyaw)
+                self.obstacles.rebase(T_before_after_xyyaw)
+                self.places.rebase(T_before_after_xyyaw)
+                return
             self.stack.reset()
             self.obstacles.forget()
             self.places.begin_leg()
@@ -195,17 +213,30 @@ class Navigator:
             return Step(self.mission.state)
         newest = self.stack.memory.newest
         here = newest.pose_odom_xyyaw if pose_odom_xyyaw is None and newest is not None else pose_odom_xyyaw
-        if here is not None:
-            plan = self._retreat.plan(now_s, here, self.obstacles.clear)
-            if plan is not None or self._retreat.lasts(now_s, here):
+        if here is not None and not self.obstacles.blindness(now_s):
+            busy, plan = self._rescue.manoeuvre(now_s, here)
+            if busy:
                 return Step(self.mission.state, plan, retreating=True)
         return self._plan(now_s, pose_odom_xyyaw, pointless)
 
-    def path_to(self, pose_odom_xyyaw: NDArray[np.float64], now_s: float) -> Plan:
-        """Plan once to a pose (3,) for somebody else who drives; the robot's own mission is not touched."""
+    def path_to(
+        self,
+        pose_odom_xyyaw: NDArray[np.float64],
+        now_s: float,
+        start_odom_xyyaw: NDArray[np.float64] | None = None,
+    ) -> Route:
+        """Return the whole way to a pose (3,) for somebody else who drives; the robot's own mission is not touched.
+
+        It leads over key frames and round obstacles, from ``start_odom_xyyaw`` (3,) or from where the robot is.
+        """
         self.obstacles.expire(now_s)
-        alone = self.stack.settings.planner  # a search that is named serves no later plan
-        return self.stack.plan(Goal(pose_odom_xyyaw=pose_odom_xyyaw), now_s, self.obstacles.clearance, planner=alone)
+        newest, most_s = self.stack.memory.newest, self.stack.settings.max_sensor_age_s
+        unready = refusal(Goal(pose_odom_xyyaw=pose_odom_xyyaw), self.stack.memory, 0, now_s, most_s)
+        unready = unready or _blind(self.obstacles, now_s, newest)
+        if unready is not None or newest is None:
+            return Route(RouteStatus.NOT_READY, message="no frame" if unready is None else unready.message)
+        start = newest.pose_odom_xyyaw if start_odom_xyyaw is None else start_odom_xyyaw
+        return self.routes.route(start, pose_odom_xyyaw, leaves=start_odom_xyyaw is None)
 
     def progress(self, stamp_s: float = 0.0, pose_odom_xyyaw: NDArray[np.float64] | None = None) -> Progress:
         """Return how far the mission is; time and pose are the newest frame's where not given."""
@@ -216,7 +247,10 @@ class Navigator:
         difference, way_xy = self._recognition.difference(self._goal_latents), self.guide.way_xy
         left_m = float("nan") if way_xy is None else float(np.hypot(*np.diff(way_xy, axis=0).T).sum())
         unlike = float("nan") if difference is None else difference
-        return Progress(stamp_s, pose_odom_xyyaw, mission.message, unlike, left_m, mission.state, mission.code)
+        activity = self._rescue.activity
+        return Progress(
+            stamp_s, pose_odom_xyyaw, mission.message, unlike, left_m, mission.state, mission.code, activity
+        )
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -247,15 +281,16 @@ class Navigator:
                 target, final = self.guide.target(newest.pose_odom_xyyaw, self.obstacles.clear)
             way_xy = self.guide.way_xy
         started_s = time.monotonic()
-        plan = self.stack.plan(
-            target if self._settings.use_imagination else _without_image(target), now_s, self.obstacles.clearance
-        )
+        sought = target if self._settings.use_imagination else _without_image(target)
+        plan = _blind(self.obstacles, now_s, newest) or self.stack.plan(sought, now_s, self.obstacles.clearance)
         duration_s = time.monotonic() - started_s
         with self._lock:
             if marks != (self._changes, self._episodes):
                 return Step(self.mission.state)  # for a goal, or in an episode, that is over
             here = plan.start_odom_xyyaw if pose_odom_xyyaw is None else pose_odom_xyyaw
             state = self.mission.evaluate(plan, here, self._recognition.difference(self._goal_latents), final)
+            if plan.status is not PlanStatus.STALE_SENSOR:  # else it does not know where it is
+                self._rescue.check(now_s, here)
         if state is MissionState.REACHED and goal.image_rgb is not None:
             self._confirm(goal, goal.image_rgb, here, overtaken)
         return Step(self.mission.state, plan, target, way_xy=way_xy, duration_s=duration_s)
@@ -288,6 +323,12 @@ class Navigator:
             elsewhere = replace(goal, pose_odom_xyyaw=place)
             self.mission.reopen(elsewhere)
             self.guide.begin(elsewhere)
+
+
+def _blind(obstacles: ObstacleMap, now_s: float, newest: Remembered | None) -> Plan | None:
+    """Return the plan that says why obstacles are not seen; None where they are, or do not count."""
+    blindness = obstacles.blindness(now_s)
+    return no_plan(PlanStatus.STALE_SENSOR, blindness, newest) if blindness else None
 
 
 def _without_image(target: Goal) -> Goal | None:

@@ -17,6 +17,7 @@ from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.memory.short_term import ShortTermSettings
 from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.navigation.goals.mission import ArrivalSettings
+from come_nav.navigation.goals.recovery import RecoverySettings
 from come_nav.navigation.goals.settings import GuideSettings, ObstacleSettings
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.planning.settings import (
@@ -180,6 +181,7 @@ class NavigatorSettings:
         recognition: when an image counts as recognised.
         keyframes: which frames are places.
         obstacles: what to keep away from.
+        recovery: when the robot gets no further, and what it does then.
     """
 
     use_places: bool = True
@@ -191,6 +193,7 @@ class NavigatorSettings:
     recognition: RecognitionSettings = field(default_factory=RecognitionSettings)
     keyframes: KeyframesSettings = field(default_factory=KeyframesSettings)
     obstacles: ObstacleSettings = field(default_factory=ObstacleSettings)
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)
 
     @property
     def recognises(self) -> bool:

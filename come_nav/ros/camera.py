@@ -11,25 +11,41 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.core.types import Frame, Odometry
 from come_nav.data.bags.calibration import is_rectified
 from come_nav.data.bags.topics import says_registered
-from come_nav.data.bags.transforms import BASE_FRAMES
-from come_nav.data.cameras.frames import frame_matches, is_optical, optical_extrinsics
+from come_nav.data.cameras.frames import is_optical
 from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.ros import messages
 from come_nav.ros.decoding import LiveCamera, LiveCameraSettings
+from come_nav.ros.inputs.extrinsics import Extrinsics
+from come_nav.ros.inputs.odometry_frames import check_odometry_frame, is_base
+from come_nav.ros.inputs.odometry_reset import OdometryReset, ResetDetector
+from come_nav.ros.inputs.transport import AUTO, ImageTopic
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import SENSOR
 from come_nav.ros.streams import Matched, Synchroniser
-from come_nav.ros.transforms import camera_pose, listen
+from come_nav.ros.transforms import at_or_newest, camera_pose, listen
 
 CAMERA_PARAMETERS = (
-    Parameter("image_transport", "raw", "type of the colour topic", choices=("raw", "compressed"), when="start"),
+    Parameter(
+        "image_transport",
+        AUTO,
+        "which colour images are taken; auto: raw ones, or compressed ones where nobody publishes raw ones",
+        choices=(AUTO, "raw", "compressed"),
+        when="start",
+    ),
+    Parameter(
+        "depth_transport",
+        AUTO,
+        "which depth images are taken; auto as with image_transport",
+        choices=(AUTO, "raw", "compressedDepth"),
+        when="start",
+    ),
     Parameter("sync_slop_s", 0.05, "largest difference between colour and depth, s", 0.0, 1.0, when="start"),
     Parameter("max_input_age_s", 1.0, "report an input that is silent for longer, s", 0.05, 60.0, when="start"),
     Parameter("odom_frame", "odom", "frame of odometry", when="start"),
@@ -46,6 +62,7 @@ CAMERA_PARAMETERS = (
     ),
 )
 
+COLOUR = "camera/color/image_raw"
 DEPTH, DEPTH_INFO = "camera/depth/image_raw", "camera/depth/camera_info"
 
 
@@ -66,20 +83,22 @@ class CameraInput:
         if len(values["camera_xyz_rpy"]) != 6:
             raise DataError(f"camera_xyz_rpy must have 6 values, got {list(values['camera_xyz_rpy'])}")
         self._T_base_camera = camera_pose(values["camera_xyz_rpy"])
-        limit_s, compressed = values["max_input_age_s"], values["image_transport"] == "compressed"
-        suffix, kind = ("/compressed", CompressedImage) if compressed else ("", Image)
-        colour = "camera/color/image_raw"
-        self._camera = LiveCamera(_camera_settings(node, colour + suffix))
-        self.image = node.watch("camera", colour + suffix, limit_s)
+        limit_s = values["max_input_age_s"]
+        self._camera = LiveCamera(_camera_settings(node))
+        self.image = node.watch("camera", COLOUR, limit_s)
         self.odometry = node.watch("odometry", "odom", limit_s)
         self.info = node.watch("calibration", "camera/color/camera_info", limit_s, required=depth != "none")
-        node.subscribe(kind, colour + suffix, self._take_image, SENSOR)
+        ImageTopic(node, self.image, COLOUR, (values["image_transport"], "compressed"), self._take_image)
         node.subscribe(CameraInfo, "camera/color/camera_info", self._take_info, SENSOR)
         if depth != "none":
             self.depth = node.watch("depth", DEPTH, limit_s, required=depth == "required")
-            node.subscribe(Image, DEPTH, self._take_depth, SENSOR)
+            transport = values["depth_transport"], "compressedDepth"
+            ImageTopic(node, self.depth, DEPTH, transport, self._take_depth)
             node.subscribe(CameraInfo, depth_info_topic(node), self._take_depth_info, SENSOR)
         self.warnings: list[str] = []
+        self.extrinsics = Extrinsics(node, self.transforms, self._T_base_camera)
+        self._resets = ResetDetector()
+        self.on_reset: Callable[[OdometryReset], object] = lambda reset: None
         self.due = False  # whether an image waited, when odometry last came, that could be taken now
 
     @property
@@ -96,12 +115,17 @@ class CameraInput:
         """Take odometry; return True when its clock jumped back."""
         steady_s = time.monotonic()
         try:
+            check_odometry_frame(message, self._node.values["odom_frame"])
             odometry = self._of_base(message, messages.odometry_from_message(message))
         except DataError as error:
             self.odometry.failed(steady_s, str(error))
             return False
         self.odometry.received(steady_s, self._node.delay_s(message.header.stamp))
+        reset = self._resets.update(odometry)
         with self._lock:
+            if reset is not None:
+                self._sync.clear()  # nothing is interpolated over the jump
+                self.on_reset(reset)
             jumped = self._sync.add_odometry(odometry)
             self.due = self._sync.due
         return jumped
@@ -118,10 +142,7 @@ class CameraInput:
     def decode(self, matched: Matched) -> Frame:
         """Return the frame; raise DataError naming what is wrong with the messages."""
         frame_id, depth_id = self._camera.frames(matched)
-        T_base_camera = self._T_base_camera
-        found = self._at(self._node.values["base_frame"], frame_id, matched.stamp_s) if frame_id else None
-        if found is not None:
-            T_base_camera = optical_extrinsics(found, frame_id, self.warnings)
+        T_base_camera = self.extrinsics.at(frame_id, matched.stamp_s, self.warnings)
         T_colour_depth = self._at(frame_id, depth_id, matched.stamp_s) if frame_id and depth_id else None
         frame = self._camera.decode(matched, T_base_camera, self.warnings, T_colour_depth)
         for warning in self.warnings:
@@ -147,8 +168,7 @@ class CameraInput:
 
     def _at(self, target: str, source: str, stamp_s: float) -> NDArray[np.float64] | None:
         """Return T_target_source (4, 4) at a time, or else the newest: a camera may pan on the robot."""
-        found = self.transforms.lookup(target, source, stamp_s)
-        return self.transforms.lookup(target, source) if found is None else found
+        return at_or_newest(self.transforms, target, source, stamp_s)
 
     def _of_base(self, message: Any, odometry: Odometry) -> Odometry:
         """Return odometry of the base; that of another frame (a camera's, an IMU's) is carried over by tf.
@@ -157,7 +177,7 @@ class CameraInput:
             DataError: odometry of an optical frame that tf does not place on the robot.
         """
         base, child = self._node.values["base_frame"], str(message.child_frame_id).lstrip("/")
-        if not child or child == base or any(frame_matches(child, known) for known in BASE_FRAMES):
+        if is_base(child, base):
             return odometry
         T_base_child = self.transforms.lookup(base, child)
         if T_base_child is not None:
@@ -224,8 +244,8 @@ class CameraInput:
             self._sync.set_info(message)
 
 
-def _camera_settings(node: Any, colour: str) -> LiveCameraSettings:
-    image, depth = node.resolve_topic_name(colour), node.resolve_topic_name(DEPTH)
+def _camera_settings(node: Any) -> LiveCameraSettings:
+    image, depth = node.resolve_topic_name(COLOUR), node.resolve_topic_name(DEPTH)
     values = node.values
     return LiveCameraSettings(
         image_frame=values["image_frame"].lstrip("/"),

@@ -77,12 +77,16 @@ class Stream:
     """Watches one input: how many, how often, how old, and what was wrong with it.
 
     Times are steady seconds (``time.monotonic``), so that a clock that jumps or stops cannot hide a silent sensor.
+
+    Attributes:
+        kind: type of its messages, empty where it is not known.
+        hint: why it may be silent; shown while it is.
     """
 
     def __init__(self, name: str, topic: str, limit_s: float, required: bool = True) -> None:
         self.name, self.topic = name, topic
         self.limit_s, self.required = limit_s, required
-        self.count = 0
+        self.count, self.kind, self.hint = 0, "", ""
         self.errors: Counter[str] = Counter()
         self._receipts: deque[float] = deque(maxlen=WINDOW)
         self._delays, self._waits = Latency(), Latency()
@@ -131,10 +135,14 @@ class Stream:
             return Report(self.name, diagnosis, self._last_error[1], values)
         if self.count == 0:
             level = diagnosis if self.required else Level.OK
-            return Report(self.name, level, f"nothing received on {self.topic} yet", values)
+            return Report(self.name, level, f"nothing received on {self.topic} yet{self._because()}", values)
         if age_s > self.limit_s:
-            return Report(self.name, diagnosis, f"nothing received on {self.topic} for {age_s:.1f} s", values)
+            text = f"nothing received on {self.topic} for {age_s:.1f} s{self._because()}"
+            return Report(self.name, diagnosis, text, values)
         return Report(self.name, Level.OK, "receiving", values)
+
+    def _because(self) -> str:
+        return f": {self.hint}" if self.hint else ""
 
 
 def _text(value: Any) -> str:

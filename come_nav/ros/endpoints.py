@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from come_nav.ros.diagnostics import Stream
 from come_nav.ros.reporting_node import ReportingNode
+
+
+def type_name(kind: Any) -> str:
+    """Return the ROS name of a message class, such as sensor_msgs/msg/Image."""
+    package, _, rest = str(kind.__module__).partition(".")
+    return f"{package}/{rest.partition('.')[0]}/{kind.__name__}"
 
 
 class EndpointsNode(ReportingNode):
@@ -24,6 +30,8 @@ class EndpointsNode(ReportingNode):
         """
         name = self.resolve_topic_name(topic)
         stream = next((own for own in self.streams if own.topic == name), None)
+        if stream is not None:
+            stream.kind = type_name(kind)
 
         def guarded(message: Any, info: Mapping[str, Any]) -> None:
             arrived_ns = info.get("received_timestamp") or 0  # not every middleware knows
@@ -43,6 +51,14 @@ class EndpointsNode(ReportingNode):
     def serve(self, kind: Any, name: str, callback: Any) -> None:
         """Offer a service until clean-up."""
         self._entities.append(("service", self.create_service(kind, name, callback)))
+
+    def keep(self, close: Callable[[], object]) -> None:
+        """Call ``close`` at clean-up."""
+        self._entities.append(("kept", close))
+
+    def destroy_kept(self, close: Callable[[], object]) -> None:
+        """End what was kept."""
+        close()
 
     def keep_action(self, server: Any) -> None:
         """Keep an action server until clean-up."""

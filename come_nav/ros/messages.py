@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, TransformStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from nav_msgs.msg import Path as PathMessage
@@ -30,6 +30,12 @@ def stamp_from_seconds(stamp_s: float) -> Time:
     """Return the message stamp of seconds >= 0."""
     sec, nanosec = divmod(max(0, round(stamp_s * NANO)), NANO)
     return Time(sec=sec, nanosec=nanosec)
+
+
+def duration_from_seconds(seconds: float) -> Duration:
+    """Return a duration message of seconds >= 0."""
+    sec, nanosec = divmod(max(0, round(seconds * NANO)), NANO)
+    return Duration(sec=sec, nanosec=nanosec)
 
 
 def seconds_from_stamp(stamp: Time) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from typing import Any
 
@@ -36,18 +37,25 @@ class ManagedNode(EndpointsNode):
         self.configured = found == TransitionCallbackReturn.SUCCESS
         if not self.configured:
             self._release()
+            return found
+        inputs = ", ".join(stream.topic for stream in self.streams)
+        self.log.info(f"configured; inputs: {inputs or 'none'}")
         return found
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start."""
         found = self._attempt("activate", self.start)
         self.active = found == TransitionCallbackReturn.SUCCESS
+        if self.active:
+            self.active_since_s = time.monotonic()
+            self.log.info("active")
         return super().on_activate(state) if self.active else found
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop."""
         self.active = False
         self._attempt("deactivate", self.stop)
+        self.log.info("inactive")
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -24,8 +24,10 @@ OBSTACLE_PARAMETERS = (
     Parameter("obstacle_max_height_m", 1.2, "points higher than this are passed below, m in odom", -10.0, 10.0),
     Parameter("obstacle_range_m", 4.0, "points further away than this do not matter, m", 0.1, 100.0),
     Parameter("obstacle_cell_m", 0.05, "points are thinned to one per cell of this size, m", 0.005, 1.0),
+    Parameter("max_obstacle_age_s", 2.0, "with use_obstacles, stand still without a cloud this fresh, s", 0.1, 60.0),
     Parameter("blocked_memory_s", 120.0, "keep away this long from where the robot was blocked, s", 0.0, 86400.0),
 )
+WAYS_OUT = "start spatial_memory or another source, or set use_obstacles to false, which drives blind"
 COARSEST_M = 0.01  # steps of the coordinates of a cloud, beyond which the robot does not rely on it
 
 
@@ -40,6 +42,7 @@ def obstacle_settings(values: Mapping[str, Any]) -> ObstacleSettings:
         range_m=values["obstacle_range_m"],
         cell_m=values["obstacle_cell_m"],
         blocked_memory_s=values["blocked_memory_s"],
+        max_age_s=values["max_obstacle_age_s"],
     )
 
 
@@ -67,10 +70,13 @@ class ObstacleInput:
             self._stream.failed(time.monotonic(), str(error))
             return
         self._stream.received(time.monotonic())
-        self._obstacles.see(points)
+        self._obstacles.see(points, messages.seconds_from_stamp(message.header.stamp))
 
     def reports(self) -> Sequence[Report]:
-        """Return how many points there are."""
+        """Return how many points there are, and whether they can be relied on."""
         own = self._obstacles
         values = {"points": len(own.seen_odom_xy), "places_where_blocked": own.touched_count}
+        blindness = own.blindness(self._node.now_s())
+        if blindness:
+            return [Report("clearance", Level.ERROR, f"{blindness} on {self._stream.topic}; {WAYS_OUT}", values)]
         return [Report("clearance", Level.OK, "points that paths keep away from", values)]

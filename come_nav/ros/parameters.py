@@ -9,6 +9,7 @@ it. Names of version 0.1 are taken for the present ones.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from come_nav.core.errors import ComeNavError, ConfigError, suggest
 from come_nav.core.settings import field_explanations, from_mapping
 
 SettingsT = TypeVar("SettingsT")
+RULE = re.compile(r"in [\[(][^\[\]()]*[\])]|(?:>=|<=|>|<) [\w.-]*\w")  # of a setting, in its explanation
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,11 @@ class Parameter:
     def descriptor(self) -> ParameterDescriptor:
         """Return the ROS descriptor."""
         found = ParameterDescriptor(name=self.name, description=self.description)
+        rule = RULE.search(self.description)
         if self.choices:
             found.additional_constraints = "one of " + ", ".join(self.choices)
+        elif rule is not None and self.low is None:
+            found.additional_constraints = f"must be {rule.group()}"
         if self.low is not None and self.high is not None:
             if isinstance(self.default, int):
                 found.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)]
@@ -68,6 +73,9 @@ def declare(node: Any, parameters: Sequence[Parameter]) -> None:
     """
     given = {name: override.value for name, override in node._parameter_overrides.items()}
     for parameter in with_model_defaults(parameters, given.get("model")):
+        if parameter.name in given:
+            value = _as_float(parameter, given[parameter.name])
+            node._parameter_overrides[parameter.name] = RosParameter(parameter.name, value=value)
         try:
             node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
         except (InvalidParameterValueException, InvalidParameterTypeException) as error:
@@ -79,6 +87,16 @@ def declare(node: Any, parameters: Sequence[Parameter]) -> None:
     for name in sorted(set(given) - known - set(renamed)):
         if not name.startswith("qos_overrides."):
             node.get_logger().warning(f"parameter '{name}' is unknown and has no effect{suggest(name, known)}")
+
+
+def _as_float(parameter: Parameter, value: Any) -> Any:
+    """Return a value with whole numbers as floats where those are expected: YAML writes 1 for 1.0."""
+    if isinstance(parameter.default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    floats = isinstance(parameter.default, list) and all(isinstance(item, float) for item in parameter.default)
+    if floats and parameter.default and isinstance(value, Sequence) and not isinstance(value, str):
+        return [float(item) if isinstance(item, int) else item for item in value]
+    return value
 
 
 def _take_old_name(node: Any, old: str, new: str, given: Mapping[str, Any]) -> None:

@@ -14,9 +14,11 @@ from rclpy.parameter import Parameter as RosParameter
 
 from come_nav.core.errors import ComeNavError
 from come_nav.ros.diagnostics import Level, Report, Stream, diagnostic_array
+from come_nav.ros.inputs.silence import cause_of_silence
 from come_nav.ros.messages import seconds_from_stamp, stamp_from_seconds
 from come_nav.ros.parameters import Parameter, declare, evaluate, values_of
 
+SILENT_S = 3.0  # after activation, before an input that has not come is looked for
 COMMON = (
     Parameter("autostart", True, "configure and activate at start, without a lifecycle manager", when="start"),
     Parameter("diagnostics_rate_hz", 1.0, "how often the node reports on /diagnostics, Hz", 0.1, 20.0, when="start"),
@@ -36,7 +38,7 @@ class ReportingNode(LifecycleNode):
         self.values = values_of(self, self.declared)
         self.add_on_set_parameters_callback(self._evaluate_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
-        self.active = False
+        self.active, self.active_since_s = False, float("inf")
         self.configured = False
         self.streams: list[Stream] = []
         self.errors: dict[str, int] = {}
@@ -76,6 +78,17 @@ class ReportingNode(LifecycleNode):
         except Exception as error:
             self.diagnose(error, where)
 
+    def _look_for_silence(self, steady_s: float) -> None:
+        """Find out why inputs are silent; log it once for each time that they fall silent."""
+        for stream in self.streams:
+            if (stream.count and stream.alive(steady_s)) or not stream.required:
+                stream.hint = ""
+            elif steady_s - self.active_since_s > SILENT_S:
+                hint = cause_of_silence(self, stream.topic, stream.kind)
+                if hint != stream.hint:
+                    self.log.warning(f"nothing received on {stream.topic}: {hint}")
+                stream.hint = hint
+
     def _evaluate_parameters(self, changed: list[RosParameter]) -> Any:
         return evaluate(self.declared, changed, self.values, self.configured)
 
@@ -90,6 +103,7 @@ class ReportingNode(LifecycleNode):
         counts = {f"errors: {where}": count for where, count in self.errors.items()}
         reports = [Report("node", level, state, counts)]
         if self.active:
+            self._look_for_silence(steady_s)
             reports += [stream.report(steady_s) for stream in self.streams]
             reports += self.reports()
         stamp = stamp_from_seconds(self.now_s())

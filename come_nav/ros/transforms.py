@@ -116,7 +116,8 @@ class Tf2Transforms:
     def __init__(self, node: Any, tf2_ros: Any) -> None:
         self._tf2_ros = tf2_ros
         self._buffer = tf2_ros.Buffer()
-        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        listener = self._listener = tf2_ros.TransformListener(self._buffer, node)
+        node.keep(listener.unregister)
 
     def lookup(self, target: str, source: str, stamp_s: float | None = None) -> NDArray[np.float64] | None:
         """Return T_target_source (4, 4), or None where tf2 does not know it."""
@@ -154,9 +155,15 @@ def listen(node: Any) -> Transforms:
             buffer.add(stamped.header.frame_id, stamped.child_frame_id, stamp_s, T_parent_child, static)
 
     kind = tf2_messages.TFMessage
-    node.create_subscription(kind, "/tf", lambda message: take(message, False), COMMAND)
-    node.create_subscription(kind, "/tf_static", lambda message: take(message, True), STATIC_TRANSFORMS)
+    node.subscribe(kind, "/tf", lambda message: take(message, False), COMMAND)
+    node.subscribe(kind, "/tf_static", lambda message: take(message, True), STATIC_TRANSFORMS)
     return buffer
+
+
+def at_or_newest(transforms: Transforms, target: str, source: str, stamp_s: float | None) -> NDArray[np.float64] | None:
+    """Return T_target_source (4, 4) at a time, or else the newest, or None where the frames are not connected."""
+    found = transforms.lookup(target, source, stamp_s)
+    return transforms.lookup(target, source) if found is None else found
 
 
 def optional_module(name: str) -> Any | None:

@@ -32,7 +32,7 @@ class Guide:
         self._places, self.rules = places, rules
         self._goal: Goal | None = None
         self._place: NDArray[np.float64] | None = None
-        self._near = False
+        self._near = self._other = False
         self._rest_xy: NDArray[np.float64] | None = None  # of the way; kept, so that the robot does not waver
         self.way_xy: NDArray[np.float64] | None = None
 
@@ -43,8 +43,12 @@ class Guide:
 
     def begin(self, goal: Goal, rough_xyyaw: NDArray[np.float64] | None = None) -> None:
         """Take a goal. ``rough_xyyaw`` (3,) is a place from where an image without a pose should be in view."""
-        self._goal, self.way_xy, self._rest_xy, self._near = goal, None, None, False
+        self._goal, self.way_xy, self._rest_xy, self._near, self._other = goal, None, None, False, False
         self._place = rough_xyyaw if goal.pose_odom_xyyaw is None else goal.pose_odom_xyyaw
+
+    def follow(self, way_xy: NDArray[np.float64]) -> None:
+        """Follow a way (N, 2) to the goal that was found otherwise, instead of a remembered one."""
+        self._rest_xy, self._other = way_xy, True
 
     def renew(self, goal: Goal) -> None:
         """Take the same goal with another pose; the remembered way there stays, but for its end."""
@@ -84,13 +88,14 @@ class Guide:
         there = replace(goal if rough or self.rules.approach_by_view else _BLIND, pose_odom_xyyaw=place)
         if self._near and (away_m <= BESIDE_M or clear(here, place[:2])):
             return there, True
-        if not self.rules.use_ways:
+        if not self.rules.use_ways and not self._other:
             self._rest_xy = None
         if self._rest_xy is not None:
             self._rest_xy = ahead_on(self._rest_xy, here)
         if self._rest_xy is None or np.hypot(*(self._rest_xy[0] - here)) > ASTRAY_M:
             way = self._places.way(pose_odom_xyyaw, place) if self.rules.use_ways else None
             self._rest_xy = None if way is None else ahead_on(np.vstack([way, place[None, :2]]), here)
+            self._other = False
         if self._rest_xy is None:
             return there, True
         self.way_xy = np.vstack([here[None], self._rest_xy])

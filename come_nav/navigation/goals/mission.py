@@ -70,16 +70,16 @@ class Mission:
         self._started_s = None
         self._near = self._failures = self.reopened = 0
 
+    def doing(self, what: str) -> None:
+        """Say what the robot does instead of driving there; plans that failed before do not count any more."""
+        if self.active:
+            self.message, self._failures = what, 0
+
     @property
     def failing(self) -> bool:
         """Whether it failed, or the newest plan did."""
         calm = (ON_THE_WAY, SEARCHING)
         return self.state is MissionState.FAILED or (self.active and self.message not in calm)
-
-    def search(self) -> None:
-        """Say that memory is searched for the goal."""
-        if self.active:
-            self.message = SEARCHING
 
     def found(self, goal: Goal) -> None:
         """Know more of the goal than when the mission began, e.g. where an image was taken."""

@@ -27,6 +27,7 @@ class ObstacleMap:
     def __init__(self, settings: ObstacleSettings | None = None) -> None:
         self.settings = settings or ObstacleSettings()
         self._seen_odom_xy: NDArray[np.float64] = np.zeros((0, 2))
+        self._seen_s: float | None = None
         self._touched: tuple[tuple[float, NDArray[np.float64]], ...] = ()  # when, and points (N, 2)
 
     @property
@@ -44,12 +45,25 @@ class ObstacleMap:
         """Everything (N, 2) to keep away from."""
         return np.concatenate([self._seen_odom_xy, *(arc for _, arc in self._touched)])
 
-    def see(self, points_odom_xyz: NDArray[np.floating]) -> None:
-        """Take a cloud (N, 3) in odom instead of the one before."""
+    def blindness(self, now_s: float) -> str:
+        """Return why what is seen cannot be relied on at a time on the clock of the stamps; empty where it can."""
+        own = self.settings
+        if not own.use or own.max_age_s is None:
+            return ""
+        if self._seen_s is None:
+            return "no cloud of obstacles has come yet"
+        age_s = now_s - self._seen_s
+        if abs(age_s) <= own.max_age_s:
+            return ""
+        return f"the newest obstacles are of {age_s:.1f} s ago, allowed are {own.max_age_s:g} s"
+
+    def see(self, points_odom_xyz: NDArray[np.floating], stamp_s: float = 0.0) -> None:
+        """Take a cloud (N, 3) in odom instead of the one before, and when it was measured."""
         own, heights = self.settings, points_odom_xyz[:, 2]
         inside = (heights >= own.min_height_m) & (heights <= own.max_height_m)
         found = points_odom_xyz[inside, :2].astype(np.float64)
         _, first = np.unique(np.floor(found / own.cell_m).astype(np.int64), axis=0, return_index=True)
+        self._seen_s = stamp_s
         self._seen_odom_xy = found[first]  # not the cells' centres, which may lie centimetres off
 
     def touch(self, blocked_odom_xyyaw: NDArray[np.float64], stamp_s: float) -> None:
@@ -62,6 +76,12 @@ class ObstacleMap:
         """Forget what the robot ran into too long ago."""
         limit_s = self.settings.blocked_memory_s
         self._touched = tuple(entry for entry in self._touched if abs(now_s - entry[0]) <= limit_s)
+
+    def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
+        """Take it that odometry began anew: (3,) is where the new odom lies in the one before."""
+        T = se2.inverse(T_before_after_xyyaw)
+        self._seen_odom_xy = se2.transform_points(T, self._seen_odom_xy)
+        self._touched = tuple((stamp_s, se2.transform_points(T, arc)) for stamp_s, arc in self._touched)
 
     def forget(self) -> None:
         """Forget what the robot ran into; what is seen goes with the next cloud."""

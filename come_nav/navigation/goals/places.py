@@ -90,6 +90,12 @@ class Places:
             self.keyframes.begin_leg()
             self.keyframes.map_frame.restart()  # anchors begin anew as well
 
+    def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
+        """Take it that odometry began anew: (3,) is where the new odom lies in the one before. Key frames stay."""
+        with self._lock:
+            self.keyframes.begin_leg()
+            self.keyframes.map_frame.rebase(T_before_after_xyyaw)
+
     def move(self, corrections_xyyaw: NDArray[np.float64], outside_xyyaw: NDArray[np.float64] | None = None) -> None:
         """Take where odom lies in map (A, 3) as each anchor of the robot has it, and another localiser (3,)."""
         with self._lock:

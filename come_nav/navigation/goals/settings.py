@@ -37,6 +37,8 @@ class ObstacleSettings:
         range_m: points further away than this do not matter, m, > 0.
         cell_m: points are thinned to one per cell of this size, m, > 0.
         blocked_memory_s: keep away this long from where the robot was blocked, s, >= 0.
+        max_age_s: no plan on a newest cloud older than this, or without any, s, > 0; None = whoever shows clouds
+            sees to that.
     """
 
     use: bool = True
@@ -47,8 +49,11 @@ class ObstacleSettings:
     range_m: float = 4.0
     cell_m: float = 0.05
     blocked_memory_s: float = 120.0
+    max_age_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("radius_m", "margin_m", "range_m", "cell_m"):
             check_range(f"obstacles.{name}", getattr(self, name), 0.0, open_low=True)
         check_range("obstacles.blocked_memory_s", self.blocked_memory_s, 0.0)
+        if self.max_age_s is not None:
+            check_range("obstacles.max_age_s", self.max_age_s, 0.0, open_low=True)

@@ -12,6 +12,7 @@ from come_nav.core.errors import DataError
 from come_nav.core.types import Goal, ImageCamera, Plan, PlanStatus
 from come_nav.memory.keyframes import Keyframe, Keyframes
 from come_nav.navigation.goals.mission import MissionState
+from come_nav.navigation.goals.recovery import Activity
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Progress:
         distance_left_m: along the way through remembered places; NaN = unknown.
         state: of the mission.
         code: why it failed.
+        activity: what the robot is doing for it.
     """
 
     stamp_s: float
@@ -75,6 +77,7 @@ class Progress:
     distance_left_m: float = float("nan")
     state: MissionState = MissionState.IDLE
     code: str = ""
+    activity: Activity = Activity.IDLE
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Step:
         state: of the mission after this step.
         plan: made in this step, or None: nothing to do, or go on with the plan before.
         target: what the plan leads to: the goal, or a subgoal on the way.
-        retreating: whether the robot backs off from what blocked it; ask again soon.
+        retreating: whether the robot backs off, or turns to look around; ask again soon.
         way_xy: (N, 2) remembered way in odom that is followed, or None.
         duration_s: time that the search for the plan took.
     """

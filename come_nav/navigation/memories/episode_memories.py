@@ -135,8 +135,13 @@ class EpisodeMemories:
         if self.space is not None:
             self.space.move(corrections_xyyaw, outside_xyyaw)
 
-    def reset(self) -> None:
-        """Forget the episode."""
+    def reset(self, T_before_after_xyyaw: NDArray[np.float64] | None = None) -> None:
+        """Forget the episode; or keep it, where odometry began anew and (3,) tells where it lies in the one before."""
+        if T_before_after_xyyaw is not None:
+            self._map_frame.rebase(T_before_after_xyyaw)
+            if self.space is not None:  # one of another process too, until that process has done so
+                self.space.cloud.map_frame.rebase(T_before_after_xyyaw)
+            return
         self._map_frame.clear()
         for memory in (self.space, self.long_term):
             if memory is not None:

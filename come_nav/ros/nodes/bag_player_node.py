@@ -18,6 +18,8 @@ from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import COMMAND, SENSOR, STATIC_TRANSFORMS
 from come_nav.ros.worker import Worker
 
+OTHER_CLOCK_NS = 10_000_000_000  # stamps and log times further apart than any latency are of different clocks
+
 
 class BagPlayerNode(ManagedNode):
     """Publishes the recorded bytes under the recorded names; remap them with ``-r old:=new`` as for any node."""
@@ -47,17 +49,21 @@ class BagPlayerNode(ManagedNode):
         wanted = [topic for topic in self.values["topics"] if topic]
         for topic in wanted:
             bag.topic(topic)
-        self._publishers_by_topic, self._skipped = {}, []
+        self._publishers_by_topic, self._skipped, kinds = {}, [], {}
         for topic in bag.topics.values():
             if wanted and topic.name not in wanted:
                 continue
             kind = message_class(topic.type)
+            if topic.name == "/clock" and self.values["publish_clock"]:
+                continue  # two clocks would contradict each other
             if kind is None:
                 self._skipped.append(f"{topic.name} ({topic.type})")
                 continue
+            kinds[topic.name] = kind
             qos = STATIC_TRANSFORMS if topic.name.endswith("tf_static") else COMMAND
             self._publishers_by_topic[topic.name] = self.advertise(kind, topic.name, qos)
         self._clock_out = self.advertise(Clock, "/clock", SENSOR) if self.values["publish_clock"] else None
+        self._bag_clock = BagClock(bag, [name for name, kind in kinds.items() if has_header(kind)])
         self._bag, self._sent, self._loops, self._finished = bag, 0, 0, False
 
     def start(self) -> None:
@@ -101,6 +107,7 @@ class BagPlayerNode(ManagedNode):
         self._finished = True
 
     def _once(self, bag: Bag) -> Iterator[None]:
+        self._bag_clock.begin()
         recorded_s, steady_s = bag.start_ns * 1e-9, time.monotonic()
         for message in bag.messages(list(self._publishers_by_topic)):
             due_s = steady_s + (message.log_ns * 1e-9 - recorded_s) / self.values["rate"]
@@ -113,9 +120,40 @@ class BagPlayerNode(ManagedNode):
 
     def _send(self, message: BagMessage) -> None:
         if self._clock_out is not None:
-            self._clock_out.publish(Clock(clock=messages.stamp_from_seconds(message.header_ns * 1e-9)))
+            self._clock_out.publish(Clock(clock=messages.stamp_from_seconds(self._bag_clock.time_ns(message) * 1e-9)))
         self._publishers_by_topic[message.topic].publish(message.raw)
         self._sent += 1
+
+
+class BagClock:
+    """Time of a recording on the clock of its headers; never runs back.
+
+    It is when messages were written, which are ordered by that, moved to the headers' clock where the two are of
+    different clocks. Only messages that have a header are asked for its stamp: the bytes of others are none.
+    """
+
+    def __init__(self, bag: Bag, stamped: Sequence[str]) -> None:
+        """Take the bag, and the topics whose messages have a header."""
+        first = (
+            next((message for message in bag.messages(list(stamped)) if message.has_stamp), None) if stamped else None
+        )
+        offset_ns = 0 if first is None else first.header_ns - first.log_ns
+        self._offset_ns = offset_ns if abs(offset_ns) > OTHER_CLOCK_NS else 0
+        self._newest_ns = 0
+
+    def begin(self) -> None:
+        """Begin at the beginning of the bag."""
+        self._newest_ns = 0
+
+    def time_ns(self, message: BagMessage) -> int:
+        """Return the time at which a message is sent."""
+        self._newest_ns = max(self._newest_ns, message.log_ns + self._offset_ns)
+        return self._newest_ns
+
+
+def has_header(kind: Any) -> bool:
+    """Whether a message class begins with a std_msgs/Header."""
+    return next(iter(kind.get_fields_and_field_types().values()), "") == "std_msgs/Header"
 
 
 def message_class(type_name: str) -> Any | None:

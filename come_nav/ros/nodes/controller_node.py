@@ -21,6 +21,8 @@ from come_nav.planning.retiming import retimed
 from come_nav.planning.stall import StallDetector
 from come_nav.ros import messages
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.inputs.odometry_frames import check_base, check_odometry_frame
+from come_nav.ros.inputs.odometry_reset import ResetDetector
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
 from come_nav.ros.qos import COMMAND, SENSOR
@@ -78,10 +80,11 @@ class ControllerNode(ManagedNode):
         self._odometry: Odometry | None = None
         self._e_stop, self._has_plan = False, False
         self._state = self._why_no_plan = "no plan"
-        self._last_now_s = self._blocked_s = float("-inf")
+        self._last_now_s = self._counts_from_s = float("-inf")  # plans from before do not count
+        self._standing = False  # whether the base has been told to, so that others may have cmd_vel
         self._jumps = self._stalls = 0
         self._stall = stall_detector_of(self.values)
-        self._latency = Latency()
+        self._latency, self._resets = Latency(), ResetDetector()
         kind = TwistStamped if values["cmd_vel_stamped"] else Twist
         self._commands = self.advertise(kind, "cmd_vel", COMMAND)
         self._blocked = self.advertise(PoseStamped, "blocked", COMMAND)
@@ -95,11 +98,12 @@ class ControllerNode(ManagedNode):
     def start(self) -> None:
         """Begin standing still: plans from before do not count."""
         self._drop_plan("no plan")
+        self._standing = False  # whoever drove before may have been killed
 
     def stop(self) -> None:
         """Stand still."""
         self._drop_plan("inactive")
-        self._publish(0.0, 0.0)
+        self._stand()
 
     def parameters_changed(self, names: set[str]) -> None:
         """Follow with new gains and limits from the next plan on."""
@@ -123,11 +127,18 @@ class ControllerNode(ManagedNode):
         steady_s = time.monotonic()
         delay_s = self.delay_s(message.header.stamp)
         try:
+            check_odometry_frame(message, self.values["odom_frame"])
+            check_base(message, self.values["base_frame"])
             self._odometry = messages.odometry_from_message(message)
         except DataError as error:
             self._odometry = None
             self._odometry_stream.failed(steady_s, str(error))
             return
+        reset = self._resets.update(self._odometry)
+        if reset is not None:
+            self._drop_plan("odometry began anew")
+            self._counts_from_s = self._odometry.stamp_s
+            self.log.warning(f"{reset}; plans from before do not count")
         self._odometry_stream.received(steady_s, delay_s)
         self._latency.add(delay_s)
 
@@ -145,14 +156,17 @@ class ControllerNode(ManagedNode):
             self._drop_plan("plan not finite")
             return
         self._plan_stream.received(steady_s, self.delay_s(message.header.stamp))
-        if plan.stamp_s < self._blocked_s:
-            return  # it does not know yet what blocks the robot
+        if self._e_stop or plan.stamp_s < self._counts_from_s:
+            return  # it does not know yet of the stop, or of what blocks the robot
         now_s, odometry = self.now_s(), self._odometry
         self._follower.set_plan(plan if odometry is None else retimed(plan, now_s, odometry.pose_xyyaw))
         self._has_plan = plan.status is PlanStatus.OK
         self._why_no_plan = "no plan"
 
     def _take_e_stop(self, message: Bool) -> None:
+        if self._e_stop and not message.data:
+            self._counts_from_s = self.now_s()
+            self._why_no_plan = "no plan"  # given since
         self._e_stop = bool(message.data)
         if self._e_stop:
             self._drop_plan("e-stop")
@@ -165,26 +179,30 @@ class ControllerNode(ManagedNode):
         if now_s < self._last_now_s - 1e-3:
             self._jumps += 1
             self._drop_plan("clock jumped back")
-            self._odometry, self._blocked_s = None, float("-inf")
+            self._odometry, self._counts_from_s = None, float("-inf")
         self._last_now_s = now_s
         hindrance = self._hindrance(now_s, steady_s)
         odometry = self._odometry
         if hindrance or odometry is None:
             self._state = hindrance or "no odometry"
-            self._publish(0.0, 0.0)
+            self._stand(again=self._e_stop)
             return
         v, vy, w = self._follower.command(now_s, odometry.pose_xyyaw)
         if self._stall is not None and self._stall.update(now_s, v, odometry.pose_xyyaw, vy):
             self._give_way(now_s, odometry.pose_xyyaw, self._stall.bearing_rad)
             return
-        self._state = "arrived" if self._follower.done else "driving"
+        if self._follower.done:
+            self._state = "arrived"
+            self._stand()
+            return
+        self._state = "driving"
         self._publish(v, w, vy)
 
     def _give_way(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64], bearing_rad: float) -> None:
         """Stop pushing, and tell where the robot stands and which way it could not go."""
         self._drop_plan("blocked: told to drive, but odometry stands still")
-        self._publish(0.0, 0.0)
-        self._stalls, self._blocked_s = self._stalls + 1, now_s
+        self._stand()
+        self._stalls, self._counts_from_s = self._stalls + 1, now_s
         facing = se2.compose(pose_odom_xyyaw, np.array([0.0, 0.0, bearing_rad]))
         self._blocked.publish(messages.pose_list(facing[None], [now_s], self.values["odom_frame"])[0])
         self.log.warning(f"blocked at ({facing[0]:.2f}, {facing[1]:.2f}) m", throttle_duration_sec=5.0)
@@ -211,7 +229,14 @@ class ControllerNode(ManagedNode):
         if self._stall is not None:
             self._stall.clear()
 
+    def _stand(self, again: bool = False) -> None:
+        """Tell the base once to stand still, then leave cmd_vel to others; during an e-stop tell it ``again``."""
+        if again or not self._standing:
+            self._publish(0.0, 0.0)
+        self._standing = True
+
     def _publish(self, v_mps: float, w_radps: float, vy_mps: float = 0.0) -> None:
+        self._standing = False
         if self.values["cmd_vel_stamped"]:
             stamped = messages.stamped_twist_message(v_mps, w_radps, self.now_s(), self.values["base_frame"], vy_mps)
             self._commands.publish(stamped)

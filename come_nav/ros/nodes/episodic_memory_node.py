@@ -23,6 +23,7 @@ from come_nav.navigation.loading import load_stack
 from come_nav.navigation.stack import NavStack
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.inputs.odometry_reset import OdometryReset
 from come_nav.ros.nodes.memory_node import MemoryNode, store_of
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
 from come_nav.ros.planner.adapters import adapter_values, version_of
@@ -79,6 +80,7 @@ class EpisodicMemoryNode(MemoryNode):
         self._due["state"] += self.values["state_period_s"]
         self._request = ""
         self._camera = CameraInput(self, depth="optional" if self.values["use_depth"] else "none")
+        self._camera.on_reset = lambda reset: setattr(self, "_request", reset)
         self._status = self.advertise(DiagnosticStatus, "episodic_memory", LATCHED)
         self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
         self.serve(Trigger, "~/reset", self._reset)
@@ -105,7 +107,7 @@ class EpisodicMemoryNode(MemoryNode):
 
     def reports(self) -> Sequence[Report]:
         """Return what is learnt, how fast, and how long a frame waits to be part of it."""
-        return [self._report()]
+        return [self._report(), self._camera.extrinsics.report()]
 
     # -- callbacks: short, they only keep what came --------------------------------------------------------------------
 
@@ -122,8 +124,14 @@ class EpisodicMemoryNode(MemoryNode):
         self._remember()
         self._progress.trained(self._memory.steps, time.monotonic())
         request, self._request = self._request, ""
-        if request == "reset":
+        T_before_after = request.T_before_after_xyyaw if isinstance(request, OdometryReset) else None
+        if isinstance(request, OdometryReset):
+            self.log.warning(f"{request}; {request.consequence}")
+        if request == "reset" or (isinstance(request, OdometryReset) and T_before_after is None):
             self._forget()
+        elif T_before_after is not None:
+            self._stack.memory.clear()
+            self._stack.episode.reset(T_before_after)
         elif request == "forget":
             self._stack.memory.clear()
             self.log.warning("the clock of odometry jumped back; the adapter stays, in its odom frame")

@@ -12,6 +12,7 @@ from come_nav.core.errors import ComeNavError
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.store.files import CLOUD
 from come_nav.memory.store.store import MemoryStore
+from come_nav.ros.inputs.odometry_reset import OdometryReset
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.worker import Worker
 
@@ -44,7 +45,7 @@ class MemoryNode(ManagedNode, ABC):
     def __init__(self, name: str, **keywords: Any) -> None:
         super().__init__(name, **keywords)
         self._worker = Worker(name, self._work, lambda error: self.diagnose(error, "memory"))
-        self._request = ""
+        self._request: str | OdometryReset = ""
         self._due: dict[str, float] = {}
 
     @abstractmethod

@@ -14,6 +14,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
@@ -24,6 +25,7 @@ from come_nav.navigation.navigation_model import looks_at_depth
 from come_nav.navigation.navigator import Navigator
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.inputs.odometry_reset import OdometryReset
 from come_nav.ros.map_odom import MAP_PARAMETERS, MapOdomFollower, MapOdomPublisher
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.nodes.memory_node import load_cloud, store_of
@@ -85,7 +87,9 @@ class PlannerNode(ManagedNode):
         self._output = PlannerOutput(self, self._navigator, self._camera)
         self._goals = self.watch("goal", "goal_image", float("inf"), required=False)
         self._requests = PlannerRequests(self, self._navigator, self._camera, self._output, self._goals)
-        self._memory_requests: deque[str] = deque()
+        self._requests.wake = self._worker.wake
+        self._memory_requests: deque[str | OdometryReset] = deque()
+        self._camera.on_reset = self._forget
         self._accuracy, self._counts = RunningAccuracy(), Counter[str]()
         self._plan_time, self._goal_time, self._memory_time = Latency(), Latency(), Latency()
         self._next_plan_s = 0.0
@@ -135,6 +139,7 @@ class PlannerNode(ManagedNode):
             self.subscribe(message_type, f"goal_{kind}", self._taking_goal(kind), COMMAND)
         self.subscribe(CameraInfo, "goal_camera_info", lambda message: self._post("camera_info", message), COMMAND)
         self.subscribe(PointCloud2, "obstacles", self._obstacles.take, SENSOR)
+        self.subscribe(Bool, "e_stop", self._requests.take_e_stop, COMMAND)
         self.subscribe(PoseStamped, "blocked", lambda message: self._post("blocked", message), COMMAND)
         self.serve(Trigger, "cancel_goal", _answering("the robot stops", lambda: self._post("cancel", None)))
         self.serve(Trigger, "reset_memory", _answering("memory is forgotten", lambda: self._forget("reset")))
@@ -158,9 +163,8 @@ class PlannerNode(ManagedNode):
 
     def _post(self, kind: str, message: Any) -> None:
         self._requests.post(kind, message)
-        self._worker.wake()
 
-    def _forget(self, request: str) -> None:
+    def _forget(self, request: str | OdometryReset) -> None:
         self._memory_requests.append(request)
         self._watcher.wake()
 
@@ -169,12 +173,19 @@ class PlannerNode(ManagedNode):
     def _watch(self) -> float:
         """Forget if requested, remember what came, save if it is time; return how long to wait."""
         while self._memory_requests:
-            everything = self._memory_requests.popleft() == "reset"
-            self._navigator.forget(everything)
+            request = self._memory_requests.popleft()
+            T_before_after = request.T_before_after_xyyaw if isinstance(request, OdometryReset) else None
+            everything = request == "reset" or (isinstance(request, OdometryReset) and T_before_after is None)
+            self._navigator.forget(everything, T_before_after)
             self._forgotten = True
+            if isinstance(request, OdometryReset):
+                self._output.stand_still()  # the plan is in an odom that is no more
+                self.log.warning(f"{request}; {request.consequence}")
+                if everything:
+                    self._post("cancel", None)
             if everything:
                 self._places.forget()
-            else:
+            elif request == "forget":
                 self.log.warning("the clock of odometry jumped back; short-term memory starts anew")
         self._map_odom.update()
         present = self._camera.track.newest
@@ -234,6 +245,7 @@ class PlannerNode(ManagedNode):
             *adapter_reports(self._stack),
             Report("accuracy", Level.OK, "past plans against the way driven", self._accuracy.values()),
             *self._obstacles.reports(),
+            self._camera.extrinsics.report(),
             *self._map_odom.reports(),
             *self._map_publisher.reports(),
         ]

@@ -21,6 +21,7 @@ from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.ros import messages
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.inputs.odometry_reset import OdometryReset
 from come_nav.ros.map_odom import FOLLOW_PARAMETERS, MapOdomFollower
 from come_nav.ros.nodes.memory_node import MemoryNode, load_cloud, store_of
 from come_nav.ros.parameters import Parameter, settings_from, settings_parameters
@@ -56,6 +57,7 @@ class SpatialMemoryNode(MemoryNode):
         self._memory = SpatialMemory(settings_from(SpatialSettings(), self.values, "spatial."))
         load_cloud(self, self._memory)
         self._camera = CameraInput(self, depth="required")
+        self._camera.on_reset = lambda reset: setattr(self, "_request", reset)
         # Anchors alone, without features: what was seen at each moves as another localiser says.
         self._localisation = RobotLocalisation(LocalisationSettings(use=False))
         self._localisation.on_correction.append(self._memory.move)
@@ -93,7 +95,11 @@ class SpatialMemoryNode(MemoryNode):
         level, text = Level.OK, f"{len(memory)} points"
         if self._failure is not None and time.monotonic() - self._failure[0] < 5.0:
             level, text = Level.ERROR, self._failure[1]
-        return [Report("memory", level, text, values), *self._map_odom.reports()]
+        return [
+            Report("memory", level, text, values),
+            self._camera.extrinsics.report(),
+            *self._map_odom.reports(),
+        ]
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
@@ -108,11 +114,18 @@ class SpatialMemoryNode(MemoryNode):
 
     def _work(self) -> float:
         moved = self._map_odom.update()
-        self._remember()
         request, self._request = self._request, ""
-        if request == "reset":
+        if isinstance(request, OdometryReset):
+            self._pose_odom_xyyaw = None  # obstacles are published again with the next frame
+            self._frames_saved = -1  # whoever follows the store needs it as it is now
+            self.log.warning(f"{request}; {request.consequence}")
+            if request.T_before_after_xyyaw is not None:
+                self._localisation.reset()  # its anchors are of the odom before
+                self._memory.map_frame.rebase(request.T_before_after_xyyaw)
+        if request == "reset" or (isinstance(request, OdometryReset) and request.T_before_after_xyyaw is None):
             self._memory.clear()
             self._localisation.reset()
+        self._remember()
         if moved:
             self._frames_saved = -1  # others who follow the store shall have it where it is now
         if request == "save" or self._time_for("save", self.values["save_period_s"]):
@@ -148,8 +161,8 @@ class SpatialMemoryNode(MemoryNode):
         self._cloud.publish(messages.cloud_message(points[chosen], colours, self.now_s(), frame_id))
 
     def _publish_obstacles(self) -> None:
-        pose = self._pose_odom_xyyaw
-        if pose is None:
+        pose, stamp_s = self._pose_odom_xyyaw, self._last_stamp_s
+        if pose is None or not np.isfinite(stamp_s):
             return
         values = self.values
         heights = (values["obstacle_min_height_m"], values["obstacle_max_height_m"])
@@ -157,7 +170,8 @@ class SpatialMemoryNode(MemoryNode):
         cosine, sine = np.cos(pose[2]), np.sin(pose[2])
         turned = points[:, :2] @ np.array([[cosine, sine], [-sine, cosine]])
         odom = np.column_stack([turned + pose[:2], points[:, 2]]).astype(np.float32)
-        self._obstacles.publish(messages.cloud_message(odom, None, self.now_s(), values["odom_frame"]))
+        # Of the newest frame in it, not of now: whoever plans must see that it no longer grows.
+        self._obstacles.publish(messages.cloud_message(odom, None, stamp_s, values["odom_frame"]))
 
     # -- disk ----------------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,11 @@ class ActionGoals:
 class PathRequest:
     """A pose that a path is asked to, and whom to hand it."""
 
-    def __init__(self, pose: Any, on_end: Callable[[Any | None, str], None]) -> None:
-        """Take the PoseStamped; ``on_end`` gets a path message, or None and why there is none."""
-        self.pose, self.end = pose, on_end
+    def __init__(
+        self, pose: Any, on_end: Callable[[Any | None, str, str, float], None], start: Any | None = None
+    ) -> None:
+        """Take the PoseStamped, and another ``start`` than the robot's pose.
+
+        ``on_end`` gets a path message or None, Nav2's name of the error, why, and how long the search took, s.
+        """
+        self.pose, self.end, self.start = pose, on_end, start

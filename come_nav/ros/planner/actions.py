@@ -23,6 +23,7 @@ ACTION_PARAMETERS = (
     Parameter(
         "serve_compute_path_to_pose", False, "offer Nav2's action, where Nav2's own planner does not run", when="start"
     ),
+    Parameter("planner_ids", ["come_nav", "GridBased"], "planner_id of requests that are answered", when="start"),
 )
 Post = Callable[[str, Any], None]
 
@@ -147,22 +148,27 @@ class ImageServer(_Server):
 
 
 class PathServer(_Server):
-    """nav2_msgs/action/ComputePathToPose, from where the robot is."""
+    """nav2_msgs/action/ComputePathToPose: a whole path, or one of Nav2's error codes."""
 
     def accepted(self, handle: Any) -> None:
         """Hand the pose to the worker."""
-        request = handle.request
-        if request.use_start:
-            self._finish(handle, None, "a path from another start than the robot's pose is not planned")
+        request, known = handle.request, self.node.values["planner_ids"]
+        if request.planner_id and request.planner_id not in known:
+            why = f"planner_id is '{request.planner_id}', must be one of {', '.join(known)}"
+            self._finish(handle, None, "INVALID_PLANNER", why, 0.0)
             return
-        self.post("path", PathRequest(request.goal, lambda path, why: self._finish(handle, path, why)))
+        start = request.start if request.use_start else None
+        self.post("path", PathRequest(request.goal, lambda *answer: self._finish(handle, *answer), start))
 
-    def _finish(self, handle: Any, path: Any | None, why: str) -> None:
+    def _finish(self, handle: Any, path: Any | None, error: str, why: str, seconds: float) -> None:
         def answer(handle: Any) -> Any:
             result = self.action.Result()
+            result.planning_time = messages.duration_from_seconds(seconds)
             if path is None:
-                self.node.log.warning(f"compute_path_to_pose: {why}")
-                if hasattr(result, "error_msg"):
+                self.node.log.warning(f"compute_path_to_pose: {error}: {why}")
+                if hasattr(result, "error_code"):  # since Iron
+                    result.error_code = self._code(error)
+                if hasattr(result, "error_msg"):  # since Kilted
                     result.error_msg = why
                 handle.abort()
             else:
@@ -171,3 +177,9 @@ class PathServer(_Server):
             return result
 
         handle.execute(answer)
+
+    def _code(self, error: str) -> int:
+        """Return the number of an error, which differs between Nav2's versions, as does the message that has it."""
+        holders = (self.action.Result, self.action.Goal)
+        found = (getattr(holder, name, None) for name in (error, "UNKNOWN") for holder in holders)
+        return next((int(code) for code in found if code is not None), 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.navigation.goals.mission import ArrivalSettings
+from come_nav.navigation.goals.recovery import RecoverySettings
 from come_nav.navigation.goals.settings import GuideSettings
 from come_nav.navigation.settings import NavigatorSettings, RecognitionSettings
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, obstacle_settings
@@ -28,6 +29,8 @@ NAVIGATOR_PARAMETERS = (
     Parameter("goal_confirmations", 2, "plans in a row that must agree that an image is reached", 1, 50),
     Parameter("max_failures", 20, "failed plans in a row that end a mission", 1, 10000),
     Parameter("time_limit_s", 120.0, "longest mission, s", 1.0, 86400.0),
+    Parameter("use_recovery", True, "get free where the robot gets no further, and give up with a reason"),
+    Parameter("progress_patience_s", 10.0, "no movement and no nearer for so long: it gets no further, s", 1.0, 600.0),
     Parameter("use_places", True, "lead through remembered places to goals that are far away"),
     Parameter("use_recognition", True, "look for where a goal image was taken (with use_places)"),
     Parameter("use_route", True, "follow remembered ways, not the straight line (with use_places)"),
@@ -64,4 +67,5 @@ def navigator_settings(values: Mapping[str, Any]) -> NavigatorSettings:
         recognition=RecognitionSettings(values["recognised"], values["trust"], values["unknown_image"]),
         keyframes=KeyframesSettings(**keyframes),
         obstacles=obstacle_settings(values),
+        recovery=RecoverySettings(values["use_recovery"], values["progress_patience_s"]),
     )

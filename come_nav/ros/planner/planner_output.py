@@ -33,11 +33,13 @@ class PlannerOutput:
 
     Attributes:
         action_goals: told like everybody else.
+        refused: why the newest goal is none; empty where it was taken.
     """
 
     def __init__(self, node: Any, navigator: Navigator, camera: CameraInput) -> None:
         self._node, self._navigator, self._camera = node, navigator, camera
         self.action_goals = ActionGoals()
+        self.refused = ""
         self._plan: Plan | None = None
         self._plans = node.advertise(PathMessage, "plan", COMMAND)
         self._route = node.advertise(PathMessage, "route", LATCHED)
@@ -98,6 +100,7 @@ class PlannerOutput:
         """Return how the mission stands."""
         progress, plan, mission = self._navigator.progress(), self._plan, self._navigator.mission
         values: dict[str, Any] = {"state": progress.state.value, "code": progress.code}
+        values |= {"activity": progress.activity.value, "refused": self.refused}
         values["places"] = len(self._navigator.places)
         if np.isfinite(progress.difference):
             values["difference"] = progress.difference
@@ -105,4 +108,7 @@ class PlannerOutput:
             values |= {"plan_status": plan.status.value, "cost": plan.cost, "plan_stamp_s": f"{plan.stamp_s:.3f}"}
         if np.isfinite(progress.distance_left_m):
             values["distance_left_m"] = progress.distance_left_m
+        if self.refused:
+            text = f"goal refused: {self.refused}" + (f"; {progress.message}" if mission.active else "")
+            return Report("mission", Level.ERROR, text, values)
         return Report("mission", Level.ERROR if mission.failing else Level.OK, progress.message, values)

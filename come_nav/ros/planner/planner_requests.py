@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from nav_msgs.msg import Path as PathMessage
 
-from come_nav.core.errors import ComeNavError
-from come_nav.core.types import CameraIntrinsics, Odometry, PlanStatus
+from come_nav.core.errors import ComeNavError, DataError
+from come_nav.core.types import CameraIntrinsics, Odometry
 from come_nav.data.bags.images import decode_colour
 from come_nav.navigation.navigator import GoalRequest, Navigator
+from come_nav.planning.grid_route import RouteStatus
 from come_nav.ros import messages
 from come_nav.ros.camera import CameraInput
 from come_nav.ros.decoding import LiveCamera, frame_of, message_type_name
@@ -21,11 +24,22 @@ from come_nav.ros.planner.action_goals import ActionGoal, PathRequest
 from come_nav.ros.planner.planner_output import PlannerOutput
 from come_nav.ros.streams import Matched
 
+E_STOPPED = "e-stop: the robot is stopped; release it, then give a goal anew"
+NAV2_ERRORS = {
+    RouteStatus.START_OCCUPIED: "START_OCCUPIED",
+    RouteStatus.GOAL_OCCUPIED: "GOAL_OCCUPIED",
+    RouteStatus.TOO_FAR: "GOAL_OUTSIDE_MAP",
+    RouteStatus.NO_ROUTE: "NO_VALID_PATH",
+}
 PATIENT = ("blocked", "path", "camera_info")  # requests that leave the goal as it is
 
 
 class PlannerRequests:
-    """A queue of (kind, message); any thread may post, one obeys."""
+    """A queue of (kind, message); any thread may post, one obeys.
+
+    Attributes:
+        wake: called with each request.
+    """
 
     def __init__(
         self,
@@ -39,6 +53,8 @@ class PlannerRequests:
         self._node, self._navigator, self._camera, self._output = node, navigator, camera, output
         self._goals = goals
         self._queue: deque[tuple[str, Any]] = deque()
+        self._e_stop = self._e_stop_told = False
+        self.wake: Callable[[], object] = lambda: None
         self._goal_camera, self._goal_info = LiveCamera(), None
 
     @property
@@ -49,6 +65,13 @@ class PlannerRequests:
     def post(self, kind: str, message: Any = None) -> None:
         """Keep a request."""
         self._queue.append((kind, message))
+        self.wake()
+
+    def take_e_stop(self, message: Any) -> None:
+        """Keep that the e-stop has changed; some repeat it all the time."""
+        if bool(message.data) != self._e_stop_told:
+            self._e_stop_told = bool(message.data)
+            self.post("e_stop", message)
 
     def obey(self) -> bool:
         """Do what was asked for; return whether there is a new goal."""
@@ -63,23 +86,35 @@ class PlannerRequests:
                 stamp_s = messages.seconds_from_stamp(message.header.stamp)
                 self._navigator.blocked(stamp_s, self._camera.pose_in_odom(message))
             elif kind == "cancel" or (kind == "cancel action goal" and message is self._output.action_goals.current):
-                self._navigator.cancel()
-                self._output.stand_still()
-                self._output.tell()
+                self._cancel()
+            elif kind == "e_stop":
+                self._e_stop = bool(message.data)
+                if self._e_stop:
+                    self._cancel(E_STOPPED)
             elif kind != "cancel action goal":  # else it has ended meanwhile
                 begun = self._begin(kind, message) or begun
         return begun
 
+    def _cancel(self, why: str = "cancelled") -> None:
+        self._navigator.cancel(why)
+        self._output.stand_still()
+        self._output.tell()
+
     def _begin(self, kind: str, message: Any) -> bool:
         action_goal = message if isinstance(message, ActionGoal) else None
         try:
+            if self._e_stop:
+                raise DataError(E_STOPPED)
             self._navigator.begin(self._goal_request(kind, message))
         except ComeNavError as error:
             self._goals.failed(time.monotonic(), str(error))
+            self._output.refused = str(error)
+            self._output.tell()
             self._node.diagnose(error, f"goal_{kind}")
             if action_goal is not None:
                 self._output.action_goals.refuse(action_goal, str(error), self._output.progress())
             return False
+        self._output.refused = ""
         self._output.action_goals.begin(action_goal, self._output.progress())
         self._output.tell()
         return True
@@ -114,11 +149,17 @@ class PlannerRequests:
 
     def _answer(self, request: PathRequest) -> None:
         """Plan once for somebody else who drives."""
+        began_s = time.monotonic()
         try:
-            plan = self._navigator.path_to(self._camera.pose_in_odom(request.pose), self._node.now_s())
+            goal = self._camera.pose_in_odom(request.pose)
+            start = None if request.start is None else self._camera.pose_in_odom(request.start)
         except ComeNavError as error:
-            request.end(None, str(error))
+            request.end(None, "TF_ERROR", str(error), time.monotonic() - began_s)
             return
-        good = plan.status is PlanStatus.OK
-        path = messages.path_message(plan, self._node.values["odom_frame"]) if good else None
-        request.end(path, "" if good else f"{plan.status.value}: {plan.message}")
+        route = self._navigator.path_to(goal, self._node.now_s(), start)
+        path, took_s = None, time.monotonic() - began_s
+        if route.status is RouteStatus.OK:
+            frame_id, now_s = self._node.values["odom_frame"], self._node.now_s()
+            path = PathMessage(header=messages.header(now_s, frame_id))
+            path.poses = messages.pose_list(route.path_xyyaw, [now_s] * len(route.path_xyyaw), frame_id)
+        request.end(path, NAV2_ERRORS.get(route.status, "UNKNOWN"), route.message, took_s)

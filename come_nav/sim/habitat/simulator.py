@@ -76,7 +76,12 @@ class HabitatSimulator:
         self._xyz: NDArray[np.float64] = np.zeros(3)
         self._yaw = 0.0
         try:
-            self._process = subprocess.Popen([python, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen(
+                [python, str(WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for this process, which then ends it
+            )
         except OSError as error:
             raise ConfigError(f"habitat_python '{python}' cannot be started ({error.strerror})") from error
         fov_rad = 2.0 * math.atan(0.5 * intrinsics.width / intrinsics.fx)

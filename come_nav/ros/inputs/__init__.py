@@ -1,0 +1,1 @@
+"""What nodes look at in their inputs besides the messages: transport, frames, extrinsics, silence."""
