@@ -27,7 +27,7 @@ from come_nav.world_model.files.checkpoint import (
     read_config,
     save_model,
 )
-from come_nav.world_model.files.weights_file import count_parameters
+from come_nav.core.weights_file import count_parameters
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.parts import InferenceSettings

@@ -92,7 +92,7 @@ def _info(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     """Every failure raises CheckpointError, which the command line prints with exit status 1."""
     from come_nav.world_model.files.checkpoint import read_config
-    from come_nav.world_model.files.weights_file import WEIGHTS_NAME, check_sha256
+    from come_nav.core.weights_file import WEIGHTS_NAME, check_sha256
     from come_nav.world_model.model import DiffusionWorldModel
     from come_nav.world_model.probe import probe
 
@@ -136,7 +136,7 @@ def _all_models() -> list[dict[str, Any]]:
 def _facts(folder: Path) -> dict[str, Any]:
     """Return what a model folder's files tell without loading the weights."""
     from come_nav.world_model.files.checkpoint import read_config
-    from come_nav.world_model.files.weights_file import WEIGHTS_NAME, count_parameters
+    from come_nav.core.weights_file import WEIGHTS_NAME, count_parameters
 
     config = read_config(folder)
     weights = folder / WEIGHTS_NAME

@@ -20,7 +20,7 @@ from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.composition import CompositionSettings
 from come_nav.world_model.depth import DepthEstimator, DepthSettings
-from come_nav.world_model.files.weights_file import (
+from come_nav.core.weights_file import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     check_sha256,

@@ -25,7 +25,7 @@ from come_nav.world_model.files.checkpoint import (
     StorageType,
     WorldModelSettings,
 )
-from come_nav.world_model.files.weights_file import CONFIG_NAME, WEIGHTS_NAME
+from come_nav.core.weights_file import CONFIG_NAME, WEIGHTS_NAME
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.nwm.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
 from come_nav.world_model.nwm.weights_stream import write_weights
