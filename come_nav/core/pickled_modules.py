@@ -2,8 +2,8 @@
 
 ``torch.save(module)`` writes a zip file: the tensors' bytes one by one, and a pickle that names the classes of a
 network and what their attributes hold. Loading it the ordinary way needs those classes and runs whatever the pickle
-names. Here every name stands for an inert object that can be filled with attributes and no more; what is left in the end
-is a name -> tensor mapping, as ``state_dict`` would have answered. Only names of the packages that such networks are
+names. Here every name stands for an inert object that can be filled with attributes and no more; what is left is a
+name -> tensor mapping, as ``state_dict`` would have answered. Only names of the packages that such networks are
 made of are honoured, and only the few functions that rebuild tensors and containers may be called: stand-ins do it.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from come_nav.core.errors import CheckpointError
 
 # packages whose classes may appear by name; nothing of them is imported
-PACKAGES = ("torch", "torchvision", "efficientnet_pytorch", "vint_train", "gnm_train", "warmup_scheduler", "collections")
+PACKAGES = ("torch", "torchvision", "efficientnet_pytorch", "vint_train", "warmup_scheduler", "collections")
 STORAGES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -105,7 +105,7 @@ class _ModuleUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return a stand-in for a name; nothing is imported."""
         full = f"{module}.{name}"
-        if module.split(".")[0] not in PACKAGES and full not in CALLS:
+        if module.split(".", maxsplit=1)[0] not in PACKAGES and full not in CALLS:
             raise CheckpointError(f"refused: its pickle names {full[:60]}; {WAY_OUT}")
         return _Name(full)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ MARKS = {
     "vint": "decoder.positional_encoding.pos_enc",
     "gnm": "obs_mobilenet.0.0.weight",
 }
+WORDS = (b"obs_mobilenet", b"compress_goal_enc", b"noise_pred_net")  # in the pickles of all three
 PAPERS = {
     "gnm": "GNM: A General Navigation Model to Drive Any Robot (Shah et al., ICRA 2023, arXiv 2210.03370)",
     "vint": "ViNT: A Foundation Model for Visual Navigation (Shah et al., CoRL 2023, arXiv 2306.14846)",
@@ -52,16 +55,23 @@ def import_policy(
     if spacing_m is not None:
         settings = replace(settings, spacing_m=spacing_m)
     network = make_network(settings)
-    _check(path, settings, network.state_dict(), tensors)
+    expected = network.state_dict()
+    _check(path, settings, expected, tensors)
     network.load_state_dict(tensors, strict=False)
     policy = LearnedPolicy(network, folder.name)
-    policy.save(folder, _card(folder.name, path, policy))
+    policy.save(folder, _card(folder.name, path, policy, sorted(set(tensors) - set(expected))))
     return policy
 
 
 def is_policy_checkpoint(path: Path) -> bool:
-    """Whether a file is named as the official checkpoints of policies are: ``.pth``; NWM's end in ``.pth.tar``."""
-    return path.name.endswith(".pth")
+    """Whether a file of torch.save names what a policy alone holds; False for anything else, damaged files too."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            content = archive.read(name)
+    except (OSError, zipfile.BadZipFile, StopIteration, KeyError, RuntimeError, zlib.error):
+        return False
+    return any(words in content for words in WORDS)
 
 
 def settings_of(path: Path, tensors: dict[str, Tensor], heads: int | None = None) -> PolicySettings:
@@ -136,20 +146,19 @@ def _check(path: Path, settings: PolicySettings, expected: dict[str, Tensor], te
             )
         if not tensors[name].isfinite().all():
             raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinite values; download the file again")
-    surplus = sorted(set(tensors) - set(expected))
-    if surplus:
-        raise CheckpointError(f"{path}: tensor '{surplus[0]}' is not part of a {settings.kind}")
 
 
-def _card(name: str, path: Path, policy: LearnedPolicy) -> str:
+def _card(name: str, path: Path, policy: LearnedPolicy, left_out: list[str]) -> str:
     settings = policy.settings
+    unused = f"- Left out, as the official loader does: {', '.join(left_out)}\n" if left_out else ""
     return (
         f"# {name}\n\n"
         f"{settings.kind}, imported from {path.name} (sha256 {file_sha256(path)}).\n\n"
         f"- Paper: {PAPERS[settings.kind]}\n"
         f"- Source: {SOURCE}, licence {LICENCE}\n"
         f"- {parameter_count(policy.network):,} parameters, {settings.frames} images of "
-        f"{settings.image_width}x{settings.image_height} px at {settings.rate_hz:g} Hz, {settings.waypoints} waypoints\n"
+        f"{settings.image_width}x{settings.image_height} px at {settings.rate_hz:g} Hz, "
+        f"{settings.waypoints} waypoints\n"
         f"- One waypoint spacing counts {settings.spacing_m:g} m; set it to your robot's typical speed / "
-        f"{settings.rate_hz:g} Hz\n"
+        f"{settings.rate_hz:g} Hz\n{unused}"
     )

@@ -67,7 +67,7 @@ class LearnedPolicy:
     def __init__(
         self, network: GNM | ViNT | NoMaD, name: str | None = None, device: str = "cpu", spacing_m: float | None = None
     ) -> None:
-        """Take a network; ``spacing_m`` is the robot's metres between waypoints where they are not the network's own."""
+        """Take a network; ``spacing_m`` is the robot's metres between waypoints, the network's own where None."""
         self.network = network.eval().to(device)
         self.settings = network.settings if spacing_m is None else replace(network.settings, spacing_m=spacing_m)
         self.name = name or self.settings.kind
@@ -119,7 +119,7 @@ class LearnedPolicy:
             distance = float(found[0, 0])
         numbers = waypoints.double().cpu().numpy()
         if not np.isfinite(numbers).all():
-            raise CheckpointError(f"policy '{self.name}' answers with NaN or infinite waypoints; its weights are broken")
+            raise CheckpointError(f"policy '{self.name}' answers with NaN or infinite waypoints; import it again")
         return Proposals(poses_of_waypoints(numbers, settings.spacing_m), 1.0 / settings.rate_hz, distance)
 
     @torch.no_grad()
@@ -149,7 +149,8 @@ class LearnedPolicy:
             save_file(tensors, temporary, {"format": FORMAT})
         content = PolicyFile(FORMAT, file_sha256(folder / WEIGHTS_NAME), self.settings)
         atomic_write_text(folder / CONFIG_NAME, yaml.safe_dump(to_mapping(content), sort_keys=False))
-        atomic_write_text(folder / CARD_NAME, card or f"# {folder.name}\n\nA {self.settings.kind} policy of come_nav.\n")
+        default = f"# {folder.name}\n\nA {self.settings.kind} policy of come_nav.\n"
+        atomic_write_text(folder / CARD_NAME, card or default)
 
     def _context(self, context: Sequence[NDArray[np.uint8]]) -> Tensor:
         if not context:
@@ -183,7 +184,9 @@ def read_policy_file(folder: Path) -> PolicyFile:
     """
     path = folder / CONFIG_NAME
     if not path.is_file():
-        raise CheckpointError(f"{folder}: not a model folder, it has no {CONFIG_NAME}; 'come-nav models import' makes one")
+        raise CheckpointError(
+            f"{folder}: no model folder, it has no {CONFIG_NAME}; make one by 'come-nav models import'"
+        )
     values = read_yaml(path)
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{folder}: holds no policy (gnm, vint, nomad) but '{values.get('format')}'")

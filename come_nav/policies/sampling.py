@@ -40,7 +40,7 @@ def steps_to_waypoints(steps: Tensor) -> Tensor:
 
 
 def waypoints_to_steps(waypoints: Tensor) -> Tensor:
-    """Return normalised steps (B, T, 2) of waypoints (B, T, 2) in spacings: the inverse of :func:`steps_to_waypoints`."""
+    """Return normalised steps (B, T, 2) of waypoints (B, T, 2) in spacings: what :func:`steps_to_waypoints` undoes."""
     low, high = waypoints.new_tensor(STEP_LOW), waypoints.new_tensor(STEP_HIGH)
     steps = torch.diff(waypoints, dim=1, prepend=torch.zeros_like(waypoints[:, :1]))
     return 2.0 * (steps - low) / (high - low) - 1.0

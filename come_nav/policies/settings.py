@@ -63,7 +63,9 @@ class PolicySettings:
         for name in ("rate_hz", "spacing_m"):
             check_range(f"policy.{name}", getattr(self, name), 0.0, 1000.0, open_low=True)
         if self.kind != "gnm" and self.encoding_size % self.heads:
-            raise ConfigError(f"policy.encoding_size must be a multiple of policy.heads {self.heads}, got {self.encoding_size}")
+            raise ConfigError(
+                f"policy.encoding_size must be a multiple of policy.heads {self.heads}, got {self.encoding_size}"
+            )
         if self.kind == "nomad":
             self._check_diffusion()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 WIDTHS = (256, 128, 64, 32)
 
@@ -46,11 +47,11 @@ class TokenDecoder(nn.Module):
         self.sa_layer = attention_layer(width, heads, ff_factor)
         self.sa_decoder = nn.TransformerEncoder(self.sa_layer, layers, enable_nested_tensor=False)
         sizes = (tokens * width, width, *WIDTHS)
-        self.output_layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.output_layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (B, 32) of tokens (B, N, C)."""
         x: Tensor = self.sa_decoder(self.positional_encoding(tokens)).flatten(start_dim=1)
         for layer in self.output_layers:
-            x = F.relu(layer(x))
+            x = functional.relu(layer(x))
         return x

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 # kernel, repeats, channels in, channels out, expansion, stride of the first repeat
 STAGES = (
@@ -35,7 +35,7 @@ class SamePadConv(nn.Conv2d):
         """Return (B, C', H / stride, W / stride) of (B, C, H, W)."""
         total = self.kernel_size[0] - self.stride[0]
         near = total // 2
-        return super().forward(F.pad(x, (near, total - near, near, total - near)))
+        return super().forward(functional.pad(x, (near, total - near, near, total - near)))
 
 
 def same_pad_conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1, **options: Any) -> nn.Conv2d:
@@ -53,7 +53,14 @@ class MBConv(nn.Module):
     """Inverted residual with depthwise convolution and squeeze-and-excitation."""
 
     def __init__(
-        self, kernel: int, channels_in: int, channels_out: int, expansion: int, stride: int, group_norm: bool, drop: float
+        self,
+        kernel: int,
+        channels_in: int,
+        channels_out: int,
+        expansion: int,
+        stride: int,
+        group_norm: bool,
+        drop: float,
     ) -> None:
         super().__init__()
         wide, squeezed = channels_in * expansion, max(1, int(channels_in * SQUEEZE_RATIO))
@@ -71,9 +78,9 @@ class MBConv(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, C', H', W') of (B, C, H, W)."""
-        x = F.silu(self._bn0(self._expand_conv(inputs))) if self.expands else inputs
-        x = F.silu(self._bn1(self._depthwise_conv(x)))
-        squeezed = F.silu(self._se_reduce(F.adaptive_avg_pool2d(x, 1)))
+        x = functional.silu(self._bn0(self._expand_conv(inputs))) if self.expands else inputs
+        x = functional.silu(self._bn1(self._depthwise_conv(x)))
+        squeezed = functional.silu(self._se_reduce(functional.adaptive_avg_pool2d(x, 1)))
         x = torch.sigmoid(self._se_expand(squeezed)) * x
         x = self._bn2(self._project_conv(x))
         return _drop_samples(x, self.drop, self.training) + inputs if self.has_skip else x
@@ -101,11 +108,11 @@ class EfficientNetB0(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features (B, 1280) of images (B, C, H, W)."""
-        x = F.silu(self._bn0(self._conv_stem(images)))
+        x = functional.silu(self._bn0(self._conv_stem(images)))
         for block in self._blocks:
             x = block(x)
-        x = F.silu(self._bn1(self._conv_head(x)))
-        pooled: Tensor = self._dropout(F.adaptive_avg_pool2d(x, 1).flatten(start_dim=1))
+        x = functional.silu(self._bn1(self._conv_head(x)))
+        pooled: Tensor = self._dropout(functional.adaptive_avg_pool2d(x, 1).flatten(start_dim=1))
         return pooled
 
 

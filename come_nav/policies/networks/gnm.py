@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from come_nav.policies.networks.mobilenet import FEATURES, mobilenet_features
 from come_nav.policies.settings import PolicySettings
@@ -37,11 +37,11 @@ class GNM(nn.Module):
 
 
 def waypoints_of(numbers: Tensor, settings: PolicySettings) -> Tensor:
-    """Return waypoints (B, T, 2 or 4) of what a head predicts (B, T * numbers): steps summed up, headings of length 1."""
+    """Return waypoints (B, T, 2 or 4) of a head's numbers (B, T * N): steps summed up, headings of length 1."""
     steps = numbers.unflatten(1, (settings.waypoints, settings.action_numbers))
     places = torch.cumsum(steps[..., :2], dim=1)
-    return torch.cat([places, F.normalize(steps[..., 2:], dim=-1)], dim=-1) if settings.learn_angle else places
+    return torch.cat([places, functional.normalize(steps[..., 2:], dim=-1)], dim=-1) if settings.learn_angle else places
 
 
 def _pooled(maps: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(maps, 1).flatten(start_dim=1)
+    return functional.adaptive_avg_pool2d(maps, 1).flatten(start_dim=1)

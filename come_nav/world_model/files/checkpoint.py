@@ -14,12 +14,6 @@ from come_nav.core.errors import CheckpointError, ConfigError, suggest
 from come_nav.core.experts import BASE
 from come_nav.core.files import atomic_path, atomic_write_text
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
-from come_nav.experts.base import BaseExpert
-from come_nav.experts.cdit import CDiT, CDiTSettings
-from come_nav.experts.normalizer import Normalizer
-from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
-from come_nav.world_model.composition import CompositionSettings
-from come_nav.world_model.depth import DepthEstimator, DepthSettings
 from come_nav.core.weights_file import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -28,6 +22,12 @@ from come_nav.core.weights_file import (
     load_tensors,
     read_weights,
 )
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.cdit import CDiT, CDiTSettings
+from come_nav.experts.normalizer import Normalizer
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.composition import CompositionSettings
+from come_nav.world_model.depth import DepthEstimator, DepthSettings
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.reprojection import ReprojectionSettings
