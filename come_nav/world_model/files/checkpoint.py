@@ -196,6 +196,11 @@ def read_config(folder: Path) -> WorldModelSettings:
         raise CheckpointError(f"{folder}: not a model folder, it has no {CONFIG_NAME}{_near_models(folder / 'x')}")
     try:
         values = read_yaml(folder / CONFIG_NAME)
+        if str(values.get("format")).startswith("come_nav policy"):
+            raise CheckpointError(
+                f"{folder}: holds a policy, not a world model; use it by --policy or planner.proposals, and name a "
+                "world model by --model"
+            )
         reprojection = values.get("reprojection")
         if isinstance(reprojection, dict) and "memory_trust" in reprojection:  # as version 0.1 called it
             reprojection["render_blend"] = reprojection.pop("memory_trust")
