@@ -162,7 +162,9 @@ def test_damaged_and_forged_files_are_one_line_each(tmp_path, networks):
     rewritten(tmp_path / "good.pth", tmp_path / "half.pth", lambda content: content[: len(content) // 2])
     torch.save({"x": torch.zeros(4)}, tmp_path / "four.pth")
     # BININT1 4 is the storage's length, and the size and offset that follow are numbers of one byte as well
-    rewritten(tmp_path / "four.pth", tmp_path / "beyond.pth", lambda content: content.replace(b"K\x04\x85", b"K\x09\x85"))
+    rewritten(
+        tmp_path / "four.pth", tmp_path / "beyond.pth", lambda content: content.replace(b"K\x04\x85", b"K\x09\x85")
+    )
     torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "none.pth")
     refusals = {
         "cut": "no whole zip file",

@@ -184,9 +184,7 @@ def read_policy_file(folder: Path) -> PolicyFile:
     """
     path = folder / CONFIG_NAME
     if not path.is_file():
-        raise CheckpointError(
-            f"{folder}: no model folder, it has no {CONFIG_NAME}; import one by 'come-nav models'"
-        )
+        raise CheckpointError(f"{folder}: no model folder, it has no {CONFIG_NAME}; import one by 'come-nav models'")
     values = read_yaml(path)
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{folder}: holds no policy (gnm, vint, nomad) but '{values.get('format')}'")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from come_nav import __version__
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import to_mapping
+from come_nav.planning.settings import PlannerSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 
@@ -44,6 +45,14 @@ def model_settings(name: str, model: DiffusionWorldModel) -> dict[str, Any]:
     if model.depth is not None:
         found["context_depth"] = "measured" if model.inference.measured_depth else "estimated"
     return found
+
+
+def planner_settings(planner: PlannerSettings) -> dict[str, Any]:
+    """Return the search's settings; what proposes paths is left out where nothing does, so that folders of 0.1 go on."""
+    found = to_mapping(planner)
+    if planner.proposals:
+        return found | {"proposals": model_fingerprint(planner.proposals)}
+    return {name: value for name, value in found.items() if not name.startswith("propos") or name == "proposal"}
 
 
 def machine_facts() -> dict[str, Any]:

@@ -120,5 +120,4 @@ def _drop_samples(x: Tensor, share: float, training: bool) -> Tensor:
     """Leave a block's own contribution out for a share of the samples while training."""
     if not training or share == 0.0:
         return x
-    kept = torch.floor(1.0 - share + torch.rand(len(x), 1, 1, 1, dtype=x.dtype, device=x.device))
-    return x / (1.0 - share) * kept
+    return x * functional.dropout(x.new_ones(len(x), 1, 1, 1), share)

@@ -20,7 +20,7 @@ from come_nav.evaluation.protocols.rows import HYBRID, Row, trivial_rows
 from come_nav.evaluation.reports.memory_tables import GEOMETRY, NEAREST
 from come_nav.evaluation.reports.report import Evaluation, write_report, write_results
 from come_nav.evaluation.reports.tables import planning_table
-from come_nav.evaluation.suites.fingerprints import machine_facts
+from come_nav.evaluation.suites.fingerprints import machine_facts, planner_settings
 from come_nav.evaluation.suites.inputs import one_horizon
 from come_nav.evaluation.suites.kinematics import kinematics_by_row, stored_motion, with_kinematics
 from come_nav.evaluation.suites.memory.compositions import (
@@ -188,7 +188,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, setup.settings.weights
     ) | {
         "limits": to_mapping(selection.limits),
-        "planner": to_mapping(navigation.planner),
+        "planner": planner_settings(navigation.planner),
         "objective": to_mapping(navigation.objective),
         "imagination": navigation.imagination,
         "images": IMAGES,
