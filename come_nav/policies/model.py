@@ -51,8 +51,9 @@ class PolicyFile:
 
 def make_network(settings: PolicySettings) -> GNM | ViNT | NoMaD:
     """Return the untrained network that ``settings`` describe."""
-    kinds = {"gnm": GNM, "vint": ViNT, "nomad": NoMaD}
-    return kinds[settings.kind](settings)  # type: ignore[no-any-return]
+    if settings.kind == "nomad":
+        return NoMaD(settings)
+    return GNM(settings) if settings.kind == "gnm" else ViNT(settings)
 
 
 class LearnedPolicy:

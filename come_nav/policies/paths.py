@@ -34,7 +34,7 @@ def _headings(places: NDArray[np.float64]) -> NDArray[np.float64]:
         if np.hypot(*step) >= STILL and np.hypot(*before[index]) >= STILL:
             direction = float(np.arctan2(step[1], step[0]))
             # the last chord points half a turn short of where its arc ends
-            heading = direction + _wrapped(direction - heading) if last else direction
+            heading = direction + float(_wrapped(direction - heading)) if last else direction
         headings[index] = heading
     return np.asarray(_wrapped(headings))
 

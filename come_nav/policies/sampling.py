@@ -12,9 +12,10 @@ from come_nav.policies.settings import STEP_HIGH, STEP_LOW
 
 def noise_schedule(steps: int) -> DDPMScheduler:
     """Return the schedule that NoMaD is trained and sampled with."""
-    return DDPMScheduler(
+    schedule: DDPMScheduler = DDPMScheduler(
         num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2", clip_sample=True, prediction_type="epsilon"
     )
+    return schedule
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def sample_steps(network: NoMaD, condition: Tensor, generator: torch.Generator) 
     sample = torch.randn(shape, generator=generator, device=generator.device).to(condition)
     for step in schedule.timesteps:
         noise = network.noise_pred_net(sample, step.to(condition.device).expand(len(sample)), condition)
-        sample = schedule.step(noise, int(step), sample, generator=generator).prev_sample
+        sample = schedule.step(noise, int(step), sample, generator=generator, return_dict=False)[0]
     return sample
 
 

@@ -48,7 +48,7 @@ def model_settings(name: str, model: DiffusionWorldModel) -> dict[str, Any]:
 
 
 def planner_settings(planner: PlannerSettings) -> dict[str, Any]:
-    """Return the search's settings; what proposes paths is left out where nothing does, so that folders of 0.1 go on."""
+    """Return the search's settings; without proposals, those of version 0.1, whose folders go on."""
     found = to_mapping(planner)
     if planner.proposals:
         return found | {"proposals": model_fingerprint(planner.proposals)}

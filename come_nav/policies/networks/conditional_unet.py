@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -103,13 +104,15 @@ class ConditionalUnet1D(nn.Module):
         told = torch.cat([self.diffusion_step_encoder(step), condition], dim=-1)
         x = sample.transpose(1, 2)
         kept = []
-        for first, second, halve in self.down_modules:  # type: ignore[misc]
+        for down in self.down_modules:
+            first, second, halve = cast(nn.ModuleList, down)
             x = second(first(x, told), told)
             kept.append(x)
             x = halve(x)
         for middle in self.mid_modules:
             x = middle(x, told)
-        for first, second, double in self.up_modules:  # type: ignore[misc]
+        for up in self.up_modules:
+            first, second, double = cast(nn.ModuleList, up)
             x = double(second(first(torch.cat([x, kept.pop()], dim=1), told), told))
         noise: Tensor = self.final_conv(x).transpose(1, 2)
         return noise

@@ -23,7 +23,7 @@ STAGES = (
 )
 STEM_CHANNELS, FEATURES, CLASSES = 32, 1280, 1000
 SQUEEZE_RATIO = 0.25
-BATCH_NORM: dict[str, float] = {"momentum": 0.01, "eps": 1e-3}
+MOMENTUM, EPSILON = 0.01, 1e-3  # of batch normalisation
 DROP_CONNECT, DROPOUT = 0.2, 0.2
 GROUP_CHANNELS = 16  # channels of a group, where NoMaD has group in place of batch normalisation
 
@@ -46,7 +46,11 @@ def same_pad_conv(channels_in: int, channels_out: int, kernel: int, stride: int 
 
 def normalisation(channels: int, group_norm: bool) -> nn.Module:
     """Return batch normalisation, or the groups of 16 channels that NoMaD has instead."""
-    return nn.GroupNorm(channels // GROUP_CHANNELS, channels) if group_norm else nn.BatchNorm2d(channels, **BATCH_NORM)
+    return (
+        nn.GroupNorm(channels // GROUP_CHANNELS, channels)
+        if group_norm
+        else nn.BatchNorm2d(channels, EPSILON, MOMENTUM)
+    )
 
 
 class MBConv(nn.Module):

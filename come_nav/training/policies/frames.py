@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +161,7 @@ def _stretches(recording: object, start: int, stop: int, damaged: Sequence[int])
     for index in damaged:
         cuts |= {index, index + 1}
     edges = sorted(cuts)
-    yield from zip(edges, edges[1:], strict=False)
+    yield from pairwise(edges)
 
 
 def _prepared(images: Sequence[NDArray[np.uint8]], policy: PolicySettings) -> Tensor:

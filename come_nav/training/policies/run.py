@@ -126,9 +126,9 @@ class PolicyRun:
 
     def _samples(self, banks: list[FrameBank], steps: range) -> PolicySamples:
         config, processes = self.config, self.processes
-        shares = processes.rank, processes.count
+        share = processes.rank, processes.count
         size, negatives = config.optimiser.batch_size, config.negatives
-        return PolicySamples(banks, self._weights(banks), config.policy, size, config.seed, steps, negatives, *shares)
+        return PolicySamples(banks, self._weights(banks), config.policy, size, config.seed, steps, negatives, share)
 
     def _validation(self, banks: list[FrameBank]) -> PolicySamples:
         config, steps = self.config, range(VALIDATION_BATCHES)
@@ -165,6 +165,5 @@ def policy_card(config: PolicyTrainSettings, policy: LearnedPolicy, frames: int)
         "seed": str(config.seed),
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
-    return (
-        f"# {config.name}\n\nA policy of come_nav, trained by `come-nav train --policy {settings.kind}`.\n\n{table}\n"
-    )
+    made = f"A policy of come_nav, trained by `come-nav train --policy {settings.kind}`."
+    return f"# {config.name}\n\n{made}\n\n{table}\n"
