@@ -210,7 +210,7 @@ def test_defaults_are_the_published_shapes_and_mistakes_name_the_key():
         config = from_mapping(PolicyTrainSettings, default_values(kind))
         assert config.policy == published(kind)
         assert config.name == kind
-    with pytest.raises(ConfigError, match="data.worlds"):
+    with pytest.raises(ConfigError, match=r"data\.worlds"):
         PolicyDataSettings(worlds=0)
     with pytest.raises(ConfigError, match="recording_spacing_m"):
         PolicyDataSettings(recordings=("a", "b"), recording_spacing_m=(0.1,))
