@@ -109,10 +109,11 @@ def test_spacing_is_the_mean_step_and_standing_still_is_refused():
         mean_spacing_m(bank)
 
 
-def task_of(kind, **own):
+def task_of(kind, settings=None, **own):
+    policy = settings or TINY[kind]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return PolicyTask(make_network(TINY[kind]), PolicyTrainSettings(policy=TINY[kind], optimiser=STAGE, **own))
+        return PolicyTask(make_network(policy), PolicyTrainSettings(policy=policy, optimiser=STAGE, **own))
 
 
 @pytest.mark.parametrize("kind", ["gnm", "vint"])
@@ -152,19 +153,22 @@ def test_mean_over_counts_only_what_counts():
 
 def test_the_noise_predictor_learns_the_one_motion_there_is():
     """On a circle every sample has the same waypoints, so that what is drawn in the end must be the circle."""
-    task, samples = task_of("nomad"), PolicySamples([circle()], [1.0], TINY["nomad"], 32, 0, range(1))
+    wide = replace(TINY["nomad"], down_dims=(32, 64))  # group normalisation of narrow layers forgets amplitudes
+    untrained, task = (task_of("nomad", wide).eval() for _ in range(2))
+    samples = PolicySamples([circle()], [1.0], wide, 32, 0, range(1))
     waypoints, condition = samples.batch(0).waypoints, torch.zeros(32, 16)
     optimiser = torch.optim.Adam(task.network.noise_pred_net.parameters(), 3e-3)
-    for step in range(250):
+    for step in range(150):
         loss = task._noise_error(waypoints, condition, torch.Generator().manual_seed(step)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    drawn = steps_to_waypoints(sample_steps(task.network.eval(), condition[:8], torch.Generator().manual_seed(0)))
-    assert float((drawn - waypoints[:8]).abs().mean()) < 0.5  # spacings, at paths of 8; untrained ones miss by 5
-    untrained = task_of("nomad").network.eval()
-    far = steps_to_waypoints(sample_steps(untrained, condition[:8], torch.Generator().manual_seed(0)))
-    assert float((far - waypoints[:8]).abs().mean()) > 2.0
+    drawn, far = (
+        steps_to_waypoints(sample_steps(own.network, condition[:8], torch.Generator().manual_seed(0)))
+        for own in (task, untrained)
+    )
+    assert float((drawn - waypoints[:8]).abs().mean()) < 1.0  # spacings, of paths that are 8 long
+    assert float((far - waypoints[:8]).abs().mean()) > 3.0
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
