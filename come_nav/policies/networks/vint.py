@@ -45,5 +45,5 @@ def image_tokens(images: Tensor, encoder: nn.Module, compress: nn.Module) -> Ten
     """Return a token for each image (B, frames, C) of stacked images (B, 3 * frames, H, W)."""
     frames = images.unflatten(1, (-1, 3))
     tokens: Tensor = compress(encoder(frames.transpose(0, 1).flatten(0, 1)))
-    by_frame: Tensor = tokens.unflatten(0, (frames.shape[1], frames.shape[0]))  # type: ignore[no-untyped-call]
+    by_frame: Tensor = tokens.unflatten(0, (frames.shape[1], frames.shape[0]))
     return by_frame.transpose(0, 1)
