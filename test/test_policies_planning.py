@@ -17,7 +17,7 @@ from come_nav.core.types import Goal, Imagination, Plan, PlanStatus, Proposals
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.suites.fingerprints import planner_settings
 from come_nav.evaluation.suites.policy_rows import context_images, policy_rows, proposing_row
-from come_nav.navigation.planning.exploring import clearest
+from come_nav.navigation.exploring import Explorer, clearest
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.planning.cem import CemPlanner
@@ -186,16 +186,17 @@ def test_exploring_drives_the_first_clear_path(nomad):
 def test_a_stack_explores_with_a_policy_alone(nomad):
     stack = NavStack(ImageModel(), NavigationSettings(device="cpu"))
     with pytest.raises(ConfigError, match="nomad"):
-        stack.explore()
+        Explorer(stack)
     planner = PlannerSettings(proposals=str(nomad))
     stack = NavStack(ImageModel(), NavigationSettings(planner=planner, device="cpu"))
-    assert stack.explore().status is PlanStatus.NO_CONTEXT
+    explorer = Explorer(stack)
+    assert explorer.plan().status is PlanStatus.NO_CONTEXT
     observe(stack, 3)
-    plan = stack.explore()
+    plan = explorer.plan()
     assert plan.status is PlanStatus.OK
     assert plan.poses_xyyaw.shape == (8, 3)
     np.testing.assert_allclose(plan.start_odom_xyyaw, START)
-    assert stack.explore(now_s=100.0).status is PlanStatus.STALE_SENSOR
+    assert explorer.plan(now_s=100.0).status is PlanStatus.STALE_SENSOR
     stack.close()
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.core.errors import ConfigError
 from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
@@ -19,7 +18,6 @@ from come_nav.navigation.localising.goal_finder import GoalFinder
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
-from come_nav.navigation.planning.exploring import clearest
 from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
 from come_nav.navigation.planning.objectives import motion_terms, objectives_for
 from come_nav.navigation.planning.present_twist import present_twist
@@ -210,32 +208,6 @@ class NavStack:
             return plan
         path = torch.from_numpy(plan.poses_xyyaw).float()[None]
         return replace(plan, imagined_rgb=imagined_rgb(self.model, found.shown, path, chance)[0])
-
-    def explore(self, now_s: float | None = None, clearance: Clearance | ClearanceFrom | None = None) -> Plan:
-        """Return a path without a goal: of those that the policy of ``planner.proposals`` proposes, a clear one.
-
-        The arguments are those of :meth:`plan`.
-
-        Raises:
-            ConfigError: no policy is set, or it cannot do without a goal.
-        """
-        search, robot = self._settings.planner, self._settings.robot
-        with self._lock:
-            newest, policy = self.memory.newest, self._proposer.policy(search)
-            if policy is None:
-                raise ConfigError("exploring needs planner.proposals to name a nomad, e.g. planner.proposals=nomad")
-            here = Goal(pose_odom_xyyaw=np.zeros(3))  # refuses what every plan refuses, but for the goal
-            refused = refusal(here, self.memory, 1, now_s, self._settings.max_sensor_age_s)
-            if refused is not None or newest is None:
-                return replace(refused or no_plan(PlanStatus.NO_CONTEXT, "", newest), dt_s=search.dt_s)
-            seen, twist = self.memory.newest_frames(policy.frames), self.present_twist()
-        images = [own.frame.rgb for own in seen]
-        paths = self._proposer.paths(images, None, search, robot, twist, self._generator)
-        assert paths is not None  # there is a policy, and an image
-        if clearance is not None and not isinstance(clearance, Clearance):
-            clearance = clearance(newest.pose_odom_xyyaw)
-        start = newest.pose_odom_xyyaw
-        return clearest(paths, clearance, Plan(PlanStatus.OK, newest.stamp_s, search.dt_s, np.zeros((0, 3)), start))
 
     def relocalise(
         self,

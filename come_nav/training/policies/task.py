@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -39,8 +41,7 @@ class PolicyTask(pl.LightningModule):
     def training_step(self, batch: PolicyBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; dropout and noise depend on (seed, step, process) alone."""
         step = self.global_step * 1009 + self.global_rank
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(step_generator(self.config.seed, LAYER_STREAM, step).initial_seed())
+        with seeded_dropout(step_generator(self.config.seed, LAYER_STREAM, step).initial_seed(), self.device):
             losses = self.losses(batch, step_generator(self.config.seed, NOISE_STREAM, step))
         for name, value in losses.items():
             self.log(f"train/{name}", value, prog_bar=name == "loss")
@@ -90,6 +91,17 @@ class PolicyTask(pl.LightningModule):
         noisy = noise_schedule(count).add_noise(steps, noise, level)  # type: ignore[arg-type]
         predicted = self.network.noise_pred_net(noisy, level, condition)
         return functional.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2))
+
+
+@contextmanager
+def seeded_dropout(seed: int, device: torch.device) -> Iterator[None]:
+    """Make dropout depend only on ``seed``: layers draw from the default generators, which are restored after."""
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
+        yield
 
 
 def mean_over(values: Tensor, counted: Tensor) -> Tensor:

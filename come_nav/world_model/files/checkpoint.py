@@ -198,8 +198,7 @@ def read_config(folder: Path) -> WorldModelSettings:
         values = read_yaml(folder / CONFIG_NAME)
         if str(values.get("format")).startswith("come_nav policy"):
             raise CheckpointError(
-                f"{folder}: holds a policy, not a world model; use it by --policy or planner.proposals, and name a "
-                "world model by --model"
+                f"{folder}: holds a policy, not a world model; set it as planner.proposals beside a world model"
             )
         reprojection = values.get("reprojection")
         if isinstance(reprojection, dict) and "memory_trust" in reprojection:  # as version 0.1 called it

@@ -15,6 +15,7 @@ from come_nav.core.types import Plan, PlanStatus
 from come_nav.evaluation.suites.closed_loop.course import Course
 from come_nav.evaluation.suites.closed_loop.settings import ClosedLoopSettings
 from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.navigation.exploring import Explorer
 from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.planning.follower import FollowerSettings, PathFollower
@@ -129,13 +130,14 @@ class SimulatedRobot:
 
     def roam(self, duration_s: float) -> None:
         """Explore alone for some simulated time, by the policy's paths without a goal; turn where none is clear."""
+        explorer = Explorer(self.navigator.stack)
         self._follower, self._pending = PathFollower(FOLLOWER, self._robot), []
         self._stall.clear()
         self._next_plan_s, end_s = self.now_s, self.now_s + duration_s
         while self.now_s < end_s - 1e-9:
             if self.now_s >= self._next_plan_s - 1e-9:
                 self._next_plan_s = self.now_s + self._settings.plan_period_s
-                plan = self.navigator.stack.explore(self.now_s, self.navigator.obstacles.clearance)
+                plan = explorer.plan(self.now_s, self.navigator.obstacles.clearance)
                 if plan.status is PlanStatus.ALL_IN_COLLISION or self.now_s < self._blocked_s + TURN_S:
                     plan = _turning(plan)
                 self._pending.append((self.now_s + self._settings.latency_s, plan))
