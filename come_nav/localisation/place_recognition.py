@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
+from come_nav.core.growing import GrowingRows
 from come_nav.localisation.features import Features
 
 
@@ -58,11 +59,10 @@ class PlaceIndex:
         self._words: NDArray[np.float32] | None = None
         self._projection: NDArray[np.float32] | None = None
         self._trained_on = 0
-        self._table = np.zeros((0, self.config.dimensions), np.float32)
-        self._count = 0
+        self._table = GrowingRows((self.config.dimensions,), np.float32)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._table)
 
     @property
     def nbytes(self) -> int:
@@ -72,8 +72,8 @@ class PlaceIndex:
     def due(self) -> bool:
         """Whether enough key frames have come for a better vocabulary; then call :meth:`train` with all of them."""
         if self._words is None:
-            return self._count >= self.config.first_training
-        return self._trained_on * 4 <= self._count <= self.config.last_training
+            return len(self) >= self.config.first_training
+        return self._trained_on * 4 <= len(self) <= self.config.last_training
 
     def train(self, frames: list[Features]) -> None:
         """Train the vocabulary on key frames and describe all of them anew; they become rows 0, 1, ..."""
@@ -85,19 +85,14 @@ class PlaceIndex:
         size = self._words.size
         noise = torch.randn(size, self.config.dimensions, generator=self._generator).numpy()
         self._projection = (noise / np.sqrt(self.config.dimensions)).astype(np.float32)
-        self._trained_on, self._count = len(frames), 0
+        self._trained_on = len(frames)
+        self._table.clear()
         for frame in frames:
             self.add(frame)
 
     def add(self, features: Features) -> int:
         """Add a key frame and return its row."""
-        if self._count == len(self._table):
-            grown = np.zeros((max(64, 2 * len(self._table)), self.config.dimensions), np.float32)
-            grown[: self._count] = self._table[: self._count]
-            self._table = grown
-        self._table[self._count] = self.describe(features)
-        self._count += 1
-        return self._count - 1
+        return self._table.append(self.describe(features))
 
     def describe(self, features: Features) -> NDArray[np.float32]:
         """Return the descriptor (D,) of unit length; zeros before the first training and without features."""
@@ -118,9 +113,9 @@ class PlaceIndex:
 
         Before the first training all are equally similar, the newest first.
         """
-        similar = self._table[: self._count] @ self.describe(features)
+        similar = self._table.rows @ self.describe(features)
         if self._words is None:
-            similar = np.linspace(0.0, 1e-3, self._count, dtype=np.float32)
+            similar = np.linspace(0.0, 1e-3, len(self), dtype=np.float32)
         if allowed is not None:
             similar = np.where(allowed, similar, -np.inf)
         order = np.argsort(-similar, kind="stable")[:count]

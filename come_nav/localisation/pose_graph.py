@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from come_nav.core.checks import check_range, check_shape
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2
+from come_nav.core.growing import GrowingRows
 from come_nav.localisation.graph.equations import Edges, System, edge_residuals
 from come_nav.localisation.graph.odometry_consistency import odometry_distances
 
@@ -86,11 +87,11 @@ class PoseGraph:
 
     def __init__(self, config: PoseGraphSettings | None = None) -> None:
         self.config = config or PoseGraphSettings()
-        self._poses: list[NDArray[np.float64]] = []
-        self._nodes: list[tuple[int, int]] = []
-        self._relative: list[NDArray[np.float64]] = []
-        self._information: list[NDArray[np.float64]] = []
-        self._robust: list[bool] = []
+        self._poses = GrowingRows((3,))
+        self._nodes = GrowingRows((2,), np.int64)
+        self._relative = GrowingRows((3,))
+        self._information = GrowingRows((3, 3))
+        self._robust = GrowingRows((), np.bool_)
         self._rejected: NDArray[np.bool_] = np.zeros(0, np.bool_)
 
     def __len__(self) -> int:
@@ -99,30 +100,23 @@ class PoseGraph:
     @property
     def poses_xyyaw(self) -> NDArray[np.float64]:
         """Poses (N, 3) as far as they are solved."""
-        return np.array(self._poses, np.float64).reshape(-1, 3)
+        return self._poses.rows.copy()
 
     def pose_xyyaw(self, index: int) -> NDArray[np.float64]:
         """Return the pose (3,) of one node as far as it is solved."""
-        return self._poses[index]
+        return np.asarray(self._poses.rows[index].copy())
 
     @property
     def edges(self) -> Edges:
         """All edges, in the order in which they were added."""
-        count = len(self._nodes)
-        return Edges(
-            np.array(self._nodes, np.int64).reshape(count, 2),
-            np.array(self._relative, np.float64).reshape(count, 3),
-            np.array(self._information, np.float64).reshape(count, 3, 3),
-            np.array(self._robust, np.bool_),
-        )
+        return Edges(self._nodes.rows, self._relative.rows, self._information.rows, self._robust.rows)
 
     def add_node(self, pose_xyyaw: NDArray[np.float64]) -> int:
         """Add a node at a first guess (3,) and return its index."""
         check_shape("pose_xyyaw", pose_xyyaw, "3")
         if not np.isfinite(pose_xyyaw).all():
             raise DataError(f"a pose of the graph must be finite, got {pose_xyyaw}")
-        self._poses.append(np.asarray(pose_xyyaw, np.float64))
-        return len(self._poses) - 1
+        return self._poses.append(pose_xyyaw)
 
     def add_edge(
         self,
@@ -151,8 +145,8 @@ class PoseGraph:
         if not finite or np.linalg.eigvalsh(0.5 * (covariance + covariance.T)).min() <= 0:
             raise DataError(f"edge {first} to {second}: the covariance must be finite and positive definite")
         self._nodes.append((first, second))
-        self._relative.append(np.asarray(pose_xyyaw, np.float64))
-        self._information.append(np.asarray(np.linalg.inv(covariance), np.float64))
+        self._relative.append(pose_xyyaw)
+        self._information.append(np.linalg.inv(covariance))
         self._robust.append(robust)
         return len(self._nodes) - 1
 
@@ -162,7 +156,7 @@ class PoseGraph:
         settled = np.zeros(len(self._nodes), np.bool_)
         settled[: len(self._rejected)] = self._rejected
         solution = solve(self.poses_xyyaw, self.edges, self.config, first_free, settled)
-        self._poses = list(solution.poses_xyyaw)
+        self._poses.rows[:] = solution.poses_xyyaw
         if first_free == 1:
             self._rejected = solution.rejected
         return solution

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2
+from come_nav.core.growing import GrowingRows
 
 NO_KEYFRAME = -1
 METRES_PER_RAD = 0.5  # what a turn counts on the way that drift grows with
@@ -19,8 +20,8 @@ class Anchors:
     """Anchors of one robot, with where odom lies in map as each has it; the identity until something else is known."""
 
     def __init__(self) -> None:
-        self._odom: list[NDArray[np.float64]] = []
-        self._keyframes: list[int] = []
+        self._odom = GrowingRows((3,))
+        self._keyframes = GrowingRows((), np.int64)
         self._corrections = np.zeros((0, 3))
         self._start = np.zeros(3)  # where odom lies in map before the first anchor
         self._settled: int | None = None  # the newest anchor when another localiser told last
@@ -41,30 +42,30 @@ class Anchors:
     @property
     def keyframe_poses_odom_xyyaw(self) -> NDArray[np.float64]:
         """Poses (K, 3) of those with a key frame, as odometry had them."""
-        return np.array(self._odom).reshape(-1, 3)[self._with_keyframe()]
+        return np.asarray(self._odom.rows[self._with_keyframe()])
 
     def due(self, pose_odom_xyyaw: NDArray[np.float64], spacing_m: float, spacing_rad: float) -> bool:
         """Whether the robot has moved enough since the last anchor."""
-        if not self._odom:
+        if not len(self._odom):
             return True
-        moved = se2.relative(self._odom[-1], pose_odom_xyyaw)
+        moved = se2.relative(self._odom.rows[-1], pose_odom_xyyaw)
         return bool(np.hypot(*moved[:2]) >= spacing_m or abs(moved[2]) >= spacing_rad)
 
     def add(self, pose_odom_xyyaw: NDArray[np.float64]) -> int:
         """Keep an anchor where odometry says that the robot is; return its index."""
         newest = self.T_map_odom_xyyaw
-        self._odom.append(np.array(pose_odom_xyyaw, np.float64))
+        self._odom.append(pose_odom_xyyaw)
         self._keyframes.append(NO_KEYFRAME)
         self._corrections = np.concatenate([self._corrections, newest[None]])
         return len(self) - 1
 
     def link(self, anchor: int, keyframe: int) -> None:
         """Say which key frame an anchor has."""
-        self._keyframes[anchor] = keyframe
+        self._keyframes.rows[anchor] = keyframe
 
     def correction_of(self, keyframe: int) -> NDArray[np.float64]:
         """Return where odom lies in map (3,) as a key frame's anchor has it."""
-        found = np.flatnonzero(np.array(self._keyframes) == keyframe)
+        found = np.flatnonzero(self._keyframes.rows == keyframe)
         return self._corrections[found[0]] if len(found) else np.zeros(3)
 
     def follow(self, keyframes_xyyaw: NDArray[np.float64], move: tuple[float, float]) -> None:
@@ -76,7 +77,7 @@ class Anchors:
         known = np.flatnonzero(self._with_keyframe())
         if not len(known):
             return
-        wanted[known] = keyframes_xyyaw[np.array(self._keyframes)[known]]
+        wanted[known] = keyframes_xyyaw[self._keyframes.rows[known]]
         before = np.maximum.accumulate(np.where(self._with_keyframe(), np.arange(len(self)), -1))
         wanted = np.where(before[:, None] >= 0, wanted[before], wanted)
         away = wanted - self._corrections
@@ -95,7 +96,7 @@ class Anchors:
             self._start, self._settled = np.array(T_map_odom_xyyaw, np.float64), 0
             return
         first, last = self._settled or 0, len(self) - 1
-        odom = np.array(self._odom)
+        odom = self._odom.rows
         steps = se2.relative(odom[first:-1], odom[first + 1 :])
         steps_m = np.hypot(steps[:, 0], steps[:, 1]) + METRES_PER_RAD * np.abs(steps[:, 2])
         way_m = np.concatenate([[0.0], np.cumsum(steps_m)])
@@ -113,4 +114,4 @@ class Anchors:
         self._settled = last
 
     def _with_keyframe(self) -> NDArray[np.bool_]:
-        return np.asarray(np.array(self._keyframes, np.int64) != NO_KEYFRAME)
+        return np.asarray(self._keyframes.rows != NO_KEYFRAME)
