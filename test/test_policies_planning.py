@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from data_samples import SampleRecording
+from model_samples import small_model
 from policy_samples import fill
 from test_navigation_stack import START, ImageModel, image_of, observe
 
+from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Goal, Imagination, Plan, PlanStatus, Proposals
@@ -28,6 +31,7 @@ from come_nav.policies.images import normalised, padded_context, resized, stacke
 from come_nav.policies.model import LearnedPolicy, make_network
 from come_nav.policies.paths import poses_of_waypoints
 from come_nav.policies.settings import published
+from come_nav.world_model.model import DiffusionWorldModel
 
 TINY = published("nomad", context_size=1, encoding_size=16, heads=2, layers=1, ff_factor=1, down_dims=(8, 16))
 FREE = RobotLimits(v_min_mps=-5.0, v_max_mps=5.0, w_max_radps=5.0)
@@ -234,6 +238,34 @@ def test_rows_and_settings_of_a_table(nomad):
     assert not {"proposals", "proposed_paths", "proposal_spacing_m", "proposals_alone"} & set(plain)
     assert plain["proposal"] == "mixture"
     assert set(planner_settings(PlannerSettings(proposals=str(nomad)))["proposals"]) == {"name", "sha256"}
+
+
+def test_with_a_world_model_proposals_are_ranked_and_searched_beside(nomad, tmp_path):
+    model = DiffusionWorldModel.load(small_model(tmp_path / "small"))
+    search = PlannerSettings(samples=4, initial_samples=6, iterations=1, elites=2)
+    rows = {row.name: row for row in policy_rows([str(nomad)], NavigationSettings(planner=search, device="cpu"), model)}
+    assert list(rows) == ["nomad", "world model + nomad", "nomad x16, ranked", "nomad x32, ranked"]
+    window = choose_windows([("drive", SampleRecording(40))], ProtocolSettings(model.context_frames, 8), 1)[0]
+    tried = {}
+    for name, row in rows.items():
+        if name != "nomad":
+            plan = row.plan(window, window.generator())
+            assert plan.status is PlanStatus.OK
+            first = plan.trace.iterations[0]
+            tried[name] = len(first.costs)
+            if "ranked" in name:
+                assert plan.cost == pytest.approx(float(first.costs.min()))
+    assert tried == {"world model + nomad": 22, "nomad x16, ranked": 16, "nomad x32, ranked": 32}
+
+
+def test_the_command_line_roams_in_a_built_in_world(nomad, tmp_path, capsys):
+    flags = ["--explore", "2", "--camera", "64x64", "--policy", str(nomad), "--out", str(tmp_path), "--json"]
+    assert main(["navigate", *flags]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["explored"]
+    assert found["simulated_s"] == 2.0
+    assert found["rooms"] >= 1
+    assert main(["navigate", "--explore", "2", "--camera", "64x64", "--out", str(tmp_path)]) == 1
+    assert "planner.proposals" in capsys.readouterr().err
 
 
 def test_spacing_scales_paths(nomad):

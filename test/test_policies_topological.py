@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from data_samples import SampleRecording
 from PIL import Image
+from policy_samples import fill
 
+from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError, DataError, StorageError
+from come_nav.data.nwm.folder import write_nwm_folder
 from come_nav.data.topological_map import poses_file, read_topological_map, write_topological_map
+from come_nav.memory.keyframes import Keyframes
+from come_nav.memory.store.store import MemoryStore
+from come_nav.policies.model import LearnedPolicy, make_network
+from come_nav.policies.settings import published
 from come_nav.policies.topological import TopologicalLocaliser, TopologicalSettings
 
 
@@ -114,3 +123,28 @@ def test_numbers_are_numbers_and_mistakes_are_one_line(tmp_path):
     (tmp_path / "10.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"10\.png"):
         read_topological_map(tmp_path).images()
+
+
+def test_the_command_line_makes_a_map_finds_a_drive_in_it_and_keeps_its_key_frames(tmp_path, capsys):
+    settings = published("nomad", context_size=1, encoding_size=16, heads=2, layers=1, ff_factor=1, down_dims=(8, 16))
+    LearnedPolicy(fill(make_network(settings))).save(tmp_path / "nomad")
+    drive, place, store = (str(tmp_path / name) for name in ("drive", "map", "store"))
+    write_nwm_folder(tmp_path / "drive", SampleRecording(21))
+    assert main(["topomap", "create", drive, "--out", place, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["poses"]
+    assert main(["topomap", "info", place]) == 0
+    assert f"{facts['nodes']} nodes" in capsys.readouterr().out
+    assert main(["topomap", "localise", place, drive, "--policy", str(tmp_path / "nomad"), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["frames"]
+    assert rows
+    assert all(0 <= row["node"] <= row["subgoal"] < facts["nodes"] for row in rows)
+    assert main(["topomap", "keyframes", place, "--store", store]) == 0
+    kept = Keyframes()
+    kept.load_state(MemoryStore(store).load().keyframes)
+    made = read_topological_map(tmp_path / "map")
+    assert len(kept) == len(made)
+    np.testing.assert_allclose(kept.poses_xyyaw, made.poses_xyyaw, atol=1e-9)
+    poses_file(tmp_path / "map").unlink()
+    assert main(["topomap", "keyframes", place, "--store", store]) == 1
+    assert "need poses" in capsys.readouterr().err
