@@ -177,6 +177,7 @@ def test_motion_prior_is_the_closed_form_of_a_random_walk():
 
 def test_motion_prior_is_for_holonomic_robots_unless_told():
     assert MotionPriorSettings().applies_to(HOLONOMIC)
+    assert MotionPriorSettings().applies_to(KinematicsSettings("car"))
     assert not MotionPriorSettings().applies_to(KinematicsSettings())
     assert MotionPriorSettings(use="always").applies_to(KinematicsSettings())
     assert not MotionPriorSettings(use="never").applies_to(HOLONOMIC)

@@ -80,7 +80,7 @@ class MotionPriorSettings:
     square root of t. Where the present twist is not known there is no prior.
 
     Attributes:
-        use: auto (for holonomic robots, whose search is wider), always or never.
+        use: auto (for holonomic robots, whose search is wider, and for cars, which are fast), always or never.
         weight: of minus the logarithm of its density, averaged over the path, >= 0.
         v_sigma_mps: change of the forward speed in 1 s, m/s, > 0.
         vy_sigma_mps: change of the sideways speed in 1 s, m/s, > 0.
@@ -101,7 +101,8 @@ class MotionPriorSettings:
 
     def applies_to(self, robot: KinematicsSettings) -> bool:
         """Whether it counts for such a robot."""
-        return self.weight > 0.0 and (self.use == "always" or (self.use == "auto" and robot.sideways))
+        free = robot.kinematics != "differential"
+        return self.weight > 0.0 and (self.use == "always" or (self.use == "auto" and free))
 
 
 @dataclass(frozen=True)

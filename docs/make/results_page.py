@@ -137,6 +137,43 @@ def ablations(result: dict[str, Any]) -> Sequence[Table]:
     return [(["what is on", "in view", "out of view", "collision steps", "said reached, but was not"], rows)]
 
 
+def drift(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what drift correction leaves of odometry's error."""
+    header = ["drive", "drift [%]", "odometry [m]", "corrected, at once [m]", "corrected, afterwards [m]", "closures"]
+    keys = ("odometry m", "corrected at once m", "corrected afterwards m")
+    rows = [
+        [str(row.get("recording", f"world {row.get('world')}")), f"{row['drift %']:g}"]
+        + [f"{row[key]:.3f}" for key in keys]
+        + [str(row["closures"])]
+        for row in result["rows"]
+    ]
+    return [(header, rows)]
+
+
+def localisation_cost(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what one more key frame costs after so many."""
+    header = ["key frames before", "CPU of one more, median [ms]", "most [ms]", "MB"]
+    rows = [
+        [str(row["key frames"]), f"{row['CPU ms']:.0f}", f"{row['most ms']:.0f}", f"{row['MB']:.0f}"]
+        for row in result["rows"]
+    ]
+    return [(header, rows)]
+
+
+def fuzzed(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what readers made of mutated files."""
+    header = ["files", "mutations", "read", "refused in one line", "tracebacks", "hangs", "died", "attacks", "code run"]
+    rows = [
+        [kind]
+        + [
+            str(own[key] if isinstance(own[key], int) else len(own[key]))
+            for key in ("mutations", "read", "refused", "tracebacks", "hangs", "died", "attacks", "code_run")
+        ]
+        for kind, own in result["kinds"].items()
+    ]
+    return [(header, rows)]
+
+
 def relocalised(result: dict[str, Any]) -> Sequence[Table]:
     """Return how often the place of an image was found."""
     rows = []
