@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from come_nav.cli.main import main
-from come_nav.cli.plan import remember
+from come_nav.cli.plan import _goal, remember
+from come_nav.core.errors import DataError
 from come_nav.core.types import Frame
 from come_nav.data import open_recording
 from come_nav.navigation.memories.experts_in_use import experts_in_use
@@ -79,3 +80,36 @@ def test_a_goal_image_is_looked_for_in_memory_as_on_the_robot(tmp_path, capsys):
     assert main([*words, "--direct"]) == 0
     direct = json.loads(capsys.readouterr().out)
     assert (direct["recognised"], direct["goal_odom_xyyaw"], direct["way_odom_xy"]) == (False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("fov", "camera"), [("60", 30.0 / np.tan(np.radians(30.0))), ("unknown", "unknown"), (None, None)]
+)
+def test_a_goal_image_has_the_camera_that_the_flag_or_its_file_tells(tmp_path, fov, camera):
+    """A file without EXIF tells nothing; one with it tells the focal length."""
+    from PIL import Image
+
+    image, exif = Image.new("RGB", (60, 80)), Image.Exif()
+    image.save(tmp_path / "plain.png")
+    goal = _goal(arguments(goal_image=tmp_path / "plain.png", goal_fov=fov), None)
+    assert (goal.camera if camera in (None, "unknown") else goal.camera.fx) == pytest.approx(camera)
+    exif.get_ifd(0x8769)[0xA405] = 43
+    image.save(tmp_path / "phone.jpg", exif=exif)
+    told = _goal(arguments(goal_image=tmp_path / "phone.jpg", goal_fov=None), None).camera
+    assert told.fx == pytest.approx(43.0 / np.hypot(36.0, 24.0) * 100.0)
+
+
+@pytest.mark.parametrize("fov", ["0", "180", "wide", "nan"])
+def test_a_field_of_view_that_is_none_is_refused(tmp_path, fov):
+    from PIL import Image
+
+    Image.new("RGB", (60, 80)).save(tmp_path / "plain.png")
+    with pytest.raises(DataError, match=rf"--goal-fov must be in \[1, 179\) degrees, or unknown, got '{fov}'"):
+        _goal(arguments(goal_image=tmp_path / "plain.png", goal_fov=fov), None)
+    with pytest.raises(DataError, match="give --goal-image as well"):
+        _goal(arguments(goal_pose="1,2,0", goal_fov="60"), None)
+
+
+def arguments(**given):
+    nothing = {"goal_image": None, "goal_index": None, "goal_pose": None, "goal_fov": None}
+    return types.SimpleNamespace(**{**nothing, **given})

@@ -14,7 +14,7 @@ from come_nav.localisation.features import Features
 from come_nav.localisation.refinement import exponential
 from come_nav.localisation.registration import RegistrationStatus
 from come_nav.localisation.two_view import register_two_views
-from come_nav.localisation.unknown_camera import exif_intrinsics, register_unknown_camera
+from come_nav.localisation.unknown_camera import exif_intrinsics, photograph_intrinsics, register_unknown_camera
 from come_nav.localisation.view import View
 
 CAMERA = CameraIntrinsics(320, 240, 260.0, 265.0, 158.0, 121.0)
@@ -161,6 +161,11 @@ def test_exif_focal_length(tmp_path: Path) -> None:
     assert camera is not None
     assert camera.fx == pytest.approx(26.0 / 43.2666 * 5000.0, rel=1e-4)  # 5000 px and 43.27 mm are the diagonals
     assert (camera.width, camera.height, camera.cx, camera.cy) == (4000, 3000, 2000.0, 1500.0)
+    turned = photograph_intrinsics(tmp_path / "phone.jpg", np.zeros((2000, 1500, 3), np.uint8))  # decoded upright, half
+    assert turned is not None
+    assert (turned.width, turned.height, turned.cx) == (1500, 2000, 750.0)
+    assert turned.fx == turned.fy == pytest.approx(0.5 * camera.fx)
+    assert photograph_intrinsics(tmp_path / "plain.jpg", np.zeros((30, 40, 3), np.uint8)) is None
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"text\.jpg"):
         exif_intrinsics(tmp_path / "text.jpg")

@@ -74,3 +74,23 @@ def test_other_key_frames_move_nothing_of_before() -> None:
 def test_corrections_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DataError, match="finite"):
         MapFrame().update(np.array([[np.nan, 0.0, 0.0]]))
+
+
+def test_an_outside_localisers_map_is_the_map_of_what_is_kept() -> None:
+    """It says the same after a restart or a reset: what is kept stays in its map, and is not moved twice."""
+    frame = MapFrame()
+    frame.update(FIRST[None], FIRST)
+    frame.restart()
+    assert frame.update(np.zeros((1, 3))) is None  # anchors begin anew before the localiser is heard again
+    motions = frame.update(SECOND[None], SECOND)
+    np.testing.assert_allclose(frame.T_map_odom_xyyaw, SECOND)
+    assert motions is not None
+    np.testing.assert_array_equal(motions[0], 0.0)
+    seen_map = se2.compose(FIRST, POSES[0])  # after the restart, before it was heard
+    np.testing.assert_allclose(se2.compose(motions[1], seen_map), se2.compose(SECOND, POSES[0]), atol=1e-12)
+    loaded = MapFrame()
+    loaded.settle(3, FIRST)
+    loaded.update(np.zeros((0, 3)), SECOND)
+    np.testing.assert_allclose(loaded.to_map(POSES), se2.compose(SECOND, POSES))
+    loaded.update(SECOND[None], SECOND)
+    np.testing.assert_allclose(loaded.T_map_odom_xyyaw, SECOND)

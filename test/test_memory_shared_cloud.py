@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from come_nav.core.geometry import se2
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
 from come_nav.memory.spatial.shared_cloud import SharedCloud
@@ -63,3 +64,21 @@ def test_a_cloud_that_does_not_fit_leaves_the_one_before_and_says_why(owner, tmp
     assert not shared.poll()
     assert "spatial.voxel_m" in shared.diagnosis
     np.testing.assert_array_equal(follower.points_xyz, owner.points_xyz)
+
+
+def test_a_followed_cloud_lies_where_the_localiser_says_now_not_where_it_was_saved(owner, tmp_path):
+    store, follower = MemoryStore(tmp_path), SpatialMemory()
+    then, now = np.array([0.5, 0.0, 0.1]), np.array([0.8, -0.2, 0.3])
+    owner.move(then[None], then)
+    owner.observe(wall(1.0), np.zeros(3))
+    shared = SharedCloud(store, follower)
+    store.save(cloud=owner.state())
+    assert shared.poll()
+    np.testing.assert_allclose(follower.map_frame.T_map_odom_xyyaw, then)
+    shared.locate(now)
+    xy_map = follower.voxels.xyz[:, :2].astype(float)
+    np.testing.assert_allclose(follower.points_xyz[:, :2], se2.transform_points(se2.inverse(now), xy_map), atol=1e-5)
+    owner.observe(wall(2.0), np.array([0.0, 0.0, 1.0]))
+    store.save(cloud=owner.state())
+    assert shared.poll()
+    np.testing.assert_allclose(follower.map_frame.T_map_odom_xyyaw, now, err_msg="the owner hears of it later")

@@ -76,7 +76,7 @@ def corrected(turned) -> tuple[NavStack, list[np.ndarray]]:
     """Return a stack that has driven with drift, and all that it told its followers; only to be looked at."""
     poses, frames = turned
     stack, told = stack_of(), list[np.ndarray]()
-    stack.localisation.on_correction.append(told.append)
+    stack.localisation.on_correction.append(lambda corrections, outside: told.append(corrections))
     drive(stack, frames, believed(poses, DRIFT_RAD))
     return stack, told
 
@@ -278,6 +278,54 @@ def test_memory_moves_with_an_outside_correction_and_the_own_graph_is_silent(tur
     np.testing.assert_allclose(off[:25], 0.0, atol=1e-6)  # it drifts evenly, and is corrected evenly
     with pytest.raises(DataError, match="finite"):
         stack.correct(np.array([0.0, np.nan, 0.0]))
+
+
+def test_goals_follow_an_outside_localiser_but_not_the_place_of_its_map(turned) -> None:
+    poses, frames = turned
+    navigator, first, second = Navigator(stack_of()), np.array([40.0, -7.0, 2.0]), np.array([40.4, -7.1, 2.05])
+    drive(navigator, frames[:3], poses[:3])
+    goal = np.array([1.0, 2.0, 0.5])
+    navigator.begin(GoalRequest(pose_odom_xyyaw=goal))
+    place = navigator.places.keyframes.poses_xyyaw[0].copy()
+    late_s = frames[-1].stamp_s + 99.0
+    navigator.correct(first)
+    navigator.step(late_s)
+    for found in (navigator.mission.goal.pose_odom_xyyaw, navigator.guide._goal.pose_odom_xyyaw):
+        np.testing.assert_allclose(found, goal, atol=1e-9)
+    np.testing.assert_allclose(navigator.places.keyframes.poses_xyyaw[0], place, atol=1e-9)
+    drive(navigator, frames[3:6], poses[3:6])
+    navigator.correct(second)
+    navigator.step(late_s)
+    wanted = se2.compose(se2.inverse(second), se2.compose(first, goal))
+    for found in (navigator.mission.goal.pose_odom_xyyaw, navigator.guide._goal.pose_odom_xyyaw):
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+    np.testing.assert_allclose(navigator.places.T_map_odom_xyyaw, second, atol=1e-12)
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_goals_of_another_frame_are_transformed_anew_at_each_step(turned, follows: bool) -> None:
+    """Whether or not memory follows the localiser as well: never by twice the correction."""
+    poses, frames = turned
+    navigator, at = Navigator(stack_of()), {"T_map_odom": np.array([0.1, 0.0, 0.0])}
+    goal_map = np.array([1.0, 2.0, 0.5])
+
+    def in_odom() -> np.ndarray:
+        return se2.compose(se2.inverse(at["T_map_odom"]), goal_map)
+
+    drive(navigator, frames[:3], poses[:3])
+    if follows:
+        navigator.correct(at["T_map_odom"])
+    navigator.begin(GoalRequest(pose_odom_xyyaw=in_odom(), pose_now=in_odom))
+    for jump in (np.array([0.5, -0.2, 0.3]), np.array([0.9, 0.0, 0.1])):
+        at["T_map_odom"] = jump
+        if follows:
+            navigator.correct(jump)
+        navigator.step(frames[-1].stamp_s + 99.0)
+        for found in (navigator.mission.goal.pose_odom_xyyaw, navigator.guide._goal.pose_odom_xyyaw):
+            np.testing.assert_allclose(found, in_odom(), atol=1e-9)
+    navigator.begin(GoalRequest(pose_odom_xyyaw=goal_map))
+    navigator.step(frames[-1].stamp_s + 99.0)
+    np.testing.assert_allclose(navigator.mission.goal.pose_odom_xyyaw, goal_map, err_msg="of odom itself")
 
 
 def test_a_task_that_fails_does_not_end_the_worker() -> None:

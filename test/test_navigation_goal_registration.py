@@ -127,6 +127,20 @@ def test_a_plan_leads_to_a_registered_goal_and_says_so(kitchen) -> None:
     assert stack.plan(goal, imaginer=Blind()).registered_to is None
 
 
+def test_a_prior_of_motion_does_not_hold_back_from_a_registered_goal(kitchen) -> None:
+    prior = {"motion_prior.use": "always", "motion_prior.weight": 1000.0, "motion_prior.v_sigma_mps": 0.02}
+    keys = {"robot.kinematics": "holonomic", "planner.limits.v_min_mps": -0.6, "planner.limits.a_max_mps2": 5.0}
+    stack = stack_of(**keys, **prior)
+    show(stack, kitchen, range(LATER - 3, LATER + 1))
+    goal = Goal(image_rgb=kitchen.frame(LATER + 8).rgb)
+    ends = {}
+    for registers in (True, False):
+        plan = stack.plan(goal, imaginer=Blind(), registers=registers)
+        ends[registers] = np.hypot(*away(kitchen, LATER + 8, plan.poses_odom_xyyaw()[-1])[:2])
+    assert ends[True] < 0.1
+    assert ends[False] > 0.2  # there it goes on as it moves
+
+
 def test_what_an_image_of_few_pixels_shows_is_not_registered(kitchen) -> None:
     def small(frame: Frame) -> Frame:
         size = (64, 48)

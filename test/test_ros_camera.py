@@ -174,7 +174,7 @@ def test_images_that_change_their_size_keep_a_fitting_calibration():
 
 
 def odometry_of(child: str, T_odom_child: np.ndarray, transforms: TransformBuffer) -> Odometry:
-    own = SimpleNamespace(_node=SimpleNamespace(values={"base_frame": "base_link"}), _transforms=transforms)
+    own = SimpleNamespace(_node=SimpleNamespace(values={"base_frame": "base_link"}), transforms=transforms)
     return CameraInput._of_base(own, SimpleNamespace(child_frame_id=child), Odometry(1.0, T_odom_child, 0.3, 0.1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from come_nav.core.protocols import Recording
-    from come_nav.core.types import Goal, Plan
+    from come_nav.core.types import Goal, ImageCamera, Plan
     from come_nav.navigation.navigator import Navigator
     from come_nav.navigation.planned_once import PlannedOnce
     from come_nav.navigation.stack import NavStack
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   come-nav plan my_bag --at 40 --goal-index 48 --out plan.png    to what the robot saw two seconds later
   come-nav plan my_bag --at 12.5s --goal-image kitchen_door.jpg  12.5 s after the start, to a photograph
+  come-nav plan my_bag --at 12.5s --goal-image phone.jpg --goal-fov 66   to one of another camera, 66 degrees wide
   come-nav plan my_bag --at 40 --goal-pose 2.0,0.5,1.57          to a pose in the odom frame (m, m, rad)
 
 Where a memory is in use (experts.use; by default where the recording has depth), the frames before --at are remembered,
@@ -44,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     image = parser.add_mutually_exclusive_group()
     image.add_argument("--goal-image", type=Path, metavar="FILE", help="image of the goal")
+    parser.add_argument(
+        "--goal-fov",
+        metavar="DEG",
+        help="how wide the goal image's camera sees (default: its EXIF focal length, else the robot's camera where the "
+        "image has its shape); unknown = find it out from the matches",
+    )
     image.add_argument("--goal-index", type=int, metavar="I", help="frame of the recording that shows the goal")
     parser.add_argument("--goal-pose", metavar="X,Y,YAW", help="goal in the odom frame, metres and radians")
     parser.add_argument(
@@ -75,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     stack = load_stack(config)
     navigator = Navigator(stack, NavigatorSettings(use_places=not args.direct and remembers(stack, recording, at)))
     remember(navigator, recording, at)
-    found = plan_once(navigator, GoalRequest(goal.image_rgb, goal.pose_odom_xyyaw))
+    found = plan_once(navigator, GoalRequest(goal.image_rgb, goal.pose_odom_xyyaw, camera=goal.camera))
     stack.close()
     plan = found.plan
     if args.json:
@@ -135,11 +143,14 @@ def _goal(args: argparse.Namespace, recording: Recording) -> Goal:
 
     from come_nav.core.types import Goal
 
-    image, pose = None, None
+    image, pose, camera = None, None, None
+    if args.goal_fov is not None and args.goal_image is None:
+        raise DataError("--goal-fov is of a goal image's camera: give --goal-image as well, or leave it out")
     if args.goal_index is not None:
         image = recording.frame(_checked_index(recording, args.goal_index, "--goal-index")).rgb
     elif args.goal_image is not None:
         image = _read_rgb(args.goal_image)
+        camera = _goal_camera(args, image)
     if args.goal_pose is not None:
         try:
             pose = np.array([float(word) for word in args.goal_pose.split(",")])
@@ -149,7 +160,25 @@ def _goal(args: argparse.Namespace, recording: Recording) -> Goal:
             raise DataError(f"--goal-pose must be three numbers x,y,yaw, got '{args.goal_pose}'")
     if image is None and pose is None:
         raise DataError("a goal is missing: give --goal-image, --goal-index or --goal-pose")
-    return Goal(image, pose)
+    return Goal(image, pose, camera)
+
+
+def _goal_camera(args: argparse.Namespace, image: NDArray[np.uint8]) -> ImageCamera:
+    from come_nav.core.types import CameraIntrinsics
+    from come_nav.localisation.unknown_camera import photograph_intrinsics
+
+    text = args.goal_fov
+    if text is None:
+        return photograph_intrinsics(args.goal_image, image)
+    if text == "unknown":
+        return "unknown"
+    try:
+        fov_deg = float(text)
+    except ValueError:
+        fov_deg = math.nan
+    if not 1.0 <= fov_deg < 179.0:
+        raise DataError(f"--goal-fov must be in [1, 179) degrees, or unknown, got '{text}'")
+    return CameraIntrinsics.from_field_of_view(image.shape[1], image.shape[0], math.radians(fov_deg))
 
 
 def _read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -198,9 +227,15 @@ def _place(found: PlannedOnce) -> dict[str, Any]:
 
 
 def _print(plan: Plan, found: PlannedOnce) -> None:
+    from come_nav.core.types import CameraIntrinsics
+
     pose = found.goal.pose_odom_xyyaw
     if found.recognised and pose is not None:
         print(f"goal      recognised at ({pose[0]:.2f}, {pose[1]:.2f}) m, {pose[2]:.2f} rad in odom")
+    if isinstance(found.goal.camera, CameraIntrinsics):
+        print(
+            f"camera    that took the goal image sees {math.degrees(found.goal.camera.horizontal_fov_rad):.0f} degrees"
+        )
     if found.way_xy is not None:
         print(f"route     {len(found.way_xy)} points of a remembered way; the plan leads to the first ahead")
     note = f" ({plan.message})" if plan.message else ""

@@ -74,6 +74,8 @@ class ContextViews:
         shown: (S, 3) bool, which of the three each row of a network with ``view_groups`` looks at.
         latent_memory: (S, M, h, w) what a memory of latents shows, and facts of it.
         camera: (S, 7) of the views, for networks that are told (see come_nav/experts/optional_inputs.py).
+        evidence: (S, C + 1, h, w) latents of what the spatial memory alone shows, its holes filled, and the share of
+            each cell that it knows; for a likelihood.
     """
 
     context: torch.Tensor | None = None
@@ -82,6 +84,7 @@ class ContextViews:
     shown: torch.Tensor | None = None
     latent_memory: torch.Tensor | None = None
     camera: torch.Tensor | None = None
+    evidence: torch.Tensor | None = None
 
     def of(self, source: ViewSource) -> torch.Tensor | None:
         """Return the view that was rendered from ``source``."""

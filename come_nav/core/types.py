@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ __all__ = [
     "ContextViews",
     "Frame",
     "Goal",
+    "ImageCamera",
     "Imagination",
     "IterationTrace",
     "Kinematics",
@@ -38,8 +39,12 @@ __all__ = [
     "Proposals",
     "Trajectory",
     "ViewSource",
+    "camera_of_image",
     "footprint_extrinsics",
 ]
+
+
+SAME_SHAPE = 0.02  # ratio of sides by which images of one view may differ, since pixels are whole
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,12 @@ class CameraIntrinsics:
         sx, sy = width / self.width, height / self.height
         return CameraIntrinsics(width, height, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy)
 
+    def resized_to(self, image: NDArray[Any]) -> CameraIntrinsics | None:
+        """Return the intrinsics for an image (H, W, ...) of the same view; None where it has another shape."""
+        height, width = image.shape[:2]
+        same = abs(self.width * height / (self.height * width) - 1.0) <= SAME_SHAPE
+        return self.scaled(width, height) if same else None
+
     def cropped(self, left: int, top: int, width: int, height: int) -> CameraIntrinsics:
         """Return the intrinsics of the window that starts at pixel (left, top)."""
         return CameraIntrinsics(width, height, self.fx, self.fy, self.cx - left, self.cy - top)
@@ -79,6 +90,20 @@ class CameraIntrinsics:
     def matrix(self) -> NDArray[np.float64]:
         """Return K (3, 3)."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+
+# Who took an image: a known camera; one that is "unknown", whose focal length is solved from matches; None = the
+# robot's own where the image has its shape, else unknown.
+ImageCamera: TypeAlias = CameraIntrinsics | Literal["unknown"] | None
+
+
+def camera_of_image(
+    camera: ImageCamera, own: CameraIntrinsics | None, image: NDArray[np.uint8]
+) -> CameraIntrinsics | None:
+    """Return the camera of an image (H, W, 3), where ``own`` is the robot's; None = unknown."""
+    if camera is None:
+        return None if own is None else own.resized_to(image)
+    return camera if isinstance(camera, CameraIntrinsics) else None
 
 
 def footprint_extrinsics(T_odom_base: NDArray[np.float64], T_base_camera: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -206,16 +231,28 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Goal:
-    """What to reach: an image, a planar pose in the odom frame, or both."""
+    """What to reach: an image, a planar pose in the odom frame, or both.
+
+    Attributes:
+        image_rgb: (H, W, 3) uint8.
+        pose_odom_xyyaw: (3,).
+        camera: that took the image, see :data:`ImageCamera`; a known one is for the image's size.
+    """
 
     image_rgb: NDArray[np.uint8] | None = None
     pose_odom_xyyaw: NDArray[np.float64] | None = None
+    camera: ImageCamera = None
 
     def __post_init__(self) -> None:
         if self.image_rgb is None and self.pose_odom_xyyaw is None:
             raise DataError("a Goal needs an image or a pose")
         if self.image_rgb is not None:
-            check_shape("Goal.image_rgb", self.image_rgb, "H W 3")
+            height, width = (check_shape("Goal.image_rgb", self.image_rgb, "H W 3")[side] for side in "HW")
+            if isinstance(self.camera, CameraIntrinsics) and (self.camera.width, self.camera.height) != (width, height):
+                raise DataError(
+                    f"Goal.camera is of images of {self.camera.width}x{self.camera.height}, the goal's image has "
+                    f"{width}x{height}; scale the camera to it"
+                )
         if self.pose_odom_xyyaw is not None:
             check_shape("Goal.pose_odom_xyyaw", self.pose_odom_xyyaw, "3")
             if not np.isfinite(self.pose_odom_xyyaw).all():

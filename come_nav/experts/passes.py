@@ -145,7 +145,7 @@ def _batched_apart(conditions: Sequence[Condition], query: Query) -> tuple[Query
     given = [view is not None for view in (views.context, views.longer, views.memory)]
     looks = [[own and place <= order.index(one.view) for place, own in enumerate(given)] for one in conditions]
     shown = torch.tensor(looks, device=device).repeat_interleave(batch, 0)
-    context = query.context.with_views(replace(views, shown=None))
+    context = query.context.with_views(replace(views, shown=None, evidence=None))
     older = context.older
     if older is not None:
         further = torch.tensor([one.view is not ViewSource.CONTEXT for one in conditions], device=device)

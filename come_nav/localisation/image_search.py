@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2, se3
 from come_nav.localisation.keyframe_map import KeyframeMap
+from come_nav.localisation.multi_view.appearance import appearance, keyframe_confidence
 from come_nav.localisation.registration import Registration
 from come_nav.localisation.unknown_camera import register_unknown_camera
 from come_nav.localisation.verification import Evidence, verify
@@ -32,6 +33,7 @@ class VisualMatch:
         keyframe: index of the key frame that it was registered to; -1 without a guess.
         registration: to that key frame (a the key frame, b the image); None without candidates.
         evidence: for it; None without candidates.
+        by_colours: whether the confidence has the colours of all surfaces in it, not features alone.
     """
 
     pose_map_xyyaw: NDArray[np.float64] | None
@@ -42,6 +44,7 @@ class VisualMatch:
     keyframe: int
     registration: Registration | None
     evidence: Evidence | None
+    by_colours: bool = False
 
 
 NOWHERE = VisualMatch(None, None, np.full((3, 3), np.inf), 0.0, False, -1, None, None)
@@ -62,35 +65,52 @@ def find_image(
     if rows is None:
         rows = known.places.candidates(view.features, config.candidates)[0].tolist()
     for row in rows:
-        found = known.register(row, view) if view.intrinsics is not None else _register_unknown(known, row, view)
+        found = _register(known, row, view)
         if found is None:
             continue
-        registration, evidence = found
-        if evidence.confidence > best.confidence or best.registration is None:
-            best = _match(known, row, registration, evidence, T_base_camera)
-        if best.confidence > 0.5 * (1.0 + config.certain):
+        match = _match(known, row, *found, T_base_camera)
+        if best.registration is None or (match.certain, match.confidence) > (best.certain, best.confidence):
+            best = match
+        # features alone are wrong oftener than features and colours: there the next one may be surer
+        if best.certain and (best.by_colours or best.confidence > 0.5 * (1.0 + config.certain)):
             break
     return best
 
 
-def _register_unknown(known: KeyframeMap, row: int, view: View) -> tuple[Registration, Evidence] | None:
+def _register(known: KeyframeMap, row: int, view: View) -> tuple[Registration, Evidence, float] | None:
+    """Return the registration to a key frame, the evidence for it and the correlation of colours (NaN = unknown)."""
     keyframe = known.keyframes[row].view
+    if view.intrinsics is not None:
+        found = known.register(row, view)
+        return None if found is None else (*found, _looks(keyframe, view, found[0]))
     if keyframe.points_camera_m is None:
         return None
     registration, camera = register_unknown_camera(keyframe, view, known.config.registration, known.config.matching)
     if camera is None:
         return None
-    return registration, verify(keyframe, replace(view, intrinsics=camera), registration)
+    solved = replace(view, intrinsics=camera)
+    return registration, verify(keyframe, solved, registration), _looks(keyframe, solved, registration)
+
+
+def _looks(keyframe: View, view: View, registration: Registration) -> float:
+    measured = view.surface_m is not None  # with depth in both, surfaces tell more than their colours
+    return float("nan") if measured or not registration.ok else appearance(keyframe, registration.T_a_b, view)
 
 
 def _match(
-    known: KeyframeMap, row: int, registration: Registration, evidence: Evidence, T_base_camera: NDArray[np.float64]
+    known: KeyframeMap,
+    row: int,
+    registration: Registration,
+    evidence: Evidence,
+    looks: float,
+    T_base_camera: NDArray[np.float64],
 ) -> VisualMatch:
-    keyframe, confidence = known.keyframes[row], evidence.confidence
+    keyframe, by_colours = known.keyframes[row], bool(np.isfinite(looks))
+    confidence = keyframe_confidence(evidence, looks)
     relative, covariance = registration.planar(keyframe.T_footprint_camera, T_base_camera)
     pose_map = known.pose_map_xyyaw(row)
     T_map_camera = known.T_map_base(row) @ keyframe.T_base_camera @ registration.T_a_b
     spread = se3.turned_covariance(known.spread(covariance), pose_map)
-    certain = confidence >= known.config.certain
+    certain = confidence >= (known.config.image_certain if by_colours else known.config.certain)
     pose = se2.compose(pose_map, relative)
-    return VisualMatch(pose, T_map_camera, spread, confidence, certain, row, registration, evidence)
+    return VisualMatch(pose, T_map_camera, spread, confidence, certain, row, registration, evidence, by_colours)

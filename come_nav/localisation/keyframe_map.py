@@ -35,6 +35,7 @@ class LocaliserSettings:
         closure_gap: key frames between the two ends of a closure at least, >= 1.
         candidates: key frames that an image is registered to, at most, >= 1; it ends with the first that is sure.
         certain: confidence above which a registration is believed, in [0, 1].
+        image_certain: the same for an image whose colours agree with a key frame that has depth, in [0, 1].
         odometry_share: standard deviation of odometry over distance and over turn, > 0.
         odometry_floor_m: and for each step, m, > 0.
         odometry_floor_rad: the same for the heading, rad, > 0.
@@ -57,6 +58,7 @@ class LocaliserSettings:
     closure_gap: int = 8
     candidates: int = 24
     certain: float = 0.9
+    image_certain: float = 0.975
     odometry_share: float = 0.05
     odometry_floor_m: float = 0.005
     odometry_floor_rad: float = 0.005
@@ -82,7 +84,8 @@ class LocaliserSettings:
             check_range(f"localiser.{name}", getattr(self, name), 0)
         for name in ("closure_gap", "candidates", "optimise_every"):
             check_range(f"localiser.{name}", getattr(self, name), 1)
-        check_range("localiser.certain", self.certain, 0.0, 1.0)
+        for name in ("certain", "image_certain"):
+            check_range(f"localiser.{name}", getattr(self, name), 0.0, 1.0)
 
 
 @dataclass(frozen=True)

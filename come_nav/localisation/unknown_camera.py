@@ -61,6 +61,19 @@ def exif_intrinsics(path: Path) -> CameraIntrinsics | None:
     return CameraIntrinsics(width, height, focal_px, focal_px, 0.5 * width, 0.5 * height)
 
 
+def photograph_intrinsics(path: Path, image: NDArray[np.uint8]) -> CameraIntrinsics | None:
+    """Return the camera of a photograph (H, W, 3) that was decoded from a file, turned upright as its EXIF says or not.
+
+    None where the file does not tell its focal length. Raises DataError for a file that is no image.
+    """
+    camera, (height, width) = exif_intrinsics(path), image.shape[:2]
+    if camera is None:
+        return None
+    if (camera.width > camera.height) != (width > height):
+        camera = CameraIntrinsics(camera.height, camera.width, camera.fy, camera.fx, camera.cy, camera.cx)
+    return camera.resized_to(image)
+
+
 def register_unknown_camera(
     a: View, b: View, config: RegistrationSettings | None = None, matching: MatchingSettings | None = None
 ) -> tuple[Registration, CameraIntrinsics | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +16,7 @@ from come_nav.localisation.features import Features, FeatureSettings, extract_fe
 # the pixels around it says nothing.
 MAX_DEPTH_JUMP = 0.1
 SURFACE_COLUMNS = 40
+THUMBNAIL_PX = 80  # width of the small image that colours are compared in
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class View:
         points_camera_m: (N, 3) float32 in the optical frame, NaN where depth is unknown; None without any depth.
         surface_m: (h, w) float16, the depth of a coarse grid over the image, NaN = unknown; None without a depth image.
         sigmas_m: (N,) float32 standard deviations of the points' depth; None where a sensor measured it.
+        thumbnail_rgb: (h, 80, 3) uint8, the image made small; None when not kept.
     """
 
     features: Features
@@ -34,6 +37,7 @@ class View:
     points_camera_m: NDArray[np.float32] | None = None
     surface_m: NDArray[np.float16] | None = None
     sigmas_m: NDArray[np.float32] | None = None
+    thumbnail_rgb: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if self.points_camera_m is not None:
@@ -42,7 +46,7 @@ class View:
     @property
     def nbytes(self) -> int:
         """Memory in bytes."""
-        arrays = (self.points_camera_m, self.surface_m, self.sigmas_m)
+        arrays = (self.points_camera_m, self.surface_m, self.sigmas_m, self.thumbnail_rgb)
         return self.features.nbytes + sum(array.nbytes for array in arrays if array is not None)
 
     @property
@@ -81,12 +85,20 @@ def make_view(
     Raises:
         ShapeError: if depth is of another size than the image.
     """
-    features = extract_features(rgb, config)
+    features, small = extract_features(rgb, config), thumbnail(rgb)
     if depth_m is None or intrinsics is None:
-        return View(features, intrinsics)
+        return View(features, intrinsics, thumbnail_rgb=small)
     check_shape("depth_m", depth_m, f"{rgb.shape[0]} {rgb.shape[1]}")
     points = lift(features.keypoints_px, depth_m, intrinsics)
-    return View(features, intrinsics, points, coarse_surface(depth_m))
+    return View(features, intrinsics, points, coarse_surface(depth_m), thumbnail_rgb=small)
+
+
+def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image (H, W, 3), or grey (H, W), made small: (h, 80, 3)."""
+    height, width = rgb.shape[:2]
+    rows = max(1, round(height * THUMBNAIL_PX / width))
+    small = cv2.resize(rgb, (THUMBNAIL_PX, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(small if small.ndim == 3 else np.repeat(small[..., None], 3, axis=2), np.uint8)
 
 
 def coarse_surface(depth_m: NDArray[np.float32]) -> NDArray[np.float16]:

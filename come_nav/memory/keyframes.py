@@ -142,13 +142,15 @@ class Keyframes:
         _make_room(kept, self.config)
         return True
 
-    def move(self, corrections_xyyaw: NDArray[np.float64]) -> None:
+    def move(self, corrections_xyyaw: NDArray[np.float64], outside_xyyaw: NDArray[np.float64] | None = None) -> None:
         """Take where odom lies in map (A, 3) as each anchor of the robot has it, and move what was kept there.
+
+        ``outside_xyyaw`` (3,) is where another localiser says that odom lies in its map, if one does.
 
         Raises:
             DataError: for corrections that are not finite.
         """
-        motions = self.map_frame.update(corrections_xyyaw)
+        motions = self.map_frame.update(corrections_xyyaw, outside_xyyaw)
         if motions is None:
             return
         for index, anchor in enumerate(self._kept.anchors):

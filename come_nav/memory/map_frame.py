@@ -56,10 +56,13 @@ class MapFrame:
         """Return a transform (4, 4) of odom in map."""
         return T_odom_base if self.is_odom else se3.transform_from_xyyaw(self.T_map_odom_xyyaw) @ T_odom_base
 
-    def update(self, corrections_xyyaw: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    def update(
+        self, corrections_xyyaw: NDArray[np.float64], outside_xyyaw: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64] | None:
         """Take the corrections (K, 3) of all key frames; return by what each anchor moves in map.
 
-        Fewer than before are of other key frames: see :meth:`restart`.
+        Fewer than before are of other key frames: see :meth:`restart`. Where another localiser corrects,
+        ``outside_xyyaw`` (3,) is where odom lies in its map, which this map is then taken to be: what is settled stays.
 
         Returns:
             Motions (anchor + 1, 3) in map, the identity for those that stay; None where nothing moves.
@@ -74,15 +77,19 @@ class MapFrame:
             self.restart()
         known = len(self._told)
         told, before = np.array(corrections_xyyaw, np.float64), self._told
-        moved = (told[:known] != before).any(axis=1)
+        base = self._base
+        self._base = base if outside_xyyaw is None else np.zeros(3)
+        moved = (told[:known] != before).any(axis=1) | (self._base != base).any()
         self._told = told
-        if len(told):
-            self.T_map_odom_xyyaw = se2.compose(self._base, told[-1]) if self._base.any() else told[-1]
+        if outside_xyyaw is not None:
+            self.T_map_odom_xyyaw = np.array(outside_xyyaw, np.float64)
+        elif len(told):
+            self.T_map_odom_xyyaw = se2.compose(base, told[-1]) if base.any() else told[-1]
         if not moved.any():
             return None
         motions = np.zeros((self.anchor + 1, 3))
         rows = np.flatnonzero(moved)
-        old, new = se2.compose(self._base, before[rows]), se2.compose(self._base, told[rows])
+        old, new = se2.compose(base, before[rows]), se2.compose(self._base, told[rows])
         motions[self.settled + rows] = se2.compose(new, se2.inverse(old))
         return motions
 

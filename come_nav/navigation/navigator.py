@@ -23,6 +23,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import Frame, Goal, Odometry, Plan
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import FrameStatus
-from come_nav.navigation.goals.corrected import follow_correction
+from come_nav.navigation.goals.corrected import follow_correction, renew_goal
 from come_nav.navigation.goals.guide import Guide
 from come_nav.navigation.goals.mission import Mission, MissionState
 from come_nav.navigation.goals.obstacles import ObstacleMap
@@ -78,6 +79,7 @@ class Navigator:
         self._retreat = Retreat()
         self._goal_latents: torch.Tensor | None = None
         self._sought: Goal | None = None  # its place is still to be looked for in memory
+        self._pose_now: Callable[[], NDArray[np.float64] | None] | None = None  # of a goal of another frame
         self._lock = threading.RLock()
         self._changes = self._episodes = 0  # goals that came or went, episodes that ended
 
@@ -103,6 +105,20 @@ class Navigator:
             self.places.observe(frame, odometry, newest.features)
         return status
 
+    def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies in map (3,) from another localiser; what is remembered moves with it, and so do goals.
+
+        Told for the first time it only says where its map lies: in odom, goals stay where they are.
+
+        Raises:
+            DataError: for a pose that is not finite.
+        """
+        with self._lock:
+            first = self.stack.localisation.outside_xyyaw is None
+            self.stack.correct(T_map_odom_xyyaw)
+            if first:
+                self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
+
     def begin(self, request: GoalRequest) -> Goal:
         """Take a new goal, which the next step looks for; the one before is dropped. Return what it means.
 
@@ -114,7 +130,7 @@ class Navigator:
         with self._lock:
             self._changes += 1
             self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
-            self._goal_latents = latents
+            self._goal_latents, self._pose_now = latents, request.pose_now
             self.mission.begin(goal)
             self._retreat.cancel()
             self.guide.begin(goal)
@@ -165,6 +181,8 @@ class Navigator:
             self._T_map_odom_xyyaw = follow_correction(
                 self.mission, self.guide, self._T_map_odom_xyyaw, self.places.T_map_odom_xyyaw
             )
+            if self._pose_now is not None and self.mission.active:
+                renew_goal(self.mission, self.guide, self._pose_now())
             self.obstacles.expire(now_s)
             changes = self._changes
 
@@ -195,7 +213,7 @@ class Navigator:
         if pose_odom_xyyaw is None:
             stamp_s = stamp_s if newest is None else newest.stamp_s
             pose_odom_xyyaw = np.zeros(3) if newest is None else newest.pose_odom_xyyaw
-        difference, way_xy = self._difference(), self.guide.way_xy
+        difference, way_xy = self._recognition.difference(self._goal_latents), self.guide.way_xy
         left_m = float("nan") if way_xy is None else float(np.hypot(*np.diff(way_xy, axis=0).T).sum())
         unlike = float("nan") if difference is None else difference
         return Progress(stamp_s, pose_odom_xyyaw, mission.message, unlike, left_m, mission.state, mission.code)
@@ -208,14 +226,14 @@ class Navigator:
             goal, latents, self._sought = self._sought, self._goal_latents, None
         if goal is None or goal.image_rgb is None or latents is None:
             return
-        found = self._recognition.find(goal.image_rgb, latents, overtaken)
+        found = self._recognition.find(goal.image_rgb, latents, overtaken, goal.camera)
         with self._lock:
             self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
             if self.mission.goal is goal:  # else it was dropped meanwhile
                 if found.pose_odom_xyyaw is None and self._settings.recognition.unknown == "refuse":
                     self.mission.fail("NOT_RECOGNISED", found.message)
                     return
-                known = goal if found.pose_odom_xyyaw is None else Goal(goal.image_rgb, found.pose_odom_xyyaw)
+                known = goal if found.pose_odom_xyyaw is None else replace(goal, pose_odom_xyyaw=found.pose_odom_xyyaw)
                 self.mission.found(known)
                 self.guide.begin(known, found.rough_xyyaw)
 
@@ -237,7 +255,7 @@ class Navigator:
             if marks != (self._changes, self._episodes):
                 return Step(self.mission.state)  # for a goal, or in an episode, that is over
             here = plan.start_odom_xyyaw if pose_odom_xyyaw is None else pose_odom_xyyaw
-            state = self.mission.evaluate(plan, here, self._difference(), final)
+            state = self.mission.evaluate(plan, here, self._recognition.difference(self._goal_latents), final)
         if state is MissionState.REACHED and goal.image_rgb is not None:
             self._confirm(goal, goal.image_rgb, here, overtaken)
         return Step(self.mission.state, plan, target, way_xy=way_xy, duration_s=duration_s)
@@ -260,20 +278,16 @@ class Navigator:
         by_features = self.stack.goals.has_features(image_rgb)
         if (goal.pose_odom_xyyaw is not None and not by_features) or self.mission.reopened >= MOST_REOPENED:
             return
-        place = self._recognition.pose(image_rgb, latents, overtaken)
+        place = self._recognition.pose(image_rgb, latents, overtaken, goal.camera)
         with self._lock:
             if place is None or self.mission.goal is not goal:
                 return
             if self.mission.at_goal(here_odom_xyyaw, place):
                 self.mission.confirm(se2.relative(here_odom_xyyaw, place))
                 return
-            elsewhere = Goal(image_rgb, place)
+            elsewhere = replace(goal, pose_odom_xyyaw=place)
             self.mission.reopen(elsewhere)
             self.guide.begin(elsewhere)
-
-    def _difference(self) -> float | None:
-        latents = self._goal_latents
-        return None if latents is None else self._recognition.difference(latents)
 
 
 def _without_image(target: Goal) -> Goal | None:

@@ -168,9 +168,6 @@ class NavStack:
             # 5. Score: say what is wanted of an imagined future.
             wanted, robot, start = settings.objective, settings.robot, newest.pose_odom_xyyaw
             objectives, weights = objectives_for(goal, start, twist, search.dt_s, wanted, self.model, robot)
-            if by_view:  # what is imagined is doubtful; a pose is certain
-                terms, own_weights = motion_terms(twist, search.dt_s, settings.motion_prior, robot)
-                objectives, weights = [*objectives, *terms], weights | own_weights
             warm_start = None if alone else self._warm_start(goal)
             recent, proposing = self.goals.recent(), self._proposer.policy(search) if by_view else None
             seen = [] if proposing is None else self.memory.newest_frames(proposing.frames)
@@ -181,6 +178,9 @@ class NavStack:
         if registered is not None:
             objectives.append(registered.objective)
             weights[registered.objective.name] = settings.localisation.goal_weight
+        elif by_view:  # what is imagined is doubtful; a pose and a registered image are certain
+            terms, own_weights = motion_terms(twist, search.dt_s, settings.motion_prior, robot)
+            objectives, weights = [*objectives, *terms], weights | own_weights
         if clearance is not None and not isinstance(clearance, Clearance):
             clearance = clearance(newest.pose_odom_xyyaw)
         if clearance is not None:

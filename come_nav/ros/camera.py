@@ -50,7 +50,11 @@ DEPTH, DEPTH_INFO = "camera/depth/image_raw", "camera/depth/camera_info"
 
 
 class CameraInput:
-    """Subscriptions of one camera. Callbacks only keep messages; decoding happens in the worker's thread."""
+    """Subscriptions of one camera. Callbacks only keep messages; decoding happens in the worker's thread.
+
+    Attributes:
+        transforms: hear tf.
+    """
 
     def __init__(self, node: Any, depth: str = "none") -> None:
         """Subscribe; ``depth`` is "none", "optional" or "required"."""
@@ -58,7 +62,7 @@ class CameraInput:
         values = node.values
         self._sync = Synchroniser(depth, values["sync_slop_s"])
         self._receipts: dict[float, float] = {}
-        self._transforms = listen(node)
+        self.transforms = listen(node)
         if len(values["camera_xyz_rpy"]) != 6:
             raise DataError(f"camera_xyz_rpy must have 6 values, got {list(values['camera_xyz_rpy'])}")
         self._T_base_camera = camera_pose(values["camera_xyz_rpy"])
@@ -143,8 +147,8 @@ class CameraInput:
 
     def _at(self, target: str, source: str, stamp_s: float) -> NDArray[np.float64] | None:
         """Return T_target_source (4, 4) at a time, or else the newest: a camera may pan on the robot."""
-        found = self._transforms.lookup(target, source, stamp_s)
-        return self._transforms.lookup(target, source) if found is None else found
+        found = self.transforms.lookup(target, source, stamp_s)
+        return self.transforms.lookup(target, source) if found is None else found
 
     def _of_base(self, message: Any, odometry: Odometry) -> Odometry:
         """Return odometry of the base; that of another frame (a camera's, an IMU's) is carried over by tf.
@@ -155,7 +159,7 @@ class CameraInput:
         base, child = self._node.values["base_frame"], str(message.child_frame_id).lstrip("/")
         if not child or child == base or any(frame_matches(child, known) for known in BASE_FRAMES):
             return odometry
-        T_base_child = self._transforms.lookup(base, child)
+        T_base_child = self.transforms.lookup(base, child)
         if T_base_child is not None:
             T_odom_base = odometry.T_odom_base @ se3.inverse(T_base_child)
             return replace(odometry, T_odom_base=T_odom_base, v_mps=None, w_radps=None, vy_mps=None)
@@ -165,6 +169,23 @@ class CameraInput:
                 "transform, or odometry of the base"
             )
         return odometry
+
+    def pose_now(self, message: Any) -> Callable[[], NDArray[np.float64] | None] | None:
+        """Return what tells the pose (3,) in odom of a PoseStamped whenever asked, None while tf does not.
+
+        None where odom is its frame, or the base, where it was told once and for all.
+        """
+        frame, values = message.header.frame_id.lstrip("/"), self._node.values
+        if frame in ("", values["odom_frame"], values["base_frame"]):
+            return None
+
+        def now() -> NDArray[np.float64] | None:
+            T_odom_frame = self.transforms.lookup(values["odom_frame"], frame)
+            if T_odom_frame is None:
+                return None
+            return se3.xyyaw_from_transform(T_odom_frame @ messages.transform_from_pose(message.pose))
+
+        return now
 
     def pose_in_odom(self, message: Any) -> NDArray[np.float64]:
         """Return the planar pose (3,) in odom of a PoseStamped; raise DataError where its frame is not known."""
@@ -176,7 +197,7 @@ class CameraInput:
         newest = self.track.newest
         if frame == self._node.values["base_frame"] and newest is not None:
             return se3.xyyaw_from_transform(newest.T_odom_base @ T_frame_pose)
-        T_odom_frame = self._transforms.lookup(odom, frame)
+        T_odom_frame = self.transforms.lookup(odom, frame)
         if T_odom_frame is None:
             raise DataError(f"goal is in frame '{frame}', and tf does not connect it to '{odom}'")
         return se3.xyyaw_from_transform(T_odom_frame @ T_frame_pose)

@@ -7,6 +7,7 @@ pose comes from parameters and odometry from its topic, which is all that the no
 from __future__ import annotations
 
 import importlib
+import threading
 from collections import deque
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ class TransformBuffer:
 
     def __init__(self, keep_s: float = KEEP_S) -> None:
         self._keep_s = keep_s
+        self._lock = threading.Lock()  # whoever looks up has a thread of its own
         self._parent: dict[str, str] = {}
         self._static: dict[str, NDArray[np.float64]] = {}
         self._moving: dict[str, deque[tuple[float, NDArray[np.float64]]]] = {}
@@ -41,7 +43,10 @@ class TransformBuffer:
         self, parent: str, child: str, stamp_s: float, T_parent_child: NDArray[np.float64], static: bool = False
     ) -> None:
         """Take one transform. A stamp that jumps back by more than what is kept starts the edge anew."""
-        parent, child = parent.lstrip("/"), child.lstrip("/")
+        with self._lock:
+            self._add(parent.lstrip("/"), child.lstrip("/"), stamp_s, T_parent_child, static)
+
+    def _add(self, parent: str, child: str, stamp_s: float, T_parent_child: NDArray[np.float64], static: bool) -> None:
         if self._parent.get(child) != parent:
             self._moving.pop(child, None)
             self._static.pop(child, None)
@@ -60,6 +65,10 @@ class TransformBuffer:
 
     def lookup(self, target: str, source: str, stamp_s: float | None = None) -> NDArray[np.float64] | None:
         """Return T_target_source (4, 4), or None where the frames are not connected at that time."""
+        with self._lock:
+            return self._lookup(target, source, stamp_s)
+
+    def _lookup(self, target: str, source: str, stamp_s: float | None) -> NDArray[np.float64] | None:
         up_target, up_source = self._chain(target.lstrip("/")), self._chain(source.lstrip("/"))
         common = next((frame for frame in up_target if frame in up_source), None)
         if common is None:

@@ -8,13 +8,13 @@ passes: their exponents then add up, and what is left with exponent zero is neve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
 from torch import Tensor
 
-from come_nav.core.checks import check_choice
+from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.experts import CompositionMode
 from come_nav.core.protocols import Expert
@@ -22,6 +22,22 @@ from come_nav.core.types import ViewSource
 from come_nav.experts.passes import Condition, Network, Pass, Query, passes_of
 
 NEGLIGIBLE = 1e-9  # exponents that cancel up to rounding
+
+
+@dataclass(frozen=True)
+class LevelWeights:
+    """Weights at one noise level.
+
+    Attributes:
+        level: fraction of the schedule; 0 is the clean end, 1 pure noise.
+        weights: one for each expert.
+    """
+
+    level: float
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_range("composition.levels level", self.level, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -37,11 +53,13 @@ class CompositionSettings:
         weights: alpha_k (literal) or w_k (normalised, average), one for each expert.
         interval: noise levels at which the experts count, as fractions of the schedule: 0 is the clean end, 1 pure
             noise (arXiv 2404.07724). Elsewhere the first expert predicts alone, with weight 1.
+        levels: weights that depend on the noise level, in place of ``weights``: those of the nearest level count.
     """
 
     mode: CompositionMode = "normalised"
     weights: tuple[float, ...] = (1.0,)
     interval: tuple[float, float] = (0.0, 1.0)
+    levels: tuple[LevelWeights, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("composition.mode", self.mode, get_args(CompositionMode))
@@ -49,6 +67,10 @@ class CompositionSettings:
             raise ConfigError("composition.weights must hold one weight for each expert, got none")
         if self.mode == "average" and sum(self.weights) <= 0.0:
             raise ConfigError(f"composition.weights of an average must have a sum above 0, got {list(self.weights)}")
+        for own in self.levels:
+            if len(own.weights) != len(self.weights):
+                wanted, got = len(self.weights), len(own.weights)
+                raise ConfigError(f"composition.levels must hold {wanted} weights each, got {got} at {own.level}")
         low, high = self.interval
         if not 0.0 <= low <= high <= 1.0:
             raise ConfigError(f"composition.interval must satisfy 0 <= low <= high <= 1, got {list(self.interval)}")
@@ -57,6 +79,17 @@ class CompositionSettings:
     def everywhere(self) -> bool:
         """Whether the experts count at all noise levels."""
         return self.interval == (0.0, 1.0)
+
+    def of_first(self) -> CompositionSettings:
+        """Return the same with the first expert's weights alone."""
+        levels = tuple(replace(own, weights=own.weights[:1]) for own in self.levels)
+        return replace(self, weights=self.weights[:1], levels=levels)
+
+    def at(self, level: float) -> tuple[float, ...]:
+        """Return the weights at a noise level, a fraction of the schedule."""
+        if not self.levels:
+            return self.weights
+        return min(self.levels, key=lambda own: abs(own.level - level)).weights
 
 
 @dataclass(frozen=True)
@@ -107,14 +140,18 @@ def compose(
     return free + _weighted_sum(weights, eps - eps_bar)
 
 
-def exponents_of(pairs: Sequence[tuple[Pass, Pass]], settings: CompositionSettings) -> dict[Pass, float]:
+def exponents_of(
+    pairs: Sequence[tuple[Pass, Pass]], settings: CompositionSettings, level: float = 1.0
+) -> dict[Pass, float]:
     """Return the exponent of every pass that is left in the product of experts with (eps, eps_bar) ``pairs``.
 
-    Equal passes are one density: the sum of the returned noises, weighted, is that of :func:`compose`.
+    ``level`` is the noise level, a fraction of the schedule. Equal passes are one density: the sum of the returned
+    noises, weighted, is that of :func:`compose`.
     """
     exponents: dict[Pass, float] = {}
-    total = sum(settings.weights)
-    for (eps, eps_bar), weight in zip(pairs, settings.weights, strict=True):
+    weights = settings.at(level)
+    total = sum(weights)
+    for (eps, eps_bar), weight in zip(pairs, weights, strict=True):
         if settings.mode == "average":
             exponents[eps] = exponents.get(eps, 0.0) + weight / total
             continue
@@ -145,18 +182,23 @@ class ExpertProduct:
                 f"got {list(settings.weights)}"
             )
         pairs = [passes_of(expert) for expert in experts]
-        self._inside = exponents_of(pairs, settings)
+        self._last, self._settings = max(steps - 1, 1), settings
+        levels = [own.level for own in settings.levels] or [1.0]
+        self._inside = {level: exponents_of(pairs, settings, level) for level in levels}
         self._outside = {} if settings.everywhere else {pairs[0][0]: 1.0}
         self._low, self._high = (fraction * (steps - 1) for fraction in settings.interval)
 
     def exponents(self, step: int) -> dict[Pass, float]:
         """Return the passes that count at a step of the full schedule, and their exponents."""
-        return self._inside if self._low <= step <= self._high else self._outside
+        if not self._low <= step <= self._high:
+            return self._outside
+        return self._inside[min(self._inside, key=lambda level: abs(level - step / self._last))]
 
     @property
     def views(self) -> frozenset[ViewSource]:
         """Views that the passes look at."""
-        return frozenset(own.condition.view for own in (*self._inside, *self._outside))
+        inside = [own for exponents in self._inside.values() for own in exponents]
+        return frozenset(own.condition.view for own in (*inside, *self._outside))
 
     def single(self, step: int) -> Pass | None:
         """Return the one pass of exponent 1 that is the whole product at ``step``, if it is."""
@@ -167,15 +209,23 @@ class ExpertProduct:
     def __call__(self, query: Query, step: int) -> ProductNoise:
         """Predict; passes of one network run as one batch. All rows of ``query`` are at ``step``."""
         exponents = self.exponents(step)
-        by_network: dict[int, tuple[Network, list[Condition]]] = {}
-        for own in exponents:
-            by_network.setdefault(id(own.network), (own.network, []))[1].append(own.condition)
-        noises, weights = [], []
-        for network, conditions in by_network.values():
-            noises.append(network.noises(conditions, query))
-            weights += [exponents[Pass(network, condition)] for condition in conditions]
-        values = torch.cat(noises).float() if query.x_t.dtype == torch.float32 else torch.cat(noises)
+        noises = noises_of(list(exponents), query)
+        values = torch.stack(list(noises.values()))
+        weights = [exponents[own] for own in noises]
         return ProductNoise(values, torch.tensor(weights, device=values.device, dtype=values.dtype))
+
+
+def noises_of(passes: Sequence[Pass], query: Query) -> dict[Pass, Tensor]:
+    """Return the noise (B, C, h, w) of each pass, network by network; passes of one network run as one batch."""
+    by_network: dict[int, tuple[Network, list[Condition]]] = {}
+    for own in dict.fromkeys(passes):
+        by_network.setdefault(id(own.network), (own.network, []))[1].append(own.condition)
+    found: dict[Pass, Tensor] = {}
+    for network, conditions in by_network.values():
+        noises = network.noises(conditions, query)
+        noises = noises.float() if query.x_t.dtype == torch.float32 else noises
+        found |= {Pass(network, condition): noise for condition, noise in zip(conditions, noises, strict=True)}
+    return found
 
 
 def check_schedules(experts: Mapping[str, Expert], digest: str) -> None:

@@ -18,6 +18,7 @@ from come_nav.core.experts import BASE, LONG_TERM, SHORT_TERM, SPATIAL, Composit
 from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.core.types import Context, Frame
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
+from come_nav.world_model.calibration.likelihood import LikelihoodSettings, SpatialLikelihood
 from come_nav.world_model.codec import decode_latents, encode_images, estimate_depth_m
 from come_nav.world_model.composition import check_schedules
 from come_nav.world_model.contexts import OlderImages, context_from_frames, context_from_images, model_images
@@ -63,7 +64,7 @@ class DiffusionWorldModel(ModelParts):
         check_schedules(experts, self.schedule.digest)
         model = copy.copy(self)
         model.spatial, model.experts = spatial, experts
-        model.composition = replace(self.composition, weights=tuple(weights))
+        model.composition = replace(self.composition, weights=tuple(weights), levels=())
         return model
 
     def composed(self, weights: Mapping[str, float], mode: CompositionMode | None = None) -> DiffusionWorldModel:
@@ -83,7 +84,7 @@ class DiffusionWorldModel(ModelParts):
         model = copy.copy(self)
         model.experts = {name: self.experts[name] for name in chosen}
         exponents = tuple(float(weights.get(name, 0.0)) for name in chosen)
-        model.composition = replace(self.composition, mode=mode or self.composition.mode, weights=exponents)
+        model.composition = replace(self.composition, mode=mode or self.composition.mode, weights=exponents, levels=())
         return model
 
     # -- images and contexts -----------------------------------------------------------------------------------------
@@ -211,3 +212,23 @@ class DiffusionWorldModel(ModelParts):
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> DiffusionWorldModel:
         """Read a model folder, ready for inference; raise CheckpointError in one line where it cannot be read."""
         return load_model(Path(folder), cls).to(device)
+
+
+def with_likelihood(
+    model: DiffusionWorldModel, settings: LikelihoodSettings | None, spatial: SpatialSource
+) -> DiffusionWorldModel:
+    """Return a model whose experts' product is corrected by what a spatial memory shows; None = no longer.
+
+    It needs no training and no network that looks at views: any checkpoint will do (see
+    :mod:`come_nav.world_model.calibration.likelihood`).
+
+    Raises:
+        ConfigError: for gains of another number of channels than the latents have.
+    """
+    other = copy.copy(model)
+    other.spatial = spatial
+    other.likelihood = None if settings is None else SpatialLikelihood(settings, len(model.schedule))
+    channels = model.autoencoder.settings.latent_channels
+    if settings is not None and settings.table.shape[-1] not in (1, channels):
+        raise ConfigError(f"likelihood.gains must be of 1 or {channels} channels, got {settings.table.shape[-1]}")
+    return other

@@ -14,6 +14,7 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.experts.base import BaseExpert
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
+from come_nav.world_model.calibration.likelihood import SpatialLikelihood
 from come_nav.world_model.composition import CompositionSettings, check_schedules
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.images import ImageSettings
@@ -62,6 +63,8 @@ class ModelParts:
         reprojection: how context frames become points.
 
     Attributes:
+        spatial: the memory that experts or the likelihood look at.
+        likelihood: corrects what the experts predict by what ``spatial`` shows; None = it does not.
         tuned: sections of the model folder's config.yaml that say what was tuned to these weights (``navigation``,
             ``composition_weights``); kept, so that they are saved again.
 
@@ -99,6 +102,7 @@ class ModelParts:
         self.reprojection = reprojection or ReprojectionSettings()
         self.memory_expert = memory_expert
         self.spatial: SpatialSource | None = None
+        self.likelihood: SpatialLikelihood | None = None
         self.tuned: dict[str, dict[str, Any]] = {}
         if (depth is not None) != (self.base.model.settings.extra_channels > 0):
             raise ConfigError("a base expert with extra channels needs a depth estimator, and only such a one does")

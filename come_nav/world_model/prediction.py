@@ -10,9 +10,11 @@ from torch import Tensor
 from come_nav.core.checks import check_shape
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
+from come_nav.core.protocols import Expert
 from come_nav.core.types import Context, ViewSource
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.passes import AnyViewExpert, Condition, Query
+from come_nav.world_model.calibration.likelihood import corrected_noise
 from come_nav.world_model.composition import ExpertProduct, ProductNoise
 from come_nav.world_model.contexts import repeat_for_particles, slide
 from come_nav.world_model.parts import ModelParts
@@ -108,23 +110,48 @@ def product_of(parts: ModelParts) -> ExpertProduct:
     Raises:
         ConfigError: for particles together with a guidance interval, or weights that do not fit the experts.
     """
-    if parts.sampler.resampling.particles > 1 and not parts.composition.everywhere:
-        raise ConfigError(
-            f"sampler.resampling.particles {parts.sampler.resampling.particles} needs composition.interval [0, 1], "
-            f"got {list(parts.composition.interval)}: weights follow one product through all noise levels"
-        )
+    _check_particles(parts)
+    return ExpertProduct(
+        composed_experts(parts, weight_on_memory(parts) != 0.0), parts.composition, len(parts.schedule)
+    )
+
+
+def composed_experts(parts: ModelParts, with_memory: bool) -> list[Expert]:
+    """Return the experts as they are composed, in order.
+
+    Where the spatial memory counts, all memories see the same view: together they cost no more passes than one of them.
+    """
     experts = list(parts.experts.values())
-    if weight_on_memory(parts):
-        # All memories see the same view, so that together they cost no more passes than one of them.
-        experts = [own.through(ViewSource.MEMORY) if isinstance(own, AnyViewExpert) else own for own in experts]
-    return ExpertProduct(experts, parts.composition, len(parts.schedule))
+    if not with_memory:
+        return experts
+    return [own.through(ViewSource.MEMORY) if isinstance(own, AnyViewExpert) else own for own in experts]
+
+
+def _check_particles(parts: ModelParts) -> None:
+    """Refuse what the weights of particles are not derived for."""
+    particles, composition = parts.sampler.resampling.particles, parts.composition
+    if particles == 1:
+        return
+    reason = None
+    if not composition.everywhere:
+        reason = f"composition.interval [0, 1], got {list(composition.interval)}"
+    elif composition.levels:
+        reason = "the same composition.weights at all noise levels, got composition.levels"
+    elif parts.likelihood is not None:
+        reason = "a product of experts alone, without the likelihood of a spatial memory"
+    if reason is not None:
+        raise ConfigError(
+            f"sampler.resampling.particles {particles} needs {reason}: weights follow one product through all noise "
+            "levels"
+        )
 
 
 def _noise(parts: ModelParts, product: ExpertProduct, queries: Sequence[Query], step: int) -> Tensor | ProductNoise:
     """Return the composed noise, its parts for resampling, or with variance values from one expert alone."""
     single = product.single(step)
     with parts.autocast():
-        if parts.sampler.name == "ddpm" and single is not None and single.condition == Condition():
+        alone = parts.sampler.name == "ddpm" and parts.likelihood is None
+        if alone and single is not None and single.condition == Condition():
             network = single.network
             if isinstance(network, BaseExpert):
                 return torch.cat(
@@ -132,5 +159,14 @@ def _noise(parts: ModelParts, product: ExpertProduct, queries: Sequence[Query], 
                 )
         answers = [product(query, step) for query in queries]
     if parts.sampler.resampling.particles == 1:
-        return torch.cat([answer.composed() for answer in answers])
+        return torch.cat([_corrected(parts, own, query, step) for own, query in zip(answers, queries, strict=True)])
     return ProductNoise(torch.cat([answer.noises for answer in answers], dim=1), answers[0].exponents)
+
+
+def _corrected(parts: ModelParts, product: ProductNoise, query: Query, step: int) -> Tensor:
+    """Return the noise of the product, and of the spatial memory's likelihood where there is one."""
+    composed = product.composed()
+    if parts.likelihood is None:
+        return composed
+    abar = float(parts.schedule.alphas_cumprod[step])
+    return corrected_noise(composed, query.x_t, abar, parts.likelihood, step, query.context)

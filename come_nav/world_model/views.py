@@ -22,8 +22,21 @@ from come_nav.world_model.reprojection import RenderedView, context_view, points
 def seen_from(parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted: Collection[ViewSource]) -> Context:
     """Return the context with the ``wanted`` views from targets (S, 3), once for all sampling steps.
 
-    A model whose networks look at no views gets the context as it is.
+    A model whose networks look at no views gets the context as it is. A likelihood gets its evidence.
     """
+    seen = _seen_by_networks(parts, context, actions_xyyaw, wanted)
+    if parts.likelihood is None:
+        return seen
+    channels = parts.autoencoder.settings.latent_channels
+    view = seen.views.memory if parts.base.model.settings.view_groups else None  # there it is by itself
+    if view is None:
+        view = memory_view(parts, context, actions_xyyaw).encoded(parts.autoencoder.encode)
+    return replace(seen, views=replace(seen.views, evidence=view[:, : channels + 1]))
+
+
+def _seen_by_networks(
+    parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted: Collection[ViewSource]
+) -> Context:
     if parts.depth is None:
         return context
     if parts.base.model.settings.view_groups:
@@ -86,7 +99,9 @@ def memory_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> R
     """
     start = context.absolute_pose_xyyaw
     if parts.spatial is None or start is None:
-        raise ShapeError("the spatial expert needs a memory (with_memory) and a context with absolute_pose_xyyaw")
+        raise ShapeError(
+            "what looks at a spatial memory needs one (with_memory) and a context with absolute_pose_xyyaw"
+        )
     poses: Tensor = se2.compose(start.expand(len(actions_xyyaw), -1), actions_xyyaw)
     return RenderedView(*parts.spatial.views(poses, parts.image_size, context.T_base_camera))
 

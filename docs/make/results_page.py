@@ -274,6 +274,86 @@ DRIFTING = tuple(
     )
     for percent in (1, 2, 5)
 )
+HANDS = "come-nav evaluate {} --kinematics holonomic --set planner.limits.v_min_mps=-0.6 --rows trivial,model,hybrid"
+REAL_ROOMS = (
+    Section(
+        "planning_kitchen.json",
+        "Plans of 2 s, a real kitchen",
+        "A hand-held RGB-D camera of 320 x 240 pixels; nothing of it was trained on. How registered goals "
+        "are driven to "
+        "was chosen on these windows. Measured depth; every row moves sideways too.",
+        f"{HANDS.format('kitchen')} --windows 40",
+        planning,
+    ),
+    Section(
+        "planning_cabinet.json",
+        "Plans of 2 s, around a real cabinet",
+        "Key frames of a hand-held RGB-D camera, with motion-capture poses; few goals register to the four "
+        "frames seen.",
+        f"{HANDS.format('cabinet')} --windows 50",
+        planning,
+    ),
+    Section(
+        "planning_kitti00.json",
+        "Plans of 2 s, a car on a road",
+        "The second half of 600 frames of KITTI 00 at 8 m/s, without measured depth; the model knows rooms "
+        "alone. Whether "
+        "a car has a prior of motion was decided on the first half.",
+        "come-nav evaluate kitti00 --part 0.5-1.0 --windows 30 --kinematics car --set planner.limits.v_max_mps=12 "
+        "--rows trivial,model,hybrid",
+        planning,
+    ),
+    Section(
+        "planning_worlds_320.json",
+        "Plans of 2 s, goals registered",
+        "Built-in test worlds, a camera of 320 x 240 pixels.",
+        "come-nav evaluate --suite planning --worlds 20000-20009 --windows 60 --camera 320x240 --rows "
+        "trivial,model,hybrid",
+        planning,
+    ),
+    Section(
+        "planning_worlds_320_4s.json",
+        "Plans of 4 s, goals registered",
+        "The same.",
+        "come-nav evaluate --suite planning --worlds 20000-20009 --windows 60 --camera 320x240 --rows "
+        "trivial,model,hybrid"
+        " --horizon 4",
+        planning,
+    ),
+    Section(
+        "drift_worlds.json",
+        "Drift of odometry, taken out",
+        "Tours of 50 m through test worlds, 320 x 240 pixels at 4 Hz; key frames against the truth, "
+        "unaligned, the first "
+        "pose fixed. `afterwards` is what the whole graph says at the end, `at once` what the robot knew "
+        "there and then.",
+        "benchmarks/drift_correction.py --part trajectory --worlds 20000 20003",
+        drift,
+    ),
+    Section(
+        "drift_kitchen.json",
+        "Drift added to a real recording",
+        "The kitchen, 6 m of way. Its registrations differ from its poses by 3.8 cm (median of frames 1 to 2 s apart), "
+        "more than 2 % of drift; smaller drift cannot be told from them and is left alone.",
+        "benchmarks/drift_correction.py --part bag --bag kitchen",
+        drift,
+    ),
+    Section(
+        "localisation_cost.json",
+        "Cost of one more key frame",
+        "Features, registration to its neighbours, loop closures and the graph; most is when the whole graph "
+        "is solved.",
+        "benchmarks/drift_correction.py --part cost --counts 100 1000 10000",
+        localisation_cost,
+    ),
+    Section(
+        "fuzz_readers.json",
+        "Mutated files",
+        "Seeds 1 to 9; attacks are pickles and archives that would run code or write elsewhere.",
+        "benchmarks/fuzz_readers.py --mutations 12500 --seed 1",
+        fuzzed,
+    ),
+)
 SECTIONS = (
     Section(
         "planning_test_worlds.json",
@@ -304,6 +384,7 @@ SECTIONS = (
         "come-nav train --init models/tiny --data kitchen --out tuned",
         planning,
     ),
+    *REAL_ROOMS,
     Section(
         "quality_test_worlds.json",
         "Imagined views",

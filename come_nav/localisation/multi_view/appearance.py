@@ -1,7 +1,7 @@
 """Does an image look, from where it registers, as what is known looks? Colours of all surfaces, not only of features.
 
 A few features of a pattern that repeats (tiles, equal posters) agree with a wrong pose; the walls around them do not.
-At right poses the correlation is 0.6 to 0.95, at wrong ones mostly below 0.5.
+At right poses the correlation is 0.6 to 0.99, at wrong ones mostly below 0.6.
 
 Cost on one core: about 2 ms.
 """
@@ -13,45 +13,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.types import CameraIntrinsics
-from come_nav.localisation.verification import project
+from come_nav.localisation.verification import Evidence, project
 from come_nav.localisation.view import SURFACE_COLUMNS, View
 
-THUMBNAIL_PX = 80  # width of the images that are compared
 FEWEST = 30  # surfaces that both show
 CELLS = 20  # across the image: of the surfaces in one, those behind the nearest are hidden
 HIDDEN_M, HIDDEN_SHARE = 0.1, 0.15
 # logistic regression over (1, log odds of the features' confidence, correlation), fitted to the windows of 2 s of the
 # built-in worlds 10010 to 10013 at 320 x 240, half of them with images of other worlds
 WEIGHTS = (-7.09, 0.63, 9.02)
+# and of images registered to one key frame over (1, correlation, Fisher's z of it, inlier ratio), fitted by
+# ``benchmarks/recognition_confidence.py`` to worlds 10020 to 10027 and the first parts of two recordings
+KEYFRAME_WEIGHTS = (-9.49, 4.8, 2.97, 5.85)
+MOST = 0.99  # correlations above it count as this
 
 
-def appearance(
-    a: View, rgb_a: NDArray[np.uint8], T_a_b: NDArray[np.float64], camera_b: CameraIntrinsics, rgb_b: NDArray[np.uint8]
-) -> float:
+def appearance(a: View, T_a_b: NDArray[np.float64], b: View) -> float:
     """Return the correlation of colours, in [-1, 1]; NaN where the images share too few surfaces.
 
     Args:
         a: view of an image with measured depth.
-        rgb_a: that image (H, W, 3).
         T_a_b: (4, 4) pose of the other image's optical frame in a's.
-        camera_b: of the other image.
-        rgb_b: the other image.
+        b: view of the other image; its camera is known.
     """
-    if a.surface_m is None:
+    if a.surface_m is None or a.thumbnail_rgb is None or b.thumbnail_rgb is None or b.intrinsics is None:
         return float("nan")
     rows, columns = a.surface_m.shape
     known = np.isfinite(a.surface_m.astype(np.float64))
-    colours = _thumbnail(rgb_a, columns, rows)[known]
-    pixels, depth, seen = project(a.surface_points_m(), T_a_b, camera_b)
-    seen[seen] = _before(pixels[seen], depth[seen], camera_b)
+    small = cv2.resize(a.thumbnail_rgb, (columns, rows), interpolation=cv2.INTER_AREA)
+    colours = _smoothed(np.asarray(small, np.uint8))[known]
+    pixels, depth, seen = project(a.surface_points_m(), T_a_b, b.intrinsics)
+    seen[seen] = _before(pixels[seen], depth[seen], b.intrinsics)
     if seen.sum() < FEWEST:
         return float("nan")
-    height = max(1, round(camera_b.height * THUMBNAIL_PX / camera_b.width))
-    shown = _thumbnail(rgb_b, THUMBNAIL_PX, height)
-    where = pixels[seen] * [THUMBNAIL_PX / camera_b.width, height / camera_b.height] - 0.5
-    u, v = np.ascontiguousarray(where.T, np.float32)
-    there = cv2.remap(shown.astype(np.float32), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, 3)
-    return float((_normalised(colours[seen]) * _normalised(np.asarray(there, np.float64))).mean())
+    there = _colours_at(pixels[seen], b.thumbnail_rgb, b.intrinsics)
+    return float((_normalised(colours[seen]) * _normalised(there)).mean())
 
 
 def appearance_confidence(confidence: float, correlation: float) -> float:
@@ -66,9 +62,36 @@ def appearance_confidence(confidence: float, correlation: float) -> float:
     return float(1.0 / (1.0 + np.exp(-odds)))
 
 
-def _thumbnail(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float64]:
-    small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.GaussianBlur(small, (0, 0), width / (2.0 * SURFACE_COLUMNS)).astype(np.float64)
+def keyframe_confidence(evidence: Evidence, correlation: float) -> float:
+    """Return the probability that an image's registration to a key frame is right, as features and colours have it.
+
+    Without a correlation features alone count.
+    """
+    if not np.isfinite(correlation):
+        return evidence.confidence
+    return float(1.0 / (1.0 + np.exp(-np.dot(keyframe_vector(evidence.inlier_ratio, correlation), KEYFRAME_WEIGHTS))))
+
+
+def keyframe_vector(inlier_ratio: float, correlation: float) -> NDArray[np.float64]:
+    """Return what the regression of :func:`keyframe_confidence` sees (4,)."""
+    fisher_z = np.arctanh(np.clip(correlation, -MOST, MOST))
+    return np.array([1.0, correlation, fisher_z, inlier_ratio])
+
+
+def _smoothed(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+    return cv2.GaussianBlur(rgb, (0, 0), rgb.shape[1] / (2.0 * SURFACE_COLUMNS)).astype(np.float64)
+
+
+def _colours_at(
+    pixels: NDArray[np.float64], thumbnail_rgb: NDArray[np.uint8], camera: CameraIntrinsics
+) -> NDArray[np.float64]:
+    """Return the colours (N, 3) of an image at its pixels (N, 2)."""
+    height, width = thumbnail_rgb.shape[:2]
+    where = pixels * [width / camera.width, height / camera.height] - 0.5
+    u, v = np.ascontiguousarray(where.T, np.float32)
+    shown = _smoothed(thumbnail_rgb).astype(np.float32)
+    found = cv2.remap(shown, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, 3)
+    return np.asarray(found, np.float64)
 
 
 def _before(pixels: NDArray[np.float64], depth: NDArray[np.float64], camera: CameraIntrinsics) -> NDArray[np.bool_]:

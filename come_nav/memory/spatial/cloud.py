@@ -183,16 +183,17 @@ class SpatialMemory:
             self.rejected[verdict.value] += 1
         return verdict
 
-    def move(self, corrections_xyyaw: NDArray[np.float64]) -> int:
+    def move(self, corrections_xyyaw: Array, outside_xyyaw: Array | None = None) -> int:
         """Take where odom lies in map as each key frame has it (K, 3), and move their points; return how many moved.
 
         The last one is where odom lies at present; what is seen from now on is anchored to that key frame.
+        ``outside_xyyaw`` (3,) is where another localiser says that odom lies in its map, if one does.
 
         Raises:
             DataError: for corrections that are not finite.
         """
         with self._lock:
-            motions = self.map_frame.update(corrections_xyyaw)
+            motions = self.map_frame.update(corrections_xyyaw, outside_xyyaw)
             if motions is None:
                 return 0
             moved = move_voxels(self.voxels, motions, self.origin_odom_xyz[:2], slice(-EXTRA, -1))

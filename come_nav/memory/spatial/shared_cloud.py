@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from come_nav.core.errors import ComeNavError
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.store.files import CLOUD
@@ -22,6 +25,12 @@ class SharedCloud:
         self.diagnosis: str | None = None
         self._version: int | None = None
         self._mark: str | None = None
+        self._T_map_odom_xyyaw: NDArray[np.float64] | None = None
+
+    def locate(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
+        """Take where odom lies now in the cloud's map (3,); from then on that of a newer cloud is older news."""
+        self._T_map_odom_xyyaw = T_map_odom_xyyaw
+        self._memory.move(np.zeros((0, 3)), T_map_odom_xyyaw)
 
     def poll(self) -> bool:
         """Take over a newer cloud, if there is one that fits; return whether the cloud changed."""
@@ -35,6 +44,8 @@ class SharedCloud:
                 cloud = self.store.load(version, parts=(CLOUD,)).cloud
                 if cloud is not None:
                     self._memory.load_state(cloud)
+                    if self._T_map_odom_xyyaw is not None:
+                        self.locate(self._T_map_odom_xyyaw)
             self.diagnosis = None
         except ComeNavError as error:  # pruned while it was read, damaged, or of another voxel size
             self.diagnosis = str(error)

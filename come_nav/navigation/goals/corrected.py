@@ -12,6 +12,8 @@ from come_nav.core.types import Goal
 from come_nav.navigation.goals.guide import Guide
 from come_nav.navigation.goals.mission import Mission
 
+SAME_M, SAME_RAD = 0.005, 0.005  # less is a localiser's restlessness
+
 
 def follow_correction(
     mission: Mission,
@@ -34,6 +36,17 @@ def follow_correction(
         mission.goal = moved_goal(mission.goal, motion)
     guide.move(motion)
     return now_xyyaw
+
+
+def renew_goal(mission: Mission, guide: Guide, pose_odom_xyyaw: NDArray[np.float64] | None) -> None:
+    """Put the goal of mission and guide where another frame's transform says that it lies in odom (3,) now."""
+    goal = mission.goal
+    if pose_odom_xyyaw is None or goal is None or goal.pose_odom_xyyaw is None:
+        return
+    away = se2.relative(goal.pose_odom_xyyaw, pose_odom_xyyaw)
+    if np.hypot(*away[:2]) > SAME_M or abs(away[2]) > SAME_RAD:
+        mission.goal = replace(goal, pose_odom_xyyaw=pose_odom_xyyaw)
+        guide.renew(mission.goal)
 
 
 def moved_goal(goal: Goal, motion_xyyaw: NDArray[np.float64]) -> Goal:

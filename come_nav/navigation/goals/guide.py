@@ -16,6 +16,7 @@ Clear = Callable[[NDArray[np.float64], NDArray[np.float64]], bool]
 ASTRAY_M = 1.0
 STEP_M = 0.1
 BESIDE_M = 0.3  # a place nearer than this is approached whatever lies between
+_BLIND = Goal(pose_odom_xyyaw=np.zeros(3))
 SHORTEST_M = 0.5  # the squared distance to a point nearer than this pulls less than obstacles push (at most 1 per m)
 
 
@@ -61,6 +62,12 @@ class Guide:
         self._goal, self.way_xy, self._rest_xy, self._near = goal, None, None, False
         self._place = rough_xyyaw if goal.pose_odom_xyyaw is None else goal.pose_odom_xyyaw
 
+    def renew(self, goal: Goal) -> None:
+        """Take the same goal with another pose; the remembered way there stays, but for its end."""
+        self._goal, self._place = goal, goal.pose_odom_xyyaw
+        if self._rest_xy is not None and self._place is not None:
+            self._rest_xy = np.vstack([self._rest_xy[:-1], self._place[None, :2]])
+
     def move(self, motion_xyyaw: NDArray[np.float64]) -> None:
         """Move all that is headed for by a motion (3,) of odom, because odom was corrected."""
         if self._goal is not None and self._goal.pose_odom_xyyaw is not None:
@@ -90,7 +97,7 @@ class Guide:
         rough = goal.pose_odom_xyyaw is None
         if self._near and rough:
             return goal, True
-        there = Goal(goal.image_rgb if rough or self.rules.approach_by_view else None, place)
+        there = replace(goal if rough or self.rules.approach_by_view else _BLIND, pose_odom_xyyaw=place)
         if self._near and (away_m <= BESIDE_M or clear(here, place[:2])):
             return there, True
         if not self.rules.use_ways:

@@ -90,10 +90,10 @@ class Places:
             self.keyframes.begin_leg()
             self.keyframes.map_frame.restart()  # anchors begin anew as well
 
-    def move(self, corrections_xyyaw: NDArray[np.float64]) -> None:
-        """Take where odom lies in map (A, 3) as each anchor of the robot has it."""
+    def move(self, corrections_xyyaw: NDArray[np.float64], outside_xyyaw: NDArray[np.float64] | None = None) -> None:
+        """Take where odom lies in map (A, 3) as each anchor of the robot has it, and another localiser (3,)."""
         with self._lock:
-            self.keyframes.move(corrections_xyyaw)
+            self.keyframes.move(corrections_xyyaw, outside_xyyaw)
 
     @property
     def T_map_odom_xyyaw(self) -> NDArray[np.float64]:

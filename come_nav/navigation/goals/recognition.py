@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from come_nav.core.types import ImageCamera
 from come_nav.localisation.image_difference import latent_difference
 from come_nav.localisation.relocalisation import poses_ahead
 from come_nav.navigation.goals.places import Places
@@ -62,23 +63,30 @@ class Recognition:
         """Return the latents (C, h, w) of an image."""
         return encoded(self._stack, [image_rgb])[0].float()
 
-    def difference(self, latents: torch.Tensor) -> float | None:
-        """Return how the present view differs from an image's ``latents``: 1 - the cosine; None without a view."""
+    def difference(self, latents: torch.Tensor | None) -> float | None:
+        """Return how the present view differs from an image's ``latents``: 1 - the cosine; None without either."""
         newest = self._stack.memory.newest
-        if newest is None or newest.features is None:
+        if newest is None or newest.features is None or latents is None:
             return None
         return float(latent_difference(newest.features.float()[None], latents)[0])
 
-    def find(self, image_rgb: NDArray[np.uint8], latents: torch.Tensor, overtaken: Callable[[], bool]) -> Recognised:
+    def find(
+        self,
+        image_rgb: NDArray[np.uint8],
+        latents: torch.Tensor,
+        overtaken: Callable[[], bool],
+        camera: ImageCamera = None,
+    ) -> Recognised:
         """Return where an image was taken, as far as memory knows; a search that was ``overtaken`` ends early.
 
-        Its features tell where it has enough of them and something was seen; else remembered views are compared.
+        Its features tell where it has enough of them and something was seen; else remembered views are compared, as if
+        the robot's own camera had taken it. ``camera`` is the image's, as in a goal.
         """
         starts, differences = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
         by_features = self._stack.goals.has_features(image_rgb)
         if not len(starts) and not by_features:
             return Recognised()
-        found = self._by_features(image_rgb) if by_features else self._by_views(image_rgb, starts, overtaken)
+        found = self._by_features(image_rgb, camera) if by_features else self._by_views(image_rgb, starts, overtaken)
         if found.pose_odom_xyyaw is not None or not len(starts):
             return found
         present = self.difference(latents)
@@ -86,16 +94,20 @@ class Recognition:
         return replace(found, rough_xyyaw=starts[0] if similar else None)
 
     def pose(
-        self, image_rgb: NDArray[np.uint8], latents: torch.Tensor, overtaken: Callable[[], bool]
+        self,
+        image_rgb: NDArray[np.uint8],
+        latents: torch.Tensor,
+        overtaken: Callable[[], bool],
+        camera: ImageCamera = None,
     ) -> NDArray[np.float64] | None:
         """Return the pose (3,) that an image was taken from, or None where it is not recognised."""
         if self._stack.goals.has_features(image_rgb):
-            return self._by_features(image_rgb).pose_odom_xyyaw
+            return self._by_features(image_rgb, camera).pose_odom_xyyaw
         starts, _ = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
         return self._by_views(image_rgb, starts, overtaken).pose_odom_xyyaw
 
-    def _by_features(self, image_rgb: NDArray[np.uint8]) -> Recognised:
-        sighting = self._stack.goals.sighting(image_rgb)
+    def _by_features(self, image_rgb: NDArray[np.uint8], camera: ImageCamera) -> Recognised:
+        sighting = self._stack.goals.sighting(image_rgb, camera)
         if sighting is None:
             return self._told(Recognised(found_by="features"))
         guess = sighting.pose_odom_xyyaw

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
-from come_nav.core.types import Goal, Plan, PlanStatus
+from come_nav.core.types import Goal, ImageCamera, Plan, PlanStatus
 from come_nav.memory.keyframes import Keyframe, Keyframes
 from come_nav.navigation.goals.mission import MissionState
 
@@ -19,15 +20,20 @@ class GoalRequest:
 
     Attributes:
         image_rgb: (H, W, 3) uint8: where this is seen.
+        camera: that took the image; see :class:`come_nav.core.types.Goal`.
         pose_odom_xyyaw: (3,) there.
         time_s: where the robot was then, on the clock of the stamps.
         place_odom_xyyaw: (3,): the key frame nearest to it.
+        pose_now: tells ``pose_odom_xyyaw`` anew at each step, for a pose of another frame than odom; None = where that
+            is not known now.
     """
 
     image_rgb: NDArray[np.uint8] | None = None
     pose_odom_xyyaw: NDArray[np.float64] | None = None
     time_s: float | None = None
     place_odom_xyyaw: NDArray[np.float64] | None = None
+    pose_now: Callable[[], NDArray[np.float64] | None] | None = None
+    camera: ImageCamera = None
 
     def goal(self, keyframes: Keyframes) -> Goal:
         """Return the goal; a time or a place becomes the key frame there, with its image and pose.
@@ -39,7 +45,7 @@ class GoalRequest:
             return _remembered(keyframes.at_time(self.time_s))
         if self.place_odom_xyyaw is not None:
             return _remembered(keyframes.nearest_pose(self.place_odom_xyyaw))
-        return Goal(self.image_rgb, self.pose_odom_xyyaw)
+        return Goal(self.image_rgb, self.pose_odom_xyyaw, self.camera)
 
 
 def _remembered(frame: Keyframe | None) -> Goal:

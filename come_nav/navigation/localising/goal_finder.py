@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import CameraIntrinsics, Goal
+from come_nav.core.types import Goal, ImageCamera
 from come_nav.memory.short_term import Remembered, ShortTermBuffer
 from come_nav.navigation.localising.goal_registration import GoalRegistration
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation, Sighting
@@ -53,7 +53,7 @@ class GoalFinder:
         self._localisation, self._memory = localisation, memory
         self._recent = GoalRegistration()
         self._lock = threading.Lock()
-        self._remembered: tuple[NDArray[np.uint8], CameraIntrinsics | None, int, Sighting | None] | None = None
+        self._remembered: tuple[NDArray[np.uint8], ImageCamera, int, Sighting | None] | None = None
 
     def recent(self) -> list[Remembered]:
         """Return the newest frames that images are registered to, the oldest first."""
@@ -73,13 +73,13 @@ class GoalFinder:
     def sighting(
         self,
         rgb: NDArray[np.uint8],
-        camera: CameraIntrinsics | None = None,
+        camera: ImageCamera = None,
         frames: Sequence[Remembered] | None = None,
     ) -> Sighting | None:
         """Return where an image (H, W, 3) was taken; the likelier of two guesses where neither is certain.
 
-        None where it has too few features, or nothing is known. ``camera`` is the image's, the robot's own when None;
-        ``frames`` are the newest ones of a moment, those of now when None.
+        None where it has too few features, or nothing is known. ``camera`` is the image's; the focal length of an
+        unknown one is solved from the matches. ``frames`` are the newest ones of a moment, those of now when None.
         """
         settings = self._localisation.settings
         near = self._recent.find(rgb, self.recent() if frames is None else frames, settings, camera)
@@ -106,7 +106,7 @@ class GoalFinder:
         """Return what a goal adds to a plan that starts at the newest of ``frames``; None where it is not certain."""
         if goal.image_rgb is None or settings.goal_weight == 0.0 or not self.tries(frames, settings):
             return None
-        sighting = self.sighting(goal.image_rgb, frames=frames)
+        sighting = self.sighting(goal.image_rgb, goal.camera, frames)
         if sighting is None or not sighting.certain:
             return None
         start = frames[-1].pose_odom_xyyaw
@@ -122,7 +122,7 @@ class GoalFinder:
         )
         return RegisteredTerm(sighting, objective, path)
 
-    def _among_keyframes(self, rgb: NDArray[np.uint8], camera: CameraIntrinsics | None) -> Sighting | None:
+    def _among_keyframes(self, rgb: NDArray[np.uint8], camera: ImageCamera) -> Sighting | None:
         count = len(self._localisation)
         if not count:
             return None

@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import CameraIntrinsics
+from come_nav.core.types import ImageCamera, camera_of_image
 from come_nav.localisation.keyframe_map import LocaliserSettings
 from come_nav.localisation.multi_view.appearance import appearance, appearance_confidence
 from come_nav.localisation.multi_view.joint_registration import level_pose_xyyaw, register_jointly
 from come_nav.localisation.multi_view.triangulation import with_triangulated_points
 from come_nav.localisation.registration import Registration
+from come_nav.localisation.unknown_camera import register_unknown_camera
+from come_nav.localisation.verification import verify
 from come_nav.localisation.view import View, make_view
 from come_nav.memory.short_term import Remembered
 from come_nav.navigation.localising.robot_localisation import Sighting
 from come_nav.navigation.localising.settings import LocalisationSettings
 
-Image = NDArray[np.uint8]
-SAME_SHAPE = 0.02  # ratio of sides that may differ between the robot's camera and an image taken for its own
+NEWEST = 2  # frames that an image of an unknown camera is tried with
 
 
 class RecentViews:
@@ -67,7 +68,7 @@ class GoalRegistration:
         rgb: NDArray[np.uint8],
         frames: Sequence[Remembered],
         settings: LocalisationSettings,
-        camera: CameraIntrinsics | None = None,
+        camera: ImageCamera = None,
     ) -> Sighting | None:
         """Return where an image (H, W, 3) was taken; None where it does not register.
 
@@ -75,7 +76,7 @@ class GoalRegistration:
             rgb: the image.
             frames: the newest frames, the oldest first; they count as odometry has them.
             settings: what counts.
-            camera: of the image; the robot's own, scaled to the image's size, when None.
+            camera: of the image.
         """
         visual = settings.visual
         known = [seen for seen in frames if seen.frame.intrinsics is not None and seen.frame.T_base_camera is not None]
@@ -83,21 +84,19 @@ class GoalRegistration:
         if not settings.use or rgb.shape[1] < settings.min_width_px or not known:
             return None
         newest = known[-1]
-        camera = camera or own_camera(newest.frame.intrinsics, rgb)
-        if camera is None or newest.frame.T_base_camera is None:
-            return None
+        taken_by = camera_of_image(camera, newest.frame.intrinsics, rgb)
         with self._lock:
             views = self._views.of(known, visual)
-            image = replace(self._views.image(rgb, visual), intrinsics=camera)
+            image = replace(self._views.image(rgb, visual), intrinsics=taken_by)
         poses = [camera_poses(newest, seen) for seen in known]
         views = with_points(views, poses, visual)
-        images = [seen.frame.rgb for seen in known]
-        found = _likeliest(list(zip(views, poses, images, strict=True))[::-1], image, rgb, settings)
+        likeliest = _likeliest if taken_by is not None else _likeliest_of_unknown_camera
+        found = likeliest(list(zip(views, poses, strict=True))[::-1], image, settings)
         return None if found is None else _sighting(newest, *found, settings)
 
 
 def _likeliest(
-    known: Sequence[tuple[View, NDArray[np.float64], Image]], image: View, rgb: Image, settings: LocalisationSettings
+    known: Sequence[tuple[View, NDArray[np.float64]]], image: View, settings: LocalisationSettings
 ) -> tuple[Registration, float] | None:
     """Return the registration to all known images, the newest first, and the probability that it is right.
 
@@ -105,12 +104,12 @@ def _likeliest(
     """
     best: tuple[Registration, float] | None = None
     for count in dict.fromkeys((len(known), 1)):
-        views, poses, _ = zip(*known[:count], strict=True)
+        views, poses = zip(*known[:count], strict=True)
         registration, evidence = register_jointly(
             views, poses, image, settings.visual.registration, settings.visual.matching
         )
         if evidence is not None:
-            confidence = appearance_confidence(evidence.confidence, _looks(known[:count], registration, image, rgb))
+            confidence = appearance_confidence(evidence.confidence, _looks(known[:count], registration, image))
             if best is None or confidence > best[1]:
                 best = registration, confidence
             if confidence >= settings.recent_certain:
@@ -118,15 +117,26 @@ def _likeliest(
     return best
 
 
-def _looks(
-    known: Sequence[tuple[View, NDArray[np.float64], Image]], registration: Registration, image: View, rgb: Image
-) -> float:
+def _likeliest_of_unknown_camera(
+    known: Sequence[tuple[View, NDArray[np.float64]]], image: View, settings: LocalisationSettings
+) -> tuple[Registration, float] | None:
+    """Return the likeliest registration to one of the newest images with points, its focal length from the matches."""
+    best: tuple[Registration, float] | None = None
+    for view, pose in [own for own in known if own[0].points_camera_m is not None][:NEWEST]:
+        found, camera = register_unknown_camera(view, image, settings.visual.registration, settings.visual.matching)
+        if camera is None:
+            continue
+        solved = replace(image, intrinsics=camera)
+        looks = appearance(view, found.T_a_b, solved)
+        confidence = appearance_confidence(verify(view, solved, found).confidence, looks)
+        if best is None or confidence > best[1]:
+            best = replace(found, T_a_b=pose @ found.T_a_b), confidence
+    return best
+
+
+def _looks(known: Sequence[tuple[View, NDArray[np.float64]]], registration: Registration, image: View) -> float:
     """Return how much the image looks from there as the known one does that shows most of it; NaN = unknown."""
-    assert image.intrinsics is not None
-    found = [
-        appearance(view, own, se3.relative(pose, registration.T_a_b), image.intrinsics, rgb)
-        for view, pose, own in known
-    ]
+    found = [appearance(view, se3.relative(pose, registration.T_a_b), image) for view, pose in known]
     return max((value for value in found if np.isfinite(value)), default=float("nan"))
 
 
@@ -156,14 +166,6 @@ def with_points(views: Sequence[View], poses: Sequence[NDArray[np.float64]], con
         else:
             found.append(view)
     return found
-
-
-def own_camera(camera: CameraIntrinsics | None, rgb: NDArray[np.uint8]) -> CameraIntrinsics | None:
-    """Return the robot's camera scaled to an image (H, W, 3); None where the image has another shape."""
-    height, width = rgb.shape[:2]
-    if camera is None or abs(camera.width * height / (camera.height * width) - 1.0) > SAME_SHAPE:
-        return None
-    return camera.scaled(width, height)
 
 
 def camera_poses(newest: Remembered, seen: Remembered) -> NDArray[np.float64]:

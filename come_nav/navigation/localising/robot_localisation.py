@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import CameraIntrinsics
+from come_nav.core.types import ImageCamera, camera_of_image
 from come_nav.localisation.graph.drift_evidence import odometry_misfit
 from come_nav.localisation.image_search import VisualMatch
 from come_nav.localisation.localiser import VisualLocaliser
@@ -55,7 +55,7 @@ class RobotLocalisation:
     Attributes:
         settings: what is kept and believed. Set anew, ``visual`` counts from the next reset on, all else at once.
         on_correction: each is told the corrections (A, 3) of all anchors whenever there is a new one or they change,
-            by the thread that localises.
+            by the thread that localises; and where another localiser says that odom lies (3,), None without one.
         worker: what localises in the background; None where ``observe`` does.
         drifts: whether odometry is held to drift, which once found stays until the next reset.
         misfit: see ``LocalisationSettings.drift_misfit``; as it was when odometry was first held to drift.
@@ -67,7 +67,7 @@ class RobotLocalisation:
         self._lock = threading.RLock()  # key frames and their graph, for as long as a registration takes
         self._telling = threading.RLock()  # followers, for as long as they move what they hold
         self._anchors_lock = threading.RLock()  # anchors, for a moment; each is taken after those above it
-        self.on_correction: list[Callable[[NDArray[np.float64]], object]] = []
+        self.on_correction: list[Callable[[NDArray[np.float64], NDArray[np.float64] | None], object]] = []
         self.worker = BoundedWorker("localisation", WAITING) if background else None
         self.reset()
 
@@ -81,6 +81,12 @@ class RobotLocalisation:
             return self._anchors.T_map_odom_xyyaw.copy()
 
     @property
+    def outside_xyyaw(self) -> NDArray[np.float64] | None:
+        """Where another localiser says that odom lies in its map (3,); None since the last reset."""
+        with self._anchors_lock:
+            return self._outside_xyyaw
+
+    @property
     def corrections_xyyaw(self) -> NDArray[np.float64]:
         """Where odom lies in map (A, 3) as each anchor has it; what was seen at an anchor moves by its change."""
         with self._anchors_lock:
@@ -91,7 +97,8 @@ class RobotLocalisation:
         with self._lock, self._telling, self._anchors_lock:
             self.localiser = VisualLocaliser(self.settings.visual, self._seed)
             self._anchors = Anchors()
-            self.drifts = self._outside = False
+            self.drifts = False
+            self._outside_xyyaw: NDArray[np.float64] | None = None
             self.misfit = 0.0
 
     def observe(self, seen: Remembered) -> bool:
@@ -121,8 +128,8 @@ class RobotLocalisation:
         if not np.isfinite(T_map_odom_xyyaw).all():
             raise DataError(f"T_map_odom must be finite, got {T_map_odom_xyyaw}")
         with self._anchors_lock:
-            self._outside = True
-            self._anchors.jump(np.asarray(T_map_odom_xyyaw, np.float64))
+            self._outside_xyyaw = outside = np.array(T_map_odom_xyyaw, np.float64)
+            self._anchors.jump(outside)
         self._tell()
 
     def close(self) -> None:
@@ -134,17 +141,18 @@ class RobotLocalisation:
         """Whether an image (H, W, 3) is large enough to have features."""
         return self.settings.use and rgb.shape[1] >= self.settings.min_width_px
 
-    def find(self, rgb: NDArray[np.uint8], camera: CameraIntrinsics | None = None) -> Sighting | None:
+    def find(self, rgb: NDArray[np.uint8], camera: ImageCamera = None) -> Sighting | None:
         """Return where an image (H, W, 3) was taken among the key frames; None without any guess.
 
-        ``camera`` is the image's; the robot's own, scaled to the image's size, when None.
+        ``camera`` is the image's; the focal length of an unknown one is solved from the matches.
         """
         if not self.takes(rgb):
             return None
         with self._queue, self._lock:
             if not len(self.localiser):
                 return None
-            match = self.localiser.relocalise(rgb, camera)
+            taken_by = camera_of_image(camera, self.localiser.keyframes[-1].view.intrinsics, rgb)
+            match = self.localiser.relocalise(rgb, taken_by, unknown_camera=taken_by is None)
             return self._sighting(match)
 
     def _sighting(self, match: VisualMatch) -> Sighting | None:
@@ -181,12 +189,13 @@ class RobotLocalisation:
                 self.misfit = odometry_misfit(graph.edges, odom, poses, self.localiser.config.graph.inlier_distance)
                 self.drifts = self.misfit > own.drift_misfit
             with self._anchors_lock:
-                if self.drifts and own.correct_drift and not self._outside:
+                if self.drifts and own.correct_drift and self._outside_xyyaw is None:
                     anchors.follow(se2.compose(poses, se2.inverse(odom)), (own.move_m, own.move_rad))
         self._tell()
 
     def _tell(self) -> None:
         with self._telling:
-            corrections = self.corrections_xyyaw
+            with self._anchors_lock:
+                corrections, outside = self._anchors.corrections_xyyaw.copy(), self._outside_xyyaw
             for follow in self.on_correction:
-                follow(corrections)
+                follow(corrections, outside)

@@ -124,13 +124,16 @@ class EpisodeMemories:
         if space is not None:
             space.observe(seen)
 
-    def move(self, corrections_xyyaw: NDArray[np.float64]) -> None:
-        """Take where odom lies in map (A, 3) as each anchor of the robot has it; nothing while ``frozen``."""
+    def move(self, corrections_xyyaw: NDArray[np.float64], outside_xyyaw: NDArray[np.float64] | None = None) -> None:
+        """Take where odom lies in map (A, 3) as each anchor of the robot has it; nothing while ``frozen``.
+
+        ``outside_xyyaw`` (3,) is where another localiser says that odom lies in its map, if one does.
+        """
         if self.frozen:
             return
-        self._map_frame.update(corrections_xyyaw)
+        self._map_frame.update(corrections_xyyaw, outside_xyyaw)
         if self.space is not None:
-            self.space.move(corrections_xyyaw)
+            self.space.move(corrections_xyyaw, outside_xyyaw)
 
     def reset(self) -> None:
         """Forget the episode."""

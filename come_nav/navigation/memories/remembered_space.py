@@ -65,10 +65,15 @@ class RememberedSpace:
         if len(self.cloud):
             self.views = self.views or views
 
-    def move(self, corrections_xyyaw: NDArray[np.float64]) -> None:
-        """Follow the corrections (A, 3) of the robot's anchors; a cloud of another process follows that process's."""
+    def move(self, corrections_xyyaw: NDArray[np.float64], outside_xyyaw: NDArray[np.float64] | None = None) -> None:
+        """Follow the corrections (A, 3) of the robot's anchors; a cloud of another process follows that process's.
+
+        Both processes know where another localiser says that odom lies in its map (3,), so that cloud is in it.
+        """
         if self.shared is None:
-            self.cloud.move(corrections_xyyaw)
+            self.cloud.move(corrections_xyyaw, outside_xyyaw)
+        elif outside_xyyaw is not None:
+            self.shared.locate(outside_xyyaw)
 
     def shown(self, seen: Remembered) -> RenderedView:
         """Return what the cloud shows of a frame that it does not hold yet: nothing where the camera is not known."""

@@ -13,7 +13,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry as OdometryMessage
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
@@ -24,6 +24,7 @@ from come_nav.navigation.navigation_model import looks_at_depth
 from come_nav.navigation.navigator import Navigator
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.map_odom import MAP_PARAMETERS, MapOdomFollower, MapOdomPublisher
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.nodes.memory_node import load_cloud, store_of
 from come_nav.ros.obstacles import ObstacleInput
@@ -45,6 +46,7 @@ class PlannerNode(ManagedNode):
 
     PARAMETERS = (
         *CAMERA_PARAMETERS,
+        *MAP_PARAMETERS,
         Parameter("plan_rate_hz", 2.0, "most plans per second, Hz", 0.05, 20.0),
         *OUTPUT_PARAMETERS,
         *NAVIGATOR_PARAMETERS,
@@ -70,6 +72,10 @@ class PlannerNode(ManagedNode):
         fills_cloud = space is not None and space.shared is None  # else another node's store is followed
         looks = fills_cloud or looks_at_depth(self._stack.model)
         self._camera = CameraInput(self, depth="optional" if looks else "none")
+        self._map_odom = MapOdomFollower(
+            self, self._camera.transforms, self._stack.localisation, self._navigator.correct
+        )
+        self._map_publisher = MapOdomPublisher(self, self._camera.transforms)
         self._obstacles = ObstacleInput(self, self._navigator.obstacles)
         self._places = PlaceStore(self._navigator.places, store_of(values), self.diagnose)
         if (found := self._places.load()) is not None:
@@ -109,7 +115,8 @@ class PlannerNode(ManagedNode):
         """Release the model."""
         self._watcher.stop()
         self._worker.stop()
-        for name in ("_requests", "_output", "_places", "_obstacles", "_camera", "_navigator", "_stack"):
+        parts = ("_requests", "_output", "_places", "_obstacles", "_map_odom", "_map_publisher", "_camera")
+        for name in (*parts, "_navigator", "_stack"):
             if hasattr(self, name):
                 delattr(self, name)
 
@@ -126,6 +133,7 @@ class PlannerNode(ManagedNode):
         self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
         for kind, message_type in GOALS.items():
             self.subscribe(message_type, f"goal_{kind}", self._taking_goal(kind), COMMAND)
+        self.subscribe(CameraInfo, "goal_camera_info", lambda message: self._post("camera_info", message), COMMAND)
         self.subscribe(PointCloud2, "obstacles", self._obstacles.take, SENSOR)
         self.subscribe(PoseStamped, "blocked", lambda message: self._post("blocked", message), COMMAND)
         self.serve(Trigger, "cancel_goal", _answering("the robot stops", lambda: self._post("cancel", None)))
@@ -168,6 +176,11 @@ class PlannerNode(ManagedNode):
                 self._places.forget()
             else:
                 self.log.warning("the clock of odometry jumped back; short-term memory starts anew")
+        self._map_odom.update()
+        present = self._camera.track.newest
+        self._map_publisher.update(
+            None if present is None else present.stamp_s, self._navigator.places.T_map_odom_xyyaw
+        )
         for frame, matched, received_s in self._camera.frames():
             self._counts[self._navigator.observe(frame, matched.odometry).value] += 1
             self._memory_time.add(time.monotonic() - received_s)
@@ -221,6 +234,8 @@ class PlannerNode(ManagedNode):
             *adapter_reports(self._stack),
             Report("accuracy", Level.OK, "past plans against the way driven", self._accuracy.values()),
             *self._obstacles.reports(),
+            *self._map_odom.reports(),
+            *self._map_publisher.reports(),
         ]
 
 

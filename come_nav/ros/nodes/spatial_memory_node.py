@@ -13,10 +13,14 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
+from come_nav.memory.short_term import Remembered
 from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory, SpatialSettings
+from come_nav.navigation.localising.robot_localisation import RobotLocalisation
+from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.ros import messages
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
+from come_nav.ros.map_odom import FOLLOW_PARAMETERS, MapOdomFollower
 from come_nav.ros.nodes.memory_node import MemoryNode, load_cloud, store_of
 from come_nav.ros.parameters import Parameter, settings_from, settings_parameters
 from come_nav.ros.qos import LATCHED, SENSOR
@@ -29,6 +33,7 @@ class SpatialMemoryNode(MemoryNode):
     FORGOTTEN = "memory is forgotten"
     PARAMETERS = (
         *CAMERA_PARAMETERS,
+        *FOLLOW_PARAMETERS,
         Parameter("rate_hz", 4.0, "most frames remembered per second, Hz", 0.1, 60.0),
         Parameter("publish_period_s", 2.0, "publish the cloud this often, s", 0.1, 600.0),
         Parameter("obstacles_period_s", 0.5, "publish obstacles this often, s", 0.05, 600.0),
@@ -50,6 +55,10 @@ class SpatialMemoryNode(MemoryNode):
         self._memory = SpatialMemory(settings_from(SpatialSettings(), self.values, "spatial."))
         load_cloud(self, self._memory)
         self._camera = CameraInput(self, depth="required")
+        # Anchors alone, without features: what was seen at each moves as another localiser says.
+        self._localisation = RobotLocalisation(LocalisationSettings(use=False))
+        self._localisation.on_correction.append(self._memory.move)
+        self._map_odom = MapOdomFollower(self, self._camera.transforms, self._localisation)
         self._cloud = self.advertise(PointCloud2, "spatial_memory", LATCHED)
         self._obstacles = self.advertise(PointCloud2, "obstacles", LATCHED)
         self._latency = Latency()
@@ -83,7 +92,7 @@ class SpatialMemoryNode(MemoryNode):
         level, text = Level.OK, f"{len(memory)} points"
         if self._failure is not None and time.monotonic() - self._failure[0] < 5.0:
             level, text = Level.ERROR, self._failure[1]
-        return [Report("memory", level, text, values)]
+        return [Report("memory", level, text, values), *self._map_odom.reports()]
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
@@ -97,10 +106,14 @@ class SpatialMemoryNode(MemoryNode):
     # -- the worker's thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> float:
+        moved = self._map_odom.update()
         self._remember()
         request, self._request = self._request, ""
         if request == "reset":
             self._memory.clear()
+            self._localisation.reset()
+        if moved:
+            self._frames_saved = -1  # others who follow the store shall have it where it is now
         if request == "save" or self._time_for("save", self.values["save_period_s"]):
             self._save()
         if self._time_for("cloud", self.values["publish_period_s"]):
@@ -114,6 +127,9 @@ class SpatialMemoryNode(MemoryNode):
             return bool(matched.stamp_s - self._last_stamp_s >= 0.9 / self.values["rate_hz"])
 
         for frame, matched, received_s in self._camera.frames(due):
+            if self._map_odom.on:
+                pose = matched.odometry.pose_xyyaw
+                self._localisation.observe(Remembered(matched.stamp_s, pose, frame, None))
             verdict = self._memory.observe(frame, matched.odometry.T_odom_base)
             self._verdicts[verdict.value] = self._verdicts.get(verdict.value, 0) + 1
             if verdict is not InsertResult.KEPT:

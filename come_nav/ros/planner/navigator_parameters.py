@@ -17,6 +17,14 @@ NAVIGATOR_PARAMETERS = (
     Parameter("goal_tolerance_m", 0.25, "a goal is reached within this distance, m", 0.01, 5.0),
     Parameter("goal_tolerance_rad", 0.35, "and within this turn, rad", 0.01, 3.15),
     Parameter("goal_difference", 0.6, "and the view must differ by less than this from a goal image", 0.0, 2.0),
+    Parameter(
+        "goal_fov_deg",
+        0.0,
+        "how wide the camera of goal images sees, degrees, where goal_camera_info does not tell; 0 = the robot's own "
+        "where they have the shape of its images, else found out from the matches",
+        0.0,
+        179.0,
+    ),
     Parameter("goal_confirmations", 2, "plans in a row that must agree that an image is reached", 1, 50),
     Parameter("max_failures", 20, "failed plans in a row that end a mission", 1, 10000),
     Parameter("time_limit_s", 120.0, "longest mission, s", 1.0, 86400.0),

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import Any
 
+import numpy as np
+
 from come_nav.core.errors import ComeNavError
-from come_nav.core.types import PlanStatus
+from come_nav.core.types import CameraIntrinsics, Odometry, PlanStatus
 from come_nav.data.bags.images import decode_colour
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.ros import messages
 from come_nav.ros.camera import CameraInput
-from come_nav.ros.decoding import message_type_name
+from come_nav.ros.decoding import LiveCamera, frame_of, message_type_name
 from come_nav.ros.diagnostics import Stream
 from come_nav.ros.planner.action_goals import ActionGoal, PathRequest
 from come_nav.ros.planner.planner_output import PlannerOutput
+from come_nav.ros.streams import Matched
 
-PATIENT = ("blocked", "path")  # requests that leave the goal as it is
+PATIENT = ("blocked", "path", "camera_info")  # requests that leave the goal as it is
 
 
 class PlannerRequests:
@@ -35,6 +39,7 @@ class PlannerRequests:
         self._node, self._navigator, self._camera, self._output = node, navigator, camera, output
         self._goals = goals
         self._queue: deque[tuple[str, Any]] = deque()
+        self._goal_camera, self._goal_info = LiveCamera(), None
 
     @property
     def urgent(self) -> bool:
@@ -50,7 +55,9 @@ class PlannerRequests:
         begun = False
         while self._queue:
             kind, message = self._queue.popleft()
-            if kind == "path":
+            if kind == "camera_info":
+                self._goal_info = message
+            elif kind == "path":
                 self._answer(message)
             elif kind == "blocked":
                 stamp_s = messages.seconds_from_stamp(message.header.stamp)
@@ -80,12 +87,30 @@ class PlannerRequests:
     def _goal_request(self, kind: str, message: Any) -> GoalRequest:
         """Return what a message asks for; raise DataError naming what is wrong with it."""
         if kind in ("image", "action_goal"):
-            image = message.image if isinstance(message, ActionGoal) else message
-            return GoalRequest(image_rgb=decode_colour(image, message_type_name(image)))
+            return self._image_request(message.image if isinstance(message, ActionGoal) else message)
         if kind == "time":
             return GoalRequest(time_s=messages.seconds_from_stamp(message))
         pose = self._camera.pose_in_odom(message)
-        return GoalRequest(place_odom_xyyaw=pose) if kind == "place" else GoalRequest(pose_odom_xyyaw=pose)
+        if kind == "place":
+            return GoalRequest(place_odom_xyyaw=pose)
+        return GoalRequest(pose_odom_xyyaw=pose, pose_now=self._camera.pose_now(message))
+
+    def _image_request(self, message: Any) -> GoalRequest:
+        """Return what an image message asks for, straightened where goal_camera_info tells its camera."""
+        info, fov_deg = self._goal_info, self._node.values["goal_fov_deg"]
+        if info is not None and frame_of(info) in ("", frame_of(message)):
+            notes: list[str] = []
+            stamp_s = messages.seconds_from_stamp(message.header.stamp)
+            here = Odometry(stamp_s, np.eye(4))
+            frame = self._goal_camera.decode(Matched(stamp_s, message, None, info, here), None, notes)
+            for note in notes:
+                self._node.log.info(f"goal_image: {note}")
+            return GoalRequest(image_rgb=frame.rgb, camera=frame.intrinsics)
+        rgb = decode_colour(message, message_type_name(message))
+        if fov_deg == 0.0:
+            return GoalRequest(image_rgb=rgb)
+        camera = CameraIntrinsics.from_field_of_view(rgb.shape[1], rgb.shape[0], math.radians(fov_deg))
+        return GoalRequest(image_rgb=rgb, camera=camera)
 
     def _answer(self, request: PathRequest) -> None:
         """Plan once for somebody else who drives."""

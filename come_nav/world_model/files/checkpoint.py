@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -131,7 +131,7 @@ def save_model(model: ModelParts, folder: Path, card: str | None = None, storage
         memory_expert=None if model.memory_expert is None else _expert_config(model.memory_expert),
         schedule=model.schedule.settings,
         sampler=model.sampler,
-        composition=replace(model.composition, weights=model.composition.weights[:1]),
+        composition=model.composition.of_first(),
         images=model.images,
         depth=None if model.depth is None else model.depth.settings,
         reprojection=model.reprojection,

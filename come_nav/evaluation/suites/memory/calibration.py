@@ -1,0 +1,250 @@
+"""What the best weights of a composition would be, and what each expert is worth: fitted on half of the windows.
+
+At every noise level the truth is noised, all experts say what they make of it, and the weights that would have
+predicted the clean latents best are fitted on one half of the windows (whole drives where there are several) and
+measured on the other. So are the gains of the likelihood that the spatial memory is without any training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from come_nav.core.errors import DataError
+from come_nav.core.experts import BASE, LONG_TERM, SHORT_TERM, SPATIAL
+from come_nav.core.types import Context
+from come_nav.evaluation.metrics.statistics import Interval, bootstrap_ratio
+from come_nav.evaluation.protocols.quality import WINDOWS_PER_BATCH, Batch, read_batch
+from come_nav.evaluation.suites.memory.compositions import ComposedRow
+from come_nav.evaluation.suites.memory.drive_memories import experts_of, supported
+from come_nav.evaluation.suites.memory.recall import set_up_recall
+from come_nav.evaluation.suites.memory.rows import BatchContexts, actions_of
+from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings
+from come_nav.evaluation.suites.memory.setup import MemorySetup
+from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.evaluation.suites.quality_rows import images_of
+from come_nav.navigation.settings import NavigationSettings
+from come_nav.world_model.calibration.contrasts import Contrasts, contrasts_at
+from come_nav.world_model.calibration.likelihood import GainFit, LikelihoodSettings, SpatialLikelihood
+from come_nav.world_model.calibration.weight_fit import FitSums, fitted_weights, worth
+from come_nav.world_model.model import DiffusionWorldModel, with_likelihood
+
+LEVELS = (1.0, 0.7, 0.4, 0.1)  # fractions of the schedule
+SINGLE = {BASE: (BASE,), SHORT_TERM: (SHORT_TERM,), LONG_TERM: (BASE, LONG_TERM), SPATIAL: (BASE, SPATIAL)}
+FIXED, CALIBRATED, LIKELIHOOD, BASE_LIKELIHOOD = "fixed", "calibrated", "calibrated + likelihood", "base + likelihood"
+
+
+@dataclass(frozen=True)
+class LevelCalibration:
+    """What was found at one noise level.
+
+    Attributes:
+        level: fraction of the schedule.
+        weights: (K,) fitted on one half.
+        worth: (K,) share by which the error of the other half rises without each expert.
+        errors: row -> (W,) mean squared error of the clean latents in each window of the other half.
+    """
+
+    level: float
+    weights: NDArray[np.float64]
+    worth: NDArray[np.float64]
+    errors: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def best_single(self) -> str:
+        """The expert whose own prediction has the smallest error."""
+        return min((name for name in self.errors if name in SINGLE), key=lambda name: float(self.errors[name].mean()))
+
+    def ratio(self, row: str, over: str, seed: int, drives: Sequence[str]) -> Interval:
+        """Return the error of one row over that of another, with an interval over whole drives."""
+        clusters = drives if len(set(drives)) > 1 else None
+        return bootstrap_ratio(self.errors[row], self.errors[over], seed, clusters)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Weights and gains of all levels.
+
+    Attributes:
+        title: of what was evaluated.
+        names: of the experts.
+        levels: what was found at each.
+        gains: of the likelihood on the calibrated product, fitted on the first half.
+        drives: (W,) drive of each window of the other half.
+        fitted_windows: in the first half.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    levels: list[LevelCalibration]
+    gains: LikelihoodSettings
+    drives: list[str]
+    fitted_windows: int
+
+
+def run_calibration(
+    settings: MemorySuiteSettings,
+    navigation: NavigationSettings,
+    folder: Path,
+    prior_frames: float = 1.0,
+    levels: Sequence[float] = LEVELS,
+    progress: Progress = silent,
+) -> Calibration:
+    """Fit weights and gains on half of the windows and measure them on the other.
+
+    Raises:
+        DataError: where there are not two windows for each half.
+    """
+    setup = set_up_recall(settings, navigation, folder, progress)
+    fit, drives = halves([item.window.recording_id for item in setup.selection.windows])
+    found = [_contrasts(setup, level) for level in levels]
+    names = found[0].names
+    row = setup.settings.weights.composed_row("all", True)
+    fixed = np.array([row.weights.get(name, 0.0) for name in names])
+    held_out = [own for own, chosen in zip(drives, fit, strict=True) if not chosen]
+    ascending = tuple(sorted(levels))
+    gains, base_gains = (GainFit(found[0].clean.shape[1], ascending) for _ in range(2))
+    fitted = {}
+    for level, own in zip(levels, found, strict=True):
+        weights = fitted_weights(_sums(own, fit), fixed, prior_frames)
+        fitted[level] = weights
+        _add_gains(gains, ascending.index(level), own, fit, weights)
+        _add_gains(base_gains, ascending.index(level), own, fit, _unit(names, (BASE,)))
+    tables = gains.settings(), base_gains.settings()
+    results = [
+        _level(level, own, fit, fixed, fitted[level], prior_frames, tables, len(setup.model.schedule))
+        for level, own in zip(levels, found, strict=True)
+    ]
+    return Calibration(setup.found.source.title, names, results, tables[0], held_out, int(fit.sum()))
+
+
+def halves(drives: Sequence[str]) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return which windows are fitted on: every other drive, or the first half of the windows of a single one.
+
+    Raises:
+        DataError: where a half would have fewer than two windows.
+    """
+    names = list(dict.fromkeys(drives))
+    if len(names) > 1:
+        fit = np.array([names.index(name) % 2 == 0 for name in drives])
+    else:
+        fit = np.arange(len(drives)) < len(drives) // 2
+    if min(fit.sum(), (~fit).sum()) < 2:
+        raise DataError(f"calibration needs two windows to fit on and two to measure on, got {len(drives)} in all")
+    return fit, list(drives)
+
+
+def _contrasts(setup: MemorySetup, level: float) -> Contrasts:
+    """Return what all experts say of all windows at one noise level."""
+    names = (BASE, *supported(setup.model))
+    row = ComposedRow("all", True, dict.fromkeys(names, 1.0))
+    cache, older_frames = setup.cache([row]), setup.navigation.experts.older_frames
+    told, images = experts_of(row, setup.model, older_frames), images_of(setup.model)
+    parts: list[Contrasts] = []
+    windows = setup.selection.windows
+    with setup.progress(len(windows), f"experts at level {level:g}", "window") as bar:
+        for name, group in groupby(windows, key=lambda window: window.window.recording_id):
+            own, memories = list(group), cache.of(name)
+            model = with_likelihood(memories.composed(told), LikelihoodSettings(), memories.views)
+            for start in range(0, len(own), WINDOWS_PER_BATCH):
+                batch = read_batch(own[start : start + WINDOWS_PER_BATCH], images)
+                parts.append(_of_batch(model, batch, BatchContexts(cache, told), level))
+                bar.add(count=len(batch.windows))
+    evidence = [cast(Tensor, part.evidence) for part in parts]
+    return Contrasts(
+        parts[0].names,
+        torch.cat([part.clean for part in parts]),
+        torch.cat([part.with_memory for part in parts], 1),
+        torch.cat([part.without for part in parts], 1),
+        torch.cat(evidence),
+    )
+
+
+def _of_batch(model: DiffusionWorldModel, batch: Batch, contexts: BatchContexts, level: float) -> Contrasts:
+    clean = model.encode(batch.truth.flatten(0, 1).to(model.device))
+    times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
+    actions, step = actions_of(batch), round(level * (len(model.schedule) - 1))
+    generator = batch.generator()
+
+    def said(own: Tensor, context: Context) -> Tensor:
+        found = contrasts_at(model, context, actions[own], times[own], clean[own], step, generator)
+        assert found.evidence is not None
+        return torch.cat([found.with_memory.movedim(1, 0), found.without.movedim(1, 0), _padded(found.evidence)], 1)
+
+    count, channels = len(model.experts), clean.shape[1]
+    values = contexts.each(batch, said)  # (B, 2 K + 2, C, h, w)
+    evidence = torch.cat([values[:, 2 * count], values[:, 2 * count + 1, :1]], 1)
+    assert evidence.shape[1] == channels + 1
+    sides = values[:, : 2 * count].movedim(1, 0)
+    return Contrasts(tuple(model.experts), clean, sides[:count], sides[count:], evidence)
+
+
+def _padded(evidence: Tensor) -> Tensor:
+    """Return latents and known share (B, C + 1, h, w) as two rows of C channels (B, 2, C, h, w)."""
+    known = evidence[:, -1:].expand(-1, evidence.shape[1] - 1, -1, -1)
+    return torch.stack([evidence[:, :-1], known], 1)
+
+
+def _level(
+    level: float,
+    own: Contrasts,
+    fit: NDArray[np.bool_],
+    fixed: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    prior_frames: float,
+    tables: tuple[LikelihoodSettings, LikelihoodSettings],
+    steps: int,
+) -> LevelCalibration:
+    names, step = own.names, round(level * (steps - 1))
+    errors = {name: _errors(own, ~fit, composed(own, _unit(names, SINGLE[name]))) for name in names if name in SINGLE}
+    errors[FIXED] = _errors(own, ~fit, composed(own, fixed))
+    errors[CALIBRATED] = _errors(own, ~fit, composed(own, weights))
+    for row, table, product in (
+        (LIKELIHOOD, tables[0], weights),
+        (BASE_LIKELIHOOD, tables[1], _unit(names, (BASE,))),
+    ):
+        errors[row] = _errors(own, ~fit, _with_evidence(own, composed(own, product), table, step, steps))
+    value = worth(_sums(own, fit), _sums(own, ~fit), fixed, prior_frames)
+    return LevelCalibration(level, weights, value, errors)
+
+
+def composed(own: Contrasts, weights: NDArray[np.float64]) -> Tensor:
+    """Return the clean latents (B, C, h, w) of the composition with weights (K,)."""
+    factors = torch.as_tensor(weights, dtype=own.clean.dtype, device=own.clean.device)
+    return own.free + torch.einsum("k,kbchw->bchw", factors, own.contrasts)
+
+
+def _with_evidence(own: Contrasts, predicted: Tensor, table: LikelihoodSettings, step: int, steps: int) -> Tensor:
+    evidence = cast(Tensor, own.evidence)
+    gain = SpatialLikelihood(table, steps).gain(step, evidence[:, -1]).to(predicted)
+    return predicted + gain * (evidence[:, :-1] - predicted)
+
+
+def _add_gains(
+    gains: GainFit, number: int, own: Contrasts, fit: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> None:
+    rows, evidence = torch.from_numpy(np.flatnonzero(fit)), cast(Tensor, own.evidence)
+    predicted = composed(own, weights)
+    gains.add(number, own.clean[rows], predicted[rows], evidence[rows, :-1], evidence[rows, -1])
+
+
+def _sums(own: Contrasts, chosen: NDArray[np.bool_]) -> FitSums:
+    rows = torch.from_numpy(np.flatnonzero(chosen))
+    return FitSums.of(own.clean[rows], own.free[rows], own.contrasts[:, rows])
+
+
+def _errors(own: Contrasts, chosen: NDArray[np.bool_], predicted: Tensor) -> NDArray[np.float64]:
+    squares = ((own.clean - predicted) ** 2).flatten(1).mean(1).double().cpu().numpy()
+    return np.asarray(squares[chosen])
+
+
+def _unit(names: Sequence[str], chosen: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([1.0 if name in chosen else 0.0 for name in names])
