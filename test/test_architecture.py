@@ -23,12 +23,13 @@ ALLOWED: dict[str, set[str]] = {
     "experts": {"core"},
     "world_model": {"core", "experts"},
     "planning": {"core"},
-    "navigation": {"core", "localisation", "memory", "experts", "world_model", "planning"},
-    "training": {"core", "data", "sim", "localisation", "memory", "experts", "world_model"},
+    "policies": {"core", "experts"},
+    "navigation": {"core", "localisation", "memory", "experts", "world_model", "planning", "policies"},
+    "training": {"core", "data", "sim", "localisation", "memory", "experts", "world_model", "policies"},
     "viz": {"core"},
     "evaluation": {
         *("core", "data", "sim", "localisation", "memory", "experts", "world_model", "planning"),
-        *("navigation", "viz"),
+        *("policies", "navigation", "viz"),
     },
     "config": {"core", "localisation", "memory", "experts", "world_model", "planning", "navigation"},
     "ros": {

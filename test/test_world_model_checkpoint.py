@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from test_world_model_model import a_context, actions, seeded, small_model
 
 from come_nav.core.errors import CheckpointError, ConfigError, StorageError
+from come_nav.core.weights_file import count_parameters
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT, CDiTSettings
 from come_nav.experts.normalizer import Normalizer
@@ -27,7 +28,6 @@ from come_nav.world_model.files.checkpoint import (
     read_config,
     save_model,
 )
-from come_nav.world_model.files.weights_file import count_parameters
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.inference_settings import InferenceSettings
 from come_nav.world_model.model import DiffusionWorldModel

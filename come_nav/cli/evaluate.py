@@ -103,6 +103,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stm+ltm, all, sltm-blend, all-blend (default: all that apply)",
     )
     parser.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also a learned planner: model name or folder of a gnm, vint or nomad (may be repeated)",
+    )
+    parser.add_argument(
         "--depth",
         choices=("measured", "estimated"),
         help="what context frames are moved by: what the camera measured, where it did (default), or the model's "
@@ -169,6 +176,7 @@ def evaluate_horizons(args: argparse.Namespace) -> list[Outcome[Evaluation]]:
     settings = PlanningSuiteSettings(
         source=source_settings(args),
         rows=chosen_rows(args.rows, PLANNING_ROWS),
+        policies=tuple(args.policy),
         horizon_s=parse_horizons(args.horizon),
         success=success_settings(args),
         fresh=args.fresh,

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "plan on a recording or a suite of built-in worlds; ATE/RPE table and HTML report"),
     "plan": ("plan", "plan once from a recording to a goal image or pose and draw what was considered"),
     "navigate": ("navigate", "explore a built-in world, then drive to images: the whole robot in a loop, without ROS"),
+    "topomap": ("topomap", "topological maps as folders of numbered images: create, describe, localise, key frames"),
     "memory": ("memory", "build, describe, export and verify what a robot remembers"),
     "trajectory": ("trajectory", "ATE and RPE of two trajectory files"),
     "models": ("models", "list, describe and verify model checkpoints"),

@@ -13,6 +13,7 @@ EPILOG = """examples:
   come-nav models info tiny            parts, settings and model card
   come-nav models verify my_run/tiny   checksum, all tensors, one prediction
   come-nav models import cdit_xl_100000.pth.tar --name nwm-xl    official NWM weights
+  come-nav models import nomad.pth     official weights of GNM, ViNT or NoMaD
   come-nav models pull nwm-xl          the same, downloaded first (access must be asked for)
 """
 
@@ -61,6 +62,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     from come_nav.core.settings import to_mapping
+    from come_nav.policies.model import is_policy_folder, read_policy_file
     from come_nav.world_model.files.checkpoint import CARD_NAME, read_config
 
     known = {row["name"]: row for row in _all_models()}
@@ -72,7 +74,7 @@ def _info(args: argparse.Namespace) -> int:
             print("\n".join(f"{key}: {value}" for key, value in row.items() if value is not None))
         return 0
     folder = _folder(args.name)
-    config = to_mapping(read_config(folder))
+    config = to_mapping(read_policy_file(folder) if is_policy_folder(folder) else read_config(folder))
     details = {**_facts(folder), "config": config}
     if row is not None:
         details["licence"] = row["licence"]
@@ -91,12 +93,15 @@ def _info(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     """Every failure raises CheckpointError, which the command line prints with exit status 1."""
+    from come_nav.core.weights_file import WEIGHTS_NAME, check_sha256
+    from come_nav.policies.model import is_policy_folder
     from come_nav.world_model.files.checkpoint import read_config
-    from come_nav.world_model.files.weights_file import WEIGHTS_NAME, check_sha256
     from come_nav.world_model.model import DiffusionWorldModel
     from come_nav.world_model.probe import probe
 
     folder = _folder(args.name)
+    if is_policy_folder(folder):
+        return _verify_policy(args, folder)
     config = read_config(folder)
     model = DiffusionWorldModel.load(folder)
     if config.weights_sha256 is not None:  # load skips the checksum of large files
@@ -135,9 +140,12 @@ def _all_models() -> list[dict[str, Any]]:
 
 def _facts(folder: Path) -> dict[str, Any]:
     """Return what a model folder's files tell without loading the weights."""
+    from come_nav.core.weights_file import WEIGHTS_NAME, count_parameters
+    from come_nav.policies.model import is_policy_folder
     from come_nav.world_model.files.checkpoint import read_config
-    from come_nav.world_model.files.weights_file import WEIGHTS_NAME, count_parameters
 
+    if is_policy_folder(folder):
+        return _policy_facts(folder)
     config = read_config(folder)
     weights = folder / WEIGHTS_NAME
     return {
@@ -150,6 +158,42 @@ def _facts(folder: Path) -> dict[str, Any]:
         "parameters": count_parameters(weights),
         "size_bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
     }
+
+
+def _policy_facts(folder: Path) -> dict[str, Any]:
+    """Return what a policy's files tell without loading the weights."""
+    from come_nav.core.weights_file import WEIGHTS_NAME, count_parameters
+    from come_nav.policies.model import read_policy_file
+
+    settings = read_policy_file(folder).policy
+    return {
+        "name": folder.resolve().name,
+        "folder": str(folder),
+        "policy": settings.kind,
+        "image_size": f"{settings.image_width}x{settings.image_height}",
+        "context_frames": settings.frames,
+        "rate_hz": settings.rate_hz,
+        "spacing_m": settings.spacing_m,
+        "parameters": count_parameters(folder / WEIGHTS_NAME),
+        "size_bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+    }
+
+
+def _verify_policy(args: argparse.Namespace, folder: Path) -> int:
+    import numpy as np
+    import torch
+
+    from come_nav.policies.model import LearnedPolicy
+
+    policy = LearnedPolicy.load(folder)
+    grey = np.full((policy.settings.image_height, policy.settings.image_width, 3), 128, np.uint8)
+    policy.propose([grey], grey, 1, torch.Generator().manual_seed(0))
+    facts = _policy_facts(folder)
+    if args.json:
+        print_json({**facts, "ok": True, "sha256_checked": True})
+        return 0
+    print(f"{folder}: sound. checksum agrees, {facts['parameters']:,} parameters fit, its proposals are finite")
+    return 0
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

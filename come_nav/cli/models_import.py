@@ -1,4 +1,4 @@
-"""``come-nav models import`` and ``pull``: official NWM checkpoints become model folders."""
+"""``come-nav models import`` and ``pull``: official checkpoints of NWM and of policies become model folders."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ STORAGES = ("float32", "float16", "bfloat16")
 
 def add_import_actions(actions: Any) -> None:
     """Add the two actions to the sub-parsers of ``come-nav models``."""
-    line = "turn an official NWM checkpoint (.pth.tar) into a model folder"
+    line = "turn an official checkpoint of NWM (.pth.tar) or of GNM, ViNT or NoMaD (.pth) into a model folder"
     parser = actions.add_parser("import", help=line, description=line)
-    parser.add_argument("file", type=Path, metavar="FILE", help="checkpoint, e.g. cdit_xl_100000.pth.tar")
-    parser.add_argument("--name", required=True, help="of the new model, e.g. nwm-xl")
+    parser.add_argument("file", type=Path, metavar="FILE", help="e.g. cdit_xl_100000.pth.tar or nomad.pth")
+    parser.add_argument("--name", help="of the new model, e.g. nwm-xl (default for policies: the file's)")
+    parser.add_argument("--spacing", type=float, metavar="M", help="metres between a policy's waypoints (default 0.25)")
     parser.add_argument("--size", choices=SIZES, help="the size that it must be (default: what the file is)")
     parser.add_argument("--heads", type=int, metavar="N", help="attention heads, for shapes other than the published")
     _add_common(parser)
@@ -46,13 +47,37 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def run_import(args: argparse.Namespace) -> int:
     """Import a file that is here; one of a name that the zoo knows must be that very file."""
     from come_nav.core.resources import find_resource
+    from come_nav.policies.importer import is_policy_checkpoint
     from come_nav.world_model.files.hub import check_download
     from come_nav.world_model.files.zoo import ZOO_NAME, read_zoo
 
+    if is_policy_checkpoint(args.file):
+        return _import_policy(args)
+    if args.name is None:
+        raise ConfigError("--name must say what the new model is called, e.g. nwm-xl")
     for entry in read_zoo(find_resource("models", ZOO_NAME)).models:
         if entry.file == args.file.name and args.file.is_file():
             check_download(entry, args.file)
     return _import(args, args.file, _options(args, args.size, args.heads))
+
+
+def _import_policy(args: argparse.Namespace) -> int:
+    from come_nav.core.settings import to_mapping
+    from come_nav.policies.importer import LICENCE, import_policy
+    from come_nav.policies.model import parameter_count
+
+    args.name = args.name or args.file.stem
+    folder = _folder(args)
+    policy = import_policy(args.file, folder, heads=args.heads, spacing_m=args.spacing, overwrite=args.overwrite)
+    settings, count = policy.settings, parameter_count(policy.network)
+    if args.json:
+        print_json({"name": args.name, "folder": str(folder), "parameters": count, "policy": to_mapping(settings)})
+        return 0
+    spacing = f"a spacing is {settings.spacing_m:g} m"
+    print(f"{folder}: {settings.kind} of {count:,} parameters, licence {LICENCE}; {spacing}")
+    shown = args.name if args.out is None else folder
+    print(f"use it:  come-nav evaluate --suite planning --policy {shown}    or --set planner.proposals={shown}")
+    return 0
 
 
 def run_pull(args: argparse.Namespace) -> int:

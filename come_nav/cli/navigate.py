@@ -23,6 +23,7 @@ EPILOG = """examples:
   come-nav navigate --worlds 20003,20007 --goals 10       the same in two worlds, ten goals each
   come-nav navigate --ablations --goals 4                 switch recognition, route and imagination off, one by one
   come-nav navigate --rows all,base --drift 2             with and without memory, odometry that drifts 2 % of the way
+  come-nav navigate --explore 60 --policy nomad           roam for a minute without a goal, by NoMaD's paths
   come-nav navigate --camera 64x64                        the camera of the model's own images: faster, fewer features
   come-nav navigate --rows all,no-correction --drift 2     with and without drift taken out of memory
 
@@ -44,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", default="all", metavar="A,B", help=f"what is on: {', '.join(ROW_KEYS)} (default all)")
     parser.add_argument("--ablations", action="store_true", help="all of these rows")
     parser.add_argument("--time-limit", type=float, default=40.0, metavar="S", help="simulated s per goal (default 40)")
+    parser.add_argument(
+        "--explore", type=float, metavar="S", help="no goals: roam for so many simulated s by a policy's own paths"
+    )
+    parser.add_argument(
+        "--policy", metavar="NAME", help="planner.proposals: model name or folder of a gnm, vint, nomad"
+    )
     parser.add_argument("--latency", type=float, default=0.25, metavar="S", help="of a plan, s (default 0.25)")
     parser.add_argument("--drift", type=float, metavar="PERCENT", help="of wheel odometry (default: the sensors')")
     add_world_flag(parser)
@@ -68,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     from come_nav.evaluation.suites.closed_loop.suite import run_closed_loop
     from come_nav.evaluation.suites.closed_loop.summary import summarise, summary_lines
 
+    if args.explore is not None:
+        return _explore(args)
     folder = writable_folder(args.out)
     on_drive = None if args.no_maps else _maps_in(folder)
     result = run_closed_loop(wanted_of(args), folder, Steps, on_drive, args.fresh)
@@ -82,6 +91,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _explore(args: argparse.Namespace) -> int:
+    """Roam without a goal; print what was driven in each world."""
+    from come_nav.core.checks import check_range
+    from come_nav.evaluation.suites.closed_loop.exploration import run_exploration
+
+    check_range("--explore", args.explore, 0.0, 36000.0, open_low=True)
+    records = run_exploration(wanted_of(args), args.explore, Steps)
+    if args.json:
+        print_json({"explored": records})
+        return 0
+    header = ("world", "driven m", "cells of 0.5 m", "rooms", "collisions")
+    cells = [
+        (own["world"], own["driven_m"], own["cells"], f"{own['rooms']} of {own['rooms_in_all']}", own["collisions"])
+        for own in records
+    ]
+    print(format_table(header, [[str(cell) for cell in row] for row in cells]))
+    return 0
+
+
 def wanted_of(args: argparse.Namespace) -> ClosedLoop:
     """Return what the flags ask for."""
     from come_nav.cli.evaluate_flags import camera_size
@@ -90,7 +118,7 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
     from come_nav.sim.sensors.mounting import default_fov_rad
     from come_nav.sim.world_sets import BUILT_IN
 
-    flags = {"seed": args.seed, "model": args.model}
+    flags = {"seed": args.seed, "model": args.model, "planner.proposals": args.policy}
     words = [f"{key}={flag}" for key, flag in flags.items() if flag is not None]
     config = load_config(args.config, [*ROBOT, *other_words(args.set), *words])
     width, height = camera_size(args.camera)

@@ -7,12 +7,13 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.output import add_json_flag, print_json
 
 if TYPE_CHECKING:
     from come_nav.training.config import TrainSettings
+    from come_nav.training.policies.settings import PolicyTrainSettings
     from come_nav.world_model.model import DiffusionWorldModel
 
 EPILOG = """examples:
@@ -21,6 +22,8 @@ EPILOG = """examples:
   come-nav train --config config/train_tiny.yaml --out runs/tiny --max-minutes 9   one slice of a longer run
   come-nav train --init models/tiny --data my_bag --out runs/mine        fine-tune on one's own recording
   come-nav train --init models/tiny --data my_bag --data-use 0-0.6 --out runs/mine   ... the rest is for evaluate
+  come-nav train --policy nomad --out runs/nomad                         NoMaD, in built-in worlds
+  come-nav train --policy vint --data my_bag --out runs/vint             ViNT, on one's own recording
   torchrun --nproc-per-node 8 -m come_nav train --config config/train_xl.yaml --out runs/xl
   srun come-nav train --config config/train_xl.yaml --out runs/xl --devices 8 --num-nodes 4
 
@@ -42,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to train")
     what.add_argument(
         "--config", type=Path, help="YAML that overrides the defaults (see config/train_tiny.yaml, train_xl.yaml)"
+    )
+    what.add_argument(
+        "--policy", metavar="KIND", help="train a learned planner instead of a world model: gnm, vint or nomad"
     )
     what.add_argument("--out", type=Path, required=True, help="run folder; an existing run in it is resumed")
     what.add_argument(
@@ -103,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.policy is not None:
+        return _run_policy(args)
     init = None
     if args.init is not None:
         from come_nav.world_model.model import DiffusionWorldModel
@@ -127,6 +135,47 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_policy(args: argparse.Namespace) -> int:
+    """Train a learned planner; print the exported model folder."""
+    from come_nav.core.errors import ConfigError
+    from come_nav.training.machine import Machine
+    from come_nav.training.policies.run import PolicyRun
+
+    if args.init is not None:
+        raise ConfigError("--init is for world models; a policy is trained from nothing, leave it out")
+    config = _policy_config(args)
+    devices, nodes = _devices(args)
+    precision = args.precision or config.precision
+    machine = Machine(
+        args.accelerator, devices, nodes, args.strategy, precision, args.max_minutes, not args.no_progress
+    )
+    training = PolicyRun(config, args.out, machine)
+    exported = training.export_newest() if args.export else training.finish()
+    if training.processes.rank:
+        return 0
+    if exported is None:
+        print(f"stopped before the end; run the same command to go on from {args.out}", file=sys.stderr)
+    if args.json:
+        print_json({"model": exported, "finished": exported is not None, "config": dataclasses.asdict(config)})
+    elif exported is not None:
+        print(exported)
+    return 0
+
+
+def _policy_config(args: argparse.Namespace) -> PolicyTrainSettings:
+    """Merge the published shape of a policy, the YAML file, --set overrides and --data; later ones win."""
+    from come_nav.core.settings import from_mapping, read_yaml
+    from come_nav.training.policies.settings import PolicyTrainSettings, default_values
+    from come_nav.training.pretrained import merged
+
+    values = merged(default_values(args.policy), read_yaml(args.config) if args.config else {})
+    _override(values, args)
+    data = values.setdefault("data", {})
+    if args.data and "worlds" not in data:
+        data["worlds"] = 0  # one's own recordings alone, until told otherwise
+    return from_mapping(PolicyTrainSettings, values)
+
+
 def _devices(args: argparse.Namespace) -> tuple[int | str, int]:
     """Return devices per node and nodes: those of the flags, else of torchrun's environment, else one."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -138,8 +187,6 @@ def _devices(args: argparse.Namespace) -> tuple[int | str, int]:
 
 def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> TrainSettings:
     """Merge defaults (those of fine-tuning with --init), the YAML file, --set overrides and --data; later ones win."""
-    import yaml
-
     from come_nav.core.errors import ConfigError
     from come_nav.core.settings import from_mapping, read_yaml
     from come_nav.training.config import TrainSettings
@@ -148,6 +195,21 @@ def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> Train
     values = read_yaml(args.config) if args.config else {}
     if init is not None:
         values = merged(fine_tuning_values(init), values)
+    _override(values, args)
+    data = values["data"]
+    if init is not None and not data.get("worlds") and not data.get("recordings"):
+        raise ConfigError(
+            "--init needs something to learn from: --data BAG, or built-in worlds with --set data.worlds=N"
+        )
+    return from_mapping(TrainSettings, values)
+
+
+def _override(values: dict[str, Any], args: argparse.Namespace) -> None:
+    """Put --set, --data and the flags of recordings into a configuration, in place."""
+    import yaml
+
+    from come_nav.core.errors import ConfigError
+
     for override in args.set:
         key, separator, text = override.partition("=")
         if not separator:
@@ -173,8 +235,3 @@ def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> Train
     named = {name: getattr(args, name) for name in roles}
     named |= {"time_offset_s": args.time_offset, "depth_scale_m": args.depth_scale}
     data.update({name: value for name, value in named.items() if value is not None})
-    if init is not None and not data.get("worlds") and not data.get("recordings"):
-        raise ConfigError(
-            "--init needs something to learn from: --data BAG, or built-in worlds with --set data.worlds=N"
-        )
-    return from_mapping(TrainSettings, values)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.experts import CompositionMode
-from come_nav.core.types import CameraIntrinsics, Context, Frame, Imagination, Odometry
+from come_nav.core.types import CameraIntrinsics, Context, Frame, Imagination, Odometry, Proposals
 
 if TYPE_CHECKING:
     import torch
@@ -225,4 +225,37 @@ class Objective(Protocol):
     def needs_view(self) -> bool: ...
     def __call__(self, imagination: Imagination) -> torch.Tensor:
         """Return costs (S,), lower is better; +inf rejects a candidate, e.g. one in collision."""
+        ...
+
+
+class Policy(Protocol):
+    """A learned planner: paths from images alone, without imagining where they lead."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def frames(self) -> int:
+        """Images that it looks at, the newest one among them; where fewer are there, the oldest counts for them."""
+        ...
+
+    def propose(
+        self,
+        context: Sequence[NDArray[np.uint8]],
+        goal: NDArray[np.uint8] | None,
+        count: int,
+        generator: torch.Generator,
+    ) -> Proposals:
+        """Return up to ``count`` paths from the newest of the ``context``'s images (H, W, 3), oldest first.
+
+        ``goal`` is the image (H, W, 3) of where to; None explores.
+
+        Raises:
+            ConfigError: without a goal, where it cannot do without.
+        """
+        ...
+
+    def distances_frames(
+        self, context: Sequence[NDArray[np.uint8]], goals: Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float64]:
+        """Return how far each of the goals' images (H, W, 3) is taken to be, in protocol frames (G,)."""
         ...

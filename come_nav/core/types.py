@@ -36,6 +36,7 @@ __all__ = [
     "PlanStatus",
     "PlanTrace",
     "PointSet",
+    "Proposals",
     "Trajectory",
     "ViewSource",
     "camera_of_image",
@@ -283,6 +284,21 @@ class Imagination:
     poses_xyyaw: torch.Tensor
     latents: torch.Tensor | None = None
     images: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Paths that a learned planner proposes.
+
+    Attributes:
+        poses_xyyaw: (S, T, 3) at the end of each step, in the base of the newest image.
+        dt_s: time of a step.
+        distance_frames: how far it takes the goal to be, in protocol frames; None without a goal.
+    """
+
+    poses_xyyaw: NDArray[np.float64]
+    dt_s: float
+    distance_frames: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
-"""The model and the device that the settings name."""
+"""The model that the settings name, on the device that they name."""
 
 from __future__ import annotations
 
-import torch
-
-from come_nav.core.errors import ConfigError
 from come_nav.core.resources import find_resource
+from come_nav.navigation.device import choose_device
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.world_model.model import DiffusionWorldModel
@@ -26,10 +24,3 @@ def load_configured_model(settings: NavigationSettings) -> DiffusionWorldModel:
     model.sampler = settings.sampler or model.sampler
     model.inference = settings.inference
     return model
-
-
-def choose_device(name: str) -> str:
-    """Return the torch device that ``auto`` or a name means here; raise ConfigError where it is absent."""
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device is '{name}', but this machine has no CUDA device; use cpu or auto")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

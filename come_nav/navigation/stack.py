@@ -21,6 +21,7 @@ from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
 from come_nav.navigation.planning.objectives import motion_terms, objectives_for
 from come_nav.navigation.planning.present_twist import present_twist
+from come_nav.navigation.planning.proposing import Proposer, suggestions
 from come_nav.navigation.planning.refusals import check_fits, no_plan, refusal
 from come_nav.navigation.planning.warm_start import leads_on
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
@@ -74,6 +75,8 @@ class NavStack:
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
         self.localisation.on_correction.append(self.episode.move)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
+        self._proposer = Proposer(self._settings.device)
+        self._proposer.policy(self._settings.planner)  # what is not there is told now, not at the first goal
         self._odometry: Odometry | None = None
         self._last: tuple[Goal, Plan] | None = None
         self._lock, self._episodes = threading.RLock(), 0
@@ -86,6 +89,7 @@ class NavStack:
     @settings.setter
     def settings(self, settings: NavigationSettings) -> None:
         check_fits(settings, self.model)
+        self._proposer.policy(settings.planner)
         with self._lock:
             self._settings = self.episode.settings = settings
             self.localisation.settings = settings.localisation
@@ -165,7 +169,9 @@ class NavStack:
             wanted, robot, start = settings.objective, settings.robot, newest.pose_odom_xyyaw
             objectives, weights = objectives_for(goal, start, twist, search.dt_s, wanted, self.model, robot)
             warm_start = None if alone else self._warm_start(goal)
-            recent = self.goals.recent()
+            recent, proposing = self.goals.recent(), self._proposer.policy(search) if by_view else None
+            seen = [] if proposing is None else self.memory.newest_frames(proposing.frames)
+        proposed = self._proposer.paths([own.frame.rgb for own in seen], goal.image_rgb, search, robot, twist, chance)
         tried, registered = registers and by_view and self.goals.tries(recent, settings.localisation), None
         if tried:
             registered = self.goals.registered(goal, recent, twist, search, settings.localisation, robot)
@@ -189,7 +195,7 @@ class NavStack:
             start_odom_xyyaw=newest.pose_odom_xyyaw,
             initial_twist=twist,
             warm_start=warm_start,
-            suggested_xyyaw=None if registered is None else registered.path_xyyaw[None],
+            suggested_xyyaw=suggestions(None if registered is None else registered.path_xyyaw[None], proposed),
         )
         told = [] if registered is None else [registered.message]
         plan = replace(plan, message="; ".join(filter(None, [plan.message, *found.warnings, *told])))

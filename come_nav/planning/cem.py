@@ -94,7 +94,7 @@ class CemPlanner:
             initial_twist: (3,) present (vx m/s, vy m/s, w rad/s), the centre of the prior and the start of the limits.
             warm_start: an earlier plan; where it is OK, its rest after the elapsed time is the centre instead.
             suggested_xyyaw: (G, T, 3) paths that the robot can drive and that are tried as they are in the first
-                iteration.
+                iteration; nothing else is tried with ``proposals_alone``.
 
         Returns:
             Plan with its trace. The status says why there is no path: ALL_IN_COLLISION when every candidate was
@@ -110,12 +110,13 @@ class CemPlanner:
         elites: _Pool | None = None
         best: _Pool | None = None
         timed_out = False
+        alone = config.proposals_alone and suggested_xyyaw is not None
 
         # 1. Centre the distribution: present twist, or what is left of the plan before.
         mean, std = self._start_distribution(twist, warm_start, stamp_s, device)
-        for iteration in range(config.iterations):
+        for iteration in range(1 if alone else config.iterations):
             # 2. Sample; parameters out of bounds are pulled onto them.
-            samples = self._sample(iteration, mean, std, elites, generator)
+            samples = self._sample(iteration, mean, std, elites, generator) if not alone else mean[None][:0]
             parameters = torch.minimum(torch.maximum(samples, lower), upper)
             # 3. Turn samples into paths within the limits, imagine their ends, add up the costs.
             given = suggested_xyyaw if iteration == 0 else None
@@ -134,7 +135,7 @@ class CemPlanner:
             if timed_out:
                 break
         # 6. Answer with the best path that was tried, the final mean, or the cheaper of both.
-        if best is not None and config.result != "best" and not timed_out:
+        if best is not None and config.result != "best" and not timed_out and not alone:
             final = self._evaluate(mean[None], twist, imaginer, generator)
             trace.iterations.append(_trace(final, mean, std, _elite(final.costs.total, 1)))
             if config.result == "cheaper":

@@ -139,6 +139,11 @@ class PlannerSettings:
         warm_start_std: spread around a warm start as a fraction of the prior's, in (0, 1].
         time_limit_s: stop searching after this time, s, > 0; null = no limit.
         keep_best_on_timeout: a plan that timed out still carries the best path so far (its status is TIMED_OUT).
+        proposals: a learned planner (gnm, vint, nomad: name of a model or path of its folder) whose paths to a goal's
+            image are tried in the first iteration; empty = none.
+        proposed_paths: how many of them, >= 1; gnm and vint have but one.
+        proposal_spacing_m: metres between its waypoints, m, > 0; null = as its config.yaml says.
+        proposals_alone: try nothing else, which ranks them by what they are imagined to lead to.
         limits: of the robot.
     """
 
@@ -168,6 +173,10 @@ class PlannerSettings:
     warm_start_std: float = 0.5
     time_limit_s: float | None = None
     keep_best_on_timeout: bool = False
+    proposals: str = ""
+    proposed_paths: int = 16
+    proposal_spacing_m: float | None = None
+    proposals_alone: bool = False
     limits: RobotLimits = field(default_factory=RobotLimits)
 
     def __post_init__(self) -> None:
@@ -192,6 +201,11 @@ class PlannerSettings:
         check_range("planner.prior_v_std_mps", self.prior_v_std_mps, 0.0, open_low=True)
         check_range("planner.prior_w_std_radps", self.prior_w_std_radps, 0.0, open_low=True)
         check_range("planner.warm_start_std", self.warm_start_std, 0.0, 1.0, open_low=True)
+        check_range("planner.proposed_paths", self.proposed_paths, 1, 4096)
+        if self.proposal_spacing_m is not None:
+            check_range("planner.proposal_spacing_m", self.proposal_spacing_m, 0.0, 100.0, open_low=True)
+        if self.proposals_alone and not self.proposals:
+            raise ConfigError("planner.proposals_alone needs planner.proposals to name a policy, e.g. nomad")
         if self.time_limit_s is not None:
             check_range("planner.time_limit_s", self.time_limit_s, 0.0, open_low=True)
 

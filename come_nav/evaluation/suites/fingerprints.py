@@ -35,14 +35,6 @@ def model_fingerprint(name: str) -> dict[str, str]:
     return {"name": Path(name).name, "sha256": found.hexdigest()}
 
 
-def planner_settings(planner: PlannerSettings) -> dict[str, Any]:
-    """Return what a plan depends on; a search that imagines all candidates is named as before others could be."""
-    found: dict[str, Any] = to_mapping(planner)
-    if planner.imagined_share == 1.0:
-        del found["imagined_share"]
-    return found
-
-
 def model_settings(name: str, model: DiffusionWorldModel) -> dict[str, Any]:
     """Return what identifies the model ``name``, how it is sampled and, where it looks at views, from which depth."""
     found = {
@@ -53,6 +45,16 @@ def model_settings(name: str, model: DiffusionWorldModel) -> dict[str, Any]:
     if model.depth is not None:
         found["context_depth"] = "measured" if model.inference.measured_depth else "estimated"
     return found
+
+
+def planner_settings(planner: PlannerSettings) -> dict[str, Any]:
+    """Return the search's settings; what is not used is left out, so that folders of version 0.1 go on."""
+    found: dict[str, Any] = to_mapping(planner)
+    if planner.imagined_share == 1.0:
+        del found["imagined_share"]
+    if planner.proposals:
+        return found | {"proposals": model_fingerprint(planner.proposals)}
+    return {name: value for name, value in found.items() if not name.startswith("propos") or name == "proposal"}
 
 
 def machine_facts() -> dict[str, Any]:

@@ -25,6 +25,7 @@ from come_nav.evaluation.suites.kinematics import (
 )
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import hybrid_row, perfect_model_row, world_model_row
+from come_nav.evaluation.suites.policy_rows import policy_rows, stored_policies
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.registration_rows import (
     registration_facts,
@@ -32,7 +33,8 @@ from come_nav.evaluation.suites.registration_rows import (
     stored_registration,
     too_narrow,
 )
-from come_nav.navigation.loading import choose_device, load_configured_model
+from come_nav.navigation.device import choose_device
+from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -47,6 +49,7 @@ class PlanningSuiteSettings:
     Attributes:
         source: what is evaluated.
         rows: of PLANNING_ROWS; None takes all that apply.
+        policies: names or folders of learned planners (gnm, vint, nomad) that get rows as well.
         horizon_s: seconds to the goal; the planner's own horizon where None. Several are evaluated one after another.
         success: when a plan counts as a success.
         fresh: forget earlier results in the folder.
@@ -55,6 +58,7 @@ class PlanningSuiteSettings:
 
     source: SourceSettings = field(default_factory=SourceSettings)
     rows: tuple[str, ...] | None = None
+    policies: tuple[str, ...] = ()
     horizon_s: tuple[float, ...] | None = None
     success: SuccessSettings = field(default_factory=SuccessSettings)
     fresh: bool = False
@@ -95,10 +99,11 @@ def run_horizons(
     count = source.default_windows if settings.source.windows is None else settings.source.windows
     windows = [choose_windows(source.recordings, protocol, count) for protocol in protocols]
     rows = _rows(wanted, settings.rows is not None, source, navigation, model)
+    rows += with_kinematics(policy_rows(settings.policies, navigation, model), navigation.robot)
     outcomes = []
     for protocol, chosen in zip(protocols, windows, strict=True):
         own = folder if len(protocols) == 1 else folder / f"{protocol.horizon_s:g}s"
-        stored = stored_settings(source, protocol, navigation, model)
+        stored = stored_settings(source, protocol, navigation, model, settings.policies)
         with ResultStore(own / "results.jsonl", stored, settings.fresh) as store:
             evaluate_with_progress(chosen, rows, store, progress)
             left_out = registration_facts(too_narrow(source, navigation))
@@ -146,7 +151,11 @@ def evaluate_with_progress(
 
 
 def stored_settings(
-    source: Input, protocol: ProtocolSettings, navigation: NavigationSettings, model: DiffusionWorldModel | None
+    source: Input,
+    protocol: ProtocolSettings,
+    navigation: NavigationSettings,
+    model: DiffusionWorldModel | None,
+    policies: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return all that a record depends on: a folder of results belongs to exactly these values."""
     imagined = None
@@ -161,6 +170,7 @@ def stored_settings(
         "model": imagined,
         **stored_motion(navigation),
         **stored_registration(navigation, too_narrow(source, navigation)),
+        **stored_policies(policies),
     }
 
 

@@ -20,7 +20,8 @@ from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning import CONTEXT_FRAMES, RATE_HZ, PlanningSuiteSettings, run_planning
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.quality_rows import images_of, quality_rows
-from come_nav.navigation.loading import choose_device, load_configured_model
+from come_nav.navigation.device import choose_device
+from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 

@@ -12,7 +12,7 @@ from come_nav.core.protocols import Recording, ViewRenderer
 from come_nav.core.settings import to_mapping
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.suites.fingerprints import digest
-from come_nav.navigation.loading import choose_device
+from come_nav.navigation.device import choose_device
 from come_nav.sim.builtin import ideal_camera
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster

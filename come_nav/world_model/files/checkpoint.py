@@ -14,13 +14,7 @@ from come_nav.core.errors import CheckpointError, ConfigError, suggest
 from come_nav.core.experts import BASE
 from come_nav.core.files import atomic_path, atomic_write_text
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
-from come_nav.experts.base import BaseExpert
-from come_nav.experts.cdit import CDiT, CDiTSettings
-from come_nav.experts.normalizer import Normalizer
-from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
-from come_nav.world_model.composition import CompositionSettings
-from come_nav.world_model.depth import DepthEstimator, DepthSettings
-from come_nav.world_model.files.weights_file import (
+from come_nav.core.weights_file import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     check_sha256,
@@ -28,6 +22,12 @@ from come_nav.world_model.files.weights_file import (
     load_tensors,
     read_weights,
 )
+from come_nav.experts.base import BaseExpert
+from come_nav.experts.cdit import CDiT, CDiTSettings
+from come_nav.experts.normalizer import Normalizer
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.composition import CompositionSettings
+from come_nav.world_model.depth import DepthEstimator, DepthSettings
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.reprojection import ReprojectionSettings
@@ -196,6 +196,10 @@ def read_config(folder: Path) -> WorldModelSettings:
         raise CheckpointError(f"{folder}: not a model folder, it has no {CONFIG_NAME}{_near_models(folder / 'x')}")
     try:
         values = read_yaml(folder / CONFIG_NAME)
+        if str(values.get("format")).startswith("come_nav policy"):
+            raise CheckpointError(
+                f"{folder}: holds a policy, not a world model; set it as planner.proposals beside a world model"
+            )
         reprojection = values.get("reprojection")
         if isinstance(reprojection, dict) and "memory_trust" in reprojection:  # as version 0.1 called it
             reprojection["render_blend"] = reprojection.pop("memory_trust")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from come_nav.core.errors import CheckpointError
-from come_nav.world_model.files.weights_file import file_sha256
+from come_nav.core.weights_file import file_sha256
 from come_nav.world_model.files.zoo import SHIPPED, ZooEntry
 
 

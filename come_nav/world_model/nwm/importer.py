@@ -14,6 +14,7 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import CheckpointError, StorageError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.settings import to_mapping
+from come_nav.core.weights_file import CONFIG_NAME, WEIGHTS_NAME
 from come_nav.experts.cdit import CDiTSettings
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoders.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings
@@ -25,7 +26,6 @@ from come_nav.world_model.files.checkpoint import (
     StorageType,
     WorldModelSettings,
 )
-from come_nav.world_model.files.weights_file import CONFIG_NAME, WEIGHTS_NAME
 from come_nav.world_model.images import ImageSettings
 from come_nav.world_model.nwm.official_checkpoint import OfficialCheckpoint, network_settings, open_checkpoint
 from come_nav.world_model.nwm.weights_stream import write_weights

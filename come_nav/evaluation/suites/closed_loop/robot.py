@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from come_nav.core.types import Plan, PlanStatus
 from come_nav.evaluation.suites.closed_loop.course import Course
 from come_nav.evaluation.suites.closed_loop.settings import ClosedLoopSettings
 from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.navigation.exploring import Explorer
 from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.planning.follower import FollowerSettings, PathFollower
@@ -29,6 +31,7 @@ STAND_S = 1.5  # standing before a goal is given: the context holds no way that 
 FOLLOWER = FollowerSettings(
     limits=RobotLimits(v_min_mps=-0.2, v_max_mps=0.6, w_max_radps=1.5, a_max_mps2=1.0, alpha_max_radps2=3.0)
 )
+TURN_S, TURN_RADPS, TURN_STEPS = 1.5, 0.8, 8  # of a robot that explores and finds its way blocked
 STAND = Plan(PlanStatus.GOAL_MISSING, 0.0, 1.0, np.zeros((0, 3)), np.zeros(3))
 
 
@@ -125,6 +128,22 @@ class SimulatedRobot:
         self._follower.set_plan(STAND)
         return state
 
+    def roam(self, duration_s: float) -> None:
+        """Explore alone for some simulated time, by the policy's paths without a goal; turn where none is clear."""
+        explorer = Explorer(self.navigator.stack)
+        self._follower, self._pending = PathFollower(FOLLOWER, self._robot), []
+        self._stall.clear()
+        self._next_plan_s, end_s = self.now_s, self.now_s + duration_s
+        while self.now_s < end_s - 1e-9:
+            if self.now_s >= self._next_plan_s - 1e-9:
+                self._next_plan_s = self.now_s + self._settings.plan_period_s
+                plan = explorer.plan(self.now_s, self.navigator.obstacles.clearance)
+                if plan.status is PlanStatus.ALL_IN_COLLISION or self.now_s < self._blocked_s + TURN_S:
+                    plan = _turning(plan)
+                self._pending.append((self.now_s + self._settings.latency_s, plan))
+            self._drive()
+        self._follower.set_plan(STAND)
+
     def _plan_if_due(self) -> None:
         now_s, settings = self.now_s, self._settings
         if now_s < self._next_plan_s - 1e-9:
@@ -174,3 +193,9 @@ class SimulatedRobot:
         points = self._cloud.points_near(pose, OBSTACLES_RANGE_M, (own.min_height_m, own.max_height_m))
         points[:, :2] = se2.transform_points(pose, points[:, :2].astype(np.float64))
         self.navigator.obstacles.see(points)
+
+
+def _turning(plan: Plan) -> Plan:
+    """Return a turn to the left on the spot in place of a plan."""
+    yaw = TURN_RADPS * plan.dt_s * np.arange(1, TURN_STEPS + 1)
+    return replace(plan, status=PlanStatus.OK, poses_xyyaw=np.column_stack([np.zeros((TURN_STEPS, 2)), yaw]))

@@ -21,7 +21,7 @@ from come_nav.evaluation.protocols.results import settings_hash
 from come_nav.evaluation.suites.closed_loop.course import Course, LoopGoal
 from come_nav.evaluation.suites.closed_loop.robot import SimulatedRobot
 from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop, LoopRow, chosen_rows
-from come_nav.evaluation.suites.fingerprints import model_fingerprint
+from come_nav.evaluation.suites.fingerprints import model_fingerprint, planner_settings
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.loading import load_configured_model
@@ -93,7 +93,7 @@ def loop_settings(wanted: ClosedLoop) -> dict[str, Any]:
     loop = {name: value for name, value in to_mapping(wanted.loop).items() if name not in left_out}
     return {
         "loop": loop,
-        "stack": to_mapping(wanted.stack),
+        "stack": to_mapping(wanted.stack) | {"planner": planner_settings(wanted.stack.planner)},
         "navigator": to_mapping(wanted.navigator),
         "model": model_fingerprint(wanted.stack.model),
     }

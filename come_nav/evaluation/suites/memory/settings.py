@@ -13,7 +13,7 @@ from come_nav.evaluation.suites.memory.compositions import CompositionWeights
 from come_nav.experts.lora_settings import LoraSettings
 from come_nav.memory.episodic.settings import EpisodicSettings
 from come_nav.memory.spatial.settings import SpatialSettings
-from come_nav.navigation.loading import choose_device
+from come_nav.navigation.device import choose_device
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 

@@ -11,7 +11,7 @@ from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.suites.fingerprints import model_settings
 from come_nav.evaluation.suites.nwm.settings import NwmSuiteSettings
 from come_nav.experts.normalizer import Normalizer
-from come_nav.navigation.loading import choose_device
+from come_nav.navigation.device import choose_device
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.nwm.rollout import NwmImaginer, micro_batch_for

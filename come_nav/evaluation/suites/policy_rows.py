@@ -1,0 +1,92 @@
+"""Rows of learned planners in the planning table: alone, ranked by the world model, and mixed into its search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from come_nav.core.protocols import Policy
+from come_nav.core.types import Plan, PlanStatus
+from come_nav.evaluation.protocols.protocol import Window, segments_of_recording
+from come_nav.evaluation.protocols.rows import WORLD_MODEL, Row
+from come_nav.evaluation.suites.fingerprints import model_fingerprint
+from come_nav.evaluation.suites.planning_rows import searching_row
+from come_nav.evaluation.suites.replay import Replay, open_loop
+from come_nav.navigation.planning.proposing import Proposer
+from come_nav.navigation.settings import NavigationSettings
+from come_nav.navigation.stack import NavStack
+from come_nav.planning.proposals import drivable_paths
+from come_nav.planning.settings import PlannerSettings
+from come_nav.world_model.model import DiffusionWorldModel
+
+RANKED = (16, 32)  # proposals that NWM's paper ranks
+
+
+def policy_rows(names: Sequence[str], navigation: NavigationSettings, model: DiffusionWorldModel | None) -> list[Row]:
+    """Return the rows of each policy: the path that it proposes first and, with a world model, what that makes of it.
+
+    Raises:
+        ConfigError, CheckpointError: a policy is not there.
+    """
+    rows: list[Row] = []
+    for name in names:
+        search = replace(navigation.planner, proposals=name, proposals_alone=False)
+        policy = Proposer(navigation.device).policy(search)
+        assert policy is not None
+        rows.append(proposing_row(policy, navigation))
+        if model is not None:
+            rows += _searching_rows(policy, search, navigation, model)
+    return rows
+
+
+def proposing_row(policy: Policy, navigation: NavigationSettings) -> Row:
+    """Return the row of a policy's first path, cut to what the robot can drive."""
+
+    def plan(window: Window, generator: torch.Generator) -> Plan:
+        found = policy.propose(context_images(window, policy.frames), window.goal_frame().rgb, 1, generator)
+        steps = replace(navigation.planner, horizon_steps=len(window.driven_xyyaw), dt_s=window.dt_s)
+        path = drivable_paths(found, steps, navigation.robot, window.initial_twist)[0]
+        return Plan(PlanStatus.OK, window.stamp_s, window.dt_s, path, window.start_odom_xyyaw)
+
+    return Row(policy.name, plan)
+
+
+def context_images(window: Window, count: int) -> list[NDArray[np.uint8]]:
+    """Return the newest images at the start of a window, oldest first: up to ``count``, none from before a gap."""
+    segment = segments_of_recording(window.recording)
+    first = window.start
+    while first > 0 and window.start - first < count - 1 and segment[first - 1] == segment[window.start]:
+        first -= 1
+    return [window.recording.frame(index).rgb for index in range(first, window.start + 1)]
+
+
+def stored_policies(names: Sequence[str]) -> dict[str, Any]:
+    """Return what records of policies depend on; nothing without one."""
+    return {"policies": [model_fingerprint(name) for name in names]} if names else {}
+
+
+def _searching_rows(
+    policy: Policy, search: PlannerSettings, navigation: NavigationSettings, model: DiffusionWorldModel
+) -> list[Row]:
+    """Return the rows in which the world model ranks the policy's paths, and in which it searches beside them."""
+    draws = getattr(getattr(policy, "settings", None), "kind", "nomad") == "nomad"
+    searches = {f"{WORLD_MODEL} + {policy.name}": search}
+    if draws:  # the others have one path, and nothing to rank
+        for count in RANKED:
+            alone = replace(search, proposals_alone=True, proposed_paths=count, result="best")
+            searches[f"{policy.name} x{count}, ranked"] = alone
+    rows = []
+    for name, planner in searches.items():
+        older = max(0, policy.frames - model.context_frames)
+        replay = Replay(NavStack(model, open_loop(replace(navigation, planner=planner))), older)
+
+        def replay_of(window: Window, replay: Replay = replay) -> Replay:
+            return replay
+
+        rows.append(replace(searching_row(name, replay_of, model), imagine=None))
+    return rows

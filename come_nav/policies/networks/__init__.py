@@ -1,0 +1,1 @@
+"""The networks of GNM, ViNT and NoMaD, with the names that the tensors of the published checkpoints have."""

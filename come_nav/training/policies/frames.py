@@ -1,0 +1,176 @@
+"""Frames of drives at the policy's size with their poses: rendered or decoded once, kept in the run folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from come_nav.core.errors import DataError
+from come_nav.core.files import atomic_path
+from come_nav.policies.images import resized
+from come_nav.policies.settings import PolicySettings
+from come_nav.sim.episodes import simulate_episode
+from come_nav.sim.tilted_camera import TiltedCamera
+from come_nav.sim.world_sets import world_set
+from come_nav.sim.worlds import generate_world
+from come_nav.training.data.sensing import renderer_of
+from come_nav.training.data.sim_bank import training_camera
+from come_nav.training.policies.settings import PolicyDataSettings
+from come_nav.world_model.images import rgb_from_images
+
+VIEWS_PER_CALL = 64
+MIN_SPACING_M = 0.01  # of a recording that moves at all
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class FrameBank:
+    """Frames of one or more drives.
+
+    Attributes:
+        images: (F, 3, H, W) uint8.
+        poses_xyyaw: (F, 3) in the odom frame of each drive.
+        first, last: (F,) ends of the stretch without a gap that each frame lies in.
+        spacing_m: (F,) metres that count as 1.
+    """
+
+    images: Tensor
+    poses_xyyaw: Tensor
+    first: Tensor
+    last: Tensor
+    spacing_m: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @classmethod
+    def concatenate(cls, banks: Sequence[FrameBank]) -> FrameBank:
+        """Return all frames in one bank; stretches keep apart."""
+        starts = np.cumsum([0, *(len(bank) for bank in banks)])
+        first = torch.cat([bank.first + int(start) for bank, start in zip(banks, starts, strict=False)])
+        last = torch.cat([bank.last + int(start) for bank, start in zip(banks, starts, strict=False)])
+        images, poses, spacing = (
+            torch.cat([getattr(bank, name) for bank in banks]) for name in ("images", "poses_xyyaw", "spacing_m")
+        )
+        return cls(images, poses, first, last, spacing)
+
+    def with_spacing(self, spacing_m: float) -> FrameBank:
+        """Return the same frames with another unit."""
+        return replace(self, spacing_m=torch.full_like(self.spacing_m, spacing_m))
+
+    def usable(self, context: int, ahead: int) -> Tensor:
+        """Return the frames (N,) with ``context`` frames before and ``ahead`` frames after them in their stretch."""
+        index = torch.arange(len(self))
+        return index[(index - context >= self.first) & (index + ahead <= self.last)]
+
+
+def mean_spacing_m(bank: FrameBank) -> float:
+    """Return the mean distance, m, between neighbouring frames of one stretch; raise DataError where none moves."""
+    step = torch.diff(bank.poses_xyyaw[:, :2], dim=0).norm(dim=1)
+    same = bank.first[1:] == bank.first[:-1]
+    spacing = float(step[same].mean()) if bool(same.any()) else 0.0
+    if spacing < MIN_SPACING_M:
+        raise DataError(f"{len(bank)} frames move by {spacing:.3f} m from one to the next; nothing is to be learned")
+    return spacing
+
+
+def kept(path: Path, make: Callable[[], FrameBank]) -> FrameBank:
+    """Return the bank in ``path``, which is made and written first where it is not there."""
+    if not path.exists():
+        bank = make()
+        with atomic_path(path) as temporary:
+            save_file({name: value.contiguous() for name, value in vars(bank).items()}, temporary)
+    return FrameBank(**load_file(path))
+
+
+def world_frames(
+    seeds: Sequence[int], data: PolicyDataSettings, policy: PolicySettings, device: str, progress: bool = True
+) -> FrameBank:
+    """Return one drive through each world of ``seeds``; their spacing is the mean step of all of them."""
+    banks = []
+    for number, seed in enumerate(tqdm(seeds, desc="render worlds", unit="world", disable=not progress)):
+        sets = data.sets_of_worlds
+        world = generate_world(seed, world_set(sets[number // len(data.drivers) % len(sets)]))
+        driver = data.drivers[number % len(data.drivers)]
+        episode = simulate_episode(world, driver, data.episode_s, policy.rate_hz, seed)
+        poses = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
+        renderer = renderer_of(world, TiltedCamera(training_camera(data.camera_px)), device)
+        images = [
+            image
+            for chunk in poses.split(VIEWS_PER_CALL)
+            for image in rgb_from_images(renderer.render(chunk.to(device))[0])
+        ]
+        banks.append(_bank(_prepared(images, policy), poses, [(0, len(poses))]))
+    bank = FrameBank.concatenate(banks)
+    return bank.with_spacing(mean_spacing_m(bank))
+
+
+def recording_frames(
+    path: str,
+    use: tuple[float, float],
+    data: PolicyDataSettings,
+    policy: PolicySettings,
+    spacing_m: float | None = None,
+    progress: bool = True,
+) -> FrameBank:
+    """Return a part of a bag or folder; frames that cannot be decoded part the stretch that they lie in.
+
+    Raises:
+        DataError: it cannot be read, holds too little, or does not move.
+    """
+    from come_nav.data import open_recording
+
+    recording = open_recording(path, rate_hz=policy.rate_hz, **data.recording_flags)
+    start, stop = (round(fraction * len(recording)) for fraction in use)
+    images: list[NDArray[np.uint8]] = []
+    damaged: list[int] = []
+    black = np.zeros((policy.image_height, policy.image_width, 3), np.uint8)
+    for index in tqdm(range(start, stop), desc=f"read {recording.name}", unit="frame", disable=not progress):
+        try:
+            images.append(recording.frame(index).rgb)
+        except DataError as error:
+            _log.warning("%s: frame %d is left out: %s", recording.name, index, error)
+            damaged.append(index - start)
+            images.append(black)
+    if len(images) - len(damaged) < 2:
+        raise DataError(f"{path}: {len(images) - len(damaged)} frames can be decoded in the part {use} of it")
+    poses = torch.as_tensor(np.asarray(recording.poses_xyyaw[start:stop]), dtype=torch.float32)
+    bank = _bank(_prepared(images, policy), poses, list(_stretches(recording, start, stop, damaged)))
+    try:
+        return bank.with_spacing(mean_spacing_m(bank) if spacing_m is None else spacing_m)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _stretches(recording: object, start: int, stop: int, damaged: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the stretches [low, high) of whole frames, cut where the reader cut them."""
+    cuts = {0, stop - start}
+    for low, high in getattr(recording, "segments", ()):
+        cuts |= {min(max(edge - start, 0), stop - start) for edge in (low, high)}
+    for index in damaged:
+        cuts |= {index, index + 1}
+    edges = sorted(cuts)
+    yield from pairwise(edges)
+
+
+def _prepared(images: Sequence[NDArray[np.uint8]], policy: PolicySettings) -> Tensor:
+    pixels = np.stack([resized(image, policy) for image in images])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def _bank(images: Tensor, poses: Tensor, stretches: Sequence[tuple[int, int]]) -> FrameBank:
+    first, last = torch.zeros(len(images), dtype=torch.int64), torch.zeros(len(images), dtype=torch.int64)
+    for low, high in stretches:
+        first[low:high], last[low:high] = low, high - 1
+    return FrameBank(images, poses, first, last, torch.ones(len(images)))

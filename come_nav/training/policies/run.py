@@ -1,0 +1,169 @@
+"""A policy's training run: frames, one stage, export. It resumes where it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from come_nav.core.errors import CheckpointError
+from come_nav.core.files import writable_folder
+from come_nav.policies.model import LearnedPolicy, make_network, parameter_count
+from come_nav.sim.splits import VALIDATION_SEEDS
+from come_nav.training.callbacks import training_callbacks
+from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
+from come_nav.training.data.prefetch import Prefetched
+from come_nav.training.machine import Machine, make_trainer
+from come_nav.training.policies.frames import FrameBank, kept, recording_frames, world_frames
+from come_nav.training.policies.samples import PolicySamples
+from come_nav.training.policies.settings import PolicyTrainSettings
+from come_nav.training.policies.task import PolicyTask
+from come_nav.training.run_parts import pin_config, seeded_layers
+
+STAGE = "policy"
+VALIDATION_BATCHES, VALIDATION_SEED = 4, 1
+HELD_OUT = 0.1  # of recordings, to validate on, where nothing else is learned from
+
+
+class PolicyRun:
+    """A folder that one run lives in: config, frames, checkpoints, logs and the exported model."""
+
+    def __init__(self, config: PolicyTrainSettings, folder: Path, machine: Machine) -> None:
+        self.config, self.folder, self.machine = config, writable_folder(folder), machine
+        self.processes = machine.launch()
+        with self.processes.first_alone():
+            pin_config(config, self.folder)
+
+    def finish(self) -> Path | None:
+        """Train what is not done yet; return the exported model folder, or None when time ran out first."""
+        with self.processes.first_alone():
+            banks = self._training_banks()
+            held_out = self._held_out_banks()
+        task, stage = self._task(), self.config.optimiser
+        newest = newest_checkpoint(self.folder / STAGE)
+        start = steps_done(newest)
+        if start < stage.steps:
+            callbacks = training_callbacks(self.folder / STAGE, stage, ("validation/loss", "min"), self.machine)
+            trainer = make_trainer(self.machine, stage, self.folder, STAGE, callbacks, start)
+            trainer.fit(
+                task,
+                DataLoader(Prefetched(self._samples(banks, range(start, stage.steps))), batch_size=None),
+                DataLoader(list(self._validation(held_out)), batch_size=None),  # type: ignore[arg-type]
+                ckpt_path=newest,
+                weights_only=True if start else None,
+            )
+            if trainer.global_step < stage.steps:
+                return None
+            newest = newest_checkpoint(self.folder / STAGE)
+        assert newest is not None
+        load_weights(task, newest)
+        return self._export(task, banks)
+
+    def export_newest(self) -> Path:
+        """Write the model folder of the newest checkpoint of a run that is not finished; train nothing.
+
+        Raises:
+            CheckpointError: there is no checkpoint yet.
+        """
+        newest = newest_checkpoint(self.folder / STAGE)
+        if newest is None:
+            raise CheckpointError(f"{self.folder}: the policy has no checkpoint yet; train on before you export")
+        task = self._task()
+        load_weights(task, newest)
+        return self._export(task, self._training_banks())
+
+    def _task(self) -> PolicyTask:
+        with seeded_layers(self.config.seed):
+            return PolicyTask(make_network(self.config.policy), self.config)
+
+    def _training_banks(self) -> list[FrameBank]:
+        config = self.config
+        data = config.data
+        banks = [self._recording(number, data.recording_use, "train") for number in range(len(data.recordings))]
+        if data.worlds:
+            seeds = range(data.first_world, data.first_world + data.worlds)
+            banks.insert(0, self._worlds("worlds", seeds))
+        return banks
+
+    def _held_out_banks(self) -> list[FrameBank]:
+        """Return validation worlds, or the ends of the recordings where nothing else is learned from."""
+        data = self.config.data
+        if data.worlds:
+            driven = self._worlds("worlds", range(data.first_world, data.first_world + data.worlds))
+            spacing_m = float(driven.spacing_m[0])
+            seeds = VALIDATION_SEEDS[: data.validation_worlds]
+            return [self._worlds("validation", seeds).with_spacing(spacing_m)]
+        return [self._recording(number, data.recording_use, "validation") for number in range(len(data.recordings))]
+
+    def _worlds(self, name: str, seeds: range) -> FrameBank:
+        config, machine = self.config, self.machine
+        bank = kept(
+            self.folder / "frames" / f"{name}.safetensors",
+            lambda: world_frames(seeds, config.data, config.policy, machine.device, machine.progress),
+        )
+        return bank if config.spacing_m is None else bank.with_spacing(config.spacing_m)
+
+    def _recording(self, number: int, use: tuple[float, float], part: str) -> FrameBank:
+        data, policy = self.config.data, self.config.policy
+        low, high = use
+        split = high if data.worlds else high - HELD_OUT * (high - low)
+        own = (low, split) if part == "train" else (split, high)
+        spacing = data.recording_spacing_m[number] if data.recording_spacing_m else None
+        path = data.recordings[number]
+        return kept(
+            self.folder / "frames" / f"recording{number}_{part}.safetensors",
+            lambda: recording_frames(path, own, data, policy, spacing, self.machine.progress),
+        )
+
+    def _weights(self, banks: list[FrameBank]) -> list[float]:
+        data = self.config.data
+        sizes = [float(len(bank)) for bank in banks]
+        if not data.worlds or not data.recordings or len(banks) != 1 + len(data.recordings):
+            return sizes
+        share = data.recording_fraction / sum(sizes[1:])
+        return [1.0 - data.recording_fraction, *(share * size for size in sizes[1:])]
+
+    def _samples(self, banks: list[FrameBank], steps: range) -> PolicySamples:
+        config, processes = self.config, self.processes
+        share = processes.rank, processes.count
+        size, negatives = config.optimiser.batch_size, config.negatives
+        return PolicySamples(banks, self._weights(banks), config.policy, size, config.seed, steps, negatives, share)
+
+    def _validation(self, banks: list[FrameBank]) -> PolicySamples:
+        config, steps = self.config, range(VALIDATION_BATCHES)
+        size = min(64, config.optimiser.batch_size)
+        return PolicySamples(banks, self._weights(banks), config.policy, size, VALIDATION_SEED, steps, config.negatives)
+
+    def _export(self, task: PolicyTask, banks: list[FrameBank]) -> Path:
+        config = self.config
+        sizes = [len(bank) for bank in banks]
+        measured = sum(float(bank.spacing_m[0]) * size for bank, size in zip(banks, sizes, strict=True)) / sum(sizes)
+        spacing = float(banks[0].spacing_m[0]) if config.data.worlds else measured
+        network = task.network.cpu().eval()
+        network.settings = replace(config.policy, spacing_m=round(spacing, 6))
+        target = self.folder / config.name
+        with self.processes.first_alone() as first:
+            if first:
+                policy = LearnedPolicy(network, config.name)
+                policy.save(target, policy_card(config, policy, sum(sizes)))
+        return target
+
+
+def policy_card(config: PolicyTrainSettings, policy: LearnedPolicy, frames: int) -> str:
+    """Return Markdown that says what a policy is and what it learned from."""
+    data, stage, settings = config.data, config.optimiser, policy.settings
+    worlds = f"seeds {data.first_world}-{data.first_world + data.worlds - 1}, {data.episode_s:g} s each"
+    rows = {
+        "network": f"{settings.kind}, {parameter_count(policy.network):,} parameters",
+        "images": f"{settings.frames} of {settings.image_width}x{settings.image_height} px at {settings.rate_hz:g} Hz",
+        "waypoints": f"{settings.waypoints}, a spacing is {settings.spacing_m:g} m",
+        "built-in worlds": worlds if data.worlds else "none",
+        "recordings": ", ".join(data.recordings) or "none",
+        "frames": f"{frames:,}",
+        "training": f"{stage.steps:,} steps of {stage.batch_size}, AdamW {stage.learning_rate:g}",
+        "seed": str(config.seed),
+    }
+    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    made = f"A policy of come_nav, trained by `come-nav train --policy {settings.kind}`."
+    return f"# {config.name}\n\n{made}\n\n{table}\n"

@@ -1,0 +1,109 @@
+"""Lightning module that trains a policy: distances and actions, and NoMaD's actions by diffusion, as published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from come_nav.policies.images import normalised
+from come_nav.policies.networks.gnm import GNM
+from come_nav.policies.networks.nomad import NoMaD
+from come_nav.policies.networks.vint import ViNT
+from come_nav.policies.sampling import noise_schedule, waypoints_to_steps
+from come_nav.training.data.windows import step_generator
+from come_nav.training.policies.samples import PolicyBatch
+from come_nav.training.policies.settings import PolicyTrainSettings
+from come_nav.training.tasks.optimisation import adamw_with_cosine
+
+NOISE_STREAM, LAYER_STREAM, VALIDATION_STREAM = 71, 72, 73
+SMALL = 1e-2  # added to the share of samples that a mean is over
+DISTANCE_SCALE = 1e-2  # squared frames against squared spacings (gnm, vint)
+
+
+class PolicyTask(pl.LightningModule):
+    """The losses of the authors' training code.
+
+    GNM and ViNT: ``alpha / 100 * squared error of the distance + (1 - alpha) * squared error of the waypoints``, the
+    latter over samples whose goal teaches actions. NoMaD: ``alpha * squared error of the distance``, over samples whose
+    goal is not masked, ``+ (1 - alpha) * squared error of the noise``.
+    """
+
+    def __init__(self, network: GNM | ViNT | NoMaD, config: PolicyTrainSettings) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+
+    def training_step(self, batch: PolicyBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch; dropout and noise depend on (seed, step, process) alone."""
+        step = self.global_step * 1009 + self.global_rank
+        with seeded_dropout(step_generator(self.config.seed, LAYER_STREAM, step).initial_seed(), self.device):
+            losses = self.losses(batch, step_generator(self.config.seed, NOISE_STREAM, step))
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, prog_bar=name == "loss")
+        return losses["loss"]
+
+    def validation_step(self, batch: PolicyBatch, batch_idx: int) -> None:
+        """Log the same losses with noise that is the same every time."""
+        losses = self.losses(batch, step_generator(1, VALIDATION_STREAM, batch_idx))
+        for name, value in losses.items():
+            self.log(f"validation/{name}", value, prog_bar=name == "loss", sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with warm-up and cosine decay."""
+        return adamw_with_cosine(self.parameters(), self.config.optimiser)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch."""
+        return batch.to(device)
+
+    def losses(self, batch: PolicyBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the loss and its parts."""
+        images = normalised(batch.images.unflatten(1, (-1, 3))).flatten(1, 2)
+        goals, teaches = normalised(batch.goals), batch.teaches.float()
+        alpha = self.config.alpha
+        if isinstance(self.network, NoMaD):
+            masked = torch.rand(len(goals), generator=generator) < self.config.goal_mask_prob
+            shown = (~masked).float().to(goals.device)
+            condition = self.network.vision_encoder(images, goals, masked.to(goals.device))
+            error = functional.mse_loss(self.network.dist_pred_net(condition)[:, 0], batch.distance, reduction="none")
+            distance = mean_over(error, shown)
+            action = mean_over(self._noise_error(batch.waypoints, condition, generator), teaches)
+            return {"loss": alpha * distance + (1.0 - alpha) * action, "distance": distance, "noise": action}
+        predicted, waypoints = self.network(images, goals)
+        distance = functional.mse_loss(predicted[:, 0], batch.distance)
+        error = functional.mse_loss(waypoints, batch.waypoints, reduction="none").mean(dim=(1, 2))
+        action = mean_over(error, teaches)
+        loss = alpha * DISTANCE_SCALE * distance + (1.0 - alpha) * action
+        return {"loss": loss, "distance": distance, "action": action}
+
+    def _noise_error(self, waypoints: Tensor, condition: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the squared error of the predicted noise (B,) at drawn diffusion steps."""
+        assert isinstance(self.network, NoMaD)
+        count = self.network.settings.diffusion_steps
+        steps = waypoints_to_steps(waypoints)
+        noise = torch.randn(steps.shape, generator=generator).to(steps)
+        level = torch.randint(count, (len(steps),), generator=generator).to(steps.device)
+        noisy = noise_schedule(count).add_noise(steps, noise, level)  # type: ignore[arg-type]
+        predicted = self.network.noise_pred_net(noisy, level, condition)
+        return functional.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2))
+
+
+@contextmanager
+def seeded_dropout(seed: int, device: torch.device) -> Iterator[None]:
+    """Make dropout depend only on ``seed``: layers draw from the default generators, which are restored after."""
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
+        yield
+
+
+def mean_over(values: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean of values (B,) over the samples that are ``counted`` (B,), 0 where none is."""
+    return (values * counted).mean() / (counted.mean() + SMALL)
