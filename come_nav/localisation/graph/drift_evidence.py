@@ -65,7 +65,8 @@ def _noise(near: Edges, away: float, poses_odom_xyyaw: NDArray[np.float64]) -> f
     way_m, turn_rad = np.hypot(near.poses_xyyaw[:, 0], near.poses_xyyaw[:, 1]), np.abs(near.poses_xyyaw[:, 2])
     spread = PLAUSIBLE * np.stack([way_m, way_m, way_m + turn_rad], axis=1)
     covariances = np.linalg.inv(near.information) + spread[:, :, None] * spread[:, None, :] * np.eye(3)
-    drifting = Edges(near.nodes, near.poses_xyyaw, np.linalg.inv(covariances), near.robust)
+    information = np.asarray(np.linalg.inv(covariances), np.float64)
+    drifting = Edges(near.nodes, near.poses_xyyaw, information, near.robust)
     explained = float(_distances(drifting, poses_odom_xyyaw).mean()) <= UNEXPLAINED
     return 1.0 if explained else max(1.0, away / NEIGHBOURS)
 
