@@ -13,7 +13,7 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics
 from come_nav.localisation.keyframe_map import LocaliserSettings
 from come_nav.localisation.localiser import VisualLocaliser
-from come_nav.localisation.multi_view.appearance import KEYFRAME_WEIGHTS, appearance, keyframe_confidence
+from come_nav.localisation.multi_view.appearance import KEYFRAME_WEIGHTS, appearance, keyframe_confidence, rivalled
 from come_nav.localisation.verification import Evidence
 from come_nav.localisation.view import make_view, thumbnail
 from come_nav.sim.builtin import BuiltInSimulator
@@ -50,6 +50,15 @@ def test_colours_agree_at_the_right_pose_alone(pair) -> None:
             assert other < right - 0.05, wrong
             assert keyframe_confidence(STRONG, other) < keyframe_confidence(STRONG, right)
     assert keyframe_confidence(STRONG, right) > 0.975
+
+
+def test_a_registration_one_tile_off_has_a_rival(pair) -> None:
+    known, image, T_a_b, (a, _, _) = pair
+    assert not rivalled(known, T_a_b, image)
+    for metres in (-0.75, 0.75):  # along the view; what is right lies among the places that are tried
+        there = T_a_b @ se3.make_transform(np.eye(3), np.array([0.0, 0.0, metres]))
+        assert rivalled(known, there, image)
+    assert not rivalled(make_view(a, CAMERA), T_a_b, image)  # without depth nothing is said
 
 
 def test_exposure_does_not_count(pair) -> None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics
 from come_nav.localisation.verification import Evidence, project
 from come_nav.localisation.view import SURFACE_COLUMNS, View
@@ -25,6 +26,13 @@ WEIGHTS = (-7.09, 0.63, 9.02)
 # and of images registered to one key frame over (1, correlation, Fisher's z of it, inlier ratio), fitted by
 # ``benchmarks/recognition_confidence.py`` to worlds 10020 to 10027 and the first parts of two recordings
 KEYFRAME_WEIGHTS = (-9.49, 4.8, 2.97, 5.85)
+# where a pattern that repeats might be taken for itself, m in the image's optical frame: along the view and across it
+RIVALS_M = tuple((0.0, float(z)) for z in np.arange(-1.5, 1.6, 0.15) if abs(z) > 0.2) + tuple(
+    (float(x), 0.0) for x in np.arange(-0.9, 1.0, 0.15) if abs(x) > 0.2
+)
+# at 99 right registrations in the worlds 10000 to 10009 no rival looks better by more than 0.026; where a corridor's
+# tiles are one off, one looks better by 0.15 to 0.24
+RIVAL_MARGIN = 0.06
 MOST = 0.99  # correlations above it count as this
 
 
@@ -48,6 +56,21 @@ def appearance(a: View, T_a_b: NDArray[np.float64], b: View) -> float:
         return float("nan")
     there = _colours_at(pixels[seen], b.thumbnail_rgb, b.intrinsics)
     return float((_normalised(colours[seen]) * _normalised(there)).mean())
+
+
+def rivalled(a: View, T_a_b: NDArray[np.float64], b: View) -> bool:
+    """Return whether an image looks clearly better from some place beside the one where it registers.
+
+    Features of tiles and panels agree as well one tile on; the door between them does not. Costs some 30 looks, about
+    20 ms. See :func:`appearance` for the arguments.
+    """
+    own = appearance(a, T_a_b, b)
+    if not np.isfinite(own):
+        return False
+    for x_m, z_m in RIVALS_M:
+        if appearance(a, T_a_b @ se3.make_transform(np.eye(3), np.array([x_m, 0.0, z_m])), b) > own + RIVAL_MARGIN:
+            return True
+    return False
 
 
 def appearance_confidence(confidence: float, correlation: float) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import ImageCamera, camera_of_image
 from come_nav.localisation.keyframe_map import LocaliserSettings
-from come_nav.localisation.multi_view.appearance import appearance, appearance_confidence
+from come_nav.localisation.multi_view.appearance import appearance, appearance_confidence, rivalled
 from come_nav.localisation.multi_view.joint_registration import level_pose_xyyaw, register_jointly
 from come_nav.localisation.multi_view.triangulation import with_triangulated_points
 from come_nav.localisation.registration import Registration
@@ -23,6 +23,7 @@ from come_nav.memory.short_term import Remembered
 from come_nav.navigation.localising.robot_localisation import Sighting
 from come_nav.navigation.localising.settings import LocalisationSettings
 
+RIVALLED = 0.5  # of what counts as certain, where an image looks better from elsewhere
 NEWEST = 2  # frames that an image of an unknown camera is tried with
 
 
@@ -110,6 +111,8 @@ def _likeliest(
         )
         if evidence is not None:
             confidence = appearance_confidence(evidence.confidence, _looks(known[:count], registration, image))
+            if confidence >= settings.recent_certain and _rivalled(known[:count], registration, image):
+                confidence = RIVALLED * settings.recent_certain
             if best is None or confidence > best[1]:
                 best = registration, confidence
             if confidence >= settings.recent_certain:
@@ -132,6 +135,16 @@ def _likeliest_of_unknown_camera(
         if best is None or confidence > best[1]:
             best = replace(found, T_a_b=pose @ found.T_a_b), confidence
     return best
+
+
+def _rivalled(known: Sequence[tuple[View, NDArray[np.float64]]], registration: Registration, image: View) -> bool:
+    """Whether the known image that looks most like it there looks more like it elsewhere."""
+    poses = [se3.relative(pose, registration.T_a_b) for _, pose in known]
+    looks = [appearance(view, T_a_b, image) for (view, _), T_a_b in zip(known, poses, strict=True)]
+    if not np.isfinite(looks).any():
+        return False
+    best = int(np.nanargmax(looks))
+    return rivalled(known[best][0], poses[best], image)
 
 
 def _looks(known: Sequence[tuple[View, NDArray[np.float64]]], registration: Registration, image: View) -> float:
