@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from come_nav.policies.networks.nomad import NoMaD
 from come_nav.policies.settings import STEP_HIGH, STEP_LOW
 
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
 
 def noise_schedule(steps: int) -> DDPMScheduler:
     """Return the schedule that NoMaD is trained and sampled with."""
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # seconds, which no other policy pays
+
     schedule: DDPMScheduler = DDPMScheduler(
         num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2", clip_sample=True, prediction_type="epsilon"
     )
