@@ -34,6 +34,7 @@ def full(batch: int, shared: int = 1) -> Context:
             numbered(batch, 3),
             numbered(batch, 2, 4, 4),
             numbered(batch, 7),
+            numbered(batch, 2, 4, 4),
         ),
     )
 

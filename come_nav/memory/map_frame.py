@@ -30,8 +30,8 @@ class MapFrame:
     def clear(self) -> None:
         """Forget all key frames; map and odom are one."""
         self.settled = 0
-        self._base = np.zeros(3)
-        self._told = np.zeros((0, 3))
+        self._base: NDArray[np.float64] = np.zeros(3)
+        self._told: NDArray[np.float64] = np.zeros((0, 3))
         self.T_map_odom_xyyaw: NDArray[np.float64] = np.zeros(3)
 
     @property

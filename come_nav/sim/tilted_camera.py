@@ -158,7 +158,8 @@ def _rays(camera: TiltedCamera, rows: NDArray[np.float64], columns: NDArray[np.f
 def _level_cover(camera: TiltedCamera) -> CameraIntrinsics:
     """Return the level camera of the same focal length whose image holds everything that ``camera`` sees."""
     own = camera.intrinsics
-    rays = _rays(camera, np.linspace(0.0, own.height, 17), np.linspace(0.0, own.width, 17))
+    rows: NDArray[np.float64] = np.linspace(0.0, own.height, 17, dtype=np.float64)
+    rays = _rays(camera, rows, np.linspace(0.0, own.width, 17, dtype=np.float64))
     slopes = rays[..., :2] / rays[..., 2:]
     focal = np.array([own.fx, own.fy])
     low, high = (edge * focal for edge in (slopes.min((0, 1)), slopes.max((0, 1))))

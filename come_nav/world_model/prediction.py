@@ -61,13 +61,16 @@ def predict(
     chunks = [slice(start, start + size) for start in range(0, len(actions), size)]
     contexts = [seen_from(parts, context.rows(chunk), actions[chunk], product.views) for chunk in chunks]
 
+    composition = parts.composition
+    alike = composition.everywhere and not composition.levels and parts.likelihood is None
+
     def noise_prediction(x_t: Tensor, t: Tensor) -> Tensor | ProductNoise:
         queries = [
             Query(x_t[chunk], t[chunk], seen, actions[chunk], times[chunk])
             for chunk, seen in zip(chunks, contexts, strict=True)
         ]
         # the same passes at all levels need not ask a GPU for the level, which would wait for it
-        step = len(parts.schedule) - 1 if parts.composition.everywhere else int(t[0])
+        step = len(parts.schedule) - 1 if alike else int(t[0])
         return _noise(parts, product, queries, step)
 
     start_exponents = sum(product.exponents(len(parts.schedule) - 1).values())

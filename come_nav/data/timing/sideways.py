@@ -80,7 +80,7 @@ def _steps(
     stamps_s: NDArray[np.float64], poses_xyyaw: NDArray[np.float64], cuts: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return twists (M, 3) between poses about STEP_S apart, and the times (M,) that they took."""
-    part = np.zeros(len(stamps_s), np.int64)
+    part: NDArray[np.int64] = np.zeros(len(stamps_s), np.int64)
     part[[cut + 1 for cut in cuts]] = 1
     part = np.cumsum(part)
     before = np.arange(len(stamps_s))

@@ -73,7 +73,8 @@ class RememberedViews:
         camera = camera_fractions(model_camera(self.camera, size, self.aspect)).double()
         block, half = inverse_depth[:, AGE_BLOCK // 2 :: AGE_BLOCK, AGE_BLOCK // 2 :: AGE_BLOCK], 0.5 / size
         camera = camera - torch.tensor([0.0, 0.0, half, half], dtype=torch.float64)  # pixel centres, not block centres
-        voxel_m, stamps = self.memory.config.voxel_m, np.full(block.numel(), np.nan)
+        voxel_m = self.memory.config.voxel_m
+        stamps: NDArray[np.float64] = np.full(block.numel(), np.nan)
         for beyond_m in (0.0, 0.5 * voxel_m, -0.5 * voxel_m):  # blended depth may lie a little off its voxel
             depth_m = (
                 torch.where(block > 0, 1.0 / block.clamp_min(1e-6), 0.0).double().cpu() + beyond_m * (block > 0).cpu()

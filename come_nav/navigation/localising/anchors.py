@@ -22,8 +22,8 @@ class Anchors:
     def __init__(self) -> None:
         self._odom = GrowingRows((3,))
         self._keyframes = GrowingRows((), np.int64)
-        self._corrections = np.zeros((0, 3))
-        self._start = np.zeros(3)  # where odom lies in map before the first anchor
+        self._corrections: NDArray[np.float64] = np.zeros((0, 3))
+        self._start: NDArray[np.float64] = np.zeros(3)  # where odom lies in map before the first anchor
         self._settled: int | None = None  # the newest anchor when another localiser told last
 
     def __len__(self) -> int:

@@ -69,7 +69,7 @@ def localised(
     localisation = RobotLocalisation(navigation.localisation, navigation.seed)
     believed = np.asarray(recording.T_odom_base, np.float64)
     T_map_odom, poses, anchors = [], se3.xyyaw_from_transform(believed), []
-    corrections = np.zeros((0, 3))
+    corrections: NDArray[np.float64] = np.zeros((0, 3))
     for index, pose in enumerate(poses):
         try:
             frame = recording.frame(index).over_footprint(believed[index])
