@@ -60,7 +60,7 @@ def numbers(context: Context) -> dict[str, list[int]]:
 def test_rows_are_chosen_in_every_field_and_shared_ones_stay(index) -> None:
     chosen = numbers(full(4).rows(index))
     assert chosen.pop(".camera") == [0]
-    assert len(chosen) == 21
+    assert len(chosen) == 22
     assert all(rows == [1, 2] for rows in chosen.values())
     assert all(rows == [0] for rows in numbers(full(1).rows(index)).values())  # one window for all candidates
 

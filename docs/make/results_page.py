@@ -339,6 +339,13 @@ REAL_ROOMS = (
         drift,
     ),
     Section(
+        "closed_loop_drift.json",
+        "Driving to images while odometry drifts",
+        "Test worlds 20003 and 20007, 320 x 240 pixels, odometry that drifts 2 % of the way, ten goals each.",
+        "come-nav navigate --worlds 20003,20007 --goals 10 --drift 2 --rows all,no-correction",
+        ablations,
+    ),
+    Section(
         "localisation_cost.json",
         "Cost of one more key frame",
         "Features, registration to its neighbours, loop closures and the graph; most is when the whole graph "
