@@ -6,8 +6,8 @@
 
 Errors are mean squares of clean latents (1 = the latents' own variance, about), measured on the half of the windows
 that nothing was fitted on; intervals are over drives. "fixed" are the weights that the model ships with; a single
-expert is its own prediction with its memory. Targets were last seen 15 s before, so that the short-term expert's 12 frames
-show nothing of them: its row equals the base here.
+expert is its own prediction with its memory. Targets were last seen 15 s before, so that the short-term expert's 12
+frames show nothing of them: its row equals the base here.
 """
 
 from __future__ import annotations
