@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from come_nav.cli.evaluate_flags import parse_worlds
 from come_nav.cli.output import Steps
 from come_nav.config import load_config
 from come_nav.core.files import atomic_write_text
@@ -69,11 +70,9 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    first, _, last = args.worlds.partition("-")
     config = load_config(None, {"model": args.model})
-    source = SourceSettings(
-        suite=RECALL, paths=tuple(args.bag), worlds=range(int(first), int(last or first) + 1), windows=args.windows
-    )
+    worlds = parse_worlds(args.worlds)
+    source = SourceSettings(suite=RECALL, paths=tuple(args.bag), worlds=worlds, windows=args.windows)
     settings = MemorySuiteSettings(source, find_weights(None, args.model), drift_percent=args.drift)
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -112,6 +112,27 @@ KINDS: dict[str, tuple[list[str], bool]] = {
 }
 
 
+def in_recordings(names: list[str], every: int, kinds: list[str]) -> Row:
+    """Return a summary for each recording that is there and each kind."""
+    drives = {name: open_recording(DATA / name, rate_hz=4.0) for name in names if (DATA / name).is_dir()}
+    document: Row = {}
+    for name, drive in drives.items():
+        first = round(0.6 * len(drive))
+        for kind in kinds:
+            keys, depth = KINDS[kind]
+            _, recognition = explored(drive, first, keys, depth)
+            rows = [
+                looked_for(recognition, drive.frame(index).rgb, np.asarray(drive.poses_xyyaw[index]))
+                for index in range(first, len(drive), every)
+            ]
+            for other, images in drives.items():
+                if other != name:
+                    rows += [looked_for(recognition, images.frame(i).rgb, None) for i in range(0, len(images), every)]
+            document[f"{name}, {kind}"] = summary(rows)
+            print(json.dumps({f"{name}, {kind}": document[f"{name}, {kind}"]}), flush=True)
+    return document
+
+
 class Tour:
     """A drive through a built-in world, and images beside its way.
 
@@ -156,8 +177,8 @@ def in_worlds(seeds: list[int], percents: list[float], images: int, kinds: list[
                 rows += [looked_for(recognition, rgb, truth, T_map_odom) for rgb, truth in shown[number]]
                 others = shown[(number + 1) % len(tours)] if len(tours) > 1 else []
                 rows += [looked_for(recognition, rgb, None) for rgb, _ in others]
-            document[f"worlds {seeds}, drift {percent:g} %, {kind}"] = summary(rows)
-            print(json.dumps({f"drift {percent:g} %, {kind}": summary(rows)}), flush=True)
+            found = document[f"worlds {seeds}, drift {percent:g} %, {kind}"] = summary(rows)
+            print(json.dumps({f"drift {percent:g} %, {kind}": found}), flush=True)
     return document
 
 
@@ -173,27 +194,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.worlds:
         document = in_worlds(args.worlds, args.drift, args.images, args.kinds)
-        if args.out is not None:
-            atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
-        return
-    drives = {name: open_recording(DATA / name, rate_hz=4.0) for name in args.recordings if (DATA / name).is_dir()}
-    document = {}
-    for name, drive in drives.items():
-        first = round(0.6 * len(drive))
-        for kind in args.kinds:
-            keys, depth = KINDS[kind]
-            _, recognition = explored(drive, first, keys, depth)
-            rows = [
-                looked_for(recognition, drive.frame(index).rgb, np.asarray(drive.poses_xyyaw[index]))
-                for index in range(first, len(drive), args.every)
-            ]
-            for other, images in drives.items():
-                if other != name:
-                    rows += [
-                        looked_for(recognition, images.frame(i).rgb, None) for i in range(0, len(images), args.every)
-                    ]
-            document[f"{name}, {kind}"] = summary(rows)
-            print(json.dumps({f"{name}, {kind}": document[f"{name}, {kind}"]}), flush=True)
+    else:
+        document = in_recordings(args.recordings, args.every, args.kinds)
     if args.out is not None:
         atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
 

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from machine import machine_facts
 
 from come_nav.config import load_config
 from come_nav.core.files import atomic_write_text
+from come_nav.evaluation.metrics.statistics import bootstrap_mean, paired_difference
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.protocols.rows import evaluate
 from come_nav.evaluation.suites.inputs import SourceSettings, open_input
@@ -30,13 +29,6 @@ from come_nav.evaluation.suites.planning_rows import world_model_row
 from come_nav.navigation.loading import load_configured_model
 
 SETTINGS = ["240,40,5,1", "240,40,5,0.5", "240,40,5,0.25", "120,40,5,1", "120,20,5,1", "120,20,3,1", "60,20,3,1"]
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """95 % bootstrap interval of the mean."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(2000, len(values)))].mean(axis=1)
-    return [round(float(np.quantile(means, share)), 4) for share in (0.025, 0.975)]
 
 
 def main() -> None:
@@ -62,11 +54,11 @@ def main() -> None:
     )
     windows = choose_windows(source.recordings, protocol, args.windows)
     rows: list[dict[str, Any]] = []
-    searches = [tuple(float(word) for word in words.split(",")) for words in args.settings]
     ates: dict[str, list[float]] = {words: [] for words in args.settings}
     costs_s: dict[str, list[float]] = {words: [] for words in args.settings}
     planners = {}
-    for words, (first, following, iterations, share) in zip(args.settings, searches, strict=True):
+    for words in args.settings:
+        first, following, iterations, share = (float(word) for word in words.split(","))
         numbers = {"initial_samples": int(first), "samples": int(following), "iterations": int(iterations)}
         elites = min(config.planner.elites, int(following))
         planner = replace(config.planner, **numbers, elites=elites, imagined_share=share)
@@ -80,28 +72,23 @@ def main() -> None:
     reference = np.array(ates[args.settings[0]])
     for words in args.settings:
         values, spent = np.array(ates[words]), np.array(costs_s[words])
+        ate, worse = bootstrap_mean(values, seed=0), paired_difference(values, reference, seed=0)
         rows.append(
             {
                 "setting": words,
                 "windows": len(values),
-                "ate_m": round(float(values.mean()), 4),
-                "ate_m_interval": interval(values),
-                "worse_m": round(float((values - reference).mean()), 4),
-                "worse_m_interval": interval(values - reference),
+                "ate_m": round(ate.value, 4),
+                "ate_m_interval": [round(ate.low, 4), round(ate.high, 4)],
+                "worse_m": round(worse.value, 4),
+                "worse_m_interval": [round(worse.low, 4), round(worse.high, 4)],
                 "plan_cpu_s_median": round(float(np.median(spent)), 3),
                 "time_ratio": round(float(np.median(spent) / np.median(costs_s[args.settings[0]])), 3),
             }
         )
         print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     if args.out is not None:
-        machine = {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-            "torch": torch.__version__,
-            "torch_threads": torch.get_num_threads(),
-        }
-        document = {"what": __doc__.splitlines()[0], "model": args.model, "machine": machine, "rows": rows}
+        what = __doc__.splitlines()[0]
+        document = {"what": what, "model": args.model, "machine": machine_facts(), "rows": rows}
         atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
 
 

@@ -12,8 +12,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import machine_facts
 
 from come_nav.core import compiled
 from come_nav.core.files import atomic_write_text
@@ -176,15 +175,7 @@ def main() -> None:
     assert learner is not None
     rows.append(profiled("a step of an adapter's training", lambda: learner.train_steps(1, publish=False), args.plans))
     if args.out is not None:
-        machine = {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-            "torch": torch.__version__,
-            "torch_threads": torch.get_num_threads(),
-            "compiled_loops": compiled.available(),
-            "numpy": np.__version__,
-        }
+        machine = machine_facts() | {"compiled_loops": compiled.available(), "numpy": np.__version__}
         document = {"what": __doc__.splitlines()[0], "model": args.model, "machine": machine, "rows": rows}
         atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from machine import machine_facts
 
 from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
@@ -87,14 +86,7 @@ def main() -> None:
     goal = GoalPose(torch.tensor([0.9, 0.1, 0.2]))
     document = {
         "what": __doc__.splitlines()[0],
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-            "torch": torch.__version__,
-            "torch_threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
+        "machine": machine_facts() | {"gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None},
         "trivial_cost": timed(config, PathsOnly(), [goal], args.repeats, "cpu") | {"device": "cpu"},
     }
     try:

@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,10 @@ def spread(registration: Registration, image: View) -> float:
     return float(np.sqrt(np.linalg.det(np.cov(points.T)).clip(0.0)) ** 0.5) if len(points) > 2 else 0.0
 
 
-def tried(localiser: VisualLocaliser, frame: Frame, T_odom_base: NDArray[np.float64] | None, depth: bool) -> list[Row]:
-    """Return what speaks for each registration of an image; without a true pose none is right."""
+def tried(localiser: VisualLocaliser, frame: Frame, T_odom_base: NDArray[np.float64] | None) -> list[Row]:
+    """Return what speaks for each registration of an image without depth; without a true pose none is right."""
     known, rows = localiser.map, []
-    newest = localiser.keyframes[-1]
-    extrinsics = newest.T_footprint_camera
-    if T_odom_base is not None:
-        extrinsics = frame.over_footprint(T_odom_base).T_base_camera
-    camera = frame.intrinsics
-    image = make_view(frame.rgb, camera, frame.depth_m if depth else None, known.config.features)
+    image = make_view(frame.rgb, frame.intrinsics, config=known.config.features)
     for rank, row in enumerate(known.places.candidates(image.features, known.config.candidates)[0].tolist()):
         found = known.register(row, image)
         if found is None or not found[0].ok:
@@ -87,6 +83,7 @@ def tried(localiser: VisualLocaliser, frame: Frame, T_odom_base: NDArray[np.floa
         registration, evidence = found
         own: Row = {"rank": rank, **facts(known.keyframes[row].view, image, registration, evidence), "right": False}
         if T_odom_base is not None:
+            extrinsics = frame.over_footprint(T_odom_base).T_base_camera
             relative, _ = registration.planar(known.keyframes[row].T_footprint_camera, extrinsics)
             away = se2.relative(se3.xyyaw_from_transform(T_odom_base), se2.compose(known.pose_map_xyyaw(row), relative))
             own["m"], own["rad"] = float(np.hypot(*away[:2])), float(abs(away[2]))
@@ -121,10 +118,7 @@ def collect(names: list[str], out: Path, others: int) -> None:
                 continue
             localiser = VisualLocaliser(LocaliserSettings())
             for frame, pose in zip(*remembered, strict=True):
-                stripped = (
-                    frame if depth else Frame(frame.stamp_s, frame.rgb, None, frame.intrinsics, frame.T_base_camera)
-                )
-                localiser.observe(stripped, pose)
+                localiser.observe(frame if depth else replace(frame, depth_m=None), pose)
             for other, (_, (frames, poses)) in drives.items():
                 rows = range(len(frames)) if other == name else rng.permutation(len(frames))[:others]
                 for index in rows:
@@ -135,7 +129,7 @@ def collect(names: list[str], out: Path, others: int) -> None:
                             "depth": depth,
                             "image": f"{other} {index}",
                             "seen": pose is not None,
-                            "tried": tried(localiser, frames[index], pose, depth=False),
+                            "tried": tried(localiser, frames[index], pose),
                         }
                     )
             print(name, depth, len(localiser), len(found), flush=True)

@@ -18,7 +18,7 @@ from come_nav.world_model.calibration.likelihood import LikelihoodSettings
 from come_nav.world_model.composition import CompositionSettings, LevelWeights
 from come_nav.world_model.model import with_likelihood
 from come_nav.world_model.prediction import product_of
-from come_nav.world_model.sampling.sampler import SamplerSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 from come_nav.world_model.views import memory_view, seen_from
 
 __all__ = ["drive", "model"]  # fixtures

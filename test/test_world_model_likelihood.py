@@ -19,8 +19,9 @@ from come_nav.world_model.calibration.likelihood import (
     corrected_noise,
     residual_variance,
 )
-from come_nav.world_model.sampling.sampler import SamplerSettings, sample
+from come_nav.world_model.sampling.sampler import sample
 from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 MEAN, VARIANCE, NOISE = 0.4, 0.8, 0.3  # of the clean latents, and of what the memory shows of them
 SCHEDULE = NoiseSchedule.linear(ScheduleSettings())

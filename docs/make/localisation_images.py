@@ -28,7 +28,8 @@ from come_nav.core.types import CameraIntrinsics
 from come_nav.localisation.features import extract_features
 from come_nav.localisation.image_search import VisualMatch
 from come_nav.memory.short_term import Remembered
-from come_nav.memory.spatial.cloud import SpatialMemory, SpatialSettings
+from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode

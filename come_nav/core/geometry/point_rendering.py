@@ -20,7 +20,7 @@ from come_nav.core.types import CameraIntrinsics
 
 NOWHERE = -1.0e4  # coordinate of points that must never be seen
 NEAREST_M, FARTHEST_M = 0.1, 100.0
-DEPTH_STEPS_PER_M = 1.0e4
+_DEPTH_STEPS_PER_M = 1.0e4
 _INDEX_BITS = 24
 _EMPTY = 1 << 60
 
@@ -107,7 +107,7 @@ def _compiled_points(tensors: tuple[Tensor, ...], size: tuple[int, int]) -> tupl
     """Return what :func:`_tensor_points` does."""
     from come_nav.core.geometry.point_loops import Images, Limits, render
 
-    limits = Limits(np.float32(NEAREST_M), np.float32(FARTHEST_M), np.float32(DEPTH_STEPS_PER_M))
+    limits = Limits(np.float32(NEAREST_M), np.float32(FARTHEST_M), np.float32(_DEPTH_STEPS_PER_M))
     points, colours, poses, camera, extrinsics = (tensor.detach().contiguous() for tensor in tensors)
     batch = len(poses)
     image, depth_m = torch.empty(batch, colours.shape[-1], *size), torch.empty(batch, *size)
@@ -141,7 +141,7 @@ def _tensor_points(
     inside &= (depth > NEAREST_M) & (depth < FARTHEST_M)
     cell = torch.where(inside, row * width + column, height * width).long()
     # One integer holds depth above the point's index, so that a single minimum finds the nearest point and names it.
-    depth_steps = (torch.where(inside, depth, 0.0) * DEPTH_STEPS_PER_M).long()
+    depth_steps = (torch.where(inside, depth, 0.0) * _DEPTH_STEPS_PER_M).long()
     keys = (depth_steps << _INDEX_BITS) | torch.arange(count, device=depth.device)
     nearest = torch.full((batch, height * width + 1), _EMPTY, dtype=torch.int64, device=depth.device)
     nearest = nearest.scatter_reduce_(1, cell, keys, "amin")[:, :-1]
@@ -149,7 +149,7 @@ def _tensor_points(
     index = torch.where(visible, nearest & ((1 << _INDEX_BITS) - 1), 0)
     seen = torch.gather(colours.expand(batch, -1, -1), 1, index[..., None].expand(-1, -1, channels))
     image = (seen * visible[..., None]).transpose(1, 2).reshape(batch, channels, height, width)
-    seen_m = torch.where(visible, (nearest >> _INDEX_BITS).float() / DEPTH_STEPS_PER_M, math.nan)
+    seen_m = torch.where(visible, (nearest >> _INDEX_BITS).float() / _DEPTH_STEPS_PER_M, math.nan)
     return image, seen_m.reshape(batch, height, width), visible.reshape(batch, height, width)
 
 
@@ -179,7 +179,7 @@ def close_gaps(image: Tensor, visible: Tensor, least_neighbours: int = 3) -> tup
     return closed, known
 
 
-def _tensor_gaps(image: Tensor, visible: Tensor, least_neighbours: int = 3) -> tuple[Tensor, Tensor]:
+def _tensor_gaps(image: Tensor, visible: Tensor, least_neighbours: int) -> tuple[Tensor, Tensor]:
     """Close gaps as :func:`close_gaps` does, with operations on tensors, on any device."""
     mask = visible[:, None].to(image)
     total = avg_pool2d(pad(image * mask, (1, 1, 1, 1)), 3, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -72,19 +71,17 @@ def contrasts_at(
     check_shape("actions_xyyaw", actions_xyyaw, f"{count} 3")
     context = context.to(parts.device, torch.float32)
     clean, actions = clean.to(parts.device, torch.float32), actions_xyyaw.to(parts.device, torch.float32)
-    abar = float(parts.schedule.alphas_cumprod[step])
-    signal, sigma = math.sqrt(abar), math.sqrt(1.0 - abar)
     noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean)
-    x_t = signal * clean + sigma * noise
+    t = torch.full((count,), step, dtype=torch.long, device=parts.device)
+    x_t = parts.schedule.add_noise(clean, noise, t)
     pairs = [passes_of(own) for own in composed_experts(parts, SPATIAL in parts.experts)]
     passes = [own for pair in pairs for own in pair]
     seen = seen_from(parts, context, actions, {own.condition.view for own in passes})
-    t = torch.full((count,), step, dtype=torch.long, device=parts.device)
     with parts.autocast():
         noises = noises_of(passes, Query(x_t, t, seen, actions, rel_frames.to(parts.device, torch.float32)))
 
     def side(which: int) -> Tensor:
         channels = clean.shape[1]
-        return torch.stack([(x_t - sigma * noises[pair[which]][:, :channels]) / signal for pair in pairs])
+        return torch.stack([parts.schedule.predict_x0(x_t, noises[pair[which]][:, :channels], t) for pair in pairs])
 
     return Contrasts(tuple(parts.experts), clean, side(0), side(1), seen.views.evidence)
