@@ -23,6 +23,7 @@ import torch
 
 from come_nav.config import load_config
 from come_nav.core.files import atomic_write_text
+from come_nav.evaluation.metrics.statistics import bootstrap_mean
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.protocols.rows import evaluate
 from come_nav.evaluation.suites.inputs import SourceSettings, open_input
@@ -34,9 +35,8 @@ SETTINGS = ["240,40,5,1", "240,40,5,0.5", "240,40,5,0.25", "120,40,5,1", "120,20
 
 def interval(values: np.ndarray) -> list[float]:
     """95 % bootstrap interval of the mean."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(2000, len(values)))].mean(axis=1)
-    return [round(float(np.quantile(means, share)), 4) for share in (0.025, 0.975)]
+    found = bootstrap_mean(values, seed=0)
+    return [round(found.low, 4), round(found.high, 4)]
 
 
 def main() -> None:
