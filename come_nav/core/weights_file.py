@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_tensors(modules: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy ``tensors`` into ``modules``; raise CheckpointError naming the first tensor that does not fit."""
-    expected = modules.state_dict()
+def check_tensors(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str = "") -> None:
+    """Raise CheckpointError naming the first tensor of ``expected`` that ``tensors`` lack or have in another shape.
+
+    ``what`` says what the expected shapes are those of.
+    """
     for name, tensor in expected.items():
         if name not in tensors:
             raise CheckpointError(f"{path}: tensor '{name}' is missing{suggest(name, tensors) if tensors else ''}")
         if tensors[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{path}: tensor '{name}' must have shape {tuple(tensor.shape)} for {path.parent.name}/{CONFIG_NAME}, "
-                f"got {tuple(tensors[name].shape)}"
+                f"{path}: tensor '{name}' must have shape {tuple(tensor.shape)}{what}, got {tuple(tensors[name].shape)}"
             )
+
+
+def load_tensors(modules: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy ``tensors`` into ``modules``; raise CheckpointError naming the first tensor that does not fit."""
+    expected = modules.state_dict()
+    check_tensors(path, expected, tensors, f" for {path.parent.name}/{CONFIG_NAME}")
+    for name in expected:
         if not torch.isfinite(tensors[name]).all():
             raise CheckpointError(
                 f"{path}: tensor '{name}' holds NaN or infinite values; copy or train the model again"

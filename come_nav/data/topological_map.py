@@ -138,7 +138,8 @@ def poses_file(folder: Path) -> Path:
 def _every(stamps_s: NDArray[np.float64], every_s: float) -> list[int]:
     """Return the first frame (index) at or after every multiple of ``every_s`` from the first one on."""
     due = np.arange(stamps_s[0], stamps_s[-1] + 1e-6, every_s)
-    return np.unique(np.searchsorted(stamps_s, due - 1e-6)).tolist()  # type: ignore[no-any-return]
+    frames: list[int] = np.unique(np.searchsorted(stamps_s, due - 1e-6)).tolist()
+    return frames
 
 
 def _read_poses(path: Path, numbers: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2
+from come_nav.core.ways import way_through
 
 
 def shortest_way(
@@ -32,17 +33,10 @@ def shortest_way(
         metres_per_rad: what a turn counts.
     """
     from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import dijkstra
 
     first, second, length = joins(poses_xyyaw, legs, join, metres_per_rad)
     graph = csr_matrix((length, (first, second)), shape=(len(legs), len(legs)))
-    distance, before = dijkstra(graph, directed=False, indices=[start], return_predecessors=True)
-    if not np.isfinite(distance[0, goal]):
-        return None
-    way = [goal]
-    while way[-1] != start:
-        way.append(int(before[0, way[-1]]))
-    return way[::-1]
+    return way_through(graph, start, goal)
 
 
 def joins(

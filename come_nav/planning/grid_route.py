@@ -12,6 +12,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.ways import way_through
+
 Array = NDArray[np.float64]
 FINEST_M = 0.05
 MOST_CELLS = 250_000
@@ -128,7 +130,6 @@ class _Grid:
     def search(self, known: Known, start: Array, end: Array) -> Array | None:
         """Return the cells' centres (N, 2) of the cheapest path; None where there is none."""
         from scipy.sparse import coo_matrix
-        from scipy.sparse.csgraph import dijkstra
 
         first, last = (self._index(at) for at in (start, end))
         costs = self._costs(known, start).reshape(self.shape)
@@ -143,13 +144,8 @@ class _Grid:
             lengths.append(mean[passable] * np.hypot(down, right) * self.cell_m)
         edges = np.concatenate(lengths), (np.concatenate(sources), np.concatenate(targets))
         graph = coo_matrix(edges, shape=(count, count)).tocsr()
-        distance, before = dijkstra(graph, directed=False, indices=[first], return_predecessors=True)
-        if not np.isfinite(distance[0, last]):
-            return None
-        way = [last]
-        while way[-1] != first:
-            way.append(int(before[0, way[-1]]))
-        return self._centres(np.array(way[::-1]))
+        way = way_through(graph, first, last)
+        return None if way is None else self._centres(np.array(way))
 
     def _costs(self, known: Known, start: Array) -> Array:
         """Return what a metre costs in each cell (rows * columns,); infinite where the robot does not fit."""

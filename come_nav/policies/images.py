@@ -32,10 +32,14 @@ def normalised(images: Tensor) -> Tensor:
     return (images.float() / 255.0 - mean) / spread
 
 
+def pixels(images_rgb: Sequence[NDArray[np.uint8]], settings: PolicySettings) -> Tensor:
+    """Return images (N, 3, H, W) uint8 at the policy's size."""
+    return torch.from_numpy(np.stack([resized(image, settings) for image in images_rgb])).permute(0, 3, 1, 2)
+
+
 def stacked(images_rgb: Sequence[NDArray[np.uint8]], settings: PolicySettings) -> Tensor:
     """Return images (1, 3 * N, H, W) stacked on channels, oldest first."""
-    pixels = np.stack([resized(image, settings) for image in images_rgb])
-    return normalised(torch.from_numpy(pixels).permute(0, 3, 1, 2)).flatten(0, 1)[None]
+    return normalised(pixels(images_rgb, settings)).flatten(0, 1)[None]
 
 
 def padded_context(images_rgb: Sequence[NDArray[np.uint8]], settings: PolicySettings) -> list[NDArray[np.uint8]]:

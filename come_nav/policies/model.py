@@ -23,7 +23,7 @@ from come_nav.core.weights_file import (
     load_tensors,
     read_weights,
 )
-from come_nav.policies.images import padded_context, stacked
+from come_nav.policies.images import normalised, padded_context, pixels, stacked
 from come_nav.policies.networks.gnm import GNM
 from come_nav.policies.networks.nomad import NoMaD
 from come_nav.policies.networks.vint import ViNT
@@ -131,8 +131,7 @@ class LearnedPolicy:
         images = self._context(context)
         found = [np.zeros(0)]
         for first in range(0, len(goals), GOALS_AT_ONCE):
-            wanted = torch.cat([stacked([goal], self.settings) for goal in goals[first : first + GOALS_AT_ONCE]])
-            wanted = wanted.to(self._device)
+            wanted = normalised(pixels(goals[first : first + GOALS_AT_ONCE], self.settings)).to(self._device)
             found.append(self._distances(images.expand(len(wanted), -1, -1, -1), wanted).double().cpu().numpy())
         return np.concatenate(found)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.geometry import se2
+
 STILL = 0.02  # spacings; a shorter step tells no direction
 
 
@@ -32,12 +34,8 @@ def _headings(places: NDArray[np.float64]) -> NDArray[np.float64]:
         last = index == len(places) - 1
         step = before[index] if last else chord
         if np.hypot(*step) >= STILL and np.hypot(*before[index]) >= STILL:
-            direction = float(np.arctan2(step[1], step[0]))
+            direction = np.arctan2(step[1], step[0])
             # the last chord points half a turn short of where its arc ends
-            heading = direction + float(_wrapped(direction - heading)) if last else direction
+            heading = direction + float(se2.wrap_angle(direction - heading)) if last else direction
         headings[index] = heading
-    return np.asarray(_wrapped(headings))
-
-
-def _wrapped(angle: NDArray[np.float64] | float) -> NDArray[np.float64] | float:
-    return np.pi - np.mod(np.pi - angle, 2.0 * np.pi)
+    return se2.wrap_angle(headings)

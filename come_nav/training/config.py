@@ -21,7 +21,40 @@ FRAME_NAMES = ("odom_frame", "base_frame", "camera_frame")
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class RecordingFlags:
+    """How recordings to learn from are opened.
+
+    Attributes:
+        image_topic, depth_topic, info_topic, pose_topic: of the recordings; empty = found by type and name.
+        time_offset_s: added to the stamps of the recordings' poses.
+        odom_frame, base_frame, camera_frame: of the recordings; empty = as their messages and /tf say.
+        depth_scale_m: metres of one unit of their integer depth images.
+    """
+
+    image_topic: str = ""
+    depth_topic: str = ""
+    info_topic: str = ""
+    pose_topic: str = ""
+    time_offset_s: float = 0.0
+    odom_frame: str = ""
+    base_frame: str = ""
+    camera_frame: str = ""
+    depth_scale_m: float = 0.001
+
+    def __post_init__(self) -> None:
+        check_range("data.time_offset_s", self.time_offset_s, -1e10, 1e10)
+        check_range("data.depth_scale_m", self.depth_scale_m, 0.0, 1.0, open_low=True)
+
+    @property
+    def recording_flags(self) -> dict[str, Any]:
+        """How recordings are opened, where it is not by default: keyword arguments of ``open_recording``."""
+        names = ("image_topic", "depth_topic", "info_topic", "pose_topic", "time_offset_s", *FRAME_NAMES)
+        flags = {name: getattr(self, name) for name in names if getattr(self, name)}
+        return flags if self.depth_scale_m == 0.001 else flags | {"depth_scale_m": self.depth_scale_m}
+
+
+@dataclass(frozen=True)
+class DataSettings(RecordingFlags):
     """What is learned from: built-in worlds, and recordings of one's own where named.
 
     Attributes:
@@ -53,10 +86,6 @@ class DataSettings:
         recording_fraction: share of contexts drawn from recordings, when there are any.
         recording_weights: relative weight of each recording; empty = by their numbers of windows.
         recording_use: part of each recording that is learned from, as fractions of its frames.
-        image_topic, depth_topic, info_topic, pose_topic: of the recordings; empty = found by type and name.
-        time_offset_s: added to the stamps of the recordings' poses.
-        odom_frame, base_frame, camera_frame: of the recordings; empty = as their messages and /tf say.
-        depth_scale_m: metres of one unit of their integer depth images.
         keep_images: batches carry the images of context and goals as well (uint8; 12 kB per frame at 64 px).
         keep_depth: batches carry the depth of the context frames as well.
         cameras: what the cameras of drives in built-in worlds are drawn from, one for each drive; None = the built-in
@@ -97,15 +126,6 @@ class DataSettings:
     recording_fraction: float = 0.5
     recording_weights: tuple[float, ...] = ()
     recording_use: tuple[float, float] = (0.0, 1.0)
-    image_topic: str = ""
-    depth_topic: str = ""
-    info_topic: str = ""
-    pose_topic: str = ""
-    time_offset_s: float = 0.0
-    odom_frame: str = ""
-    base_frame: str = ""
-    camera_frame: str = ""
-    depth_scale_m: float = 0.001
     keep_images: bool = False
     keep_depth: bool = False
     cameras: CameraRanges | None = None
@@ -116,16 +136,8 @@ class DataSettings:
     cache_folder: str = ""
     cache_limit_gb: float = 50.0
 
-    @property
-    def recording_flags(self) -> dict[str, Any]:
-        """How recordings are opened, where it is not by default: keyword arguments of ``open_recording``."""
-        names = ("image_topic", "depth_topic", "info_topic", "pose_topic", "time_offset_s", *FRAME_NAMES)
-        flags = {name: getattr(self, name) for name in names if getattr(self, name)}
-        return flags if self.depth_scale_m == 0.001 else flags | {"depth_scale_m": self.depth_scale_m}
-
     def __post_init__(self) -> None:
-        check_range("data.time_offset_s", self.time_offset_s, -1e10, 1e10)
-        check_range("data.depth_scale_m", self.depth_scale_m, 0.0, 1.0, open_low=True)
+        super().__post_init__()
         for name in self.sets_of_worlds:
             world_set(name)
         if not self.sets_of_worlds:

@@ -77,8 +77,14 @@ def _portable(values: Any) -> Any:
 
 
 @contextmanager
-def seeded_layers(seed: int) -> Iterator[None]:
-    """Make new layers depend only on ``seed``: torch initialises them from its default generator, restored after."""
-    with torch.random.fork_rng(devices=[]):
+def seeded_layers(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Make new layers, and dropout on ``device``, depend only on ``seed``.
+
+    Layers draw from torch's default generators, the CPU's and that of ``device``, which are restored after.
+    """
+    on_cuda = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
         torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
         yield

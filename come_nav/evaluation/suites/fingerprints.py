@@ -47,6 +47,9 @@ def model_settings(name: str, model: DiffusionWorldModel) -> dict[str, Any]:
     return found
 
 
+OF_PROPOSALS = ("proposals", "proposed_paths", "proposal_spacing_m", "proposals_alone")  # fields of PlannerSettings
+
+
 def planner_settings(planner: PlannerSettings) -> dict[str, Any]:
     """Return the search's settings; what is not used is left out, so that folders of version 0.1 go on."""
     found: dict[str, Any] = to_mapping(planner)
@@ -54,7 +57,7 @@ def planner_settings(planner: PlannerSettings) -> dict[str, Any]:
         del found["imagined_share"]
     if planner.proposals:
         return found | {"proposals": model_fingerprint(planner.proposals)}
-    return {name: value for name, value in found.items() if not name.startswith("propos") or name == "proposal"}
+    return {name: value for name, value in found.items() if name not in OF_PROPOSALS}
 
 
 def machine_facts() -> dict[str, Any]:

@@ -22,6 +22,7 @@ from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.planning.proposals import drivable_paths
 from come_nav.planning.settings import PlannerSettings
+from come_nav.policies.model import LearnedPolicy
 from come_nav.world_model.model import DiffusionWorldModel
 
 RANKED = (16, 32)  # proposals that NWM's paper ranks
@@ -71,12 +72,11 @@ def stored_policies(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _searching_rows(
-    policy: Policy, search: PlannerSettings, navigation: NavigationSettings, model: DiffusionWorldModel
+    policy: LearnedPolicy, search: PlannerSettings, navigation: NavigationSettings, model: DiffusionWorldModel
 ) -> list[Row]:
     """Return the rows in which the world model ranks the policy's paths, and in which it searches beside them."""
-    draws = getattr(getattr(policy, "settings", None), "kind", "nomad") == "nomad"
     searches = {f"{WORLD_MODEL} + {policy.name}": search}
-    if draws:  # the others have one path, and nothing to rank
+    if policy.settings.kind == "nomad":  # the others have one path, and nothing to rank
         for count in RANKED:
             alone = replace(search, proposals_alone=True, proposed_paths=count, result="best")
             searches[f"{policy.name} x{count}, ranked"] = alone

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.core.protocols import Policy
 from come_nav.core.resources import find_resource
 from come_nav.core.types import Proposals
 from come_nav.navigation.device import choose_device
@@ -26,9 +25,9 @@ class Proposer:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._loaded: tuple[tuple[str, float | None], Policy] | None = None
+        self._loaded: tuple[tuple[str, float | None], LearnedPolicy] | None = None
 
-    def policy(self, config: PlannerSettings) -> Policy | None:
+    def policy(self, config: PlannerSettings) -> LearnedPolicy | None:
         """Return the policy that ``planner.proposals`` names, None where it is empty.
 
         Raises:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.ways import way_through
 from come_nav.sim.spaces import GRID_M, DriveSpace
 
 CELL_M = 2 * GRID_M
@@ -62,16 +63,11 @@ class GridPlanner:
 
     def plan(self, start_xy: tuple[float, float], goal_xy: tuple[float, float]) -> NDArray[np.float64] | None:
         """Return a smooth path (M, 2) from start to goal, about 10 cm between points; None if there is no way."""
-        from scipy.sparse import csgraph
-
         start, goal = self._nearest_node(start_xy), self._nearest_node(goal_xy)
-        distance, before = csgraph.dijkstra(self._graph, False, np.array([goal]), True)
-        if not np.isfinite(distance[0, start]):
+        way = way_through(self._graph, goal, start)
+        if way is None:
             return None
-        nodes = [start]
-        while nodes[-1] != goal:
-            nodes.append(int(before[0, nodes[-1]]))
-        points = np.array([self._centre(int(self.cells[node])) for node in nodes])
+        points = np.array([self._centre(int(self.cells[node])) for node in reversed(way)])
         return self._smooth(
             np.concatenate([[start_xy], points[1:]]) if len(points) > 1 else np.array([start_xy, goal_xy])
         )

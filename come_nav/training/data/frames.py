@@ -21,7 +21,7 @@ WORLDS_PER_BATCH = 4
 Views = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-class FrameStream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+class FrameStream(torch.utils.data.IterableDataset[Views]):
     """Fresh batches (B, 3, H, W) of views from random free poses; batch k depends only on (seed, k).
 
     ``batch_size`` is the total of ``world_size`` processes; process ``rank`` renders its share of the one draw.

@@ -14,7 +14,7 @@ END = object()
 POLL_S = 0.5
 
 
-class Prefetched(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+class Prefetched(torch.utils.data.IterableDataset[Any]):
     """The batches of ``stream`` in its order, up to ``ahead`` of them made before they are asked for.
 
     Torch lets go of Python's lock while it computes, so a thread is enough and nothing is copied between processes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,14 +94,7 @@ class RecordingEncoder:
 
     def segments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return first and last frame (F,) of the stretch of each frame, after :meth:`parts` has run."""
-        cuts = {0, len(self)}
-        for low, high in getattr(self.recording, "segments", ()):
-            cuts |= {min(max(edge - self.start, 0), len(self)) for edge in (low, high)}
-        for index in self.damaged:
-            cuts |= {index, index + 1}
-        edges = torch.tensor(sorted(cuts))
-        lengths = edges.diff()
-        return edges[:-1].repeat_interleave(lengths), (edges[1:] - 1).repeat_interleave(lengths)
+        return stretch_ends(getattr(self.recording, "segments", ()), self.start, len(self), self.damaged)
 
     def _part(self, frames: list[Frame | None], low: int) -> LatentBank:
         good = [frame for frame in frames if frame is not None]
@@ -136,6 +129,23 @@ class RecordingEncoder:
             cameras=model_camera(self.recording.intrinsics, self.aspect),
             camera_index=torch.zeros(count, dtype=torch.int64),
         )
+
+
+def stretch_ends(
+    segments: Iterable[tuple[int, int]], start: int, count: int, damaged: Iterable[int] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return first and last frame (F,) of the stretch of each of ``count`` frames from ``start`` on.
+
+    Stretches end where the recording's ``segments`` [low, high) do, and at frames that are ``damaged`` (from 0 on).
+    """
+    cuts = {0, count}
+    for low, high in segments:
+        cuts |= {min(max(edge - start, 0), count) for edge in (low, high)}
+    for index in damaged:
+        cuts |= {index, index + 1}
+    edges = torch.tensor(sorted(cuts))
+    lengths = edges.diff()
+    return edges[:-1].repeat_interleave(lengths), (edges[1:] - 1).repeat_interleave(lengths)
 
 
 def recording_bank(

@@ -16,7 +16,7 @@ from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
 from come_nav.sim.world_sets import world_set
-from come_nav.sim.worlds import World, generate_world
+from come_nav.sim.worlds import World, WorldSettings, generate_world
 from come_nav.training.config import DataSettings
 from come_nav.training.data.bank import Encode, LatentBank, step_generator
 from come_nav.training.data.memory_views import PastDrive, fill_memory, remembered_views
@@ -68,6 +68,12 @@ class Drive:
     memory: torch.Tensor | None = None
 
 
+def taken_in_turn(drivers: Sequence[str], sets_of_worlds: Sequence[str], number: int) -> tuple[str, WorldSettings]:
+    """Return driver and look of the world of drive ``number``: every driver in one set, then in the next one."""
+    look = sets_of_worlds[number // len(drivers) % len(sets_of_worlds)]
+    return drivers[number % len(drivers)], world_set(look)
+
+
 def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: float, seed: int | None = None) -> Drive:
     """Return the drive ``number`` (it chooses driver and set of worlds) through a world.
 
@@ -75,9 +81,8 @@ def make_drive(world_seed: int, number: int, config: DataSettings, rate_hz: floa
     another process; it takes some 0.3 s a minute.
     """
     seed = world_seed if seed is None else seed
-    sets = config.sets_of_worlds
-    world = generate_world(world_seed, world_set(sets[number // len(config.drivers) % len(sets)]))
-    driver = config.drivers[number % len(config.drivers)]
+    driver, look = taken_in_turn(config.drivers, config.sets_of_worlds, number)
+    world = generate_world(world_seed, look)
     drift, length = torch.rand(2, generator=step_generator(seed, 60, 0)).tolist()
     before = int(config.memory_s * (LEAST_MEMORY + (1.0 - LEAST_MEMORY) * length) * rate_hz)
     noise = OdometrySettings.from_percent(drift * config.memory_drift_percent) if before else None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,14 @@ from tqdm import tqdm
 
 from come_nav.core.errors import DataError
 from come_nav.core.files import atomic_path
-from come_nav.policies.images import resized
+from come_nav.policies.images import pixels
 from come_nav.policies.settings import PolicySettings
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.tilted_camera import TiltedCamera
-from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import generate_world
+from come_nav.training.data.recording_bank import stretch_ends
 from come_nav.training.data.sensing import renderer_of
-from come_nav.training.data.sim_bank import training_camera
+from come_nav.training.data.sim_bank import taken_in_turn, training_camera
 from come_nav.training.policies.settings import PolicyDataSettings
 from come_nav.world_model.images import rgb_from_images
 
@@ -100,9 +99,8 @@ def world_frames(
     """Return one drive through each world of ``seeds``; their spacing is the mean step of all of them."""
     banks = []
     for number, seed in enumerate(tqdm(seeds, desc="render worlds", unit="world", disable=not progress)):
-        sets = data.sets_of_worlds
-        world = generate_world(seed, world_set(sets[number // len(data.drivers) % len(sets)]))
-        driver = data.drivers[number % len(data.drivers)]
+        driver, look = taken_in_turn(data.drivers, data.sets_of_worlds, number)
+        world = generate_world(seed, look)
         episode = simulate_episode(world, driver, data.episode_s, policy.rate_hz, seed)
         poses = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
         renderer = renderer_of(world, TiltedCamera(training_camera(data.camera_px)), device)
@@ -111,7 +109,7 @@ def world_frames(
             for chunk in poses.split(VIEWS_PER_CALL)
             for image in rgb_from_images(renderer.render(chunk.to(device))[0])
         ]
-        banks.append(_bank(_prepared(images, policy), poses, [(0, len(poses))]))
+        banks.append(_bank(images, policy, poses, stretch_ends((), 0, len(poses))))
     bank = FrameBank.concatenate(banks)
     return bank.with_spacing(mean_spacing_m(bank))
 
@@ -146,31 +144,15 @@ def recording_frames(
     if len(images) - len(damaged) < 2:
         raise DataError(f"{path}: {len(images) - len(damaged)} frames can be decoded in the part {use} of it")
     poses = torch.as_tensor(np.asarray(recording.poses_xyyaw[start:stop]), dtype=torch.float32)
-    bank = _bank(_prepared(images, policy), poses, list(_stretches(recording, start, stop, damaged)))
+    gaps = getattr(recording, "segments", ())
+    bank = _bank(images, policy, poses, stretch_ends(gaps, start, stop - start, damaged))
     try:
         return bank.with_spacing(mean_spacing_m(bank) if spacing_m is None else spacing_m)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
-def _stretches(recording: object, start: int, stop: int, damaged: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the stretches [low, high) of whole frames, cut where the reader cut them."""
-    cuts = {0, stop - start}
-    for low, high in getattr(recording, "segments", ()):
-        cuts |= {min(max(edge - start, 0), stop - start) for edge in (low, high)}
-    for index in damaged:
-        cuts |= {index, index + 1}
-    edges = sorted(cuts)
-    yield from pairwise(edges)
-
-
-def _prepared(images: Sequence[NDArray[np.uint8]], policy: PolicySettings) -> Tensor:
-    pixels = np.stack([resized(image, policy) for image in images])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-
-def _bank(images: Tensor, poses: Tensor, stretches: Sequence[tuple[int, int]]) -> FrameBank:
-    first, last = torch.zeros(len(images), dtype=torch.int64), torch.zeros(len(images), dtype=torch.int64)
-    for low, high in stretches:
-        first[low:high], last[low:high] = low, high - 1
-    return FrameBank(images, poses, first, last, torch.ones(len(images)))
+def _bank(
+    images: Sequence[NDArray[np.uint8]], policy: PolicySettings, poses: Tensor, ends: tuple[Tensor, Tensor]
+) -> FrameBank:
+    return FrameBank(pixels(images, policy).contiguous(), poses, *ends, torch.ones(len(images)))

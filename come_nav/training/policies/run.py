@@ -39,7 +39,7 @@ class PolicyRun:
         """Train what is not done yet; return the exported model folder, or None when time ran out first."""
         with self.processes.first_alone():
             banks = self._training_banks()
-            held_out = self._held_out_banks()
+            held_out = self._held_out_banks(banks)
         task, stage = self._task(), self.config.optimiser
         newest = newest_checkpoint(self.folder / STAGE)
         start = steps_done(newest)
@@ -49,7 +49,7 @@ class PolicyRun:
             trainer.fit(
                 task,
                 DataLoader(Prefetched(self._samples(banks, range(start, stage.steps))), batch_size=None),
-                DataLoader(list(self._validation(held_out)), batch_size=None),  # type: ignore[arg-type]
+                DataLoader(self._validation(held_out), batch_size=None),
                 ckpt_path=newest,
                 weights_only=True if start else None,
             )
@@ -86,12 +86,14 @@ class PolicyRun:
             banks.insert(0, self._worlds("worlds", seeds))
         return banks
 
-    def _held_out_banks(self) -> list[FrameBank]:
-        """Return validation worlds, or the ends of the recordings where nothing else is learned from."""
+    def _held_out_banks(self, banks: list[FrameBank]) -> list[FrameBank]:
+        """Return validation worlds, or the ends of the recordings where nothing else is learned from.
+
+        ``banks`` are those that are learned from; validation worlds count in the same spacing.
+        """
         data = self.config.data
         if data.worlds:
-            driven = self._worlds("worlds", range(data.first_world, data.first_world + data.worlds))
-            spacing_m = float(driven.spacing_m[0])
+            spacing_m = float(banks[0].spacing_m[0])
             seeds = VALIDATION_SEEDS[: data.validation_worlds]
             return [self._worlds("validation", seeds).with_spacing(spacing_m)]
         return [self._recording(number, data.recording_use, "validation") for number in range(len(data.recordings))]

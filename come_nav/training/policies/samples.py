@@ -42,7 +42,7 @@ class PolicyBatch:
         return PolicyBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
-class PolicySamples(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
     """Batches of steps ``start`` to ``stop``; batch k depends only on (seed, k), and processes share it out.
 
     Args:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
-from come_nav.policies.settings import PUBLISHED, PolicySettings
+from come_nav.core.settings import to_mapping
+from come_nav.policies.settings import KINDS, PUBLISHED, PolicySettings
 from come_nav.sim.world_sets import BUILT_IN, world_set
-from come_nav.training.config import OptimiserSettings
+from come_nav.training.config import OptimiserSettings, RecordingFlags
 
 DRIVERS = ("wander", "tour")
 # distances, in frames, between which a goal teaches actions (configs of the authors' training)
@@ -19,7 +20,7 @@ DISTANCE_WEIGHTS = {"gnm": 0.5, "vint": 0.5, "nomad": 1e-4}
 
 
 @dataclass(frozen=True)
-class PolicyDataSettings:
+class PolicyDataSettings(RecordingFlags):
     """What a policy learns from: built-in worlds, and recordings where named.
 
     Attributes:
@@ -33,10 +34,6 @@ class PolicyDataSettings:
         recording_fraction: share of samples drawn from recordings, when there are any.
         recording_use: part of each recording that is learned from, as fractions of its frames.
         recording_spacing_m: metres between frames that count as 1, for each recording; empty = as measured.
-        image_topic, depth_topic, info_topic, pose_topic: of the recordings; empty = found by type and name.
-        time_offset_s: added to the stamps of the recordings' poses.
-        odom_frame, base_frame, camera_frame: of the recordings; empty = as their messages and /tf say.
-        depth_scale_m: metres of one unit of their integer depth images.
     """
 
     first_world: int = 0
@@ -50,17 +47,9 @@ class PolicyDataSettings:
     recording_fraction: float = 0.5
     recording_use: tuple[float, float] = (0.0, 1.0)
     recording_spacing_m: tuple[float, ...] = ()
-    image_topic: str = ""
-    depth_topic: str = ""
-    info_topic: str = ""
-    pose_topic: str = ""
-    time_offset_s: float = 0.0
-    odom_frame: str = ""
-    base_frame: str = ""
-    camera_frame: str = ""
-    depth_scale_m: float = 0.001
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range("data.first_world", self.first_world, 0, 9999)
         check_range("data.worlds", self.worlds, 0, 10000 - self.first_world)
         check_range("data.validation_worlds", self.validation_worlds, 1, 100)
@@ -85,14 +74,6 @@ class PolicyDataSettings:
             check_range("data.recording_spacing_m", spacing, 0.0, 100.0, open_low=True)
         if not self.worlds and not self.recordings:
             raise ConfigError("nothing to learn from: --data BAG, or built-in worlds with --set data.worlds=N")
-
-    @property
-    def recording_flags(self) -> dict[str, Any]:
-        """How recordings are opened."""
-        names = {item.name for item in fields(self)}
-        roles = [name for name in names if name.endswith(("_topic", "_frame"))]
-        found = {name: getattr(self, name) or None for name in roles}
-        return {**found, "time_offset_s": self.time_offset_s, "depth_scale_m": self.depth_scale_m}
 
 
 @dataclass(frozen=True)
@@ -138,9 +119,7 @@ class PolicyTrainSettings:
 
 def default_values(kind: str) -> dict[str, Any]:
     """Return the mapping that a kind's configuration starts from: the published shape and learning rate."""
-    from come_nav.core.settings import to_mapping
-
-    check_choice("--policy", kind, tuple(PUBLISHED))
+    check_choice("--policy", kind, KINDS)
     rate = LEARNING_RATES[kind]
     optimiser = {"steps": 20000, "batch_size": 64, "learning_rate": rate, "validate_every": 1000, "weight_decay": 0.01}
     return {"name": kind, "policy": to_mapping(PUBLISHED[kind]), "optimiser": optimiser}

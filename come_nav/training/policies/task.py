@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +17,7 @@ from come_nav.policies.sampling import noise_schedule, waypoints_to_steps
 from come_nav.training.data.windows import step_generator
 from come_nav.training.policies.samples import PolicyBatch
 from come_nav.training.policies.settings import PolicyTrainSettings
+from come_nav.training.run_parts import seeded_layers
 from come_nav.training.tasks.optimisation import adamw_with_cosine
 
 NOISE_STREAM, LAYER_STREAM, VALIDATION_STREAM = 71, 72, 73
@@ -41,7 +40,7 @@ class PolicyTask(pl.LightningModule):
     def training_step(self, batch: PolicyBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; dropout and noise depend on (seed, step, process) alone."""
         step = self.global_step * 1009 + self.global_rank
-        with seeded_dropout(step_generator(self.config.seed, LAYER_STREAM, step).initial_seed(), self.device):
+        with seeded_layers(step_generator(self.config.seed, LAYER_STREAM, step).initial_seed(), self.device):
             losses = self.losses(batch, step_generator(self.config.seed, NOISE_STREAM, step))
         for name, value in losses.items():
             self.log(f"train/{name}", value, prog_bar=name == "loss")
@@ -88,20 +87,10 @@ class PolicyTask(pl.LightningModule):
         steps = waypoints_to_steps(waypoints)
         noise = torch.randn(steps.shape, generator=generator).to(steps)
         level = torch.randint(count, (len(steps),), generator=generator).to(steps.device)
+        # diffusers asks for an IntTensor, a class that no tensor is an instance of for mypy; it takes any integers
         noisy = noise_schedule(count).add_noise(steps, noise, level)  # type: ignore[arg-type]
         predicted = self.network.noise_pred_net(noisy, level, condition)
         return functional.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2))
-
-
-@contextmanager
-def seeded_dropout(seed: int, device: torch.device) -> Iterator[None]:
-    """Make dropout depend only on ``seed``: layers draw from the default generators, which are restored after."""
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if on_cuda:
-            torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
-        yield
 
 
 def mean_over(values: Tensor, counted: Tensor) -> Tensor:

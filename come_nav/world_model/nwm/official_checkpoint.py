@@ -22,6 +22,7 @@ from torch import Tensor
 from come_nav.core.checks import check_choice
 from come_nav.core.errors import CheckpointError, ConfigError, suggest
 from come_nav.core.restricted_pickle import PlainDtype, plain_scalar
+from come_nav.core.weights_file import check_tensors
 from come_nav.experts.cdit import CDIT_SIZES, CDiT, CDiTSettings
 
 PREFIXES = ("_orig_mod.", "module.")
@@ -140,13 +141,7 @@ def _mlp_ratio(inner: int, width: int) -> float:
 def _check_tensors(path: Path, settings: CDiTSettings, tensors: Mapping[str, Tensor]) -> None:
     with torch.device("meta"):
         expected = CDiT.from_settings(settings).state_dict()
-    for name, tensor in expected.items():
-        if name not in tensors:
-            raise CheckpointError(f"{path}: tensor '{name}' is missing{suggest(name, tensors)}")
-        if tensors[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: tensor '{name}' must have shape {tuple(tensor.shape)}, got {tuple(tensors[name].shape)}"
-            )
+    check_tensors(path, expected, tensors)
     surplus = sorted(set(tensors) - set(expected))
     if surplus:
         raise CheckpointError(f"{path}: tensor '{surplus[0]}' is not part of a CDiT")

@@ -114,9 +114,7 @@ class SimulatedRobot:
 
     def reach(self, image_rgb: NDArray[np.uint8]) -> MissionState:
         """Drive to where an image (H, W, 3) was taken; return how that ended, ACTIVE where the time was over."""
-        self._follower, self._pending = PathFollower(FOLLOWER, self._robot), []
-        self._stall.clear()
-        self._next_plan_s = self.now_s
+        self._begin()
         self.navigator.begin(GoalRequest(image_rgb=image_rgb))
         # The navigator has a limit of its own, which counts from the first plan on.
         end_s = self.now_s + self._settings.time_limit_s + 2.0 * self._settings.plan_period_s
@@ -131,9 +129,8 @@ class SimulatedRobot:
     def roam(self, duration_s: float) -> None:
         """Explore alone for some simulated time, by the policy's paths without a goal; turn where none is clear."""
         explorer = Explorer(self.navigator.stack)
-        self._follower, self._pending = PathFollower(FOLLOWER, self._robot), []
-        self._stall.clear()
-        self._next_plan_s, end_s = self.now_s, self.now_s + duration_s
+        self._begin()
+        end_s = self.now_s + duration_s
         while self.now_s < end_s - 1e-9:
             if self.now_s >= self._next_plan_s - 1e-9:
                 self._next_plan_s = self.now_s + self._settings.plan_period_s
@@ -143,6 +140,12 @@ class SimulatedRobot:
                 self._pending.append((self.now_s + self._settings.latency_s, plan))
             self._drive()
         self._follower.set_plan(STAND)
+
+    def _begin(self) -> None:
+        """Forget the way before; plan at once."""
+        self._follower, self._pending = PathFollower(FOLLOWER, self._robot), []
+        self._stall.clear()
+        self._next_plan_s = self.now_s
 
     def _plan_if_due(self) -> None:
         now_s, settings = self.now_s, self._settings
