@@ -137,7 +137,13 @@ class EpisodicMemoryNode(MemoryNode):
     def _obey(self, request: str | OdometryReset) -> None:
         T_before_after = motion_of_odom(request)
         if forgets(request):
-            self._forget()
+            self._stack.reset()
+            self._progress.clear()
+            self._saved = None
+            store = store_of(self.values)
+            if store is not None:
+                self._try(lambda: forget_episode(store))
+            self.log.info("the episode is forgotten")
             return
         self._stack.memory.clear()
         if T_before_after is not None:
@@ -152,15 +158,6 @@ class EpisodicMemoryNode(MemoryNode):
             if verdict is FrameStatus.KEPT:
                 self._latency.add(time.monotonic() - received_s)
                 self._progress.observed(self._memory.steps, self._memory.steps_due, received_s)
-
-    def _forget(self) -> None:
-        self._stack.reset()
-        self._progress.clear()
-        self._saved = None
-        store = store_of(self.values)
-        if store is not None:
-            self._try(lambda: forget_episode(store))
-        self.log.info("the episode is forgotten")
 
     def _report(self) -> Report:
         memory, camera = self._memory, self._camera
