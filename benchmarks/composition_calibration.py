@@ -46,6 +46,7 @@ def document(found: Calibration, seed: int) -> dict[str, Any]:
         rows.append(row)
     means = [[round(sum(cell) / len(cell), 3) for cell in bins] for bins in found.gains.gains]
     gains = {"levels": found.gains.levels, "shares": found.gains.shares, "mean over channels": means}
+    gains["is a latent paste"] = found.gains.pastes
     return {
         "title": found.title,
         "fitted windows": found.fitted_windows,

@@ -37,3 +37,15 @@ def small_model(folder: Path) -> Path:
     expert = BaseExpert(network, Normalizer(kind="scale", scale_m=1.0), schedule)
     DiffusionWorldModel(autoencoder, {"base": expert}, schedule, SamplerSettings(steps=2)).save(folder)
     return folder
+
+
+class EyesOnly:
+    """Stands for a world model: memories need none."""
+
+    image_size, context_frames, rate_hz = 8, 4, 4.0
+
+    def images_from_rgb(self, frames):
+        return torch.stack([torch.from_numpy(frame[:8, :8].copy()).permute(2, 0, 1) / 127.5 - 1.0 for frame in frames])
+
+    def encode(self, images):
+        return images

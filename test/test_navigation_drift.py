@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from model_samples import EyesOnly
 
 from come_nav.config import load_config
 from come_nav.core.errors import DataError
@@ -29,18 +30,6 @@ from come_nav.sim.worlds import generate_world
 
 CAMERA = CameraIntrinsics.from_field_of_view(320, 240, 0.5 * math.pi)
 DRIFT_RAD = 0.012  # a key frame: 4 % of the turn
-
-
-class EyesOnly:
-    """Stands for a world model: memories need none."""
-
-    image_size, context_frames, rate_hz = 8, 4, 4.0
-
-    def images_from_rgb(self, frames):
-        return torch.stack([torch.from_numpy(frame[:8, :8].copy()).permute(2, 0, 1) / 127.5 - 1.0 for frame in frames])
-
-    def encode(self, images):
-        return images
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from model_samples import EyesOnly
 
 from come_nav.config import load_config
 from come_nav.core.errors import DataError
@@ -29,18 +30,6 @@ UPRIGHT = CameraIntrinsics.from_field_of_view(480, 640, math.radians(58.0))
 WIDE = CameraIntrinsics.from_field_of_view(400, 300, math.radians(63.0))  # the shape of the robot's, another lens
 GOAL = np.array([0.15, 0.05, 1.4])  # from where the robot turned
 SEEN = 6  # the robot's frame that looks that way
-
-
-class EyesOnly:
-    """Stands for a world model: memories need none."""
-
-    image_size, context_frames, rate_hz = 8, 4, 4.0
-
-    def images_from_rgb(self, frames):
-        return torch.stack([torch.from_numpy(frame[:8, :8].copy()).permute(2, 0, 1) / 127.5 - 1.0 for frame in frames])
-
-    def encode(self, images):
-        return images
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,10 @@ from come_nav.cli.output import add_json_flag, print_json
 
 if TYPE_CHECKING:
     from come_nav.training.config import TrainSettings
+    from come_nav.training.machine import Machine
+    from come_nav.training.policies.run import PolicyRun
     from come_nav.training.policies.settings import PolicyTrainSettings
+    from come_nav.training.run import Run
     from come_nav.world_model.model import DiffusionWorldModel
 
 EPILOG = """examples:
@@ -103,7 +106,6 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from come_nav.training.machine import Machine
     from come_nav.training.run import Run
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -117,46 +119,39 @@ def run(args: argparse.Namespace) -> int:
 
         init = DiffusionWorldModel.load(args.init)
     config = _config(args, init)
+    return _finish(args, Run(config, args.out, _machine(args, config.precision), init))
+
+
+def _run_policy(args: argparse.Namespace) -> int:
+    """Train a learned planner; print the exported model folder."""
+    from come_nav.core.errors import ConfigError
+    from come_nav.training.policies.run import PolicyRun
+
+    if args.init is not None:
+        raise ConfigError("--init is for world models; a policy is trained from nothing, leave it out")
+    config = _policy_config(args)
+    return _finish(args, PolicyRun(config, args.out, _machine(args, config.precision)))
+
+
+def _machine(args: argparse.Namespace, precision: str) -> Machine:
+    """Return what the flags say to train on; ``precision`` counts where no flag says another."""
+    from come_nav.training.machine import Machine
+
     devices, nodes = _devices(args)
-    precision = args.precision or config.precision
-    machine = Machine(
-        args.accelerator, devices, nodes, args.strategy, precision, args.max_minutes, not args.no_progress
-    )
-    training = Run(config, args.out, machine, init)
+    wanted = args.precision or precision
+    return Machine(args.accelerator, devices, nodes, args.strategy, wanted, args.max_minutes, not args.no_progress)
+
+
+def _finish(args: argparse.Namespace, training: Run | PolicyRun) -> int:
+    """Train as long as the flags say, or export what there is, and tell."""
     exported = training.export_newest() if args.export else training.finish()
     if training.processes.rank:  # the first process tells
         return 0
     if exported is None:
         print(f"stopped before the end; run the same command to go on from {args.out}", file=sys.stderr)
     if args.json:
-        print_json({"model": exported, "finished": exported is not None, "config": dataclasses.asdict(config)})
-    elif exported is not None:
-        print(exported)
-    return 0
-
-
-def _run_policy(args: argparse.Namespace) -> int:
-    """Train a learned planner; print the exported model folder."""
-    from come_nav.core.errors import ConfigError
-    from come_nav.training.machine import Machine
-    from come_nav.training.policies.run import PolicyRun
-
-    if args.init is not None:
-        raise ConfigError("--init is for world models; a policy is trained from nothing, leave it out")
-    config = _policy_config(args)
-    devices, nodes = _devices(args)
-    precision = args.precision or config.precision
-    machine = Machine(
-        args.accelerator, devices, nodes, args.strategy, precision, args.max_minutes, not args.no_progress
-    )
-    training = PolicyRun(config, args.out, machine)
-    exported = training.export_newest() if args.export else training.finish()
-    if training.processes.rank:
-        return 0
-    if exported is None:
-        print(f"stopped before the end; run the same command to go on from {args.out}", file=sys.stderr)
-    if args.json:
-        print_json({"model": exported, "finished": exported is not None, "config": dataclasses.asdict(config)})
+        config = dataclasses.asdict(training.config)
+        print_json({"model": exported, "finished": exported is not None, "config": config})
     elif exported is not None:
         print(exported)
     return 0

@@ -85,11 +85,11 @@ class CompositionSettings:
         levels = tuple(replace(own, weights=own.weights[:1]) for own in self.levels)
         return replace(self, weights=self.weights[:1], levels=levels)
 
-    def at(self, level: float) -> tuple[float, ...]:
-        """Return the weights at a noise level, a fraction of the schedule."""
+    def at(self, level: float) -> LevelWeights:
+        """Return the weights that count at a noise level, a fraction of the schedule: those of the nearest level."""
         if not self.levels:
-            return self.weights
-        return min(self.levels, key=lambda own: abs(own.level - level)).weights
+            return LevelWeights(1.0, self.weights)
+        return min(self.levels, key=lambda own: abs(own.level - level))
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def exponents_of(
     noises, weighted, is that of :func:`compose`.
     """
     exponents: dict[Pass, float] = {}
-    weights = settings.at(level)
+    weights = settings.at(level).weights
     total = sum(weights)
     for (eps, eps_bar), weight in zip(pairs, weights, strict=True):
         if settings.mode == "average":
@@ -183,8 +183,8 @@ class ExpertProduct:
             )
         pairs = [passes_of(expert) for expert in experts]
         self._last, self._settings = max(steps - 1, 1), settings
-        levels = [own.level for own in settings.levels] or [1.0]
-        self._inside = {level: exponents_of(pairs, settings, level) for level in levels}
+        levels = settings.levels or (settings.at(1.0),)
+        self._inside = {own.level: exponents_of(pairs, settings, own.level) for own in levels}
         self._outside = {} if settings.everywhere else {pairs[0][0]: 1.0}
         self._low, self._high = (fraction * (steps - 1) for fraction in settings.interval)
 
@@ -192,7 +192,7 @@ class ExpertProduct:
         """Return the passes that count at a step of the full schedule, and their exponents."""
         if not self._low <= step <= self._high:
             return self._outside
-        return self._inside[min(self._inside, key=lambda level: abs(level - step / self._last))]
+        return self._inside[self._settings.at(step / self._last).level]
 
     @property
     def views(self) -> frozenset[ViewSource]:

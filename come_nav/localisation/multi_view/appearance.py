@@ -65,12 +65,8 @@ def rivalled(a: View, T_a_b: NDArray[np.float64], b: View) -> bool:
     20 ms. See :func:`appearance` for the arguments.
     """
     own = appearance(a, T_a_b, b)
-    if not np.isfinite(own):
-        return False
-    for x_m, z_m in RIVALS_M:
-        if appearance(a, T_a_b @ se3.make_transform(np.eye(3), np.array([x_m, 0.0, z_m])), b) > own + RIVAL_MARGIN:
-            return True
-    return False
+    places = (se3.make_transform(np.eye(3), np.array([x_m, 0.0, z_m])) for x_m, z_m in RIVALS_M)
+    return bool(np.isfinite(own)) and any(appearance(a, T_a_b @ place, b) > own + RIVAL_MARGIN for place in places)
 
 
 def appearance_confidence(confidence: float, correlation: float) -> float:

@@ -110,8 +110,9 @@ def _likeliest(
             views, poses, image, settings.visual.registration, settings.visual.matching
         )
         if evidence is not None:
-            confidence = appearance_confidence(evidence.confidence, _looks(known[:count], registration, image))
-            if confidence >= settings.recent_certain and _rivalled(known[:count], registration, image):
+            looks, view, T_a_b = _likest(known[:count], registration, image)
+            confidence = appearance_confidence(evidence.confidence, looks)
+            if confidence >= settings.recent_certain and rivalled(view, T_a_b, image):
                 confidence = RIVALLED * settings.recent_certain
             if best is None or confidence > best[1]:
                 best = registration, confidence
@@ -137,20 +138,18 @@ def _likeliest_of_unknown_camera(
     return best
 
 
-def _rivalled(known: Sequence[tuple[View, NDArray[np.float64]]], registration: Registration, image: View) -> bool:
-    """Whether the known image that looks most like it there looks more like it elsewhere."""
-    poses = [se3.relative(pose, registration.T_a_b) for _, pose in known]
-    looks = [appearance(view, T_a_b, image) for (view, _), T_a_b in zip(known, poses, strict=True)]
-    if not np.isfinite(looks).any():
-        return False
-    best = int(np.nanargmax(looks))
-    return rivalled(known[best][0], poses[best], image)
+def _likest(
+    known: Sequence[tuple[View, NDArray[np.float64]]], registration: Registration, image: View
+) -> tuple[float, View, NDArray[np.float64]]:
+    """Return how much the image looks, from there, as the known one does that shows most of it, which, and its T_a_b.
 
-
-def _looks(known: Sequence[tuple[View, NDArray[np.float64]]], registration: Registration, image: View) -> float:
-    """Return how much the image looks from there as the known one does that shows most of it; NaN = unknown."""
-    found = [appearance(view, se3.relative(pose, registration.T_a_b), image) for view, pose in known]
-    return max((value for value in found if np.isfinite(value)), default=float("nan"))
+    The first is NaN where no known image says anything.
+    """
+    found = []
+    for view, pose in known:
+        T_a_b = se3.relative(pose, registration.T_a_b)
+        found.append((appearance(view, T_a_b, image), view, T_a_b))
+    return max(found, key=lambda own: own[0] if np.isfinite(own[0]) else -np.inf)
 
 
 def _sighting(

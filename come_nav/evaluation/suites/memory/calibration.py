@@ -105,7 +105,7 @@ def run_calibration(
     """
     setup = set_up_recall(settings, navigation, folder, progress)
     fit, drives = halves([item.window.recording_id for item in setup.selection.windows])
-    found = [_contrasts(setup, level) for level in levels]
+    found = _contrasts(setup, levels)
     names = found[0].names
     row = setup.settings.weights.composed_row("all", True)
     fixed = np.array([row.weights.get(name, 0.0) for name in names])
@@ -142,47 +142,53 @@ def halves(drives: Sequence[str]) -> tuple[NDArray[np.bool_], list[str]]:
     return fit, list(drives)
 
 
-def _contrasts(setup: MemorySetup, level: float) -> Contrasts:
-    """Return what all experts say of all windows at one noise level."""
+def _contrasts(setup: MemorySetup, levels: Sequence[float]) -> list[Contrasts]:
+    """Return what all experts say of all windows, for each noise level."""
     names = (BASE, *supported(setup.model))
     row = ComposedRow("all", True, dict.fromkeys(names, 1.0))
     cache, older_frames = setup.cache([row]), setup.navigation.experts.older_frames
     told, images = experts_of(row, setup.model, older_frames), images_of(setup.model)
-    parts: list[Contrasts] = []
+    parts: list[list[Contrasts]] = [[] for _ in levels]
     windows = setup.selection.windows
-    with setup.progress(len(windows), f"experts at level {level:g}", "window") as bar:
+    with setup.progress(len(windows), "what the experts say", "window") as bar:
         for name, group in groupby(windows, key=lambda window: window.window.recording_id):
             own, memories = list(group), cache.of(name)
             model = with_likelihood(memories.composed(told), LikelihoodSettings(), memories.views)
             for start in range(0, len(own), WINDOWS_PER_BATCH):
-                batch = read_batch(own[start : start + WINDOWS_PER_BATCH], images)
-                parts.append(_of_batch(model, batch, BatchContexts(cache, told), level))
+                batch, contexts = read_batch(own[start : start + WINDOWS_PER_BATCH], images), BatchContexts(cache, told)
+                clean = model.encode(batch.truth.flatten(0, 1).to(model.device))
+                for part, level in zip(parts, levels, strict=True):
+                    part.append(_of_batch(model, batch, contexts, clean, level))
                 bar.add(count=len(batch.windows))
-    evidence = [cast(Tensor, part.evidence) for part in parts]
+    return [_joined(part) for part in parts]
+
+
+def _joined(parts: Sequence[Contrasts]) -> Contrasts:
+    """Return the windows of all parts behind one another."""
     return Contrasts(
         parts[0].names,
         torch.cat([part.clean for part in parts]),
         torch.cat([part.with_memory for part in parts], 1),
         torch.cat([part.without for part in parts], 1),
-        torch.cat(evidence),
+        torch.cat([cast(Tensor, part.evidence) for part in parts]),
     )
 
 
-def _of_batch(model: DiffusionWorldModel, batch: Batch, contexts: BatchContexts, level: float) -> Contrasts:
-    clean = model.encode(batch.truth.flatten(0, 1).to(model.device))
+def _of_batch(
+    model: DiffusionWorldModel, batch: Batch, contexts: BatchContexts, clean: Tensor, level: float
+) -> Contrasts:
     times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
     actions, step = actions_of(batch), round(level * (len(model.schedule) - 1))
     generator = batch.generator()
 
     def said(own: Tensor, context: Context) -> Tensor:
         found = contrasts_at(model, context, actions[own], times[own], clean[own], step, generator)
-        assert found.evidence is not None
-        return torch.cat([found.with_memory.movedim(1, 0), found.without.movedim(1, 0), _padded(found.evidence)], 1)
+        evidence = _padded(cast(Tensor, found.evidence))
+        return torch.cat([found.with_memory.movedim(1, 0), found.without.movedim(1, 0), evidence], 1)
 
-    count, channels = len(model.experts), clean.shape[1]
+    count = len(model.experts)
     values = contexts.each(batch, said)  # (B, 2 K + 2, C, h, w)
     evidence = torch.cat([values[:, 2 * count], values[:, 2 * count + 1, :1]], 1)
-    assert evidence.shape[1] == channels + 1
     sides = values[:, : 2 * count].movedim(1, 0)
     return Contrasts(tuple(model.experts), clean, sides[:count], sides[count:], evidence)
 
