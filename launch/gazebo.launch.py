@@ -10,51 +10,21 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import AppendEnvironmentVariable, DeclareLaunchArgument, IncludeLaunchDescription
-from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PythonExpression
 from launch_ros.actions import Node
 
+from come_nav.ros import launching
+
 
 def generate_launch_description() -> LaunchDescription:
-    share = Path(get_package_share_directory("come_nav"))
-    arguments = [
-        DeclareLaunchArgument("namespace", default_value="", description="namespace of all nodes and topics"),
-        DeclareLaunchArgument(
-            "params_file",
-            default_value=str(share / "config" / "ros_gazebo.yaml"),
-            description="parameters of the nodes",
-        ),
-        DeclareLaunchArgument(
-            "robot_state_publisher", default_value="true", description="publish where the camera sits on the robot"
-        ),
+    share = launching.share()
+    own = [
         DeclareLaunchArgument("headless", default_value="false", description="true: no window, rendering off screen"),
-        DeclareLaunchArgument("use_sim_time", default_value="true", description="take time from /clock"),
-        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
-        DeclareLaunchArgument("model", default_value="tiny", description="name or folder of the world model"),
-        DeclareLaunchArgument("device", default_value="auto", description="auto, cpu, cuda or cuda:N"),
-        DeclareLaunchArgument(
-            "episodic_memory", default_value="false", description="also learn the episode; see config/ros_episodic.yaml"
-        ),
         DeclareLaunchArgument(
             "world", default_value=str(share / "config" / "gazebo" / "rooms.sdf"), description="world file"
         ),
     ]
-    navigation = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(share / "launch" / "nav.launch.py")),
-        launch_arguments={
-            name: LaunchConfiguration(name)
-            for name in (
-                "namespace",
-                "params_file",
-                "use_sim_time",
-                "log_level",
-                "model",
-                "device",
-                "episodic_memory",
-            )
-        }.items(),
-    )
     off_screen = PythonExpression(
         ["'-s --headless-rendering ' if '", LaunchConfiguration("headless"), "'.lower() == 'true' else ''"]
     )
@@ -76,23 +46,19 @@ def generate_launch_description() -> LaunchDescription:
             }
         ],
     )
-    description = Node(
-        package="robot_state_publisher",
-        executable="robot_state_publisher",
-        namespace=LaunchConfiguration("namespace"),
-        output="screen",
-        remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
-        parameters=[
-            {
-                "robot_description": (share / "config" / "robot.urdf").read_text(encoding="utf-8"),
-                "use_sim_time": LaunchConfiguration("use_sim_time"),
-            }
-        ],
-        condition=IfCondition(LaunchConfiguration("robot_state_publisher")),
-    )
     # the world includes robot.sdf, which lies beside it
     found_there = [
         AppendEnvironmentVariable(name, str(share / "config" / "gazebo"))
         for name in ("GZ_SIM_RESOURCE_PATH", "SDF_PATH")
     ]
-    return LaunchDescription([*arguments, *found_there, navigation, gazebo, bridge, description])
+    return LaunchDescription(
+        [
+            *launching.common_arguments("ros_gazebo.yaml"),
+            *own,
+            *found_there,
+            launching.navigation(*launching.COMMON),
+            gazebo,
+            bridge,
+            *launching.robot_state_publisher(),
+        ]
+    )

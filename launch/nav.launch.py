@@ -14,13 +14,14 @@ import tempfile
 from pathlib import Path
 
 import yaml
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.event_handlers import OnShutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+
+from come_nav.ros import launching
 
 NODES = ("spatial_memory", "planner", "controller", "episodic_memory")
 WITH_MODEL = ("planner", "episodic_memory")
@@ -44,16 +45,8 @@ OF_THE_FILE = {  # argument -> what it is; empty = as params_file says
 
 
 def generate_launch_description() -> LaunchDescription:
-    share = Path(get_package_share_directory("come_nav"))
     arguments = [
-        DeclareLaunchArgument("namespace", default_value="", description="namespace of all nodes and topics"),
-        DeclareLaunchArgument(
-            "params_file", default_value=str(share / "config" / "ros_nav.yaml"), description="parameters of the nodes"
-        ),
-        DeclareLaunchArgument("use_sim_time", default_value="false", description="take time from /clock"),
-        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
-        DeclareLaunchArgument("model", default_value="tiny", description="name or folder of the world model"),
-        DeclareLaunchArgument("device", default_value="auto", description="auto, cpu, cuda or cuda:N"),
+        *launching.common_arguments("ros_nav.yaml", use_sim_time="false"),
         DeclareLaunchArgument("autostart", default_value="true", description="configure and activate at start"),
         DeclareLaunchArgument("respawn", default_value="true", description="start a node that ended anew"),
         DeclareLaunchArgument(
@@ -61,9 +54,6 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             "memory_folder", default_value="", description="where the cloud is kept; empty = anew for this launch"
-        ),
-        DeclareLaunchArgument(
-            "episodic_memory", default_value="false", description="also learn the episode; see config/ros_episodic.yaml"
         ),
     ]
     arguments += [

@@ -3,13 +3,9 @@
 ros2 launch come_nav turtlebot4.launch.py namespace:=robot1
 """
 
-from pathlib import Path
-
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
+
+from come_nav.ros import launching
 
 # of nav.launch.py; its other arguments (use_sim_time, respawn, model, ...) may be given as well
 DEFAULTS = {
@@ -23,19 +19,4 @@ DEFAULTS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    share = Path(get_package_share_directory("come_nav"))
-    file = str(share / "config" / "ros_turtlebot4.yaml")
-    arguments = [
-        DeclareLaunchArgument("params_file", default_value=file, description="parameters of the nodes"),
-        *(
-            DeclareLaunchArgument(
-                name, default_value=value, description=f"as in nav.launch.py; {value or 'empty'} here"
-            )
-            for name, value in DEFAULTS.items()
-        ),
-    ]
-    navigation = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(share / "launch" / "nav.launch.py")),
-        launch_arguments={name: LaunchConfiguration(name) for name in ("params_file", *DEFAULTS)}.items(),
-    )
-    return LaunchDescription([*arguments, navigation])
+    return LaunchDescription(launching.robot("ros_turtlebot4.yaml", DEFAULTS))

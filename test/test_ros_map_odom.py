@@ -17,6 +17,7 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from ros_harness import private_environment
+from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2, se3
@@ -24,6 +25,7 @@ from come_nav.memory.store.store import MemoryStore
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.ros import map_odom, messages
+from come_nav.ros.inputs.odometry_reset import OdometryReset
 from come_nav.ros.map_odom import AHEAD_S, MapOdomFollower, MapOdomPublisher
 from come_nav.ros.nodes.planner_node import PlannerNode
 from come_nav.ros.nodes.spatial_memory_node import SpatialMemoryNode
@@ -225,11 +227,24 @@ def test_the_spatial_memory_moves_and_is_saved_for_those_who_follow_it(made, see
     assert len(before_map) != len(memory.voxels) or np.abs(memory.voxels.xyz - before_map).max() > 0.05
     saved = MemoryStore(tmp_path).load().cloud
     np.testing.assert_allclose(saved["T_map_odom_xyyaw"], SECOND)
-    node._request = "reset"
+    node._requests.append("reset")
     node._work()
     assert not len(memory)
     node._work()
     np.testing.assert_allclose(node._localisation.outside_xyyaw, SECOND)
+
+
+def test_no_reset_of_odometry_is_lost_among_other_requests(made, seen, tmp_path):
+    node, _ = made(SpatialMemoryNode, memory_folder=str(tmp_path), save_period_s=3600.0)
+    send(node, *seen, 1.0)
+    node._work()
+    for T_before_after in (FIRST, SECOND):  # both before the worker comes to them
+        node._camera.on_reset(OdometryReset(T_before_after, 3.0, 0.7))
+    assert node._save_now(None, Trigger.Response()).success
+    node._work()
+    now = se2.compose(FIRST, SECOND)
+    np.testing.assert_allclose(node._memory.map_frame.T_map_odom_xyyaw, now)
+    np.testing.assert_allclose(MemoryStore(tmp_path).load().cloud["T_map_odom_xyyaw"], now)
 
 
 def test_the_planner_moves_places_and_its_goal(made, seen):

@@ -9,26 +9,20 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
-from ros_distros import JAZZY, Environment, NotHereError
+from ros_distros import JAZZY, Environment, skipping
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def jazzy() -> Environment:
-    try:
+    with skipping():
         made = Environment(JAZZY)
         made.prepare()
         made.build_interfaces(("tf2_msgs", "nav2_msgs"))
-    except NotHereError as error:
-        pytest.skip(str(error))
     return made
 
 
 @pytest.mark.parametrize("tests", ["namespaced", "nav2"])
 def test_nodes_with_tf(jazzy: Environment, tests: str):
-    words = ["-m", "pytest", "-p", "no:cacheprovider", "-rs", "test/ros_tf_checks.py", "-k", tests]
-    done = jazzy.run(words, 600.0)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "passed" in done.stdout
-    assert "skipped" not in done.stdout
+    jazzy.passes("test/ros_tf_checks.py", tests, 600.0)

@@ -82,7 +82,6 @@ class CameraInput:
         self.transforms = listen(node)
         if len(values["camera_xyz_rpy"]) != 6:
             raise DataError(f"camera_xyz_rpy must have 6 values, got {list(values['camera_xyz_rpy'])}")
-        self._T_base_camera = camera_pose(values["camera_xyz_rpy"])
         limit_s = values["max_input_age_s"]
         self._camera = LiveCamera(_camera_settings(node))
         self.image = node.watch("camera", COLOUR, limit_s)
@@ -96,7 +95,7 @@ class CameraInput:
             ImageTopic(node, self.depth, DEPTH, transport, self._take_depth)
             node.subscribe(CameraInfo, depth_info_topic(node), self._take_depth_info, SENSOR)
         self.warnings: list[str] = []
-        self.extrinsics = Extrinsics(node, self.transforms, self._T_base_camera)
+        self.extrinsics = Extrinsics(node, self.transforms, camera_pose(values["camera_xyz_rpy"]))
         self._resets = ResetDetector()
         self.on_reset: Callable[[OdometryReset], object] = lambda reset: None
         self.due = False  # whether an image waited, when odometry last came, that could be taken now
@@ -143,7 +142,9 @@ class CameraInput:
         """Return the frame; raise DataError naming what is wrong with the messages."""
         frame_id, depth_id = self._camera.frames(matched)
         T_base_camera = self.extrinsics.at(frame_id, matched.stamp_s, self.warnings)
-        T_colour_depth = self._at(frame_id, depth_id, matched.stamp_s) if frame_id and depth_id else None
+        T_colour_depth = None
+        if frame_id and depth_id:  # a camera may pan on the robot
+            T_colour_depth = at_or_newest(self.transforms, frame_id, depth_id, matched.stamp_s)
         frame = self._camera.decode(matched, T_base_camera, self.warnings, T_colour_depth)
         for warning in self.warnings:
             self._node.log.warning(warning, throttle_duration_sec=60.0)
@@ -165,10 +166,6 @@ class CameraInput:
                 self._node.diagnose(error, "camera")
                 continue
             yield frame, matched, received_s
-
-    def _at(self, target: str, source: str, stamp_s: float) -> NDArray[np.float64] | None:
-        """Return T_target_source (4, 4) at a time, or else the newest: a camera may pan on the robot."""
-        return at_or_newest(self.transforms, target, source, stamp_s)
 
     def _of_base(self, message: Any, odometry: Odometry) -> Odometry:
         """Return odometry of the base; that of another frame (a camera's, an IMU's) is carried over by tf.

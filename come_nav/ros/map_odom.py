@@ -44,10 +44,8 @@ MAP_PARAMETERS = (
 )
 AHEAD_S = 0.3  # a transform is stamped ahead of its odometry by this, so that the newest images lie before it (AMCL)
 LISTEN_S = 2.0  # how long to listen for somebody else who publishes before the first transform is
-LONG_S, REST = (
-    0.05,
-    9.0,
-)  # a correction that takes longer is followed by a rest: large memories move a tenth of the time
+LONG_S = 0.05  # a correction that takes longer is followed by a rest
+REST = 9.0  # so many times as long: large memories move a tenth of the time
 SAME = 1e-6  # m and rad: what our own transforms may differ by when they are heard
 Located = Callable[[NDArray[np.float64]], object]
 

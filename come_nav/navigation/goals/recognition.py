@@ -82,7 +82,7 @@ class Recognition:
         Its features tell where it has enough of them and something was seen; else remembered views are compared, as if
         the robot's own camera had taken it. ``camera`` is the image's, as in a goal.
         """
-        starts, differences = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
+        starts, differences = self._similar(latents)
         by_features = self._stack.goals.has_features(image_rgb)
         if not len(starts) and not by_features:
             return Recognised()
@@ -103,8 +103,11 @@ class Recognition:
         """Return the pose (3,) that an image was taken from, or None where it is not recognised."""
         if self._stack.goals.has_features(image_rgb):
             return self._by_features(image_rgb, camera).pose_odom_xyyaw
-        starts, _ = self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
-        return self._by_views(image_rgb, starts, overtaken).pose_odom_xyyaw
+        return self._by_views(image_rgb, self._similar(latents)[0], overtaken).pose_odom_xyyaw
+
+    def _similar(self, latents: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return poses (K, 3) whose views are most like an image's ``latents``, and how they differ (K,)."""
+        return self._places.most_similar(latents, self._stack.settings.relocalisation.starts)
 
     def _by_features(self, image_rgb: NDArray[np.uint8], camera: ImageCamera) -> Recognised:
         sighting = self._stack.goals.sighting(image_rgb, camera)

@@ -41,6 +41,16 @@ class OdometryReset:
         return f"odometry jumped by {self.jump_m:.2f} m and {self.jump_rad:.2f} rad: it began anew"
 
 
+def forgets(request: str | OdometryReset) -> bool:
+    """Whether all that is remembered goes: by a request "reset", or as the robot may have been carried."""
+    return request == "reset" if isinstance(request, str) else request.T_before_after_xyyaw is None
+
+
+def motion_of_odom(request: str | OdometryReset) -> NDArray[np.float64] | None:
+    """Return where the new odom lies in the one before (3,); None where a request tells of none."""
+    return None if isinstance(request, str) else request.T_before_after_xyyaw
+
+
 class ResetDetector:
     """Looks at odometry in the order of its stamps."""
 

@@ -23,7 +23,7 @@ from come_nav.navigation.loading import load_stack
 from come_nav.navigation.stack import NavStack
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
-from come_nav.ros.inputs.odometry_reset import OdometryReset
+from come_nav.ros.inputs.odometry_reset import OdometryReset, forgets, motion_of_odom
 from come_nav.ros.nodes.memory_node import MemoryNode, store_of
 from come_nav.ros.parameters import Parameter, config_from, config_parameters
 from come_nav.ros.planner.adapters import adapter_values, version_of
@@ -78,9 +78,9 @@ class EpisodicMemoryNode(MemoryNode):
         self._load()
         self._due = dict.fromkeys(("adapter", "state", "status"), time.monotonic())
         self._due["state"] += self.values["state_period_s"]
-        self._request = ""
+        self._requests.clear()
         self._camera = CameraInput(self, depth="optional" if self.values["use_depth"] else "none")
-        self._camera.on_reset = lambda reset: setattr(self, "_request", reset)
+        self._camera.on_reset = self._requests.append
         self._status = self.advertise(DiagnosticStatus, "episodic_memory", LATCHED)
         self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
         self.serve(Trigger, "~/reset", self._reset)
@@ -113,7 +113,7 @@ class EpisodicMemoryNode(MemoryNode):
 
     def _take_odometry(self, message: OdometryMessage) -> None:
         if self._camera.take_odometry(message):
-            self._request = self._request or "forget"
+            self._requests.append("forget")
         if self._camera.due:  # each wake costs the executor a turn at the interpreter's lock
             self._worker.wake()
 
@@ -121,21 +121,10 @@ class EpisodicMemoryNode(MemoryNode):
 
     def _work(self) -> float:
         """Hand over the frames that came, save and tell what was learnt; the training has a thread of its own."""
+        save = self._obey_all()
         self._remember()
         self._progress.trained(self._memory.steps, time.monotonic())
-        request, self._request = self._request, ""
-        T_before_after = request.T_before_after_xyyaw if isinstance(request, OdometryReset) else None
-        if isinstance(request, OdometryReset):
-            self.log.warning(f"{request}; {request.consequence}")
-        if request == "reset" or (isinstance(request, OdometryReset) and T_before_after is None):
-            self._forget()
-        elif T_before_after is not None:
-            self._stack.memory.clear()
-            self._stack.episode.reset(T_before_after)
-        elif request == "forget":
-            self._stack.memory.clear()
-            self.log.warning("the clock of odometry jumped back; the adapter stays, in its odom frame")
-        elif request == "save" or self._time_for("state", self.values["state_period_s"]):
+        if save or self._time_for("state", self.values["state_period_s"]):
             self._save(training=True)
         version = version_of(self._memory.newest)
         if version != version_of(self._saved) and self._time_for("adapter", self.values["save_period_s"]):
@@ -145,6 +134,23 @@ class EpisodicMemoryNode(MemoryNode):
             self._status.publish(self._report().to_message(self.get_name()))
         return 0.05
 
+    def _obey(self, request: str | OdometryReset) -> None:
+        T_before_after = motion_of_odom(request)
+        if forgets(request):
+            self._stack.reset()
+            self._progress.clear()
+            self._saved = None
+            store = store_of(self.values)
+            if store is not None:
+                self._try(lambda: forget_episode(store))
+            self.log.info("the episode is forgotten")
+            return
+        self._stack.memory.clear()
+        if T_before_after is not None:
+            self._stack.episode.reset(T_before_after)
+        else:
+            self.log.warning("the clock of odometry jumped back; the adapter stays, in its odom frame")
+
     def _remember(self) -> None:
         for frame, matched, received_s in self._camera.frames():
             verdict = self._stack.observe(frame, matched.odometry)
@@ -152,15 +158,6 @@ class EpisodicMemoryNode(MemoryNode):
             if verdict is FrameStatus.KEPT:
                 self._latency.add(time.monotonic() - received_s)
                 self._progress.observed(self._memory.steps, self._memory.steps_due, received_s)
-
-    def _forget(self) -> None:
-        self._stack.reset()
-        self._progress.clear()
-        self._saved = None
-        store = store_of(self.values)
-        if store is not None:
-            self._try(lambda: forget_episode(store))
-        self.log.info("the episode is forgotten")
 
     def _report(self) -> Report:
         memory, camera = self._memory, self._camera

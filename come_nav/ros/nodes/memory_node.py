@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,22 +39,42 @@ def load_cloud(node: ManagedNode, memory: SpatialMemory) -> None:
 
 
 class MemoryNode(ManagedNode, ABC):
-    """A node whose worker remembers; services leave it a request, "reset" or "save". Has a parameter memory_folder."""
+    """A node whose worker remembers. Has a parameter memory_folder.
+
+    Services leave it requests, "reset" or "save", and odometry its resets, which are obeyed in the order they came.
+    """
 
     FORGOTTEN: ClassVar[str]
 
     def __init__(self, name: str, **keywords: Any) -> None:
         super().__init__(name, **keywords)
         self._worker = Worker(name, self._work, lambda error: self.diagnose(error, "memory"))
-        self._request: str | OdometryReset = ""
+        self._requests: deque[str | OdometryReset] = deque()
         self._due: dict[str, float] = {}
 
     @abstractmethod
     def _work(self) -> float:
         """Do what is to be done; return how long to wait, s."""
 
+    @abstractmethod
+    def _obey(self, request: str | OdometryReset) -> None:
+        """Forget, or take it that odometry began anew."""
+
+    def _obey_all(self) -> bool:
+        """Do what was asked for; return whether to save as well."""
+        save = False
+        while self._requests:
+            request = self._requests.popleft()
+            if isinstance(request, OdometryReset):
+                self.log.warning(f"{request}; {request.consequence}")
+            if request == "save":
+                save = True
+            else:
+                self._obey(request)
+        return save
+
     def _reset(self, request: Any, response: Any) -> Any:
-        self._request = "reset"
+        self._requests.append("reset")
         self._worker.wake()
         response.success, response.message = True, self.FORGOTTEN
         return response
@@ -62,7 +83,7 @@ class MemoryNode(ManagedNode, ABC):
         if not self.values["memory_folder"]:
             response.success, response.message = False, "memory_folder is empty, so there is nowhere to save to"
             return response
-        self._request = "save"
+        self._requests.append("save")
         self._worker.wake()
         response.success, response.message = True, "saving"
         return response

@@ -25,7 +25,7 @@ from come_nav.navigation.navigation_model import looks_at_depth
 from come_nav.navigation.navigator import Navigator
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
-from come_nav.ros.inputs.odometry_reset import OdometryReset
+from come_nav.ros.inputs.odometry_reset import OdometryReset, forgets, motion_of_odom
 from come_nav.ros.map_odom import MAP_PARAMETERS, MapOdomFollower, MapOdomPublisher
 from come_nav.ros.node import ManagedNode
 from come_nav.ros.nodes.memory_node import load_cloud, store_of
@@ -174,9 +174,8 @@ class PlannerNode(ManagedNode):
         """Forget if requested, remember what came, save if it is time; return how long to wait."""
         while self._memory_requests:
             request = self._memory_requests.popleft()
-            T_before_after = request.T_before_after_xyyaw if isinstance(request, OdometryReset) else None
-            everything = request == "reset" or (isinstance(request, OdometryReset) and T_before_after is None)
-            self._navigator.forget(everything, T_before_after)
+            everything = forgets(request)
+            self._navigator.forget(everything, motion_of_odom(request))
             self._forgotten = True
             if isinstance(request, OdometryReset):
                 self._output.stand_still()  # the plan is in an odom that is no more

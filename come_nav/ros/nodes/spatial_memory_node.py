@@ -13,6 +13,7 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
+from come_nav.core.geometry import se2
 from come_nav.memory.short_term import Remembered
 from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
 from come_nav.memory.spatial.settings import SpatialSettings
@@ -21,7 +22,7 @@ from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.ros import messages
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
-from come_nav.ros.inputs.odometry_reset import OdometryReset
+from come_nav.ros.inputs.odometry_reset import OdometryReset, motion_of_odom
 from come_nav.ros.map_odom import FOLLOW_PARAMETERS, MapOdomFollower
 from come_nav.ros.nodes.memory_node import MemoryNode, load_cloud, store_of
 from come_nav.ros.parameters import Parameter, settings_from, settings_parameters
@@ -57,7 +58,7 @@ class SpatialMemoryNode(MemoryNode):
         self._memory = SpatialMemory(settings_from(SpatialSettings(), self.values, "spatial."))
         load_cloud(self, self._memory)
         self._camera = CameraInput(self, depth="required")
-        self._camera.on_reset = lambda reset: setattr(self, "_request", reset)
+        self._camera.on_reset = self._requests.append
         # Anchors alone, without features: what was seen at each moves as another localiser says.
         self._localisation = RobotLocalisation(LocalisationSettings(use=False))
         self._localisation.on_correction.append(self._memory.move)
@@ -70,7 +71,7 @@ class SpatialMemoryNode(MemoryNode):
         self._pose_odom_xyyaw: NDArray[np.float64] | None = None
         self._frames_saved = self._memory.frames
         self._due = dict.fromkeys(("cloud", "obstacles", "save"), time.monotonic())
-        self._request = ""
+        self._requests.clear()
         self._failure: tuple[float, str] | None = None
         self.subscribe(OdometryMessage, "odom", self._take_odometry, SENSOR)
         self.serve(Trigger, "~/reset", self._reset)
@@ -113,28 +114,28 @@ class SpatialMemoryNode(MemoryNode):
     # -- the worker's thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> float:
-        moved = self._map_odom.update()
-        request, self._request = self._request, ""
-        if isinstance(request, OdometryReset):
-            self._pose_odom_xyyaw = None  # obstacles are published again with the next frame
-            self._frames_saved = -1  # whoever follows the store needs it as it is now
-            self.log.warning(f"{request}; {request.consequence}")
-            if request.T_before_after_xyyaw is not None:
-                self._localisation.reset()  # its anchors are of the odom before
-                self._memory.map_frame.rebase(request.T_before_after_xyyaw)
-        if request == "reset" or (isinstance(request, OdometryReset) and request.T_before_after_xyyaw is None):
-            self._memory.clear()
-            self._localisation.reset()
-        self._remember()
-        if moved:
+        if self._map_odom.update():
             self._frames_saved = -1  # others who follow the store shall have it where it is now
-        if request == "save" or self._time_for("save", self.values["save_period_s"]):
+        save = self._obey_all()
+        self._remember()
+        if save or self._time_for("save", self.values["save_period_s"]):
             self._save()
         if self._time_for("cloud", self.values["publish_period_s"]):
             self._publish_cloud()
         if self._time_for("obstacles", self.values["obstacles_period_s"]):
             self._publish_obstacles()
         return 0.05
+
+    def _obey(self, request: str | OdometryReset) -> None:
+        if isinstance(request, OdometryReset):
+            self._pose_odom_xyyaw = None  # obstacles are published again with the next frame
+            self._frames_saved = -1  # whoever follows the store needs it as it is now
+        self._localisation.reset()  # its anchors are of the odom before
+        T_before_after = motion_of_odom(request)
+        if T_before_after is None:
+            self._memory.clear()
+        else:
+            self._memory.map_frame.rebase(T_before_after)
 
     def _remember(self) -> None:
         def due(matched: Matched) -> bool:
@@ -167,9 +168,8 @@ class SpatialMemoryNode(MemoryNode):
         values = self.values
         heights = (values["obstacle_min_height_m"], values["obstacle_max_height_m"])
         points = self._memory.points_near(pose, values["obstacle_range_m"], heights, values["min_hits"])
-        cosine, sine = np.cos(pose[2]), np.sin(pose[2])
-        turned = points[:, :2] @ np.array([[cosine, sine], [-sine, cosine]])
-        odom = np.column_stack([turned + pose[:2], points[:, 2]]).astype(np.float32)
+        planar = se2.transform_points(pose, points[:, :2].astype(np.float64))
+        odom = np.column_stack([planar, points[:, 2]]).astype(np.float32)
         # Of the newest frame in it, not of now: whoever plans must see that it no longer grows.
         self._obstacles.publish(messages.cloud_message(odom, None, stamp_s, values["odom_frame"]))
 
