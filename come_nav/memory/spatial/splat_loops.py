@@ -15,9 +15,12 @@ from come_nav.core.compiled import Compiled, inlined
 
 BLOCK = 64  # points that are culled together
 LANES = 8  # numbers that are added at once
+DEPTH_STEPS, DEPTH_STEPS_PER_M = 128, 4.0  # in which blocks are sorted from front to back
+TILE, TILES_KEPT = 8, 32  # pixels of a tile's edge; blocks that are drawn before tiles are looked at again
 CELLS, LEAST_CELL_M = (64, 64, 16), 0.5  # points of one such cell of the cloud lie in a row: boxes of blocks are small
-_F, _I = np.float32, np.int32
+_F, _I, _U = np.float32, np.int32, np.uint32
 _ZERO, _ONE, _TINY, _INFINITY = _F(0.0), _F(1.0), _F(1e-6), _F(math.inf)
+_NAN = _F(math.nan)
 _ROUNDING = _F(1e-5)  # of the terms of a plane's equation
 
 Floats = NDArray[np.float32]
@@ -50,12 +53,14 @@ class Packed(NamedTuple):
     """Points as loops take them, blocks of them near each other.
 
     Attributes:
-        surfaces: (6, N) positions and normals.
+        places: (M, 3, BLOCK) positions, block by block; NaN behind the last point.
+        normals: (N, 3).
         values: (N, L) weight, weighted size, a place for depth, weighted features, zeros up to a multiple of lanes.
-        boxes: (M, 6) middle and half the edges of the box around each block.
+        boxes: (6, M) middle and half the edges of the box around each block.
     """
 
-    surfaces: Floats
+    places: Floats
+    normals: Floats
     values: Floats
     boxes: Floats
 
@@ -77,12 +82,13 @@ class Images(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """Pixel, index and depth (N,) of the points in view, the nearest depth (P,) of each pixel."""
+    """Pixel, index and depth (N,) of the points in view, the nearest depth of each pixel and what hides others (P + 1,)."""
 
-    where: NDArray[np.int32]
+    where: NDArray[np.uint32]
     which: NDArray[np.int32]
     far: Floats
     nearest: Floats
+    hidden: Floats
 
 
 @Compiled
@@ -104,24 +110,26 @@ def find_cells(points: Any, keys: Any) -> None:
 @Compiled
 def pack(order: Any, cloud: Any, packed: Any) -> None:
     """Write the points of a :class:`Cloud` in an ``order`` (N,) into :class:`Packed`, whose values are zero."""
-    surfaces, values, boxes = packed.surfaces, packed.values, packed.boxes
+    places, values, boxes = packed.places, packed.values, packed.boxes
     for place in range(len(order)):
         index = order[place]
         weight = cloud.weights[index]
         for axis in range(3):
-            surfaces[axis, place] = cloud.points[index, axis]
-            surfaces[3 + axis, place] = cloud.normals[index, axis]
+            places[place // BLOCK, axis, place % BLOCK] = cloud.points[index, axis]
+            packed.normals[place, axis] = cloud.normals[index, axis]
         values[place, 0], values[place, 1] = weight, cloud.sizes_m[index] * weight
         for channel in range(cloud.features.shape[1]):
             values[place, 3 + channel] = cloud.features[index, channel] * weight
-    for block in range(len(boxes)):
-        start, stop = block * BLOCK, min(block * BLOCK + BLOCK, len(order))
+    for block in range(len(places)):
+        count = min(BLOCK, len(order) - block * BLOCK)
         for axis in range(3):
-            low = high = surfaces[axis, start]
-            for place in range(start + 1, stop):
-                low, high = min(low, surfaces[axis, place]), max(high, surfaces[axis, place])
-            boxes[block, axis] = _F(0.5) * (low + high)
-            boxes[block, 3 + axis] = _F(0.5) * (high - low) + _TINY
+            low = high = places[block, axis, 0]
+            for k in range(1, count):
+                low, high = min(low, places[block, axis, k]), max(high, places[block, axis, k])
+            boxes[axis, block] = _F(0.5) * (low + high)
+            boxes[3 + axis, block] = _F(0.5) * (high - low) + _TINY
+            for k in range(count, BLOCK):
+                places[block, axis, k] = _NAN  # never in view
 
 
 @Compiled
@@ -132,92 +140,173 @@ def render(packed: Any, cameras: Any, rules: Any, windows_px: Any, images: Any) 
     """
     batch, channels, rows, columns = images.image.shape
     pixels, count = rows * columns, len(packed.values)
-    hits = Hits(np.empty(count, _I), np.empty(count, _I), np.empty(count, _F), np.empty(pixels, _F))
+    nearest, hidden = np.empty(pixels + 1, _F), np.empty(pixels + 1, _F)
+    hits = Hits(np.empty(count, _U), np.empty(count, _I), np.empty(count, _F), nearest, hidden)
     sums = np.empty((pixels, packed.values.shape[1]), _F)
     sheets = np.empty((channels + 2, rows, columns), _F)  # features, size of points in pixels, inverse depth
     front = np.empty((rows, columns), np.bool_)
     for view in range(batch):
         found = _project(packed, cameras.projections[view], rules, (rows, columns), hits)
         _blend(packed, cameras.positions[view], rules, hits, found, sums)
-        _means(sums, hits.nearest, cameras.focal_px[view] * rules.spread, sheets, front)
+        widest = _means(sums, hits.nearest, cameras.focal_px[view] * rules.spread, sheets, front)
         for window in windows_px:  # the nearest surfaces first: what shines through them is no surface
-            _cover(sheets, front, rules, window)
+            _cover(sheets, front, rules, window, widest)
         _write(sheets, front, images.image[view], images.depth_m[view], images.visible[view])
 
 
 @inlined
-def _culled(box: Any, matrix: Any, nearest_m: Any) -> Any:
-    """Say that no point of a box lies in the view."""
-    for plane in range(5):
-        most = size = _ZERO
-        for axis in range(4):
-            ahead = matrix[2, axis]
-            side = matrix[plane // 2, axis] if plane < 4 else _ZERO
-            factor = ahead if plane == 4 else (side if plane % 2 == 0 else ahead - side)
-            middle = box[axis] if axis < 3 else _ONE
-            half = box[3 + axis] if axis < 3 else _ZERO
-            most += factor * middle + abs(factor) * half
-            size += abs(factor) * (abs(middle) + half)
-        if most < (nearest_m if plane == 4 else _ZERO) - _ROUNDING * size:
-            return True
-    return False
+def _project(packed: Any, matrix: Any, rules: Any, size: Any, hits: Any) -> Any:
+    """Write the points in view that no nearer surface hides, and the nearest depth of each pixel; return how many.
+
+    Blocks come from front to back, so that most of what is hidden is told at once.
+    """
+    where, which, far, nearest, hidden = hits
+    outside = size[0] * size[1]  # the pixel of what is not in view; nothing is seen there
+    nearest[:], hidden[:] = _INFINITY, _INFINITY
+    hidden[outside] = -_INFINITY
+    pixels, ahead = np.empty(BLOCK, _U), np.empty(BLOCK, _F)
+    found = 0
+    tiles = np.full((-(-size[0] // TILE), -(-size[1] // TILE)), _INFINITY, _F)  # beyond which all of a tile is hidden
+    order, extents = _front_to_back(packed.boxes, matrix, size, rules.nearest_m)
+    fresh = 0
+    for block in order:
+        if fresh == TILES_KEPT:
+            _look_behind(hidden, size, tiles)
+            fresh = 0
+        if _is_hidden(extents, block, tiles):
+            continue
+        _project_block(packed.places[block], matrix, rules, size, pixels, ahead)
+        seen = _I(0)
+        for k in range(BLOCK):  # 64 are compared at once
+            seen += _I(1) if ahead[k] <= hidden[pixels[k]] else _I(0)
+        if seen == 0:
+            continue
+        fresh += 1
+        for k in range(BLOCK):
+            pixel, depth = pixels[k], ahead[k]
+            if not depth <= hidden[pixel]:
+                continue
+            where[found], which[found], far[found] = pixel, block * BLOCK + k, depth
+            found += 1
+            if depth < nearest[pixel]:
+                nearest[pixel] = depth
+                hidden[pixel] = depth * (_ONE + rules.slab_ratio) + rules.slab_m
+    return found
 
 
 @inlined
-def _project(packed: Any, matrix: Any, rules: Any, size: Any, hits: Any) -> Any:
-    """Write the points in view and the nearest depth of each pixel; return how many there are."""
-    where, which, far, nearest = hits
-    points, nearest_m, farthest_m = packed.surfaces, rules.nearest_m, rules.farthest_m
+def _look_behind(hidden: Any, size: Any, tiles: Any) -> None:
+    """Write the depth beyond which all pixels of each tile are hidden."""
+    tiles[:] = -_INFINITY
+    for row in range(size[0]):
+        for tile in range(tiles.shape[1]):
+            first = row * size[1] + tile * TILE
+            farthest = tiles[row // TILE, tile]
+            for pixel in range(first, first + min(TILE, size[1] - tile * TILE)):
+                farthest = _larger(farthest, hidden[pixel])
+            tiles[row // TILE, tile] = farthest
+
+
+@inlined
+def _is_hidden(extents: Any, block: Any, tiles: Any) -> Any:
+    """Say that a block lies behind what was met before in all tiles that it may touch."""
+    depth = extents[0, block]
+    left, right = int(extents[1, block]) // TILE, int(extents[2, block]) // TILE
+    for row in range(int(extents[3, block]) // TILE, int(extents[4, block]) // TILE + 1):
+        for column in range(left, right + 1):
+            if depth <= tiles[row, column]:
+                return False
+    return True
+
+
+@inlined
+def _project_block(points: Any, matrix: Any, rules: Any, size: Any, pixels: Any, ahead: Any) -> None:
+    """Write pixel and depth of the points (3, BLOCK); no branches, so that many are projected at once."""
     m00, m01, m02, m03 = matrix[0, 0], matrix[0, 1], matrix[0, 2], matrix[0, 3]
     m10, m11, m12, m13 = matrix[1, 0], matrix[1, 1], matrix[1, 2], matrix[1, 3]
     m20, m21, m22, m23 = matrix[2, 0], matrix[2, 1], matrix[2, 2], matrix[2, 3]
-    height, width = _F(size[0]), _F(size[1])
-    last_row, last_column, stride = _I(size[0] - 1), _I(size[1] - 1), _I(size[1])
-    nearest[:] = _INFINITY
-    pixels, ahead = np.empty(BLOCK, _I), np.empty(BLOCK, _F)
-    found = 0
-    for block in range(len(packed.boxes)):
-        if _culled(packed.boxes[block], matrix, nearest_m):
-            continue
-        start = block * BLOCK
-        count = min(BLOCK, points.shape[1] - start)
-        for k in range(count):  # no branches, so that many points are projected at once
-            x, y, z = points[0, start + k], points[1, start + k], points[2, start + k]
-            depth = m20 * x + m21 * y + m22 * z + m23
-            safe = depth if depth > nearest_m else nearest_m
-            u = (m00 * x + m01 * y + m02 * z + m03) / safe
-            v = (m10 * x + m11 * y + m12 * z + m13) / safe
-            inside = (u >= _ZERO) & (u < _ONE) & (v >= _ZERO) & (v < _ONE) & (depth > nearest_m) & (depth < farthest_m)
-            row = _I(v * height) if inside else _I(0)
-            column = _I(u * width) if inside else _I(0)
-            row = row if row < last_row else last_row
-            column = column if column < last_column else last_column
-            pixels[k] = row * stride + column if inside else _I(-1)
-            ahead[k] = depth
-        for k in range(count):
-            pixel = pixels[k]
-            if pixel >= 0:
-                where[found], which[found], far[found] = pixel, start + k, ahead[k]
-                if ahead[k] < nearest[pixel]:  # noqa: PLR1730  min() would write each time
-                    nearest[pixel] = ahead[k]
-                found += 1
-    return found
+    height, width, stride, outside = _F(size[0]), _F(size[1]), _I(size[1]), _I(size[0] * size[1])
+    nearest_m, farthest_m = rules.nearest_m, rules.farthest_m
+    xs, ys, zs = points[0], points[1], points[2]
+    for k in range(BLOCK):
+        x, y, z = xs[k], ys[k], zs[k]
+        depth = m20 * x + m21 * y + m22 * z + m23
+        inverse = _ONE / depth
+        u = (m00 * x + m01 * y + m02 * z + m03) * inverse * width
+        v = (m10 * x + m11 * y + m12 * z + m13) * inverse * height
+        inside = (u >= _ZERO) & (u < width) & (v >= _ZERO) & (v < height) & (depth > nearest_m) & (depth < farthest_m)
+        column, row = _I(u if inside else _ZERO), _I(v if inside else _ZERO)
+        pixels[k] = _U(row * stride + column if inside else outside)
+        ahead[k] = depth
+
+
+@inlined
+def _front_to_back(boxes: Any, matrix: Any, size: Any, nearest_m: Any) -> Any:
+    """Return the blocks that may be in view, the nearest first in steps of depth, and the extents (5, M) of all."""
+    extents = np.empty((5, boxes.shape[1]), _F)
+    _extents(boxes, matrix, _F(size[0]), _F(size[1]), nearest_m, extents)
+    last = DEPTH_STEPS - 1
+    steps, starts = np.empty(boxes.shape[1], np.int16), np.zeros(last + 2, _I)
+    for block in range(boxes.shape[1]):
+        depth = extents[0, block]
+        steps[block] = -1 if depth < _ZERO else min(_I(depth * _F(DEPTH_STEPS_PER_M)), last)
+        starts[steps[block] + 1] += 1
+    starts[0] = 0
+    for step in range(last + 1):
+        starts[step + 1] += starts[step]
+    order = np.empty(starts[last + 1], _I)
+    for block in range(boxes.shape[1]):
+        step = steps[block]
+        if step >= 0:
+            order[starts[step]] = block
+            starts[step] += 1
+    return order, extents
+
+
+@inlined
+def _extents(boxes: Any, matrix: Any, rows: Any, columns: Any, nearest_m: Any, extents: Any) -> None:
+    """Write the nearest depth of each box, -1 out of view, and first and last column and row that it may touch, px."""
+    cx, cy, cz, hx, hy, hz = boxes[0], boxes[1], boxes[2], boxes[3], boxes[4], boxes[5]
+    nearest, left, right, top, bottom = extents[0], extents[1], extents[2], extents[3], extents[4]
+    m00, m01, m02, m03 = matrix[0, 0], matrix[0, 1], matrix[0, 2], matrix[0, 3]
+    m10, m11, m12, m13 = matrix[1, 0], matrix[1, 1], matrix[1, 2], matrix[1, 3]
+    m20, m21, m22, m23 = matrix[2, 0], matrix[2, 1], matrix[2, 2], matrix[2, 3]
+    a00, a01, a02, a10, a11, a12 = abs(m00), abs(m01), abs(m02), abs(m10), abs(m11), abs(m12)
+    a20, a21, a22 = abs(m20), abs(m21), abs(m22)
+    for block in range(len(cx)):  # no branches
+        x, y, z = cx[block], cy[block], cz[block]
+        far = abs(x) + hx[block] + abs(y) + hy[block] + abs(z) + hz[block] + _ONE  # what rounding grows with
+        off = _ROUNDING * far
+        depth, half = m20 * x + m21 * y + m22 * z + m23, a20 * hx[block] + a21 * hy[block] + a22 * hz[block] + off
+        low, high = depth - half, depth + half
+        low = low if low > nearest_m else nearest_m
+        across, wide = m00 * x + m01 * y + m02 * z + m03, a00 * hx[block] + a01 * hy[block] + a02 * hz[block] + off
+        down, tall = m10 * x + m11 * y + m12 * z + m13, a10 * hx[block] + a11 * hy[block] + a12 * hz[block] + off
+        near, distant = _ONE / low, _ONE / max(high, nearest_m)
+        u0, u1, v0, v1 = across - wide, across + wide, down - tall, down + tall
+        u0, v0 = u0 * (near if u0 < _ZERO else distant) * columns, v0 * (near if v0 < _ZERO else distant) * rows
+        u1, v1 = u1 * (distant if u1 < _ZERO else near) * columns, v1 * (distant if v1 < _ZERO else near) * rows
+        seen = (high > nearest_m) & (u1 >= _ZERO) & (u0 < columns) & (v1 >= _ZERO) & (v0 < rows)
+        nearest[block] = low if seen else -_ONE
+        left[block], right[block] = max(u0, _ZERO), min(u1, columns - _ONE)
+        top[block], bottom[block] = max(v0, _ZERO), min(v1, rows - _ONE)
 
 
 @inlined
 def _blend(packed: Any, position: Any, rules: Any, hits: Any, found: Any, sums: Any) -> None:
     """Sum the values (P, L) of the nearest surface in each pixel where it is seen from the front."""
-    where, which, far, nearest = hits
-    surfaces, values = packed.surfaces, packed.values
+    where, which, far, _, hidden = hits
+    normals, values = packed.normals, packed.values
     sums[:] = _ZERO
     x, y, z = position[0], position[1], position[2]
     for k in range(found):
         pixel, depth = where[k], far[k]
-        if depth > nearest[pixel] * (_ONE + rules.slab_ratio) + rules.slab_m:
+        if depth > hidden[pixel]:
             continue
         index = which[k]
-        tx, ty, tz = x - surfaces[0, index], y - surfaces[1, index], z - surfaces[2, index]
-        along = surfaces[3, index] * tx + surfaces[4, index] * ty + surfaces[5, index] * tz
+        own = packed.places[index // BLOCK]
+        tx, ty, tz = x - own[0, index % BLOCK], y - own[1, index % BLOCK], z - own[2, index % BLOCK]
+        along = normals[index, 0] * tx + normals[index, 1] * ty + normals[index, 2] * tz
         if along <= _ZERO and along <= rules.behind * max(np.sqrt(tx * tx + ty * ty + tz * tz), _TINY):
             continue
         for first in range(0, values.shape[1], LANES):
@@ -235,9 +324,13 @@ def _add_lanes(total: Any, own: Any) -> None:
 
 
 @inlined
-def _means(sums: Any, nearest: Any, factor_px: Any, sheets: Any, front: Any) -> None:
-    """Write means of features, size of points in pixels and inverse depth as layers (C + 2, H, W)."""
+def _means(sums: Any, nearest: Any, factor_px: Any, sheets: Any, front: Any) -> Any:
+    """Write means of features, size of points in pixels and inverse depth as layers (C + 2, H, W).
+
+    Return the largest size.
+    """
     count, rows, columns = sheets.shape
+    widest = _ZERO
     for row in range(rows):
         for column in range(columns):
             pixel = row * columns + column
@@ -247,95 +340,110 @@ def _means(sums: Any, nearest: Any, factor_px: Any, sheets: Any, front: Any) -> 
             for channel in range(count - 2):
                 sheets[channel, row, column] = sums[pixel, 3 + channel] / divisor
             inverse = _ONE / (sums[pixel, 2] / divisor if seen else nearest[pixel])
-            sheets[count - 2, row, column] = sums[pixel, 1] / divisor * factor_px * inverse
+            size_px = sums[pixel, 1] / divisor * factor_px * inverse
+            widest = _larger(widest, size_px)
+            sheets[count - 2, row, column] = size_px
             sheets[count - 1, row, column] = inverse
             front[row, column] = seen
+    return widest
 
 
 @inlined
-def _cover(sheets: Any, front: Any, rules: Any, window: Any) -> None:
-    """Close gaps up to ``window`` px among the near points that are seen from the front."""
+def _cover(sheets: Any, front: Any, rules: Any, window: Any, widest: Any) -> None:
+    """Close gaps up to ``window`` px among the near points that are seen from the front; all up to ``widest`` px."""
     count, rows, columns = sheets.shape
     half = window // 2
-    if sheets[count - 2].max() <= _F(half):
+    if widest <= _F(half):
         return
-    near = (sheets[count - 2] > _F(half)) & front
-    closed = np.full((rows + 2 * half, columns + 2 * half), -_INFINITY, _F)
-    inner = closed[half : half + rows, half : half + columns]
+    near, surface = np.empty((rows, columns), np.bool_), np.empty((rows, columns), _F)
     for row in range(rows):
         for column in range(columns):
-            inner[row, column] = sheets[count - 1, row, column] if near[row, column] else _ZERO
-    _dilate(closed, window)
-    _negate(closed, half)
-    _dilate(closed, window)
-    leaks = np.zeros((rows, columns), np.bool_)
-    any_leak = False
+            own = (sheets[count - 2, row, column] > _F(half)) & front[row, column]
+            near[row, column] = own
+            surface[row, column] = sheets[count - 1, row, column] if own else _ZERO
+    _dilate(surface, window)
     for row in range(rows):
         for column in range(columns):
-            surface, inverse = -inner[row, column], sheets[count - 1, row, column]
-            slack = max(_ONE - rules.leak_m * surface - rules.leak_ratio, _F(0.1))
-            leak = inverse < surface * slack or (not front[row, column] and inverse < surface)
+            surface[row, column] = -surface[row, column]
+    _dilate(surface, window)  # of the negative: erosion
+    leaks = np.empty((rows, columns), np.bool_)
+    any_leak = 0
+    for row in range(rows):
+        for column in range(columns):
+            closed, inverse = -surface[row, column], sheets[count - 1, row, column]
+            slack = max(_ONE - rules.leak_m * closed - rules.leak_ratio, _F(0.1))
+            leak = (inverse < closed * slack) | (~front[row, column] & (inverse < closed))
             leaks[row, column] = leak
-            near[row, column] = near[row, column] and not leak
-            any_leak |= leak
-    if any_leak:
-        _replace(sheets, front, leaks, near, inner, half)
+            near[row, column] = near[row, column] & ~leak
+            any_leak += 1 if leak else 0
+    if any_leak > 0:
+        _replace(sheets, front, leaks, near, surface, half)
 
 
 @inlined
-def _negate(padded: Any, half: Any) -> None:
-    """Turn dilation into erosion: the middle of ``padded`` changes sign, -inf lies around it."""
-    rows, columns = padded.shape
-    for row in range(rows):
-        for column in range(columns):
-            inside = half <= row < rows - half and half <= column < columns - half
-            padded[row, column] = -padded[row, column] if inside else -_INFINITY
-
-
-@inlined
-def _replace(sheets: Any, front: Any, leaks: Any, surface: Any, eroded: Any, half: Any) -> None:
-    """Give leaks the mean features of the ``surface`` (H, W) around them, and its inverse depth, minus ``eroded``."""
+def _replace(sheets: Any, front: Any, leaks: Any, near: Any, eroded: Any, half: Any) -> None:
+    """Give leaks the mean features of the ``near`` surface (H, W) around them, and its inverse depth, minus ``eroded``."""
     count, rows, columns = sheets.shape
-    table = np.zeros((rows + 1, columns + 1, count - 1), np.float64)  # sums of all above and left
-    for row in range(rows):
-        for channel in range(count - 1):
-            total = 0.0
+    above = np.empty((count - 1, rows + 1, columns), _F)  # sums of all above; how many come last
+    above[:, 0] = _ZERO
+    for channel in range(count - 1):
+        for row in range(rows):
             for column in range(columns):
-                if surface[row, column]:
-                    total += np.float64(sheets[channel, row, column]) if channel < count - 2 else 1.0
-                table[row + 1, column + 1, channel] = table[row, column + 1, channel] + total
+                value = sheets[channel, row, column] if channel < count - 2 else _ONE
+                above[channel, row + 1, column] = above[channel, row, column] + (value if near[row, column] else _ZERO)
     for row in range(rows):
         top, bottom = max(row - half, 0), min(row + half + 1, rows)
         for column in range(columns):
             if not leaks[row, column]:
                 continue
             left, right = max(column - half, 0), min(column + half + 1, columns)
-            corners = table[bottom, right] - table[bottom, left] - table[top, right] + table[top, left]
-            if corners[count - 2] > 0.5:
+            number = _sum_between(above[count - 2], top, bottom, left, right)
+            if number > _F(0.5):
                 for channel in range(count - 2):
-                    sheets[channel, row, column] = _F(corners[channel] / corners[count - 2])
+                    sheets[channel, row, column] = _sum_between(above[channel], top, bottom, left, right) / number
                 sheets[count - 1, row, column] = -eroded[row, column]
                 front[row, column] = True
 
 
 @inlined
-def _dilate(padded: Any, window: Any) -> None:
-    """Write the largest value in a square window (2^n + 1) px into the middle of ``padded``, -inf around it."""
-    rows, columns = padded.shape
+def _sum_between(above: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
+    total = _ZERO
+    for column in range(left, right):
+        total += above[bottom, column] - above[top, column]
+    return total
+
+
+@inlined
+def _dilate(image: Any, window: Any) -> None:
+    """Write the largest value in a square window (2^n + 1) px into ``image``; what lies outside does not count."""
+    rows, columns = image.shape
     half = window // 2
+    high = np.full((rows + 2 * half, columns), -_INFINITY, _F)
+    high[half : half + rows] = image
     step = 1
-    while step <= window - 1:  # windows of 2, 4, ..., window - 1, then one more
+    while step < window:  # windows of 2, 4, ..., window - 1, then one more; each begins where its value stands
         shift = step if step < window - 1 else 1
-        for row in range(rows - shift):
-            for column in range(columns):
-                padded[row, column] = _larger(padded[row, column], padded[row + shift, column])
-        for row in range(rows):
-            for column in range(columns - shift):
-                padded[row, column] = _larger(padded[row, column], padded[row, column + shift])
+        for row in range(rows + 2 * half - shift):
+            _raise_to(high[row], high[row + shift], high[row], columns)
         step *= 2
-    for row in range(rows - half - 1, half - 1, -1):  # a window begins where its value stands; move it to the middle
-        for column in range(columns - half - 1, half - 1, -1):
-            padded[row, column] = padded[row - half, column - half]
+    one, other = np.empty(columns + 2 * half, _F), np.empty(columns + 2 * half, _F)
+    for row in range(rows):
+        one[:], other[:] = -_INFINITY, -_INFINITY
+        one[half : half + columns] = high[row]
+        step = 1
+        while step < window:
+            shift = step if step < window - 1 else 1
+            _raise_to(one, one[shift:], other, columns + 2 * half - shift)
+            one, other = other, one
+            step *= 2
+        image[row] = one[:columns]
+
+
+@inlined
+def _raise_to(values: Any, others: Any, larger: Any, count: Any) -> None:
+    """Write the larger of each two numbers."""
+    for index in range(count):
+        larger[index] = _larger(values[index], others[index])
 
 
 @inlined
@@ -348,10 +456,10 @@ def _write(sheets: Any, front: Any, image: Any, depth_m: Any, visible: Any) -> N
     """Write image (C, H, W), depth (H, W) and visible (H, W)."""
     channels, rows, columns = image.shape
     for row in range(rows):
+        inverse, seen = sheets[channels + 1, row], visible[row]
         for column in range(columns):
-            inverse = sheets[channels + 1, row, column]
-            seen = front[row, column] and inverse > _ZERO
-            visible[row, column] = seen
-            depth_m[row, column] = _ONE / inverse if seen else _ZERO
-            for channel in range(channels):
-                image[channel, row, column] = sheets[channel, row, column] if seen else _ZERO
+            seen[column] = front[row, column] & (inverse[column] > _ZERO)
+            depth_m[row, column] = _ONE / inverse[column] if seen[column] else _ZERO
+        for channel in range(channels):
+            for column in range(columns):
+                image[channel, row, column] = sheets[channel, row, column] if seen[column] else _ZERO

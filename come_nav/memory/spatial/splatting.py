@@ -136,9 +136,10 @@ class Splats:
 
         count, channels = self.features.shape
         cloud = Cloud(*(tensor.detach().contiguous().numpy() for tensor in self.tensors))
-        surfaces, boxes = np.empty((6, count), np.float32), np.empty((-(-count // BLOCK), 6), np.float32)
+        blocks = -(-count // BLOCK)
+        places, boxes = np.empty((blocks, 3, BLOCK), np.float32), np.empty((6, blocks), np.float32)
         values = np.zeros((count, -(-(channels + 3) // LANES) * LANES), np.float32)
-        packed, keys = Packed(surfaces, values, boxes), np.empty(count, np.uint16)
+        packed, keys = Packed(places, np.empty((count, 3), np.float32), values, boxes), np.empty(count, np.uint16)
         find_cells(cloud.points, keys)
         pack(keys.argsort(kind="stable"), cloud, packed)  # 16 bits are sorted in a tenth of the time that 64 take
         return packed
