@@ -187,7 +187,8 @@ class SpatialMemory:
             moved[:, :3, 3] -= torch.as_tensor(self.origin_odom_xyz).to(moved)
             extrinsics, poses = moved, poses.new_zeros(len(poses), 3)
         elif self.origin_odom_xyz.any():
-            poses = poses.double() - torch.tensor([*self.origin_odom_xyz[:2], 0.0], dtype=torch.float64)
+            origin = torch.tensor([*self.origin_odom_xyz[:2], 0.0], dtype=torch.float64)
+            poses = poses.double() - origin.to(poses.device)
         splats = self._splats.coarse(splats, cell_m)
         view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), extrinsics)))
         if thin and len(poses) and len(splats.points_xyz):

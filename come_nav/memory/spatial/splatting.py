@@ -7,9 +7,10 @@ is narrower than the spacing of the points at that depth and leaves outlines whe
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,7 +92,7 @@ class Viewpoint:
         ]
         T_base_reference = torch.stack([torch.stack(row, 1) for row in rows], 1)
         extrinsics = self.T_base_camera.double()
-        T_camera_base = torch.linalg.inv(extrinsics)[:, :3].expand(batch, -1, -1)
+        T_camera_base = torch.linalg.inv_ex(extrinsics).inverse[:, :3].expand(batch, -1, -1)
         fx, fy, cx, cy = self.camera.double().expand(batch, -1).unbind(1)
         zero = torch.zeros_like(fx)
         lens = [[fx, zero, cx], [zero, fy, cy], [zero, zero, torch.ones_like(fx)]]
@@ -242,17 +243,51 @@ def _compiled(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[T
 
 def _render(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return image, depth (0 = unknown) and visibility."""
-    image, sizes_m, inverse, front = _blend(splats, view, size)
+    blend = _blend_by_kernels if _suits_kernels(*splats.tensors, view.poses_xyyaw) else _blend
+    image, sizes_m, inverse, front = blend(splats, view, size)
     image, inverse, front = image.clone(), inverse.clone(), front.clone()  # gradients need what they were before, too
     points_px = SPREAD * sizes_m * view.camera[:, 0, None, None, None] * size[1] * inverse
     for window in WINDOWS_PX:  # the nearest surfaces first: what shines through them is no surface
         near = points_px > (window - 1) / 2
+        if image.is_cuda:  # asking which views come so near would wait for the device
+            image, inverse, front = _cover(image, inverse, front, near, window)
+            continue
         which = near.flatten(1).any(dim=1)  # few views come so near to a surface
         if bool(which.any()):
             covered = _cover(image[which], inverse[which], front[which], near[which], window)
             image[which], inverse[which], front[which] = covered
     visible = (inverse > 0) & front
     return image * visible, torch.where(visible, 1.0 / inverse, 0.0)[:, 0], visible[:, 0]
+
+
+@cache
+def _has_triton() -> bool:
+    """Say whether the compiler of kernels is installed, as it is with torch for CUDA."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def _suits_kernels(*tensors: Tensor) -> bool:
+    """Say whether kernels may take these tensors: float32 of a CUDA device that no gradient flows through."""
+    if not _has_triton() or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+        return False
+    return all(tensor.is_cuda and tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def _blend_by_kernels(
+    splats: Splats, view: Viewpoint, size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what :func:`_blend` does, without a wait for the device."""
+    from come_nav.memory.spatial.splat_kernels import Rules, blend
+
+    rules = Rules(NEAREST_M, FARTHEST_M, SLAB_M, SLAB_RATIO, BEHIND)
+    nearest, sums = blend(splats.tensors, view.projection, view.positions, size, rules)
+    batch, channels = len(nearest), splats.features.shape[1]
+    front = sums[..., :1] > 0
+    means = sums[..., 1:] / torch.where(front, sums[..., :1], 1.0)
+    inverse = 1.0 / torch.where(front[..., 0], means[..., 1], nearest)  # 0 where nothing is
+    image = means[..., 2:].transpose(1, 2).reshape(batch, channels, *size)
+    others = (means[..., 0], inverse, front[..., 0])
+    return image, *(value.reshape(batch, 1, *size) for value in others)  # type: ignore[return-value]
 
 
 def _blend(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
