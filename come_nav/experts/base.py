@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from come_nav.core.checks import check_choice
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
+from come_nav.core.transfer import to_device
 from come_nav.core.types import Context, ContextViews
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
@@ -204,7 +205,7 @@ def _views_apart(views: ContextViews, batch: int) -> tuple[Tensor | None, Tensor
     several = torch.stack([_rows(empty if view is None else view, batch) for view in sources], 1)
     shown = views.shown
     if shown is None:
-        shown = torch.tensor([[view is not None for view in sources]], device=given.device)
+        shown = to_device(torch.tensor([[view is not None for view in sources]]), given.device)
     return several, _rows(shown, batch)
 
 
