@@ -58,7 +58,9 @@ def main() -> None:
             for part, value in measured(args, getattr(args, name)).items():
                 found[name].setdefault(part, []).append(value)
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
-    rows = [row(part, found["before"][part], found["after"][part]) for part in found["after"] if part in found["before"]]
+    rows = [
+        row(part, found["before"][part], found["after"][part]) for part in found["after"] if part in found["before"]
+    ]
     for own in rows:
         print(" ".join(f"{key} {value}" for key, value in own.items()))
     if args.out is not None:

@@ -81,7 +81,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for points in args.points:
         memory, pose = a_cloud(points, 10000)
-        splats = memory._splats.of(memory.voxels, memory.config.voxel_m, torch.device(args.device))  # noqa: SLF001
+        splats = memory._splats.of(memory.voxels, memory.config.voxel_m, torch.device(args.device))
         poses = torch.tensor(pose) + torch.randn(args.views, 3, generator=torch.Generator().manual_seed(0)) * 0.5
         camera = CameraIntrinsics.from_field_of_view(args.size, args.size, math.pi / 2)
         T_base_camera = torch.from_numpy(EXTRINSICS)[None]

@@ -123,7 +123,10 @@ def test_the_same_is_imagined_in_float32(models, exact) -> None:
 @pytest.mark.cuda
 @needs_device
 def test_bfloat16_is_near_float32(models) -> None:
-    wanted, found = imagined(in_precision(models["cpu"], "float32")), imagined(in_precision(models["device"], "bfloat16"))
+    wanted, found = (
+        imagined(in_precision(models["cpu"], "float32")),
+        imagined(in_precision(models["device"], "bfloat16")),
+    )
     assert (found - wanted).pow(2).mean().sqrt() < BFLOAT16 * wanted.pow(2).mean().sqrt()
 
 

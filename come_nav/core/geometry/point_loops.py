@@ -116,6 +116,8 @@ def _seen_around(visible: Any, count: Any) -> None:
         before, after = visible[max(row - 1, 0)], visible[min(row + 1, rows - 1)]
         own, first, last = visible[row], np.int16(row > 0), np.int16(row < rows - 1)
         for column in range(columns):
-            above[column + 1] = np.int16(own[column]) + first * np.int16(before[column]) + last * np.int16(after[column])
+            above[column + 1] = (
+                np.int16(own[column]) + first * np.int16(before[column]) + last * np.int16(after[column])
+            )
         for column in range(columns):
             count[row, column] = above[column] + above[column + 1] + above[column + 2]

@@ -44,7 +44,7 @@ def _seen(points: Any, projections: Any, index: Any, valid: Any, view: Any, rows
 
 
 @triton.jit
-def _nearest(
+def _nearest(  # noqa: PLR0913, PLR0917  a kernel takes pointers and numbers alone
     points: Any,
     projections: Any,
     nearest: Any,
@@ -65,7 +65,7 @@ def _nearest(
 
 
 @triton.jit
-def _sums(
+def _sums(  # noqa: PLR0913, PLR0917
     points: Any,
     features: Any,
     normals: Any,

@@ -73,16 +73,19 @@ class Cameras(NamedTuple):
     focal_px: Floats
 
 
-class Images(NamedTuple):
-    """What is written: image (B, C, H, W) zero where unknown, depth (B, H, W; 0 = unknown), visible (B, H, W)."""
+class Layers(NamedTuple):
+    """What is written: of each view features, size of points in pixels and inverse depth as sheets (B, C + 2, H, W).
 
-    image: Floats
-    depth_m: Floats
-    visible: NDArray[np.bool_]
+    Where the front of something is seen (B, H, W), and the largest size (B,).
+    """
+
+    sheets: Floats
+    front: NDArray[np.bool_]
+    widest_px: Floats
 
 
 class Hits(NamedTuple):
-    """Pixel, index and depth (N,) of the points in view, the nearest depth of each pixel and what hides others (P + 1,)."""
+    """Pixel, index and depth (N,) of points in view; the nearest depth of each pixel, and what it hides (P + 1,)."""
 
     where: NDArray[np.uint32]
     which: NDArray[np.int32]
@@ -133,25 +136,18 @@ def pack(order: Any, cloud: Any, packed: Any) -> None:
 
 
 @Compiled
-def render(packed: Any, cameras: Any, rules: Any, windows_px: Any, images: Any) -> None:
-    """Render :class:`Packed` points from :class:`Cameras` into :class:`Images`.
-
-    Gaps are covered in windows of (2^n + 1) px, the widest first.
-    """
-    batch, channels, rows, columns = images.image.shape
+def render(packed: Any, cameras: Any, rules: Any, layers: Any) -> None:
+    """Render :class:`Packed` points from :class:`Cameras` into :class:`Layers`."""
+    batch, _, rows, columns = layers.sheets.shape
     pixels, count = rows * columns, len(packed.values)
     nearest, hidden = np.empty(pixels + 1, _F), np.empty(pixels + 1, _F)
     hits = Hits(np.empty(count, _U), np.empty(count, _I), np.empty(count, _F), nearest, hidden)
     sums = np.empty((pixels, packed.values.shape[1]), _F)
-    sheets = np.empty((channels + 2, rows, columns), _F)  # features, size of points in pixels, inverse depth
-    front = np.empty((rows, columns), np.bool_)
     for view in range(batch):
         found = _project(packed, cameras.projections[view], rules, (rows, columns), hits)
         _blend(packed, cameras.positions[view], rules, hits, found, sums)
-        widest = _means(sums, hits.nearest, cameras.focal_px[view] * rules.spread, sheets, front)
-        for window in windows_px:  # the nearest surfaces first: what shines through them is no surface
-            _cover(sheets, front, rules, window, widest)
-        _write(sheets, front, images.image[view], images.depth_m[view], images.visible[view])
+        factor_px = cameras.focal_px[view] * rules.spread
+        layers.widest_px[view] = _means(sums, nearest, factor_px, layers.sheets[view], layers.front[view])
 
 
 @inlined
@@ -349,117 +345,5 @@ def _means(sums: Any, nearest: Any, factor_px: Any, sheets: Any, front: Any) -> 
 
 
 @inlined
-def _cover(sheets: Any, front: Any, rules: Any, window: Any, widest: Any) -> None:
-    """Close gaps up to ``window`` px among the near points that are seen from the front; all up to ``widest`` px."""
-    count, rows, columns = sheets.shape
-    half = window // 2
-    if widest <= _F(half):
-        return
-    near, surface = np.empty((rows, columns), np.bool_), np.empty((rows, columns), _F)
-    for row in range(rows):
-        for column in range(columns):
-            own = (sheets[count - 2, row, column] > _F(half)) & front[row, column]
-            near[row, column] = own
-            surface[row, column] = sheets[count - 1, row, column] if own else _ZERO
-    _dilate(surface, window)
-    for row in range(rows):
-        for column in range(columns):
-            surface[row, column] = -surface[row, column]
-    _dilate(surface, window)  # of the negative: erosion
-    leaks = np.empty((rows, columns), np.bool_)
-    any_leak = 0
-    for row in range(rows):
-        for column in range(columns):
-            closed, inverse = -surface[row, column], sheets[count - 1, row, column]
-            slack = max(_ONE - rules.leak_m * closed - rules.leak_ratio, _F(0.1))
-            leak = (inverse < closed * slack) | (~front[row, column] & (inverse < closed))
-            leaks[row, column] = leak
-            near[row, column] = near[row, column] & ~leak
-            any_leak += 1 if leak else 0
-    if any_leak > 0:
-        _replace(sheets, front, leaks, near, surface, half)
-
-
-@inlined
-def _replace(sheets: Any, front: Any, leaks: Any, near: Any, eroded: Any, half: Any) -> None:
-    """Give leaks the mean features of the ``near`` surface (H, W) around them, and its inverse depth, minus ``eroded``."""
-    count, rows, columns = sheets.shape
-    above = np.empty((count - 1, rows + 1, columns), _F)  # sums of all above; how many come last
-    above[:, 0] = _ZERO
-    for channel in range(count - 1):
-        for row in range(rows):
-            for column in range(columns):
-                value = sheets[channel, row, column] if channel < count - 2 else _ONE
-                above[channel, row + 1, column] = above[channel, row, column] + (value if near[row, column] else _ZERO)
-    for row in range(rows):
-        top, bottom = max(row - half, 0), min(row + half + 1, rows)
-        for column in range(columns):
-            if not leaks[row, column]:
-                continue
-            left, right = max(column - half, 0), min(column + half + 1, columns)
-            number = _sum_between(above[count - 2], top, bottom, left, right)
-            if number > _F(0.5):
-                for channel in range(count - 2):
-                    sheets[channel, row, column] = _sum_between(above[channel], top, bottom, left, right) / number
-                sheets[count - 1, row, column] = -eroded[row, column]
-                front[row, column] = True
-
-
-@inlined
-def _sum_between(above: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
-    total = _ZERO
-    for column in range(left, right):
-        total += above[bottom, column] - above[top, column]
-    return total
-
-
-@inlined
-def _dilate(image: Any, window: Any) -> None:
-    """Write the largest value in a square window (2^n + 1) px into ``image``; what lies outside does not count."""
-    rows, columns = image.shape
-    half = window // 2
-    high = np.full((rows + 2 * half, columns), -_INFINITY, _F)
-    high[half : half + rows] = image
-    step = 1
-    while step < window:  # windows of 2, 4, ..., window - 1, then one more; each begins where its value stands
-        shift = step if step < window - 1 else 1
-        for row in range(rows + 2 * half - shift):
-            _raise_to(high[row], high[row + shift], high[row], columns)
-        step *= 2
-    one, other = np.empty(columns + 2 * half, _F), np.empty(columns + 2 * half, _F)
-    for row in range(rows):
-        one[:], other[:] = -_INFINITY, -_INFINITY
-        one[half : half + columns] = high[row]
-        step = 1
-        while step < window:
-            shift = step if step < window - 1 else 1
-            _raise_to(one, one[shift:], other, columns + 2 * half - shift)
-            one, other = other, one
-            step *= 2
-        image[row] = one[:columns]
-
-
-@inlined
-def _raise_to(values: Any, others: Any, larger: Any, count: Any) -> None:
-    """Write the larger of each two numbers."""
-    for index in range(count):
-        larger[index] = _larger(values[index], others[index])
-
-
-@inlined
 def _larger(one: Any, other: Any) -> Any:
     return other if other > one else one  # one instruction, as no NaN is to be kept
-
-
-@inlined
-def _write(sheets: Any, front: Any, image: Any, depth_m: Any, visible: Any) -> None:
-    """Write image (C, H, W), depth (H, W) and visible (H, W)."""
-    channels, rows, columns = image.shape
-    for row in range(rows):
-        inverse, seen = sheets[channels + 1, row], visible[row]
-        for column in range(columns):
-            seen[column] = front[row, column] & (inverse[column] > _ZERO)
-            depth_m[row, column] = _ONE / inverse[column] if seen[column] else _ZERO
-        for channel in range(channels):
-            for column in range(columns):
-                image[channel, row, column] = sheets[channel, row, column] if seen[column] else _ZERO

@@ -31,6 +31,7 @@ SLAB_M, SLAB_RATIO = 0.05, 0.01  # points so far behind the nearest one of a pix
 LEAK_M, LEAK_RATIO = 0.03, 0.02  # what is farther than the closed surface by this lies behind it
 LEAST_NEIGHBOURS = 5  # of eight, that give an unseen pixel their mean
 POINTS_PER_CHUNK, ON_A_GPU = 2_000_000, 16_000_000  # the latter need about 2 GB
+VIEWS_AT_ONCE = 8  # of compiled loops: their layers stay in a processor's cache
 MAX_LEVEL = 3  # of merged cells: 8 voxels
 _HALF_GRID = 1 << 15  # cells on each side of the origin
 
@@ -221,7 +222,8 @@ def render_splats(splats: Splats, view: Viewpoint, size: tuple[int, int], gaps: 
 
 def _compiled(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return what :func:`_render` does."""
-    from come_nav.memory.spatial.splat_loops import Cameras, Images, Rules, render
+    from come_nav.memory.spatial.cover_loops import Images, cover
+    from come_nav.memory.spatial.splat_loops import Cameras, Layers, Rules, render
 
     batch, channels = len(view.poses_xyyaw), splats.features.shape[1]
     focal_px = (view.camera[:, 0] * size[1]).expand(batch)
@@ -234,8 +236,13 @@ def _compiled(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[T
     rules = Rules(*(np.float32(number) for number in numbers))
 
     def some(start: int, stop: int) -> None:
-        seen_by = Cameras(*(array[start:stop] for array in cameras))
-        render(packed, seen_by, rules, WINDOWS_PX, Images(*(array[start:stop] for array in images)))
+        for first in range(start, stop, VIEWS_AT_ONCE):
+            part = slice(first, min(first + VIEWS_AT_ONCE, stop))
+            count = part.stop - first
+            sheets = np.empty((count, channels + 2, *size), np.float32)
+            layers = Layers(sheets, np.empty((count, *size), np.bool_), np.empty(count, np.float32))
+            render(packed, Cameras(*(array[part] for array in cameras)), rules, layers)
+            cover(layers, rules, WINDOWS_PX, Images(*(array[part] for array in images)))
 
     compiled.shared_out(some, batch)
     return image, depth, visible
@@ -273,9 +280,7 @@ def _suits_kernels(*tensors: Tensor) -> bool:
     return all(tensor.is_cuda and tensor.dtype == torch.float32 for tensor in tensors)
 
 
-def _blend_by_kernels(
-    splats: Splats, view: Viewpoint, size: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _blend_by_kernels(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return what :func:`_blend` does, without a wait for the device."""
     from come_nav.memory.spatial.splat_kernels import Rules, blend
 
