@@ -26,7 +26,7 @@ class Rules(NamedTuple):
     behind: float
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _seen(points: Any, projections: Any, index: Any, valid: Any, view: Any, rows: Any, columns: Any) -> Any:
     """Return pixel, depth, and whether they lie in the image, of points (N, 3)."""
     x = tl.load(points + 3 * index, mask=valid, other=0.0)
@@ -43,7 +43,7 @@ def _seen(points: Any, projections: Any, index: Any, valid: Any, view: Any, rows
     return view * rows * columns + row * columns + column, depth, inside
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _nearest(  # noqa: PLR0913, PLR0917  a kernel takes pointers and numbers alone
     points: Any,
     projections: Any,
@@ -64,7 +64,7 @@ def _nearest(  # noqa: PLR0913, PLR0917  a kernel takes pointers and numbers alo
     tl.atomic_min(nearest + pixel, bits, mask=inside & (bits < before))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _sums(  # noqa: PLR0913, PLR0917
     points: Any,
     features: Any,
