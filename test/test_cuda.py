@@ -19,9 +19,9 @@ import torch
 from test_memory_splat_loops import CAMERA, MOST_OTHERS, SIZE, a_cloud, others, some_views, with_tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from come_nav.core.device.transfer import to_device
 from come_nav.core.geometry.point_rendering import camera_fractions, close_gaps, level_camera, render_points
 from come_nav.core.resources import find_resource
-from come_nav.core.transfer import to_device
 from come_nav.memory.spatial.splatting import SpatialView, Splats, Viewpoint, render_splats
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import LatentDistance

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from come_nav.core.checks import check_choice
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
-from come_nav.core.transfer import to_device
 from come_nav.core.types import Context, ContextViews
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer

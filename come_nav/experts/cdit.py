@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from come_nav.core.checks import check_range, check_shape
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.settings import to_mapping
-from come_nav.core.transfer import to_device
 from come_nav.experts.embeddings import ActionEmbedder, PatchEmbedder, ScalarEmbedder, unpatchify
 from come_nav.experts.layers import CDiTBlock, FinalLayer, layer_norm
 from come_nav.experts.optional_inputs import CameraEmbedder, OlderFrames, OptionalInputs, ViewGroups, layer_weights

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from come_nav.core.transfer import to_device
+from come_nav.core.device.transfer import to_device
 from come_nav.core.types import Context, ContextViews, ViewSource
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from come_nav.core.checks import check_choice, check_range
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.experts import CompositionMode
 from come_nav.core.protocols import Expert
-from come_nav.core.transfer import to_device
 from come_nav.core.types import ViewSource
 from come_nav.experts.passes import Condition, Network, Pass, Query, passes_of
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from come_nav.core.checks import check_shape
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Expert
-from come_nav.core.transfer import to_device
 from come_nav.core.types import Context, ViewSource
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.passes import AnyViewExpert, Condition, Query

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_shape
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ShapeError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.geometry.point_rendering import camera_fractions
-from come_nav.core.transfer import to_device
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.poses import as_transform

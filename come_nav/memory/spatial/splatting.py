@@ -22,7 +22,7 @@ from come_nav.core import compiled
 from come_nav.core.geometry.point_rendering import FARTHEST_M, NEAREST_M, close_gaps
 
 if TYPE_CHECKING:
-    from come_nav.memory.spatial.splat_loops import Packed
+    from come_nav.memory.spatial.loops.splat_loops import Packed
 
 SPREAD = 1.4  # mean positions of neighbouring cells lie up to so many voxels apart
 WINDOWS_PX = (33, 17, 9, 5, 3)  # close gaps between points that lie up to 32, 16, 8, 4, 2 px apart
@@ -134,7 +134,7 @@ class Splats:
     @cached_property
     def packed(self) -> Packed:
         """The points as compiled loops take them, sorted so that blocks out of view cost nothing."""
-        from come_nav.memory.spatial.splat_loops import BLOCK, LANES, Cloud, Packed, find_cells, pack
+        from come_nav.memory.spatial.loops.splat_loops import BLOCK, LANES, Cloud, Packed, find_cells, pack
 
         count, channels = self.features.shape
         cloud = Cloud(*(tensor.detach().contiguous().numpy() for tensor in self.tensors))
@@ -222,8 +222,8 @@ def render_splats(splats: Splats, view: Viewpoint, size: tuple[int, int], gaps: 
 
 def _compiled(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return what :func:`_render` does."""
-    from come_nav.memory.spatial.cover_loops import Images, cover
-    from come_nav.memory.spatial.splat_loops import Cameras, Layers, Rules, render
+    from come_nav.memory.spatial.loops.cover_loops import Images, cover
+    from come_nav.memory.spatial.loops.splat_loops import Cameras, Layers, Rules, render
 
     batch, channels = len(view.poses_xyyaw), splats.features.shape[1]
     focal_px = (view.camera[:, 0] * size[1]).expand(batch)
@@ -282,7 +282,7 @@ def _suits_kernels(*tensors: Tensor) -> bool:
 
 def _blend_by_kernels(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return what :func:`_blend` does, without a wait for the device."""
-    from come_nav.memory.spatial.splat_kernels import Rules, blend
+    from come_nav.memory.spatial.loops.splat_kernels import Rules, blend
 
     rules = Rules(NEAREST_M, FARTHEST_M, SLAB_M, SLAB_RATIO, BEHIND)
     nearest, sums = blend(splats.tensors, view.projection, view.positions, size, rules)

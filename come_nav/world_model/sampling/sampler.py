@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from come_nav.core.transfer import to_device
+from come_nav.core.device.transfer import to_device
 from come_nav.world_model.composition import ProductNoise
 from come_nav.world_model.sampling.correctors import langevin
 from come_nav.world_model.sampling.resampling import Population, step_duration

@@ -1,4 +1,4 @@
-"""Gaps of near surfaces closed in layers of :mod:`come_nav.memory.spatial.splat_loops`, in loops that are compiled.
+"""Gaps of near surfaces closed, in layers of :mod:`.splat_loops`, by loops that are compiled.
 
 What :mod:`come_nav.memory.spatial.splatting` says; machine code is kept for a source file, so that none of it comes
 from another module.
