@@ -426,7 +426,7 @@ REAL_ROOMS = (
         "What a recording's poses, images and depth say of each other",
         "Triples of frames within 2 s, medians. `loop` is what is left of three registrations round a triangle, which "
         "no pose takes part in: on the kitchen registrations are sharp to a centimetre. They differ by 3 cm from its "
-        "poses, and so does ICP on its depth, whatever the colour camera is taken for: no correction can come nearer to "
+        "poses, and so does ICP on its depth, whatever the colour camera is taken for: no correction comes nearer to "
         "these poses than that.",
         "benchmarks/recording_consistency.py --bag ../shared/data/bags/kitchen",
         consistent,
