@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from come_nav.sim.building.surfaces import Box, Colour, Surface, pattern
+from come_nav.sim.building.surfaces import Box, Colour, Lights, Surface, pattern
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,29 @@ class Part:
         return [self.side, self.side, self.front or self.side, self.side, self.top or self.side, self.side]
 
 
+class PlaceableModel(Protocol):
+    """A model that gets its place with the piece that it is of."""
+
+    def placed(self, pose_xyyaw: tuple[float, float, float], lights: Lights) -> Any:
+        """Return it in the world, its piece at a pose, in the light of its room."""
+        ...
+
+
 @dataclass(frozen=True)
 class Piece:
-    """A piece of furniture: parts in its local frame, its footprint, and whether it stands with its back to a wall."""
+    """A piece of furniture: parts in its local frame, its footprint, and whether it stands with its back to a wall.
+
+    A modelled piece has ``models`` (:class:`come_nav.sim.building.modelled.PlacedModel`) in the place of parts.
+    """
 
     parts: list[Part]
     width_m: float
     depth_m: float
     against_wall: bool
+    models: tuple[PlaceableModel, ...] = ()
+
+
+PieceMaker = Callable[[str, np.random.Generator, Theme], Piece]  # of a kind, in the colours of a room
 
 
 def _shade(colour: Colour, factor: float) -> Colour:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.sim.building.floor_plan import FloorPlan, Rectangle, WallSegment
-from come_nav.sim.building.furniture import CORRIDOR_PIECES, ROOM_KINDS, Piece, Theme, make_piece
+from come_nav.sim.building.furniture import CORRIDOR_PIECES, ROOM_KINDS, Piece, PieceMaker, Theme, make_piece
 from come_nav.sim.building.surfaces import Box, Colour, Lights, Surface, SurfaceBuilder, level_row, pattern
 from come_nav.sim.building.textures import IMAGES_PER_WORLD
 
@@ -46,6 +46,7 @@ class Layout:
     ceiling_m: float
     rooms: list[Room]
     builder: SurfaceBuilder = field(default_factory=SurfaceBuilder)
+    models: list[Any] = field(default_factory=list)  # as the pieces' maker places them
 
     def floor_rows(self) -> list[list[float]]:
         """Surface rows of the rooms' floors."""
@@ -76,9 +77,17 @@ class Changes:
 
 
 def build_layout(
-    rng: np.random.Generator, plan: FloorPlan, lookalike: float, density: float, changes: Changes | None = None
+    rng: np.random.Generator,
+    plan: FloorPlan,
+    lookalike: float,
+    density: float,
+    changes: Changes | None = None,
+    make: PieceMaker = make_piece,
 ) -> Layout:
-    """Furnish ``plan``; with probability ``lookalike`` a room repeats an earlier room's look and furniture."""
+    """Furnish ``plan`` with pieces that ``make`` makes.
+
+    With probability ``lookalike`` a room repeats an earlier room's look and furniture.
+    """
     ceiling = float(rng.uniform(2.4, 2.9))
     layout = Layout(plan, ceiling, _make_rooms(rng, plan, ceiling, lookalike))
     if changes is not None and changes.light > 0:
@@ -87,7 +96,7 @@ def build_layout(
         _add_wall(layout, wall)
     _add_ceiling_lamps(layout)
     _add_images(rng, layout)
-    _Furnisher(layout).run(density, changes)
+    _Furnisher(layout, make).run(density, changes)
     return layout
 
 
@@ -244,8 +253,8 @@ def _leaf(wall: WallSegment, hung: int, angle_rad: float) -> Box:
 class _Furnisher:
     """Places furniture so that the robot's free space stays in one piece."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, layout: Layout, make: PieceMaker) -> None:
+        self.layout, self.make = layout, make
         width, height = layout.plan.size_xy
         self.shape = (math.ceil(width / CELL_M), math.ceil(height / CELL_M))
         x = (np.arange(self.shape[0]) + 0.5) * CELL_M
@@ -272,6 +281,7 @@ class _Furnisher:
         for placed in self.placed:
             for part in placed.piece.parts:
                 self._add_part(part.box, part.surfaces(), placed.pose, placed.room)
+            self.layout.models += [model.placed(placed.pose, placed.room.lights) for model in placed.piece.models]
 
     def _furnish(self, density: float) -> None:
         for room in self.layout.rooms:
@@ -280,7 +290,7 @@ class _Furnisher:
             x0, y0, x1, y1 = room.rectangle
             count = min(len(kinds), max(2, round((x1 - x0) * (y1 - y0) * 0.42 * density)))
             for kind in kinds[:count]:
-                piece = make_piece(kind, rng, room.theme)
+                piece = self.make(kind, rng, room.theme)
                 for _ in range(8):
                     placed = _Placed(kind, piece, self._draw_pose(rng, piece, room), room)
                     if self._claim(placed):
