@@ -16,8 +16,8 @@ from come_nav.core.settings import to_mapping
 from come_nav.sim.assets.pack import HELD_OUT, TRAIN, read_pack
 from come_nav.sim.assets.shelf import shelf_of
 from come_nav.sim.building.floor_plan import Rectangle, make_floor_plan
-from come_nav.sim.building.furniture import PieceMaker, make_piece
-from come_nav.sim.building.modelled import ModelledFurniture, PlacedModel
+from come_nav.sim.building.furniture import BOXES
+from come_nav.sim.building.modelled import PlacedModel, modelled_furnishing
 from come_nav.sim.building.photographed import Looks, cover
 from come_nav.sim.building.surfaces import ROW_SIZE
 from come_nav.sim.building.textures import make_images
@@ -195,13 +195,13 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
     if seed < 0:
         raise ConfigError(f"world seed must be >= 0, got {seed}")
     half = TRAIN if seed in TRAIN_SEEDS else HELD_OUT
-    make: PieceMaker = make_piece
+    furnishing = BOXES
     if config.furnished:
         pack = read_pack(config.assets or None)
-        make = ModelledFurniture(shelf_of(pack, half), pack.folder)
+        furnishing = modelled_furnishing(shelf_of(pack, half), pack.folder)
     rng = np.random.default_rng(seed)
     plan = make_floor_plan(rng, config.size_m, config.rooms_min, config.rooms_max)
-    layout = build_layout(rng, plan, config.lookalike, config.furniture, _changes(seed, config), make)
+    layout = build_layout(rng, plan, config.lookalike, config.furniture, _changes(seed, config), furnishing)
     doors = [(*door.door_centre_xy, door.door[1] - door.door[0]) for door in plan.doors if door.door is not None]
     looks = Looks(
         boxes=_tensor(layout.builder.boxes, 7),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,9 +58,6 @@ class Piece:
     depth_m: float
     against_wall: bool
     models: tuple[PlaceableModel, ...] = ()
-
-
-PieceMaker = Callable[[str, np.random.Generator, Theme], Piece]  # of a kind, in the colours of a room
 
 
 def _shade(colour: Colour, factor: float) -> Colour:
@@ -254,6 +251,28 @@ ROOM_KINDS: dict[str, tuple[str, ...]] = {
 CORRIDOR_PIECES: tuple[str, ...] = ("plant", "chest", "crates", "stool", "bookcase")
 
 
+@dataclass(frozen=True)
+class Furnishing:
+    """What rooms are furnished with.
+
+    Attributes:
+        make: makes a piece of a kind in the colours of a room.
+        rooms: kinds of rooms to the kinds of their pieces.
+        corridor: pieces of corridors.
+    """
+
+    make: Callable[[str, np.random.Generator, Theme], Piece]
+    rooms: Mapping[str, tuple[str, ...]]
+    corridor: tuple[str, ...]
+
+    def pieces(self, room_kind: str) -> tuple[str, ...]:
+        """Return the kinds of pieces of a kind of room."""
+        return self.corridor if room_kind == "corridor" else self.rooms[room_kind]
+
+
 def make_piece(kind: str, rng: np.random.Generator, theme: Theme) -> Piece:
     """Return a piece of furniture of ``kind`` (a key named in ROOM_KINDS) in the room's colours."""
     return _MAKERS[kind](rng, theme)
+
+
+BOXES = Furnishing(make_piece, ROOM_KINDS, CORRIDOR_PIECES)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from come_nav.sim.assets.pack import Model
 from come_nav.sim.assets.shelf import SMALL
-from come_nav.sim.building.furniture import Piece, Theme, make_piece
+from come_nav.sim.building.furniture import CORRIDOR_PIECES, ROOM_KINDS, Furnishing, Piece, Theme, make_piece
 from come_nav.sim.building.surfaces import Lights
 from come_nav.sim.meshes.furniture_mesh import STANDS_BELOW_M, FurnitureMesh, furniture_mesh
 
@@ -25,6 +25,15 @@ BACK_TO_WALL: Mapping[str, float] = {  # how often a kind stands with its back t
     "lamp": 0.5,
     "crates": 0.6,
     "sofa": 0.8,
+}
+MORE_PIECES: Mapping[str, tuple[str, ...]] = {  # than boxes are put into the same rooms
+    "living room": ("stool", "cupboard", "plant", "chair", "sofa", "chest"),
+    "bedroom": ("bookcase", "chair", "crates", "chest", "plant", "table"),
+    "kitchen": ("counter", "counter", "cupboard", "chair", "counter", "crates"),
+    "study": ("chest", "stool", "lamp", "chair", "table", "plant"),
+    "store": ("chest", "stool", "bookcase", "fridge", "cupboard"),
+    "dining room": ("chair", "bookcase", "round table", "chair", "stool", "cupboard"),
+    "hall": ("chest", "bookcase", "round table", "lamp", "sofa", "chair"),
 }
 CARRIES = ("table", "round table", "chest", "counter")
 MOST_THINGS, THING_SHARE, THING_TRIES = 3, 0.6, 5
@@ -81,8 +90,14 @@ class PlacedModel:
         )
 
 
+def modelled_furnishing(shelf: Mapping[str, Sequence[Model]], folder: Path) -> Furnishing:
+    """Return how rooms are furnished from a shelf of models of the pack in ``folder``."""
+    rooms = {kind: (*pieces, *MORE_PIECES.get(kind, ())) for kind, pieces in ROOM_KINDS.items()}
+    return Furnishing(_ModelledFurniture(shelf, folder), rooms, CORRIDOR_PIECES)
+
+
 @dataclass(frozen=True)
-class ModelledFurniture:
+class _ModelledFurniture:
     """Makes pieces from the models of a shelf; of a kind that it holds none of, the boxes that are built in."""
 
     shelf: Mapping[str, Sequence[Model]]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.sim.building.floor_plan import FloorPlan, Rectangle, WallSegment
-from come_nav.sim.building.furniture import CORRIDOR_PIECES, ROOM_KINDS, Piece, PieceMaker, Theme, make_piece
+from come_nav.sim.building.furniture import BOXES, ROOM_KINDS, Furnishing, Piece, Theme
 from come_nav.sim.building.surfaces import Box, Colour, Lights, Surface, SurfaceBuilder, level_row, pattern
 from come_nav.sim.building.textures import IMAGES_PER_WORLD
 
@@ -82,12 +82,9 @@ def build_layout(
     lookalike: float,
     density: float,
     changes: Changes | None = None,
-    make: PieceMaker = make_piece,
+    furnishing: Furnishing = BOXES,
 ) -> Layout:
-    """Furnish ``plan`` with pieces that ``make`` makes.
-
-    With probability ``lookalike`` a room repeats an earlier room's look and furniture.
-    """
+    """Furnish ``plan``; with probability ``lookalike`` a room repeats an earlier room's look and furniture."""
     ceiling = float(rng.uniform(2.4, 2.9))
     layout = Layout(plan, ceiling, _make_rooms(rng, plan, ceiling, lookalike))
     if changes is not None and changes.light > 0:
@@ -96,7 +93,7 @@ def build_layout(
         _add_wall(layout, wall)
     _add_ceiling_lamps(layout)
     _add_images(rng, layout)
-    _Furnisher(layout, make).run(density, changes)
+    _Furnisher(layout, furnishing).run(density, changes)
     return layout
 
 
@@ -253,8 +250,8 @@ def _leaf(wall: WallSegment, hung: int, angle_rad: float) -> Box:
 class _Furnisher:
     """Places furniture so that the robot's free space stays in one piece."""
 
-    def __init__(self, layout: Layout, make: PieceMaker) -> None:
-        self.layout, self.make = layout, make
+    def __init__(self, layout: Layout, furnishing: Furnishing) -> None:
+        self.layout, self.furnishing = layout, furnishing
         width, height = layout.plan.size_xy
         self.shape = (math.ceil(width / CELL_M), math.ceil(height / CELL_M))
         x = (np.arange(self.shape[0]) + 0.5) * CELL_M
@@ -286,11 +283,11 @@ class _Furnisher:
     def _furnish(self, density: float) -> None:
         for room in self.layout.rooms:
             rng = np.random.default_rng(room.furniture_seed)  # look-alike rooms draw the same pieces
-            kinds = CORRIDOR_PIECES if room.kind == "corridor" else ROOM_KINDS[room.kind]
+            kinds = self.furnishing.pieces(room.kind)
             x0, y0, x1, y1 = room.rectangle
             count = min(len(kinds), max(2, round((x1 - x0) * (y1 - y0) * 0.42 * density)))
             for kind in kinds[:count]:
-                piece = self.make(kind, rng, room.theme)
+                piece = self.furnishing.make(kind, rng, room.theme)
                 for _ in range(8):
                     placed = _Placed(kind, piece, self._draw_pose(rng, piece, room), room)
                     if self._claim(placed):

@@ -50,11 +50,15 @@ class FurnitureMesh:
         origin = low.min((0, 1)) - CELL_M
         cells = np.ceil((low.max((0, 1)) - origin) / CELL_M).astype(int) + 1
         mask: NDArray[np.uint8] = np.zeros((cells[1], cells[0]), np.uint8)
+        place = (low - origin) / CELL_M
+        column, row = np.moveaxis(np.floor(place).astype(int), -1, 0)
+        mask[row, column] = 1
+        wide = np.ptp(place, axis=1).max(1) > 1.0  # smaller ones are where their corners are
         shift = 4  # bits of a fraction of a cell
-        for triangle in np.round(((low - origin) / CELL_M - 0.5) * (1 << shift)).astype(np.int32):
+        for triangle in np.round((place[wide] - 0.5) * (1 << shift)).astype(np.int32):
             cv2.fillConvexPoly(mask, triangle, 1, shift=shift)
-        rectangles = np.array(_rectangles(mask > 0), dtype=np.float64) * CELL_M
-        return rectangles + np.tile(origin, 2)
+        rectangles = np.array(_rectangles(mask > 0), dtype=np.float64) * CELL_M + np.tile(origin, 2)
+        return np.clip(rectangles, np.tile(low.min((0, 1)), 2), np.tile(low.max((0, 1)), 2))
 
     @cached_property
     def colour(self) -> tuple[float, float, float]:
@@ -95,7 +99,9 @@ def furniture_mesh(path: Path, size_m: tuple[float, float, float], rotation: tup
     turn = np.array(rotation, dtype=np.float64).reshape(3, 3) if rotation else np.eye(3)
     to_local = TO_LOCAL @ turn
     points = content.vertices @ to_local.T
-    used = points[np.unique(content.triangles)]
+    met = np.zeros(len(points), dtype=bool)
+    met[content.triangles] = True
+    used = points[met]
     low, high = used.min(0), used.max(0)
     if not (np.isfinite(points).all() and (high - low).max() > 0.0):
         raise DataError(f"{path}: holds no extent; collect the pack again with come-nav assets collect")

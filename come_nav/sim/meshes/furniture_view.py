@@ -21,6 +21,8 @@ from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.worlds import World
 
 FRAMES_PER_CAST = 16
+SHADOW_CELL_M, SHADOW_MARGIN_M = 0.05, 0.6
+SHADOW, SHADOW_REACH_M, ON_FLOOR_M = 0.5, 0.12, 0.02
 
 
 class FurnishedScene:
@@ -46,6 +48,7 @@ class FurnishedScene:
             lamps.append(np.column_stack([model.lights.positions_xyz, model.lights.brightness]))
             tints.append(model.lights.colour)
         self._first_triangle, self._yaws = np.array(self._first), np.array(yaws, np.float32)
+        self._shadow, self._shadow_origin = _floor_shadow(models)
         self._lamps, self._tints = np.array(lamps, np.float32), np.array(tints, np.float32)  # (M, 2, 4), (M, 3)
 
     def nearer(
@@ -72,6 +75,16 @@ class FurnishedScene:
         points = origins[seen] + direction * depth[seen][:, None]
         lit: NDArray[np.float32] = colours * self._tints[model] * self._light(model, points, normal)[:, None]
         return seen, depth[seen], np.minimum(lit, 1.0)
+
+    def shadow(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return how bright the floor is at points (P, 3), 1 = as without furniture; 1 for what is above the floor."""
+        from scipy import ndimage
+
+        bright = np.ones(len(points), np.float32)
+        low = np.abs(points[:, 2]) < ON_FLOOR_M
+        place = (points[low, :2] - self._shadow_origin) / SHADOW_CELL_M - 0.5
+        bright[low] = ndimage.map_coordinates(self._shadow, place.T, order=1, mode="nearest")
+        return bright
 
     def _smooth(
         self,
@@ -143,12 +156,37 @@ class FurnitureView:
         seen, depth, colours = scene.nearer(origins, directions, known, self._focal)
         if not seen.any():
             return
+        self._paint_floor(scene, images, origins + directions * known[:, None], frames)
         known[seen] = depth
         depth_m[frames] = torch.from_numpy(known).to(depth_m).view(len(frames), *depth_m.shape[1:])
         painted = images[frames].permute(0, 2, 3, 1).reshape(-1, 3)
         shown = torch.from_numpy(np.nonzero(seen)[0]).to(images.device)
         painted[shown] = torch.from_numpy(colours).to(images) * 2.0 - 1.0
         images[frames] = painted.view(len(frames), *images.shape[2:], 3).permute(0, 3, 1, 2)
+
+    def _paint_floor(
+        self, scene: FurnishedScene, images: torch.Tensor, points: NDArray[np.float32], frames: NDArray[np.int64]
+    ) -> None:
+        """Darken the floor below and beside furniture: little of a room's light gets there."""
+        bright = torch.from_numpy(scene.shadow(points)).to(images).view(len(frames), 1, *images.shape[2:])
+        images[frames] = (images[frames] + 1.0) * bright - 1.0
+
+
+def _floor_shadow(models: Sequence[PlacedModel]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the brightness (X, Y) of the floor in cells, rising with the distance to furniture, and its origin."""
+    from scipy import ndimage
+
+    rectangles = np.concatenate([np.empty((0, 5)), *(model.footprints for model in models if model.z == 0.0)])
+    reach = np.hypot(rectangles[:, 2], rectangles[:, 3])[:, None]
+    low = (rectangles[:, :2] - reach).min(0, initial=0.0) - SHADOW_MARGIN_M
+    high = (rectangles[:, :2] + reach).max(0, initial=0.0) + SHADOW_MARGIN_M
+    covered = np.zeros(np.ceil((high - low) / SHADOW_CELL_M).astype(int), dtype=bool)
+    x, y = (origin + (np.arange(count) + 0.5) * SHADOW_CELL_M for origin, count in zip(low, covered.shape, strict=True))
+    for centre_x, centre_y, half_x, half_y, yaw in rectangles:
+        dx, dy, cosine, sine = x[:, None] - centre_x, y[None] - centre_y, np.cos(yaw), np.sin(yaw)
+        covered |= (np.abs(cosine * dx + sine * dy) <= half_x) & (np.abs(cosine * dy - sine * dx) <= half_y)
+    distance = np.asarray(ndimage.distance_transform_edt(~covered), np.float64) * SHADOW_CELL_M
+    return (1.0 - SHADOW * np.exp(-distance / SHADOW_REACH_M)).astype(np.float32), low
 
 
 def _turned(points: NDArray[Any], yaw: float) -> NDArray[Any]:
