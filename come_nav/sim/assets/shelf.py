@@ -42,13 +42,13 @@ RULES: Mapping[str, Rule] = {
     ),
     "bookcase": Rule("bookcase|shelves|full bookcase|contemporary", (0.4, 0.25, 0.9), (2.6, 0.65, 2.4)),
     "cupboard": Rule(
-        "wardrobe|cupboard|high cabinet|television cabinet|workbench|box|screen|dressing|desk|shower stall|vanity",
+        "wardrobe|cupboard|high cabinet|television cabinet|workbench|box|screen|dressing|desk|vanity",
         (0.5, 0.3, 1.2),
         (2.3, 0.9, 2.4),
     ),
     "chest": Rule(
         "dresser|chest|tv stand|vanity|upright piano|fireplace|radiator|drawers|safe|filing|shelves|aquarium|changing"
-        "|lower cabinet|washbasin|toilets|bidet",
+        "|lower cabinet",
         (0.35, 0.2, 0.4),
         (1.9, 0.85, 1.45),
     ),
