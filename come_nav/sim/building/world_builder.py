@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.sim.building.floor_plan import FloorPlan, Rectangle, WallSegment
+from come_nav.sim.building.doors import door_leaf
+from come_nav.sim.building.floor_plan import WALL_HALF_M, FloorPlan, Rectangle, WallSegment
 from come_nav.sim.building.furniture import BOXES, ROOM_KINDS, Furnishing, Piece, Theme
 from come_nav.sim.building.surfaces import Box, Colour, Lights, Surface, SurfaceBuilder, level_row, pattern
 from come_nav.sim.building.textures import IMAGES_PER_WORLD
 
-WALL_HALF_M = 0.06
 DOOR_HEIGHT_M = 2.05
 CELL_M = 0.1
 CLEARANCE_M = 0.29  # of the robot's centre from furniture, kept free when pieces are placed
-LEAF_HALF_M, LEAF_ANGLES_DEG = 0.02, (75.0, 110.0)
+LEAF_ANGLES_DEG = (75.0, 110.0)
 MOVABLE, MOVE_M, MOVE_TRIES = ("chair", "stool"), 0.8, 12
 CEILING_LAMP: Colour = (2.2, 2.2, 2.1)
 
@@ -234,19 +234,6 @@ class _Placed:
         return Box(x, y, 0.5 * self.piece.width_m, 0.5 * self.piece.depth_m, 0.0, 1.0, yaw)
 
 
-def _leaf(wall: WallSegment, hung: int, angle_rad: float) -> Box:
-    """Return the leaf of a door; ``hung`` tells at which end (bit 0) and into which room (bit 1)."""
-    assert wall.door is not None
-    end, side = hung & 1, 1.0 if hung & 2 else -1.0
-    length = wall.door[1] - wall.door[0] - 0.04
-    hinge = wall.door[end] + (-0.04 if end else 0.04)
-    along, across = math.cos(angle_rad) * (-1.0 if end else 1.0), math.sin(angle_rad) * side
-    middle, off = hinge + 0.5 * length * along, 0.5 * length * across + side * WALL_HALF_M
-    if wall.axis == 0:  # the wall runs along y
-        return Box(wall.line_m + off, middle, 0.5 * length, LEAF_HALF_M, 0.0, 2.0, math.atan2(along, across))
-    return Box(middle, wall.line_m + off, 0.5 * length, LEAF_HALF_M, 0.0, 2.0, math.atan2(across, along))
-
-
 class _Furnisher:
     """Places furniture so that the robot's free space stays in one piece."""
 
@@ -320,7 +307,7 @@ class _Furnisher:
             first = int(changes.doors_rng.integers(4))
             angle = math.radians(float(changes.rng.uniform(*LEAF_ANGLES_DEG)))
             for hung in range(4):
-                leaf = _leaf(wall, (first + hung) % 4, angle)
+                leaf = door_leaf(wall, (first + hung) % 4, angle)
                 free = self._kept_free(leaf)
                 if free is None or (self.occupied & self._inflated(leaf, 0.0)).any():
                     continue
