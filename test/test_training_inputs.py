@@ -301,8 +301,8 @@ def test_data_and_network_must_go_together() -> None:
 
 def test_raycasters_share_their_worlds() -> None:
     raycaster = Raycaster([generate_world(1)], training_camera(8))
-    other = raycaster.with_camera(training_camera(16), 1.0)
+    other = raycaster.through(MountedCamera(training_camera(16), 1.0))
     assert other.worlds is raycaster.worlds
     assert raycaster.render(torch.tensor([[1.0, 1.0, 0.0]]))[0].shape[-1] == 8
-    with pytest.raises(ConfigError, match="between floor and ceiling"):
-        raycaster.with_camera(training_camera(16), 9.0)
+    with pytest.raises(ConfigError, match=r"camera_height_m must be in \(0"):
+        raycaster.through(MountedCamera(training_camera(16), 9.0))
