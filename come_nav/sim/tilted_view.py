@@ -43,7 +43,8 @@ class TiltedView:
         across, rise = right / forward, -down / forward
         finest = 1.0 / (own.fx * float(forward.max()))
         columns, left, share = _steps(across, finest)
-        rows, self._rows, self._share_down = rise[:, 0], (0,), None
+        rows, self._share_down = rise[:, 0], None
+        self._rows: tuple[int, ...] = (0,)
         top: NDArray[np.int64] = np.arange(own.height)[:, None]
         if camera.roll_rad:
             rows, top, share_down = _steps(rise, 1.0 / own.fy)
@@ -72,12 +73,15 @@ class TiltedView:
 
     def _between(self, around: list[torch.Tensor]) -> torch.Tensor:
         share = self._share.expand_as(around[0])
-        level = [torch.lerp(*pair, share) for pair in zip(around[::2], around[1::2], strict=True)]
-        return level[0] if self._share_down is None else torch.lerp(*level, self._share_down.expand_as(level[0]))
+        level = [torch.lerp(left, right, share) for left, right in zip(around[::2], around[1::2], strict=True)]
+        if self._share_down is None:
+            return level[0]
+        return torch.lerp(level[0], level[1], self._share_down.expand_as(level[0]))
 
     def _nearest(self, around: list[torch.Tensor]) -> torch.Tensor:
-        level = [torch.where(self._share < 0.5, *pair) for pair in zip(around[::2], around[1::2], strict=True)]
-        return level[0] if self._share_down is None else torch.where(self._share_down < 0.5, *level)
+        nearer = self._share < 0.5
+        level = [torch.where(nearer, left, right) for left, right in zip(around[::2], around[1::2], strict=True)]
+        return level[0] if self._share_down is None else torch.where(self._share_down < 0.5, level[0], level[1])
 
 
 def _steps(

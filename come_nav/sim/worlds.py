@@ -234,7 +234,7 @@ def _corners(footprint: NDArray[np.float64]) -> NDArray[np.float64]:
     x, y, half_x, half_y, yaw = footprint
     rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
     corners: NDArray[np.float64] = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [half_x, half_y] @ rotation.T
-    return corners + np.array([x, y])
+    return np.asarray(corners + np.array([x, y]), np.float64)
 
 
 def _changes(seed: int, config: WorldSettings) -> Changes | None:

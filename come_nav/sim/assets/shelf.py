@@ -95,7 +95,9 @@ def shelf_of(pack: AssetPack, half: str) -> dict[str, Sequence[Model]]:
     """
     indoors = [model for model in pack.models if model.half == half and model.category in INDOORS]
     standing = [model for model in indoors if model.elevation_m <= 0.0]
-    shelf = {kind: [model for model in standing if rule.takes(model)] for kind, rule in RULES.items()}
+    shelf: dict[str, Sequence[Model]] = {
+        kind: [model for model in standing if rule.takes(model)] for kind, rule in RULES.items()
+    }
     if not any(shelf.values()):
         raise ConfigError(
             f"{pack.folder}: holds no furniture of the {half} half; apt-get install sweethome3d-furniture, then "

@@ -58,7 +58,8 @@ class FurnitureMesh:
         for triangle in np.round((place[wide] - 0.5) * (1 << shift)).astype(np.int32):
             cv2.fillConvexPoly(mask, triangle, 1, shift=shift)
         rectangles = np.array(_rectangles(mask > 0), dtype=np.float64) * CELL_M + np.tile(origin, 2)
-        return np.clip(rectangles, np.tile(low.min((0, 1)), 2), np.tile(low.max((0, 1)), 2))
+        ends = (np.tile(low.min((0, 1)), 2), np.tile(low.max((0, 1)), 2))
+        return np.asarray(np.clip(rectangles, *ends), np.float64)
 
     @cached_property
     def colour(self) -> tuple[float, float, float]:

@@ -37,7 +37,8 @@ class Texels:
 
         def at(down: int, right: int) -> NDArray[np.float32]:
             texel = start + ((top + down) % height) * width + (left + right) % width
-            return self._texels[texel].astype(np.float32)
+            found: NDArray[np.float32] = self._texels[texel].astype(np.float32)
+            return found
 
         above = at(0, 0) * (1.0 - right_share) + at(0, 1) * right_share
         below = at(1, 0) * (1.0 - right_share) + at(1, 1) * right_share
@@ -51,7 +52,8 @@ def texel_density(corners: NDArray[Any], uvs: NDArray[np.float32], size_px: NDAr
     area = np.linalg.norm(np.cross(along, up), axis=1)
     right, down = ((uvs[:, index] - uvs[:, 0]) * size_px for index in (1, 2))
     area_px = np.abs(right[:, 0] * down[:, 1] - right[:, 1] * down[:, 0])
-    return np.sqrt(area_px / np.maximum(area, 1e-12)).astype(np.float32)
+    density: NDArray[np.float32] = np.sqrt(area_px / np.maximum(area, 1e-12)).astype(np.float32)
+    return density
 
 
 def _pyramid(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
