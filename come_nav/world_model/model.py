@@ -20,7 +20,7 @@ from come_nav.core.types import Context, Frame
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
 from come_nav.world_model.calibration.likelihood import LikelihoodSettings, SpatialLikelihood
 from come_nav.world_model.codec import decode_latents, encode_images, estimate_depth_m
-from come_nav.world_model.composition import check_schedules
+from come_nav.world_model.composition import LevelWeights, check_schedules
 from come_nav.world_model.contexts import OlderImages, context_from_frames, context_from_images, model_images
 from come_nav.world_model.files.checkpoint import load_model, save_model
 from come_nav.world_model.imaginer import ModelImaginer
@@ -85,6 +85,20 @@ class DiffusionWorldModel(ModelParts):
         model.experts = {name: self.experts[name] for name in chosen}
         exponents = tuple(float(weights.get(name, 0.0)) for name in chosen)
         model.composition = replace(self.composition, mode=mode or self.composition.mode, weights=exponents, levels=())
+        return model
+
+    def with_levels(self, levels: Mapping[float, Mapping[str, float]]) -> DiffusionWorldModel:
+        """Return the product whose weights depend on the noise level, a fraction of the schedule: level -> weights.
+
+        Experts that a level does not name keep their weight.
+        """
+        names, weights = tuple(self.experts), self.composition.weights
+        found = [
+            LevelWeights(level, tuple(own.get(name, kept) for name, kept in zip(names, weights, strict=True)))
+            for level, own in sorted(levels.items())
+        ]
+        model = copy.copy(self)
+        model.composition = replace(self.composition, levels=tuple(found))
         return model
 
     # -- images and contexts -----------------------------------------------------------------------------------------

@@ -258,6 +258,13 @@ class SpatialMemory:
             self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
             self._splats.changed()
 
+    def snapshot(self) -> SpatialMemory:
+        """Return a memory that shows what this one shows now, and changes no more with it."""
+        with self._lock:
+            kept = SpatialMemory(self.config, self.features)
+            kept.load_state(self.state())
+            return kept
+
     @classmethod
     def from_state(cls, state: dict[str, Array], features: FeatureSource | None = None) -> SpatialMemory:
         """Return a memory with a saved cloud and otherwise default settings, with room for at least this cloud."""

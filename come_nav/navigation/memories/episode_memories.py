@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from come_nav.navigation.memories.long_term_memory import LongTermMemory
 from come_nav.navigation.memories.remembered_space import RememberedSpace
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
+from come_nav.world_model.model import DiffusionWorldModel
 
 NOT_KEPT = "its memory is not kept; name it in experts.use"
 
@@ -30,6 +32,7 @@ class EpisodeMemories:
 
     Attributes:
         settings: what ``use`` names is made ready at the start; all else counts anew whenever it is asked for.
+        calibrated: weights of the experts that count in place of those of ``settings``, by noise level and name.
         frozen: whether the memories take nothing new; what they hold stays in use.
         space: the spatial memory, or None where it is not used.
         long_term: the long-term memory, or None where it is not used.
@@ -45,6 +48,7 @@ class EpisodeMemories:
         Without ``background_training``, :meth:`train` trains the adapter.
         """
         self.base_model, self.settings, self.frozen = model, settings, False
+        self.calibrated: Mapping[float, Mapping[str, float]] = {}
         self._map_frame = MapFrame()
         self.space: RememberedSpace | None = None
         self.long_term: LongTermMemory | None = None
@@ -60,9 +64,18 @@ class EpisodeMemories:
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
+    @property
+    def experts(self) -> ExpertsSettings:
+        """The experts as they are set, with their largest calibrated weights where there are any."""
+        weights: dict[str, float] = {}
+        for own in self.calibrated.values():
+            for name, weight in own.items():
+                weights[name] = max(weight, weights.get(name, 0.0))
+        return replace(self.settings.experts, **weights) if weights else self.settings.experts
+
     def in_use(self, experts: ExpertsSettings | None = None) -> ExpertsInUse:
-        """Return which memory experts ``experts`` come to with this model; the settings by default."""
-        return experts_in_use(experts or self.settings.experts, self._unsupported)
+        """Return which memory experts ``experts`` come to with this model; those as they count now by default."""
+        return experts_in_use(experts or self.experts, self._unsupported)
 
     @property
     def views(self) -> RememberedViews | None:
@@ -90,7 +103,8 @@ class EpisodeMemories:
 
         ``experts`` says what it looks at, and how much; the settings by default.
         """
-        experts = experts or self.settings.experts
+        levels = self.calibrated if experts is None else {}
+        experts = experts or self.experts
         chosen = self.in_use(experts)
         unfit = {**chosen.left_out, **_unfit(self, chosen.names)}
         usable = [name for name in chosen.names if name not in unfit]
@@ -100,7 +114,22 @@ class EpisodeMemories:
         spatial = self.views if SPATIAL in usable else None
         long_term = self.long_term.expert if self.long_term is not None and LONG_TERM in usable else None
         model = self._model.with_memory(spatial, long_term)
-        return model.composed(experts.weights(usable), experts.mode), warnings
+        model = model.composed(experts.weights(usable), experts.mode)
+        return model.with_levels(levels) if levels else model, warnings
+
+    def snapshot(self) -> DiffusionWorldModel | None:
+        """Return the model with every expert that can look at something now; its memories change no more.
+
+        None where the model takes no experts.
+        """
+        if self._model is None:
+            return None
+        views, long_term = self.views, self.long_term
+        if views is not None and len(views.memory):
+            views = RememberedViews(views.memory.snapshot(), views.camera, views.T_base_camera, views.aspect)
+        else:
+            views = None
+        return self._model.with_memory(views, None if long_term is None else long_term.expert)
 
     def difference_to(self, image: Tensor, rough: bool = False) -> ImageDifference | None:
         """Return what compares remembered views with an image (3, S, S), roughly or exactly.
