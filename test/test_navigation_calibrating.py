@@ -11,7 +11,7 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Context, Frame, Odometry
 from come_nav.memory.short_term import Remembered, ShortTermSettings
-from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
+from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory, snapshot_of
 from come_nav.navigation.calibrating.online import Moment, OnlineCalibration
 from come_nav.navigation.calibrating.settings import CalibrationSettings
 from come_nav.navigation.loading import load_configured_model
@@ -125,7 +125,7 @@ def test_a_snapshot_of_a_cloud_shows_what_it_showed() -> None:
     red = Frame(0.0, np.full((8, 8, 3), (255, 0, 0), np.uint8), np.full((8, 8), 2.0, np.float32), camera, T_base_camera)
     memory = SpatialMemory()
     memory.observe(red, pose)
-    kept, at = memory.snapshot(), torch.zeros(1, 3)
+    kept, at = snapshot_of(memory), torch.zeros(1, 3)
     before = kept.render(at, camera, T_base_camera).image.clone()
     blue = Frame(
         1.0, np.full((8, 8, 3), (0, 0, 255), np.uint8), np.full((8, 8), 1.0, np.float32), camera, T_base_camera
@@ -148,7 +148,6 @@ def test_a_robot_weighs_its_experts_by_what_it_saw(drive) -> None:
     stack = NavStack(load_configured_model(settings), settings, background_training=False)
     for index in range(len(drive)):
         stack.observe(drive.frame(index), Odometry(float(drive.stamps_s[index]), drive.T_odom_base[index]))
-    assert stack.calibration is not None
     tests = list(stack.calibration.tests)
     assert len(tests) >= 4
     assert set(tests[-1].weights) == {"base", "short_term", "spatial"}
@@ -158,8 +157,13 @@ def test_a_robot_weighs_its_experts_by_what_it_saw(drive) -> None:
     counted = dict(zip(model.experts, model.composition.at(1.0).weights, strict=True))  # type: ignore[attr-defined]
     assert counted == pytest.approx({name: weights[name] for name in counted})
     assert weights["short_term"] == 0.0 or "short_term" in counted  # one that turns out to help joins in
+    report = stack.calibration.report()
+    assert set(report) == {"calibration", "weight base", "weight short_term", "weight spatial"}
+    assert f"{len(tests)} tests" in report["calibration"]
+    assert "(set 1.00, alone " in report["weight spatial"]
     stack.reset()
     assert stack.episode.calibrated == {}
+    assert stack.calibration.report() == {}
     assert not stack.calibration.tests
 
 
@@ -170,7 +174,6 @@ def test_a_model_of_a_base_alone_is_tested_on_that(tmp_path, drive) -> None:
     stack = NavStack(load_configured_model(settings), settings, background_training=False)
     for index in range(20):
         stack.observe(drive.frame(index), Odometry(float(drive.stamps_s[index]), drive.T_odom_base[index]))
-    assert stack.calibration is not None
     assert {tuple(own.weights) for own in stack.calibration.tests} == {("base",)}
     model, _ = stack.episode.model()
     assert model.composition.weights == (1.0,)  # type: ignore[attr-defined]

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.core.experts import MEMORY_EXPERTS
 from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
-from come_nav.memory.short_term import FrameStatus, Remembered, ShortTermBuffer
-from come_nav.navigation.calibrating.online import Moment, OnlineCalibration
+from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
+from come_nav.navigation.calibrating.robot_calibration import RobotCalibration
 from come_nav.navigation.localising.goal_finder import GoalFinder
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
@@ -45,7 +44,7 @@ class NavStack:
         localisation: where images were taken, and what odometry has drifted by.
         goals: where goals' images were taken, near the newest frames or among key frames.
         episode: the memories of the whole episode.
-        calibration: weights of the experts that follow what came true; None where they stay as they are set.
+        calibration: weights of the experts that follow what came true, where settings say so.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class NavStack:
         self.goals = GoalFinder(self.localisation, self.memory)
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
         self.localisation.on_correction.append(self.episode.move)
-        self.calibration = self._own_calibration()
+        self.calibration = RobotCalibration(self.episode, self.memory, self._settings)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
         self._proposer = Proposer(self._settings.device)
         self._proposer.policy(self._settings.planner)  # what is not there is told now, not at the first goal
@@ -111,7 +110,7 @@ class NavStack:
                 if not self.episode.frozen:
                     self.localisation.observe(self.memory.newest)
                 self.episode.observe(self.memory.newest)
-                self._calibrate(self.memory.newest)
+                self.calibration.observe(self.memory.newest)
             return status
 
     def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
@@ -232,8 +231,8 @@ class NavStack:
 
     def context(self, experts: ExpertsSettings | None = None) -> Context | None:
         """Return the newest frames as the world model takes them, or None while there are too few."""
-        experts = experts or self.episode.experts
-        return context_of(self.model, self.memory, self.episode.in_use(experts).names, experts.older_frames)
+        names, older_frames = self.episode.in_use(experts).names, (experts or self._settings.experts).older_frames
+        return context_of(self.model, self.memory, names, older_frames)
 
     def imaginer(
         self, experts: ExpertsSettings | None = None, decode: bool = False, planner: PlannerSettings | None = None
@@ -262,9 +261,7 @@ class NavStack:
             self.forget_recent()
             self.localisation.reset()
             self.episode.reset()
-            if self.calibration is not None:
-                self.calibration.clear()
-                self.episode.calibrated = {}
+            self.calibration.clear()
             self._generator.manual_seed(self._settings.seed)
 
     def start(self) -> None:
@@ -275,27 +272,6 @@ class NavStack:
         """End what runs in the background; what was learnt stays in use."""
         self.localisation.close()
         self.episode.close()
-
-    def _own_calibration(self) -> OnlineCalibration | None:
-        experts = self._settings.experts
-        if not experts.calibration.use:
-            return None
-        return OnlineCalibration(experts.calibration, experts.weights(MEMORY_EXPERTS), self._settings.seed)
-
-    def _calibrate(self, seen: Remembered) -> None:
-        """Let a kept frame tell which expert foresaw it."""
-        if self.calibration is None or self.episode.frozen:
-            return
-        if self.calibration.observe(seen, self._moment) is not None:
-            self.episode.calibrated = self.calibration.weights
-
-    def _moment(self) -> Moment | None:
-        """Return what is known now, for a test of the experts later; None while there are too few frames."""
-        model, newest = self.episode.snapshot(), self.memory.newest
-        context = context_of(self.model, self.memory, MEMORY_EXPERTS, self._settings.experts.older_frames)
-        if model is None or newest is None or context is None:
-            return None
-        return Moment(newest.stamp_s, newest.pose_odom_xyyaw, context, model)
 
     def _warm_start(self, goal: Goal) -> Plan | None:
         if not self._settings.warm_start or self._last is None or not leads_on(self._last[0], goal):

@@ -87,20 +87,6 @@ class DiffusionWorldModel(ModelParts):
         model.composition = replace(self.composition, mode=mode or self.composition.mode, weights=exponents, levels=())
         return model
 
-    def with_levels(self, levels: Mapping[float, Mapping[str, float]]) -> DiffusionWorldModel:
-        """Return the product whose weights depend on the noise level, a fraction of the schedule: level -> weights.
-
-        Experts that a level does not name keep their weight.
-        """
-        names, weights = tuple(self.experts), self.composition.weights
-        found = [
-            LevelWeights(level, tuple(own.get(name, kept) for name, kept in zip(names, weights, strict=True)))
-            for level, own in sorted(levels.items())
-        ]
-        model = copy.copy(self)
-        model.composition = replace(self.composition, levels=tuple(found))
-        return model
-
     # -- images and contexts -----------------------------------------------------------------------------------------
 
     def images_from_rgb(self, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -245,4 +231,19 @@ def with_likelihood(
     channels = model.autoencoder.settings.latent_channels
     if settings is not None and settings.table.shape[-1] not in (1, channels):
         raise ConfigError(f"likelihood.gains must be of 1 or {channels} channels, got {settings.table.shape[-1]}")
+    return other
+
+
+def with_levels(model: DiffusionWorldModel, levels: Mapping[float, Mapping[str, float]]) -> DiffusionWorldModel:
+    """Return a model whose weights depend on the noise level, a fraction of the schedule: level -> name -> weight.
+
+    Experts that a level does not name keep their weight.
+    """
+    names, weights = tuple(model.experts), model.composition.weights
+    found = [
+        LevelWeights(level, tuple(own.get(name, kept) for name, kept in zip(names, weights, strict=True)))
+        for level, own in sorted(levels.items())
+    ]
+    other = copy.copy(model)
+    other.composition = replace(model.composition, levels=tuple(found))
     return other

@@ -258,13 +258,6 @@ class SpatialMemory:
             self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
             self._splats.changed()
 
-    def snapshot(self) -> SpatialMemory:
-        """Return a memory that shows what this one shows now, and changes no more with it."""
-        with self._lock:
-            kept = SpatialMemory(self.config, self.features)
-            kept.load_state(self.state())
-            return kept
-
     @classmethod
     def from_state(cls, state: dict[str, Array], features: FeatureSource | None = None) -> SpatialMemory:
         """Return a memory with a saved cloud and otherwise default settings, with room for at least this cloud."""
@@ -326,6 +319,13 @@ class SpatialMemory:
         self.frames += 1
         self._splats.changed()
         return InsertResult.KEPT
+
+
+def snapshot_of(memory: SpatialMemory) -> SpatialMemory:
+    """Return a memory that shows what ``memory`` shows now, and changes no more with it."""
+    kept = SpatialMemory(memory.config, memory.features)
+    kept.load_state(memory.state())
+    return kept
 
 
 def _carve(voxels: VoxelMap, settings: SpatialSettings, grid: FeatureGrid, T_map_camera: Array) -> int:

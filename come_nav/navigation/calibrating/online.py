@@ -27,6 +27,7 @@ from come_nav.world_model.calibration.contrasts import Contrasts, contrasts_at
 from come_nav.world_model.calibration.weight_fit import FitSums, fitted_weights
 from come_nav.world_model.model import DiffusionWorldModel
 
+REPORTED = 20  # newest tests in a report
 LATE = 0.25  # of the horizon: a frame that comes later than this is not what the test asked for
 
 
@@ -99,6 +100,20 @@ class OnlineCalibration:
         for (level, names), sums in self._sums.items():
             found.setdefault(level, {}).update(self._fitted(names, sums))
         return found
+
+    def report(self) -> dict[str, str]:
+        """Return what the newest tests came to, in words: errors as they are set and fitted, and the weights."""
+        newest = list(self.tests)[-REPORTED:]
+        if not newest:
+            return {}
+        prior, calibrated = (float(np.mean([getattr(own, name) for own in newest])) for name in ("prior", "calibrated"))
+        found = {"calibration": f"error {calibrated:.3f}, {prior:.3f} with the weights as set, {len(newest)} tests"}
+        names = newest[-1].weights
+        alone = {name: float(np.mean([own.errors[name] for own in newest if name in own.errors])) for name in names}
+        return found | {
+            f"weight {name}": f"{weight:.2f} (set {self._prior.get(name, 0.0):.2f}, alone {alone[name]:.3f})"
+            for name, weight in names.items()
+        }
 
     def observe(self, seen: Remembered, moment: Callable[[], Moment | None]) -> Tested | None:
         """Take a kept frame: answer the test that waits for it, or set one; return what was tested.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +14,17 @@ from come_nav.memory.episodic.memory import Adapter
 from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.short_term import Remembered
 from come_nav.memory.spatial.remembered_views import RememberedViews
-from come_nav.navigation.memories.experts_in_use import ExpertsInUse, experts_in_use, unsupported_experts
+from come_nav.navigation.memories.experts_in_use import (
+    ExpertsInUse,
+    calibrated_experts,
+    experts_in_use,
+    unsupported_experts,
+)
 from come_nav.navigation.memories.long_term_memory import LongTermMemory
 from come_nav.navigation.memories.remembered_space import RememberedSpace
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
-from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.model import with_levels
 
 NOT_KEPT = "its memory is not kept; name it in experts.use"
 
@@ -64,18 +68,10 @@ class EpisodeMemories:
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
-    @property
-    def experts(self) -> ExpertsSettings:
-        """The experts as they are set, with their largest calibrated weights where there are any."""
-        weights: dict[str, float] = {}
-        for own in self.calibrated.values():
-            for name, weight in own.items():
-                weights[name] = max(weight, weights.get(name, 0.0))
-        return replace(self.settings.experts, **weights) if weights else self.settings.experts
-
     def in_use(self, experts: ExpertsSettings | None = None) -> ExpertsInUse:
         """Return which memory experts ``experts`` come to with this model; those as they count now by default."""
-        return experts_in_use(experts or self.experts, self._unsupported)
+        chosen = experts or calibrated_experts(self.settings.experts, self.calibrated)
+        return experts_in_use(chosen, self._unsupported)
 
     @property
     def views(self) -> RememberedViews | None:
@@ -104,7 +100,7 @@ class EpisodeMemories:
         ``experts`` says what it looks at, and how much; the settings by default.
         """
         levels = self.calibrated if experts is None else {}
-        experts = experts or self.experts
+        experts = experts or calibrated_experts(self.settings.experts, self.calibrated)
         chosen = self.in_use(experts)
         unfit = {**chosen.left_out, **_unfit(self, chosen.names)}
         usable = [name for name in chosen.names if name not in unfit]
@@ -115,21 +111,7 @@ class EpisodeMemories:
         long_term = self.long_term.expert if self.long_term is not None and LONG_TERM in usable else None
         model = self._model.with_memory(spatial, long_term)
         model = model.composed(experts.weights(usable), experts.mode)
-        return model.with_levels(levels) if levels else model, warnings
-
-    def snapshot(self) -> DiffusionWorldModel | None:
-        """Return the model with every expert that can look at something now; its memories change no more.
-
-        None where the model takes no experts.
-        """
-        if self._model is None:
-            return None
-        views, long_term = self.views, self.long_term
-        if views is not None and len(views.memory):
-            views = RememberedViews(views.memory.snapshot(), views.camera, views.T_base_camera, views.aspect)
-        else:
-            views = None
-        return self._model.with_memory(views, None if long_term is None else long_term.expert)
+        return with_levels(model, levels) if levels else model, warnings
 
     def difference_to(self, image: Tensor, rough: bool = False) -> ImageDifference | None:
         """Return what compares remembered views with an image (3, S, S), roughly or exactly.
