@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from typing import Any
 
 from come_nav.core.experts import LONG_TERM, MEMORY_EXPERTS, SPATIAL
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
@@ -42,7 +43,7 @@ class ExpertsInUse:
 
 def calibrated_experts(experts: ExpertsSettings, calibrated: Mapping[float, Mapping[str, float]]) -> ExpertsSettings:
     """Return the experts with the largest weight that each has at any noise level, where weights are calibrated."""
-    weights: dict[str, float] = {}
+    weights: dict[str, Any] = {}
     for own in calibrated.values():
         for name, weight in own.items():
             weights[name] = max(weight, weights.get(name, 0.0))

@@ -41,7 +41,8 @@ class FurnishedScene:
         self._first, yaws, lamps, tints = [], [], [], []
         for model in models:
             vertices = _turned(model.mesh.vertices, model.yaw) + np.array([model.x, model.y, model.z], np.float32)
-            self._scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(model.mesh.triangles))
+            tensor = o3d.core.Tensor.from_numpy
+            self._scene.add_triangles(tensor(vertices), tensor(model.mesh.triangles))
             self._first.append(first_of[id(model.mesh)])
             assert model.lights is not None, "models are placed in the light of a room"
             yaws.append(model.yaw)
@@ -59,7 +60,7 @@ class FurnishedScene:
         Directions (P, 3) are as long as one metre of depth; ``focal`` is in pixels.
         """
         rays = np.concatenate([origins, directions], axis=1)
-        hits = self._scene.cast_rays(self._o3d.core.Tensor(rays))
+        hits = self._scene.cast_rays(self._o3d.core.Tensor.from_numpy(rays))
         depth = hits["t_hit"].numpy()
         seen: NDArray[np.bool_] = depth < depth_m
         names = ("geometry_ids", "primitive_ids", "primitive_uvs", "primitive_normals")
