@@ -284,6 +284,24 @@ def composition_cost(result: dict[str, Any]) -> Sequence[Table]:
     return [(["experts", "passes", "time over the base's"], rows)]
 
 
+def plan_curve(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what fewer candidates, or fewer that are imagined, cost and save."""
+    rows = []
+    for own in result["rows"]:
+        ate, worse = own["ate_m_interval"], own["worse_m_interval"]
+        rows.append(
+            [
+                own["setting"],
+                f"{own['ate_m']:.3f} [{ate[0]:.3f}, {ate[1]:.3f}]",
+                f"{own['worse_m']:+.4f} [{worse[0]:+.4f}, {worse[1]:+.4f}]",
+                f"{own['time_ratio']:.2f}",
+                str(own["windows"]),
+            ]
+        )
+    headings = ["first, next, iterations, share imagined, precision", "ATE (m)", "worse by (m)", "time", "windows"]
+    return [(headings, rows)]
+
+
 def growth(result: dict[str, Any]) -> Sequence[Table]:
     """Return what memory costs as it grows."""
     rows = [
@@ -618,6 +636,15 @@ SECTIONS = (
         "One sampling step of 64 candidates.",
         "benchmarks/composition_cost.py --candidates 64",
         composition_cost,
+    ),
+    Section(
+        "plan_curve.json",
+        "What a better plan costs",
+        "Validation worlds, context frames alone; the same windows and numbers drawn, so that differences from the "
+        "first line are paired. Processor's time of a plan over that of the first.",
+        "benchmarks/plan_curve.py --windows 100 --settings 240,40,5,1,float32 240,40,5,1,bfloat16 "
+        "240,40,5,0.5,bfloat16 240,40,5,0.25,bfloat16 120,20,5,1,bfloat16 120,20,3,1,bfloat16",
+        plan_curve,
     ),
     Section(
         "memory_growth.json",
