@@ -132,7 +132,7 @@ class LearnedPolicy:
         found = [np.zeros(0)]
         for first in range(0, len(goals), GOALS_AT_ONCE):
             wanted = normalised(pixels(goals[first : first + GOALS_AT_ONCE], self.settings)).to(self._device)
-            found.append(self._distances(images.expand(len(wanted), -1, -1, -1), wanted).double().cpu().numpy())
+            found.append(self._distances(images, wanted).double().cpu().numpy())
         return np.concatenate(found)
 
     def save(self, folder: Path, card: str | None = None) -> None:
@@ -163,7 +163,7 @@ class LearnedPolicy:
             shown = torch.zeros(len(goals), dtype=torch.bool, device=goals.device)
             distances: Tensor = network.dist_pred_net(network.vision_encoder(images, goals, shown))
         else:
-            distances, _ = network(images, goals)
+            distances, _ = network(images.expand(len(goals), -1, -1, -1), goals)
         return distances[:, 0]
 
 

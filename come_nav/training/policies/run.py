@@ -22,7 +22,7 @@ from come_nav.training.policies.task import PolicyTask
 from come_nav.training.run_parts import pin_config, seeded_layers
 
 STAGE = "policy"
-VALIDATION_BATCHES, VALIDATION_SEED = 4, 1
+VALIDATION_CONTEXTS, VALIDATION_SEED = 256, 1
 HELD_OUT = 0.1  # of recordings, to validate on, where nothing else is learned from
 
 
@@ -130,12 +130,16 @@ class PolicyRun:
         config, processes = self.config, self.processes
         share = processes.rank, processes.count
         size, negatives = config.optimiser.batch_size, config.negatives
-        return PolicySamples(banks, self._weights(banks), config.policy, size, config.seed, steps, negatives, share)
+        goals = config.goals_per_context
+        return PolicySamples(
+            banks, self._weights(banks), config.policy, size, config.seed, steps, negatives, share, goals
+        )
 
     def _validation(self, banks: list[FrameBank]) -> PolicySamples:
-        config, steps = self.config, range(VALIDATION_BATCHES)
-        size = min(64, config.optimiser.batch_size)
-        return PolicySamples(banks, self._weights(banks), config.policy, size, VALIDATION_SEED, steps, config.negatives)
+        config = self.config
+        size, weights = min(64, config.optimiser.batch_size), self._weights(banks)
+        steps = range(-(-VALIDATION_CONTEXTS // size))
+        return PolicySamples(banks, weights, config.policy, size, VALIDATION_SEED, steps, config.negatives)
 
     def _export(self, task: PolicyTask, banks: list[FrameBank]) -> Path:
         config = self.config

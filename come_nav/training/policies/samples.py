@@ -25,10 +25,10 @@ class PolicyBatch:
 
     Attributes:
         images: (B, 3 * frames, H, W) uint8, oldest first.
-        goals: (B, 3, H, W) uint8.
+        goals: (B * G, 3, H, W) uint8, G of each context in a row.
         waypoints: (B, T, 2 or 4) in spacings, in the base of the newest image; then cos and sin of the yaw.
-        distance: (B,) of the goal, in frames.
-        teaches: (B,) bool, whether the goal is at a distance that teaches actions.
+        distance: (B * G,) of the goal, in frames.
+        teaches: (B * G,) bool, whether the goal is at a distance that teaches actions.
     """
 
     images: Tensor
@@ -54,6 +54,7 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         steps: first and last step.
         negatives: whether distance 0 becomes a view from anywhere at the largest distance.
         share: rank of this process, and how many there are.
+        goals: drawn for each context.
 
     Raises:
         DataError: a bank holds no stretch as long as a sample needs.
@@ -69,10 +70,12 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         steps: range,
         negatives: bool = True,
         share: tuple[int, int] = (0, 1),
+        goals: int = 1,
     ) -> None:
         super().__init__()
         self.banks, self.weights, self.settings = banks, torch.tensor(weights, dtype=torch.float64), settings
         self.batch_size, self.seed, self.steps, self.negatives = batch_size, seed, steps, negatives
+        self.goals = goals
         self.rows = shard(batch_size, *share)
         self.usable = [bank.usable(settings.context_size, settings.waypoints) for bank in banks]
         for bank, usable in zip(banks, self.usable, strict=True):
@@ -90,17 +93,22 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         """Return this process's rows of one step's batch."""
         generator = step_generator(self.seed, STREAM, step)
         source = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=generator)
-        place, far, other = torch.rand(3, self.batch_size, generator=generator, dtype=torch.float64)
-        rows = [
-            self._sample(int(source[row]), float(place[row]), float(far[row]), float(other[row]))
-            for row in range(self.batch_size)[self.rows]
-        ]
-        return PolicyBatch(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+        place, *drawn = torch.rand(1 + 2 * self.goals, self.batch_size, generator=generator, dtype=torch.float64)
+        contexts, goals = [], []
+        for row in range(self.batch_size)[self.rows]:
+            bank, usable = self.banks[int(source[row])], self.usable[int(source[row])]
+            now = int(usable[int(float(place[row]) * len(usable))])
+            images = bank.images[now - self.settings.context_size : now + 1].flatten(0, 1)
+            contexts.append((images, self._waypoints(bank, now)))
+            for far, other in zip(drawn[::2], drawn[1::2], strict=True):
+                goals.append(self._goal(bank, now, float(far[row]), float(other[row])))
+        images, waypoints = (torch.stack(parts) for parts in zip(*contexts, strict=True))
+        wanted, distance, teaches = (torch.stack(parts) for parts in zip(*goals, strict=True))
+        return PolicyBatch(images, wanted, waypoints, distance, teaches)
 
-    def _sample(self, source: int, place: float, far: float, other: float) -> tuple[Tensor, ...]:
-        """Return one sample of three numbers in [0, 1)."""
-        bank, usable, settings = self.banks[source], self.usable[source], self.settings
-        now = int(usable[int(place * len(usable))])
+    def _goal(self, bank: FrameBank, now: int, far: float, other: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a goal's image, distance and whether it teaches actions, of two numbers in [0, 1)."""
+        settings = self.settings
         reach = min(settings.max_distance, int(bank.last[now]) - now)
         lowest = 0 if self.negatives else 1
         distance = lowest + int(far * (reach + 1 - lowest))
@@ -109,9 +117,7 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         distance = settings.max_distance if negative else distance
         low, high = ACTION_DISTANCES[settings.kind]
         return (
-            bank.images[now - settings.context_size : now + 1].flatten(0, 1),
             bank.images[goal],
-            self._waypoints(bank, now),
             torch.tensor(float(distance)),
             torch.tensor(low < distance < high and not negative),
         )

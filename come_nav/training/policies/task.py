@@ -6,10 +6,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from come_nav.policies.images import normalised
+from come_nav.policies.networks.efficientnet import MBConv
 from come_nav.policies.networks.gnm import GNM
 from come_nav.policies.networks.nomad import NoMaD
 from come_nav.policies.networks.vint import ViNT
@@ -35,7 +36,10 @@ class PolicyTask(pl.LightningModule):
 
     def __init__(self, network: GNM | ViNT | NoMaD, config: PolicyTrainSettings) -> None:
         super().__init__()
-        self.network, self.config = network, config
+        # the layout in which convolutions of a few channels are fast, with the same numbers (PyTorch's memory formats)
+        self.network, self.config = network.to(memory_format=torch.channels_last), config
+        if not config.dropout:
+            keep_all(network)
 
     def training_step(self, batch: PolicyBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; dropout and noise depend on (seed, step, process) alone."""
@@ -63,7 +67,11 @@ class PolicyTask(pl.LightningModule):
     def losses(self, batch: PolicyBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss and its parts."""
         images = normalised(batch.images.unflatten(1, (-1, 3))).flatten(1, 2)
-        goals, teaches = normalised(batch.goals), batch.teaches.float()
+        images, goals = (
+            part.contiguous(memory_format=torch.channels_last) for part in (images, normalised(batch.goals))
+        )
+        share, teaches = len(goals) // len(images), batch.teaches.float()
+        wanted = batch.waypoints.repeat_interleave(share, dim=0)
         alpha = self.config.alpha
         if isinstance(self.network, NoMaD):
             masked = torch.rand(len(goals), generator=generator) < self.config.goal_mask_prob
@@ -71,26 +79,37 @@ class PolicyTask(pl.LightningModule):
             condition = self.network.vision_encoder(images, goals, masked.to(goals.device))
             error = functional.mse_loss(self.network.dist_pred_net(condition)[:, 0], batch.distance, reduction="none")
             distance = mean_over(error, shown)
-            action = mean_over(self._noise_error(batch.waypoints, condition, generator), teaches)
+            action = mean_over(self._noise_error(wanted, condition, generator), teaches)
             return {"loss": alpha * distance + (1.0 - alpha) * action, "distance": distance, "noise": action}
-        predicted, waypoints = self.network(images, goals)
+        predicted, waypoints = self.network(images.repeat_interleave(share, dim=0), goals)
         distance = functional.mse_loss(predicted[:, 0], batch.distance)
-        error = functional.mse_loss(waypoints, batch.waypoints, reduction="none").mean(dim=(1, 2))
+        error = functional.mse_loss(waypoints, wanted, reduction="none").mean(dim=(1, 2))
         action = mean_over(error, teaches)
         loss = alpha * DISTANCE_SCALE * distance + (1.0 - alpha) * action
         return {"loss": loss, "distance": distance, "action": action}
 
     def _noise_error(self, waypoints: Tensor, condition: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the squared error of the predicted noise (B,) at drawn diffusion steps."""
+        """Return the squared error of the predicted noise (B,), the mean of some drawn diffusion steps."""
         assert isinstance(self.network, NoMaD)
-        count = self.network.settings.diffusion_steps
-        steps = waypoints_to_steps(waypoints)
+        count, draws = self.network.settings.diffusion_steps, self.config.noise_draws
+        steps = waypoints_to_steps(waypoints).repeat_interleave(draws, dim=0)
         noise = torch.randn(steps.shape, generator=generator).to(steps)
         level = torch.randint(count, (len(steps),), generator=generator).to(steps.device)
         # diffusers asks for an IntTensor, a class that no tensor is an instance of for mypy; it takes any integers
         noisy = noise_schedule(count).add_noise(steps, noise, level)  # type: ignore[arg-type]
-        predicted = self.network.noise_pred_net(noisy, level, condition)
-        return functional.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2))
+        predicted = self.network.noise_pred_net(noisy, level, condition.repeat_interleave(draws, dim=0))
+        return functional.mse_loss(predicted, noise, reduction="none").unflatten(0, (-1, draws)).mean(dim=(1, 2, 3))
+
+
+def keep_all(network: nn.Module) -> None:
+    """Make a network drop nothing in training: neither activations nor blocks."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+        elif isinstance(module, MBConv):
+            module.drop = 0.0
 
 
 def mean_over(values: Tensor, counted: Tensor) -> Tensor:
