@@ -5,7 +5,7 @@ A robot's node and a simulator's loop drive it alike::
     navigator = Navigator(stack, NavigatorSettings())
     navigator.observe(frame, odometry)               # as often as frames come
     navigator.obstacles.see(points_odom_xyz, stamp_s)  # whenever there is a new cloud
-    navigator.begin(GoalRequest(image_rgb=image))    # or a pose, a time, a place
+    navigator.begin(GoalRequest(image_rgb=image))    # or a pose, a time, a place; explore() needs none
     step = navigator.step(now_s, pose_odom_xyyaw)    # as often as plans are wanted
     if step.drive is not None:                       # None: go on with the plan before
         follower.set_plan(step.drive)                # one that is not OK stands for standing still
@@ -33,6 +33,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import FrameStatus, Remembered
+from come_nav.navigation.exploring import Explorer
 from come_nav.navigation.goals.corrected import follow_correction, renew_goal
 from come_nav.navigation.goals.guide import Guide
 from come_nav.navigation.goals.mission import SEARCHING, Mission, MissionState
@@ -83,6 +84,7 @@ class Navigator:
         self.routes = Routes(self.places, self.obstacles, stack.episode)
         self._rescue = Rescue(self.mission, self.guide, self.obstacles, self.routes)
         self._rescue.rules = self._settings.recovery
+        self._explorer = Explorer(stack, lambda: self.places.poses_xyyaw)
         self._goal_latents: torch.Tensor | None = None
         self._sought: Goal | None = None  # its place is still to be looked for in memory
         self._pose_now: Callable[[], NDArray[np.float64] | None] | None = None  # of a goal of another frame
@@ -145,6 +147,19 @@ class Navigator:
             if self._sought is not None:
                 self.mission.doing(SEARCHING)
         return goal
+
+    def explore(self) -> None:
+        """Roam without a goal until one comes or the mission is cancelled; the goal before is dropped.
+
+        Raises:
+            ConfigError: ``planner.proposals`` names a policy that needs a goal; the goal before then stays.
+        """
+        self._explorer.policy()
+        with self._lock:
+            self._changes += 1
+            self._goal_latents = self._pose_now = self._sought = self.guide.way_xy = None
+            self.mission.roam()
+            self._rescue.begin()
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the mission, if one is under way."""
@@ -217,6 +232,8 @@ class Navigator:
             busy, plan = self._rescue.manoeuvre(now_s, here)
             if busy:
                 return Step(self.mission.state, plan, retreating=True)
+        if self.mission.roaming:
+            return self._roam(now_s, pose_odom_xyyaw)
         return self._plan(now_s, pose_odom_xyyaw, pointless)
 
     def path_to(
@@ -294,6 +311,24 @@ class Navigator:
         if state is MissionState.REACHED and goal.image_rgb is not None:
             self._confirm(goal, goal.image_rgb, here, overtaken)
         return Step(self.mission.state, plan, target, way_xy=way_xy, duration_s=duration_s)
+
+    def _roam(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64] | None) -> Step:
+        """Plan without a goal; turn where no way is clear."""
+        with self._lock:
+            marks, newest = (self._changes, self._episodes), self.stack.memory.newest
+        started_s = time.monotonic()
+        plan = _blind(self.obstacles, now_s, newest) or self._explorer.plan(now_s, self.obstacles.clearance)
+        duration_s = time.monotonic() - started_s
+        with self._lock:
+            if marks != (self._changes, self._episodes):
+                return Step(self.mission.state)
+            here = plan.start_odom_xyyaw if pose_odom_xyyaw is None else pose_odom_xyyaw
+            self.mission.evaluate(plan, here)
+            if plan.status is PlanStatus.ALL_IN_COLLISION and self._settings.recovery.use:
+                self._rescue.look_around()
+            elif plan.status is not PlanStatus.STALE_SENSOR:
+                self._rescue.check(now_s, here)
+        return Step(self.mission.state, plan, duration_s=duration_s)
 
     def _confirm(
         self,

@@ -13,6 +13,7 @@ from come_nav.core.types import Goal, Plan, PlanStatus
 
 ON_THE_WAY = "on the way"
 SEARCHING = "looking in memory for where the image was taken"
+EXPLORING = "exploring"
 
 
 class MissionState(str, Enum):
@@ -49,11 +50,16 @@ class ArrivalSettings:
 
 
 class Mission:
-    """One goal from its arrival to its end."""
+    """One goal from its arrival to its end.
+
+    Attributes:
+        roaming: whether the robot explores instead, until it is told otherwise; there is no goal then.
+    """
 
     def __init__(self, rules: ArrivalSettings) -> None:
         self.rules = rules
         self.goal: Goal | None = None
+        self.roaming = False
         self.state, self.code, self.message = MissionState.IDLE, "", "no goal"
         self._started_s: float | None = None
         self._near = self._failures = self.reopened = 0
@@ -65,8 +71,16 @@ class Mission:
 
     def begin(self, goal: Goal) -> None:
         """Take a new goal; the one before is dropped."""
-        self.goal = goal
-        self.state, self.code, self.message = MissionState.ACTIVE, "", ON_THE_WAY
+        self._begin(goal, ON_THE_WAY)
+
+    def roam(self) -> None:
+        """Explore; the goal before is dropped."""
+        self._begin(None, EXPLORING)
+        self.roaming = True
+
+    def _begin(self, goal: Goal | None, message: str) -> None:
+        self.goal, self.roaming = goal, False
+        self.state, self.code, self.message = MissionState.ACTIVE, "", message
         self._started_s = None
         self._near = self._failures = self.reopened = 0
 
@@ -78,7 +92,7 @@ class Mission:
     @property
     def failing(self) -> bool:
         """Whether it failed, or the newest plan did."""
-        calm = (ON_THE_WAY, SEARCHING)
+        calm = (ON_THE_WAY, SEARCHING, EXPLORING)
         return self.state is MissionState.FAILED or (self.active and self.message not in calm)
 
     def found(self, goal: Goal) -> None:
@@ -124,7 +138,7 @@ class Mission:
 
         A plan that is not ``final`` leads to a subgoal: that it is short tells nothing about an image.
         """
-        if not self.active or self.goal is None:
+        if not self.active or (self.goal is None and not self.roaming):
             return self.state
         if self._started_s is None or plan.stamp_s < self._started_s:
             self._started_s = plan.stamp_s
@@ -135,6 +149,9 @@ class Mission:
                 self._end(MissionState.FAILED, plan.status.value, plan.message)
             return self.state
         self._failures = 0
+        if self.goal is None:
+            self.message = EXPLORING
+            return self.state
         self.message = ON_THE_WAY
         self._near = self._near + 1 if self._arrives(plan, pose_odom_xyyaw, difference, final) else 0
         needed = self.rules.confirmations if self.goal.pose_odom_xyyaw is None else 1

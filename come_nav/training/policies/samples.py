@@ -60,7 +60,7 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         DataError: a bank holds no stretch as long as a sample needs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         banks: Sequence[FrameBank],
         weights: Sequence[float],
