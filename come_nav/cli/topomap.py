@@ -108,7 +108,12 @@ def _localise(args: argparse.Namespace) -> int:
         time_s = float(recording.stamps_s[index] - recording.stamps_s[0])
         distance = float(found.distances_frames[found.node - found.first])
         alike, similarity = recognised.most_similar(seen[-1])
-        row = {"time_s": round(time_s, 3), "node": found.node, "subgoal": found.subgoal, "frames": distance}
+        row: dict[str, Any] = {
+            "time_s": round(time_s, 3),
+            "node": found.node,
+            "subgoal": found.subgoal,
+            "frames": distance,
+        }
         rows.append(row | {"looks_like": alike, "similarity": round(similarity, 3)})
     if args.json:
         print_json({"map": str(args.map), "policy": policy.name, "frames": rows})

@@ -50,7 +50,8 @@ class GoalMaskedEncoder(nn.Module):
         if not len(rows):
             rows = torch.zeros(1, dtype=torch.long, device=goal.device)
         found = self.compress_goal_enc(self.goal_encoder(torch.cat([newest[rows], goal[rows]], dim=1)))
-        return found.new_zeros(len(goal), found.shape[1]).index_copy(0, rows, found)
+        tokens: Tensor = found.new_zeros(len(goal), found.shape[1]).index_copy(0, rows, found)
+        return tokens
 
 
 class DistanceHead(nn.Module):

@@ -37,7 +37,8 @@ class PolicyTask(pl.LightningModule):
     def __init__(self, network: GNM | ViNT | NoMaD, config: PolicyTrainSettings) -> None:
         super().__init__()
         # the layout in which convolutions of a few channels are fast, with the same numbers (PyTorch's memory formats)
-        self.network, self.config = network.to(memory_format=torch.channels_last), config
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
+        self.network, self.config = network, config
         if not config.dropout:
             keep_all(network)
 
@@ -98,7 +99,9 @@ class PolicyTask(pl.LightningModule):
         # diffusers asks for an IntTensor, a class that no tensor is an instance of for mypy; it takes any integers
         noisy = noise_schedule(count).add_noise(steps, noise, level)  # type: ignore[arg-type]
         predicted = self.network.noise_pred_net(noisy, level, condition.repeat_interleave(draws, dim=0))
-        return functional.mse_loss(predicted, noise, reduction="none").unflatten(0, (-1, draws)).mean(dim=(1, 2, 3))
+        error = functional.mse_loss(predicted, noise, reduction="none").unflatten(0, (-1, draws))
+        mean: Tensor = error.mean(dim=(1, 2, 3))
+        return mean
 
 
 def keep_all(network: nn.Module) -> None:
