@@ -348,6 +348,16 @@ def test_the_command_line_roams_in_a_built_in_world(nomad, tmp_path, capsys):
     assert found["driven_m"] > 0.5
 
 
+def test_the_command_line_follows_a_map_of_the_way_that_it_is_shown(nomad, tmp_path, capsys):
+    flags = ["--rows", "topological", "--goals", "1", "--camera", "64x64", "--time-limit", "2", "--no-maps", "--json"]
+    assert main(["navigate", *flags, "--policy", str(nomad), "--out", str(tmp_path / "policy")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["key"] for row in found["rows"]] == ["topological"]
+    assert found["goals"][0]["ended"] in ("REACHED", "TIME_LIMIT")
+    assert main(["navigate", *flags, "--out", str(tmp_path / "none")]) == 1
+    assert "planner.proposals" in capsys.readouterr().err
+
+
 def test_spacing_scales_paths(nomad):
     image = np.full((96, 96, 3), 90, np.uint8)
     found = [

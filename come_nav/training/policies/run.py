@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch.utils.data import DataLoader
 
 from come_nav.core.errors import CheckpointError
@@ -152,7 +153,7 @@ class PolicyRun:
         with self.processes.first_alone() as first:
             if first:
                 policy = LearnedPolicy(network, config.name)
-                policy.save(target, policy_card(config, policy, sum(sizes)))
+                policy.save(target, policy_card(config, policy, sum(sizes)), torch.float16)
         return target
 
 
