@@ -25,7 +25,7 @@ from come_nav.training.policies.frames import FrameBank, mean_spacing_m
 from come_nav.training.policies.run import PolicyRun
 from come_nav.training.policies.samples import PolicySamples
 from come_nav.training.policies.settings import PolicyDataSettings, PolicyTrainSettings, default_values
-from come_nav.training.policies.task import PolicyTask, mean_over
+from come_nav.training.policies.task import PolicyTask, goal_pose_error, mean_over
 
 TINY = {
     "gnm": published("gnm", context_size=1, encoding_size=8, image_width=32, image_height=32),
@@ -78,6 +78,12 @@ def test_labels_are_those_of_the_drive(kind):
     positive = batch.distance == ahead
     assert ((batch.distance == settings.max_distance) | positive).all()
     assert 0 < int((~positive).sum()) < 40  # views from anywhere in place of distance 0: 1 of 21
+    known = torch.isfinite(batch.goal_poses).all(dim=1)
+    assert bool(positive[known].all())
+    assert 0 < int((~known).sum()) < 40
+    turned = 0.05 * ahead[known]
+    there = torch.stack([20.0 * torch.sin(turned), 20.0 * (1.0 - torch.cos(turned)), turned], dim=1)
+    torch.testing.assert_close(batch.goal_poses[known], there, atol=1e-3, rtol=1e-4)
     low, high = {"gnm": (2, 10), "vint": (0, 10), "nomad": (3, 20)}[kind]
     inside = (batch.distance > low) & (batch.distance < high)
     assert torch.equal(batch.teaches, inside)
@@ -229,6 +235,32 @@ def test_more_noise_draws_estimate_the_same_loss_and_dropout_can_be_left_out():
         ]
     assert twice[0][0] == twice[0][1]
     assert twice[1][0] != twice[1][1]
+
+
+def test_the_goal_pose_that_is_told_costs_what_it_is_off_where_it_is_known():
+    poses = torch.tensor([[10.0, -5.0, 0.5], [torch.nan] * 3, [20.0, 0.0, -1.0]])
+    wanted = [[1.0, -0.5, math.cos(0.5), math.sin(0.5)], [9.0] * 4, [2.0, 0.0, math.cos(1.0), -math.sin(1.0)]]
+    shown = torch.ones(3)
+    assert float(goal_pose_error(torch.tensor(wanted), poses, shown)) == pytest.approx(0.0, abs=1e-9)
+    off = torch.tensor(wanted) + torch.tensor([[0.2], [5.0], [0.2]])
+    assert float(goal_pose_error(off, poses, shown)) == pytest.approx(0.04 * (2 / 3) / (2 / 3 + 0.01), rel=1e-5)
+    assert float(goal_pose_error(off, poses, torch.tensor([0.0, 1.0, 0.0]))) == 0.0
+    batch = PolicySamples([circle()], [1.0], TINY["nomad"], 8, 0, range(1)).batch(0)
+    plain, telling = (task_of("nomad", goal_pose_weight=weight, dropout=False) for weight in (0.0, 2.0))
+    first, second = (task.losses(batch, torch.Generator().manual_seed(0)) for task in (plain, telling))
+    assert "goal_pose" not in first
+    torch.testing.assert_close(second["loss"], first["loss"] + 2.0 * second["goal_pose"])
+    assert set(telling.network.state_dict()) == set(plain.network.state_dict())
+
+
+def test_training_may_begin_with_another_policy(tmp_path):
+    first = LearnedPolicy(make_network(TINY["gnm"]), "first")
+    config = PolicyTrainSettings("gnm", policy=TINY["gnm"], optimiser=replace(STAGE, steps=1), data=DATA)
+    begun = PolicyRun(config, tmp_path / "run", MACHINE, first)._task().network.state_dict()
+    assert all(torch.equal(begun[name], tensor) for name, tensor in first.network.state_dict().items())
+    with pytest.raises(ConfigError, match=r"policy\.encoding_size must be 8 as in --init 'first', got 16"):
+        other = replace(config, policy=replace(TINY["gnm"], encoding_size=16))
+        PolicyRun(other, tmp_path / "other", MACHINE, first)
 
 
 def test_narrow_encoders_have_the_published_depth_and_fewer_channels():

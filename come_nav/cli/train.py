@@ -124,13 +124,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_policy(args: argparse.Namespace) -> int:
     """Train a learned planner; print the exported model folder."""
-    from come_nav.core.errors import ConfigError
+    from come_nav.policies.model import LearnedPolicy
     from come_nav.training.policies.run import PolicyRun
 
-    if args.init is not None:
-        raise ConfigError("--init is for world models; a policy is trained from nothing, leave it out")
     config = _policy_config(args)
-    return _finish(args, PolicyRun(config, args.out, _machine(args, config.precision)))
+    init = None if args.init is None else LearnedPolicy.load(args.init)
+    return _finish(args, PolicyRun(config, args.out, _machine(args, config.precision), init))
 
 
 def _machine(args: argparse.Namespace, precision: str) -> Machine:

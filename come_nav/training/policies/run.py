@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from come_nav.core.errors import CheckpointError
+from come_nav.core.errors import CheckpointError, ConfigError
 from come_nav.core.files import writable_folder
 from come_nav.policies.model import LearnedPolicy, make_network, parameter_count
+from come_nav.policies.settings import PolicySettings
 from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.training.callbacks import training_callbacks
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
@@ -30,7 +31,16 @@ HELD_OUT = 0.1  # of recordings, to validate on, where nothing else is learned f
 class PolicyRun:
     """A folder that one run lives in: config, frames, checkpoints, logs and the exported model."""
 
-    def __init__(self, config: PolicyTrainSettings, folder: Path, machine: Machine) -> None:
+    def __init__(
+        self, config: PolicyTrainSettings, folder: Path, machine: Machine, init: LearnedPolicy | None = None
+    ) -> None:
+        """Take what is trained and where; weights begin as those of ``init``, drawn where None.
+
+        Raises:
+            ConfigError: ``init`` is of another shape, or the folder holds another run.
+        """
+        check_same_shape(config.policy, init)
+        self._init = init
         self.config, self.folder, self.machine = config, writable_folder(folder), machine
         self.processes = machine.launch()
         with self.processes.first_alone():
@@ -76,7 +86,10 @@ class PolicyRun:
 
     def _task(self) -> PolicyTask:
         with seeded_layers(self.config.seed):
-            return PolicyTask(make_network(self.config.policy), self.config)
+            network = make_network(self.config.policy)
+            if self._init is not None:
+                network.load_state_dict(self._init.network.state_dict())
+            return PolicyTask(network, self.config)
 
     def _training_banks(self) -> list[FrameBank]:
         config = self.config
@@ -155,6 +168,16 @@ class PolicyRun:
                 policy = LearnedPolicy(network, config.name)
                 policy.save(target, policy_card(config, policy, sum(sizes)), torch.float16)
         return target
+
+
+def check_same_shape(settings: PolicySettings, init: LearnedPolicy | None) -> None:
+    """Raise ConfigError naming what differs between the network to train and the one that it is to begin as."""
+    if init is None:
+        return
+    for name, wanted in vars(settings).items():
+        found = getattr(init.settings, name)
+        if name not in ("spacing_m", "max_distance", "rate_hz") and found != wanted:
+            raise ConfigError(f"policy.{name} must be {found} as in --init '{init.name}', got {wanted}")
 
 
 def policy_card(config: PolicyTrainSettings, policy: LearnedPolicy, frames: int) -> str:

@@ -29,6 +29,8 @@ class PolicyBatch:
         waypoints: (B, T, 2 or 4) in spacings, in the base of the newest image; then cos and sin of the yaw.
         distance: (B * G,) of the goal, in frames.
         teaches: (B * G,) bool, whether the goal is at a distance that teaches actions.
+        goal_poses: (B * G, 3) of the goals, x and y in spacings and yaw, in the base of the newest image; NaN of views
+            from anywhere.
     """
 
     images: Tensor
@@ -36,6 +38,7 @@ class PolicyBatch:
     waypoints: Tensor
     distance: Tensor
     teaches: Tensor
+    goal_poses: Tensor
 
     def to(self, device: str | torch.device) -> PolicyBatch:
         """Return the batch on another device."""
@@ -103,11 +106,11 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
             for far, other in zip(drawn[::2], drawn[1::2], strict=True):
                 goals.append(self._goal(bank, now, float(far[row]), float(other[row])))
         images, waypoints = (torch.stack(parts) for parts in zip(*contexts, strict=True))
-        wanted, distance, teaches = (torch.stack(parts) for parts in zip(*goals, strict=True))
-        return PolicyBatch(images, wanted, waypoints, distance, teaches)
+        wanted, distance, teaches, poses = (torch.stack(parts) for parts in zip(*goals, strict=True))
+        return PolicyBatch(images, wanted, waypoints, distance, teaches, poses)
 
-    def _goal(self, bank: FrameBank, now: int, far: float, other: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a goal's image, distance and whether it teaches actions, of two numbers in [0, 1)."""
+    def _goal(self, bank: FrameBank, now: int, far: float, other: float) -> tuple[Tensor, ...]:
+        """Return a goal's image, distance, whether it teaches actions, and pose, of two numbers in [0, 1)."""
         settings = self.settings
         reach = min(settings.max_distance, int(bank.last[now]) - now)
         lowest = 0 if self.negatives else 1
@@ -116,10 +119,15 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         goal = int(other * len(bank)) if negative else now + distance
         distance = settings.max_distance if negative else distance
         low, high = ACTION_DISTANCES[settings.kind]
+        pose = torch.full((3,), torch.nan)
+        if not negative:
+            pose = se2.relative(bank.poses_xyyaw[now], bank.poses_xyyaw[goal])
+            pose[:2] /= bank.spacing_m[now]
         return (
             bank.images[goal],
             torch.tensor(float(distance)),
             torch.tensor(low < distance < high and not negative),
+            pose,
         )
 
     def _waypoints(self, bank: FrameBank, now: int) -> Tensor:

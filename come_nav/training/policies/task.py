@@ -23,6 +23,7 @@ from come_nav.training.tasks.optimisation import adamw_with_cosine
 
 NOISE_STREAM, LAYER_STREAM, VALIDATION_STREAM = 71, 72, 73
 SMALL = 1e-2  # added to the share of samples that a mean is over
+GOAL_SCALE = 10.0  # spacings that count as 1 in a goal's pose
 DISTANCE_SCALE = 1e-2  # squared frames against squared spacings (gnm, vint)
 
 
@@ -39,6 +40,8 @@ class PolicyTask(pl.LightningModule):
         # the layout in which convolutions of a few channels are fast, with the same numbers (PyTorch's memory formats)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
         self.network, self.config = network, config
+        told = isinstance(network, NoMaD) and config.goal_pose_weight > 0.0
+        self.goal_pose = nn.Linear(network.settings.encoding_size, 4) if told else None
         if not config.dropout:
             keep_all(network)
 
@@ -81,7 +84,11 @@ class PolicyTask(pl.LightningModule):
             error = functional.mse_loss(self.network.dist_pred_net(condition)[:, 0], batch.distance, reduction="none")
             distance = mean_over(error, shown)
             action = mean_over(self._noise_error(wanted, condition, generator), teaches)
-            return {"loss": alpha * distance + (1.0 - alpha) * action, "distance": distance, "noise": action}
+            losses = {"loss": alpha * distance + (1.0 - alpha) * action, "distance": distance, "noise": action}
+            if self.goal_pose is not None:
+                losses["goal_pose"] = goal_pose_error(self.goal_pose(condition), batch.goal_poses, shown)
+                losses["loss"] = losses["loss"] + self.config.goal_pose_weight * losses["goal_pose"]
+            return losses
         predicted, waypoints = self.network(images.repeat_interleave(share, dim=0), goals)
         distance = functional.mse_loss(predicted[:, 0], batch.distance)
         error = functional.mse_loss(waypoints, wanted, reduction="none").mean(dim=(1, 2))
@@ -102,6 +109,14 @@ class PolicyTask(pl.LightningModule):
         error = functional.mse_loss(predicted, noise, reduction="none").unflatten(0, (-1, draws))
         mean: Tensor = error.mean(dim=(1, 2, 3))
         return mean
+
+
+def goal_pose_error(told: Tensor, goal_poses: Tensor, shown: Tensor) -> Tensor:
+    """Return the mean squared error of x / 10, y / 10, cos and sin (B, 4) of goals' poses (B, 3) that are known."""
+    known = torch.isfinite(goal_poses).all(dim=1)
+    poses = torch.where(known[:, None], goal_poses, 0.0)
+    wanted = torch.cat([poses[:, :2] / GOAL_SCALE, torch.cos(poses[:, 2:]), torch.sin(poses[:, 2:])], dim=1)
+    return mean_over(functional.mse_loss(told, wanted, reduction="none").mean(dim=1), shown * known)
 
 
 def keep_all(network: nn.Module) -> None:
