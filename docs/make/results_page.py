@@ -70,6 +70,19 @@ def planning(result: dict[str, Any]) -> Sequence[Table]:
     return [*tables, (["row", f"ATE over that of {reference}, paired"], ratios)]
 
 
+def beside_baselines(result: dict[str, Any]) -> Sequence[Table]:
+    """Return ATE and RPE of a policy beside constant velocity and the mean path, and the paired differences."""
+    rows = [[name, interval(row["ate_m"]), interval(row["rpe_m"])] for name, row in result["rows"].items()]
+    header = ["row", "ATE [m]", "RPE [m]"]
+    apart = [f"minus {name}" for name in ("constant velocity", "mean path")]
+    differences = [
+        [name, *(interval(row[other]) if other in row else "" for other in apart)]
+        for name, row in result["rows"].items()
+        if any(other in row for other in apart)
+    ]
+    return [(header, rows), (["ATE [m], paired", *apart], differences)]
+
+
 def recall(result: dict[str, Any]) -> Sequence[Table]:
     """Return the table of remembered views and the gains over the base."""
     table = result["table"]
