@@ -246,10 +246,11 @@ def test_the_goal_pose_that_is_told_costs_what_it_is_off_where_it_is_known():
     assert float(goal_pose_error(off, poses, shown)) == pytest.approx(0.04 * (2 / 3) / (2 / 3 + 0.01), rel=1e-5)
     assert float(goal_pose_error(off, poses, torch.tensor([0.0, 1.0, 0.0]))) == 0.0
     batch = PolicySamples([circle()], [1.0], TINY["nomad"], 8, 0, range(1)).batch(0)
-    plain, telling = (task_of("nomad", goal_pose_weight=weight, dropout=False) for weight in (0.0, 2.0))
+    plain, telling = (task_of("nomad", regression_weight=weight, dropout=False) for weight in (0.0, 2.0))
     first, second = (task.losses(batch, torch.Generator().manual_seed(0)) for task in (plain, telling))
     assert "goal_pose" not in first
-    torch.testing.assert_close(second["loss"], first["loss"] + 2.0 * second["goal_pose"])
+    torch.testing.assert_close(second["loss"], first["loss"] + 2.0 * (second["goal_pose"] + second["path"]))
+    assert float(second["path"]) > 0.0
     assert set(telling.network.state_dict()) == set(plain.network.state_dict())
 
 

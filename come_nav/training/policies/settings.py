@@ -88,8 +88,9 @@ class PolicyTrainSettings:
         distance_weight: of the distance head's loss against the actions'; null = as published for the kind.
         goals_per_context: goals drawn for each context; the context's images are encoded once for all of them (nomad).
         noise_draws: of each goal's actions; more of them make the loss less noisy at little cost (nomad).
-        goal_pose_weight: of a head that tells the goal's pose from the condition, in training alone: it teaches the
-            encoder of goals sooner than noise does; 0 = as published (nomad).
+        regression_weight: of two heads that tell the waypoints and the goal's pose straight from the condition, in
+            training alone; 0 = as published (nomad). Noise by itself teaches little about images, and at a high rate
+            the encoders learn to answer the same to every image before they learn anything else.
         dropout: whether the networks drop activations in training, as published.
         negatives: whether a goal at distance 0 is replaced by a view from anywhere, at the largest distance.
         precision: Lightning's; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
@@ -105,7 +106,7 @@ class PolicyTrainSettings:
     distance_weight: float | None = None
     goals_per_context: int = 1
     noise_draws: int = 1
-    goal_pose_weight: float = 0.0
+    regression_weight: float = 0.0
     dropout: bool = True
     negatives: bool = True
     precision: str = "auto"
@@ -118,7 +119,7 @@ class PolicyTrainSettings:
             check_range("spacing_m", self.spacing_m, 0.0, 100.0, open_low=True)
         check_range("goal_mask_prob", self.goal_mask_prob, 0.0, 0.999)
         check_range("goals_per_context", self.goals_per_context, 1, 64)
-        check_range("goal_pose_weight", self.goal_pose_weight, 0.0, 100.0)
+        check_range("regression_weight", self.regression_weight, 0.0, 100.0)
         check_range("noise_draws", self.noise_draws, 1, 64)
         if self.distance_weight is not None:
             check_range("distance_weight", self.distance_weight, 0.0, 1.0)

@@ -23,7 +23,7 @@ from come_nav.training.tasks.optimisation import adamw_with_cosine
 
 NOISE_STREAM, LAYER_STREAM, VALIDATION_STREAM = 71, 72, 73
 SMALL = 1e-2  # added to the share of samples that a mean is over
-GOAL_SCALE = 10.0  # spacings that count as 1 in a goal's pose
+SPACINGS_SCALE = 10.0  # that count as 1 where paths and poses are told straight
 DISTANCE_SCALE = 1e-2  # squared frames against squared spacings (gnm, vint)
 
 
@@ -40,8 +40,10 @@ class PolicyTask(pl.LightningModule):
         # the layout in which convolutions of a few channels are fast, with the same numbers (PyTorch's memory formats)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
         self.network, self.config = network, config
-        told = isinstance(network, NoMaD) and config.goal_pose_weight > 0.0
-        self.goal_pose = nn.Linear(network.settings.encoding_size, 4) if told else None
+        self.heads: nn.ModuleDict | None = None
+        if isinstance(network, NoMaD) and config.regression_weight > 0.0:
+            width, waypoints = network.settings.encoding_size, network.settings.waypoints
+            self.heads = nn.ModuleDict({"path": nn.Linear(width, 2 * waypoints), "goal_pose": nn.Linear(width, 4)})
         if not config.dropout:
             keep_all(network)
 
@@ -85,9 +87,12 @@ class PolicyTask(pl.LightningModule):
             distance = mean_over(error, shown)
             action = mean_over(self._noise_error(wanted, condition, generator), teaches)
             losses = {"loss": alpha * distance + (1.0 - alpha) * action, "distance": distance, "noise": action}
-            if self.goal_pose is not None:
-                losses["goal_pose"] = goal_pose_error(self.goal_pose(condition), batch.goal_poses, shown)
-                losses["loss"] = losses["loss"] + self.config.goal_pose_weight * losses["goal_pose"]
+            if self.heads is not None:
+                told = self.heads["path"](condition).view_as(wanted)
+                off = functional.mse_loss(told, wanted / SPACINGS_SCALE, reduction="none").mean(dim=(1, 2))
+                losses["path"] = mean_over(off, teaches)
+                losses["goal_pose"] = goal_pose_error(self.heads["goal_pose"](condition), batch.goal_poses, shown)
+                losses["loss"] = losses["loss"] + self.config.regression_weight * (losses["path"] + losses["goal_pose"])
             return losses
         predicted, waypoints = self.network(images.repeat_interleave(share, dim=0), goals)
         distance = functional.mse_loss(predicted[:, 0], batch.distance)
@@ -115,7 +120,7 @@ def goal_pose_error(told: Tensor, goal_poses: Tensor, shown: Tensor) -> Tensor:
     """Return the mean squared error of x / 10, y / 10, cos and sin (B, 4) of goals' poses (B, 3) that are known."""
     known = torch.isfinite(goal_poses).all(dim=1)
     poses = torch.where(known[:, None], goal_poses, 0.0)
-    wanted = torch.cat([poses[:, :2] / GOAL_SCALE, torch.cos(poses[:, 2:]), torch.sin(poses[:, 2:])], dim=1)
+    wanted = torch.cat([poses[:, :2] / SPACINGS_SCALE, torch.cos(poses[:, 2:]), torch.sin(poses[:, 2:])], dim=1)
     return mean_over(functional.mse_loss(told, wanted, reduction="none").mean(dim=1), shown * known)
 
 
