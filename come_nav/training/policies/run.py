@@ -166,7 +166,8 @@ class PolicyRun:
         with self.processes.first_alone() as first:
             if first:
                 policy = LearnedPolicy(network, config.name)
-                policy.save(target, policy_card(config, policy, sum(sizes)), torch.float16)
+                begun = "nothing" if self._init is None else self._init.name
+                policy.save(target, policy_card(config, policy, sum(sizes), begun), torch.float16)
         return target
 
 
@@ -180,7 +181,7 @@ def check_same_shape(settings: PolicySettings, init: LearnedPolicy | None) -> No
             raise ConfigError(f"policy.{name} must be {found} as in --init '{init.name}', got {wanted}")
 
 
-def policy_card(config: PolicyTrainSettings, policy: LearnedPolicy, frames: int) -> str:
+def policy_card(config: PolicyTrainSettings, policy: LearnedPolicy, frames: int, started_from: str = "nothing") -> str:
     """Return Markdown that says what a policy is and what it learned from."""
     data, stage, settings = config.data, config.optimiser, policy.settings
     worlds = f"seeds {data.first_world}-{data.first_world + data.worlds - 1}, {data.episode_s:g} s each"
@@ -192,6 +193,7 @@ def policy_card(config: PolicyTrainSettings, policy: LearnedPolicy, frames: int)
         "recordings": ", ".join(data.recordings) or "none",
         "frames": f"{frames:,}",
         "training": f"{stage.steps:,} steps of {stage.batch_size}, AdamW {stage.learning_rate:g}",
+        "started from": started_from,
         "seed": str(config.seed),
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
