@@ -224,7 +224,7 @@ def test_a_navigator_roams_until_told_otherwise():
     arrival = ArrivalSettings(time_limit_s=0.5)
     navigator = Navigator(stack, NavigatorSettings(arrival=arrival, obstacles=ObstacleSettings(use=False)))
     navigator.begin(GoalRequest(pose_odom_xyyaw=np.array([3.0, 0.0, 0.0])))
-    navigator.explore()
+    navigator.begin(GoalRequest(explore=True))
     assert navigator.mission.goal is None
     for index in range(12):
         stamp_s, pose = 0.25 * index, np.array([0.1 * index, 0.0, 0.0])
@@ -237,7 +237,7 @@ def test_a_navigator_roams_until_told_otherwise():
     assert not navigator.mission.failing
     navigator.cancel()
     assert navigator.step(3.0).plan is None
-    navigator.explore()
+    navigator.begin(GoalRequest(explore=True))
     navigator.begin(GoalRequest(pose_odom_xyyaw=np.array([3.0, 0.0, 0.0])))
     assert not navigator.mission.roaming
     stack.close()
@@ -249,7 +249,7 @@ def test_a_robot_that_explores_and_stands_turns_instead_of_giving_up():
     navigator = Navigator(stack, NavigatorSettings())
     here = np.zeros(3)
     ring = 0.3 * np.array([[np.cos(a), np.sin(a)] for a in np.linspace(0, 2 * np.pi, 90)])
-    navigator.explore()
+    navigator.begin(GoalRequest(explore=True))
     turned, states = 0, set()
     for index in range(160):  # 40 s before a wall all around
         stamp_s = 0.25 * index
@@ -269,7 +269,7 @@ def test_a_stack_explores_with_a_policy_alone(nomad, tmp_path):
     settings = NavigationSettings(planner=PlannerSettings(proposals=str(tmp_path / "gnm")), device="cpu")
     stack = NavStack(ImageModel(), settings)
     with pytest.raises(ConfigError, match="needs a goal"):
-        Navigator(stack, NavigatorSettings()).explore()
+        Navigator(stack, NavigatorSettings()).begin(GoalRequest(explore=True))
     planner = PlannerSettings(proposals=str(nomad))
     stack = NavStack(ImageModel(), NavigationSettings(planner=planner, device="cpu"))
     explorer = Explorer(stack)

@@ -69,18 +69,10 @@ class Mission:
         """Whether there is something left to do."""
         return self.state is MissionState.ACTIVE
 
-    def begin(self, goal: Goal) -> None:
-        """Take a new goal; the one before is dropped."""
-        self._begin(goal, ON_THE_WAY)
-
-    def roam(self) -> None:
-        """Explore; the goal before is dropped."""
-        self._begin(None, EXPLORING)
-        self.roaming = True
-
-    def _begin(self, goal: Goal | None, message: str) -> None:
-        self.goal, self.roaming = goal, False
-        self.state, self.code, self.message = MissionState.ACTIVE, "", message
+    def begin(self, goal: Goal | None) -> None:
+        """Take a new goal, or (None) explore; the goal before is dropped."""
+        self.goal, self.roaming = goal, goal is None
+        self.state, self.code, self.message = MissionState.ACTIVE, "", EXPLORING if goal is None else ON_THE_WAY
         self._started_s = None
         self._near = self._failures = self.reopened = 0
 

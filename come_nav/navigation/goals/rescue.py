@@ -86,9 +86,10 @@ class Rescue:
             self._go_on(now_s, here_odom_xyyaw, there)
 
     def look_around(self) -> None:
-        """Turn next: no way on is clear."""
-        self._turns = True
-        self._mission.doing(TURNING)
+        """Turn next, where the robot may recover at all: no way on is clear."""
+        if self.rules.use:
+            self._turns = True
+            self._mission.doing(TURNING)
 
     def _roam_on(self, now_s: float, here: Pose) -> None:
         """Back off and turn by turns: a robot without a goal has nothing to give up."""

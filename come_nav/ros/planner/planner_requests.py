@@ -85,8 +85,6 @@ class PlannerRequests:
             elif kind == "blocked":
                 stamp_s = messages.seconds_from_stamp(message.header.stamp)
                 self._navigator.blocked(stamp_s, self._camera.pose_in_odom(message))
-            elif kind == "explore":
-                begun = self._explore() or begun
             elif kind == "cancel" or (kind == "cancel action goal" and message is self._output.action_goals.current):
                 self._cancel()
             elif kind == "e_stop":
@@ -101,22 +99,6 @@ class PlannerRequests:
         self._navigator.cancel(why)
         self._output.stand_still()
         self._output.tell()
-
-    def _explore(self) -> bool:
-        """Roam without a goal; return whether the robot may."""
-        try:
-            if self._e_stop:
-                raise DataError(E_STOPPED)
-            self._navigator.explore()
-        except ComeNavError as error:
-            self._output.refused = str(error)
-            self._output.tell()
-            self._node.diagnose(error, "explore")
-            return False
-        self._output.refused = ""
-        self._output.action_goals.begin(None, self._output.progress())
-        self._output.tell()
-        return True
 
     def _begin(self, kind: str, message: Any) -> bool:
         action_goal = message if isinstance(message, ActionGoal) else None
@@ -141,6 +123,8 @@ class PlannerRequests:
         """Return what a message asks for; raise DataError naming what is wrong with it."""
         if kind in ("image", "action_goal"):
             return self._image_request(message.image if isinstance(message, ActionGoal) else message)
+        if kind == "explore":
+            return GoalRequest(explore=True)
         if kind == "time":
             return GoalRequest(time_s=messages.seconds_from_stamp(message))
         pose = self._camera.pose_in_odom(message)

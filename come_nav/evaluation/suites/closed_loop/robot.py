@@ -157,7 +157,7 @@ class SimulatedRobot:
     def roam(self, duration_s: float) -> None:
         """Explore alone for some simulated time, or until the navigator gives up."""
         self._begin()
-        self.navigator.explore()
+        self.navigator.begin(GoalRequest(explore=True))
         end_s = self.now_s + duration_s
         while self.navigator.mission.active and self.now_s < end_s - 1e-9:
             self._plan_if_due()
