@@ -10,8 +10,8 @@ passes 1 where odometry's error is 1 to 5 cm, a centimetre or more above that of
 frames.
 
 Neighbours alone are another odometry, and not a better one for sure. Where covariances are right the mean squared
-distance of E edges is 3 with a standard deviation of sqrt(6 / E), so that without a closure odometry is held to drift
-only above three of these. On the recording cabinet, whose poses do not drift and which has no closure, it is 4.2.
+distance of E edges is 3 with a standard deviation of sqrt(6 / E). Without a closure odometry is held to drift only
+above three of these. On the recording cabinet, whose poses do not drift and which has no closure, it is 4.2.
 
 Registrations may be worse than their covariances say: a camera's calibration or depth that is off by some per cent does
 it. Over the way between two neighbours odometry hardly drifts: where their edges differ from it by more than any drift
