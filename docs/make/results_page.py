@@ -431,6 +431,27 @@ SECTIONS = (
         planning,
     ),
     Section(
+        "policy_test_worlds.json",
+        "A small NoMaD beside what needs no learning",
+        "Built-in test worlds, `ideal-64`, plans of 2 s. A NoMaD with encoders of half the width, trained from nothing "
+        "for 1,545 steps on a busy core. It tells images apart hardly at all: the noise that it predicts is the same "
+        "with the goal, another goal and none (0.0597, 0.0598, 0.0599 on validation worlds), and the spread of its "
+        "features over images fell from 74 % of their size to 8 %. So it draws from all paths there are; it does not "
+        "ship.",
+        "benchmarks/policy_planning.py --policy runs/nomad/nomad --frames runs/nomad/frames/worlds.safetensors "
+        "--worlds 20000-20019 --windows 60",
+        beside_baselines,
+    ),
+    Section(
+        "planning_nomad.json",
+        "The same NoMaD's paths, ranked and in the search",
+        "Validation worlds 10000 to 10009, `ideal-64`, plans of 2 s, the NoMaD of the table above. Its paths neither "
+        "help the search for certain nor, ranked, come near it.",
+        "come-nav evaluate --suite planning --worlds 10000-10009 --windows 20 --rows trivial,model --policy "
+        "runs/nomad/nomad",
+        planning,
+    ),
+    Section(
         "kitchen_before.json",
         "Plans of 2 s on a real recording",
         "The last 40 % of a hand-held recording of a kitchen; nothing of it was trained on. The paths are those of a "
