@@ -515,6 +515,15 @@ SECTIONS = (
         ablations,
     ),
     Section(
+        "closed_loop_topological.json",
+        "Driving along a topological map by a policy",
+        "Test worlds 20003 and 20007, `ideal-64`, the first five goals of each of the table above, of which everything "
+        "on reaches 9 of 10. The robot is led along the way once, an image each second. The small NoMaD of the tables "
+        "above cannot tell how far an image is, so that it mostly takes another node for the goal.",
+        "come-nav navigate --worlds 20003,20007 --goals 5 --camera 64x64 --rows topological --policy runs/nomad/nomad",
+        ablations,
+    ),
+    Section(
         "ros_closed_loop_come.json",
         "Driving to images over ROS 2",
         "Test worlds 20003 and 20007 with memory; a recognised image is driven to as a pose.",
