@@ -26,6 +26,7 @@ REQUIRES = [
     "safetensors>=0.4.3",
     "scipy>=1.11",
     "torch>=2.6",
+    "torchmetrics>=1.4",
     "tqdm>=4.66",
 ]
 
@@ -62,7 +63,6 @@ EXTRAS = {
         "ruff>=0.6",
         "scipy-stubs>=1.14",
         "setuptools>=70.1,<80",  # builds the wheel that the tests look into
-        "torchmetrics>=1.4",
         "types-PyYAML>=6.0",
     ],
 }
