@@ -505,6 +505,17 @@ REAL_ROOMS = (
         consistent,
     ),
     Section(
+        "online_calibration.json",
+        "Weights of experts that follow what came true",
+        "Each second at most a test of what the experts said 1 to 4 s before a frame came; mean squared errors of its "
+        "clean latents, with the weights before it. The shipped model is `tiny`, set to base 1, spatial 1, no adapter; "
+        "four test worlds of 90 s, two recordings. Ratios are paired, intervals over drives, or over tests of a "
+        "recording.",
+        "benchmarks/online_calibration.py --worlds 20000 20001 20002 20003 --drift 0 2 --seconds 90 --bag kitchen "
+        "cabinet",
+        calibrated_online,
+    ),
+    Section(
         "closed_loop_drift.json",
         "Driving to images while odometry drifts",
         "Test worlds 20003 and 20007, 320 x 240 pixels, odometry that drifts 2 % of the way, ten goals each.",
