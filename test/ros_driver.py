@@ -33,6 +33,10 @@ class RobotFacts:
         sensor_qos: whether everything is best effort.
         size: columns and rows, px.
         rate_hz: of the camera.
+        odometry_rate_hz: of odometry and of its transform.
+        cmd_vel: topic of commands below the namespace.
+        stamped: whether the base takes TwistStamped.
+        fov_deg: width of view, degrees.
     """
 
     space: str = ""
@@ -46,6 +50,10 @@ class RobotFacts:
     sensor_qos: bool = False
     size: tuple[int, int] = (64, 64)
     rate_hz: float = 5.0
+    odometry_rate_hz: float = 20.0
+    cmd_vel: str = "cmd_vel"
+    stamped: bool = False
+    fov_deg: float = 90.0
 
 
 class Driver:
@@ -75,8 +83,8 @@ class Driver:
         width, height = self.facts.size
         rgb = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
         depth_m = np.full((height, width), 2.0, np.float32)
-        camera = CameraIntrinsics.from_field_of_view(width, height, np.pi / 2)
-        tick, every = 0, max(1, round(20.0 / self.facts.rate_hz))
+        camera = CameraIntrinsics.from_field_of_view(width, height, np.radians(self.facts.fov_deg))
+        tick, every = 0, max(1, round(self.facts.odometry_rate_hz / self.facts.rate_hz))
         while self._running:
             now_s = time.time()
             odometry = Odometry(now_s, se3.transform_from_xyyaw(np.array([0.01 * tick, 0.0, 0.0])), 0.2, 0.0)
@@ -86,7 +94,7 @@ class Driver:
                     self.info.publish(messages.camera_info_message(camera, now_s, self.facts.frame))
                 self._look(rgb, depth_m, now_s)
             tick += 1
-            time.sleep(0.05)
+            time.sleep(1.0 / self.facts.odometry_rate_hz)
 
     def _look(self, rgb: np.ndarray, depth_m: np.ndarray, now_s: float) -> None:
         facts, header = self.facts, messages.header(now_s, self.facts.frame)
@@ -94,7 +102,8 @@ class Driver:
             jpeg = cv2.imencode(".jpg", rgb[..., ::-1])[1].tobytes()
             self.colour.publish(CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=jpeg))
         else:
-            message = messages.image_message(rgb, now_s, facts.frame)
+            order = slice(None, None, -1 if facts.encoding == "bgr8" else 1)
+            message = messages.image_message(rgb[..., order], now_s, facts.frame)
             message.encoding = facts.encoding
             self.colour.publish(message)
         if facts.depth.endswith("/compressedDepth"):
