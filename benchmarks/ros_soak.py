@@ -1,4 +1,4 @@
-"""A robot whose sensors fail and whose nodes are killed drives to goals for as long as is asked, with TF and a localiser.
+"""A robot drives to goals for as long as asked while sensors fail and nodes are killed, with TF and a localiser.
 
 The robot of test/ros_robot.py lives in a built-in world with drifting odometry; a localiser corrects map -> odom every
 few seconds, and the nodes follow it. An operator drives it around once; then goals come, images and poses in ``map`` in
@@ -42,6 +42,7 @@ from come_nav.core.geometry import se2  # noqa: E402
 
 NODES = ("spatial_memory", "planner", "controller")
 RESPAWN_S = 2.0
+STOOD_S = 0.4  # of standing still, after which a command comes from a node that was started again
 REACHED_M, REACHED_RAD = 0.5, 0.6
 SETTLE_S = 0.5  # until a base that is told to stand does, and what the trace resolves
 
@@ -211,8 +212,7 @@ class Mission:
                 ended = f"refused: {self.state('refused')}"
                 time.sleep(1.0)
                 continue
-            over = lambda: self.state() in ("REACHED", "FAILED", "CANCELLED", "IDLE")  # noqa: E731
-            self.wait(end_s - time.monotonic(), lambda: over() or self.crew.began_s["planner"] != planner)
+            self.wait(end_s - time.monotonic(), lambda before=planner: self.over(before))
             if self.crew.began_s["planner"] != planner or self.state() in ("IDLE", "CANCELLED"):
                 ended = "lost with the planner"
                 continue
@@ -221,14 +221,20 @@ class Mission:
         self.wait(1.0, lambda: False)
         left = se2.relative(self.robot.pose, goal)
         near = bool(np.hypot(*left[:2]) <= REACHED_M and abs(left[2]) <= REACHED_RAD)
+        since = {key: n - faults_before.get(key, 0) for key, n in self.args.counted.items()}
         self.goals.append({
             "kind": kind, "ended": ended, "success": near and ended == "REACHED", "given": given,
             "left_m": round(float(np.hypot(*left[:2])), 3), "left_rad": round(float(abs(left[2])), 3),
             "real_s": round(time.monotonic() - began_s, 1), "hits": self.robot.hits - hits,
             "kills": len(self.crew.kills) - kills,
-            "faults": {key: n - faults_before.get(key, 0) for key, n in self.args.counted.items() if n != faults_before.get(key, 0)},
+            "faults": {key: n for key, n in since.items() if n},
         })  # fmt: skip
         print(json.dumps(self.goals[-1]), flush=True)
+
+    def over(self, planner_began_s: float) -> bool:
+        """Whether the mission ended, or the planner that had it."""
+        ended = self.state() in ("REACHED", "FAILED", "CANCELLED", "IDLE")
+        return ended or self.crew.began_s["planner"] != planner_began_s
 
     def told_frames(self) -> int:
         return int(self.bench.told("planner", "memory").get("frames kept", 0))
@@ -302,19 +308,23 @@ class Troubles(threading.Thread):
                 self.memory.append((round(passed_s, 1), name, round(age_s, 1), round(mb, 1)))
 
 
-def stood_after(trace: np.ndarray, at_s: float, until_s: float) -> tuple[bool, float, float]:
-    """Return whether the base was moving at a time, how long it went on, and the way from then on, s and m.
+def went_on(trace: np.ndarray, at_s: float, until_s: float) -> tuple[bool, float, float]:
+    """Return whether the base was told to move at a time, for how long it still was, and the way of it, s and m.
 
     Args:
         trace: (N, 6) real time, x, y, yaw, v, w.
-        at_s, until_s: the time in between is looked at.
+        at_s, until_s: the time in between is looked at, up to the first ``STOOD_S`` of standing still.
     """
-    chosen = trace[(trace[:, 0] >= at_s) & (trace[:, 0] <= until_s)]
-    before = trace[(trace[:, 0] < at_s) & (trace[:, 0] > at_s - 0.3)]
-    told = np.abs(chosen[:, 4:]).max(axis=1) > 1e-6
-    moving = bool(len(before) and np.abs(before[:, 4:]).max() > 1e-6)
-    last_s = float(chosen[told, 0].max() - at_s) if told.any() else 0.0
-    return moving, last_s, float(np.hypot(*np.diff(chosen[:, 1:3], axis=0).T).sum()) if len(chosen) > 1 else 0.0
+    chosen = trace[(trace[:, 0] >= at_s - 0.3) & (trace[:, 0] <= until_s)]
+    told_s = chosen[np.abs(chosen[:, 4:]).max(axis=1) > 1e-6, 0]
+    moving = bool((told_s < at_s).any())
+    last_s = at_s
+    for stamp_s in told_s[told_s >= at_s]:
+        if stamp_s - last_s > STOOD_S:
+            break
+        last_s = stamp_s
+    way = chosen[(chosen[:, 0] >= at_s) & (chosen[:, 0] <= last_s), 1:3]
+    return moving, float(last_s - at_s), float(np.hypot(*np.diff(way, axis=0).T).sum()) if len(way) > 1 else 0.0
 
 
 def judged(crew: Crew, robot: Any, allowed: dict[str, float]) -> list[dict[str, Any]]:
@@ -323,7 +333,7 @@ def judged(crew: Crew, robot: Any, allowed: dict[str, float]) -> list[dict[str, 
     for entry in crew.kills:
         back_s = entry["back_s"]
         until_s = entry["at_s"] + (back_s if back_s is not None else 60.0)
-        moving, went_on_s, way_m = stood_after(trace, entry["at_s"], until_s)
+        moving, went_on_s, way_m = went_on(trace, entry["at_s"], until_s)
         limit_s = allowed[entry["node"]]
         row = {"node": entry["node"], "moving": moving, "went_on_s": round(went_on_s, 2), "way_m": round(way_m, 3),
                "limit_s": limit_s, "blind": went_on_s > limit_s, "back_s": back_s}  # fmt: skip
@@ -351,7 +361,7 @@ def summary(mission: Mission, troubles: Troubles, kills: list[dict[str, Any]]) -
         result["kills"][name] = {
             "n": len(own), "while moving": len(moving), "longest went_on_s": max(moving, default=0.0),
             "blind": sum(row["blind"] for row in own), "back": sum(row["back_s"] is not None for row in own),
-            "back_s median": float(np.median([row["back_s"] for row in own if row["back_s"]] or [math.nan])),
+            "longest back_s": max((row["back_s"] for row in own if row["back_s"] is not None), default=None),
             "most lost": max(lost, default=0), "of": max((row["before"] for row in own if "before" in row), default=0),
         }  # fmt: skip
     result["memory_mb"] = memory_of(troubles.memory)
@@ -439,7 +449,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             asked = {key: str(value) for key, value in vars(args).items() if key not in ("out", "logs", "counted")}
             log = {p.name: p.log() for p in bench.processes}
             return {
-                "benchmark": "ros_soak", "setting": {**setting(), **asked}, "summary": summary(mission, troubles, kills),
+                "benchmark": "ros_soak", "setting": {**setting(), **asked},
+                "summary": summary(mission, troubles, kills),
                 "unasked_ends": crew.unasked, "tracebacks": [name for name, text in log.items() if "Traceback" in text],
                 "goals": mission.goals, "kills": kills,
                 "faults": [{**row, "at_s": round(row["at_s"] - troubles.began_s, 1)} for row in troubles.faults],
