@@ -174,8 +174,10 @@ class PlannerNode(ManagedNode):
         """Forget if requested, remember what came, save if it is time; return how long to wait."""
         while self._memory_requests:
             request = self._memory_requests.popleft()
-            everything = forgets(request)
-            self._navigator.forget(everything, motion_of_odom(request))
+            everything, T_before_after = forgets(request), motion_of_odom(request)
+            self._navigator.forget(everything, T_before_after)
+            if T_before_after is not None:
+                self._map_odom.rebase(T_before_after)
             self._forgotten = True
             if isinstance(request, OdometryReset):
                 self._output.stand_still()  # the plan is in an odom that is no more

@@ -135,6 +135,7 @@ class SpatialMemoryNode(MemoryNode):
         if T_before_after is None:
             self._memory.clear()
         else:
+            self._map_odom.rebase(T_before_after)
             self._memory.map_frame.rebase(T_before_after)
 
     def _remember(self) -> None:
