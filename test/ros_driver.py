@@ -37,6 +37,7 @@ class RobotFacts:
         cmd_vel: topic of commands below the namespace.
         stamped: whether the base takes TwistStamped.
         fov_deg: width of view, degrees.
+        height_m: of the camera above ground.
     """
 
     space: str = ""
@@ -54,6 +55,7 @@ class RobotFacts:
     cmd_vel: str = "cmd_vel"
     stamped: bool = False
     fov_deg: float = 90.0
+    height_m: float = 0.5
 
 
 class Driver:

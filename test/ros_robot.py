@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from geometry_msgs.msg import Twist, TwistStamped
 from numpy.typing import NDArray
 from ros_driver import Driver, RobotFacts
@@ -23,6 +24,7 @@ from come_nav.ros import messages
 from come_nav.ros.qos import COMMAND, SENSOR, STATIC_TRANSFORMS
 from come_nav.ros.transforms import optional_module
 from come_nav.sim.builtin import BuiltInSimulator
+from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.worlds import generate_world
 
@@ -36,7 +38,20 @@ def simulator_of(facts: RobotFacts, seed: int, noise_percent: float = 0.0) -> Bu
     """Return a simulator in a built-in world with the robot's camera."""
     camera = CameraIntrinsics.from_field_of_view(*facts.size, float(np.radians(facts.fov_deg)))
     noise = OdometrySettings.from_percent(noise_percent) if noise_percent else None
-    return BuiltInSimulator.in_world(generate_world(seed), camera, odometry_noise=noise, seed=seed)
+    renderer = Raycaster([generate_world(seed)], camera, facts.height_m)
+    return BuiltInSimulator(renderer, odometry_noise=noise, seed=seed)
+
+
+def stand_with_space_ahead(simulator: BuiltInSimulator, ahead_m: float, clearance_m: float = 0.5) -> None:
+    """Begin where nothing stands within ``clearance_m`` of the way straight ahead."""
+    steps_m = np.linspace(0.0, ahead_m, 30)
+    for _ in range(1000):
+        simulator.reset()
+        x, y, yaw = simulator.pose_world_xyyaw
+        line = np.column_stack([x + steps_m * np.cos(yaw), y + steps_m * np.sin(yaw)])
+        if bool(simulator.world.free(torch.from_numpy(line).float(), clearance_m).all()):
+            return
+    raise RuntimeError("no place of that world has so much space ahead")
 
 
 class MovingRobot(Driver):

@@ -312,11 +312,11 @@ def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp
     opaque.keywords["function"](None)
     own = {node.keywords["executable"]: node.keywords["parameters"][-1] for node in of_class("Node")}
     folder = Path(own["spatial_memory"]["memory_folder"])
-    assert own["planner"] == {"experts.spatial_store": str(folder)}
-    assert folder.is_dir()
+    assert own["planner"] == {"experts.spatial_store": str(folder), "model": "tiny", "device": "auto"}
+    assert folder.parent.is_dir()
     [ending] = of_class("OnShutdown")
     ending.keywords["on_shutdown"](None, None)
-    assert not folder.exists()
+    assert not folder.parent.exists()
 
     in_a_namespace = dict(of_class("Node")[0].keywords["remappings"])
     assert in_a_namespace["/tf"].args == ("tf_topic",)
@@ -329,6 +329,31 @@ def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp
     params = tmp_path / "robot.yaml"
     params.write_text("/**/spatial_memory:\n  ros__parameters:\n    memory_folder: /mnt/map\n")
     assert started["folder_in"](str(params)) == "/mnt/map"
+
+
+def test_composed_nodes_get_the_parameters_that_they_get_apart(launch_modules, monkeypatch):
+    started = runpy.run_path(str(ROOT / "launch" / "nav.launch.py"))
+    started["generate_launch_description"]()
+    defaults = Recorded.perform
+    chosen = {"episodic_memory": "true", "image_transport": "raw"}
+    monkeypatch.setattr(Recorded, "perform", lambda self, context: chosen.get(self.args[0]) or defaults(self, context))
+    started["nodes"](None)
+    apart = {node.keywords["executable"]: node.keywords["parameters"] for node in of_class("Node")}
+    assert list(apart) == ["spatial_memory", "planner", "controller", "episodic_memory"]
+    Recorded.made = [item for item in Recorded.made if type(item).__name__ != "Node"]
+    chosen["composition"] = "true"
+    started["nodes"](None)
+    [process] = of_class("Node")
+    assert process.keywords["executable"] == "come_nav_nodes"
+    assert process.keywords["arguments"][:4] == list(apart)
+    sections = yaml.safe_load(Path(process.keywords["parameters"][-1]).read_text())
+    for name, parameters in apart.items():
+        own = {} if parameters[-1] is parameters[1] else dict(parameters[-1])
+        together = sections.get(f"/**/{name}", {}).get("ros__parameters", {})
+        for values in (own, together):  # a folder of each launch's own
+            for key in ("memory_folder", "experts.spatial_store"):
+                values.pop(key, None)
+        assert together == {key: value for key, value in own.items() if key not in ("use_sim_time", "autostart")}
 
 
 def test_a_params_file_that_is_missing_is_said_so(launch_modules, monkeypatch):

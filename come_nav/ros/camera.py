@@ -194,8 +194,8 @@ class CameraInput:
     def pose_now(self, message: Any) -> Callable[[], NDArray[np.float64] | None] | None:
         """Return what tells the pose (3,) in odom of a PoseStamped whenever asked, None while tf does not.
 
-        None where odom is its frame, or the base, where it was told once and for all. Nor does tf tell it after odometry
-        began anew, before whoever publishes the transform has noticed.
+        None where odom is its frame, or the base, where it was told once and for all. After odometry began anew tf
+        tells nothing before whoever publishes the transform has noticed.
         """
         frame, values = message.header.frame_id.lstrip("/"), self._node.values
         if frame in ("", values["odom_frame"], values["base_frame"]):
@@ -224,8 +224,8 @@ class CameraInput:
             raise DataError(f"goal is in frame '{frame}', and tf does not connect it to '{odom}'")
         if not self._is_of_present_odom(frame, T_odom_frame):
             raise DataError(
-                f"goal is in frame '{frame}', whose transform to '{odom}' is of the odometry before it began anew; let the "
-                "localiser find the robot first, or give the goal in odom"
+                f"goal is in frame '{frame}', whose transform to '{odom}' is of the odometry before it began anew; let "
+                "the localiser find the robot first, or give the goal in odom"
             )
         return se3.xyyaw_from_transform(T_odom_frame @ T_frame_pose)
 
