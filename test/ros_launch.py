@@ -83,24 +83,24 @@ class Launch:
             if condition is None or self.value(condition.args[0]).lower() == "true":
                 getattr(self, f"_{type(action).__name__}", lambda action: None)(action)
 
-    def _DeclareLaunchArgument(self, action: Action) -> None:  # noqa: N802  named as the action
+    def _DeclareLaunchArgument(self, action: Action) -> None:
         if "default_value" in action.keywords:
             self.configurations.setdefault(action.args[0], self.value(action.keywords["default_value"]))
 
-    def _IncludeLaunchDescription(self, action: Action) -> None:  # noqa: N802
+    def _IncludeLaunchDescription(self, action: Action) -> None:
         for name, value in dict(action.keywords.get("launch_arguments", {})).items():
             self.configurations[name] = self.value(value)
         path = Path(self.value(action.args[0].args[0]))
         if path.is_relative_to(ROOT):
             self._file(path)
 
-    def _OpaqueFunction(self, action: Action) -> None:  # noqa: N802
+    def _OpaqueFunction(self, action: Action) -> None:
         self._all(action.keywords["function"](None))
 
-    def _RegisterEventHandler(self, action: Action) -> None:  # noqa: N802
+    def _RegisterEventHandler(self, action: Action) -> None:
         self.endings.append(action.args[0].keywords["on_shutdown"])
 
-    def _Node(self, action: Action) -> None:  # noqa: N802
+    def _Node(self, action: Action) -> None:
         own = action.keywords
         files = [self.value(item) for item in own["parameters"] if not isinstance(item, dict)]
         joined: dict[str, Any] = {}

@@ -15,7 +15,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_n
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from ros_driver import RobotFacts
-from ros_harness import SMALL_SEARCH, Bench
+from ros_harness import Bench
 from ros_launch import Launch
 from ros_robot import MovingRobot, simulator_of, stand_with_space_ahead
 

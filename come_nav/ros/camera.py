@@ -23,6 +23,7 @@ from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.ros import messages
 from come_nav.ros.decoding import LiveCamera, LiveCameraSettings
 from come_nav.ros.inputs.extrinsics import Extrinsics
+from come_nav.ros.inputs.image_bridge import converter
 from come_nav.ros.inputs.odometry_frames import check_odometry_frame, is_base
 from come_nav.ros.inputs.odometry_reset import OdometryReset, ResetAwareness, ResetDetector
 from come_nav.ros.inputs.transport import AUTO, ImageTopic
@@ -94,6 +95,7 @@ class CameraInput:
             transport = values["depth_transport"], "compressedDepth"
             ImageTopic(node, self.depth, DEPTH, transport, self._take_depth)
             node.subscribe(CameraInfo, depth_info_topic(node), self._take_depth_info, SENSOR)
+        node.log.info(f"images are converted by {converter()}")
         self.warnings: list[str] = []
         self.extrinsics = Extrinsics(node, self.transforms, camera_pose(values["camera_xyz_rpy"]))
         self._resets = ResetDetector()
