@@ -103,7 +103,7 @@ def test_images_are_equal(install, encoding, padding):
     install(StandIn)
     assert converter() == "cv_bridge"
     compare(encoding, padding)
-    assert StandIn.asked == 2  # once to see whether it works
+    assert StandIn.asked == (1 if padding else 2)  # once to see whether it works; padded rows it may shear
 
 
 def test_images_of_the_installed_cv_bridge_are_equal():

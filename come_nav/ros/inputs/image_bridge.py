@@ -1,7 +1,8 @@
 """Pixels of live image messages: by cv_bridge where ROS has it, by come_nav's own conversion elsewhere; equal results.
 
 cv_bridge gets what it converts exactly as :mod:`come_nav.data.bags.images` does: raw images of eight bits, and depth as
-it is. Images of 16 bits it scales with rounding, generic encodings (8UC3) and planes it refuses, so these are ours.
+it is. Images of 16 bits it scales with rounding, generic encodings (8UC3) and planes it refuses, and rows padded by
+other than whole pixels it shears (its array has ``step // channels`` columns), so these are ours.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from come_nav.data.bags.images import (
     DEPTH_ENCODINGS,
+    LAYOUTS,
     MILLIMETRE,
     Depth,
     Rgb,
@@ -90,6 +92,9 @@ def _converts(message: Any, encodings: tuple[str, ...]) -> bool:
     if encoding.lower() not in encodings or message.is_bigendian or bridge() is None:
         return False
     check_layout(message)
+    element, channels = LAYOUTS[encoding.lower()]
+    if message.step != message.width * channels * np.dtype(element).itemsize:
+        return False
     return not (encoding.lower().startswith("yuv") and message.width % 2)
 
 
