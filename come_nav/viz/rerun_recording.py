@@ -74,7 +74,7 @@ class RerunRecording:
         self._log("world/obstacles", self._rr.Points3D(points, colors=[RED], radii=0.015))
 
     def plan(self, plan: Plan, way_xy: NDArray[np.float64] | None, target: Goal | None, most: int = 100) -> None:
-        """Show a plan: at most ``most`` candidates by cost, what was chosen, the route (N, 2) and what is headed for."""
+        """Show a plan: at most ``most`` candidates by cost, the choice, the route (N, 2) and what is headed for."""
         rr = self._rr
         self._at(plan.stamp_s)
         self._candidates(plan, most)
