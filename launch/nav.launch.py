@@ -24,12 +24,15 @@ from launch_ros.actions import Node
 
 from come_nav.ros import launching
 
+ASKED = ("memory_folder", "params_file", "respawn", "composition", "frame_prefix")
 CHOSEN = ("spatial_memory", "episodic_memory")  # arguments that say whether a node runs
 OF_THE_MODEL = ("model", "device")
 END_S = "20"  # a node that is told to end may be in the middle of a search, and saves its memory
 NODES = ("spatial_memory", "planner", "controller", "episodic_memory")
 WITH_MODEL = ("planner", "episodic_memory")
 WITH_CAMERA = ("spatial_memory", "planner", "episodic_memory")
+WITH_MAP = ("spatial_memory", "planner")
+FRAMES = {"odom_frame": "odom", "base_frame": "base_link", "map_frame": "map"}
 SAVE_PERIOD_S = 2.0  # the planner sees the cloud so late
 TOPICS = {  # argument -> name that the nodes use, and what it is
     "image": ("camera/color/image_raw", "colour images; compressed ones are looked for below"),
@@ -60,6 +63,11 @@ def generate_launch_description() -> LaunchDescription:
             "spatial_memory", default_value="true", description="remember where things are; false without depth"
         ),
         DeclareLaunchArgument(
+            "frame_prefix",
+            default_value="",
+            description="before odom, base_link and map, as robot1/; empty = as params_file says",
+        ),
+        DeclareLaunchArgument(
             "memory_folder", default_value="", description="where the cloud is kept; empty = anew for this launch"
         ),
     ]
@@ -77,17 +85,9 @@ def generate_launch_description() -> LaunchDescription:
 
 def nodes(context):
     """Return the nodes, which share a folder; one that was made for this launch goes with it."""
-    asked = (
-        "memory_folder",
-        "params_file",
-        "respawn",
-        "composition",
-        "namespace",
-        *CHOSEN,
-        *OF_THE_MODEL,
-        *OF_THE_FILE,
-    )
-    value = {name: LaunchConfiguration(name).perform(context) for name in asked}
+    value = {
+        name: LaunchConfiguration(name).perform(context) for name in (*ASKED, *CHOSEN, *OF_THE_MODEL, *OF_THE_FILE)
+    }
     if not Path(value["params_file"]).is_file():
         raise RuntimeError(f"params_file {value['params_file']} does not exist; the nodes would run on their defaults")
     made = Path(tempfile.mkdtemp(prefix="come_nav_"))
@@ -129,6 +129,9 @@ def own_parameters(value: dict, names: Sequence[str], folder: Path) -> dict[str,
     """Return what each node gets beside params_file, from the launch's arguments."""
     transports = {name: value[name] for name in ("image_transport", "depth_transport") if value[name]}
     own = {name: dict(transports) if name in WITH_CAMERA else {} for name in names}
+    for name, parameter in ((name, parameter) for name in names for parameter in FRAMES if value["frame_prefix"]):
+        if parameter != "map_frame" or name in WITH_MAP:
+            own[name] |= {parameter: value["frame_prefix"] + FRAMES[parameter]}
     for name in set(WITH_MODEL) & set(names):
         own[name] |= {argument: value[argument] for argument in OF_THE_MODEL}
     if "spatial_memory" in names:

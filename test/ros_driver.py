@@ -18,6 +18,7 @@ from come_nav.core.types import CameraIntrinsics, Odometry
 from come_nav.ros import messages
 
 FRAME = "camera_color_optical_frame"
+CREEP_MPS = 0.2
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,17 @@ class RobotFacts:
 class Driver:
     """Publishes what a camera driver with image_transport and a wheel odometry would: a robot that creeps ahead."""
 
-    def __init__(self, bench: Bench, facts: RobotFacts, odom_frame: str = "odom", child: str = "base_link") -> None:
-        self.facts, self.odom_frame, self.child = facts, odom_frame, child
+    def __init__(
+        self,
+        bench: Bench,
+        facts: RobotFacts,
+        odom_frame: str = "odom",
+        child: str = "base_link",
+        view: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        """Publish in a thread of its own: ``view``, colour and depth, all the time; noise 2 m ahead when None."""
+        self.facts, self.odom_frame, self.child, self.view = facts, odom_frame, child, view
+        self.images = 0
         qos = qos_profile_sensor_data if facts.sensor_qos else 10
 
         def make(topic: str, kind: type, suffix: str):
@@ -84,19 +94,23 @@ class Driver:
     def _run(self) -> None:
         width, height = self.facts.size
         rgb = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-        depth_m = np.full((height, width), 2.0, np.float32)
+        rgb, depth_m = self.view or (rgb, np.full((height, width), 2.0, np.float32))
         camera = CameraIntrinsics.from_field_of_view(width, height, np.radians(self.facts.fov_deg))
         tick, every = 0, max(1, round(self.facts.odometry_rate_hz / self.facts.rate_hz))
+        due_s = time.monotonic()
         while self._running:
             now_s = time.time()
-            odometry = Odometry(now_s, se3.transform_from_xyyaw(np.array([0.01 * tick, 0.0, 0.0])), 0.2, 0.0)
+            x_m = CREEP_MPS * tick / self.facts.odometry_rate_hz
+            odometry = Odometry(now_s, se3.transform_from_xyyaw(np.array([x_m, 0.0, 0.0])), CREEP_MPS, 0.0)
             self.odom.publish(messages.odometry_message(odometry, (self.odom_frame, self.child)))
             if tick % every == 0:
                 if self.info is not None:
                     self.info.publish(messages.camera_info_message(camera, now_s, self.facts.frame))
                 self._look(rgb, depth_m, now_s)
+                self.images += 1
             tick += 1
-            time.sleep(1.0 / self.facts.odometry_rate_hz)
+            due_s = max(due_s + 1.0 / self.facts.odometry_rate_hz, time.monotonic() - 0.2)
+            time.sleep(max(1e-4, due_s - time.monotonic()))
 
     def _look(self, rgb: np.ndarray, depth_m: np.ndarray, now_s: float) -> None:
         facts, header = self.facts, messages.header(now_s, self.facts.frame)

@@ -20,6 +20,7 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.parameter import Parameter as RosParameter
 from ros_harness import private_environment
+from ros_launch import Launch
 
 from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
@@ -361,6 +362,64 @@ def test_a_params_file_that_is_missing_is_said_so(launch_modules, monkeypatch):
     monkeypatch.setattr(Recorded, "perform", lambda self, context: "/no/such.yaml")
     with pytest.raises(RuntimeError, match=r"params_file /no/such\.yaml does not exist"):
         started["nodes"](None)
+
+
+def test_commands_go_through_nav2s_parts_to_the_base_and_nowhere_else():
+    launch = Launch("nav2_parts", base_cmd_vel="base/cmd_vel")
+    launch.close()
+    nodes = {process.executable: process for process in launch.started}
+    assert list(nodes) == [
+        *("spatial_memory", "planner", "controller", "velocity_smoother", "twist_mux", "collision_monitor"),
+        "lifecycle_manager",
+    ]
+    values = yaml.safe_load((ROOT / "config" / "nav2_parts.yaml").read_text())
+    own = {name.split("/")[-1]: section["ros__parameters"] for name, section in values.items()}
+    mux, monitor = own["twist_mux"]["topics"], own["collision_monitor"]
+    hops = [
+        nodes["controller"].remaps["cmd_vel"],
+        nodes["velocity_smoother"].remaps["cmd_vel"],
+        nodes["velocity_smoother"].remaps["cmd_vel_smoothed"],
+        mux["navigation"]["topic"],
+        nodes["twist_mux"].remaps["cmd_vel_out"],
+        monitor["cmd_vel_in_topic"],
+    ]
+    assert hops[0] == hops[1]
+    assert hops[2] == hops[3]
+    assert hops[4] == hops[5]
+    assert nodes["collision_monitor"].remaps[monitor["cmd_vel_out_topic"]] == "base/cmd_vel"
+    assert mux["teleop"]["priority"] > mux["navigation"]["priority"]
+    assert set(nodes["lifecycle_manager"].parameters["node_names"]) == {"velocity_smoother", "collision_monitor"}
+    limits = yaml.safe_load((ROOT / "config" / "ros_nav.yaml").read_text())["/**/controller"]["ros__parameters"]
+    assert own["velocity_smoother"]["max_velocity"][0] == limits["follower"]["limits"]["v_max_mps"]
+    tree = ElementTree.parse(ROOT / "config" / "nav2_navigate_to_image.xml").getroot()
+    assert tree.find(".//NavigateToImage").get("server_name") == "navigate_to_image"
+
+
+def test_robots_in_one_tree_have_frames_of_their_own():
+    launch = Launch("nav", namespace="robot1", frame_prefix="robot1/", tf_topic="/tf")
+    launch.close()
+    for process in launch.started:
+        assert process.parameters["odom_frame"] == "robot1/odom"
+        assert process.parameters["base_frame"] == "robot1/base_link"
+        assert set(process.parameters) - {"use_sim_time", "autostart"} <= set(DECLARED[process.executable])
+        assert process.remaps["/tf"] == "/tf"
+    assert launch.started[1].parameters["map_frame"] == "robot1/map"
+    plain = Launch("nav")
+    plain.close()
+    assert all("odom_frame" not in process.parameters for process in plain.started)
+
+
+def test_nodes_of_one_robot_agree_on_where_its_camera_sits():
+    for file in PARAMETER_FILES:
+        sections = yaml.safe_load(file.read_text())
+        told = {
+            name: sections[f"/**/{name}"]["ros__parameters"].get(
+                "camera_xyz_rpy", DECLARED[name]["camera_xyz_rpy"].default
+            )
+            for name in ("spatial_memory", "planner", "episodic_memory")
+            if f"/**/{name}" in sections
+        }
+        assert len({tuple(value) for value in told.values()}) == 1, (file.name, told)
 
 
 def test_gazebo_finds_the_robot_in_whatever_folder_it_starts(launch_modules):

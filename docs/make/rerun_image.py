@@ -58,7 +58,7 @@ class Kept(RerunRecording):
 
     def plan(self, plan: Any, way_xy: Any, target: Any, most: int = 100) -> None:
         super().plan(plan, way_xy, target, most)
-        if plan.trace is not None and len(plan.poses_xyyaw):
+        if plan.trace is not None and len(plan.poses_xyyaw) and (way_xy is not None or "plan" not in self.newest):
             self.newest["plan"] = plan, way_xy, target
 
     def imagined(self, stamp_s: float, imagined_rgb: Any, came_rgb: Any) -> None:
@@ -143,7 +143,7 @@ def draw(recording: Kept, out: Path) -> None:
     from matplotlib.figure import Figure
 
     newest = recording.newest
-    figure = Figure(figsize=(14, 7.5), layout="constrained")
+    figure = Figure(figsize=(14, 6.6), layout="constrained")
     above = figure.add_gridspec(3, 4, width_ratios=[1.3, 1.3, 1, 1])
     view = figure.add_subplot(above[:, :2])
     points, rgb = newest["cloud"]
@@ -166,6 +166,9 @@ def draw(recording: Kept, out: Path) -> None:
         x, y, yaw = target.pose_odom_xyyaw
         view.arrow(x, y, 0.4 * np.cos(yaw), 0.4 * np.sin(yaw), color="#D55E00", width=0.05)
     view.set_aspect("equal")
+    low, high = driven.min(axis=0) - 2.2, driven.max(axis=0) + 2.2
+    view.set_xlim(low[0], high[0])
+    view.set_ylim(low[1], high[1])
     view.legend(loc="lower left")
     view.set_title("world: memory, candidates by cost (yellow cheap), plan, route")
     titles = ("camera", "imagined: the end of a plan", "what came there")
