@@ -99,7 +99,7 @@ def _converts(message: Any, encodings: tuple[str, ...]) -> bool:
 
 
 def _converted(message: Any, desired: str) -> NDArray[Any] | None:
-    cv = bridge()
+    cv: Any = bridge()
     try:
         found: NDArray[Any] = cv.imgmsg_to_cv2(message, desired)
     except (TypeError, RuntimeError):  # CvBridgeError is a TypeError
