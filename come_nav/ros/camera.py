@@ -72,6 +72,7 @@ class CameraInput:
 
     Attributes:
         transforms: hear tf.
+        map_resets: whether who tells where odom lies in the map knows of odometry that began anew.
     """
 
     def __init__(self, node: Any, depth: str = "none") -> None:
@@ -99,7 +100,8 @@ class CameraInput:
         self.warnings: list[str] = []
         self.extrinsics = Extrinsics(node, self.transforms, camera_pose(values["camera_xyz_rpy"]))
         self._resets = ResetDetector()
-        self._frames: dict[str, ResetAwareness] = {}  # of goals
+        self.map_resets = ResetAwareness()
+        self._frames = {node.values.get("map_frame", ""): self.map_resets}  # of goals
         self.on_reset: Callable[[OdometryReset], object] = lambda reset: None
         self.due = False  # whether an image waited, when odometry last came, that could be taken now
 

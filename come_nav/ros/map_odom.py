@@ -55,7 +55,12 @@ class MapOdomFollower:
     """Passes on where another localiser says that odom lies in map, whenever that has changed enough."""
 
     def __init__(
-        self, node: Any, transforms: Transforms, localisation: RobotLocalisation, correct: Located | None = None
+        self,
+        node: Any,
+        transforms: Transforms,
+        localisation: RobotLocalisation,
+        correct: Located | None = None,
+        resets: ResetAwareness | None = None,
     ) -> None:
         """Take what hears tf, and who is told.
 
@@ -64,18 +69,15 @@ class MapOdomFollower:
             transforms: hear tf.
             localisation: knows what it was told last; its settings say what is too little to be passed on.
             correct: takes where odom lies in map (3,); ``localisation`` does when None.
+            resets: whether the localiser knows of odometry that began anew; told of each by whoever owns it.
         """
         self._transforms, self._localisation = transforms, localisation
         self._correct = correct or localisation.correct
         self._frames = node.values["map_frame"], node.values["odom_frame"]
         self.on = node.values["map_odom"] == FOLLOW
         self._heard, self._rests_until_s = False, 0.0
-        self._resets, self._believed = ResetAwareness(), True
+        self._resets, self._believed = resets or ResetAwareness(), True
         self.passed_on = 0
-
-    def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
-        """Take it that odometry began anew: what the localiser tells of the odom before (3,) counts no more."""
-        self._resets.rebase(T_before_after_xyyaw)
 
     def update(self) -> bool:
         """Pass on a change; return whether there was one. May take as long as memories take to move."""

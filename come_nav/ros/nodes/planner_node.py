@@ -81,7 +81,7 @@ class PlannerNode(ManagedNode):
         looks = fills_cloud or looks_at_depth(self._stack.model)
         self._camera = CameraInput(self, depth="optional" if looks else "none")
         self._map_odom = MapOdomFollower(
-            self, self._camera.transforms, self._stack.localisation, self._navigator.correct
+            self, self._camera.transforms, self._stack.localisation, self._navigator.correct, self._camera.map_resets
         )
         self._map_publisher = MapOdomPublisher(self, self._camera.transforms)
         self._obstacles = ObstacleInput(self, self._navigator.obstacles)
@@ -181,10 +181,8 @@ class PlannerNode(ManagedNode):
         """Forget if requested, remember what came, save if it is time; return how long to wait."""
         while self._memory_requests:
             request = self._memory_requests.popleft()
-            everything, T_before_after = forgets(request), motion_of_odom(request)
-            self._navigator.forget(everything, T_before_after)
-            if T_before_after is not None:
-                self._map_odom.rebase(T_before_after)
+            everything = forgets(request)
+            self._navigator.forget(everything, motion_of_odom(request))
             self._forgotten = True
             if isinstance(request, OdometryReset):
                 self._output.stand_still()  # the plan is in an odom that is no more
