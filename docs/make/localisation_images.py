@@ -93,12 +93,14 @@ def drive() -> tuple[Driven, EpisodeRecording]:
     return Driven(truth, odom, localisation, clouds, np.array(anchors)), recording
 
 
-def walls_map(cloud: SpatialMemory) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return points (N, 2) of walls and things in map, and their colours in [0, 1]."""
+def walls_map(
+    cloud: SpatialMemory, heights_m: tuple[float, float] = WALLS_M
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return points (N, 2) of walls and things in map, their colours in [0, 1] and heights (N,) in m."""
     points = cloud.points_xyz.astype(np.float64)
-    high = (points[:, 2] > WALLS_M[0]) & (points[:, 2] < WALLS_M[1])
+    high = (points[:, 2] > heights_m[0]) & (points[:, 2] < heights_m[1])
     xy = se2.transform_points(cloud.map_frame.T_map_odom_xyyaw, points[high, :2])
-    return xy, np.clip(0.5 + 0.5 * cloud.point_features[high, :3], 0.0, 1.0)
+    return xy, np.clip(0.5 + 0.5 * cloud.point_features[high, :3], 0.0, 1.0), points[high, 2]
 
 
 def corrected_trajectory(driven: Driven) -> Pose:
@@ -117,7 +119,7 @@ def corrected_cloud(driven: Driven) -> bytes:
     ways = driven.odom_xyyaw, corrected_trajectory(driven)
     for panel, (cloud, way, name) in enumerate(zip(driven.clouds, ways, ("odometry alone", "corrected"), strict=True)):
         axes = figure.add_subplot(1, 2, panel + 1, sharex=axes, sharey=axes)
-        xy, colours = walls_map(cloud)
+        xy, colours, _ = walls_map(cloud)
         axes.scatter(*xy.T, s=0.6, c=colours, linewidths=0, rasterized=True)
         axes.plot(*driven.truth_xyyaw[:, :2].T, color="black", linewidth=1.0, linestyle=":", label="driven")
         axes.plot(*way[:, :2].T, color="#d1495b", linewidth=1.2, label="believed")
@@ -145,14 +147,23 @@ def photograph(driven: Driven, recording: EpisodeRecording) -> tuple[NDArray[np.
     return image, taken, match
 
 
-def matched(keyframe_rgb: NDArray[np.uint8], image: NDArray[np.uint8], match: VisualMatch, view: Any) -> NDArray[Any]:
-    """Return both images (H, W, 3) side by side with lines between the features that agree."""
+def matched(
+    keyframe_rgb: NDArray[np.uint8],
+    image: NDArray[np.uint8],
+    match: VisualMatch,
+    view: Any,
+    there: NDArray[np.float32] | None = None,
+) -> NDArray[Any]:
+    """Return both images (H, W, 3) side by side with lines between the features that agree.
+
+    ``there`` (N, 2) are the image's keypoints, where they are not to be found in ``image`` itself.
+    """
     height = image.shape[0]
     scale = height / keyframe_rgb.shape[0]
     left = cv2.resize(keyframe_rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     left = np.concatenate([left, np.full((height, GAP_PX, 3), 255, np.uint8)], axis=1)
     canvas = np.concatenate([left, image], axis=1)
-    there = extract_features(image).keypoints_px
+    there = extract_features(image).keypoints_px if there is None else there
     assert match.registration is not None
     for number, (row, other) in enumerate(match.registration.inliers[::2]):
         a = view.features.keypoints_px[row] * scale
@@ -179,7 +190,7 @@ def registered_goal(driven: Driven, recording: EpisodeRecording) -> bytes:
     words = f"{len(match.registration.inliers)} features agree, {min(match.confidence, 0.99):.0%} sure"
     axes.set_title(f"key frame {match.keyframe}, and a photograph by another camera: {words}", fontsize=9, loc="left")
     axes = figure.add_subplot(grid[1])
-    xy, colours = walls_map(driven.clouds[1])
+    xy, colours, _ = walls_map(driven.clouds[1])
     axes.scatter(*xy.T, s=0.5, c=colours, linewidths=0, rasterized=True)
     assert match.pose_map_xyyaw is not None
     arrows = {"key frame": (known.pose_map_xyyaw(match.keyframe), "#2e6fbb"), "true": (taken, "black")}
