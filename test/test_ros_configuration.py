@@ -409,6 +409,20 @@ def test_robots_in_one_tree_have_frames_of_their_own():
     assert all("odom_frame" not in process.parameters for process in plain.started)
 
 
+def test_the_profile_of_fast_dds_holds_images():
+    space = {"p": "http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"}
+    profiles = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot()
+    kinds = {
+        item.findtext("p:transport_id", namespaces=space): item
+        for item in profiles.iterfind(".//p:transport_descriptor", space)
+    }
+    segment = int(kinds["shared_memory"].findtext("p:segment_size", namespaces=space))
+    assert segment >= 10 * 640 * 480 * 3
+    used = [item.text for item in profiles.iterfind(".//p:userTransports/p:transport_id", space)]
+    assert set(used) == set(kinds)
+    assert profiles.find("p:participant", space).get("is_default_profile") == "true"
+
+
 def test_nodes_of_one_robot_agree_on_where_its_camera_sits():
     for file in PARAMETER_FILES:
         sections = yaml.safe_load(file.read_text())
