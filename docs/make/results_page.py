@@ -535,9 +535,9 @@ SECTIONS = (
     Section(
         "ros_soak_faults.json",
         "Half an hour of goals over ROS 2 while sensors fail and nodes are killed",
-        "Test world 20003, odometry that drifts 2 % of the way, a localiser that corrects map -> odom every ten seconds; "
-        "poses in map and images in turn. On two cores that other work kept busy (load in the file). Blind: driving on "
-        "when the time is over within which the robot must stand.",
+        "Test world 20003, odometry that drifts 2 % of the way, a localiser that corrects map -> odom every ten seconds, "
+        "poses in map and images in turn; two cores, busy with other work (load in the file). Blind: driving on when the "
+        "time is over within which the robot must stand.",
         "benchmarks/ros_soak.py --minutes 30 --kills 20 --faults 40 --legs 2 --seed 3",
         soak,
     ),
@@ -551,8 +551,8 @@ SECTIONS = (
     Section(
         "ros_load.json",
         "What the nodes take of the machine",
-        "Camera of 640x480 px and 30 Hz, colour and depth raw, a goal far ahead; with `config/fastdds.xml`. On two cores "
-        "that other work kept busy: processor time is right, waits and rates are worst cases.",
+        "Camera of 640x480 px and 30 Hz, colour and depth raw, a goal far ahead; with `config/fastdds.xml`. Two cores, "
+        "busy with other work: processor time is right, waits and rates are worst cases.",
         "benchmarks/ros_load.py --seconds 40",
         load,
     ),
