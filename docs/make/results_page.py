@@ -535,8 +535,8 @@ SECTIONS = (
     Section(
         "ros_soak_faults.json",
         "Half an hour of goals over ROS 2 while sensors fail and nodes are killed",
-        "Test world 20003, odometry that drifts 2 % of the way, a localiser that corrects map -> odom every 10 s, poses "
-        "in map and images in turn; two cores, busy with other work (load in the file). Blind: driving on when the time "
+        "Test world 20003, odometry that drifts 2 % of the way, a localiser that corrects map -> odom every 10 s; "
+        "poses in map and images in turn; two cores, busy with other work. Blind: driving on when the time "
         "is over within which the robot must stand.",
         "benchmarks/ros_soak.py --minutes 30 --kills 20 --faults 40 --legs 2 --seed 3",
         soak,
