@@ -9,10 +9,6 @@ Measured on 50 m tours of two built-in worlds (``benchmarks/drift_correction.py 
 passes 1 where odometry's error is 1 to 5 cm, a centimetre or more above that of the graph, with 1 % within ten key
 frames.
 
-Neighbours alone are another odometry, and not a better one for sure. Where covariances are right the mean squared
-distance of E edges is 3 with a standard deviation of sqrt(6 / E). Without a closure odometry is held to drift only
-above three of these. On the recording cabinet, whose poses do not drift and which has no closure, it is 4.2.
-
 Registrations may be worse than their covariances say: a camera's calibration or depth that is off by some per cent does
 it. Over the way between two neighbours odometry hardly drifts: where their edges differ from it by more than any drift
 would explain, that is the noise of registration, and all edges are held against it. On a real kitchen, whose poses do
@@ -29,9 +25,7 @@ from come_nav.localisation.graph.equations import Edges, edge_residuals
 
 NEIGHBOURS = 0.2  # mean squared distance between neighbours where covariances are right; a world's without drift: 0.11
 PLAUSIBLE = 0.03  # drift over the way from one key frame to the next: this share of metres and radians, and rad/m
-NEAR = 3  # key frames apart up to which an edge is no closure
 FEWEST = 5  # edges between neighbours, before which nothing is said
-SURE = 3.0  # standard deviations of the mean squared distance of edges whose covariances are right
 UNEXPLAINED = 5.0  # mean squared distance between neighbours, with plausible drift in it, that is not drift
 
 
@@ -47,8 +41,7 @@ def odometry_misfit(
         inlier_distance: squared Mahalanobis distance up to which the solution keeps an edge.
 
     Returns:
-        3 where edges and odometry differ by what the edges' covariances say; 0 with too few edges, or without a
-        closure where they differ by no more than that. Where the
+        3 where edges and odometry differ by what the edges' covariances say; 0 with too few edges. Where the
         edges between neighbours differ from odometry by more than they should, it is in units of that.
     """
     registered = edges[edges.robust]
@@ -57,13 +50,10 @@ def odometry_misfit(
     kept = registered[_distances(registered, poses_xyyaw) <= inlier_distance]
     if not len(kept):
         return 0.0
-    apart = np.abs(kept.nodes[:, 1] - kept.nodes[:, 0])
-    neighbours = apart == 1
+    neighbours = np.abs(kept.nodes[:, 1] - kept.nodes[:, 0]) == 1
     if neighbours.sum() < FEWEST:
         return 0.0
     away = _distances(kept, poses_odom_xyyaw)
-    if apart.max() <= NEAR and away.mean() <= 3.0 + SURE * np.sqrt(6.0 / len(kept)):
-        return 0.0
     return float(away.mean()) / _noise(kept[neighbours], float(away[neighbours].mean()), poses_odom_xyyaw)
 
 
