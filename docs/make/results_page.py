@@ -588,7 +588,7 @@ SECTIONS = (
         "ros_soak_faults.json",
         "Half an hour of goals over ROS 2 while sensors fail and nodes are killed",
         "Test world 20003, odometry that drifts 2 % of the way, a localiser that corrects map -> odom every 10 s; "
-        "poses in map and images in turn; two cores, busy with other work. Blind: driving on when the time "
+        "poses in map and images in turn; two cores with a load of 25 to 30. Blind: driving on when the time "
         "is over within which the robot must stand.",
         "benchmarks/ros_soak.py --minutes 30 --kills 20 --faults 40 --legs 2 --seed 3",
         soak,
@@ -603,9 +603,9 @@ SECTIONS = (
     Section(
         "ros_load.json",
         "What the nodes take of the machine",
-        "Camera of 640x480 px, colour and depth raw, a goal far ahead; with `config/fastdds.xml` (without it 95 % of the "
-        "images were lost: `ros_load_default_dds.json`). Two cores with a load of 38 by other work: the fake robot could "
-        "not publish at its rate, and waits are worst cases.",
+        "Camera of 640x480 px, colour and depth raw, a goal far ahead; with `config/fastdds.xml` (without it 95 % of "
+        "the images were lost: `ros_load_default_dds.json`). Two cores with a load of 38 by other work: the fake robot "
+        "could not publish at its rate, and waits are worst cases.",
         "benchmarks/ros_load.py --seconds 40",
         load,
     ),
