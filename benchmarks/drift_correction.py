@@ -44,8 +44,9 @@ from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.stack import NavStack
-from come_nav.sim.episodes import EpisodeRecording, camera_in_base, simulate_episode
+from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.sensors.mounting import camera_in_base
 from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.worlds import generate_world
 

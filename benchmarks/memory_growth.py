@@ -28,8 +28,9 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.settings import SpatialSettings
-from come_nav.sim.episodes import EpisodeRecording, camera_in_base, simulate_episode
+from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.sensors.mounting import camera_in_base
 from come_nav.sim.worlds import generate_world
 
 FRAMES_PER_WORLD = 400

@@ -2,11 +2,11 @@
 
     python benchmarks/simulator.py --threads 2 --out benchmarks/results/simulator.json
     python benchmarks/simulator.py --device cuda --batches 256,1024
-    python benchmarks/simulator.py --assets ~/.local/share/come_nav/assets     with photographed materials, too
+    python benchmarks/simulator.py --assets ~/.local/share/come_nav/assets     with photographs and furniture, too
 
 Each figure is the median of several repeats over the same random free poses in eight test worlds; the reference tests
 every pixel's ray against every box (depth only), in the same process on the same device. Sensors, pitched cameras and
-photographed materials are given as ratios to the plain camera, measured in turn with it.
+photographed materials and furniture are given as ratios to the plain camera, measured in turn with it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tqdm import tqdm
 from come_nav.cli.output import format_table
 from come_nav.core.files import atomic_write_text
 from come_nav.core.types import CameraIntrinsics
+from come_nav.sim.assets.pack import read_pack
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import SensorChain, generator_of
@@ -136,6 +138,11 @@ def measure_harder(worlds: list[World], size: tuple[int, int], args: argparse.Na
         settings = WorldSettings(photographed=True, assets=str(args.assets))
         covered = Raycaster([generate_world(world.seed, settings) for world in worlds], camera, device=args.device)
         cases["photographed materials"] = lambda: covered.render(poses, index)
+        if read_pack(args.assets).models:
+            settings = replace(settings, furnished=True)
+            rooms = [generate_world(world.seed, settings) for world in worlds]
+            furnished, own = Raycaster(rooms, camera, device=args.device), random_views(rooms, batch)
+            cases["furnished"] = lambda: furnished.render(*own)
     rows = []
     for what, run in cases.items():
         ratios, times = [], []

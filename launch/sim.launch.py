@@ -15,10 +15,15 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "world_seed", default_value="20000", description="built-in world; 20000-20099 are for tests"
         ),
+        DeclareLaunchArgument(
+            "set_of_worlds", default_value="built-in", description="how it is drawn, e.g. furnished (come-nav assets)"
+        ),
         DeclareLaunchArgument("real_time_factor", default_value="1.0", description="simulated seconds per second"),
     ]
     simulator = launching.simulator(
-        world_seed=LaunchConfiguration("world_seed"), real_time_factor=LaunchConfiguration("real_time_factor")
+        world_seed=LaunchConfiguration("world_seed"),
+        set_of_worlds=LaunchConfiguration("set_of_worlds"),
+        real_time_factor=LaunchConfiguration("real_time_factor"),
     )
     return LaunchDescription(
         [

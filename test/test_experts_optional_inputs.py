@@ -20,7 +20,7 @@ from come_nav.experts.memory_views import short_term_expert, spatial_expert
 from come_nav.experts.normalizer import Normalizer
 from come_nav.experts.optional_inputs import OptionalInputs, camera_values, layer_weights
 from come_nav.experts.passes import Condition, Query
-from come_nav.sim.tilted_camera import CameraRanges
+from come_nav.sim.sensors.mounting import CameraRanges
 
 SETTINGS = CDiTSettings(
     input_size=4,

@@ -17,9 +17,9 @@ from come_nav.localisation.multi_view.appearance import KEYFRAME_WEIGHTS, appear
 from come_nav.localisation.verification import Evidence
 from come_nav.localisation.view import make_view, thumbnail
 from come_nav.sim.builtin import BuiltInSimulator
-from come_nav.sim.episodes import camera_in_base
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import to_uint8
+from come_nav.sim.sensors.mounting import camera_in_base
 from come_nav.sim.worlds import generate_world
 
 CAMERA = CameraIntrinsics.from_field_of_view(320, 240, 0.5 * math.pi)

@@ -15,7 +15,7 @@ from come_nav.localisation.multi_view.triangulation import triangulate, with_tri
 from come_nav.localisation.refinement import exponential
 from come_nav.localisation.registration import RegistrationStatus, register
 from come_nav.localisation.view import View, make_view
-from come_nav.sim.episodes import camera_in_base
+from come_nav.sim.sensors.mounting import camera_in_base
 
 
 def camera_at(x: float, y: float, z: float = -2.0, turn: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:

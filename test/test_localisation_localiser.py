@@ -13,9 +13,9 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.localisation.keyframe_map import LocaliserSettings
 from come_nav.localisation.localiser import VisualLocaliser
 from come_nav.localisation.place_recognition import PlaceIndex, PlaceSettings
-from come_nav.sim.episodes import camera_in_base
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import to_uint8
+from come_nav.sim.sensors.mounting import camera_in_base
 from come_nav.sim.worlds import generate_world
 
 CAMERA = CameraIntrinsics.from_field_of_view(320, 240, 0.5 * math.pi)

@@ -23,9 +23,9 @@ from come_nav.navigation.localising.worker import BoundedWorker
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.navigation.stack import NavStack
 from come_nav.sim.builtin import BuiltInSimulator
-from come_nav.sim.episodes import camera_in_base
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import to_uint8
+from come_nav.sim.sensors.mounting import camera_in_base
 from come_nav.sim.worlds import generate_world
 
 CAMERA = CameraIntrinsics.from_field_of_view(320, 240, 0.5 * math.pi)

@@ -14,12 +14,12 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.builtin import BuiltInSimulator, default_camera
 from come_nav.sim.capturing import poses_at
-from come_nav.sim.episodes import EpisodeRecording, camera_in_base, delivered, simulate_episode
+from come_nav.sim.episodes import EpisodeRecording, delivered, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import SensorChain, generator_of, mean_colour
 from come_nav.sim.sensors.colour import ColourCamera, ColourSettings, Exposure, ExposureControl, linear
 from come_nav.sim.sensors.depth import DepthCamera, DepthSettings, arccos
-from come_nav.sim.sensors.mounting import CameraSettings, draw_camera
+from come_nav.sim.sensors.mounting import CameraSettings, camera_in_base, draw_camera
 from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.sensors.settings import DEFAULT_SENSORS, PRESETS, REALISTIC, SensorSettings, sensor_settings
 from come_nav.sim.sensors.timing import TimingSettings, draw_delivery

@@ -13,7 +13,7 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.geometry.point_rendering import camera_fractions, lift_depth, project_points
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.tilted_camera import CameraRanges, TiltedCamera, TiltedRaycaster
+from come_nav.sim.sensors.mounting import CameraRanges, MountedCamera
 from come_nav.sim.worlds import World, generate_world
 
 INTRINSICS = CameraIntrinsics.from_field_of_view(48, 48, math.radians(70.0))
@@ -32,7 +32,7 @@ def free_pose(world: World) -> torch.Tensor:
 
 def test_level_is_the_level_raycaster_bit_for_bit(raycaster: Raycaster) -> None:
     pose = free_pose(raycaster.worlds[0])
-    images, depth = TiltedRaycaster(raycaster, TiltedCamera(INTRINSICS)).render(pose)
+    images, depth = raycaster.through(MountedCamera(INTRINSICS)).render(pose)
     own_images, own_depth = raycaster.render(pose)
     assert torch.equal(images, own_images)
     assert torch.equal(depth, own_depth)
@@ -44,11 +44,11 @@ def test_tilted_depth_lifts_to_where_the_level_camera_sees_it(
 ) -> None:
     """Each surface point of the tilted view, seen by the level camera, lies at the depth that the latter reports."""
     pose = free_pose(raycaster.worlds[0])
-    camera = TiltedCamera(INTRINSICS, 0.5, math.radians(pitch_deg), math.radians(roll_deg))
-    images, depth = TiltedRaycaster(raycaster, camera).render(pose)
+    camera = MountedCamera(INTRINSICS, 0.5, math.radians(pitch_deg), math.radians(roll_deg))
+    images, depth = raycaster.through(camera).render(pose)
     extrinsics = torch.from_numpy(camera.T_base_camera)[None].float()
     points = lift_depth(depth, camera_fractions(INTRINSICS), extrinsics)
-    level = torch.from_numpy(TiltedCamera(INTRINSICS).T_base_camera)[None].float()
+    level = torch.from_numpy(MountedCamera(INTRINSICS).T_base_camera)[None].float()
     u, v, z = project_points(points, torch.zeros(1, 3), camera_fractions(INTRINSICS), level)
     level_images, level_depth = raycaster.render(pose)
     inside = (u > 0.05) & (u < 0.95) & (v > 0.05) & (v < 0.95) & (z > 0.1)
@@ -64,9 +64,9 @@ def test_tilted_depth_lifts_to_where_the_level_camera_sees_it(
 
 
 def test_up_is_up_and_clockwise_is_clockwise() -> None:
-    up = TiltedCamera(INTRINSICS, pitch_rad=0.2).T_base_camera
+    up = MountedCamera(INTRINSICS, pitch_rad=0.2).T_base_camera
     assert up[2, 2] == pytest.approx(math.sin(0.2))  # the optical axis rises
-    clockwise = TiltedCamera(INTRINSICS, roll_rad=0.1).T_base_camera
+    clockwise = MountedCamera(INTRINSICS, roll_rad=0.1).T_base_camera
     assert clockwise[2, 0] == pytest.approx(-math.sin(0.1))  # the image's right points down
 
 
@@ -91,6 +91,6 @@ def test_drawn_cameras_keep_to_their_ranges_and_follow_the_generator() -> None:
 def test_what_cannot_be_shown_is_refused(raycaster: Raycaster) -> None:
     wide = CameraIntrinsics.from_field_of_view(48, 48, math.radians(120.0))
     with pytest.raises(ConfigError, match="sees straight down"):
-        TiltedRaycaster(raycaster, TiltedCamera(wide, pitch_rad=math.radians(-30.0)))
+        raycaster.through(MountedCamera(wide, pitch_rad=math.radians(-30.0)))
     with pytest.raises(ConfigError, match=r"cameras\.pitch_deg must be low, high"):
         replace(CameraRanges(), pitch_deg=(5.0, -5.0))

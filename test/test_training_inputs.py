@@ -19,7 +19,7 @@ from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import to_uint8
-from come_nav.sim.tilted_camera import CameraRanges, TiltedCamera
+from come_nav.sim.sensors.mounting import CameraRanges, MountedCamera
 from come_nav.sim.worlds import generate_world
 from come_nav.training.config import DataSettings, InputDropout, OptimiserSettings, TrainSettings
 from come_nav.training.data.goals import GoalSettings
@@ -135,7 +135,7 @@ def _imagines_with_all_memories(model: DiffusionWorldModel) -> None:
     images, poses = torch.rand(4, 3, SIZE, SIZE) * 2.0 - 1.0, torch.zeros(4, 3)
     older = (torch.rand(6, 3, SIZE, SIZE) * 2.0 - 1.0, torch.zeros(6, 3), None, None)
     world = generate_world(0)
-    camera = TiltedCamera(training_camera(SIZE))
+    camera = MountedCamera(training_camera(SIZE))
     past = random_free_poses(world, 4, torch.Generator().manual_seed(0))
     memory = fill_memory(renderer_of(world, camera, "cpu"), PastDrive(past, se2.relative(past[:1], past)), "cpu")
     source = RememberedViews(memory, camera.intrinsics, camera.T_base_camera)
@@ -221,7 +221,7 @@ def test_views_of_a_memory_tell_age_and_trust(bank) -> None:
 
 def test_ages_are_those_of_the_last_look() -> None:
     """Looked at from one place at 0 s and from another room's corner at 10 s: seen again at 12 s, 12 s and 2 s old."""
-    world, camera = generate_world(8), TiltedCamera(training_camera(SIZE))
+    world, camera = generate_world(8), MountedCamera(training_camera(SIZE))
     poses = random_free_poses(world, 2, torch.Generator().manual_seed(1))
     memory, renderer = SpatialMemory(), renderer_of(world, camera, "cpu")
     for pose, stamp_s in zip(poses, (0.0, 10.0), strict=True):
@@ -239,7 +239,7 @@ def test_ages_are_those_of_the_last_look() -> None:
 
 
 def test_depth_is_measured_where_it_can_be_and_estimated_to_scale_elsewhere() -> None:
-    camera = TiltedCamera(training_camera(8))
+    camera = MountedCamera(training_camera(8))
     truth = torch.full((1, 8, 8), 3.0)
     reading = truth.clone()
     reading[0, 2:4] = torch.nan
@@ -301,8 +301,8 @@ def test_data_and_network_must_go_together() -> None:
 
 def test_raycasters_share_their_worlds() -> None:
     raycaster = Raycaster([generate_world(1)], training_camera(8))
-    other = raycaster.with_camera(training_camera(16), 1.0)
+    other = raycaster.through(MountedCamera(training_camera(16), 1.0))
     assert other.worlds is raycaster.worlds
     assert raycaster.render(torch.tensor([[1.0, 1.0, 0.0]]))[0].shape[-1] == 8
-    with pytest.raises(ConfigError, match="between floor and ceiling"):
-        raycaster.with_camera(training_camera(16), 9.0)
+    with pytest.raises(ConfigError, match=r"camera_height_m must be in \(0"):
+        raycaster.through(MountedCamera(training_camera(16), 9.0))

@@ -25,7 +25,7 @@ EPILOG = f"""examples:
 
 The pack goes to $XDG_DATA_HOME/come_nav/assets (--out for another place). Its index.json lists every material and model
 with its origin and licence; nothing of it is part of come_nav. Half of it, chosen by a hash of the name, is held out of
-training. Worlds use it when they are asked to: come-nav simulate --set-of-worlds photographed.
+training. Worlds use it when they are asked to: come-nav simulate --set-of-worlds photographed, or furnished.
 """
 
 

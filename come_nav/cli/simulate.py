@@ -23,6 +23,7 @@ EPILOG = """examples:
   come-nav simulate --world 7 --noise 2 --camera 64 --out drive         with 2 % odometry noise, small images
   come-nav simulate --sensors realistic --out hard                     sensors that err; --seed draws the camera
   come-nav simulate --sensors realistic --set sensors.colour.jpeg_quality=30 --out worse
+  come-nav simulate --set-of-worlds furnished --world 20003 --out home  modelled furniture (come-nav assets collect)
   come-nav simulate --mesh flat.glb --out scan                         in a scanned or modelled place
   come-nav simulate --nwm-dataset recon --worlds 20000-20003 --duration 30 --out nwm_data     in NWM's layout
 """

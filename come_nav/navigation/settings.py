@@ -16,6 +16,7 @@ from come_nav.memory.episodic.settings import BudgetSettings, EpisodicSettings
 from come_nav.memory.keyframes import KeyframesSettings
 from come_nav.memory.short_term import ShortTermSettings
 from come_nav.memory.spatial.settings import SpatialSettings
+from come_nav.navigation.calibrating.settings import CalibrationSettings
 from come_nav.navigation.goals.mission import ArrivalSettings
 from come_nav.navigation.goals.recovery import RecoverySettings
 from come_nav.navigation.goals.settings import GuideSettings, ObstacleSettings
@@ -48,6 +49,7 @@ class ExpertsSettings:
         spatial: weight of the spatial memory, >= 0.
         older_frames: frames before the context that the short-term expert sees, >= 1.
         estimate_depth: fill the spatial memory with the model's own estimate where a frame has no depth.
+        calibration: whether the weights follow what came true.
         budget: how much of the machine the training of adapters may take.
         spatial_store: folder of a memory store whose newest cloud the spatial expert looks at, as another process
             fills it; empty = fill one here.
@@ -63,6 +65,7 @@ class ExpertsSettings:
     spatial: float = 1.0
     older_frames: int = 12
     estimate_depth: bool = False
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     spatial_store: str = ""
     adapter_store: str = ""

@@ -14,6 +14,7 @@ from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
 from come_nav.memory.short_term import FrameStatus, ShortTermBuffer
+from come_nav.navigation.calibrating.robot_calibration import RobotCalibration
 from come_nav.navigation.localising.goal_finder import GoalFinder
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
@@ -43,6 +44,7 @@ class NavStack:
         localisation: where images were taken, and what odometry has drifted by.
         goals: where goals' images were taken, near the newest frames or among key frames.
         episode: the memories of the whole episode.
+        calibration: weights of the experts that follow what came true, where settings say so.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class NavStack:
         self.goals = GoalFinder(self.localisation, self.memory)
         self.episode = EpisodeMemories(model, self._settings, background_training=background_training)
         self.localisation.on_correction.append(self.episode.move)
+        self.calibration = RobotCalibration(self.episode, self.memory, self._settings)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
         self._proposer = Proposer(self._settings.device)
         self._proposer.policy(self._settings.planner)  # what is not there is told now, not at the first goal
@@ -107,6 +110,7 @@ class NavStack:
                 if not self.episode.frozen:
                     self.localisation.observe(self.memory.newest)
                 self.episode.observe(self.memory.newest)
+                self.calibration.observe(self.memory.newest)
             return status
 
     def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
@@ -227,8 +231,8 @@ class NavStack:
 
     def context(self, experts: ExpertsSettings | None = None) -> Context | None:
         """Return the newest frames as the world model takes them, or None while there are too few."""
-        experts = experts or self._settings.experts
-        return context_of(self.model, self.memory, self.episode.in_use(experts).names, experts.older_frames)
+        names, older_frames = self.episode.in_use(experts).names, (experts or self._settings.experts).older_frames
+        return context_of(self.model, self.memory, names, older_frames)
 
     def imaginer(
         self, experts: ExpertsSettings | None = None, decode: bool = False, planner: PlannerSettings | None = None
@@ -257,6 +261,7 @@ class NavStack:
             self.forget_recent()
             self.localisation.reset()
             self.episode.reset()
+            self.calibration.clear()
             self._generator.manual_seed(self._settings.seed)
 
     def start(self) -> None:

@@ -14,13 +14,12 @@ from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame, Odometry
 from come_nav.sim.capturing import poses_at
 from come_nav.sim.driving.grid_planner import START_CLEARANCE_M, GridPlanner
-from come_nav.sim.episodes import camera_in_base
 from come_nav.sim.people import crowd_of
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import Robot, RobotSettings
 from come_nav.sim.sensors.chain import CAMERA, FRAME, SensorChain, generator_of, mean_colour, to_uint8
 from come_nav.sim.sensors.colour import ExposureControl
-from come_nav.sim.sensors.mounting import default_fov_rad, draw_camera
+from come_nav.sim.sensors.mounting import camera_in_base, default_fov_rad, draw_camera
 from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.sensors.settings import SensorSettings
 from come_nav.sim.sensors.timing import draw_delivery

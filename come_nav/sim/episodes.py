@@ -19,6 +19,7 @@ from come_nav.sim.driving.drivers import make_driver
 from come_nav.sim.driving.grid_planner import START_CLEARANCE_M, GridPlanner
 from come_nav.sim.robot import Robot, RobotSettings
 from come_nav.sim.sensors.chain import DELIVERY, generator_of
+from come_nav.sim.sensors.mounting import camera_in_base
 from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 from come_nav.sim.sensors.settings import SensorSettings, preset_name
 from come_nav.sim.sensors.timing import TimingSettings, draw_delivery
@@ -124,14 +125,6 @@ def delivered(episode: Episode, timing: TimingSettings) -> Episode:
     ]
     parts = ("stamps_s", "poses_world_xyyaw", "odometry_xyyaw", "twists")
     return replace(episode, **{name: getattr(episode, name)[kept] for name in parts})
-
-
-def camera_in_base(camera_height_m: float, pitch_rad: float = 0.0) -> NDArray[np.float64]:
-    """Return T_base_camera (4, 4) of the built-in camera: over the origin of base_link, looking along x and up."""
-    cosine, sine = math.cos(pitch_rad), math.sin(pitch_rad)
-    tilt = np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
-    height = np.array([0.0, 0.0, camera_height_m])
-    return se3.make_transform(tilt @ se3.R_BODY_OPTICAL, height)
 
 
 class EpisodeRecording:

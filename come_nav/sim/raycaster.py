@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -11,24 +12,24 @@ from come_nav.core.checks import check_shape
 from come_nav.core.errors import ConfigError
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.building.atlas import LEVELS, build_atlas, sample_atlas
-from come_nav.sim.building.surfaces import FACES_PER_BOX, ROW_SIZE
+from come_nav.sim.building.surfaces import AMBIENT, DIFFUSE, FACES_PER_BOX, FALLOFF_PER_M2, ROW_SIZE
 from come_nav.sim.building.textures import PATTERN_COUNT, TEXTURE_SIZE, make_patterns
-from come_nav.sim.pitched import PitchedView
+from come_nav.sim.meshes.furniture_view import FurnitureView, furnished_scenes
+from come_nav.sim.sensors.mounting import MountedCamera
+from come_nav.sim.tilted_view import HORIZON, TiltedView
 from come_nav.sim.visibility import Hits, PackedBoxes, cast
 from come_nav.sim.worlds import World
 
 ROOM_CELL_M = 0.1
 PIXELS_PER_CHUNK = {"cpu": 65536, "cuda": 2**22}
-AMBIENT = 0.42
-DIFFUSE = 0.62
-FALLOFF_PER_M2 = 0.045
 
 
 class Raycaster:
     """Renders what a camera on the robot sees (a ``ViewRenderer``).
 
     The camera stands over the origin of base_link, ``camera_height_m`` above the floor, and looks along x, turned up by
-    ``pitch_rad``. A level camera is cheapest: the columns of its image are vertical.
+    ``pitch_rad``. A level camera is cheapest: the columns of its image are vertical. Modelled furniture is cast by
+    Open3D on the CPU and painted into the boxes' view.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Raycaster:
         camera_height_m: float = 0.5,
         device: str | torch.device = "cpu",
         pitch_rad: float = 0.0,
+        roll_rad: float = 0.0,
     ) -> None:
         """Pack ``worlds`` for rendering on ``device``.
 
@@ -46,39 +48,61 @@ class Raycaster:
         """
         if not worlds:
             raise ConfigError("worlds must hold at least one world, got none")
-        lowest = min(world.ceiling_m for world in worlds)
-        if not 0.0 < camera_height_m < lowest:
-            raise ConfigError(f"camera_height_m must be in (0, {lowest:.2f}), got {camera_height_m!r}")
         self.worlds = list(worlds)
-        self.camera_height_m, self.pitch_rad = camera_height_m, pitch_rad
         self.device = torch.device(device)
         self._boxes, self._boxes_per_world = _pack_boxes(worlds, self.device)
         self._rows, self._rows_per_world = _pack_rows(worlds, self._boxes_per_world, self.device)
         self._room_grid = _pack_room_grid(worlds, self.device)
         textures = torch.cat([torch.tensor(make_patterns()), *(world.images for world in worlds)])
         self._atlas = build_atlas(textures.to(self.device))
-        self._look_through(intrinsics)
+        self._scenes = furnished_scenes(worlds)
+        self._look_through(MountedCamera(intrinsics, camera_height_m, pitch_rad, roll_rad))
 
-    def with_camera(self, intrinsics: CameraIntrinsics, camera_height_m: float | None = None) -> Raycaster:
-        """Return a renderer of the same worlds with another camera, in the same place or at another height, m."""
+    @classmethod
+    def of_camera(cls, worlds: Sequence[World], camera: MountedCamera, device: str | torch.device = "cpu") -> Raycaster:
+        """Return a renderer of ``worlds`` through a mounted camera."""
+        return cls(worlds, camera.intrinsics, camera.height_m, device, camera.pitch_rad, camera.roll_rad)
+
+    def with_camera(self, intrinsics: CameraIntrinsics) -> Raycaster:
+        """Return a renderer of the same worlds with another camera in the same place."""
+        return self.through(replace(self.camera, intrinsics=intrinsics))
+
+    def through(self, camera: MountedCamera) -> Raycaster:
+        """Return a renderer of the same worlds through another camera, mounted as it is."""
         other = copy.copy(self)
-        if camera_height_m is not None:
-            if not 0.0 < camera_height_m < min(world.ceiling_m for world in self.worlds):
-                raise ConfigError(f"camera_height_m must be between floor and ceiling, got {camera_height_m!r}")
-            other.camera_height_m = camera_height_m
-        other._look_through(intrinsics)
+        other._look_through(camera)
         return other
 
-    def _look_through(self, intrinsics: CameraIntrinsics) -> None:
-        self.intrinsics = intrinsics
-        self._pitched = PitchedView(intrinsics, self.pitch_rad, self.device) if self.pitch_rad else None
-        if self._pitched is not None:
-            self._slopes_right, self._slopes_up = self._pitched.slopes_right, self._pitched.slopes_up
+    @property
+    def intrinsics(self) -> CameraIntrinsics:
+        """The camera."""
+        return self.camera.intrinsics
+
+    @property
+    def camera_height_m(self) -> float:
+        """Its height above the floor."""
+        return self.camera.height_m
+
+    @property
+    def pitch_rad(self) -> float:
+        """Pitch of its optical axis, positive = looks up."""
+        return self.camera.pitch_rad
+
+    def _look_through(self, camera: MountedCamera) -> None:
+        lowest = min(world.ceiling_m for world in self.worlds)
+        if not 0.0 < camera.height_m < lowest:
+            raise ConfigError(f"camera_height_m must be in (0, {lowest:.2f}), got {camera.height_m!r}")
+        self.camera, intrinsics = camera, camera.intrinsics
+        self._furniture = FurnitureView(self._scenes, camera) if any(self._scenes) else None
+        level = camera.pitch_rad == 0.0 and camera.roll_rad == 0.0
+        self._tilted = None if level else TiltedView(camera, self.device)
+        if self._tilted is not None:
+            self._slopes_right, self._slopes_up = self._tilted.slopes_right, self._tilted.slopes_up
             return
         columns = torch.arange(intrinsics.width, dtype=torch.float64) + 0.5
         rows = torch.arange(intrinsics.height, dtype=torch.float64) + 0.5
         up = (intrinsics.cy - rows) / intrinsics.fy
-        up[up.abs() < 1e-7] = 1e-7  # the horizon row itself: level, but never divides by zero
+        up[up.abs() < HORIZON] = HORIZON  # the horizon row itself: level, but never divides by zero
         self._slopes_right = ((columns - intrinsics.cx) / intrinsics.fx).float().to(self.device)
         self._slopes_up = up.float().to(self.device)
 
@@ -104,14 +128,16 @@ class Raycaster:
         if world_index is not None:
             check_shape("world_index", world_index, str(batch))
             world = world_index.to(self.device, torch.long)
-        width, height = self.intrinsics.width, self.intrinsics.height
+        width, height, rows = self.intrinsics.width, self.intrinsics.height, len(self._slopes_up)
         most = PIXELS_PER_CHUNK["cpu" if self.device.type == "cpu" else "cuda"]
-        chunk = max(1, most // (len(self._slopes_right) * height))
+        chunk = max(1, most // (len(self._slopes_right) * rows))
         images = torch.empty(batch, 3, height, width, device=self.device)
         depth = torch.empty(batch, height, width, device=self.device)
         for start in range(0, batch, chunk):
             part = slice(start, start + chunk)
             self._render_chunk(poses[part], world[part], images[part], depth[part])
+        if self._furniture is not None:
+            self._furniture.paint(images, depth, poses_world_xyyaw, world)
         return images, depth
 
     def _render_chunk(
@@ -119,9 +145,9 @@ class Raycaster:
     ) -> None:
         hits = cast(self._boxes, world, poses, self._slopes_right, self._slopes_up, self.camera_height_m)
         colours = self._shade(hits, poses, world)
-        columns = (len(poses), len(self._slopes_right), self.intrinsics.height)
-        if self._pitched is not None:
-            self._pitched.resample(colours.view(len(poses), 3, *columns[1:]), hits.depth.view(columns), images, depth)
+        columns = (len(poses), len(self._slopes_right), len(self._slopes_up))
+        if self._tilted is not None:
+            self._tilted.resample(colours.view(len(poses), 3, *columns[1:]), hits.depth.view(columns), images, depth)
             return
         depth.copy_(hits.depth.view(columns).transpose(1, 2))
         images.copy_(colours.view(len(poses), 3, *columns[1:]).transpose(2, 3))

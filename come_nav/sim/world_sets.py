@@ -15,6 +15,8 @@ WORLD_SETS: Mapping[str, WorldSettings] = {
     "photographed": WorldSettings(photographed=True),
     "lively": _LIVELY,
     "photographed-lively": replace(_LIVELY, photographed=True),
+    "furnished": WorldSettings(photographed=True, furnished=True),
+    "furnished-lively": replace(_LIVELY, photographed=True, furnished=True),
 }
 
 

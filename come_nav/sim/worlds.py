@@ -14,7 +14,10 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.core.settings import to_mapping
 from come_nav.sim.assets.pack import HELD_OUT, TRAIN, read_pack
+from come_nav.sim.assets.shelf import shelf_of
 from come_nav.sim.building.floor_plan import Rectangle, make_floor_plan
+from come_nav.sim.building.furniture import BOXES
+from come_nav.sim.building.modelled import PlacedModel, modelled_furnishing
 from come_nav.sim.building.photographed import Looks, cover
 from come_nav.sim.building.surfaces import ROW_SIZE
 from come_nav.sim.building.textures import make_images
@@ -36,6 +39,7 @@ class WorldSettings:
         lookalike: probability that a room repeats the look and furniture of an earlier one.
         photographed: cover surfaces with materials of the asset pack (come-nav assets collect): those of the training
             half in training worlds, held-out ones in all others.
+        furnished: furnish with the modelled furniture of the asset pack, of the same halves.
         assets: folder of the pack; the user's own where empty.
         visit: number of the visit; at 0 everything is as it was furnished.
         moved: share of chairs and stools that stand elsewhere at each other visit.
@@ -50,6 +54,7 @@ class WorldSettings:
     furniture: float = 1.0
     lookalike: float = 0.15
     photographed: bool = False
+    furnished: bool = False
     assets: str = ""
     visit: int = 0
     moved: float = 0.0
@@ -92,6 +97,7 @@ class World:
         doors: (D, 3) float32: x, y of the opening's centre and the opening's width.
         images: (M, 3, S, S) float32 in [0, 1], of the posters on its walls, and of materials after them.
         settings: that it was drawn with.
+        models: modelled furniture.
     """
 
     seed: int
@@ -106,6 +112,7 @@ class World:
     doors: torch.Tensor
     images: torch.Tensor = field(repr=False)
     settings: WorldSettings = field(default_factory=WorldSettings)
+    models: tuple[PlacedModel, ...] = field(default=(), repr=False)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -117,7 +124,7 @@ class World:
     def solid(self) -> NDArray[np.float64]:
         """Footprints (M, 5) of what stops the robot: centre x, y, half sizes x, y, yaw."""
         boxes = self.boxes.double().numpy()
-        return boxes[boxes[:, 5] < SOLID_BELOW_M, :5]
+        return np.concatenate([boxes[boxes[:, 5] < SOLID_BELOW_M, :5], *(model.footprints for model in self.models)])
 
     def distance(self, points_xy: torch.Tensor) -> torch.Tensor:
         """Distance (...) in metres from points (..., 2) to the nearest footprint (0 inside) or the building's edge."""
@@ -167,19 +174,15 @@ class World:
         return torch.where(inside.any(-1), inside.float().argmax(-1), -1)
 
     def polygons(self) -> list[tuple[NDArray[np.float64], tuple[float, float, float]]]:
-        """Footprint corners (4, 2) and colour of every box that starts below 1 m, lowest first: a map to draw."""
+        """Footprint corners (4, 2) and colour of what starts below 1 m, boxes first, lowest first: a map."""
         boxes = self.boxes.double().numpy()
-        order = np.argsort(boxes[:, 6], kind="stable")
-        signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=float)
         shapes = []
-        for index in order:
-            x, y, half_x, half_y, yaw, z_low, _ = boxes[index]
-            if z_low >= SOLID_BELOW_M:
-                continue
-            local = signs * [half_x, half_y]
-            rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
-            red, green, blue = (float(value) for value in self.faces[index, 4, 6:9].clamp(0, 1))
-            shapes.append((local @ rotation.T + [x, y], (red, green, blue)))
+        for index in np.argsort(boxes[:, 6], kind="stable"):
+            if boxes[index, 5] < SOLID_BELOW_M:
+                red, green, blue = (float(value) for value in self.faces[index, 4, 6:9].clamp(0, 1))
+                shapes.append((_corners(boxes[index, :5]), (red, green, blue)))
+        for model in sorted(self.models, key=lambda model: model.z):
+            shapes += [(_corners(footprint), model.mesh.colour) for footprint in model.footprints]
         return shapes
 
 
@@ -187,13 +190,18 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
     """Draw the world of ``seed``; takes some 50 ms.
 
     Raises:
-        ConfigError: for a negative seed, or photographed materials where no pack has been collected.
+        ConfigError: for a negative seed, or photographs or models where no pack of them has been collected.
     """
     if seed < 0:
         raise ConfigError(f"world seed must be >= 0, got {seed}")
+    half = TRAIN if seed in TRAIN_SEEDS else HELD_OUT
+    furnishing = BOXES
+    if config.furnished:
+        pack = read_pack(config.assets or None)
+        furnishing = modelled_furnishing(shelf_of(pack, half), pack.folder)
     rng = np.random.default_rng(seed)
     plan = make_floor_plan(rng, config.size_m, config.rooms_min, config.rooms_max)
-    layout = build_layout(rng, plan, config.lookalike, config.furniture, _changes(seed, config))
+    layout = build_layout(rng, plan, config.lookalike, config.furniture, _changes(seed, config), furnishing)
     doors = [(*door.door_centre_xy, door.door[1] - door.door[0]) for door in plan.doors if door.door is not None]
     looks = Looks(
         boxes=_tensor(layout.builder.boxes, 7),
@@ -203,7 +211,6 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
         images=torch.from_numpy(make_images(rng)),
     )
     if config.photographed:
-        half = TRAIN if seed in TRAIN_SEEDS else HELD_OUT
         looks = cover(looks, layout.ceiling_m, read_pack(config.assets or None), half, seed)
     return World(
         seed=seed,
@@ -218,7 +225,16 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
         doors=_tensor(doors, 3),
         images=looks.images,
         settings=config,
+        models=tuple(layout.models),
     )
+
+
+def _corners(footprint: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the corners (4, 2) of a footprint (5,): centre x, y, half sizes x, y, yaw."""
+    x, y, half_x, half_y, yaw = footprint
+    rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+    corners: NDArray[np.float64] = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [half_x, half_y] @ rotation.T
+    return np.asarray(corners + np.array([x, y]), np.float64)
 
 
 def _changes(seed: int, config: WorldSettings) -> Changes | None:

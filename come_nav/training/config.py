@@ -8,7 +8,7 @@ from typing import Any, Literal
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiTSettings
-from come_nav.sim.tilted_camera import CameraRanges
+from come_nav.sim.sensors.mounting import CameraRanges
 from come_nav.sim.world_sets import BUILT_IN, world_set
 from come_nav.training.data.goals import GoalSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings

@@ -94,6 +94,19 @@ class DepthEstimator(nn.Module):
         """Return z-depth (B, H, W) in metres; ``camera`` as in :meth:`forward`."""
         return self(images, camera).exp()  # type: ignore[no-any-return]
 
+    def features(self, images: Tensor) -> Tensor:
+        """Return features (B, 2 C) of images: mean and deviation over the image of each channel of the innermost level.
+
+        They tell images of rooms apart by what they show, and serve to compare sets of images.
+        """
+        cells = pixel_unshuffle(images, 2)
+        hidden = self.stem(torch.cat([cells, self._places(cells, None)[0]], dim=1))
+        for level, block in enumerate(self.encoder):
+            hidden = block(hidden)
+            if level < len(self.down):
+                hidden = self.down[level](hidden)
+        return torch.cat([hidden.mean((2, 3)), hidden.std((2, 3))], dim=1)
+
     def _places(self, cells: Tensor, camera: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return where each cell looks (B, 2, h, w), and the log (B or 1,) of the real focal length over the canonical.
 

@@ -20,7 +20,7 @@ from come_nav.core.types import Context, Frame
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
 from come_nav.world_model.calibration.likelihood import LikelihoodSettings, SpatialLikelihood
 from come_nav.world_model.codec import decode_latents, encode_images, estimate_depth_m
-from come_nav.world_model.composition import check_schedules
+from come_nav.world_model.composition import LevelWeights, check_schedules
 from come_nav.world_model.contexts import OlderImages, context_from_frames, context_from_images, model_images
 from come_nav.world_model.files.checkpoint import load_model, save_model
 from come_nav.world_model.imaginer import ModelImaginer
@@ -231,4 +231,19 @@ def with_likelihood(
     channels = model.autoencoder.settings.latent_channels
     if settings is not None and settings.table.shape[-1] not in (1, channels):
         raise ConfigError(f"likelihood.gains must be of 1 or {channels} channels, got {settings.table.shape[-1]}")
+    return other
+
+
+def with_levels(model: DiffusionWorldModel, levels: Mapping[float, Mapping[str, float]]) -> DiffusionWorldModel:
+    """Return a model whose weights depend on the noise level, a fraction of the schedule: level -> name -> weight.
+
+    Experts that a level does not name keep their weight.
+    """
+    names, weights = tuple(model.experts), model.composition.weights
+    found = [
+        LevelWeights(level, tuple(own.get(name, kept) for name, kept in zip(names, weights, strict=True)))
+        for level, own in sorted(levels.items())
+    ]
+    other = copy.copy(model)
+    other.composition = replace(model.composition, levels=tuple(found))
     return other

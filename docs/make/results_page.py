@@ -111,6 +111,48 @@ def quality(result: dict[str, Any]) -> Sequence[Table]:
     return [(header, rows)]
 
 
+def model_figures(result: dict[str, Any]) -> Sequence[Table]:
+    """Return all figures of one model: views, sets of views, plans and depth."""
+    parts: dict[str, Any] = result["parts"]
+    views, sets, plans, depth = [], [], [], []
+    for name, found in parts.get("prediction", {}).items():
+        for at in found["horizons"]:
+            own = at["rows"]["world model, jump"]
+            cells = [interval(own["psnr_db"], 1), interval(own["ssim"], 2), interval(own["sharpness"], 2)]
+            gains = [interval(at[gain]["psnr_db"], 1) for gain in ("gain_over_copy", "gain_over_best_blur")]
+            views.append([f"{name}, {at['horizon_s']:g} s", *cells, *gains, str(found["windows"])])
+    for name, found in parts.get("images", {}).items():
+        for row, figures in found["rows"].items():
+            cells = [interval(figures["kernel_distance"], 2)]
+            cells += [interval(figures["sharpness"], 2) if "sharpness" in figures else "-"]
+            shown = [figures.get("coverage", {}).get(key) for key in ("nearest", "mean", "spread")]
+            sets.append([f"{name}, {row}", *cells, *("-" if value is None else interval(value, 2) for value in shown)])
+    for name, found in parts.get("planning", {}).items():
+        table = found["table"]
+        closure = table.get("gap_closure", {})
+        plans += [
+            [f"{name}, {row['row']}", interval(row["ate_m"]), _closed(closure, row["row"]), str(row["n"])]
+            for row in table["rows"]
+        ]
+    for name, found in parts.get("depth", {}).items():
+        columns = ("abs_rel", "abs_rel with the best scale", "abs_rel without the camera")
+        ratio = found["median of estimated over measured"]
+        depth.append([name, *(interval(found[key], 2) for key in columns), interval(ratio, 2), str(found["frames"])])
+    over = ["PSNR over the copy [dB]", "over the best blurred copy"]
+    kernel = ["kernel distance, middle 95 % of subsets", "sharpness ratio"]
+    errors = ["AbsRel", "with each frame's best scale", "without the camera", "median of estimate over measured"]
+    return [
+        (["view", "PSNR [dB]", "SSIM", "sharpness ratio", *over, "n"], views),
+        (["views that nothing tells", *kernel, "nearest of 16", "mean of 16", "spread of 16"], sets),
+        (["plan", "ATE [m]", "gap closed", "n"], plans),
+        (["depth of", *errors, "frames"], depth),
+    ]
+
+
+def _closed(closure: dict[str, Any], row: str) -> str:
+    return interval(closure[row], 2) if row in closure else "-"
+
+
 def closed_loop(result: dict[str, Any]) -> Sequence[Table]:
     """Return successes of drives to images."""
     rows = []
@@ -493,6 +535,23 @@ SECTIONS = (
         "Built-in test worlds, `ideal-64`.",
         f"{EVALUATE} quality --worlds 20000-20019 --windows 500",
         quality,
+    ),
+    Section(
+        "model_tiny.json",
+        "All figures of `tiny`, realistic sensors",
+        "Test worlds with the preset `realistic` (the seed draws a camera for each world), built-in and furnished; two "
+        "real recordings, nothing of them trained on. Views that nothing tells follow a turn of 60 degrees or more; "
+        "distances there are in units of the distance between two real views, in features of tiny's depth network.",
+        "benchmarks/model_figures.py --model tiny --worlds 20000-20009 --plans 40 --windows 48 --views 64 --places 8 "
+        "--recordings kitchen cabinet",
+        model_figures,
+    ),
+    Section(
+        "model_small.json",
+        "All figures of `small`, realistic sensors",
+        "The same of `small`.",
+        "benchmarks/model_figures.py --model models/small --recordings kitchen cabinet",
+        model_figures,
     ),
     Section(
         "recall_validation_worlds.json",

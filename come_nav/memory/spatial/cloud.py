@@ -321,6 +321,13 @@ class SpatialMemory:
         return InsertResult.KEPT
 
 
+def snapshot_of(memory: SpatialMemory) -> SpatialMemory:
+    """Return a memory that shows what ``memory`` shows now, and changes no more with it."""
+    kept = SpatialMemory(memory.config, memory.features)
+    kept.load_state(memory.state())
+    return kept
+
+
 def _carve(voxels: VoxelMap, settings: SpatialSettings, grid: FeatureGrid, T_map_camera: Array) -> int:
     """Take looks from the cells that a frame sees through; return how many were forgotten."""
     if settings.carve_looks == 0.0 or not len(voxels):

@@ -14,11 +14,17 @@ from come_nav.memory.episodic.memory import Adapter
 from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.short_term import Remembered
 from come_nav.memory.spatial.remembered_views import RememberedViews
-from come_nav.navigation.memories.experts_in_use import ExpertsInUse, experts_in_use, unsupported_experts
+from come_nav.navigation.memories.experts_in_use import (
+    ExpertsInUse,
+    calibrated_experts,
+    experts_in_use,
+    unsupported_experts,
+)
 from come_nav.navigation.memories.long_term_memory import LongTermMemory
 from come_nav.navigation.memories.remembered_space import RememberedSpace
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
+from come_nav.world_model.model import with_levels
 
 NOT_KEPT = "its memory is not kept; name it in experts.use"
 
@@ -30,6 +36,7 @@ class EpisodeMemories:
 
     Attributes:
         settings: what ``use`` names is made ready at the start; all else counts anew whenever it is asked for.
+        calibrated: weights of the experts that count in place of those of ``settings``, by noise level and name.
         frozen: whether the memories take nothing new; what they hold stays in use.
         space: the spatial memory, or None where it is not used.
         long_term: the long-term memory, or None where it is not used.
@@ -45,6 +52,7 @@ class EpisodeMemories:
         Without ``background_training``, :meth:`train` trains the adapter.
         """
         self.base_model, self.settings, self.frozen = model, settings, False
+        self.calibrated: Mapping[float, Mapping[str, float]] = {}
         self._map_frame = MapFrame()
         self.space: RememberedSpace | None = None
         self.long_term: LongTermMemory | None = None
@@ -61,8 +69,9 @@ class EpisodeMemories:
     # -- what is known -------------------------------------------------------------------------------------------------
 
     def in_use(self, experts: ExpertsSettings | None = None) -> ExpertsInUse:
-        """Return which memory experts ``experts`` come to with this model; the settings by default."""
-        return experts_in_use(experts or self.settings.experts, self._unsupported)
+        """Return which memory experts ``experts`` come to with this model; those as they count now by default."""
+        chosen = experts or calibrated_experts(self.settings.experts, self.calibrated)
+        return experts_in_use(chosen, self._unsupported)
 
     @property
     def views(self) -> RememberedViews | None:
@@ -90,7 +99,8 @@ class EpisodeMemories:
 
         ``experts`` says what it looks at, and how much; the settings by default.
         """
-        experts = experts or self.settings.experts
+        levels = self.calibrated if experts is None else {}
+        experts = experts or calibrated_experts(self.settings.experts, self.calibrated)
         chosen = self.in_use(experts)
         unfit = {**chosen.left_out, **_unfit(self, chosen.names)}
         usable = [name for name in chosen.names if name not in unfit]
@@ -100,7 +110,8 @@ class EpisodeMemories:
         spatial = self.views if SPATIAL in usable else None
         long_term = self.long_term.expert if self.long_term is not None and LONG_TERM in usable else None
         model = self._model.with_memory(spatial, long_term)
-        return model.composed(experts.weights(usable), experts.mode), warnings
+        model = model.composed(experts.weights(usable), experts.mode)
+        return with_levels(model, levels) if levels else model, warnings
 
     def difference_to(self, image: Tensor, rough: bool = False) -> ImageDifference | None:
         """Return what compares remembered views with an image (3, S, S), roughly or exactly.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from typing import Any
 
 from come_nav.core.experts import LONG_TERM, MEMORY_EXPERTS, SPATIAL
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
@@ -38,6 +39,15 @@ class ExpertsInUse:
         missing = [f"without the {name} expert: {why}" for name, why in diagnosis.items()]
         idle = [name for name in self.idle if name not in diagnosis]
         return missing + [f"the {name} expert changes nothing: its weight, experts.{name}, is 0" for name in idle]
+
+
+def calibrated_experts(experts: ExpertsSettings, calibrated: Mapping[float, Mapping[str, float]]) -> ExpertsSettings:
+    """Return the experts with the largest weight that each has at any noise level, where weights are calibrated."""
+    weights: dict[str, Any] = {}
+    for own in calibrated.values():
+        for name, weight in own.items():
+            weights[name] = max(weight, weights.get(name, 0.0))
+    return replace(experts, **weights) if weights else experts
 
 
 def experts_in_use(

@@ -243,6 +243,7 @@ class PlannerNode(ManagedNode):
         memory: dict[str, Any] = {f"frames {name}": count for name, count in self._counts.items()}
         memory |= {f"images dropped: {name}": count for name, count in self._camera.dropped.items()}
         memory |= self._memory_time.values("image_to_memory")
+        memory |= self._stack.calibration.report()
         memory |= {f"resets: {name}": count for name, count in self._stack.memory.resets.items()}
         memory |= {"places": len(self._navigator.places)}
         failure = self._places.failure

@@ -26,6 +26,7 @@ from come_nav.ros.transforms import optional_module
 from come_nav.ros.worker import Worker
 from come_nav.sim.sensors.odometry import OdometrySettings
 from come_nav.sim.sensors.settings import DEFAULT_SENSORS, PRESETS, sensor_settings
+from come_nav.sim.world_sets import BUILT_IN, WORLD_SETS, world_set
 
 BACKENDS = ("builtin", "habitat")
 
@@ -36,6 +37,13 @@ class SimulatorNode(ManagedNode):
     PARAMETERS = (
         Parameter("backend", "builtin", "which simulator", choices=BACKENDS, when="start"),
         Parameter("world_seed", 20000, "built-in world; 20000-20099 are the test worlds", 0, 99999, when="start"),
+        Parameter(
+            "set_of_worlds",
+            BUILT_IN,
+            "how the built-in world is drawn; photographed and furnished ones need come-nav assets collect",
+            choices=tuple(WORLD_SETS),
+            when="start",
+        ),
         Parameter("scene", "", "habitat: path of the scene file", when="start"),
         Parameter("habitat_python", "python3", "habitat: the Python that has habitat-sim", when="start"),
         Parameter("seed", 0, "of start pose and noise", 0, 2**31 - 1, when="start"),
@@ -218,7 +226,7 @@ def make_simulator(values: dict[str, Any]) -> Simulator:
         from come_nav.sim.worlds import generate_world
 
         simulator = BuiltInSimulator.in_world(
-            generate_world(values["world_seed"]),
+            generate_world(values["world_seed"], world_set(values["set_of_worlds"])),
             None if sensors.camera.hfov_deg[1] else camera,
             odometry_noise=noise,
             seed=values["seed"],

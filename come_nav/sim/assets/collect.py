@@ -111,6 +111,9 @@ def _models(source: Source, folder: Path, tell: Callable[[str], object]) -> Iter
                 author=entry.author,
                 licence=licence,
                 half=half_of(name),
+                title=entry.title,
+                rotation=entry.rotation,
+                elevation_m=entry.elevation_m,
             )
 
 

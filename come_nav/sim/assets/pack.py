@@ -57,6 +57,9 @@ class Model:
         author: as the catalogue names them.
         licence: as the catalogue states it.
         half: train or held_out.
+        title: what the catalogue calls it; tells what it is.
+        rotation: 9 numbers, row by row, that turn the file's axes into x right, y up, z to the front; none = they are.
+        elevation_m: at which it hangs; 0 = it stands on the floor.
     """
 
     name: str
@@ -67,6 +70,9 @@ class Model:
     author: str
     licence: str
     half: str
+    title: str = ""
+    rotation: tuple[float, ...] = ()
+    elevation_m: float = 0.0
 
 
 @dataclass(frozen=True)

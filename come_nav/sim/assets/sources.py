@@ -56,6 +56,9 @@ class CatalogueEntry:
     category: str
     size_m: tuple[float, float, float]
     author: str
+    title: str
+    rotation: tuple[float, ...]
+    elevation_m: float
 
 
 def installed_package(name: str) -> Source:
@@ -145,6 +148,9 @@ def _entry(values: dict[str, str]) -> CatalogueEntry:
         category=values.get("category", ""),
         size_m=(width, depth, height),
         author=values.get("creator", "unknown"),
+        title=values.get("name", ""),
+        rotation=tuple(float(word) for word in values.get("modelRotation", "").split()),
+        elevation_m=0.01 * float(values.get("elevation", "0")),
     )
 
 

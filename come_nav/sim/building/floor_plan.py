@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Rectangle = tuple[float, float, float, float]  # x0, y0, x1, y1 in metres
 
+WALL_HALF_M = 0.06
 MIN_SIDE_M = 2.5
 MIN_SHARED_M = 1.45  # a shorter common wall gets no door
 

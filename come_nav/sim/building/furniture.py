@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from come_nav.sim.building.surfaces import Box, Colour, Surface, pattern
+from come_nav.sim.building.surfaces import Box, Colour, Lights, Surface, pattern
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,26 @@ class Part:
         return [self.side, self.side, self.front or self.side, self.side, self.top or self.side, self.side]
 
 
+class PlaceableModel(Protocol):
+    """A model that gets its place with the piece that it is of."""
+
+    def placed(self, pose_xyyaw: tuple[float, float, float], lights: Lights) -> Any:
+        """Return it in the world, its piece at a pose, in the light of its room."""
+        ...
+
+
 @dataclass(frozen=True)
 class Piece:
-    """A piece of furniture: parts in its local frame, its footprint, and whether it stands with its back to a wall."""
+    """A piece of furniture: parts in its local frame, its footprint, and whether it stands with its back to a wall.
+
+    A modelled piece has ``models`` (:class:`come_nav.sim.building.modelled.PlacedModel`) in the place of parts.
+    """
 
     parts: list[Part]
     width_m: float
     depth_m: float
     against_wall: bool
+    models: tuple[PlaceableModel, ...] = ()
 
 
 def _shade(colour: Colour, factor: float) -> Colour:
@@ -238,6 +251,28 @@ ROOM_KINDS: dict[str, tuple[str, ...]] = {
 CORRIDOR_PIECES: tuple[str, ...] = ("plant", "chest", "crates", "stool", "bookcase")
 
 
+@dataclass(frozen=True)
+class Furnishing:
+    """What rooms are furnished with.
+
+    Attributes:
+        make: makes a piece of a kind in the colours of a room.
+        rooms: kinds of rooms to the kinds of their pieces.
+        corridor: pieces of corridors.
+    """
+
+    make: Callable[[str, np.random.Generator, Theme], Piece]
+    rooms: Mapping[str, tuple[str, ...]]
+    corridor: tuple[str, ...]
+
+    def pieces(self, room_kind: str) -> tuple[str, ...]:
+        """Return the kinds of pieces of a kind of room."""
+        return self.corridor if room_kind == "corridor" else self.rooms[room_kind]
+
+
 def make_piece(kind: str, rng: np.random.Generator, theme: Theme) -> Piece:
     """Return a piece of furniture of ``kind`` (a key named in ROOM_KINDS) in the room's colours."""
     return _MAKERS[kind](rng, theme)
+
+
+BOXES = Furnishing(make_piece, ROOM_KINDS, CORRIDOR_PIECES)

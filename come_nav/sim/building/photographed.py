@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import ConfigError
 from come_nav.sim.assets.pack import AssetPack, Material, texture_of
+from come_nav.sim.building.floor_plan import WALL_HALF_M
 from come_nav.sim.building.textures import IMAGES_PER_WORLD, PATTERN_INDEX
-from come_nav.sim.building.world_builder import WALL_HALF_M
 
 PAINTINGS_SHARE = 0.7  # of the posters; the first image of a world is its windows' view
 TINT = 0.25  # how much of a surface's own colour its photograph takes on

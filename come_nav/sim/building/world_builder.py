@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.sim.building.floor_plan import FloorPlan, Rectangle, WallSegment
-from come_nav.sim.building.furniture import CORRIDOR_PIECES, ROOM_KINDS, Piece, Theme, make_piece
+from come_nav.sim.building.doors import door_leaf
+from come_nav.sim.building.floor_plan import WALL_HALF_M, FloorPlan, Rectangle, WallSegment
+from come_nav.sim.building.furniture import BOXES, ROOM_KINDS, Furnishing, Piece, Theme
 from come_nav.sim.building.surfaces import Box, Colour, Lights, Surface, SurfaceBuilder, level_row, pattern
 from come_nav.sim.building.textures import IMAGES_PER_WORLD
 
-WALL_HALF_M = 0.06
 DOOR_HEIGHT_M = 2.05
 CELL_M = 0.1
 CLEARANCE_M = 0.29  # of the robot's centre from furniture, kept free when pieces are placed
-LEAF_HALF_M, LEAF_ANGLES_DEG = 0.02, (75.0, 110.0)
+LEAF_ANGLES_DEG = (75.0, 110.0)
 MOVABLE, MOVE_M, MOVE_TRIES = ("chair", "stool"), 0.8, 12
 CEILING_LAMP: Colour = (2.2, 2.2, 2.1)
 
@@ -46,6 +46,7 @@ class Layout:
     ceiling_m: float
     rooms: list[Room]
     builder: SurfaceBuilder = field(default_factory=SurfaceBuilder)
+    models: list[Any] = field(default_factory=list)  # as the pieces' maker places them
 
     def floor_rows(self) -> list[list[float]]:
         """Surface rows of the rooms' floors."""
@@ -76,7 +77,12 @@ class Changes:
 
 
 def build_layout(
-    rng: np.random.Generator, plan: FloorPlan, lookalike: float, density: float, changes: Changes | None = None
+    rng: np.random.Generator,
+    plan: FloorPlan,
+    lookalike: float,
+    density: float,
+    changes: Changes | None = None,
+    furnishing: Furnishing = BOXES,
 ) -> Layout:
     """Furnish ``plan``; with probability ``lookalike`` a room repeats an earlier room's look and furniture."""
     ceiling = float(rng.uniform(2.4, 2.9))
@@ -87,7 +93,7 @@ def build_layout(
         _add_wall(layout, wall)
     _add_ceiling_lamps(layout)
     _add_images(rng, layout)
-    _Furnisher(layout).run(density, changes)
+    _Furnisher(layout, furnishing).run(density, changes)
     return layout
 
 
@@ -228,24 +234,11 @@ class _Placed:
         return Box(x, y, 0.5 * self.piece.width_m, 0.5 * self.piece.depth_m, 0.0, 1.0, yaw)
 
 
-def _leaf(wall: WallSegment, hung: int, angle_rad: float) -> Box:
-    """Return the leaf of a door; ``hung`` tells at which end (bit 0) and into which room (bit 1)."""
-    assert wall.door is not None
-    end, side = hung & 1, 1.0 if hung & 2 else -1.0
-    length = wall.door[1] - wall.door[0] - 0.04
-    hinge = wall.door[end] + (-0.04 if end else 0.04)
-    along, across = math.cos(angle_rad) * (-1.0 if end else 1.0), math.sin(angle_rad) * side
-    middle, off = hinge + 0.5 * length * along, 0.5 * length * across + side * WALL_HALF_M
-    if wall.axis == 0:  # the wall runs along y
-        return Box(wall.line_m + off, middle, 0.5 * length, LEAF_HALF_M, 0.0, 2.0, math.atan2(along, across))
-    return Box(middle, wall.line_m + off, 0.5 * length, LEAF_HALF_M, 0.0, 2.0, math.atan2(across, along))
-
-
 class _Furnisher:
     """Places furniture so that the robot's free space stays in one piece."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, layout: Layout, furnishing: Furnishing) -> None:
+        self.layout, self.furnishing = layout, furnishing
         width, height = layout.plan.size_xy
         self.shape = (math.ceil(width / CELL_M), math.ceil(height / CELL_M))
         x = (np.arange(self.shape[0]) + 0.5) * CELL_M
@@ -272,15 +265,16 @@ class _Furnisher:
         for placed in self.placed:
             for part in placed.piece.parts:
                 self._add_part(part.box, part.surfaces(), placed.pose, placed.room)
+            self.layout.models += [model.placed(placed.pose, placed.room.lights) for model in placed.piece.models]
 
     def _furnish(self, density: float) -> None:
         for room in self.layout.rooms:
             rng = np.random.default_rng(room.furniture_seed)  # look-alike rooms draw the same pieces
-            kinds = CORRIDOR_PIECES if room.kind == "corridor" else ROOM_KINDS[room.kind]
+            kinds = self.furnishing.pieces(room.kind)
             x0, y0, x1, y1 = room.rectangle
             count = min(len(kinds), max(2, round((x1 - x0) * (y1 - y0) * 0.42 * density)))
             for kind in kinds[:count]:
-                piece = make_piece(kind, rng, room.theme)
+                piece = self.furnishing.make(kind, rng, room.theme)
                 for _ in range(8):
                     placed = _Placed(kind, piece, self._draw_pose(rng, piece, room), room)
                     if self._claim(placed):
@@ -313,7 +307,7 @@ class _Furnisher:
             first = int(changes.doors_rng.integers(4))
             angle = math.radians(float(changes.rng.uniform(*LEAF_ANGLES_DEG)))
             for hung in range(4):
-                leaf = _leaf(wall, (first + hung) % 4, angle)
+                leaf = door_leaf(wall, (first + hung) % 4, angle)
                 free = self._kept_free(leaf)
                 if free is None or (self.occupied & self._inflated(leaf, 0.0)).any():
                     continue

@@ -20,8 +20,8 @@ from come_nav.core.checks import check_range, check_shape
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame, Odometry
-from come_nav.sim.episodes import camera_in_base
 from come_nav.sim.robot import RobotSettings
+from come_nav.sim.sensors.mounting import camera_in_base
 from come_nav.sim.sensors.odometry import OdometrySettings, WheelOdometry
 
 WORKER = Path(__file__).with_name("worker.py")

@@ -173,7 +173,8 @@ class MeshRaycaster:
         colours = np.full((*seen.shape, 3), 0.75, dtype=np.float32)
         shade = 0.35 + 0.65 * facing
         if world.colours is not None:
-            colours[seen] = world.colours.at(hits["primitive_ids"][seen], hits["primitive_uvs"][seen])
+            footprint = hits["t_hit"][seen] / self.intrinsics.fx / np.sqrt(np.maximum(facing[seen][:, 0], 0.05))
+            colours[seen] = world.colours.at(hits["primitive_ids"][seen], hits["primitive_uvs"][seen], footprint)
             shade = 0.8 + 0.2 * facing  # scans carry their light with them
         colours = np.where(seen[..., None], colours * shade, 0.0).astype(np.float32)
         return colours, np.where(seen, hits["t_hit"], 0.0).astype(np.float32)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.tilted_camera import CameraRanges, TiltedCamera, TiltedRaycaster
+from come_nav.sim.sensors.mounting import CameraRanges, MountedCamera
 from come_nav.sim.world_sets import BUILT_IN, world_set
 from come_nav.sim.worlds import World, generate_world
 from come_nav.training.data.sensing import DriveSensors
@@ -83,7 +83,7 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
         poses: torch.Tensor,
         chosen: torch.Tensor,
         place: torch.Tensor,
-        cameras: list[TiltedCamera],
+        cameras: list[MountedCamera],
         before: list[int],
         step: int,
     ) -> Views:
@@ -96,7 +96,7 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
             mine = poses[place == number].to(self.device)
             if not len(mine):
                 continue
-            renderer = TiltedRaycaster(raycaster, camera)
+            renderer = raycaster.through(camera)
             images, depth_m = renderer.render(mine, chosen[number].expand(len(mine)).to(self.device))
             seed = (self.seed * 1_000_003 + step) * WORLDS_PER_BATCH + number
             images, _ = DriveSensors(self.sensors, camera.intrinsics, seed, 1.0, before[number]).alone(images, depth_m)

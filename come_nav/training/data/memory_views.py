@@ -14,8 +14,9 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Frame
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews
+from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import to_uint8
-from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
+from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.training.data.sensing import DriveSenses, DriveSensors, known_depth, yaw_rates
 from come_nav.world_model.reprojection import ESTIMATED_TRUST, RenderedView
 
@@ -33,9 +34,7 @@ class PastDrive:
     seed: int = 0
 
 
-def fill_memory(
-    renderer: TiltedRaycaster, past: PastDrive, device: str, senses: DriveSenses | None = None
-) -> SpatialMemory:
+def fill_memory(renderer: Raycaster, past: PastDrive, device: str, senses: DriveSenses | None = None) -> SpatialMemory:
     """Return the memory of frames with the depth that the robot knew, at poses where odometry believed it."""
     memory, camera = SpatialMemory(), renderer.intrinsics
     extrinsics = renderer.camera.T_base_camera
@@ -59,7 +58,7 @@ def fill_memory(
 
 def remembered_views(
     memory: SpatialMemory,
-    camera: TiltedCamera,
+    camera: MountedCamera,
     poses_odom_xyyaw: torch.Tensor,
     now_s: torch.Tensor | None = None,
     measured: bool = True,

@@ -109,11 +109,13 @@ class RecordingEncoder:
             whole[rows] = values[: len(good)]
             return whole
 
-        depths = None
+        depths = measured = None
         if self.keep_depth:
             unknown = torch.full((1, size, size), torch.nan, dtype=torch.float16)
             known = [model_depth(frame, size, self.aspect) for frame in good]
             depths = spread(torch.stack(known) if known else unknown, torch.nan)
+            measured = torch.isfinite(depths).to(torch.uint8)
+        extrinsics = torch.stack([model_extrinsics(frame) for frame in good] or [model_extrinsics(None)])
         latents = spread(latents)
         pose = torch.as_tensor(self.recording.poses_xyyaw[low : low + count], dtype=torch.float32)
         return LatentBank(
@@ -128,6 +130,8 @@ class RecordingEncoder:
             depth_m=depths,
             cameras=model_camera(self.recording.intrinsics, self.aspect),
             camera_index=torch.zeros(count, dtype=torch.int64),
+            T_base_camera=spread(extrinsics, torch.nan),
+            measured=measured,
         )
 
 
@@ -169,6 +173,13 @@ def model_camera(intrinsics: CameraIntrinsics | None, aspect: float) -> torch.Te
     """Return fx, fy, cx, cy (1, 4) of the model's crop as fractions of its width and height; NaN where unknown."""
     camera = camera_of_frame(intrinsics, aspect)
     return torch.full((1, 4), torch.nan) if camera is None else camera
+
+
+def model_extrinsics(frame: Frame | None) -> torch.Tensor:
+    """Return T_base_camera (4, 4) of a frame, NaN where the recording does not tell."""
+    if frame is None or frame.T_base_camera is None:
+        return torch.full((4, 4), torch.nan)
+    return torch.from_numpy(np.asarray(frame.T_base_camera, np.float32))
 
 
 def model_depth(frame: Frame, image_size: int, aspect: float) -> torch.Tensor:

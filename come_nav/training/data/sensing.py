@@ -17,8 +17,8 @@ from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import SensorChain, generator_of, mean_colour
 from come_nav.sim.sensors.colour import Exposure, ExposureControl
+from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.sensors.settings import sensor_settings
-from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
 from come_nav.sim.worlds import World
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.depth_of_frames import completed_depth
@@ -60,9 +60,9 @@ class DriveSenses:
     sensors: str = "ideal"
 
 
-def renderer_of(world: World, camera: TiltedCamera, device: str) -> TiltedRaycaster:
+def renderer_of(world: World, camera: MountedCamera, device: str) -> Raycaster:
     """Return what renders ``world`` through ``camera`` on ``device``."""
-    return TiltedRaycaster(Raycaster([world], camera.intrinsics, device=device), camera)
+    return Raycaster.of_camera([world], camera, device)
 
 
 class DriveSensors:
@@ -126,7 +126,7 @@ def yaw_rates(poses_xyyaw: Tensor, rate_hz: float) -> Tensor:
 
 
 def known_depth(
-    images: Tensor, depth_m: Tensor, measured: bool, camera: TiltedCamera, senses: DriveSenses
+    images: Tensor, depth_m: Tensor, measured: bool, camera: MountedCamera, senses: DriveSenses
 ) -> tuple[Tensor, Tensor]:
     """Return depth (N, S, S) as a robot knows it, and where it was measured (N, S, S) bool.
 

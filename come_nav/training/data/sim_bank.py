@@ -13,8 +13,9 @@ from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.episodes import simulate_episode
+from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.sensors.odometry import OdometrySettings
-from come_nav.sim.tilted_camera import TiltedCamera, TiltedRaycaster
 from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import World, WorldSettings, generate_world
 from come_nav.training.config import DataSettings
@@ -62,7 +63,7 @@ class Drive:
     branch_frames: torch.Tensor
     before_world_xyyaw: torch.Tensor
     odometry_xyyaw: torch.Tensor
-    camera: TiltedCamera | None = None
+    camera: MountedCamera | None = None
     measured: bool = True
     seed: int = 0
     memory: torch.Tensor | None = None
@@ -194,7 +195,7 @@ def encode_drive(
 
     ``camera`` is the built-in one, for drives without their own; ``senses`` say what a robot makes of what it sees.
     """
-    mounted = drive.camera or TiltedCamera(camera)
+    mounted = drive.camera or MountedCamera(camera)
     renderer = renderer_of(drive.world, mounted, device)
     poses, branch_poses = drive.poses_world_xyyaw, drive.branch_poses_xyyaw
     count, branches = drive.branch_frames.shape
@@ -243,7 +244,7 @@ def encode_drive(
 
 
 def _with_senses(
-    bank: LatentBank, drive: Drive, camera: TiltedCamera, senses: DriveSenses, device: str, keep_on: str
+    bank: LatentBank, drive: Drive, camera: MountedCamera, senses: DriveSenses, device: str, keep_on: str
 ) -> LatentBank:
     """Return the bank with the drive's own camera, and depth as the robot knows it."""
     count = len(bank)
@@ -265,7 +266,7 @@ def _with_senses(
 
 def _memory(
     drive: Drive,
-    renderer: TiltedRaycaster,
+    renderer: Raycaster,
     actions_xyyaw: torch.Tensor,
     device: str,
     keep_on: str,
@@ -281,7 +282,7 @@ def _memory(
 
 
 def memory_bytes(
-    drive: Drive, renderer: TiltedRaycaster, actions_xyyaw: torch.Tensor, device: str, senses: DriveSenses | None
+    drive: Drive, renderer: Raycaster, actions_xyyaw: torch.Tensor, device: str, senses: DriveSenses | None
 ) -> torch.Tensor:
     """Return bytes (F + F Q, 5 or 7, S, S) of what the memory of the time before shows at frames and branches."""
     before, (count, branches) = len(drive.before_world_xyyaw), drive.branch_frames.shape
@@ -299,7 +300,7 @@ def with_memory_made(drive: Drive, camera: CameraIntrinsics, senses: DriveSenses
     """Return the drive with what its memory shows: the slow part of encoding it, which needs no device."""
     if not len(drive.before_world_xyyaw):
         return drive
-    renderer = renderer_of(drive.world, drive.camera or TiltedCamera(camera), "cpu")
+    renderer = renderer_of(drive.world, drive.camera or MountedCamera(camera), "cpu")
     actions = se2.relative(drive.poses_world_xyyaw[:, None], drive.branch_poses_xyyaw)
     return replace(drive, world=replace(drive.world), memory=memory_bytes(drive, renderer, actions, "cpu", senses))
 

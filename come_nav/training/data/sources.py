@@ -152,7 +152,8 @@ class TrainingData:
     ) -> LatentBank:
         """Return the bank of the part ``use`` of a bag or NWM folder; by default, that which is learned from.
 
-        With ``estimated_depth`` False it keeps images and the depth that was measured.
+        It keeps the depth that was measured, estimated between (scaled to it) and where none was; with
+        ``estimated_depth`` False only what was measured.
         """
         from come_nav.data import open_recording
         from come_nav.training.data.recording_bank import RecordingEncoder
@@ -160,12 +161,14 @@ class TrainingData:
         data = self._data() if estimated_depth else replace(self.config.data, keep_images=True, keep_depth=True)
         aspect, size = self.images.aspect, self.config.image_size
         part = data.recording_use if use is None else use
+        keep_depth = data.keep_depth or self.depth is not None
         facts = {
             **self._facts(estimated_depth),
             "recording": files_facts(Path(path)),
             "use": list(part),
             "aspect": aspect,
-            "keep": [data.keep_images, data.keep_depth],
+            "keep": [data.keep_images, keep_depth],
+            "extrinsics": True,  # banks from before kept none
             **data.recording_flags,
         }
 
@@ -174,7 +177,7 @@ class TrainingData:
 
         def recipe() -> BankRecipe:
             recording = open_recording(path, rate_hz=self.config.rate_hz, **data.recording_flags)
-            keep = (data.keep_images, data.keep_depth)
+            keep = (data.keep_images, keep_depth)
             encoder = RecordingEncoder(recording, part, prepare, self._encode(), aspect, *keep, self.progress)
             finish = self._finish() if estimated_depth else _as_it_is
             return BankRecipe(len(encoder), map(finish, encoder.parts()), encoder.segments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -111,7 +111,11 @@ class WindowBatch:
 
     @classmethod
     def joined(cls, parts: Sequence[WindowBatch], order: torch.Tensor) -> WindowBatch:
-        """Return the contexts of all ``parts`` in ``order`` (B,) indices; what one part lacks, the batch lacks."""
+        """Return the contexts of all ``parts`` in ``order`` (B,) indices; what one part lacks, the batch lacks.
+
+        Extrinsics of a part that has none are unknown, not lost to the others.
+        """
+        parts = _with_extrinsics(parts)
         common = set.intersection(*(set(part._tensors()) for part in parts))
         device = parts[0].context_latents.device
         fields = {name: torch.cat([getattr(p, name).to(device) for p in parts])[order] for name in common}
@@ -121,6 +125,18 @@ class WindowBatch:
     def _tensors(self) -> dict[str, torch.Tensor]:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "older"}
         return {name: value for name, value in fields.items() if value is not None}
+
+
+def _with_extrinsics(parts: Sequence[WindowBatch]) -> Sequence[WindowBatch]:
+    """Return the parts with extrinsics of NaN where they have none, if any part has them."""
+    if all(part.T_base_camera is None for part in parts):
+        return parts
+    return [
+        replace(part, T_base_camera=part.context_latents.new_full((*part.context_latents.shape[:2], 4, 4), torch.nan))
+        if part.T_base_camera is None
+        else part
+        for part in parts
+    ]
 
 
 def step_generator(seed: int, stream: int, step: int) -> torch.Generator:

@@ -19,7 +19,7 @@ from come_nav.core.files import atomic_path
 from come_nav.policies.images import pixels
 from come_nav.policies.settings import PolicySettings
 from come_nav.sim.episodes import simulate_episode
-from come_nav.sim.tilted_camera import TiltedCamera
+from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.worlds import generate_world
 from come_nav.training.data.recording_bank import stretch_ends
 from come_nav.training.data.sensing import renderer_of
@@ -103,7 +103,7 @@ def world_frames(
         world = generate_world(seed, look)
         episode = simulate_episode(world, driver, data.episode_s, policy.rate_hz, seed)
         poses = torch.as_tensor(episode.poses_world_xyyaw, dtype=torch.float32)
-        renderer = renderer_of(world, TiltedCamera(training_camera(data.camera_px)), device)
+        renderer = renderer_of(world, MountedCamera(training_camera(data.camera_px)), device)
         images = [
             image
             for chunk in poses.split(VIEWS_PER_CALL)

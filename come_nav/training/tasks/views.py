@@ -17,6 +17,7 @@ from come_nav.experts.optional_inputs import camera_values
 from come_nav.training.data.bank import Encode, LatentBank, WindowBatch, step_generator
 from come_nav.training.data.windows import PAST_STRIDE, PastFrames
 from come_nav.world_model.depth import DepthEstimator
+from come_nav.world_model.depth_of_frames import completed_depth
 from come_nav.world_model.images import ImageSettings, images_from_bytes
 from come_nav.world_model.reprojection import (
     PixelFacts,
@@ -27,7 +28,7 @@ from come_nav.world_model.reprojection import (
     points_view,
 )
 
-FRAMES_PER_CALL = 128
+FRAMES_PER_CALL, FRAMES_OF_CONTEXT = 128, 4  # an estimate is scaled to what was measured in so many
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,9 @@ def with_estimated_depth(
 ) -> LatentBank:
     """Return the bank with the estimator's depth in place of measured depth: what a camera without depth has.
 
-    ``images`` tells the camera that the estimator learned with, the built-in one by default.
+    A bank that tells where depth was ``measured`` keeps it there; the rest is the estimate, scaled to what was measured
+    in every four frames, as contexts are when plans are made. ``images`` tells the camera that the estimator learned
+    with, the built-in one by default.
     """
     images = images or ImageSettings()
     if bank.images is None:
@@ -188,6 +191,10 @@ def with_estimated_depth(
             camera = bank.cameras[bank.camera_index[rows]].to(device)
         parts.append(estimator.depth_m(images_from_bytes(chunk.to(device)), camera).cpu())
     depth_m = torch.cat(parts) * focal_ratios(bank, images)[:, None, None]
+    if bank.measured is not None and bank.depth_m is not None:
+        reading = torch.where(bank.measured > 0, bank.depth_m.float(), 0.0).split(FRAMES_OF_CONTEXT)
+        pairs = zip(reading, depth_m.split(FRAMES_OF_CONTEXT), strict=True)
+        depth_m = torch.cat([completed_depth(*pair) for pair in pairs])
     return replace(bank, depth_m=depth_m.half(), branch_images=None)
 
 

@@ -1,0 +1,1 @@
+"""Weights of the experts that follow how reliable each memory is now."""
