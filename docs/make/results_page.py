@@ -662,10 +662,9 @@ SECTIONS = (
     Section(
         "ros_load.json",
         "What the nodes take of the machine",
-        "Camera of 640x480 px, colour and depth raw, a goal far ahead; with `config/fastdds.xml` (without it 95 % of "
-        "the images were lost: `ros_load_default_dds.json`, at a load of 38). Two cores with a load of 13 by other "
-        "work: waits are worst cases.",
-        "benchmarks/ros_load.py --seconds 30",
+        "Camera of 640x480 px, colour and depth raw, a goal far ahead; with `config/fastdds.xml` (without it 89 to 96 % "
+        "of the images were lost: `ros_load_default_dds.json`). Two cores with a load of 4 by other work.",
+        "benchmarks/ros_load.py --seconds 25",
         load,
     ),
     Section(
