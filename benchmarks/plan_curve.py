@@ -5,6 +5,7 @@ differences from the first setting are paired. Times are of the processor, so th
 
     python benchmarks/plan_curve.py --windows 20 --out benchmarks/results/plan_curve.json
     python benchmarks/plan_curve.py --windows 100 --settings 240,40,5,1 240,40,5,0.5
+    python benchmarks/plan_curve.py --windows 100 --settings 240,40,5,1,float32 240,40,5,1,bfloat16
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from come_nav.evaluation.suites.planning_rows import world_model_row
 from come_nav.navigation.loading import load_configured_model
 
 SETTINGS = ["240,40,5,1", "240,40,5,0.5", "240,40,5,0.25", "120,40,5,1", "120,20,5,1", "120,20,3,1", "60,20,3,1"]
+MOST_WORSE = 0.05  # of the reference's ATE, upper end of the paired interval
 
 
 def main() -> None:
@@ -41,8 +43,8 @@ def main() -> None:
         "--settings",
         nargs="+",
         default=SETTINGS,
-        metavar="FIRST,NEXT,ITERATIONS,SHARE",
-        help="candidates of the first and of further iterations, iterations, share that is imagined",
+        metavar="FIRST,NEXT,ITERATIONS,SHARE[,PRECISION]",
+        help="candidates of the first and of further iterations, iterations, share that is imagined, of networks",
     )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -58,11 +60,14 @@ def main() -> None:
     costs_s: dict[str, list[float]] = {words: [] for words in args.settings}
     planners = {}
     for words in args.settings:
-        first, following, iterations, share = (float(word) for word in words.split(","))
+        first, following, iterations, share = (float(word) for word in words.split(",")[:4])
+        precision = (*words.split(","), "auto")[4]
         numbers = {"initial_samples": int(first), "samples": int(following), "iterations": int(iterations)}
         elites = min(config.planner.elites, int(following))
         planner = replace(config.planner, **numbers, elites=elites, imagined_share=share)
-        planners[words] = replace(world_model_row(model, replace(config, planner=planner)), image=None)
+        own = model.composed(model.weights)
+        own.inference = replace(model.inference, precision=precision)
+        planners[words] = replace(world_model_row(own, replace(config, planner=planner)), image=None)
     for window in windows:  # all settings in turns: a slow minute hits all of them
         for words, row in planners.items():
             started_s = time.process_time()
@@ -81,6 +86,7 @@ def main() -> None:
                 "ate_m_interval": [round(ate.low, 4), round(ate.high, 4)],
                 "worse_m": round(worse.value, 4),
                 "worse_m_interval": [round(worse.low, 4), round(worse.high, 4)],
+                "no_worse_than_5_percent": bool(worse.high <= MOST_WORSE * reference.mean()),
                 "plan_cpu_s_median": round(float(np.median(spent)), 3),
                 "time_ratio": round(float(np.median(spent) / np.median(costs_s[args.settings[0]])), 3),
             }

@@ -3,13 +3,15 @@
 A robot drives through a validation world, then plans to an image. Shares are of the processor's time (other processes
 do not change them); each part is counted without the parts inside it. Operations are those of the torch profiler.
 
-    python benchmarks/plan_profile.py --frames 80 --plans 3 --out benchmarks/results/plan_profile.json
+    python benchmarks/plan_profile.py --out benchmarks/results/plan_profile.json --flames docs/images/flames.png
+    python benchmarks/plan_profile.py --device cuda --flames flames.png          the same on a GPU
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import json
 import math
 import time
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from flames import CALL_TREE, call_tree, draw
 from machine import machine_facts
 
 from come_nav.core import compiled
@@ -89,14 +92,20 @@ class Shares:
 
     def _counted(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
-            with self.part(part):
+            with self.part(part), torch.profiler.record_function(part):
                 return function(*args, **kwargs)
 
         return counted
 
 
-def profiled(name: str, work: Callable[[], object], repeats: int) -> dict[str, Any]:
-    """Run ``work`` once to warm up, then repeatedly; print and return times, parts and operations of torch."""
+def profiled(
+    name: str, work: Callable[[], object], repeats: int, trees: dict[str, CALL_TREE] | None = None
+) -> dict[str, Any]:
+    """Run ``work`` once to warm up, then repeatedly; print and return times, parts and operations of torch.
+
+    On a GPU, operations and the tree of calls, which goes into ``trees``, are of its time.
+    """
+    cuda = torch.cuda.is_available()
     work()
     shares, times_s, wall_s = Shares(), [], []
     for _ in range(repeats):
@@ -105,11 +114,18 @@ def profiled(name: str, work: Callable[[], object], repeats: int) -> dict[str, A
             work()
         times_s.append(time.process_time() - cpu_s)
         wall_s.append(time.perf_counter() - clock_s)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    kinds = torch.profiler.ProfilerActivity
+    activities = [kinds.CPU, kinds.CUDA] if cuda else [kinds.CPU]
+    profiler, whole = torch.profiler.profile(activities=activities), torch.profiler.record_function(name)
+    with profiler as profile, Shares().watching(), whole:
         work()
-    rows = [row for row in profile.key_averages() if row.self_cpu_time_total > 0]
-    total_us = sum(row.self_cpu_time_total for row in rows)
-    operations = {row.key: row.self_cpu_time_total / total_us for row in rows}
+        if cuda:
+            torch.cuda.synchronize()
+    field = "self_device_time_total" if cuda else "self_cpu_time_total"
+    spent_us = {row.key: getattr(row, field) for row in profile.key_averages() if row.key not in {*PARTS, name}}
+    operations = {key: value / max(sum(spent_us.values()), 1e-9) for key, value in spent_us.items()}
+    if trees is not None:
+        trees[name] = call_tree(profile.events(), cuda)
     parts = dict(sorted(shares.seconds.items(), key=lambda pair: -pair[1]))
     result = {
         "name": name,
@@ -143,8 +159,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=80, help="that the robot has seen, at 4 Hz")
     parser.add_argument("--plans", type=int, default=3)
     parser.add_argument("--tensors", action="store_true", help="render with tensors, as where numba is missing")
+    parser.add_argument("--flames", type=Path, help="image of flame graphs to write")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    trees: dict[str, CALL_TREE] = {}
     if args.tensors:
         compiled.available = lambda: False
     settings = NavigationSettings(model=args.model, device=args.device)
@@ -161,7 +179,7 @@ def main() -> None:
             found = stack.plan(goal, generator=torch.Generator().manual_seed(0), registers=False)
             assert found.status is PlanStatus.OK, found.message
 
-        rows.append(profiled(name, plan, args.plans) | {"points": stack_points(stack)})
+        rows.append(profiled(name, plan, args.plans, trees) | {"points": stack_points(stack)})
     seen = iter(range(args.frames, args.frames + 8))
     with_all = a_stack(settings, ("spatial", "long_term"), model)
     drive(with_all, recording, range(args.frames))
@@ -170,14 +188,47 @@ def main() -> None:
         index = next(seen)
         drive(with_all, recording, range(index, index + 1))
 
-    rows.append(profiled("an observed frame", observe, 5))
+    rows.append(profiled("an observed frame", observe, 5, trees))
     learner = with_all.episode.episodic
     assert learner is not None
-    rows.append(profiled("a step of an adapter's training", lambda: learner.train_steps(1, publish=False), args.plans))
+
+    def train() -> None:
+        learner.train_steps(1, publish=False)
+
+    rows.append(profiled("a step of an adapter's training", train, args.plans, trees))
+    rows.append(profiled("a step of the denoiser's training", a_training_step(model), args.plans, trees))
+    if args.flames is not None:
+        draw(trees, args.flames)
     if args.out is not None:
         machine = machine_facts() | {"compiled_loops": compiled.available(), "numpy": np.__version__}
         document = {"what": __doc__.splitlines()[0], "model": args.model, "machine": machine, "rows": rows}
         atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
+
+
+def a_training_step(model: Any, rows: int = 32) -> Callable[[], None]:
+    """Return forwards, backwards and AdamW of the model's base on random views, as training of a denoiser takes."""
+    network, generator = copy.deepcopy(model.base.model).train().requires_grad_(True), torch.Generator().manual_seed(0)
+    optimiser, shape = torch.optim.AdamW(network.parameters()), network.settings
+
+    def noise(*sizes: int) -> torch.Tensor:
+        return torch.randn(*sizes, generator=generator).to(model.device)
+
+    grid = (shape.input_size, shape.input_size)
+    context = noise(rows, shape.context_size, shape.in_channels, *grid)
+    told: dict[str, Any] = {"context_pose": noise(rows, shape.context_size, 5 + 4 * shape.pose_octaves)}
+    if shape.extra_channels and not shape.view_groups:
+        told["extra"] = noise(rows, shape.extra_channels, *grid)
+    told = told if shape.context_pose else {}
+
+    def step() -> None:
+        optimiser.zero_grad()
+        t = torch.randint(1000, (rows,), generator=generator).to(model.device)
+        with model.autocast():
+            output = network(noise(rows, shape.in_channels, *grid), t, noise(rows, 3), context, noise(rows), **told)
+        output.float().pow(2).mean().backward()
+        optimiser.step()
+
+    return step
 
 
 def stack_points(stack: NavStack) -> int:

@@ -146,6 +146,7 @@ class Robot:
         bench.start("controller", {**own["controller"], "use_sim_time": True, "autostart": False})
         self.truth = bench.listen(OdometryMessage, "ground_truth/odom", keep=100000)
         self.status = bench.listen(DiagnosticStatus, "navigation_status", LATCHED)
+        self.commands = bench.listen(Twist, "cmd_vel")
         self.images, self.hand = bench.publisher(Image, "goal_image"), bench.publisher(Twist, "cmd_vel")
         bench.wait("truth", lambda: self.truth)
         bench.wait("context", lambda: int((bench.said("planner", "memory") or "0").split()[0]) >= 4, 300.0)
@@ -217,10 +218,17 @@ class Robot:
         began, first, hits, began_s = self.pose(), len(self.truth), self.collisions(), time.monotonic()
         del self.status[:]
         self._change("activate")
-        self.images.publish(self.course.image(goal))
+        image = self.course.image(goal)
+        del self.commands[:]
+        asked_s = time.monotonic()
+        self.images.publish(image)
         self.bench.wait("start", lambda: self._state() == "ACTIVE")
         patience_s = 2.0 * self.args.time_limit / self.args.real_time_factor + 120.0
-        end_s = time.monotonic() + patience_s
+        end_s, moves_s = time.monotonic() + patience_s, None
+        while moves_s is None and self._state() not in ("REACHED", "FAILED") and time.monotonic() < end_s:
+            if any(own.linear.x or own.linear.y or own.angular.z for own in list(self.commands)):
+                moves_s = time.monotonic() - asked_s
+            time.sleep(0.01)
         while self._state() not in ("REACHED", "FAILED") and time.monotonic() < end_s:
             time.sleep(0.05)  # one that never ends is a failure of that goal, not of the benchmark
         ended = self._state()
@@ -240,6 +248,7 @@ class Robot:
             "left_rad": round(float(abs(left[2])), 3),
             "simulated_s": round(moved_s[1] - moved_s[0], 1),
             "real_s": round(time.monotonic() - began_s, 1),
+            "goal_to_motion_s": None if moves_s is None else round(moves_s, 2),
             "shortest_m": round(shortest_m, 2),
             "driven_over_shortest": round(driven_m / shortest_m, 2),
             "collisions": self.collisions() - hits,

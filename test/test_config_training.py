@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from come_nav.core.settings import from_mapping, read_yaml
+from come_nav.policies.model import make_network, parameter_count
 from come_nav.training.config import TrainSettings
+from come_nav.training.policies.settings import PolicyTrainSettings, default_values
+from come_nav.training.pretrained import merged
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -18,6 +21,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def test_a_training_configuration_is_valid(name: str) -> None:
     config = from_mapping(TrainSettings, read_yaml(REPOSITORY / "config" / f"{name}.yaml"))
     assert config.denoiser_model.in_channels == config.autoencoder_model.latent_channels
+
+
+def test_the_configuration_of_a_policy_is_valid_and_small() -> None:
+    values = merged(default_values("nomad"), read_yaml(REPOSITORY / "config" / "train_nomad.yaml"))
+    config = from_mapping(PolicyTrainSettings, values)
+    assert config.policy.kind == "nomad"
+    assert config.data.first_world + config.data.worlds <= 10000
+    assert 2 * parameter_count(make_network(config.policy)) < 20e6  # bytes in float16
 
 
 def test_small_and_the_nwm_class_are_of_one_size_and_learn_from_the_same_robots() -> None:

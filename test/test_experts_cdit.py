@@ -172,7 +172,23 @@ def test_cross_attention_equals_torchs_with_bias_kv() -> None:
     theirs = nn.MultiheadAttention(20, 4, add_bias_kv=True, batch_first=True)
     theirs.load_state_dict(ours.state_dict())
     query, context = torch.randn(2, 5, 20), torch.randn(2, 7, 20)
-    torch.testing.assert_close(ours(query, context), theirs(query, context, context)[0], rtol=1e-5, atol=1e-6)
+    still = torch.zeros(2, 20)
+    attended = ours(query, context, still, still)
+    torch.testing.assert_close(attended, theirs(query, context, context)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("queries", "keys", "shared"), [(3, 40, True), (40, 40, False)])
+def test_a_context_that_all_share_gets_no_keys_of_its_own_where_that_is_less_work(queries, keys, shared) -> None:
+    """One context for all, without keys and values for each candidate, against one for each: the same attention."""
+    attention = CrossAttention(24, 4).double()
+    for bias in (attention.in_proj_bias, attention.bias_k, attention.bias_v):
+        nn.init.normal_(bias)
+    query, context = torch.randn(5, queries, 24).double(), torch.randn(1, keys, 24).double()
+    shift, scale = torch.randn(2, 5, 24).double()
+    assert attention._is_cheaper_shared(queries, keys) == shared
+    expected = attention(query, context.expand(5, -1, -1), shift, scale)
+    for found in (attention(query, context, shift, scale), attention._shared(query, context[0], shift, scale)):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_sinusoid_has_cosines_first_and_periods_up_to_ten_thousand() -> None:

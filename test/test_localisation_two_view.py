@@ -11,10 +11,9 @@ from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics
 from come_nav.localisation.features import Features
-from come_nav.localisation.multi_view.triangulation import with_triangulated_points
 from come_nav.localisation.refinement import exponential
-from come_nav.localisation.registration import RegistrationSettings, RegistrationStatus
-from come_nav.localisation.two_view import register_two_views, sharpen_two_views
+from come_nav.localisation.registration import RegistrationStatus
+from come_nav.localisation.two_view import register_two_views
 from come_nav.localisation.unknown_camera import exif_intrinsics, photograph_intrinsics, register_unknown_camera
 from come_nav.localisation.view import View
 
@@ -170,40 +169,3 @@ def test_exif_focal_length(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"text\.jpg"):
         exif_intrinsics(tmp_path / "text.jpg")
-
-
-def drifted(T_a_b: np.ndarray, turn_rad: float, shift_m: float) -> np.ndarray:
-    """Return a pose whose heading and translation odometry got wrong; the camera's y axis points down."""
-    return T_a_b @ exponential(np.array([shift_m, 0.0, -shift_m, 0.0, turn_rad, 0.0]))
-
-
-def test_matches_take_the_heading_error_out_of_odometry() -> None:
-    for seed in range(5):
-        a, b, T_a_b, _ = views(seed, wrong=30)
-        odometry = drifted(T_a_b, 0.02, 0.004)
-        sharp = sharpen_two_views(a, b, odometry, 0.01, 0.02)
-        before, after = away_of(odometry, T_a_b), away_of(sharp, T_a_b)
-        assert np.linalg.norm(after[3:]) < 0.4 * np.linalg.norm(before[3:])
-        assert np.linalg.norm(after[:3]) < 0.015
-
-
-def test_points_between_sharpened_poses_are_where_they_are() -> None:
-    a, b, T_a_b, points = views(3)
-    odometry = drifted(T_a_b, 0.02, 0.004)
-    errors = {}
-    for name, pose in {"odometry": odometry, "sharp": sharpen_two_views(a, b, odometry, 0.01, 0.02)}.items():
-        seen = with_triangulated_points(a, [(b, pose)])
-        assert seen.points_camera_m is not None
-        errors[name] = np.median(np.abs(seen.points_camera_m[seen.known, 2] / points[seen.known, 2] - 1.0))
-    assert errors["sharp"] < 0.5 * errors["odometry"]
-
-
-def test_odometry_counts_where_matches_lead_far_away_or_are_few() -> None:
-    a, b, T_a_b, _ = views(4)
-    elsewhere = T_a_b @ exponential(np.array([0.0, 0.0, 0.0, 0.0, 0.5, 0.0]))
-    np.testing.assert_array_equal(sharpen_two_views(a, b, elsewhere, 0.01, 0.02), elsewhere)
-    few = RegistrationSettings(min_matches=200)
-    odometry = drifted(T_a_b, 0.02, 0.004)
-    np.testing.assert_array_equal(sharpen_two_views(a, b, odometry, 0.01, 0.02, few), odometry)
-    turned = exponential(np.array([0.0, 0.0, 0.0, 0.0, 0.1, 0.0]))
-    np.testing.assert_array_equal(sharpen_two_views(a, b, turned, 0.01, 0.02), turned)

@@ -200,3 +200,20 @@ def test_threads_share_the_views(monkeypatch) -> None:
     assert len(seen) == 2
     for found, own in zip(parts(render_splats(splats, views, SIZE)), wanted, strict=True):
         assert torch.equal(torch.nan_to_num(found), torch.nan_to_num(own))
+
+
+def test_what_a_wall_hides_is_left_out_and_nothing_else() -> None:
+    """Blocks behind a closed wall are told by tiles; through its door one sees what lies behind."""
+    generator = torch.Generator().manual_seed(7)
+    wall = torch.rand(30_000, 3, generator=generator) * torch.tensor([0.03, 8.0, 5.0]) + torch.tensor([2.0, -4, -2.5])
+    door = (wall[:, 1].abs() < 0.4) & (wall[:, 2] < 0.8)
+    behind = torch.rand(30_000, 3, generator=generator) * torch.tensor([6.0, 12.0, 4.0]) + torch.tensor([3.0, -6, -2])
+    points = torch.cat([wall[~door], behind])
+    normals = torch.tensor([-1.0, 0.0, 0.0]).expand(len(points), 3).contiguous()
+    features, ones = torch.rand(len(points), 3, generator=generator), torch.ones(len(points))
+    splats = Splats(points, features, normals, 0.03 * ones, ones)
+    poses = torch.randn(6, 3, generator=generator) * torch.tensor([0.3, 0.3, 0.2])
+    view = Viewpoint(poses, camera_fractions(CAMERA), level_camera(0.3))
+    found, wanted = render_splats(splats, view, SIZE), with_tensors(render_splats, splats, view, SIZE)
+    assert (wanted.depth_m > 3.0).float().mean() > 0.01, "the door shows something"
+    assert others(parts(found), parts(wanted)) < MOST_OTHERS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,18 +16,22 @@ from test_navigation_stack import START, ImageModel, image_of, observe
 
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError
-from come_nav.core.geometry import se2
-from come_nav.core.types import Goal, Imagination, Plan, PlanStatus, Proposals
+from come_nav.core.geometry import se2, se3
+from come_nav.core.types import Frame, Goal, Imagination, Odometry, Plan, PlanStatus, Proposals
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.suites.fingerprints import planner_settings
 from come_nav.evaluation.suites.policy_rows import context_images, policy_rows, proposing_row
 from come_nav.navigation.exploring import Explorer, clearest
-from come_nav.navigation.settings import NavigationSettings
+from come_nav.navigation.goals.mission import ArrivalSettings, MissionState
+from come_nav.navigation.goals.settings import ObstacleSettings
+from come_nav.navigation.navigator import GoalRequest, Navigator
+from come_nav.navigation.settings import NavigationSettings, NavigatorSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.planning.cem import CemPlanner
+from come_nav.planning.novelty import Familiarity
 from come_nav.planning.objectives import Clearance
 from come_nav.planning.proposals import drivable_paths
-from come_nav.planning.settings import KinematicsSettings, PlannerSettings, RobotLimits
+from come_nav.planning.settings import KinematicsSettings, PlannerSettings, PoseSearchSettings, RobotLimits
 from come_nav.policies.images import normalised, padded_context, resized, stacked
 from come_nav.policies.model import LearnedPolicy, make_network
 from come_nav.policies.paths import poses_of_waypoints
@@ -187,10 +192,84 @@ def test_exploring_drives_the_first_clear_path(nomad):
     assert len(shut.poses_xyyaw) == 0
 
 
-def test_a_stack_explores_with_a_policy_alone(nomad):
+def test_without_a_policy_it_explores_where_memory_knows_least():
+    visited = torch.tensor([[-1.0, 1.0, 0.0], [2.0, 0.0, 3.0]])
+    paths = torch.tensor([[[0.2, 0.1, 0.0], [0.5, 0.3, 0.4]], [[-0.2, 0.0, 0.0], [-0.5, 0.5, 0.1]]])
+    found = Familiarity(visited, 0.8)(Imagination(paths))
+    for path, cost in zip(paths[:, 1].double(), found, strict=True):
+        apart = (path[:2] - visited[:, :2]).norm(dim=1)
+        sides = 0.3 + 0.7 * (1.0 + torch.cos(path[2] - visited[:, 2])) / 2.0
+        wanted = math.log(1.0 + float((sides * torch.exp(-(apart**2) / (2.0 * 0.8**2))).sum()))
+        assert float(cost) == pytest.approx(wanted, rel=1e-5)
+    assert not Familiarity(torch.zeros(0, 3))(Imagination(paths)).any()
     stack = NavStack(ImageModel(), NavigationSettings(device="cpu"))
-    with pytest.raises(ConfigError, match="nomad"):
-        Explorer(stack)
+    observe(stack, 3)
+    start = stack.memory.newest.pose_odom_xyyaw
+    ends = {}
+    for side in (1.0, -1.0):  # what lies to the one side is known
+        beside = np.array([[x, side * y, yaw] for x in (0.0, 1.0, 2.0) for y in (0.5, 1.5) for yaw in (0.0, 3.0)])
+        plan = Explorer(stack, lambda beside=beside: se2.compose(start[None], beside)).plan()
+        assert plan.status is PlanStatus.OK
+        ends[side] = plan.poses_xyyaw[-1]
+        assert np.hypot(*ends[side][:2]) > 0.4
+    assert ends[1.0][1] < ends[-1.0][1] - 0.2, ends
+    around = torch.tensor([[np.cos(a), np.sin(a)] for a in np.linspace(0, 2 * np.pi, 60)], dtype=torch.float32)
+    walled = Explorer(stack, lambda: np.zeros((0, 3))).plan(clearance=Clearance(0.15 * around, 0.2, 0.1))
+    assert not walled.poses_xyyaw.any() or walled.status is PlanStatus.ALL_IN_COLLISION
+    stack.close()
+
+
+def test_a_navigator_roams_until_told_otherwise():
+    stack = NavStack(ImageModel(), NavigationSettings(device="cpu"), background_localisation=False)
+    arrival = ArrivalSettings(time_limit_s=0.5)
+    navigator = Navigator(stack, NavigatorSettings(arrival=arrival, obstacles=ObstacleSettings(use=False)))
+    navigator.begin(GoalRequest(pose_odom_xyyaw=np.array([3.0, 0.0, 0.0])))
+    navigator.begin(GoalRequest(explore=True))
+    assert navigator.mission.goal is None
+    for index in range(12):
+        stamp_s, pose = 0.25 * index, np.array([0.1 * index, 0.0, 0.0])
+        frame = Frame(stamp_s, image_of(pose[:2]))
+        navigator.observe(frame, Odometry(stamp_s, se3.transform_from_xyyaw(pose)))
+        step = navigator.step(stamp_s, pose)
+        assert step.state is MissionState.ACTIVE  # longer than any mission may last
+        assert step.drive.status is PlanStatus.OK
+    assert navigator.progress().message == "exploring"
+    assert not navigator.mission.failing
+    navigator.cancel()
+    assert navigator.step(3.0).plan is None
+    navigator.begin(GoalRequest(explore=True))
+    navigator.begin(GoalRequest(pose_odom_xyyaw=np.array([3.0, 0.0, 0.0])))
+    assert not navigator.mission.roaming
+    stack.close()
+
+
+def test_a_robot_that_explores_and_stands_turns_instead_of_giving_up():
+    few = PoseSearchSettings(samples=8, initial_samples=16, iterations=1, elites=4)
+    stack = NavStack(ImageModel(), NavigationSettings(device="cpu", pose_search=few), background_localisation=False)
+    navigator = Navigator(stack, NavigatorSettings())
+    here = np.zeros(3)
+    ring = 0.3 * np.array([[np.cos(a), np.sin(a)] for a in np.linspace(0, 2 * np.pi, 90)])
+    navigator.begin(GoalRequest(explore=True))
+    turned, states = 0, set()
+    for index in range(160):  # 40 s before a wall all around
+        stamp_s = 0.25 * index
+        frame = Frame(stamp_s, image_of(here[:2]))
+        navigator.observe(frame, Odometry(stamp_s, se3.transform_from_xyyaw(here)))
+        navigator.obstacles.see(np.column_stack([ring, np.full(90, 0.5)]), stamp_s)
+        step = navigator.step(stamp_s, here)
+        states.add(step.state)
+        turned += step.retreating and step.plan is not None
+    assert states == {MissionState.ACTIVE}
+    assert turned >= 3
+    stack.close()
+
+
+def test_a_stack_explores_with_a_policy_alone(nomad, tmp_path):
+    LearnedPolicy(make_network(published("gnm", context_size=0, encoding_size=8))).save(tmp_path / "gnm")
+    settings = NavigationSettings(planner=PlannerSettings(proposals=str(tmp_path / "gnm")), device="cpu")
+    stack = NavStack(ImageModel(), settings)
+    with pytest.raises(ConfigError, match="needs a goal"):
+        Navigator(stack, NavigatorSettings()).begin(GoalRequest(explore=True))
     planner = PlannerSettings(proposals=str(nomad))
     stack = NavStack(ImageModel(), NavigationSettings(planner=planner, device="cpu"))
     explorer = Explorer(stack)
@@ -264,7 +343,18 @@ def test_the_command_line_roams_in_a_built_in_world(nomad, tmp_path, capsys):
     (found,) = json.loads(capsys.readouterr().out)["explored"]
     assert found["simulated_s"] == 2.0
     assert found["rooms"] >= 1
-    assert main(["navigate", "--explore", "2", "--camera", "64x64", "--out", str(tmp_path)]) == 1
+    assert main(["navigate", "--explore", "6", "--camera", "64x64", "--out", str(tmp_path), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["explored"]
+    assert found["driven_m"] > 0.5
+
+
+def test_the_command_line_follows_a_map_of_the_way_that_it_is_shown(nomad, tmp_path, capsys):
+    flags = ["--rows", "topological", "--goals", "1", "--camera", "64x64", "--time-limit", "2", "--no-maps", "--json"]
+    assert main(["navigate", *flags, "--policy", str(nomad), "--out", str(tmp_path / "policy")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["key"] for row in found["rows"]] == ["topological"]
+    assert found["goals"][0]["ended"] in ("REACHED", "TIME_LIMIT")
+    assert main(["navigate", *flags, "--out", str(tmp_path / "none")]) == 1
     assert "planner.proposals" in capsys.readouterr().err
 
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from data_samples import SampleRecording
 from PIL import Image
 from policy_samples import fill
+from test_navigation_stack import ImageModel, image_of, observe
 
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError, DataError, StorageError
+from come_nav.core.types import PlanStatus
 from come_nav.data.nwm.folder import write_nwm_folder
 from come_nav.data.topological_map import poses_file, read_topological_map, write_topological_map
+from come_nav.localisation.place_recognition import RecognisedImages
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.store.store import MemoryStore
+from come_nav.navigation.settings import NavigationSettings
+from come_nav.navigation.stack import NavStack
+from come_nav.navigation.topological import MapFollower
+from come_nav.planning.objectives import Clearance
+from come_nav.planning.settings import PlannerSettings
 from come_nav.policies.model import LearnedPolicy, make_network
 from come_nav.policies.settings import published
 from come_nav.policies.topological import TopologicalLocaliser, TopologicalSettings
@@ -75,6 +85,45 @@ def test_a_wider_radius_and_another_start_are_looked_at():
         TopologicalLocaliser(policy, [grey(1)] * 3, goal=3)
     with pytest.raises(ConfigError, match="start"):
         TopologicalLocaliser(policy, [grey(1)] * 3, start=-1)
+
+
+def test_recognition_tells_nodes_by_their_looks_whatever_their_order():
+    rng = np.random.default_rng(1)
+    walls = [cv2.resize(rng.integers(0, 256, (30, 60, 3), dtype=np.uint8), (360, 180)) for _ in range(6)]
+    recognised = RecognisedImages([wall[:, 40:280] for wall in walls])
+    for node in (4, 0, 3):
+        found, similarity = recognised.most_similar(walls[node][:, 60:300])
+        assert found == node
+        assert 0.3 < similarity <= 1.0
+    assert recognised.most_similar(grey(3)) == (None, 0.0)
+    assert RecognisedImages([]).most_similar(walls[0]) == (None, 0.0)
+
+
+def test_a_map_is_followed_by_the_policy_alone_and_by_the_search(tmp_path):
+    settings = published("nomad", context_size=1, encoding_size=16, heads=2, layers=1, ff_factor=1, down_dims=(8, 16))
+    LearnedPolicy(fill(make_network(settings))).save(tmp_path / "nomad")
+    search = PlannerSettings(proposals=str(tmp_path / "nomad"), samples=6, initial_samples=12, iterations=1, elites=3)
+    stack = NavStack(ImageModel(), NavigationSettings(planner=search, device="cpu"))
+    nodes = [image_of([0.3 * node, 0.0]) for node in range(8)]
+    alone, searching = MapFollower(stack, nodes), MapFollower(stack, nodes, searches=True)
+    assert alone.plan().status is PlanStatus.NO_CONTEXT
+    assert not alone.reached
+    observe(stack, 6)
+    tried = {}
+    for name, follower in {"alone": alone, "search": searching}.items():
+        plan = follower.plan()
+        assert plan.status is PlanStatus.OK
+        assert plan.poses_xyyaw.shape == (search.horizon_steps, 3)
+        assert 0 <= follower.located.node <= follower.located.subgoal < len(nodes)
+        tried[name] = 0 if plan.trace is None else len(plan.trace.iterations[0].costs)
+    assert tried["alone"] == 0
+    assert tried["search"] >= search.initial_samples + search.proposed_paths
+    assert alone.plan(now_s=100.0).status is PlanStatus.STALE_SENSOR
+    around = torch.tensor([[np.cos(a), np.sin(a)] for a in np.linspace(0, 2 * np.pi, 60)], dtype=torch.float32)
+    assert alone.plan(clearance=Clearance(0.25 * around, 0.24, 0.1)).status is PlanStatus.ALL_IN_COLLISION
+    stack.close()
+    with pytest.raises(ConfigError, match=r"planner\.proposals"):
+        MapFollower(NavStack(ImageModel(), NavigationSettings(device="cpu")), nodes)
 
 
 def test_a_map_is_written_each_second_and_read_back(tmp_path):

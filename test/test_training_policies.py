@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from data_samples import SampleRecording
+from safetensors.torch import load_file
 from training_samples import MACHINE
 
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.settings import from_mapping
+from come_nav.data.bags.writer import write_bag
 from come_nav.policies.model import LearnedPolicy, make_network
 from come_nav.policies.sampling import sample_steps, steps_to_waypoints
 from come_nav.policies.settings import published
@@ -21,7 +25,7 @@ from come_nav.training.policies.frames import FrameBank, mean_spacing_m
 from come_nav.training.policies.run import PolicyRun
 from come_nav.training.policies.samples import PolicySamples
 from come_nav.training.policies.settings import PolicyDataSettings, PolicyTrainSettings, default_values
-from come_nav.training.policies.task import PolicyTask, mean_over
+from come_nav.training.policies.task import PolicyTask, goal_pose_error, mean_over
 
 TINY = {
     "gnm": published("gnm", context_size=1, encoding_size=8, image_width=32, image_height=32),
@@ -74,6 +78,12 @@ def test_labels_are_those_of_the_drive(kind):
     positive = batch.distance == ahead
     assert ((batch.distance == settings.max_distance) | positive).all()
     assert 0 < int((~positive).sum()) < 40  # views from anywhere in place of distance 0: 1 of 21
+    known = torch.isfinite(batch.goal_poses).all(dim=1)
+    assert bool(positive[known].all())
+    assert 0 < int((~known).sum()) < 40
+    turned = 0.05 * ahead[known]
+    there = torch.stack([20.0 * torch.sin(turned), 20.0 * (1.0 - torch.cos(turned)), turned], dim=1)
+    torch.testing.assert_close(batch.goal_poses[known], there, atol=1e-3, rtol=1e-4)
     low, high = {"gnm": (2, 10), "vint": (0, 10), "nomad": (3, 20)}[kind]
     inside = (batch.distance > low) & (batch.distance < high)
     assert torch.equal(batch.teaches, inside)
@@ -143,6 +153,145 @@ def test_masked_goals_teach_no_distance_and_goals_do_not_matter_where_all_are_ma
         pair = [shown.losses(own, torch.Generator().manual_seed(1)) for own in (batch, other)]
     assert float(pair[0]["distance"]) > 0.0
     assert float(pair[0]["noise"]) != float(pair[1]["noise"])
+
+
+def test_channels_last_gives_the_losses_and_gradients_that_the_usual_layout_gives():
+    for kind, settings in TINY.items():
+        task = task_of(kind)
+        batch = PolicySamples([circle()], [1.0], settings, 8, 0, range(1)).batch(0)
+        found = {}
+        for layout in (torch.channels_last, torch.contiguous_format):
+            network = task.network.to(memory_format=layout).eval()
+            four = next(p for p in network.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1)
+            assert four.is_contiguous(memory_format=layout)
+            network.zero_grad()
+            losses = task.losses(batch, torch.Generator().manual_seed(0))
+            losses["loss"].backward()
+            found[layout] = losses["loss"].detach(), [p.grad for p in network.parameters() if p.grad is not None]
+        (one, gradients), (other, others) = found.values()
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        for own, wanted in zip(gradients, others, strict=True):
+            torch.testing.assert_close(own, wanted, rtol=1e-3, atol=1e-4)
+    assert all(
+        p.is_contiguous(memory_format=torch.channels_last) for p in task_of("nomad").parameters() if p.dim() == 4
+    )
+
+
+def test_several_goals_of_a_context_cost_as_if_each_had_its_own():
+    settings = TINY["nomad"]
+    several = PolicySamples([circle()], [1.0], settings, 4, 0, range(1), goals=3).batch(0)
+    assert len(several.images) == 4
+    assert len(several.goals) == len(several.distance) == len(several.teaches) == 12
+    apart = replace(
+        several,
+        images=several.images.repeat_interleave(3, dim=0),
+        waypoints=several.waypoints.repeat_interleave(3, dim=0),
+    )
+    task = task_of("nomad", dropout=False)
+    found = []
+    for batch in (several, apart):
+        task.zero_grad()
+        losses = task.losses(batch, torch.Generator().manual_seed(0))
+        losses["loss"].backward()
+        found.append((losses, task.network.vision_encoder.obs_encoder._conv_stem.weight.grad.clone()))
+    for name in ("loss", "distance", "noise"):
+        torch.testing.assert_close(found[0][0][name], found[1][0][name])
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-6)
+    newest = several.images[:, -1, 0, 0].long().repeat_interleave(3)
+    positive = several.distance == several.goals[:, 0, 0, 0].long() - newest
+    assert (positive | (several.distance == settings.max_distance)).all()
+
+
+def test_masked_goals_are_not_encoded_and_every_weight_has_a_gradient_all_the_same():
+    network = task_of("nomad").network.eval()
+    encoder, seen = network.vision_encoder, []
+    encoder.goal_encoder.register_forward_hook(lambda module, given, out: seen.append(len(out)))
+    images, goals = torch.randn(4, 6, 32, 32), torch.randn(4, 3, 32, 32)
+    masked = torch.tensor([True, False, True, False])
+    alone = torch.cat([encoder(images[k : k + 1], goals[k : k + 1], masked[k : k + 1]) for k in range(4)])
+    seen.clear()
+    torch.testing.assert_close(encoder(images, goals, masked), alone, rtol=1e-4, atol=1e-5)
+    assert seen == [2]
+    encoder(images, goals, torch.ones(4, dtype=torch.bool)).sum().backward()
+    assert encoder.goal_encoder._conv_stem.weight.grad is not None
+    assert not encoder.goal_encoder._conv_stem.weight.grad.any()
+
+
+def test_more_noise_draws_estimate_the_same_loss_and_dropout_can_be_left_out():
+    batch = PolicySamples([circle()], [1.0], TINY["nomad"], 16, 0, range(1)).batch(0)
+    spreads = []
+    for draws in (1, 16):
+        task = task_of("nomad", noise_draws=draws, goal_mask_prob=0.0).eval()
+        with torch.no_grad():
+            values = [float(task.losses(batch, torch.Generator().manual_seed(s))["noise"]) for s in range(12)]
+        spreads.append((np.mean(values), np.std(values)))
+    assert spreads[1][0] == pytest.approx(spreads[0][0], rel=0.1)
+    assert spreads[1][1] < 0.6 * spreads[0][1]
+    same, other = (task_of("nomad", dropout=dropout).train() for dropout in (False, True))
+    with torch.no_grad():
+        twice = [
+            [float(own.losses(batch, torch.Generator().manual_seed(0))["loss"]) for _ in range(2)]
+            for own in (same, other)
+        ]
+    assert twice[0][0] == twice[0][1]
+    assert twice[1][0] != twice[1][1]
+
+
+def test_the_goal_pose_that_is_told_costs_what_it_is_off_where_it_is_known():
+    poses = torch.tensor([[10.0, -5.0, 0.5], [torch.nan] * 3, [20.0, 0.0, -1.0]])
+    wanted = [[1.0, -0.5, math.cos(0.5), math.sin(0.5)], [9.0] * 4, [2.0, 0.0, math.cos(1.0), -math.sin(1.0)]]
+    shown = torch.ones(3)
+    assert float(goal_pose_error(torch.tensor(wanted), poses, shown)) == pytest.approx(0.0, abs=1e-9)
+    off = torch.tensor(wanted) + torch.tensor([[0.2], [5.0], [0.2]])
+    assert float(goal_pose_error(off, poses, shown)) == pytest.approx(0.04 * (2 / 3) / (2 / 3 + 0.01), rel=1e-5)
+    assert float(goal_pose_error(off, poses, torch.tensor([0.0, 1.0, 0.0]))) == 0.0
+    batch = PolicySamples([circle()], [1.0], TINY["nomad"], 8, 0, range(1)).batch(0)
+    plain, telling = (task_of("nomad", regression_weight=weight, dropout=False) for weight in (0.0, 2.0))
+    first, second = (task.losses(batch, torch.Generator().manual_seed(0)) for task in (plain, telling))
+    assert "goal_pose" not in first
+    torch.testing.assert_close(second["loss"], first["loss"] + 2.0 * (second["goal_pose"] + second["path"]))
+    assert float(second["path"]) > 0.0
+    assert set(telling.network.state_dict()) == set(plain.network.state_dict())
+
+
+def test_training_may_begin_with_another_policy(tmp_path):
+    first = LearnedPolicy(make_network(TINY["gnm"]), "first")
+    config = PolicyTrainSettings("gnm", policy=TINY["gnm"], optimiser=replace(STAGE, steps=1), data=DATA)
+    begun = PolicyRun(config, tmp_path / "run", MACHINE, first)._task().network.state_dict()
+    assert all(torch.equal(begun[name], tensor) for name, tensor in first.network.state_dict().items())
+    with pytest.raises(ConfigError, match=r"policy\.encoding_size must be 8 as in --init 'first', got 16"):
+        other = replace(config, policy=replace(TINY["gnm"], encoding_size=16))
+        PolicyRun(other, tmp_path / "other", MACHINE, first)
+
+
+def test_narrow_encoders_have_the_published_depth_and_fewer_channels():
+    narrow = make_network(replace(published("nomad"), encoder_width=0.5)).vision_encoder.obs_encoder
+    whole = make_network(published("nomad")).vision_encoder.obs_encoder
+    assert len(narrow._blocks) == len(whole._blocks) == 16
+    assert narrow._conv_head.out_channels == 640
+    assert all(block._project_conv.out_channels % 16 == 0 for block in narrow._blocks)
+    count = [sum(p.numel() for name, p in own.named_parameters() if "_fc" not in name) for own in (narrow, whole)]
+    assert 0.2 < count[0] / count[1] < 0.35
+
+
+def test_a_policy_learns_from_a_bag(tmp_path, capsys):
+    path = write_bag(tmp_path / "drive", SampleRecording(80))
+    flags = ["policy.encoding_size=8", "policy.image_width=32", "policy.image_height=32", "optimiser.batch_size=2"]
+    flags += ["optimiser.steps=2", "optimiser.validate_every=1", "policy.context_size=1"]
+    sets = [word for flag in flags for word in ("--set", flag)]
+    words = ["train", "--policy", "gnm", "--data", str(path), "--out", str(tmp_path / "run"), "--no-progress", *sets]
+    assert main(words) == 0
+    learned = LearnedPolicy.load(Path(capsys.readouterr().out.strip().splitlines()[-1]))
+    poses = SampleRecording(80).poses_xyyaw
+    assert learned.settings.spacing_m == pytest.approx(
+        float(np.hypot(*np.diff(poses[:72, :2], axis=0).T).mean()), rel=1e-4
+    )
+    bank = FrameBank(**load_file(tmp_path / "run" / "frames" / "recording0_train.safetensors"))
+    assert len(bank) == 72  # the last tenth is validated on
+    np.testing.assert_allclose(bank.poses_xyyaw[:, :2].numpy(), poses[:72, :2], atol=1e-4)
+    np.testing.assert_allclose(np.cos(bank.poses_xyyaw[:, 2].numpy() - poses[:72, 2]), 1.0, atol=1e-6)
+    assert main([*words[:-1], "optimiser.steps=3"]) == 1
+    assert "another configuration" in capsys.readouterr().err
 
 
 def test_mean_over_counts_only_what_counts():

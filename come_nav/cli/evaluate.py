@@ -13,6 +13,7 @@ from come_nav.cli.evaluate_flags import (
     RECALL,
     chosen_rows,
     parse_horizons,
+    parse_share,
     prepare,
     source_settings,
     success_settings,
@@ -20,6 +21,7 @@ from come_nav.cli.evaluate_flags import (
 from come_nav.cli.output import Steps, add_json_flag, format_table, outcome_document, print_files, print_json
 from come_nav.cli.recording_flags import add_recording_flags
 from come_nav.cli.sensor_flags import add_sensor_flag, add_world_flag
+from come_nav.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from come_nav.evaluation.reports.report import Evaluation
@@ -34,6 +36,8 @@ EPILOG = """examples:
   come-nav evaluate my_bag --rows trivial                        the baselines alone, needs no model
   come-nav evaluate --suite planning --worlds 20000-20019 --windows 200 --out suite
   come-nav evaluate --suite planning --horizon 4 --out suite_4s  plans of 4 s (16 waypoints)
+  come-nav evaluate my_bag --share 1/2 --out report              half of the windows, e.g. in each of two processes;
+                                                                 then the same without --share makes the table
   come-nav evaluate my_bag --horizon 2,4,8,16                    each horizon on its own windows, in out/2s, out/4s ...
   come-nav evaluate --suite planning --rows perfect --worlds 10000-10009     tune the search without a model
   come-nav evaluate --suite quality --out quality                imagined views, 500 windows at 1, 2, 4 and 8 s
@@ -133,6 +137,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--planning-windows", type=int, metavar="N", help="plans after quality (default 200 in built-in worlds, else 0)"
     )
+    parser.add_argument(
+        "--share",
+        metavar="K/N",
+        help="of plans: every N-th window from the K-th on, without a table; the command without it takes all shares",
+    )
     parser.add_argument("--fresh", action="store_true", help="forget earlier results in the output folder")
     parser.add_argument("--no-report", action="store_true", help="no video and no HTML page")
     add_recording_flags(parser)
@@ -145,12 +154,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or go on with an evaluation; print the table and where the report is."""
     if args.protocol is not None:
+        if args.share is not None:
+            raise ConfigError("--share is for plans of come_nav's own protocol, not for --protocol")
         return evaluate_nwm.run(args)
+    if args.suite in (RECALL, MEMORY_PLANNING, QUALITY) and args.share is not None:
+        raise ConfigError(f"--share is for plans, not for --suite {args.suite}")
     if args.suite in (RECALL, MEMORY_PLANNING):
         return evaluate_memory.run(args)
     if args.suite == QUALITY:
         return _run_quality(args)
     outcomes = evaluate_horizons(args)
+    if args.share is not None:
+        if args.json:
+            print_json({"share": args.share})
+        else:
+            print(f"share {args.share} is evaluated; when all are, the same command without --share makes the table")
+        return 0
     if args.json:
         documents = [outcome_document(outcome) for outcome in outcomes]
         print_json(documents[0] if len(documents) == 1 else {"horizons": documents})
@@ -181,6 +200,7 @@ def evaluate_horizons(args: argparse.Namespace) -> list[Outcome[Evaluation]]:
         success=success_settings(args),
         fresh=args.fresh,
         report=not args.no_report,
+        share=parse_share(args.share),
     )
     return run_horizons(settings, config, folder, Steps)
 

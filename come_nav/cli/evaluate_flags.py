@@ -121,6 +121,16 @@ def parse_part(text: str) -> tuple[float, float]:
         raise ConfigError(f"--part must look like 0.6-1.0 (fractions of each recording), got '{text}'") from None
 
 
+def parse_share(text: str | None) -> tuple[int, int] | None:
+    """Return K and N of ``K/N``, a share of the windows."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if match is None or not 1 <= int(match.group(1)) <= int(match.group(2)):
+        raise ConfigError(f"--share must be K/N with 1 <= K <= N, e.g. 1/2, got '{text}'")
+    return int(match.group(1)), int(match.group(2))
+
+
 def parse_worlds(text: str) -> range:
     """Return the seeds that ``20000-20019`` or ``20003`` names."""
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop
     from come_nav.evaluation.suites.closed_loop.suite import OnDrive
 
-ROW_KEYS = ("all", "no-recognition", "no-route", "no-imagination", "no-correction", "imagination", "base")
+ABLATIONS = ("all", "no-recognition", "no-route", "no-imagination", "no-correction", "imagination", "base")
+ROW_KEYS = (*ABLATIONS, "topological", "topological-search")
 # The simulated robot may back off, and its depth camera sees 6 m far.
 ROBOT = ("planner.limits.v_min_mps=-0.15", "spatial.max_range_m=6.0", "experts.use=[spatial]")
 EPILOG = """examples:
@@ -24,6 +25,8 @@ EPILOG = """examples:
   come-nav navigate --ablations --goals 4                 switch recognition, route and imagination off, one by one
   come-nav navigate --rows all,base --drift 2             with and without memory, odometry that drifts 2 % of the way
   come-nav navigate --explore 60 --policy nomad           roam for a minute without a goal, by NoMaD's paths
+  come-nav navigate --explore 60                          the same, to where memory knows least
+  come-nav navigate --policy nomad --rows topological     NoMaD alone along a topological map, shown the way before
   come-nav navigate --camera 64x64                        the camera of the model's own images: faster, fewer features
   come-nav navigate --rows all,no-correction --drift 2     with and without drift taken out of memory
 
@@ -43,10 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worlds", default="20003", metavar="A,B|A-B", help="built-in worlds (default 20003)")
     parser.add_argument("--goals", type=int, default=4, metavar="N", help="goals in each world (default 4)")
     parser.add_argument("--rows", default="all", metavar="A,B", help=f"what is on: {', '.join(ROW_KEYS)} (default all)")
-    parser.add_argument("--ablations", action="store_true", help="all of these rows")
+    parser.add_argument("--ablations", action="store_true", help="the first seven of these rows")
     parser.add_argument("--time-limit", type=float, default=40.0, metavar="S", help="simulated s per goal (default 40)")
     parser.add_argument(
-        "--explore", type=float, metavar="S", help="no goals: roam for so many simulated s by a policy's own paths"
+        "--explore",
+        type=float,
+        metavar="S",
+        help="no goals: roam for so many simulated s, by --policy's own paths or to where the robot was least",
     )
     parser.add_argument(
         "--policy", metavar="NAME", help="planner.proposals: model name or folder of a gnm, vint, nomad"
@@ -134,7 +140,7 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
         sensors=sensors_of(args, args.drift),
         world_set=args.set_of_worlds or BUILT_IN,
     )
-    ablations = ROW_KEYS if args.drift else tuple(key for key in ROW_KEYS if key != "no-correction")
+    ablations = ABLATIONS if args.drift else tuple(key for key in ABLATIONS if key != "no-correction")
     rows = ablations if args.ablations else tuple(word.strip() for word in args.rows.split(","))
     return ClosedLoop(loop, config, rows=rows)
 

@@ -12,7 +12,8 @@ from come_nav.cli.recording_flags import add_recording_flags, open_from_flags
 EPILOG = """examples:
   come-nav topomap create my_bag --out maps/office              an image each second: maps/office/0.png, 1.png, ...
   come-nav topomap info maps/office                             how many nodes, which size, whether poses are known
-  come-nav topomap localise maps/office my_bag --policy nomad   nearest node at each second of another drive
+  come-nav topomap localise maps/office my_bag --policy nomad   nearest node at each second of another
+                                                                drive, by predicted distance and by looks
   come-nav topomap keyframes maps/office --store my_memory      its nodes as key frames of a memory store
 """
 
@@ -89,6 +90,7 @@ def _print(args: argparse.Namespace, topological: Any) -> int:
 def _localise(args: argparse.Namespace) -> int:
     from come_nav.core.resources import find_resource
     from come_nav.data.topological_map import read_topological_map
+    from come_nav.localisation.place_recognition import RecognisedImages
     from come_nav.policies.model import LearnedPolicy
     from come_nav.policies.topological import TopologicalLocaliser, TopologicalSettings
 
@@ -96,6 +98,7 @@ def _localise(args: argparse.Namespace) -> int:
     images = read_topological_map(args.map).images()
     settings = TopologicalSettings(args.radius, args.close)
     localiser = TopologicalLocaliser(policy, images, args.goal_node, settings)
+    recognised = RecognisedImages(images)
     recording = open_from_flags(args.recording, args)
     every = max(1, round(args.step * recording.rate_hz))
     rows = []
@@ -104,13 +107,28 @@ def _localise(args: argparse.Namespace) -> int:
         found = localiser.update(seen)
         time_s = float(recording.stamps_s[index] - recording.stamps_s[0])
         distance = float(found.distances_frames[found.node - found.first])
-        rows.append({"time_s": round(time_s, 3), "node": found.node, "subgoal": found.subgoal, "frames": distance})
+        alike, similarity = recognised.most_similar(seen[-1])
+        row: dict[str, Any] = {
+            "time_s": round(time_s, 3),
+            "node": found.node,
+            "subgoal": found.subgoal,
+            "frames": distance,
+        }
+        rows.append(row | {"looks_like": alike, "similarity": round(similarity, 3)})
     if args.json:
         print_json({"map": str(args.map), "policy": policy.name, "frames": rows})
         return 0
-    cells = [[f"{row['time_s']:.1f}", str(row["node"]), str(row["subgoal"]), f"{row['frames']:.1f}"] for row in rows]
-    print(format_table(("time s", "node", "subgoal", "predicted frames to it"), cells))
+    print(
+        format_table(
+            ("time s", "node", "subgoal", "predicted frames to it", "looks like"), [_cells(row) for row in rows]
+        )
+    )
     return 0
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    alike = "-" if row["looks_like"] is None else f"{row['looks_like']} ({row['similarity']:.2f})"
+    return [f"{row['time_s']:.1f}", str(row["node"]), str(row["subgoal"]), f"{row['frames']:.1f}", alike]
 
 
 def _keyframes(args: argparse.Namespace) -> int:

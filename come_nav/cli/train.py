@@ -26,6 +26,7 @@ EPILOG = """examples:
   come-nav train --init models/tiny --data my_bag --out runs/mine        fine-tune on one's own recording
   come-nav train --init models/tiny --data my_bag --data-use 0-0.6 --out runs/mine   ... the rest is for evaluate
   come-nav train --policy nomad --out runs/nomad                         NoMaD, in built-in worlds
+  come-nav train --policy nomad --config config/train_nomad.yaml --out runs/small_nomad    a small one, on one core
   come-nav train --policy vint --data my_bag --out runs/vint             ViNT, on one's own recording
   torchrun --nproc-per-node 8 -m come_nav train --config config/train_xl.yaml --out runs/xl
   srun come-nav train --config config/train_xl.yaml --out runs/xl --devices 8 --num-nodes 4
@@ -50,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", type=Path, help="YAML that overrides the defaults (see config/train_tiny.yaml, train_xl.yaml)"
     )
     what.add_argument(
-        "--policy", metavar="KIND", help="train a learned planner instead of a world model: gnm, vint or nomad"
+        "--policy",
+        metavar="KIND",
+        help="train a learned planner instead of a world model: gnm, vint or nomad; with --init it begins with the "
+        "weights of that policy",
     )
     what.add_argument("--out", type=Path, required=True, help="run folder; an existing run in it is resumed")
     what.add_argument(
@@ -124,13 +128,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_policy(args: argparse.Namespace) -> int:
     """Train a learned planner; print the exported model folder."""
-    from come_nav.core.errors import ConfigError
+    from come_nav.policies.model import LearnedPolicy
     from come_nav.training.policies.run import PolicyRun
 
-    if args.init is not None:
-        raise ConfigError("--init is for world models; a policy is trained from nothing, leave it out")
     config = _policy_config(args)
-    return _finish(args, PolicyRun(config, args.out, _machine(args, config.precision)))
+    init = None if args.init is None else LearnedPolicy.load(args.init)
+    return _finish(args, PolicyRun(config, args.out, _machine(args, config.precision), init))
 
 
 def _machine(args: argparse.Namespace, precision: str) -> Machine:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from come_nav.core.checks import check_choice
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Context, ContextViews
@@ -204,7 +205,7 @@ def _views_apart(views: ContextViews, batch: int) -> tuple[Tensor | None, Tensor
     several = torch.stack([_rows(empty if view is None else view, batch) for view in sources], 1)
     shown = views.shown
     if shown is None:
-        shown = torch.tensor([[view is not None for view in sources]], device=given.device)
+        shown = to_device(torch.tensor([[view is not None for view in sources]]), given.device)
     return several, _rows(shown, batch)
 
 

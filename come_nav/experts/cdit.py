@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from come_nav.core.checks import check_range, check_shape
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.settings import to_mapping
 from come_nav.experts.embeddings import ActionEmbedder, PatchEmbedder, ScalarEmbedder, unpatchify
@@ -377,7 +378,8 @@ class CDiT(nn.Module):
         check_shape("x_cond", x_cond, spec)
         if drop_context is not None and not settings.context_dropout:
             place = x_cond.device if generator is None else generator.device
-            noise = torch.randn((1, *x_cond.shape[1:]), generator=generator, device=place).to(x_cond)
+            noise = torch.randn((1, *x_cond.shape[1:]), generator=generator, device=place)
+            noise = to_device(noise, x_cond.device, x_cond.dtype)
             x_cond = torch.where(drop_context[:, None, None, None, None], noise, x_cond)
         frames = self.x_embedder(x_cond.flatten(0, 1)).unflatten(0, x_cond.shape[:2]) + self.pos_embed[:-1]
         if settings.context_pose:

@@ -65,8 +65,51 @@ class CrossAttention(nn.Module):
         nn.init.xavier_normal_(self.bias_k)
         nn.init.xavier_normal_(self.bias_v)
 
-    def forward(self, tokens: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
-        """Attend from ``tokens`` (B, L, width) to ``context`` (B, N, width), to those ``known`` (B, N) if given."""
+    def forward(
+        self, tokens: Tensor, context: Tensor, shift: Tensor, scale: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        """Attend from ``tokens`` (B, L, width) to the context, modulated by ``shift`` and ``scale`` (B, width).
+
+        ``context`` is (B or 1, N, width); to those ``known`` (B or 1, N), if given.
+        """
+        if len(context) == 1 and known is None and self._is_cheaper_shared(tokens.shape[1], context.shape[1]):
+            return self._shared(tokens, context[0], shift, scale)
+        return self._apart(tokens, modulate(context, shift, scale), known)
+
+    def _is_cheaper_shared(self, queries: int, keys: int) -> bool:
+        """Say whether :meth:`_shared` multiplies less than :meth:`_apart`, for each candidate."""
+        width = self.out_proj.in_features
+        apart = 2 * keys * width * width + 2 * queries * keys * width
+        return 2 * queries * width * width + 2 * queries * keys * self.heads * width < apart
+
+    def _shared(self, tokens: Tensor, context: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Attend to one context (N, width) for all candidates, without keys and values of their own for each.
+
+        A key is ``W_k ((1 + scale) c + shift) + b``. So its product with a query q is c's with ``(1 + scale) W_k^T q``,
+        and what is left is the same for all of the context; likewise the mean of values is that of c, projected.
+        """
+        batch, length, width = tokens.shape
+        heads, size, keys = self.heads, width // self.heads, len(context)
+        query = linear(tokens, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        query = query.view(batch * length, heads, size).transpose(0, 1) * size**-0.5
+        to_key, to_value = (part.view(heads, size, width) for part in self.in_proj_weight[width:].chunk(2))
+        constant = linear(shift, self.in_proj_weight[width:], self.in_proj_bias[width:]).view(batch, 1, 2, heads, size)
+        key_left, value_left = constant.permute(2, 3, 0, 1, 4).unbind(0)  # each (heads, B, 1, size)
+        factor = (1.0 + scale)[:, None]
+        towards = torch.bmm(query, to_key).view(heads, batch, length, width) * factor
+        scores = towards.flatten(0, 2) @ context.transpose(0, 1)
+        learned = self.bias_k.view(heads, 1, 1, size) - key_left
+        alone = (query.view(heads, batch, length, size) * learned).sum(-1)  # the score of the learned key
+        weights = torch.cat([scores, alone.reshape(-1, 1).to(scores.dtype)], 1).softmax(-1)
+        mean = (weights[:, :keys].to(context.dtype) @ context).view(heads, batch, length, width) * factor
+        values = torch.bmm(mean.flatten(1, 2), to_value.transpose(1, 2)).view(heads, batch, length, size)
+        share = weights[:, keys:].view(heads, batch, length, 1)
+        values = values + value_left + share * (self.bias_v.view(heads, 1, 1, size) - value_left)
+        attended: Tensor = self.out_proj(values.permute(1, 2, 0, 3).flatten(2))
+        return attended
+
+    def _apart(self, tokens: Tensor, context: Tensor, known: Tensor | None) -> Tensor:
+        """Attend to ``context`` (B, N, width), modulated for each candidate."""
         width = tokens.shape[-1]
         query = linear(tokens, self.in_proj_weight[:width], self.in_proj_bias[:width])
         key_value = linear(context, self.in_proj_weight[width:], self.in_proj_bias[width:])
@@ -115,8 +158,8 @@ class CDiTBlock(nn.Module):
         shift_query, scale_query, gate_cross, shift_mlp, scale_mlp, gate_mlp = chunks[5:]
         tokens = tokens + gate_self[:, None] * self.attn(modulate(layer_norm(tokens), shift_self, scale_self))
         query = modulate(layer_norm(tokens), shift_query, scale_query)
-        context = modulate(context_normed, shift_context, scale_context)
-        tokens = tokens + gate_cross[:, None] * self.cttn(query, context, context_known)
+        attended = self.cttn(query, context_normed, shift_context, scale_context, context_known)
+        tokens = tokens + gate_cross[:, None] * attended
         tokens = tokens + gate_mlp[:, None] * self.mlp(modulate(layer_norm(tokens), shift_mlp, scale_mlp))
         return tokens
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from come_nav.core.device.transfer import to_device
 from come_nav.core.types import Context, ContextViews, ViewSource
 
 
@@ -144,11 +145,11 @@ def _batched_apart(conditions: Sequence[Condition], query: Query) -> tuple[Query
     views, order = query.context.views, list(ViewSource)
     given = [view is not None for view in (views.context, views.longer, views.memory)]
     looks = [[own and place <= order.index(one.view) for place, own in enumerate(given)] for one in conditions]
-    shown = torch.tensor(looks, device=device).repeat_interleave(batch, 0)
+    shown = _constant(looks, device).repeat_interleave(batch, 0)
     context = query.context.with_views(replace(views, shown=None, evidence=None))
     older = context.older
     if older is not None:
-        further = torch.tensor([one.view is not ViewSource.CONTEXT for one in conditions], device=device)
+        further = _constant([one.view is not ViewSource.CONTEXT for one in conditions], device)
         known = older.known.expand(batch, -1).repeat(count, 1) & further.repeat_interleave(batch)[:, None]
         older = replace(context.tiled(count).older or older, known=known)
     context = context.tiled(count)
@@ -160,9 +161,14 @@ def _wide(conditions: Sequence[Condition], query: Query, context: Context) -> tu
     x_t, t, action, rel_time = (
         torch.cat([tensor] * count) for tensor in (query.x_t, query.t, query.action, query.rel_time)
     )
-    dropped = torch.tensor([not condition.context for condition in conditions], device=x_t.device)
+    dropped = _constant([not condition.context for condition in conditions], x_t.device)
     drop = None if all(condition.context for condition in conditions) else dropped.repeat_interleave(batch)
     return Query(x_t, t, context, action, rel_time), drop
+
+
+def _constant(values: Any, device: torch.device) -> Tensor:
+    """Return a tensor of few numbers, to a GPU without waiting for what it is at."""
+    return to_device(torch.tensor(values), device)
 
 
 def schedule_digest(alphas_cumprod: NDArray[np.floating[Any]] | Tensor) -> str:

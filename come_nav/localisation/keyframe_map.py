@@ -87,11 +87,6 @@ class LocaliserSettings:
         for name in ("certain", "image_certain"):
             check_range(f"localiser.{name}", getattr(self, name), 0.0, 1.0)
 
-    def odometry_sigmas(self, distance_m: float, turn_rad: float) -> tuple[float, float]:
-        """Return standard deviations, m and rad, of what odometry says of such a step."""
-        sigma_m = self.odometry_floor_m + self.odometry_share * distance_m
-        return sigma_m, self.odometry_floor_rad + self.odometry_share * turn_rad + self.heading_rad_per_m * distance_m
-
 
 @dataclass(frozen=True)
 class VisualKeyframe:
@@ -162,11 +157,12 @@ class KeyframeMap:
         if not self.keyframes:
             self.keyframes.append(keyframe)
             return self.graph.add_node(pose)
-        last = self.keyframes[-1].pose_odom_xyyaw
+        config, last = self.config, self.keyframes[-1].pose_odom_xyyaw
         moved = se2.relative(last, pose)
         index = self.graph.add_node(se2.compose(self.pose_map_xyyaw(len(self) - 1), moved))
         distance, turn = float(np.hypot(*moved[:2])), float(abs(moved[2]))
-        sigma_m, sigma_rad = self.config.odometry_sigmas(distance, turn)
+        sigma_m = config.odometry_floor_m + config.odometry_share * distance
+        sigma_rad = config.odometry_floor_rad + config.odometry_share * turn + config.heading_rad_per_m * distance
         self.graph.add_edge(index - 1, index, moved, np.diag([sigma_m, sigma_m, sigma_rad]) ** 2, robust=False)
         self.keyframes.append(keyframe)
         return index

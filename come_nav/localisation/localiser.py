@@ -25,7 +25,6 @@ from come_nav.localisation.keyframe_map import KeyframeMap, LocaliserSettings, V
 from come_nav.localisation.multi_view.triangulation import with_triangulated_points
 from come_nav.localisation.pose_graph import GraphSolution
 from come_nav.localisation.registration import PosePrior, Registration
-from come_nav.localisation.two_view import sharpen_two_views
 from come_nav.localisation.view import make_view
 
 
@@ -140,16 +139,9 @@ class VisualLocaliser:
             if row < 0 or self.keyframes[row].view.surface_m is not None:
                 continue
             others = [other for other in range(max(0, row - self.config.predecessors), index + 1) if other != row]
-            neighbours = [(self.keyframes[other].view, self._sharp(row, other)) for other in others]
+            neighbours = [(self.keyframes[other].view, self.map.guide(row, other).T_a_b) for other in others]
             view = with_triangulated_points(self.keyframes[row].view, neighbours, matching=self.config.matching)
             self.keyframes[row] = replace(self.keyframes[row], view=view)
-
-    def _sharp(self, row: int, other: int) -> NDArray[np.float64]:
-        """Return the pose (4, 4) of another key frame's camera in that of ``row``, sharpened by what both show."""
-        config, T_a_b = self.config, self.map.guide(row, other).T_a_b
-        sigmas = config.odometry_sigmas(float(np.linalg.norm(T_a_b[:3, 3])), float(se3.rotation_angle(T_a_b[:3, :3])))
-        views = self.keyframes[row].view, self.keyframes[other].view
-        return sharpen_two_views(*views, T_a_b, *sigmas, config.registration, config.matching)
 
     def _connect(self, first: int, second: int, prior: PosePrior | None = None) -> bool:
         """Register two key frames and add the edge; return whether there is one."""

@@ -11,6 +11,7 @@ Cost on one core: about 3 ms to describe an image and to find the candidates amo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
 from come_nav.core.growing import GrowingRows
-from come_nav.localisation.features import Features
+from come_nav.localisation.features import Features, extract_features
 
 if TYPE_CHECKING:
     import torch
@@ -128,6 +129,27 @@ class PlaceIndex:
         order = np.argsort(-similar, kind="stable")[:count]
         order = order[np.isfinite(similar[order])]
         return order.astype(np.int64), similar[order].astype(np.float32)
+
+
+class RecognisedImages:
+    """Images of a list, e.g. the nodes of a topological map, told by what they look like, whatever their order."""
+
+    def __init__(self, images_rgb: Sequence[NDArray[np.uint8]], seed: int = 0) -> None:
+        """Take the images (H, W, 3); the vocabulary is trained on them all."""
+        known = [extract_features(image) for image in images_rgb]
+        self._index = PlaceIndex(PlaceSettings(first_training=1), seed)
+        self._index.train(known)
+
+    def most_similar(self, image_rgb: NDArray[np.uint8]) -> tuple[int | None, float]:
+        """Return the number of the image that looks most like one (H, W, 3), and the cosine of their descriptors.
+
+        None where either has no features.
+        """
+        features = extract_features(image_rgb)
+        if not len(self._index) or not len(features):
+            return None, 0.0
+        rows, similarities = self._index.candidates(features, 1)
+        return int(rows[0]), float(similarities[0])
 
 
 def _k_means(vectors: NDArray[np.float32], count: int, rounds: int, generator: torch.Generator) -> NDArray[np.float32]:

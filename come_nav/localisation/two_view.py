@@ -8,8 +8,6 @@ is as wide along the translation as odometry is unsure, and wide across it where
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +29,6 @@ CAUCHY_SQUARED = 5.0  # squared residual over its variance at which a match coun
 OUTLIER_DISTANCE = 6.6  # and beyond which it is none; 1 % of true matches are (one degree of freedom)
 MIN_PARALLAX = 2.0  # over that of noise alone
 STEP = 1e-6
-GUIDED = 1.5  # of what agrees: how far from its epipolar line a match may lie where odometry tells the line
-SHORTEST_M = 0.02  # between two images: nothing is seen from the side
-MOST_TURN_RAD, MOST_SHIFT = 0.1, 0.5  # by which odometry over a few key frames errs at most; of the distance
 ROUNDS = 15
 
 
@@ -73,62 +68,9 @@ def register_two_views(
     starts = _decompositions(rays, distance_m, settings)
     if not starts:
         return Registration.failed(RegistrationStatus.NO_CONSENSUS)
-
-    def length(pose: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([(np.linalg.norm(pose[:3, 3]) - distance_m) / distance_sigma_m])
-
-    settled = [_settle(*start, rays, pairs, length, settings) for start in starts]
+    settled = [_settle(*start, rays, pairs, (distance_m, distance_sigma_m), settings) for start in starts]
     costs = [np.minimum(rays.sampson(pose) ** 2, OUTLIER_DISTANCE).sum() for pose, _ in settled]
     return settled[int(np.argmin(costs))][1]
-
-
-def sharpen_two_views(
-    a: View,
-    b: View,
-    T_a_b: NDArray[np.float64],
-    sigma_m: float,
-    sigma_rad: float,
-    config: RegistrationSettings | None = None,
-    matching: MatchingSettings | None = None,
-) -> NDArray[np.float64]:
-    """Return the pose (4, 4) of b in a that matches say, near what odometry says of it; that itself where they do not.
-
-    A heading that is wrong by 0.01 rad shifts all points by 2 px or more, as much as the parallax that triangulation
-    lives on. The turn comes from the matches, the translation from both. Where there are
-    too few, they move too little, or lead away from odometry by more than it can err, odometry's pose counts.
-
-    Args:
-        a: the known image.
-        b: the other one; both cameras are known.
-        T_a_b: (4, 4) as odometry has it.
-        sigma_m: standard deviation of each coordinate of its translation, > 0.
-        sigma_rad: and of its turn about each axis, > 0.
-        config: when images count as registered.
-        matching: what counts as a match.
-    """
-    settings = config or RegistrationSettings()
-    distance_m = float(np.linalg.norm(T_a_b[:3, 3]))
-    if distance_m < SHORTEST_M or a.intrinsics is None or b.intrinsics is None:
-        return T_a_b
-    pairs = match_features(a.features, b.features, matching)
-    if len(pairs) < settings.min_matches:
-        return T_a_b
-    rays = _Rays.of(a, b, pairs, settings)
-    chosen = np.abs(rays.sampson(T_a_b)) * rays.sigma <= GUIDED * rays.limit
-    if chosen.sum() < settings.min_inliers:
-        return T_a_b
-
-    def shift(pose: NDArray[np.float64]) -> NDArray[np.float64]:
-        turn = np.asarray(cv2.Rodrigues(T_a_b[:3, :3].T @ pose[:3, :3])[0], np.float64).ravel()
-        return np.concatenate([(pose[:3, 3] - T_a_b[:3, 3]) / sigma_m, turn / sigma_rad])
-
-    refined, registration = _settle(T_a_b, chosen, rays, pairs, shift, settings)
-    away = se3.inverse(T_a_b) @ refined
-    near = se3.rotation_angle(away[:3, :3]) <= MOST_TURN_RAD and np.linalg.norm(away[:3, 3]) <= MOST_SHIFT * distance_m
-    return refined if registration.ok and near else T_a_b
-
-
-Known = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # residuals of what is known of a pose, in sigmas
 
 
 class _Rays:
@@ -203,14 +145,14 @@ def _settle(
     chosen: NDArray[np.bool_],
     rays: _Rays,
     pairs: NDArray[np.int64],
-    known: Known,
+    distance: tuple[float, float],
     settings: RegistrationSettings,
 ) -> tuple[NDArray[np.float64], Registration]:
     """Refine over what agrees, twice; return the pose and what it comes to."""
     covariance: NDArray[np.float64] = np.full((6, 6), np.inf)
     residuals: NDArray[np.float64] = np.full(len(rays), np.inf)
     for _ in range(2):
-        T_a_b, covariance = _refine(T_a_b, rays[chosen], known)
+        T_a_b, covariance = _refine(T_a_b, rays[chosen], distance)
         residuals = rays.sampson(T_a_b)
         chosen = (residuals**2 <= OUTLIER_DISTANCE) & _before_both(T_a_b, rays)
         ratio = float(chosen.mean())
@@ -247,12 +189,14 @@ def _before_both(T_a_b: NDArray[np.float64], rays: _Rays) -> NDArray[np.bool_]:
     return np.asarray(far | ((depth_a > 0) & (depth_b > 0)))
 
 
-def _refine(T_a_b: NDArray[np.float64], rays: _Rays, known: Known) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the pose (4, 4) and its covariance (6, 6) by Gauss-Newton with Cauchy weights and what odometry knows."""
+def _refine(
+    T_a_b: NDArray[np.float64], rays: _Rays, distance: tuple[float, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the pose (4, 4) and its covariance (6, 6) by Gauss-Newton with Cauchy weights and odometry's distance."""
 
     def equations(pose: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         def residuals(at: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.append(rays.sampson(at), known(at))
+            return np.append(rays.sampson(at), (np.linalg.norm(at[:3, 3]) - distance[0]) / distance[1])
 
         here = residuals(pose)
         moved = [
@@ -261,9 +205,9 @@ def _refine(T_a_b: NDArray[np.float64], rays: _Rays, known: Known) -> tuple[NDAr
         ]
         jacobian = np.stack(moved, axis=1) / (2.0 * STEP)
         weights = 1.0 / (1.0 + here**2 / CAUCHY_SQUARED)
-        weights[len(rays) :] = 1.0
+        weights[-1] = 1.0
         weighted = jacobian.T * weights
-        excess = float((weights * here**2)[: len(rays)].sum() / max(len(rays) - 5, 1))
+        excess = float((weights[:-1] * here[:-1] ** 2).sum() / max(len(rays) - 5, 1))
         return weighted @ jacobian, weighted @ here, excess
 
     for _ in range(ROUNDS):

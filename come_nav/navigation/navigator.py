@@ -5,7 +5,7 @@ A robot's node and a simulator's loop drive it alike::
     navigator = Navigator(stack, NavigatorSettings())
     navigator.observe(frame, odometry)               # as often as frames come
     navigator.obstacles.see(points_odom_xyz, stamp_s)  # whenever there is a new cloud
-    navigator.begin(GoalRequest(image_rgb=image))    # or a pose, a time, a place
+    navigator.begin(GoalRequest(image_rgb=image))    # or a pose, a time, a place, or explore=True
     step = navigator.step(now_s, pose_odom_xyyaw)    # as often as plans are wanted
     if step.drive is not None:                       # None: go on with the plan before
         follower.set_plan(step.drive)                # one that is not OK stands for standing still
@@ -33,6 +33,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.memory.keyframes import Keyframes
 from come_nav.memory.short_term import FrameStatus, Remembered
+from come_nav.navigation.exploring import Explorer
 from come_nav.navigation.goals.corrected import follow_correction, renew_goal
 from come_nav.navigation.goals.guide import Guide
 from come_nav.navigation.goals.mission import SEARCHING, Mission, MissionState
@@ -83,6 +84,7 @@ class Navigator:
         self.routes = Routes(self.places, self.obstacles, stack.episode)
         self._rescue = Rescue(self.mission, self.guide, self.obstacles, self.routes)
         self._rescue.rules = self._settings.recovery
+        self._explorer = Explorer(stack, lambda: self.places.poses_xyyaw)
         self._goal_latents: torch.Tensor | None = None
         self._sought: Goal | None = None  # its place is still to be looked for in memory
         self._pose_now: Callable[[], NDArray[np.float64] | None] | None = None  # of a goal of another frame
@@ -126,14 +128,17 @@ class Navigator:
             if first:
                 self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
 
-    def begin(self, request: GoalRequest) -> Goal:
+    def begin(self, request: GoalRequest) -> Goal | None:
         """Take a new goal, which the next step looks for; the one before is dropped. Return what it means.
 
         Raises:
             DataError: where it is no goal, or no place is remembered; the goal before then stays.
+            ConfigError: to explore with a policy that needs a goal (``planner.proposals``), likewise.
         """
+        if request.explore:
+            self._explorer.policy()
         goal = request.goal(self.places.keyframes)
-        latents = None if goal.image_rgb is None else self._recognition.latents(goal.image_rgb)
+        latents = None if goal is None or goal.image_rgb is None else self._recognition.latents(goal.image_rgb)
         with self._lock:
             self._changes += 1
             self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
@@ -141,7 +146,8 @@ class Navigator:
             self.mission.begin(goal)
             self._rescue.begin()
             self.guide.begin(goal)
-            self._sought = goal if self._settings.recognises and goal.pose_odom_xyyaw is None else None
+            seeks = self._settings.recognises and goal is not None and goal.pose_odom_xyyaw is None
+            self._sought = goal if seeks else None
             if self._sought is not None:
                 self.mission.doing(SEARCHING)
         return goal
@@ -274,24 +280,31 @@ class Navigator:
     def _plan(self, now_s: float, pose_odom_xyyaw: NDArray[np.float64] | None, overtaken: Callable[[], bool]) -> Step:
         with self._lock:
             marks, goal, newest = (self._changes, self._episodes), self.mission.goal, self.stack.memory.newest
-            if goal is None or not self.mission.active:
+            if not self.mission.active:
                 return Step(self.mission.state)
             target, final = goal, True
-            if newest is not None and self._settings.use_places:
+            if goal is not None and newest is not None and self._settings.use_places:
                 target, final = self.guide.target(newest.pose_odom_xyyaw, self.obstacles.clear)
             way_xy = self.guide.way_xy
         started_s = time.monotonic()
-        sought = target if self._settings.use_imagination else _without_image(target)
-        plan = _blind(self.obstacles, now_s, newest) or self.stack.plan(sought, now_s, self.obstacles.clearance)
+        plan = _blind(self.obstacles, now_s, newest)
+        if plan is None and target is None:
+            plan = self._explorer.plan(now_s, self.obstacles.clearance)
+        elif plan is None and target is not None:
+            sought = target if self._settings.use_imagination else _without_image(target)
+            plan = self.stack.plan(sought, now_s, self.obstacles.clearance)
+        assert plan is not None
         duration_s = time.monotonic() - started_s
         with self._lock:
             if marks != (self._changes, self._episodes):
                 return Step(self.mission.state)  # for a goal, or in an episode, that is over
             here = plan.start_odom_xyyaw if pose_odom_xyyaw is None else pose_odom_xyyaw
             state = self.mission.evaluate(plan, here, self._recognition.difference(self._goal_latents), final)
-            if plan.status is not PlanStatus.STALE_SENSOR:  # else it does not know where it is
+            if goal is None and plan.status is PlanStatus.ALL_IN_COLLISION:
+                self._rescue.look_around()
+            elif plan.status is not PlanStatus.STALE_SENSOR:  # else it does not know where it is
                 self._rescue.check(now_s, here)
-        if state is MissionState.REACHED and goal.image_rgb is not None:
+        if state is MissionState.REACHED and goal is not None and goal.image_rgb is not None:
             self._confirm(goal, goal.image_rgb, here, overtaken)
         return Step(self.mission.state, plan, target, way_xy=way_xy, duration_s=duration_s)
 

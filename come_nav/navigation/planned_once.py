@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.errors import DataError
 from come_nav.core.types import Goal, Plan
 from come_nav.navigation.navigator import GoalRequest, Navigator
 
@@ -33,6 +34,9 @@ class PlannedOnce:
 def plan_once(navigator: Navigator, request: GoalRequest) -> PlannedOnce:
     """Plan to a goal from the newest frame, as the first step of a mission does; the mission ends with it."""
     asked = navigator.begin(request)
+    if asked is None:
+        navigator.cancel("planned once")
+        raise DataError("a single plan needs a goal; to explore, drive")
     newest = navigator.stack.memory.newest
     step = navigator.step(0.0 if newest is None else newest.stamp_s)
     known = navigator.mission.goal or asked

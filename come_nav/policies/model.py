@@ -132,11 +132,13 @@ class LearnedPolicy:
         found = [np.zeros(0)]
         for first in range(0, len(goals), GOALS_AT_ONCE):
             wanted = normalised(pixels(goals[first : first + GOALS_AT_ONCE], self.settings)).to(self._device)
-            found.append(self._distances(images.expand(len(wanted), -1, -1, -1), wanted).double().cpu().numpy())
+            found.append(self._distances(images, wanted).double().cpu().numpy())
         return np.concatenate(found)
 
-    def save(self, folder: Path, card: str | None = None) -> None:
+    def save(self, folder: Path, card: str | None = None, storage: torch.dtype = torch.float32) -> None:
         """Write weights, then the config that holds their checksum, then the card; each file atomically.
+
+        ``storage`` is how floating-point weights are written; they are read into float32 whatever it is.
 
         Raises:
             StorageError: when the folder cannot be written.
@@ -144,7 +146,10 @@ class LearnedPolicy:
         import yaml
         from safetensors.torch import save_file
 
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        tensors = {
+            name: (tensor.to(storage) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+            for name, tensor in self.network.state_dict().items()
+        }
         with atomic_path(folder / WEIGHTS_NAME) as temporary:
             save_file(tensors, temporary, {"format": FORMAT})
         content = PolicyFile(FORMAT, file_sha256(folder / WEIGHTS_NAME), self.settings)
@@ -163,7 +168,7 @@ class LearnedPolicy:
             shown = torch.zeros(len(goals), dtype=torch.bool, device=goals.device)
             distances: Tensor = network.dist_pred_net(network.vision_encoder(images, goals, shown))
         else:
-            distances, _ = network(images, goals)
+            distances, _ = network(images.expand(len(goals), -1, -1, -1), goals)
         return distances[:, 0]
 
 

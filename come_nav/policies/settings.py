@@ -25,6 +25,7 @@ class PolicySettings:
         learn_angle: whether waypoints carry a heading.
         image_width, image_height: of its images, px.
         encoding_size: width of a token, or of each encoder's output (gnm).
+        encoder_width: channels of the image encoders as a share of the published ones (nomad).
         heads, layers, ff_factor: of the attention.
         late_fusion: the goal's image is encoded alone (vint).
         down_dims: widths of the U-Net (nomad).
@@ -42,6 +43,7 @@ class PolicySettings:
     image_width: int = 96
     image_height: int = 96
     encoding_size: int = 256
+    encoder_width: float = 1.0
     heads: int = 4
     layers: int = 4
     ff_factor: int = 4
@@ -60,6 +62,7 @@ class PolicySettings:
             check_range(f"policy.{name}", getattr(self, name), 1, 10000)
         for name in ("image_width", "image_height"):
             check_range(f"policy.{name}", getattr(self, name), 32, 1024)
+        check_range("policy.encoder_width", self.encoder_width, 0.0, 4.0, open_low=True)
         for name in ("rate_hz", "spacing_m"):
             check_range(f"policy.{name}", getattr(self, name), 0.0, 1000.0, open_low=True)
         if self.kind != "gnm" and self.encoding_size % self.heads:

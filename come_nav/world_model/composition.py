@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from come_nav.core.checks import check_choice, check_range
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.experts import CompositionMode
 from come_nav.core.protocols import Expert
@@ -212,7 +213,7 @@ class ExpertProduct:
         noises = noises_of(list(exponents), query)
         values = torch.stack(list(noises.values()))
         weights = [exponents[own] for own in noises]
-        return ProductNoise(values, torch.tensor(weights, device=values.device, dtype=values.dtype))
+        return ProductNoise(values, to_device(torch.tensor(weights), values.device, values.dtype))
 
 
 def noises_of(passes: Sequence[Pass], query: Query) -> dict[Pass, Tensor]:

@@ -18,7 +18,8 @@ class InferenceSettings:
         micro_batch: candidates per denoiser call; bounds the memory.
         image_batch: images per autoencoder call, >= 1; null = as micro_batch, but at most a million pixels (20 images
             of 224 px, which need about 4 GB to be decoded).
-        precision: "float32", "bfloat16", or "auto": bfloat16 on CUDA and on CPUs that multiply it in hardware (AMX).
+        precision: "float32", "bfloat16", or "auto": bfloat16 on CUDA and on CPUs that multiply it in hardware
+            (AMX, AVX-512 BF16).
         measured_depth: context frames are moved by the depth that the camera measured where it did; false = by the
             model's estimate alone.
     """

@@ -126,7 +126,12 @@ class ModelParts:
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which networks run in the precision that ``inference.precision`` means here."""
         device = self.device.type
-        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        fast = device == "cuda" or (device == "cpu" and amx())
+        fast = device == "cuda" or (device == "cpu" and _multiplies_bfloat16())
         use = self.inference.precision == "bfloat16" or (self.inference.precision == "auto" and fast)
         return torch.autocast(device, torch.bfloat16, enabled=use)
+
+
+def _multiplies_bfloat16() -> bool:
+    """Say whether this processor multiplies bfloat16 in hardware: AMX, or AVX-512 with its bfloat16 instructions."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # older torch knows only the first
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from come_nav.core.checks import check_shape
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Expert
@@ -51,8 +52,8 @@ def predict(
     if len(context) not in (1, count):
         raise ShapeError(f"the context must have batch 1 or {count}, got {len(context)}")
     context = context.to(parts.device, torch.float32)
-    actions = actions_xyyaw.to(parts.device, torch.float32)
-    times = rel_frames.to(parts.device, torch.float32)
+    actions = to_device(actions_xyyaw, parts.device, torch.float32)
+    times = to_device(rel_frames, parts.device, torch.float32)
     shape = (1 if shared_noise else count, *context.latents.shape[2:])
     noise = noise_source(generator)(torch.empty(shape, device=parts.device)).expand(count, *shape[1:])
     product = product_of(parts)
@@ -96,7 +97,7 @@ def rollout(
     if not 1 <= stride <= sizes["T"]:
         raise ConfigError(f"rollout stride must be in [1, {sizes['T']}] for {sizes['T']} poses, got {stride}")
     context = context.to(parts.device, torch.float32)
-    targets = poses_xyyaw.to(parts.device, torch.float32)[:, stride - 1 :: stride]
+    targets = to_device(poses_xyyaw, parts.device, torch.float32)[:, stride - 1 :: stride]
     elapsed = torch.full((sizes["S"],), float(stride), device=parts.device)
     newest = torch.zeros_like(targets[:, 0])
     imagined = []
@@ -115,7 +116,7 @@ def moved_images(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> 
     context = context.to(parts.device, torch.float32)
     wanted, size = product_of(parts).views, parts.inference.micro_batch
     last = max(wanted, key=list(ViewSource).index)  # over those that lie under it
-    chunks = actions_xyyaw.to(parts.device, torch.float32).split(size)
+    chunks = to_device(actions_xyyaw, parts.device, torch.float32).split(size)
     return torch.cat([rendered_views(parts, context, chunk, wanted)[last].filled for chunk in chunks])
 
 

@@ -72,6 +72,19 @@ def planning(result: dict[str, Any]) -> Sequence[Table]:
     return [*tables, (["row", f"ATE over that of {reference}, paired"], ratios)]
 
 
+def beside_baselines(result: dict[str, Any]) -> Sequence[Table]:
+    """Return ATE and RPE of a policy beside constant velocity and the mean path, and the paired differences."""
+    rows = [[name, interval(row["ate_m"]), interval(row["rpe_m"])] for name, row in result["rows"].items()]
+    header = ["row", "ATE [m]", "RPE [m]"]
+    apart = [f"minus {name}" for name in ("constant velocity", "mean path")]
+    differences = [
+        [name, *(interval(row[other]) if other in row else "" for other in apart)]
+        for name, row in result["rows"].items()
+        if any(other in row for other in apart)
+    ]
+    return [(header, rows), (["ATE [m], paired", *apart], differences)]
+
+
 def recall(result: dict[str, Any]) -> Sequence[Table]:
     """Return the table of remembered views and the gains over the base."""
     table = result["table"]
@@ -284,6 +297,24 @@ def composition_cost(result: dict[str, Any]) -> Sequence[Table]:
     """Return what a sampling step costs."""
     rows = [[own["name"], str(own["passes"]), f"{own['over_base']:.2f}"] for own in result["rows"]]
     return [(["experts", "passes", "time over the base's"], rows)]
+
+
+def plan_curve(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what fewer candidates, or fewer that are imagined, cost and save."""
+    rows = []
+    for own in result["rows"]:
+        ate, worse = own["ate_m_interval"], own["worse_m_interval"]
+        rows.append(
+            [
+                own["setting"],
+                f"{own['ate_m']:.3f} [{ate[0]:.3f}, {ate[1]:.3f}]",
+                f"{own['worse_m']:+.4f} [{worse[0]:+.4f}, {worse[1]:+.4f}]",
+                f"{own['time_ratio']:.2f}",
+                str(own["windows"]),
+            ]
+        )
+    headings = ["first, next, iterations, share imagined, precision", "ATE (m)", "worse by (m)", "time", "windows"]
+    return [(headings, rows)]
 
 
 def growth(result: dict[str, Any]) -> Sequence[Table]:
@@ -514,6 +545,27 @@ SECTIONS = (
         planning,
     ),
     Section(
+        "policy_test_worlds.json",
+        "A small NoMaD beside what needs no learning",
+        "Built-in test worlds, `ideal-64`, plans of 2 s. A NoMaD with encoders of half the width, trained from nothing "
+        "for 1,545 steps on a busy core. It tells images apart hardly at all: the noise that it predicts is the same "
+        "with the goal, another goal and none (0.0597, 0.0598, 0.0599 on validation worlds), and the spread of its "
+        "features over images fell from 74 % of their size to 8 %. So it draws from all paths there are; it does not "
+        "ship.",
+        "benchmarks/policy_planning.py --policy runs/nomad/nomad --frames runs/nomad/frames/worlds.safetensors "
+        "--worlds 20000-20019 --windows 60",
+        beside_baselines,
+    ),
+    Section(
+        "planning_nomad.json",
+        "The same NoMaD's paths, ranked and in the search",
+        "Validation worlds 10000 to 10009, `ideal-64`, plans of 2 s, the NoMaD of the table above. Its paths neither "
+        "help the search for certain nor, ranked, come near it.",
+        "come-nav evaluate --suite planning --worlds 10000-10009 --windows 20 --rows trivial,model --policy "
+        "runs/nomad/nomad",
+        planning,
+    ),
+    Section(
         "kitchen_before.json",
         "Plans of 2 s on a real recording",
         "The last 40 % of a hand-held recording of a kitchen; nothing of it was trained on. The paths are those of a "
@@ -594,6 +646,15 @@ SECTIONS = (
         ablations,
     ),
     Section(
+        "closed_loop_topological.json",
+        "Driving along a topological map by a policy",
+        "Test worlds 20003 and 20007, `ideal-64`, the first five goals of each of the table above, of which everything "
+        "on reaches 9 of 10. The robot is led along the way once, an image each second. The small NoMaD of the tables "
+        "above cannot tell how far an image is, so that it mostly takes another node for the goal.",
+        "come-nav navigate --worlds 20003,20007 --goals 5 --camera 64x64 --rows topological --policy runs/nomad/nomad",
+        ablations,
+    ),
+    Section(
         "ros_closed_loop_come.json",
         "Driving to images over ROS 2",
         "Test worlds 20003 and 20007 with memory; a recognised image is driven to as a pose.",
@@ -620,6 +681,15 @@ SECTIONS = (
         "One sampling step of 64 candidates.",
         "benchmarks/composition_cost.py --candidates 64",
         composition_cost,
+    ),
+    Section(
+        "plan_curve.json",
+        "What a better plan costs",
+        "Validation worlds, context frames alone; the same windows and numbers drawn, so that differences from the "
+        "first line are paired. Processor's time of a plan over that of the first.",
+        "benchmarks/plan_curve.py --windows 100 --settings 240,40,5,1,float32 240,40,5,1,bfloat16 "
+        "240,40,5,0.5,bfloat16 240,40,5,0.25,bfloat16 120,20,5,1,bfloat16 120,20,3,1,bfloat16",
+        plan_curve,
     ),
     Section(
         "memory_growth.json",

@@ -84,6 +84,19 @@ class ResultStore:
         self._write(record)
         self._keep(record)
 
+    def take(self, path: Path) -> int:
+        """Take over the records of another file of the same settings that are not here; return how many.
+
+        Raises:
+            ConfigError: when it holds results of other settings.
+            DataError: when a line inside it is damaged.
+        """
+        with ResultStore(path, self.settings) as other:
+            missing = [record for key, record in other._records.items() if key not in self._records]
+        for record in missing:
+            self.add(record)
+        return len(missing)
+
     def table(self, windows: Sequence[Window], row: str) -> list[Record]:
         """Return the records of ``row`` on those of ``windows`` that have one, in the order of ``windows``."""
         found = (self.get(window, row) for window in windows)

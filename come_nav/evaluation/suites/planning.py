@@ -40,6 +40,7 @@ from come_nav.world_model.model import DiffusionWorldModel
 
 PLANNING_ROWS = ("trivial", "model", "hybrid", "perfect")
 CONTEXT_FRAMES, RATE_HZ = 4, 4.0  # without a model
+RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class PlanningSuiteSettings:
         success: when a plan counts as a success.
         fresh: forget earlier results in the folder.
         report: make the video and the HTML page.
+        share: K of N; only every N-th window, from the K-th on, is evaluated, without a table.
     """
 
     source: SourceSettings = field(default_factory=SourceSettings)
@@ -63,6 +65,11 @@ class PlanningSuiteSettings:
     success: SuccessSettings = field(default_factory=SuccessSettings)
     fresh: bool = False
     report: bool = True
+    share: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.share is not None and not 1 <= self.share[0] <= self.share[1]:
+            raise ConfigError(f"share K/N needs 1 <= K <= N, got {self.share[0]}/{self.share[1]}")
 
 
 def run_planning(
@@ -76,15 +83,21 @@ def run_planning(
     """
     if settings.horizon_s is not None and len(settings.horizon_s) > 1:
         raise ConfigError("one horizon is evaluated here; run_horizons takes several")
+    if settings.share is not None:
+        raise ConfigError("a share has no table; run_horizons evaluates it")
     return run_horizons(settings, navigation, folder, progress)[0]
 
 
 def run_horizons(
     settings: PlanningSuiteSettings, navigation: NavigationSettings, folder: Path, progress: Progress = silent
 ) -> list[Outcome[Evaluation]]:
-    """Evaluate plans of every horizon, one after another, each on the windows that fit it.
+    """Evaluate plans of every horizon, one after another, each on the windows that fit it; nothing of a share.
 
     One horizon is written into ``folder`` itself, several into a folder each below it, named ``4s``.
+
+    A share evaluates every N-th window into a file of its own below, ``share-K-of-N``, and makes no table: as many
+    processes as there are shares may work at once, on machines that see one folder. Without a share, what shares have
+    is taken over first.
 
     Raises:
         ConfigError: for settings that do not fit the input or the results that are there.
@@ -104,7 +117,14 @@ def run_horizons(
     for protocol, chosen in zip(protocols, windows, strict=True):
         own = folder if len(protocols) == 1 else folder / f"{protocol.horizon_s:g}s"
         stored = stored_settings(source, protocol, navigation, model, settings.policies)
-        with ResultStore(own / "results.jsonl", stored, settings.fresh) as store:
+        if settings.share is not None:
+            number, count = settings.share
+            with ResultStore(own / f"share-{number}-of-{count}" / RESULTS, stored, settings.fresh) as store:
+                evaluate_with_progress(chosen[number - 1 :: count], rows, store, progress)
+            continue
+        with ResultStore(own / RESULTS, stored, settings.fresh) as store:
+            for path in sorted(own.glob(f"share-*-of-*/{RESULTS}")):
+                store.take(path)
             evaluate_with_progress(chosen, rows, store, progress)
             left_out = registration_facts(too_narrow(source, navigation))
             evaluation = _summary(source, chosen, rows, store, navigation.seed, settings.success, left_out)

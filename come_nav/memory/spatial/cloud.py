@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_shape
+from come_nav.core.device.transfer import to_device
 from come_nav.core.errors import ShapeError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.geometry.point_rendering import camera_fractions
@@ -187,9 +188,11 @@ class SpatialMemory:
             moved[:, :3, 3] -= torch.as_tensor(self.origin_odom_xyz).to(moved)
             extrinsics, poses = moved, poses.new_zeros(len(poses), 3)
         elif self.origin_odom_xyz.any():
-            poses = poses.double() - torch.tensor([*self.origin_odom_xyz[:2], 0.0], dtype=torch.float64)
+            origin = torch.tensor([*self.origin_odom_xyz[:2], 0.0], dtype=torch.float64)
+            poses = poses.double() - to_device(origin, poses.device)
         splats = self._splats.coarse(splats, cell_m)
-        view = Viewpoint(*(value.to(splats.points_xyz) for value in (poses, camera_fractions(camera), extrinsics)))
+        place, dtype = splats.points_xyz.device, splats.points_xyz.dtype
+        view = Viewpoint(*(to_device(own, place, dtype) for own in (poses, camera_fractions(camera), extrinsics)))
         if thin and len(poses) and len(splats.points_xyz):
             positions = view.positions
             centre = positions.mean(dim=0)
@@ -352,7 +355,7 @@ def _in_map(poses: torch.Tensor, frame: MapFrame) -> torch.Tensor:
     """Return poses (B, 3) or (B, 4, 4) of odom in map; the very same tensor where the two are one."""
     if frame.is_odom:
         return poses
-    T_map_odom = torch.from_numpy(frame.T_map_odom_xyyaw).to(poses.device)
+    T_map_odom = to_device(torch.from_numpy(frame.T_map_odom_xyyaw), poses.device)
     if poses.ndim == 2:
         return se2.compose(T_map_odom, poses.double())
     return torch.from_numpy(se3.transform_from_xyyaw(frame.T_map_odom_xyyaw)).to(poses.device) @ poses.double()

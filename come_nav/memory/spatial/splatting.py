@@ -7,9 +7,10 @@ is narrower than the spacing of the points at that depth and leaves outlines whe
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ from come_nav.core import compiled
 from come_nav.core.geometry.point_rendering import FARTHEST_M, NEAREST_M, close_gaps
 
 if TYPE_CHECKING:
-    from come_nav.memory.spatial.splat_loops import Packed
+    from come_nav.memory.spatial.loops.splat_loops import Packed
 
 SPREAD = 1.4  # mean positions of neighbouring cells lie up to so many voxels apart
 WINDOWS_PX = (33, 17, 9, 5, 3)  # close gaps between points that lie up to 32, 16, 8, 4, 2 px apart
@@ -30,6 +31,7 @@ SLAB_M, SLAB_RATIO = 0.05, 0.01  # points so far behind the nearest one of a pix
 LEAK_M, LEAK_RATIO = 0.03, 0.02  # what is farther than the closed surface by this lies behind it
 LEAST_NEIGHBOURS = 5  # of eight, that give an unseen pixel their mean
 POINTS_PER_CHUNK, ON_A_GPU = 2_000_000, 16_000_000  # the latter need about 2 GB
+VIEWS_AT_ONCE = 8  # of compiled loops: their layers stay in a processor's cache
 MAX_LEVEL = 3  # of merged cells: 8 voxels
 _HALF_GRID = 1 << 15  # cells on each side of the origin
 
@@ -91,7 +93,7 @@ class Viewpoint:
         ]
         T_base_reference = torch.stack([torch.stack(row, 1) for row in rows], 1)
         extrinsics = self.T_base_camera.double()
-        T_camera_base = torch.linalg.inv(extrinsics)[:, :3].expand(batch, -1, -1)
+        T_camera_base = torch.linalg.inv_ex(extrinsics).inverse[:, :3].expand(batch, -1, -1)
         fx, fy, cx, cy = self.camera.double().expand(batch, -1).unbind(1)
         zero = torch.zeros_like(fx)
         lens = [[fx, zero, cx], [zero, fy, cy], [zero, zero, torch.ones_like(fx)]]
@@ -132,13 +134,14 @@ class Splats:
     @cached_property
     def packed(self) -> Packed:
         """The points as compiled loops take them, sorted so that blocks out of view cost nothing."""
-        from come_nav.memory.spatial.splat_loops import BLOCK, LANES, Cloud, Packed, find_cells, pack
+        from come_nav.memory.spatial.loops.splat_loops import BLOCK, LANES, Cloud, Packed, find_cells, pack
 
         count, channels = self.features.shape
         cloud = Cloud(*(tensor.detach().contiguous().numpy() for tensor in self.tensors))
-        surfaces, boxes = np.empty((6, count), np.float32), np.empty((-(-count // BLOCK), 6), np.float32)
+        blocks = -(-count // BLOCK)
+        places, boxes = np.empty((blocks, 3, BLOCK), np.float32), np.empty((6, blocks), np.float32)
         values = np.zeros((count, -(-(channels + 3) // LANES) * LANES), np.float32)
-        packed, keys = Packed(surfaces, values, boxes), np.empty(count, np.uint16)
+        packed, keys = Packed(places, np.empty((count, 3), np.float32), values, boxes), np.empty(count, np.uint16)
         find_cells(cloud.points, keys)
         pack(keys.argsort(kind="stable"), cloud, packed)  # 16 bits are sorted in a tenth of the time that 64 take
         return packed
@@ -219,7 +222,8 @@ def render_splats(splats: Splats, view: Viewpoint, size: tuple[int, int], gaps: 
 
 def _compiled(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return what :func:`_render` does."""
-    from come_nav.memory.spatial.splat_loops import Cameras, Images, Rules, render
+    from come_nav.memory.spatial.loops.cover_loops import Images, cover
+    from come_nav.memory.spatial.loops.splat_loops import Cameras, Layers, Rules, render
 
     batch, channels = len(view.poses_xyyaw), splats.features.shape[1]
     focal_px = (view.camera[:, 0] * size[1]).expand(batch)
@@ -232,8 +236,13 @@ def _compiled(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[T
     rules = Rules(*(np.float32(number) for number in numbers))
 
     def some(start: int, stop: int) -> None:
-        seen_by = Cameras(*(array[start:stop] for array in cameras))
-        render(packed, seen_by, rules, WINDOWS_PX, Images(*(array[start:stop] for array in images)))
+        for first in range(start, stop, VIEWS_AT_ONCE):
+            part = slice(first, min(first + VIEWS_AT_ONCE, stop))
+            count = part.stop - first
+            sheets = np.empty((count, channels + 2, *size), np.float32)
+            layers = Layers(sheets, np.empty((count, *size), np.bool_), np.empty(count, np.float32))
+            render(packed, Cameras(*(array[part] for array in cameras)), rules, layers)
+            cover(layers, rules, WINDOWS_PX, Images(*(array[part] for array in images)))
 
     compiled.shared_out(some, batch)
     return image, depth, visible
@@ -241,17 +250,49 @@ def _compiled(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[T
 
 def _render(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return image, depth (0 = unknown) and visibility."""
-    image, sizes_m, inverse, front = _blend(splats, view, size)
+    blend = _blend_by_kernels if _suits_kernels(*splats.tensors, view.poses_xyyaw) else _blend
+    image, sizes_m, inverse, front = blend(splats, view, size)
     image, inverse, front = image.clone(), inverse.clone(), front.clone()  # gradients need what they were before, too
     points_px = SPREAD * sizes_m * view.camera[:, 0, None, None, None] * size[1] * inverse
     for window in WINDOWS_PX:  # the nearest surfaces first: what shines through them is no surface
         near = points_px > (window - 1) / 2
+        if image.is_cuda:  # asking which views come so near would wait for the device
+            image, inverse, front = _cover(image, inverse, front, near, window)
+            continue
         which = near.flatten(1).any(dim=1)  # few views come so near to a surface
         if bool(which.any()):
             covered = _cover(image[which], inverse[which], front[which], near[which], window)
             image[which], inverse[which], front[which] = covered
     visible = (inverse > 0) & front
     return image * visible, torch.where(visible, 1.0 / inverse, 0.0)[:, 0], visible[:, 0]
+
+
+@cache
+def _has_triton() -> bool:
+    """Say whether the compiler of kernels is installed, as it is with torch for CUDA."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def _suits_kernels(*tensors: Tensor) -> bool:
+    """Say whether kernels may take these tensors: float32 of a CUDA device that no gradient flows through."""
+    if not _has_triton() or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+        return False
+    return all(tensor.is_cuda and tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def _blend_by_kernels(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what :func:`_blend` does, without a wait for the device."""
+    from come_nav.memory.spatial.loops.splat_kernels import Rules, blend
+
+    rules = Rules(NEAREST_M, FARTHEST_M, SLAB_M, SLAB_RATIO, BEHIND)
+    nearest, sums = blend(splats.tensors, view.projection, view.positions, size, rules)
+    batch, channels = len(nearest), splats.features.shape[1]
+    front = sums[..., :1] > 0
+    means = sums[..., 1:] / torch.where(front, sums[..., :1], 1.0)
+    inverse = 1.0 / torch.where(front[..., 0], means[..., 1], nearest)  # 0 where nothing is
+    image = means[..., 2:].transpose(1, 2).reshape(batch, channels, *size)
+    others = (means[..., 0], inverse, front[..., 0])
+    return image, *(value.reshape(batch, 1, *size) for value in others)  # type: ignore[return-value]
 
 
 def _blend(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

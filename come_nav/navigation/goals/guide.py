@@ -41,10 +41,10 @@ class Guide:
         """Whether memory knows where the goal is, at least roughly."""
         return self._place is not None
 
-    def begin(self, goal: Goal, rough_xyyaw: NDArray[np.float64] | None = None) -> None:
-        """Take a goal. ``rough_xyyaw`` (3,) is a place from where an image without a pose should be in view."""
+    def begin(self, goal: Goal | None, rough_xyyaw: NDArray[np.float64] | None = None) -> None:
+        """Take a goal, None without one. From ``rough_xyyaw`` (3,) an image without a pose should be in view."""
         self._goal, self.way_xy, self._rest_xy, self._near, self._other = goal, None, None, False, False
-        self._place = rough_xyyaw if goal.pose_odom_xyyaw is None else goal.pose_odom_xyyaw
+        self._place = rough_xyyaw if goal is None or goal.pose_odom_xyyaw is None else goal.pose_odom_xyyaw
 
     def follow(self, way_xy: NDArray[np.float64]) -> None:
         """Follow a way (N, 2) to the goal that was found otherwise, instead of a remembered one."""

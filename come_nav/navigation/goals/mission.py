@@ -13,6 +13,7 @@ from come_nav.core.types import Goal, Plan, PlanStatus
 
 ON_THE_WAY = "on the way"
 SEARCHING = "looking in memory for where the image was taken"
+EXPLORING = "exploring"
 
 
 class MissionState(str, Enum):
@@ -49,11 +50,16 @@ class ArrivalSettings:
 
 
 class Mission:
-    """One goal from its arrival to its end."""
+    """One goal from its arrival to its end.
+
+    Attributes:
+        roaming: whether the robot explores instead, until it is told otherwise; there is no goal then.
+    """
 
     def __init__(self, rules: ArrivalSettings) -> None:
         self.rules = rules
         self.goal: Goal | None = None
+        self.roaming = False
         self.state, self.code, self.message = MissionState.IDLE, "", "no goal"
         self._started_s: float | None = None
         self._near = self._failures = self.reopened = 0
@@ -63,10 +69,10 @@ class Mission:
         """Whether there is something left to do."""
         return self.state is MissionState.ACTIVE
 
-    def begin(self, goal: Goal) -> None:
-        """Take a new goal; the one before is dropped."""
-        self.goal = goal
-        self.state, self.code, self.message = MissionState.ACTIVE, "", ON_THE_WAY
+    def begin(self, goal: Goal | None) -> None:
+        """Take a new goal, or (None) explore; the goal before is dropped."""
+        self.goal, self.roaming = goal, goal is None
+        self.state, self.code, self.message = MissionState.ACTIVE, "", EXPLORING if goal is None else ON_THE_WAY
         self._started_s = None
         self._near = self._failures = self.reopened = 0
 
@@ -78,7 +84,7 @@ class Mission:
     @property
     def failing(self) -> bool:
         """Whether it failed, or the newest plan did."""
-        calm = (ON_THE_WAY, SEARCHING)
+        calm = (ON_THE_WAY, SEARCHING, EXPLORING)
         return self.state is MissionState.FAILED or (self.active and self.message not in calm)
 
     def found(self, goal: Goal) -> None:
@@ -124,7 +130,7 @@ class Mission:
 
         A plan that is not ``final`` leads to a subgoal: that it is short tells nothing about an image.
         """
-        if not self.active or self.goal is None:
+        if not self.active or (self.goal is None and not self.roaming):
             return self.state
         if plan.status is not PlanStatus.OK:
             self._failures += 1
@@ -137,6 +143,9 @@ class Mission:
         ):  # a plan without a frame has no stamp to count from
             self._started_s = plan.stamp_s
         self._failures = 0
+        if self.goal is None:
+            self.message = EXPLORING
+            return self.state
         self.message = ON_THE_WAY
         self._near = self._near + 1 if self._arrives(plan, pose_odom_xyyaw, difference, final) else 0
         needed = self.rules.confirmations if self.goal.pose_odom_xyyaw is None else 1

@@ -63,6 +63,12 @@ class Places:
             best = differences.argsort(kind="stable")[:count]
             return self.keyframes.poses_xyyaw[best], differences[best]
 
+    @property
+    def poses_xyyaw(self) -> NDArray[np.float64]:
+        """Poses (N, 3) of all frames in odom."""
+        with self._lock:
+            return np.array(self.keyframes.poses_xyyaw)
+
     def way(
         self, start_odom_xyyaw: NDArray[np.float64], goal_odom_xyyaw: NDArray[np.float64]
     ) -> NDArray[np.float64] | None:

@@ -16,6 +16,7 @@ from come_nav.planning.grid_route import Known, RouteStatus, occupied
 
 Pose = NDArray[np.float64]
 IN_VIEW_M = 2.0  # what stands at a goal this near is seen
+BACK_M = 0.25  # must be free behind a robot that backs off
 LOOKS = 5  # steps in a row that must see it there: people walk on
 BACKING_OFF = "backing off: it gets no further"
 TURNING = "turning to look around: it gets no further"
@@ -71,7 +72,11 @@ class Rescue:
     def check(self, now_s: float, here_odom_xyyaw: Pose) -> None:
         """Take where the robot is (3,) after a plan; end the mission, or decide what to try, where it is stuck."""
         goal = self._mission.goal
-        if goal is None or not self._mission.active:
+        if not self._mission.active:
+            return
+        if goal is None:
+            if self._recovery.stuck(now_s, here_odom_xyyaw, None):
+                self._roam_on(now_s, here_odom_xyyaw)
             return
         there = goal.pose_odom_xyyaw
         left_m = None if there is None else float(np.hypot(*(there[:2] - here_odom_xyyaw[:2])))
@@ -79,6 +84,24 @@ class Rescue:
             self._mission.fail("GOAL_OCCUPIED", "an obstacle stands at the goal, and no place near it is free")
         elif self._recovery.stuck(now_s, here_odom_xyyaw, left_m):
             self._go_on(now_s, here_odom_xyyaw, there)
+
+    def look_around(self) -> None:
+        """Turn next, where the robot may recover at all: no way on is clear."""
+        if self.rules.use:
+            self._turns = True
+            self._mission.doing(TURNING)
+
+    def _roam_on(self, now_s: float, here: Pose) -> None:
+        """Back off and turn by turns: a robot without a goal has nothing to give up."""
+        stage = self._recovery.next(now_s, here)
+        back = here[:2] - BACK_M * np.array([np.cos(here[2]), np.sin(here[2])])
+        if stage is Activity.BACKING_OFF and self._obstacles.clear(here[:2], back):
+            self._retreat.request(now_s, here)
+            self._mission.doing(BACKING_OFF)
+            return
+        self.look_around()
+        if stage not in (Activity.BACKING_OFF, Activity.TURNING):
+            self._recovery.begin()
 
     def _goal_is_occupied(self, there_odom_xyyaw: Pose) -> bool:
         """Whether something has stood at the goal for some steps, so that its tolerance cannot be met either."""
@@ -93,7 +116,7 @@ class Rescue:
         route = None if there is None else self._routes.route(here, there, self._mission.rules.tolerance_m)
         no_way = route is not None and route.status is not RouteStatus.OK
         if stage is Activity.BACKING_OFF:
-            back = here[:2] - 0.25 * np.array([np.cos(here[2]), np.sin(here[2])])
+            back = here[:2] - BACK_M * np.array([np.cos(here[2]), np.sin(here[2])])
             if no_way or not self._obstacles.clear(here[:2], back):  # what was seen once may be gone: look first
                 stage = self._recovery.next(now_s, here)
             else:

@@ -17,7 +17,7 @@ from come_nav.navigation.goals.recovery import Activity
 
 @dataclass(frozen=True)
 class GoalRequest:
-    """Where to go: exactly one of an image (which may have a pose as well), a pose, a time or a place.
+    """Where to go: exactly one of an image (which may have a pose as well), a pose, a time, a place or anywhere.
 
     Attributes:
         image_rgb: (H, W, 3) uint8: where this is seen.
@@ -27,6 +27,7 @@ class GoalRequest:
         place_odom_xyyaw: (3,): the key frame nearest to it.
         pose_now: tells ``pose_odom_xyyaw`` anew at each step, for a pose of another frame than odom; None = where that
             is not known now.
+        explore: anywhere, until another goal comes or the mission is cancelled.
     """
 
     image_rgb: NDArray[np.uint8] | None = None
@@ -35,13 +36,16 @@ class GoalRequest:
     place_odom_xyyaw: NDArray[np.float64] | None = None
     pose_now: Callable[[], NDArray[np.float64] | None] | None = None
     camera: ImageCamera = None
+    explore: bool = False
 
-    def goal(self, keyframes: Keyframes) -> Goal:
-        """Return the goal; a time or a place becomes the key frame there, with its image and pose.
+    def goal(self, keyframes: Keyframes) -> Goal | None:
+        """Return the goal, None to explore; a time or a place becomes the key frame there, with its image and pose.
 
         Raises:
             DataError: where nothing is asked for, or no place is remembered yet.
         """
+        if self.explore:
+            return None
         if self.time_s is not None:
             return _remembered(keyframes.at_time(self.time_s))
         if self.place_odom_xyyaw is not None:

@@ -44,6 +44,14 @@ def same_pad_conv(channels_in: int, channels_out: int, kernel: int, stride: int 
     return kind(channels_in, channels_out, kernel, stride, **options)
 
 
+def scaled(channels: int, width: float) -> int:
+    """Return channels of a network that is ``width`` times as wide, a multiple of the 16 that a group holds.
+
+    At width 1 they are the published ones, whatever they are a multiple of.
+    """
+    return channels if width == 1.0 else max(GROUP_CHANNELS, GROUP_CHANNELS * round(channels * width / GROUP_CHANNELS))
+
+
 def normalisation(channels: int, group_norm: bool) -> nn.Module:
     """Return batch normalisation, or the groups of 16 channels that NoMaD has instead."""
     return (
@@ -91,27 +99,38 @@ class MBConv(nn.Module):
 
 
 class EfficientNetB0(nn.Module):
-    """The backbone; its unused classifier ``_fc`` is part of the published weights, so it is kept."""
+    """The backbone, ``width`` times as wide as the published one.
 
-    def __init__(self, channels_in: int = 3, group_norm: bool = False) -> None:
+    The unused classifier ``_fc`` is part of the published weights, so a network of their width keeps it.
+    """
+
+    def __init__(self, channels_in: int = 3, group_norm: bool = False, width: float = 1.0) -> None:
         super().__init__()
-        self._conv_stem = same_pad_conv(channels_in, STEM_CHANNELS, 3, 2, bias=False)
-        self._bn0 = normalisation(STEM_CHANNELS, group_norm)
+        stem, features = scaled(STEM_CHANNELS, width), scaled(FEATURES, width)
+        self._conv_stem = same_pad_conv(channels_in, stem, 3, 2, bias=False)
+        self._bn0 = normalisation(stem, group_norm)
         shapes = [
-            (kernel, first if repeat == 0 else last, last, expansion, stride if repeat == 0 else 1)
+            (
+                kernel,
+                scaled(first if repeat == 0 else last, width),
+                scaled(last, width),
+                expansion,
+                1 if repeat else stride,
+            )
             for kernel, repeats, first, last, expansion, stride in STAGES
             for repeat in range(repeats)
         ]
         self._blocks = nn.ModuleList(
             MBConv(*shape, group_norm, DROP_CONNECT * index / len(shapes)) for index, shape in enumerate(shapes)
         )
-        self._conv_head = same_pad_conv(STAGES[-1][3], FEATURES, 1, bias=False)
-        self._bn1 = normalisation(FEATURES, group_norm)
+        self._conv_head = same_pad_conv(scaled(STAGES[-1][3], width), features, 1, bias=False)
+        self._bn1 = normalisation(features, group_norm)
         self._dropout = nn.Dropout(DROPOUT)
-        self._fc = nn.Linear(FEATURES, CLASSES)
+        if width == 1.0:
+            self._fc = nn.Linear(features, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features (B, 1280) of images (B, C, H, W)."""
+        """Return features (B, 1280 * width) of images (B, C, H, W)."""
         x = functional.silu(self._bn0(self._conv_stem(images)))
         for block in self._blocks:
             x = block(x)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from come_nav.policies.networks.attention import PositionalEncoding, attention_layer
 from come_nav.policies.networks.conditional_unet import ConditionalUnet1D
-from come_nav.policies.networks.efficientnet import EfficientNetB0
+from come_nav.policies.networks.efficientnet import FEATURES, EfficientNetB0, scaled
 from come_nav.policies.networks.vint import compression, image_tokens
 from come_nav.policies.settings import PolicySettings
 
@@ -18,24 +18,40 @@ class GoalMaskedEncoder(nn.Module):
     def __init__(self, settings: PolicySettings) -> None:
         super().__init__()
         width = settings.encoding_size
-        self.obs_encoder = EfficientNetB0(3, group_norm=True)
-        self.goal_encoder = EfficientNetB0(6, group_norm=True)
-        self.compress_obs_enc = compression(width)
-        self.compress_goal_enc = compression(width)
+        features = scaled(FEATURES, settings.encoder_width)
+        self.obs_encoder = EfficientNetB0(3, True, settings.encoder_width)
+        self.goal_encoder = EfficientNetB0(6, True, settings.encoder_width)
+        self.compress_obs_enc = compression(width, features)
+        self.compress_goal_enc = compression(width, features)
         self.positional_encoding = PositionalEncoding(width, settings.frames + 1)
         self.sa_layer = attention_layer(width, settings.heads, settings.ff_factor)
         self.sa_encoder = nn.TransformerEncoder(self.sa_layer, settings.layers, enable_nested_tensor=False)
 
     def forward(self, images: Tensor, goal: Tensor, goal_masked: Tensor) -> Tensor:
-        """Return conditions (B, C) of stacked images (B, 3 * frames, H, W), goals (B, 3, H, W) and masks (B,) bool."""
-        goal_token = self.compress_goal_enc(self.goal_encoder(torch.cat([images[:, -3:], goal], dim=1)))
-        tokens = torch.cat([image_tokens(images, self.obs_encoder, self.compress_obs_enc), goal_token[:, None]], dim=1)
+        """Return conditions (B * G, C) of images (B, 3 * frames, H, W), G goals of each, and masks (B * G,) bool.
+
+        ``goal`` is (B * G, 3, H, W), those of one context in a row. Images are encoded once for all of their goals, and
+        masked goals not at all: nothing of them would reach the conditions.
+        """
+        share = len(goal) // len(images)
+        seen = image_tokens(images, self.obs_encoder, self.compress_obs_enc).repeat_interleave(share, dim=0)
+        wanted = self._goal_tokens(images[:, -3:].repeat_interleave(share, dim=0), goal, goal_masked)
+        tokens = torch.cat([seen, wanted[:, None]], dim=1)
         hidden = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         hidden[:, -1] = goal_masked
         out = self.sa_encoder(self.positional_encoding(tokens), src_key_padding_mask=hidden)
         shown = (~hidden).to(out.dtype)[..., None]
         mean: Tensor = (out * shown).sum(dim=1) / shown.sum(dim=1)
         return mean
+
+    def _goal_tokens(self, newest: Tensor, goal: Tensor, goal_masked: Tensor) -> Tensor:
+        """Return tokens (B, C), zero where masked; one is encoded at least, so that every weight has a gradient."""
+        rows = (~goal_masked).nonzero()[:, 0]
+        if not len(rows):
+            rows = torch.zeros(1, dtype=torch.long, device=goal.device)
+        found = self.compress_goal_enc(self.goal_encoder(torch.cat([newest[rows], goal[rows]], dim=1)))
+        tokens: Tensor = found.new_zeros(len(goal), found.shape[1]).index_copy(0, rows, found)
+        return tokens
 
 
 class DistanceHead(nn.Module):

@@ -36,9 +36,9 @@ class ViNT(nn.Module):
         return self.dist_predictor(x), waypoints_of(self.action_predictor(x), self.settings)
 
 
-def compression(width: int) -> nn.Module:
+def compression(width: int, features: int = FEATURES) -> nn.Module:
     """Return the layer from an encoder's features to a token of ``width`` numbers."""
-    return nn.Identity() if width == FEATURES else nn.Linear(FEATURES, width)
+    return nn.Identity() if width == features else nn.Linear(features, width)
 
 
 def image_tokens(images: Tensor, encoder: nn.Module, compress: nn.Module) -> Tensor:

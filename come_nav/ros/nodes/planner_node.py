@@ -56,6 +56,7 @@ class PlannerNode(ManagedNode):
         *OUTPUT_PARAMETERS,
         *NAVIGATOR_PARAMETERS,
         *ACTION_PARAMETERS,
+        Parameter("explore", False, "explore from the start until a goal comes: drive without one"),
         Parameter("memory_folder", "", "where places are saved and found again; empty = nowhere", when="start"),
         Parameter(
             "rerun_file", "", "write what is seen and considered to this .rrd for Rerun; empty = no", when="start"
@@ -110,6 +111,8 @@ class PlannerNode(ManagedNode):
         self._watcher.start()
         self._worker.start()
         self._output.tell()
+        if self.values["explore"]:
+            self._post("explore", None)
 
     def stop(self) -> None:
         """Stop the robot and the work."""
@@ -149,6 +152,7 @@ class PlannerNode(ManagedNode):
         self.subscribe(Bool, "e_stop", self._requests.take_e_stop, COMMAND)
         self.subscribe(PoseStamped, "blocked", lambda message: self._post("blocked", message), COMMAND)
         self.serve(Trigger, "cancel_goal", _answering("the robot stops", lambda: self._post("cancel", None)))
+        self.serve(Trigger, "explore", _answering("the robot explores", lambda: self._post("explore", None)))
         self.serve(Trigger, "reset_memory", _answering("memory is forgotten", lambda: self._forget("reset")))
         serve_actions(self, self._post)
 

@@ -123,6 +123,8 @@ class PlannerRequests:
         """Return what a message asks for; raise DataError naming what is wrong with it."""
         if kind in ("image", "action_goal"):
             return self._image_request(message.image if isinstance(message, ActionGoal) else message)
+        if kind == "explore":
+            return GoalRequest(explore=True)
         if kind == "time":
             return GoalRequest(time_s=messages.seconds_from_stamp(message))
         pose = self._camera.pose_in_odom(message)

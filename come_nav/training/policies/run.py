@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch.utils.data import DataLoader
 
-from come_nav.core.errors import CheckpointError
+from come_nav.core.errors import CheckpointError, ConfigError
 from come_nav.core.files import writable_folder
 from come_nav.policies.model import LearnedPolicy, make_network, parameter_count
+from come_nav.policies.settings import PolicySettings
 from come_nav.sim.splits import VALIDATION_SEEDS
 from come_nav.training.callbacks import training_callbacks
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
@@ -22,14 +24,23 @@ from come_nav.training.policies.task import PolicyTask
 from come_nav.training.run_parts import pin_config, seeded_layers
 
 STAGE = "policy"
-VALIDATION_BATCHES, VALIDATION_SEED = 4, 1
+VALIDATION_CONTEXTS, VALIDATION_SEED = 256, 1
 HELD_OUT = 0.1  # of recordings, to validate on, where nothing else is learned from
 
 
 class PolicyRun:
     """A folder that one run lives in: config, frames, checkpoints, logs and the exported model."""
 
-    def __init__(self, config: PolicyTrainSettings, folder: Path, machine: Machine) -> None:
+    def __init__(
+        self, config: PolicyTrainSettings, folder: Path, machine: Machine, init: LearnedPolicy | None = None
+    ) -> None:
+        """Take what is trained and where; weights begin as those of ``init``, drawn where None.
+
+        Raises:
+            ConfigError: ``init`` is of another shape, or the folder holds another run.
+        """
+        check_same_shape(config.policy, init)
+        self._init = init
         self.config, self.folder, self.machine = config, writable_folder(folder), machine
         self.processes = machine.launch()
         with self.processes.first_alone():
@@ -75,7 +86,10 @@ class PolicyRun:
 
     def _task(self) -> PolicyTask:
         with seeded_layers(self.config.seed):
-            return PolicyTask(make_network(self.config.policy), self.config)
+            network = make_network(self.config.policy)
+            if self._init is not None:
+                network.load_state_dict(self._init.network.state_dict())
+            return PolicyTask(network, self.config)
 
     def _training_banks(self) -> list[FrameBank]:
         config = self.config
@@ -130,12 +144,16 @@ class PolicyRun:
         config, processes = self.config, self.processes
         share = processes.rank, processes.count
         size, negatives = config.optimiser.batch_size, config.negatives
-        return PolicySamples(banks, self._weights(banks), config.policy, size, config.seed, steps, negatives, share)
+        goals = config.goals_per_context
+        return PolicySamples(
+            banks, self._weights(banks), config.policy, size, config.seed, steps, negatives, share, goals
+        )
 
     def _validation(self, banks: list[FrameBank]) -> PolicySamples:
-        config, steps = self.config, range(VALIDATION_BATCHES)
-        size = min(64, config.optimiser.batch_size)
-        return PolicySamples(banks, self._weights(banks), config.policy, size, VALIDATION_SEED, steps, config.negatives)
+        config = self.config
+        size, weights = min(64, config.optimiser.batch_size), self._weights(banks)
+        steps = range(-(-VALIDATION_CONTEXTS // size))
+        return PolicySamples(banks, weights, config.policy, size, VALIDATION_SEED, steps, config.negatives)
 
     def _export(self, task: PolicyTask, banks: list[FrameBank]) -> Path:
         config = self.config
@@ -148,11 +166,22 @@ class PolicyRun:
         with self.processes.first_alone() as first:
             if first:
                 policy = LearnedPolicy(network, config.name)
-                policy.save(target, policy_card(config, policy, sum(sizes)))
+                begun = "nothing" if self._init is None else self._init.name
+                policy.save(target, policy_card(config, policy, sum(sizes), begun), torch.float16)
         return target
 
 
-def policy_card(config: PolicyTrainSettings, policy: LearnedPolicy, frames: int) -> str:
+def check_same_shape(settings: PolicySettings, init: LearnedPolicy | None) -> None:
+    """Raise ConfigError naming what differs between the network to train and the one that it is to begin as."""
+    if init is None:
+        return
+    for name, wanted in vars(settings).items():
+        found = getattr(init.settings, name)
+        if name not in ("spacing_m", "max_distance", "rate_hz") and found != wanted:
+            raise ConfigError(f"policy.{name} must be {found} as in --init '{init.name}', got {wanted}")
+
+
+def policy_card(config: PolicyTrainSettings, policy: LearnedPolicy, frames: int, started_from: str = "nothing") -> str:
     """Return Markdown that says what a policy is and what it learned from."""
     data, stage, settings = config.data, config.optimiser, policy.settings
     worlds = f"seeds {data.first_world}-{data.first_world + data.worlds - 1}, {data.episode_s:g} s each"
@@ -164,6 +193,7 @@ def policy_card(config: PolicyTrainSettings, policy: LearnedPolicy, frames: int)
         "recordings": ", ".join(data.recordings) or "none",
         "frames": f"{frames:,}",
         "training": f"{stage.steps:,} steps of {stage.batch_size}, AdamW {stage.learning_rate:g}",
+        "started from": started_from,
         "seed": str(config.seed),
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])

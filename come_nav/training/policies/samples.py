@@ -25,10 +25,12 @@ class PolicyBatch:
 
     Attributes:
         images: (B, 3 * frames, H, W) uint8, oldest first.
-        goals: (B, 3, H, W) uint8.
+        goals: (B * G, 3, H, W) uint8, G of each context in a row.
         waypoints: (B, T, 2 or 4) in spacings, in the base of the newest image; then cos and sin of the yaw.
-        distance: (B,) of the goal, in frames.
-        teaches: (B,) bool, whether the goal is at a distance that teaches actions.
+        distance: (B * G,) of the goal, in frames.
+        teaches: (B * G,) bool, whether the goal is at a distance that teaches actions.
+        goal_poses: (B * G, 3) of the goals, x and y in spacings and yaw, in the base of the newest image; NaN of views
+            from anywhere.
     """
 
     images: Tensor
@@ -36,6 +38,7 @@ class PolicyBatch:
     waypoints: Tensor
     distance: Tensor
     teaches: Tensor
+    goal_poses: Tensor
 
     def to(self, device: str | torch.device) -> PolicyBatch:
         """Return the batch on another device."""
@@ -54,12 +57,13 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         steps: first and last step.
         negatives: whether distance 0 becomes a view from anywhere at the largest distance.
         share: rank of this process, and how many there are.
+        goals: drawn for each context.
 
     Raises:
         DataError: a bank holds no stretch as long as a sample needs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         banks: Sequence[FrameBank],
         weights: Sequence[float],
@@ -69,10 +73,12 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         steps: range,
         negatives: bool = True,
         share: tuple[int, int] = (0, 1),
+        goals: int = 1,
     ) -> None:
         super().__init__()
         self.banks, self.weights, self.settings = banks, torch.tensor(weights, dtype=torch.float64), settings
         self.batch_size, self.seed, self.steps, self.negatives = batch_size, seed, steps, negatives
+        self.goals = goals
         self.rows = shard(batch_size, *share)
         self.usable = [bank.usable(settings.context_size, settings.waypoints) for bank in banks]
         for bank, usable in zip(banks, self.usable, strict=True):
@@ -90,17 +96,22 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         """Return this process's rows of one step's batch."""
         generator = step_generator(self.seed, STREAM, step)
         source = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=generator)
-        place, far, other = torch.rand(3, self.batch_size, generator=generator, dtype=torch.float64)
-        rows = [
-            self._sample(int(source[row]), float(place[row]), float(far[row]), float(other[row]))
-            for row in range(self.batch_size)[self.rows]
-        ]
-        return PolicyBatch(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+        place, *drawn = torch.rand(1 + 2 * self.goals, self.batch_size, generator=generator, dtype=torch.float64)
+        contexts, goals = [], []
+        for row in range(self.batch_size)[self.rows]:
+            bank, usable = self.banks[int(source[row])], self.usable[int(source[row])]
+            now = int(usable[int(float(place[row]) * len(usable))])
+            images = bank.images[now - self.settings.context_size : now + 1].flatten(0, 1)
+            contexts.append((images, self._waypoints(bank, now)))
+            for far, other in zip(drawn[::2], drawn[1::2], strict=True):
+                goals.append(self._goal(bank, now, float(far[row]), float(other[row])))
+        images, waypoints = (torch.stack(parts) for parts in zip(*contexts, strict=True))
+        wanted, distance, teaches, poses = (torch.stack(parts) for parts in zip(*goals, strict=True))
+        return PolicyBatch(images, wanted, waypoints, distance, teaches, poses)
 
-    def _sample(self, source: int, place: float, far: float, other: float) -> tuple[Tensor, ...]:
-        """Return one sample of three numbers in [0, 1)."""
-        bank, usable, settings = self.banks[source], self.usable[source], self.settings
-        now = int(usable[int(place * len(usable))])
+    def _goal(self, bank: FrameBank, now: int, far: float, other: float) -> tuple[Tensor, ...]:
+        """Return a goal's image, distance, whether it teaches actions, and pose, of two numbers in [0, 1)."""
+        settings = self.settings
         reach = min(settings.max_distance, int(bank.last[now]) - now)
         lowest = 0 if self.negatives else 1
         distance = lowest + int(far * (reach + 1 - lowest))
@@ -108,12 +119,15 @@ class PolicySamples(torch.utils.data.IterableDataset[PolicyBatch]):
         goal = int(other * len(bank)) if negative else now + distance
         distance = settings.max_distance if negative else distance
         low, high = ACTION_DISTANCES[settings.kind]
+        pose = torch.full((3,), torch.nan)
+        if not negative:
+            pose = se2.relative(bank.poses_xyyaw[now], bank.poses_xyyaw[goal])
+            pose[:2] /= bank.spacing_m[now]
         return (
-            bank.images[now - settings.context_size : now + 1].flatten(0, 1),
             bank.images[goal],
-            self._waypoints(bank, now),
             torch.tensor(float(distance)),
             torch.tensor(low < distance < high and not negative),
+            pose,
         )
 
     def _waypoints(self, bank: FrameBank, now: int) -> Tensor:

@@ -86,6 +86,12 @@ class PolicyTrainSettings:
         spacing_m: metres between frames that count as 1 in built-in worlds; null = the mean step of their drives.
         goal_mask_prob: share of samples without a goal (nomad).
         distance_weight: of the distance head's loss against the actions'; null = as published for the kind.
+        goals_per_context: goals drawn for each context; the context's images are encoded once for all of them (nomad).
+        noise_draws: of each goal's actions; more of them make the loss less noisy at little cost (nomad).
+        regression_weight: of two heads that tell the waypoints and the goal's pose straight from the condition, in
+            training alone; 0 = as published (nomad). Noise by itself teaches little about images, and at a high rate
+            the encoders learn to answer the same to every image before they learn anything else.
+        dropout: whether the networks drop activations in training, as published.
         negatives: whether a goal at distance 0 is replaced by a view from anywhere, at the largest distance.
         precision: Lightning's; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
         data: what is learned from.
@@ -98,6 +104,10 @@ class PolicyTrainSettings:
     spacing_m: float | None = None
     goal_mask_prob: float = 0.5
     distance_weight: float | None = None
+    goals_per_context: int = 1
+    noise_draws: int = 1
+    regression_weight: float = 0.0
+    dropout: bool = True
     negatives: bool = True
     precision: str = "auto"
     data: PolicyDataSettings = field(default_factory=PolicyDataSettings)
@@ -108,6 +118,9 @@ class PolicyTrainSettings:
         if self.spacing_m is not None:
             check_range("spacing_m", self.spacing_m, 0.0, 100.0, open_low=True)
         check_range("goal_mask_prob", self.goal_mask_prob, 0.0, 0.999)
+        check_range("goals_per_context", self.goals_per_context, 1, 64)
+        check_range("regression_weight", self.regression_weight, 0.0, 100.0)
+        check_range("noise_draws", self.noise_draws, 1, 64)
         if self.distance_weight is not None:
             check_range("distance_weight", self.distance_weight, 0.0, 1.0)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from come_nav.core.device.transfer import to_device
 from come_nav.world_model.composition import ProductNoise
 from come_nav.world_model.sampling.correctors import langevin
 from come_nav.world_model.sampling.resampling import Population, step_duration
@@ -151,7 +152,8 @@ def noise_source(generator: torch.Generator | None) -> NoiseFunction:
 
     def draw(like: Tensor) -> Tensor:
         device = like.device if generator is None else generator.device
-        return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+        noise = torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype)
+        return to_device(noise, like.device)
 
     return draw
 

@@ -1,4 +1,4 @@
-"""Exploration without a goal in built-in worlds: how far a policy comes in some time, and what it touches."""
+"""Exploration without a goal in built-in worlds: how far the robot comes in some time, and what it touches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from come_nav.core.errors import ConfigError
 from come_nav.evaluation.suites.closed_loop.course import Course
 from come_nav.evaluation.suites.closed_loop.robot import SimulatedRobot
 from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop
@@ -24,10 +23,8 @@ def run_exploration(wanted: ClosedLoop, duration_s: float, progress: Progress = 
     """Let the robot roam for ``duration_s`` simulated seconds in every world; return a record of each.
 
     Raises:
-        ConfigError: ``planner.proposals`` names no policy that explores.
+        ConfigError: ``planner.proposals`` names a policy that needs a goal.
     """
-    if not wanted.stack.planner.proposals:
-        raise ConfigError("exploring needs planner.proposals to name a nomad, e.g. --set planner.proposals=nomad")
     model = load_configured_model(wanted.stack)
     records = []
     with progress(len(wanted.loop.worlds), "worlds", "world", leave=True) as bar:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,9 @@ from come_nav.core.types import Plan, PlanStatus
 from come_nav.evaluation.suites.closed_loop.course import Course
 from come_nav.evaluation.suites.closed_loop.settings import ClosedLoopSettings
 from come_nav.memory.spatial.cloud import SpatialMemory
-from come_nav.navigation.exploring import Explorer
 from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.navigator import GoalRequest, Navigator
+from come_nav.navigation.topological import MapFollower
 from come_nav.planning.follower import FollowerSettings, PathFollower
 from come_nav.planning.retiming import retimed
 from come_nav.planning.settings import RobotLimits
@@ -27,11 +26,11 @@ from come_nav.sim.builtin import BuiltInSimulator
 TICK_S = 0.05
 OBSTACLES_PERIOD_S = 0.5
 OBSTACLES_RANGE_M = 5.0
+NODE_PERIOD_S = 1.0  # of topological maps, as create_topomap's
 STAND_S = 1.5  # standing before a goal is given: the context holds no way that was led
 FOLLOWER = FollowerSettings(
     limits=RobotLimits(v_min_mps=-0.2, v_max_mps=0.6, w_max_radps=1.5, a_max_mps2=1.0, alpha_max_radps2=3.0)
 )
-TURN_S, TURN_RADPS, TURN_STEPS = 1.5, 0.8, 8  # of a robot that explores and finds its way blocked
 STAND = Plan(PlanStatus.GOAL_MISSING, 0.0, 1.0, np.zeros((0, 3)), np.zeros(3))
 
 
@@ -62,6 +61,8 @@ class SimulatedRobot:
         self._next_frame_s = self._next_obstacles_s = self._next_plan_s = 0.0
         self._blocked_s = self._newest_stamp_s = float("-inf")
         self.driven_world_xy: list[NDArray[np.float64]] = []
+        self._seen: list[NDArray[np.uint8]] | None = None  # of the nodes of a map, while one is made
+        self._next_node_s = 0.0
 
     @property
     def now_s(self) -> float:
@@ -126,19 +127,42 @@ class SimulatedRobot:
         self._follower.set_plan(STAND)
         return state
 
-    def roam(self, duration_s: float) -> None:
-        """Explore alone for some simulated time, by the policy's paths without a goal; turn where none is clear."""
-        explorer = Explorer(self.navigator.stack)
+    def shown_way(self, pose_world_xyyaw: NDArray[np.float64]) -> list[NDArray[np.uint8]]:
+        """Be led from here to a pose (3,); return what was seen on the way, an image each second and one at its end."""
+        images: list[NDArray[np.uint8]] = []
+        way = self._course.way(self.simulator.pose_world_xyyaw, pose_world_xyyaw)
+        self._seen, self._next_node_s = images, self.now_s
+        try:
+            if way is not None:
+                self._lead(way)
+            self._turn(float(se2.wrap_angle(pose_world_xyyaw[2] - self.simulator.pose_world_xyyaw[2])))
+        finally:
+            self._seen = None
+        return [*images, self._course.image(pose_world_xyyaw)]
+
+    def follow(self, images_rgb: Sequence[NDArray[np.uint8]], searches: bool) -> MissionState:
+        """Drive along the nodes of a topological map; return REACHED at its end, ACTIVE where the time was over."""
+        follower = MapFollower(self.navigator.stack, images_rgb, searches)
         self._begin()
-        end_s = self.now_s + duration_s
-        while self.now_s < end_s - 1e-9:
+        end_s = self.now_s + self._settings.time_limit_s
+        while not follower.reached and self.now_s < end_s:
             if self.now_s >= self._next_plan_s - 1e-9:
                 self._next_plan_s = self.now_s + self._settings.plan_period_s
-                plan = explorer.plan(self.now_s, self.navigator.obstacles.clearance)
-                if plan.status is PlanStatus.ALL_IN_COLLISION or self.now_s < self._blocked_s + TURN_S:
-                    plan = _turning(plan)
+                plan = follower.plan(self.now_s, self.navigator.obstacles.clearance)
                 self._pending.append((self.now_s + self._settings.latency_s, plan))
             self._drive()
+        self._follower.set_plan(STAND)
+        return MissionState.REACHED if follower.reached else MissionState.ACTIVE
+
+    def roam(self, duration_s: float) -> None:
+        """Explore alone for some simulated time, or until the navigator gives up."""
+        self._begin()
+        self.navigator.begin(GoalRequest(explore=True))
+        end_s = self.now_s + duration_s
+        while self.navigator.mission.active and self.now_s < end_s - 1e-9:
+            self._plan_if_due()
+            self._drive()
+        self.navigator.cancel("time is over")
         self._follower.set_plan(STAND)
 
     def _begin(self) -> None:
@@ -183,6 +207,9 @@ class SimulatedRobot:
             if frame.stamp_s > self._newest_stamp_s:  # else the next frame was lost
                 self._newest_stamp_s = frame.stamp_s
                 self.navigator.observe(frame, odometry)
+                if self._seen is not None and self.now_s >= self._next_node_s - 1e-9:
+                    self._seen.append(frame.rgb)
+                    self._next_node_s = self.now_s + NODE_PERIOD_S
                 if self._fills_cloud:
                     self._cloud.observe(frame, odometry.T_odom_base)
         if self.now_s >= self._next_obstacles_s - 1e-9:
@@ -196,9 +223,3 @@ class SimulatedRobot:
         points = self._cloud.points_near(pose, OBSTACLES_RANGE_M, (own.min_height_m, own.max_height_m))
         points[:, :2] = se2.transform_points(pose, points[:, :2].astype(np.float64))
         self.navigator.obstacles.see(points)
-
-
-def _turning(plan: Plan) -> Plan:
-    """Return a turn to the left on the spot in place of a plan."""
-    yaw = TURN_RADPS * plan.dt_s * np.arange(1, TURN_STEPS + 1)
-    return replace(plan, status=PlanStatus.OK, poses_xyyaw=np.column_stack([np.zeros((TURN_STEPS, 2)), yaw]))

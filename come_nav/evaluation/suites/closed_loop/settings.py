@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, suggest
@@ -78,6 +79,8 @@ class LoopRow:
         imagination: score goal images by what the world model imagines.
         memory: let the memory experts take part in what is imagined.
         correction: take drift out of what is remembered; images must be wide enough for it.
+        follows: what drives along a topological map of the way, which the robot is shown before each goal, in place of
+            the navigator: "policy" alone, or the "search" towards the policy's subgoals. None = the navigator drives.
     """
 
     key: str
@@ -88,6 +91,7 @@ class LoopRow:
     imagination: bool = True
     memory: bool = True
     correction: bool = True
+    follows: Literal["policy", "search"] | None = None
 
     def navigator(self, settings: NavigatorSettings) -> NavigatorSettings:
         """Return the navigator's settings with this row's switches."""
@@ -118,6 +122,8 @@ ROWS: Mapping[str, LoopRow] = {
         LoopRow("no-correction", "drift is not corrected", correction=False),
         LoopRow("imagination", "imagination with memory alone", places=False),
         LoopRow("base", "the base's imagination alone, no memory", places=False, memory=False),
+        LoopRow("topological", "a policy along a map of the way", memory=False, follows="policy"),
+        LoopRow("topological-search", "search along a map of the way", memory=False, follows="search"),
     )
 }
 

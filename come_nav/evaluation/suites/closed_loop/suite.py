@@ -131,11 +131,12 @@ def _drives(
 ) -> Iterable[Record]:
     """Explore, and drive to the goals of one row; those that are known already are driven again, but not yielded."""
     robot, course = _robot(seed, row, wanted, model)
-    robot.explore()
+    if row.follows is None:
+        robot.explore()
     touched = robot.simulator.collisions
     try:
         for number, goal in enumerate(islice(course.goals(), wanted.loop.goals)):
-            record = {"world": seed, "row": row.key, "number": number} | _reach(robot, course, goal, wanted)
+            record = {"world": seed, "row": row.key, "number": number} | _reach(robot, course, goal, wanted, row)
             if on_drive is not None:
                 on_drive(row.key, course, goal, np.array(robot.driven_world_xy), record)
             if number >= len(known):
@@ -153,12 +154,19 @@ def _robot(seed: int, row: LoopRow, wanted: ClosedLoop, model: DiffusionWorldMod
     return SimulatedRobot(simulator, navigator, course, wanted.loop), course
 
 
-def _reach(robot: SimulatedRobot, course: Course, goal: LoopGoal, wanted: ClosedLoop) -> Record:
+def _reach(robot: SimulatedRobot, course: Course, goal: LoopGoal, wanted: ClosedLoop, row: LoopRow) -> Record:
     robot.stand_at(goal.start_world_xyyaw)
+    images = []
+    if row.follows is not None:
+        images = robot.shown_way(goal.goal_world_xyyaw)
+        robot.stand_at(goal.start_world_xyyaw)
     simulator, loop = robot.simulator, wanted.loop
     began, began_s, hits = simulator.pose_world_xyyaw.copy(), robot.now_s, simulator.collisions
     robot.driven_world_xy.clear()
-    state = robot.reach(course.image(goal.goal_world_xyyaw))
+    if row.follows is None:
+        state = robot.reach(course.image(goal.goal_world_xyyaw))
+    else:
+        state = robot.follow(images, row.follows == "search")
     left = se2.relative(simulator.pose_world_xyyaw, goal.goal_world_xyyaw)
     left_m, left_rad = float(np.hypot(*left[:2])), float(abs(left[2]))
     near = left_m <= loop.reached_m and left_rad <= loop.reached_rad

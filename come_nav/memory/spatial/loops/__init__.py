@@ -1,0 +1,1 @@
+"""What renders a cloud quickly: loops that are compiled, kernels for GPUs."""
