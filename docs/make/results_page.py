@@ -732,8 +732,8 @@ SECTIONS = (
     Section(
         "ros_load.json",
         "What the nodes take of the machine",
-        "Camera of 640x480 px, colour and depth raw, a goal far ahead; with `config/fastdds.xml` (without it 89 to 96 % "
-        "of the images were lost: `ros_load_default_dds.json`). Two cores with a load of 4 by other work.",
+        "Camera of 640x480 px, colour and depth raw, a goal far ahead; with `config/fastdds.xml` (without it 9 of 10 "
+        "images were lost: `ros_load_default_dds.json`). Two cores with a load of 4 by other work.",
         "benchmarks/ros_load.py --seconds 25",
         load,
     ),
