@@ -53,6 +53,7 @@ EXTRAS = {
         "ros-trajectory-msgs==5.3.6",
         "ros-visualization-msgs==5.3.6",
     ],
+    "rerun": ["rerun-sdk>=0.24"],  # recordings for the Rerun viewer
     # habitat-sim comes from conda, where pip finds it installed; there are no wheels of it.
     "habitat": ["habitat-sim>=0.3"],
     "test": [

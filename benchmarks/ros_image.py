@@ -26,9 +26,8 @@ from nav_msgs.msg import Path as PathMessage  # noqa: E402
 from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
-from come_nav.data.bags.images import decode_colour  # noqa: E402
 from come_nav.ros import messages  # noqa: E402
-from come_nav.ros.decoding import message_type_name  # noqa: E402
+from come_nav.ros.inputs.image_bridge import colour_of  # noqa: E402
 from come_nav.ros.qos import COMMAND, LATCHED, SENSOR  # noqa: E402
 
 TOPICS = {
@@ -78,7 +77,7 @@ def draw(newest: dict[str, Any], out: Path) -> None:
     above.legend(loc="upper right")
     for row, name in enumerate(images):
         view = figure.add_subplot(grid[row, 1])
-        view.imshow(decode_colour(newest[name], message_type_name(newest[name])))
+        view.imshow(colour_of(newest[name]))
         view.set(title=IMAGES[name], xticks=[], yticks=[])
     figure.savefig(out, dpi=90)
 

@@ -192,20 +192,27 @@ class Environment:
         """Run its Python."""
         return self._run([str(self.python), *arguments], timeout_s)
 
-    def _run(self, command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    def replace_this_process(self, arguments: Sequence[str]) -> None:
+        """Run its Python in the place of this process."""
+        os.execve(self.python, [str(self.python), *arguments], self.variables())
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables of its processes."""
         # the wheels' own start-up sets the library path once per process tree: begin anew
         environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
         version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
         packages = self.interfaces / "lib" / version / "site-packages"
-        environment |= {
+        return environment | {
             "LD_LIBRARY_PATH": str(self.interfaces / "lib"),
             "PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)]),
             "AMENT_PREFIX_PATH": str(self.folder),
             "PATH": f"{self.folder / 'bin'}{os.pathsep}{environment['PATH']}",
         }
+
+    def _run(self, command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
         # What hangs fails: TimeoutExpired is no reason to skip.
         return subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, cwd=ROOT, env=self.variables(), capture_output=True, text=True, timeout=timeout_s, check=False
         )
 
     def _install(self, requirements: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from come_nav.core.types import CameraIntrinsics, Odometry
 from come_nav.ros import messages
 
 FRAME = "camera_color_optical_frame"
+CREEP_MPS = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class RobotFacts:
         sensor_qos: whether everything is best effort.
         size: columns and rows, px.
         rate_hz: of the camera.
+        odometry_rate_hz: of odometry and of its transform.
+        cmd_vel: topic of commands below the namespace.
+        stamped: whether the base takes TwistStamped.
+        fov_deg: width of view, degrees.
+        height_m: of the camera above ground.
     """
 
     space: str = ""
@@ -46,13 +52,27 @@ class RobotFacts:
     sensor_qos: bool = False
     size: tuple[int, int] = (64, 64)
     rate_hz: float = 5.0
+    odometry_rate_hz: float = 20.0
+    cmd_vel: str = "cmd_vel"
+    stamped: bool = False
+    fov_deg: float = 90.0
+    height_m: float = 0.5
 
 
 class Driver:
     """Publishes what a camera driver with image_transport and a wheel odometry would: a robot that creeps ahead."""
 
-    def __init__(self, bench: Bench, facts: RobotFacts, odom_frame: str = "odom", child: str = "base_link") -> None:
-        self.facts, self.odom_frame, self.child = facts, odom_frame, child
+    def __init__(
+        self,
+        bench: Bench,
+        facts: RobotFacts,
+        odom_frame: str = "odom",
+        child: str = "base_link",
+        view: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        """Publish in a thread of its own: ``view``, colour and depth, all the time; noise 2 m ahead when None."""
+        self.facts, self.odom_frame, self.child, self.view = facts, odom_frame, child, view
+        self.images = 0
         qos = qos_profile_sensor_data if facts.sensor_qos else 10
 
         def make(topic: str, kind: type, suffix: str):
@@ -74,19 +94,23 @@ class Driver:
     def _run(self) -> None:
         width, height = self.facts.size
         rgb = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-        depth_m = np.full((height, width), 2.0, np.float32)
-        camera = CameraIntrinsics.from_field_of_view(width, height, np.pi / 2)
-        tick, every = 0, max(1, round(20.0 / self.facts.rate_hz))
+        rgb, depth_m = self.view or (rgb, np.full((height, width), 2.0, np.float32))
+        camera = CameraIntrinsics.from_field_of_view(width, height, np.radians(self.facts.fov_deg))
+        tick, every = 0, max(1, round(self.facts.odometry_rate_hz / self.facts.rate_hz))
+        due_s = time.monotonic()
         while self._running:
             now_s = time.time()
-            odometry = Odometry(now_s, se3.transform_from_xyyaw(np.array([0.01 * tick, 0.0, 0.0])), 0.2, 0.0)
+            x_m = CREEP_MPS * tick / self.facts.odometry_rate_hz
+            odometry = Odometry(now_s, se3.transform_from_xyyaw(np.array([x_m, 0.0, 0.0])), CREEP_MPS, 0.0)
             self.odom.publish(messages.odometry_message(odometry, (self.odom_frame, self.child)))
             if tick % every == 0:
                 if self.info is not None:
                     self.info.publish(messages.camera_info_message(camera, now_s, self.facts.frame))
                 self._look(rgb, depth_m, now_s)
+                self.images += 1
             tick += 1
-            time.sleep(0.05)
+            due_s = max(due_s + 1.0 / self.facts.odometry_rate_hz, time.monotonic() - 0.2)
+            time.sleep(max(1e-4, due_s - time.monotonic()))
 
     def _look(self, rgb: np.ndarray, depth_m: np.ndarray, now_s: float) -> None:
         facts, header = self.facts, messages.header(now_s, self.facts.frame)
@@ -94,7 +118,8 @@ class Driver:
             jpeg = cv2.imencode(".jpg", rgb[..., ::-1])[1].tobytes()
             self.colour.publish(CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=jpeg))
         else:
-            message = messages.image_message(rgb, now_s, facts.frame)
+            order = slice(None, None, -1 if facts.encoding == "bgr8" else 1)
+            message = messages.image_message(rgb[..., order], now_s, facts.frame)
             message.encoding = facts.encoding
             self.colour.publish(message)
         if facts.depth.endswith("/compressedDepth"):

@@ -32,6 +32,8 @@ IDEAL_64 = {
 PATIENCE_S = float(os.environ.get("COME_NAV_TEST_PATIENCE_S", "240"))  # for loaded machines
 
 
+# domains are the machine's, whatever folder for temporary files a process has
+LOCKS = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
 DOMAINS = range(1, 102)  # the ports of higher ones are also handed out as ephemeral ports
 STOP_S = 60.0  # a node that is told to end may be in the middle of a search, on a machine that is busy elsewhere
 
@@ -48,7 +50,7 @@ class Received(list[Any]):
 def own_domain() -> int:
     """Return a domain that no other process on this machine uses for tests; it is this process's until it ends."""
     for domain in DOMAINS:
-        path = Path(tempfile.gettempdir()) / f"come_nav_test_domain_{domain}.{os.getuid()}.lock"
+        path = LOCKS / f"come_nav_test_domain_{domain}.{os.getuid()}.lock"
         lock = path.open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

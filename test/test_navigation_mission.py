@@ -95,3 +95,17 @@ def test_a_short_way_to_a_subgoal_is_no_arrival_but_being_there_is():
     assert mission.evaluate(ok_plan(2.0, 0.1), np.zeros(3), 0.1) is MissionState.REACHED
     mission.begin(Goal(pose_odom_xyyaw=np.zeros(3)))
     assert mission.evaluate(ok_plan(3.0, 0.1), np.zeros(3), final=False) is MissionState.REACHED
+
+
+def test_plans_without_any_frame_do_not_use_up_the_time():
+    mission = Mission(ArrivalSettings(time_limit_s=10.0))
+    mission.begin(Goal(pose_odom_xyyaw=np.ones(3)))
+    nothing = Plan(PlanStatus.NO_CONTEXT, 0.0, 0.25, np.zeros((0, 3)), np.zeros(3), message="no frame yet")
+    assert mission.evaluate(nothing, np.zeros(3)) is MissionState.ACTIVE
+    assert mission.evaluate(ok_plan(1.7e9, 1.0), np.zeros(3)) is MissionState.ACTIVE
+    assert (
+        mission.evaluate(nothing, np.zeros(3)) is MissionState.ACTIVE
+    )  # odometry began anew: the frames are forgotten
+    assert mission.evaluate(ok_plan(1.7e9 + 9.0, 1.0), np.zeros(3)) is MissionState.ACTIVE
+    assert mission.evaluate(ok_plan(1.7e9 + 11.0, 1.0), np.zeros(3)) is MissionState.FAILED
+    assert mission.code == "TIME_LIMIT"

@@ -131,7 +131,7 @@ def test_constraints_hold_only_plain_pins(pins):
 
 
 def test_extras_are_those_of_the_documentation(declared):
-    assert set(declared["extras_require"]) == {"habitat", "perceptual", "ros", "test", "train", "video"}
+    assert set(declared["extras_require"]) == {"habitat", "perceptual", "rerun", "ros", "test", "train", "video"}
 
 
 def test_markers_and_wrappers_exist():

@@ -20,6 +20,7 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.parameter import Parameter as RosParameter
 from ros_harness import private_environment
+from ros_launch import Launch
 
 from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
@@ -312,11 +313,11 @@ def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp
     opaque.keywords["function"](None)
     own = {node.keywords["executable"]: node.keywords["parameters"][-1] for node in of_class("Node")}
     folder = Path(own["spatial_memory"]["memory_folder"])
-    assert own["planner"] == {"experts.spatial_store": str(folder)}
-    assert folder.is_dir()
+    assert own["planner"] == {"experts.spatial_store": str(folder), "model": "tiny", "device": "auto"}
+    assert folder.parent.is_dir()
     [ending] = of_class("OnShutdown")
     ending.keywords["on_shutdown"](None, None)
-    assert not folder.exists()
+    assert not folder.parent.exists()
 
     in_a_namespace = dict(of_class("Node")[0].keywords["remappings"])
     assert in_a_namespace["/tf"].args == ("tf_topic",)
@@ -331,11 +332,108 @@ def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp
     assert started["folder_in"](str(params)) == "/mnt/map"
 
 
+def test_composed_nodes_get_the_parameters_that_they_get_apart(launch_modules, monkeypatch):
+    started = runpy.run_path(str(ROOT / "launch" / "nav.launch.py"))
+    started["generate_launch_description"]()
+    defaults = Recorded.perform
+    chosen = {"episodic_memory": "true", "image_transport": "raw"}
+    monkeypatch.setattr(Recorded, "perform", lambda self, context: chosen.get(self.args[0]) or defaults(self, context))
+    started["nodes"](None)
+    apart = {node.keywords["executable"]: node.keywords["parameters"] for node in of_class("Node")}
+    assert list(apart) == ["spatial_memory", "planner", "controller", "episodic_memory"]
+    Recorded.made = [item for item in Recorded.made if type(item).__name__ != "Node"]
+    chosen["composition"] = "true"
+    started["nodes"](None)
+    [process] = of_class("Node")
+    assert process.keywords["executable"] == "come_nav_nodes"
+    assert process.keywords["arguments"][:4] == list(apart)
+    sections = yaml.safe_load(Path(process.keywords["parameters"][-1]).read_text())
+    for name, parameters in apart.items():
+        own = {} if parameters[-1] is parameters[1] else dict(parameters[-1])
+        together = sections.get(f"/**/{name}", {}).get("ros__parameters", {})
+        for values in (own, together):  # a folder of each launch's own
+            for key in ("memory_folder", "experts.spatial_store"):
+                values.pop(key, None)
+        assert together == {key: value for key, value in own.items() if key not in ("use_sim_time", "autostart")}
+
+
 def test_a_params_file_that_is_missing_is_said_so(launch_modules, monkeypatch):
     started = runpy.run_path(str(ROOT / "launch" / "nav.launch.py"))
     monkeypatch.setattr(Recorded, "perform", lambda self, context: "/no/such.yaml")
     with pytest.raises(RuntimeError, match=r"params_file /no/such\.yaml does not exist"):
         started["nodes"](None)
+
+
+def test_commands_go_through_nav2s_parts_to_the_base_and_nowhere_else():
+    launch = Launch("nav2_parts", base_cmd_vel="base/cmd_vel")
+    launch.close()
+    nodes = {process.executable: process for process in launch.started}
+    assert list(nodes) == [
+        *("spatial_memory", "planner", "controller", "velocity_smoother", "twist_mux", "collision_monitor"),
+        "lifecycle_manager",
+    ]
+    values = yaml.safe_load((ROOT / "config" / "nav2_parts.yaml").read_text())
+    own = {name.split("/")[-1]: section["ros__parameters"] for name, section in values.items()}
+    mux, monitor = own["twist_mux"]["topics"], own["collision_monitor"]
+    hops = [
+        nodes["controller"].remaps["cmd_vel"],
+        nodes["velocity_smoother"].remaps["cmd_vel"],
+        nodes["velocity_smoother"].remaps["cmd_vel_smoothed"],
+        mux["navigation"]["topic"],
+        nodes["twist_mux"].remaps["cmd_vel_out"],
+        monitor["cmd_vel_in_topic"],
+    ]
+    assert hops[0] == hops[1]
+    assert hops[2] == hops[3]
+    assert hops[4] == hops[5]
+    assert nodes["collision_monitor"].remaps[monitor["cmd_vel_out_topic"]] == "base/cmd_vel"
+    assert mux["teleop"]["priority"] > mux["navigation"]["priority"]
+    assert set(nodes["lifecycle_manager"].parameters["node_names"]) == {"velocity_smoother", "collision_monitor"}
+    limits = yaml.safe_load((ROOT / "config" / "ros_nav.yaml").read_text())["/**/controller"]["ros__parameters"]
+    assert own["velocity_smoother"]["max_velocity"][0] == limits["follower"]["limits"]["v_max_mps"]
+    tree = ElementTree.parse(ROOT / "config" / "nav2_navigate_to_image.xml").getroot()
+    assert tree.find(".//NavigateToImage").get("server_name") == "navigate_to_image"
+
+
+def test_robots_in_one_tree_have_frames_of_their_own():
+    launch = Launch("nav", namespace="robot1", frame_prefix="robot1/", tf_topic="/tf")
+    launch.close()
+    for process in launch.started:
+        assert process.parameters["odom_frame"] == "robot1/odom"
+        assert process.parameters["base_frame"] == "robot1/base_link"
+        assert set(process.parameters) - {"use_sim_time", "autostart"} <= set(DECLARED[process.executable])
+        assert process.remaps["/tf"] == "/tf"
+    assert launch.started[1].parameters["map_frame"] == "robot1/map"
+    plain = Launch("nav")
+    plain.close()
+    assert all("odom_frame" not in process.parameters for process in plain.started)
+
+
+def test_the_profile_of_fast_dds_holds_images():
+    space = {"p": "http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"}
+    profiles = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot()
+    kinds = {
+        item.findtext("p:transport_id", namespaces=space): item
+        for item in profiles.iterfind(".//p:transport_descriptor", space)
+    }
+    segment = int(kinds["shared_memory"].findtext("p:segment_size", namespaces=space))
+    assert segment >= 10 * 640 * 480 * 3
+    used = [item.text for item in profiles.iterfind(".//p:userTransports/p:transport_id", space)]
+    assert set(used) == set(kinds)
+    assert profiles.find("p:participant", space).get("is_default_profile") == "true"
+
+
+def test_nodes_of_one_robot_agree_on_where_its_camera_sits():
+    for file in PARAMETER_FILES:
+        sections = yaml.safe_load(file.read_text())
+        told = {
+            name: sections[f"/**/{name}"]["ros__parameters"].get(
+                "camera_xyz_rpy", DECLARED[name]["camera_xyz_rpy"].default
+            )
+            for name in ("spatial_memory", "planner", "episodic_memory")
+            if f"/**/{name}" in sections
+        }
+        assert len({tuple(value) for value in told.values()}) == 1, (file.name, told)
 
 
 def test_gazebo_finds_the_robot_in_whatever_folder_it_starts(launch_modules):

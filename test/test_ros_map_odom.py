@@ -25,7 +25,7 @@ from come_nav.memory.store.store import MemoryStore
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.ros import map_odom, messages
-from come_nav.ros.inputs.odometry_reset import OdometryReset
+from come_nav.ros.inputs.odometry_reset import OdometryReset, ResetAwareness
 from come_nav.ros.map_odom import AHEAD_S, MapOdomFollower, MapOdomPublisher
 from come_nav.ros.nodes.planner_node import PlannerNode
 from come_nav.ros.nodes.spatial_memory_node import SpatialMemoryNode
@@ -76,6 +76,32 @@ def test_changes_are_passed_on_once_and_again_after_a_reset():
     localisation.reset()
     assert follower.update()
     assert follower.reports()[0].values["corrections"] == 3
+
+
+def test_a_localiser_that_has_not_noticed_that_odometry_began_anew_is_not_followed():
+    transforms, localisation = TransformBuffer(), RobotLocalisation(LocalisationSettings(use=False))
+    resets = ResetAwareness()
+    follower = MapOdomFollower(FakeNode("follow"), transforms, localisation, resets=resets)
+    say(transforms, FIRST, 1.0)
+    assert follower.update()
+    T_before_after = np.array([2.0, 1.0, 0.8])
+    for _ in range(2):  # twice before the localiser finds the robot
+        localisation.reset()  # as the nodes do
+        resets.rebase(T_before_after)
+        assert not follower.update()
+        assert localisation.outside_xyyaw is None
+    assert "before it began anew" in follower.reports()[0].message
+    say(transforms, FIRST + np.array([0.1, 0.0, 0.02]), 2.0)  # it goes on about the odom before
+    assert not follower.update()
+    say(
+        transforms, se2.compose(FIRST, T_before_after) + np.array([0.1, 0.1, 0.0]), 2.5
+    )  # the first, but not the second
+    assert not follower.update()
+    noticed = se2.compose(se2.compose(FIRST, T_before_after), T_before_after) + np.array([0.05, -0.05, 0.02])
+    say(transforms, noticed, 3.0)
+    assert follower.update()
+    np.testing.assert_allclose(localisation.outside_xyyaw, noticed)
+    assert follower.reports()[0].message == "follows map -> odom"
 
 
 def test_a_large_memory_is_not_moved_all_the_time(monkeypatch):
@@ -215,13 +241,14 @@ def test_the_spatial_memory_moves_and_is_saved_for_those_who_follow_it(made, see
     node, transforms = made(SpatialMemoryNode, map_odom="follow", memory_folder=str(tmp_path), save_period_s=0.5)
     for stamp_s in (1.0, 2.0):
         say(transforms, FIRST, stamp_s)
+        node._map_odom._rests_until_s = 0.0
         send(node, *seen, stamp_s, forward_m=stamp_s)
         node._work()
     memory = node._memory
     assert memory.frames == 2
     before_map = memory.voxels.xyz.copy()
     say(transforms, SECOND, 3.0)
-    node._due["save"] = 0.0
+    node._due["save"] = node._map_odom._rests_until_s = 0.0
     node._work()
     np.testing.assert_allclose(memory.map_frame.T_map_odom_xyyaw, SECOND)
     assert len(before_map) != len(memory.voxels) or np.abs(memory.voxels.xyz - before_map).max() > 0.05
@@ -230,6 +257,7 @@ def test_the_spatial_memory_moves_and_is_saved_for_those_who_follow_it(made, see
     node._requests.append("reset")
     node._work()
     assert not len(memory)
+    node._map_odom._rests_until_s = 0.0  # however long the correction took on this machine
     node._work()
     np.testing.assert_allclose(node._localisation.outside_xyyaw, SECOND)
 
@@ -276,3 +304,39 @@ def test_the_planner_moves_places_and_its_goal(made, seen):
     node._watch()
     np.testing.assert_allclose(node._stack.localisation.outside_xyyaw, SECOND)
     np.testing.assert_allclose(navigator.places.keyframes.poses_xyyaw[0], moved, atol=1e-9)
+
+
+def test_after_odometry_began_anew_goals_in_map_wait_for_a_localiser_that_knows(made, seen):
+    node, transforms = made(PlannerNode, map_odom="follow", device="cpu", **{"experts.use": [""]})
+    say(transforms, FIRST, 1.0)
+    node._watch()
+    send(node, *seen, 1.0)
+    node._watch()
+    navigator, goal = node._navigator, messages.pose_list(GOAL_MAP[None], [1.0], "map")[0]
+    node._requests.post("pose", goal)
+    node._requests.obey()
+    place = navigator.places.keyframes.poses_xyyaw[0].copy()  # in odom
+    send(node, *seen, 1.1, forward_m=-6.0)  # 7 m and more in 0.1 s: odometry began anew
+    node._watch()
+    T_map_odom = navigator.places.T_map_odom_xyyaw
+    T_before_after = se2.compose(se2.inverse(FIRST), T_map_odom)
+    assert np.hypot(*T_before_after[:2]) > 4.0
+    goal_odom = se2.compose(se2.inverse(T_map_odom), GOAL_MAP)
+    for _ in range(2):
+        node._watch()
+        navigator.step(99.0)
+        np.testing.assert_allclose(navigator.mission.goal.pose_odom_xyyaw, goal_odom, atol=1e-6)
+        moved = se2.compose(se2.inverse(T_before_after), place)
+        np.testing.assert_allclose(navigator.places.keyframes.poses_xyyaw[0], moved, atol=1e-6)
+    node._requests.post("pose", goal)
+    node._requests.obey()
+    assert "of the odometry before it began anew" in node._output.refused
+    noticed = se2.compose(T_map_odom, np.array([0.1, 0.0, 0.02]))
+    say(transforms, noticed, 2.0)
+    node._watch()
+    np.testing.assert_allclose(navigator.places.T_map_odom_xyyaw, noticed, atol=1e-9)
+    node._requests.post("pose", goal)
+    node._requests.obey()
+    navigator.step(99.0)
+    wanted = se2.compose(se2.inverse(noticed), GOAL_MAP)
+    np.testing.assert_allclose(navigator.mission.goal.pose_odom_xyyaw, wanted, atol=1e-9)

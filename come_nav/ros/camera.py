@@ -23,8 +23,9 @@ from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.ros import messages
 from come_nav.ros.decoding import LiveCamera, LiveCameraSettings
 from come_nav.ros.inputs.extrinsics import Extrinsics
+from come_nav.ros.inputs.image_bridge import converter
 from come_nav.ros.inputs.odometry_frames import check_odometry_frame, is_base
-from come_nav.ros.inputs.odometry_reset import OdometryReset, ResetDetector
+from come_nav.ros.inputs.odometry_reset import OdometryReset, ResetAwareness, ResetDetector
 from come_nav.ros.inputs.transport import AUTO, ImageTopic
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import SENSOR
@@ -71,6 +72,7 @@ class CameraInput:
 
     Attributes:
         transforms: hear tf.
+        map_resets: whether who tells where odom lies in the map knows of odometry that began anew.
     """
 
     def __init__(self, node: Any, depth: str = "none") -> None:
@@ -94,9 +96,12 @@ class CameraInput:
             transport = values["depth_transport"], "compressedDepth"
             ImageTopic(node, self.depth, DEPTH, transport, self._take_depth)
             node.subscribe(CameraInfo, depth_info_topic(node), self._take_depth_info, SENSOR)
+        node.log.info(f"images are converted by {converter()}")
         self.warnings: list[str] = []
         self.extrinsics = Extrinsics(node, self.transforms, camera_pose(values["camera_xyz_rpy"]))
         self._resets = ResetDetector()
+        self.map_resets = ResetAwareness()
+        self._frames = {node.values.get("map_frame", ""): self.map_resets}  # of goals
         self.on_reset: Callable[[OdometryReset], object] = lambda reset: None
         self.due = False  # whether an image waited, when odometry last came, that could be taken now
 
@@ -124,6 +129,9 @@ class CameraInput:
         with self._lock:
             if reset is not None:
                 self._sync.clear()  # nothing is interpolated over the jump
+                if reset.T_before_after_xyyaw is not None:
+                    for told in tuple(self._frames.values()):
+                        told.rebase(reset.T_before_after_xyyaw)
                 self.on_reset(reset)
             jumped = self._sync.add_odometry(odometry)
             self.due = self._sync.due
@@ -190,7 +198,8 @@ class CameraInput:
     def pose_now(self, message: Any) -> Callable[[], NDArray[np.float64] | None] | None:
         """Return what tells the pose (3,) in odom of a PoseStamped whenever asked, None while tf does not.
 
-        None where odom is its frame, or the base, where it was told once and for all.
+        None where odom is its frame, or the base, where it was told once and for all. After odometry began anew tf
+        tells nothing before whoever publishes the transform has noticed.
         """
         frame, values = message.header.frame_id.lstrip("/"), self._node.values
         if frame in ("", values["odom_frame"], values["base_frame"]):
@@ -198,7 +207,7 @@ class CameraInput:
 
         def now() -> NDArray[np.float64] | None:
             T_odom_frame = self.transforms.lookup(values["odom_frame"], frame)
-            if T_odom_frame is None:
+            if T_odom_frame is None or not self._is_of_present_odom(frame, T_odom_frame):
                 return None
             return se3.xyyaw_from_transform(T_odom_frame @ messages.transform_from_pose(message.pose))
 
@@ -217,7 +226,17 @@ class CameraInput:
         T_odom_frame = self.transforms.lookup(odom, frame)
         if T_odom_frame is None:
             raise DataError(f"goal is in frame '{frame}', and tf does not connect it to '{odom}'")
+        if not self._is_of_present_odom(frame, T_odom_frame):
+            raise DataError(
+                f"goal is in frame '{frame}', whose transform to '{odom}' is of the odometry before it began anew; let "
+                "the localiser find the robot first, or give the goal in odom"
+            )
         return se3.xyyaw_from_transform(T_odom_frame @ T_frame_pose)
+
+    def _is_of_present_odom(self, frame: str, T_odom_frame: NDArray[np.float64]) -> bool:
+        """Whether a transform (4, 4) of another frame is about odometry as it is since it began anew last."""
+        told = self._frames.setdefault(frame, ResetAwareness())
+        return told.believes(np.array(se3.xyyaw_from_transform(se3.inverse(T_odom_frame))))
 
     def _take_image(self, message: Any) -> None:
         stamp_s, steady_s = messages.seconds_from_stamp(message.header.stamp), time.monotonic()

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError
 from come_nav.core.types import Frame
 from come_nav.data.bags.calibration import read_lens
-from come_nav.data.bags.images import MILLIMETRE, Depth, decode_colour, decode_depth
+from come_nav.data.bags.images import MILLIMETRE, Depth
 from come_nav.data.cameras.depth_alignment import DepthView, align_depth
 from come_nav.data.cameras.lens import Lens
+from come_nav.ros.inputs.image_bridge import colour_of, depth_of
 from come_nav.ros.streams import Matched
 
 Size = tuple[int, int]
@@ -36,12 +37,6 @@ class LiveCameraSettings:
     rectified: bool = False
     depth_rectified: bool = False
     depth_registered: bool = False
-
-
-def message_type_name(message: Any) -> str:
-    """Return the ROS name of an image message's type."""
-    compressed = not hasattr(message, "encoding")
-    return "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
 
 
 def frame_of(message: Any) -> str:
@@ -105,7 +100,7 @@ class LiveCamera:
             DataError: for an encoding that is not supported, sizes that do not agree, damaged bytes, or depth that
                 cannot be brought into the colour image.
         """
-        rgb = decode_colour(matched.image, message_type_name(matched.image))
+        rgb = colour_of(matched.image)
         size = (rgb.shape[1], rgb.shape[0])
         notes = self._change_of_size(size)
         lens = self._colour.of(matched.info, size, notes)
@@ -128,7 +123,7 @@ class LiveCamera:
     def _depth_in_colour(
         self, matched: Matched, size: Size, colour: Lens | None, T: NDArray[np.float64] | None, notes: list[str]
     ) -> Depth:
-        depth_m = decode_depth(matched.depth, message_type_name(matched.depth), self.settings.depth_scale_m)
+        depth_m = depth_of(matched.depth, self.settings.depth_scale_m)
         own_size = (depth_m.shape[1], depth_m.shape[0])
         colour_frame, depth_frame = self.frames(matched)
         lens = self._depth.of(self._info_of_depth(matched, depth_frame, notes), own_size, notes)

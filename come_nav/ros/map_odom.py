@@ -15,6 +15,7 @@ from come_nav.core.geometry import se2, se3
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.ros import messages
 from come_nav.ros.diagnostics import Level, Report
+from come_nav.ros.inputs.odometry_reset import ResetAwareness
 from come_nav.ros.parameters import Parameter
 from come_nav.ros.qos import COMMAND
 from come_nav.ros.transforms import Transforms, optional_module
@@ -54,7 +55,12 @@ class MapOdomFollower:
     """Passes on where another localiser says that odom lies in map, whenever that has changed enough."""
 
     def __init__(
-        self, node: Any, transforms: Transforms, localisation: RobotLocalisation, correct: Located | None = None
+        self,
+        node: Any,
+        transforms: Transforms,
+        localisation: RobotLocalisation,
+        correct: Located | None = None,
+        resets: ResetAwareness | None = None,
     ) -> None:
         """Take what hears tf, and who is told.
 
@@ -63,12 +69,14 @@ class MapOdomFollower:
             transforms: hear tf.
             localisation: knows what it was told last; its settings say what is too little to be passed on.
             correct: takes where odom lies in map (3,); ``localisation`` does when None.
+            resets: whether the localiser knows of odometry that began anew; told of each by whoever owns it.
         """
         self._transforms, self._localisation = transforms, localisation
         self._correct = correct or localisation.correct
         self._frames = node.values["map_frame"], node.values["odom_frame"]
         self.on = node.values["map_odom"] == FOLLOW
         self._heard, self._rests_until_s = False, 0.0
+        self._resets, self._believed = resets or ResetAwareness(), True
         self.passed_on = 0
 
     def update(self) -> bool:
@@ -81,6 +89,9 @@ class MapOdomFollower:
         if T_map_odom is None or not np.isfinite(T_map_odom).all():
             return False
         found, told = se3.xyyaw_from_transform(T_map_odom), self._localisation.outside_xyyaw
+        self._believed = self._resets.believes(found)
+        if not self._believed:
+            return False
         if told is not None:  # None after a reset as well
             away, settings = se2.relative(told, found), self._localisation.settings
             if np.hypot(*away[:2]) <= settings.move_m and abs(away[2]) <= settings.move_rad:
@@ -97,6 +108,8 @@ class MapOdomFollower:
             return []
         level, what = (Level.OK, "follows") if self._heard else (Level.WARN, "tf does not tell")
         text = f"{what} {self._frames[0]} -> {self._frames[1]}"
+        if not self._believed:
+            level, text = Level.WARN, f"{text}, which is of the odometry before it began anew: it is not followed"
         return [Report("map_odom", level, text, {"corrections": self.passed_on})]
 
 

@@ -1,4 +1,8 @@
-"""Starts nodes: one per process, or several in one; ends them cleanly on SIGINT and SIGTERM."""
+"""Starts nodes: one per process, or several in one; ends them cleanly on SIGINT and SIGTERM.
+
+Nodes that share a process have a thread each for their callbacks, so that none waits for another's; within a node
+callbacks never overlap. They share Python's interpreter lock all the same.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +28,14 @@ def main(names: Sequence[str], args: Sequence[str] | None = None) -> int:
     """Run the named nodes in this process until a signal comes; return the exit status. Without rclpy, say so."""
     try:
         import rclpy
-        from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+        from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
         from rclpy.utilities import ok, try_shutdown
     except ImportError as error:
         raise SystemExit(str(MissingDependencyError("rclpy", "ros", "a ROS 2 node"))) from error
     # rclpy's own handlers would shut the context down at once, before a controller could say "stand still"
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
+    executor = SingleThreadedExecutor() if len(names) == 1 else MultiThreadedExecutor(len(names))
     stop = _stop_on_signals()
     nodes: list[Any] = []
     try:

@@ -132,14 +132,16 @@ class Mission:
         """
         if not self.active or (self.goal is None and not self.roaming):
             return self.state
-        if self._started_s is None or plan.stamp_s < self._started_s:
-            self._started_s = plan.stamp_s
         if plan.status is not PlanStatus.OK:
             self._failures += 1
             self.message = f"{plan.status.value}: {plan.message}"
             if self._failures >= self.rules.max_failures:
                 self._end(MissionState.FAILED, plan.status.value, plan.message)
             return self.state
+        if (
+            self._started_s is None or plan.stamp_s < self._started_s
+        ):  # a plan without a frame has no stamp to count from
+            self._started_s = plan.stamp_s
         self._failures = 0
         if self.goal is None:
             self.message = EXPLORING

@@ -45,10 +45,11 @@ class Extrinsics:
         base, height = self._node.values["base_frame"], f"{self._height_m:.3f} m above it"
         if self._source == "tf":
             return f"camera '{self._frame}' in '{base}' from tf: {height}"
+        heard = {self._node.resolve_topic_name(f"/{name}") for name in TF_TOPICS}
         elsewhere = sorted(
             name
             for name, _ in self._node.get_topic_names_and_types()
-            if name.rpartition("/")[2] in TF_TOPICS and name.strip("/") not in TF_TOPICS
+            if name.rpartition("/")[2] in TF_TOPICS and name.strip("/") not in TF_TOPICS and name not in heard
             if self._node.count_publishers(name)
         )
         own = [name for name in elsewhere if name.startswith(self._node.get_namespace().rstrip("/") + "/")]

@@ -12,6 +12,8 @@ from come_nav.core.types import Odometry
 
 FASTEST_MPS, FASTEST_RADPS = 5.0, 8.0
 LEAST_M, LEAST_RAD = 0.3, 0.5  # jumps of filters and of loop closures
+METRES_PER_RAD = 1.0  # what a turn counts where two poses are compared
+MOST_RESETS = 50  # that nobody noticed
 LONGEST_GAP_S = 1.0  # of silence, over which where the robot went can be told
 
 
@@ -73,3 +75,35 @@ class ResetDetector:
             return None
         T = se2.compose(expected, se2.inverse(odometry.pose_xyyaw)) if gap_s <= LONGEST_GAP_S else None
         return OdometryReset(T, jump_m, jump_rad)
+
+
+class ResetAwareness:
+    """Whether who tells where odom lies in another frame has noticed that odometry began anew.
+
+    A localiser hears of it with its next correction at best, and until then tells where the odom before lies.
+    """
+
+    def __init__(self) -> None:
+        self._told: NDArray[np.float64] | None = None
+        self._known: list[NDArray[np.float64]] = []  # what may still be told, and last what will be; empty: no reset
+
+    def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
+        """Take it that odometry began anew: (3,) is where the new odom lies in the one before."""
+        if self._told is not None:
+            known = self._known or [self._told]
+            self._known = [*known, se2.compose(known[-1], T_before_after_xyyaw)][-MOST_RESETS:]
+
+    def believes(self, T_frame_odom_xyyaw: NDArray[np.float64]) -> bool:
+        """Return whether what is told now (3,) is about the present odom."""
+        if self._known:
+            apart_m = [_apart_m(known, T_frame_odom_xyyaw) for known in self._known]
+            if int(np.argmin(apart_m)) < len(apart_m) - 1:
+                return False
+            self._known = []
+        self._told = np.array(T_frame_odom_xyyaw, np.float64)
+        return True
+
+
+def _apart_m(a_xyyaw: NDArray[np.float64], b_xyyaw: NDArray[np.float64]) -> float:
+    away = se2.relative(a_xyyaw, b_xyyaw)
+    return float(np.hypot(away[0], away[1]) + METRES_PER_RAD * abs(away[2]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -19,6 +20,7 @@ from std_srvs.srv import Trigger
 
 from come_nav.core.errors import ComeNavError
 from come_nav.core.types import PlanStatus
+from come_nav.evaluation.navigation_recorder import NavigationRecorder
 from come_nav.evaluation.running_accuracy import RunningAccuracy
 from come_nav.navigation.loading import load_stack
 from come_nav.navigation.navigation_model import looks_at_depth
@@ -39,6 +41,7 @@ from come_nav.ros.planner.planner_output import OUTPUT_PARAMETERS, PlannerOutput
 from come_nav.ros.planner.planner_requests import PlannerRequests
 from come_nav.ros.qos import COMMAND, SENSOR
 from come_nav.ros.worker import Worker
+from come_nav.viz.rerun_recording import RerunRecording
 
 GOALS = {"image": Image, "pose": PoseStamped, "time": Time, "place": PoseStamped}  # goal_<kind>
 
@@ -55,6 +58,9 @@ class PlannerNode(ManagedNode):
         *ACTION_PARAMETERS,
         Parameter("explore", False, "explore from the start until a goal comes: drive without one"),
         Parameter("memory_folder", "", "where places are saved and found again; empty = nowhere", when="start"),
+        Parameter(
+            "rerun_file", "", "write what is seen and considered to this .rrd for Rerun; empty = no", when="start"
+        ),
         Parameter("save_period_s", 10.0, "save places this often, s", 0.5, 3600.0),
         *config_parameters(),
     )
@@ -76,7 +82,7 @@ class PlannerNode(ManagedNode):
         looks = fills_cloud or looks_at_depth(self._stack.model)
         self._camera = CameraInput(self, depth="optional" if looks else "none")
         self._map_odom = MapOdomFollower(
-            self, self._camera.transforms, self._stack.localisation, self._navigator.correct
+            self, self._camera.transforms, self._stack.localisation, self._navigator.correct, self._camera.map_resets
         )
         self._map_publisher = MapOdomPublisher(self, self._camera.transforms)
         self._obstacles = ObstacleInput(self, self._navigator.obstacles)
@@ -86,6 +92,7 @@ class PlannerNode(ManagedNode):
         if space is not None and fills_cloud:  # else no image would be recognised after a restart
             load_cloud(self, space.cloud)
         self._output = PlannerOutput(self, self._navigator, self._camera)
+        self._recorder = recorder_of(self, self._navigator)
         self._goals = self.watch("goal", "goal_image", float("inf"), required=False)
         self._requests = PlannerRequests(self, self._navigator, self._camera, self._output, self._goals)
         self._requests.wake = self._worker.wake
@@ -197,6 +204,8 @@ class PlannerNode(ManagedNode):
         )
         for frame, matched, received_s in self._camera.frames():
             self._counts[self._navigator.observe(frame, matched.odometry).value] += 1
+            if self._recorder is not None:
+                self.guard("recording", self._recorder.observe, frame, matched.odometry)
             self._memory_time.add(time.monotonic() - received_s)
         self._places.save(self.values["save_period_s"])
         return 0.1
@@ -230,6 +239,8 @@ class PlannerNode(ManagedNode):
                     self._goal_time.add(time.monotonic() - self._goal_received_s)
                     self._goal_received_s = None
         self._output.show(step)
+        if self._recorder is not None:
+            self.guard("recording", self._recorder.show, step)
 
     def reports(self) -> Sequence[Report]:
         """Return mission, plans, memory and accuracy."""
@@ -253,6 +264,16 @@ class PlannerNode(ManagedNode):
             *self._map_odom.reports(),
             *self._map_publisher.reports(),
         ]
+
+
+def recorder_of(node: ManagedNode, navigator: Navigator) -> NavigationRecorder | None:
+    """Return what writes for Rerun until clean-up, where the parameters ask for it."""
+    file = node.values["rerun_file"]
+    if not file:
+        return None
+    recording = RerunRecording(Path(file).expanduser())
+    node.keep(recording.close)
+    return NavigationRecorder(navigator, recording)
 
 
 def _answering(text: str, action: Callable[[], None]) -> Callable[[Any, Any], Any]:

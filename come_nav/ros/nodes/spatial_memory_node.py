@@ -62,7 +62,9 @@ class SpatialMemoryNode(MemoryNode):
         # Anchors alone, without features: what was seen at each moves as another localiser says.
         self._localisation = RobotLocalisation(LocalisationSettings(use=False))
         self._localisation.on_correction.append(self._memory.move)
-        self._map_odom = MapOdomFollower(self, self._camera.transforms, self._localisation)
+        self._map_odom = MapOdomFollower(
+            self, self._camera.transforms, self._localisation, resets=self._camera.map_resets
+        )
         self._cloud = self.advertise(PointCloud2, "spatial_memory", LATCHED)
         self._obstacles = self.advertise(PointCloud2, "obstacles", LATCHED)
         self._latency = Latency()

@@ -13,13 +13,13 @@ from nav_msgs.msg import Path as PathMessage
 
 from come_nav.core.errors import ComeNavError, DataError
 from come_nav.core.types import CameraIntrinsics, Odometry
-from come_nav.data.bags.images import decode_colour
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.planning.grid_route import RouteStatus
 from come_nav.ros import messages
 from come_nav.ros.camera import CameraInput
-from come_nav.ros.decoding import LiveCamera, frame_of, message_type_name
+from come_nav.ros.decoding import LiveCamera, frame_of
 from come_nav.ros.diagnostics import Stream
+from come_nav.ros.inputs.image_bridge import colour_of
 from come_nav.ros.planner.action_goals import ActionGoal, PathRequest
 from come_nav.ros.planner.planner_output import PlannerOutput
 from come_nav.ros.streams import Matched
@@ -143,7 +143,7 @@ class PlannerRequests:
             for note in notes:
                 self._node.log.info(f"goal_image: {note}")
             return GoalRequest(image_rgb=frame.rgb, camera=frame.intrinsics)
-        rgb = decode_colour(message, message_type_name(message))
+        rgb = colour_of(message)
         if fov_deg == 0.0:
             return GoalRequest(image_rgb=rgb)
         camera = CameraIntrinsics.from_field_of_view(rgb.shape[1], rgb.shape[0], math.radians(fov_deg))
