@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_choice, check_range, check_shape
-from come_nav.core.errors import ShapeError
+from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.localisation.learned_features import found_by_network, learned_kind, unit_vectors
 
 ROOT_SIFT_SCALE = 512.0
 PIXEL_CENTRE = 0.5  # OpenCV's keypoints count from the centre of the first pixel, CameraIntrinsics from its edge
 
 
+LEARNED_SIZE_PX = 8.0  # of what a network describes: cells of SuperPoint and its like
 ORB_SCALE = 1.2  # from one level of its pyramid to the next
 
 
@@ -33,21 +35,27 @@ class FeatureSettings:
     """Which features are found.
 
     Attributes:
-        kind: "sift", or "orb" for small machines.
+        kind: "sift", "orb" for small machines, or "learned": what the network in ``file`` finds.
+        file: TorchScript of a network that finds features (see ``learned_features.py``).
         max_count: most features of an image, the strongest first, >= 8.
         contrast: SIFT's threshold; OpenCV's 0.04 suits large photographs, images of 320 x 240 need less, > 0.
         fast_threshold: ORB's, grey levels, >= 1.
         max_side_px: larger images are made smaller first (keypoints stay in pixels of the image given), >= 32.
     """
 
-    kind: Literal["sift", "orb"] = "sift"
+    kind: Literal["sift", "orb", "learned"] = "sift"
+    file: str = ""
     max_count: int = 600
     contrast: float = 0.004
     fast_threshold: int = 8
     max_side_px: int = 640
 
     def __post_init__(self) -> None:
-        check_choice("features.kind", self.kind, ("sift", "orb"))
+        check_choice("features.kind", self.kind, ("sift", "orb", "learned"))
+        if (self.kind == "learned") != bool(self.file):
+            raise ConfigError(
+                "features.kind learned needs features.file, a TorchScript file, and no other kind has one"
+            )
         check_range("features.max_count", self.max_count, 8)
         check_range("features.contrast", self.contrast, 0.0, 1.0, open_low=True)
         check_range("features.fast_threshold", self.fast_threshold, 1, 255)
@@ -60,11 +68,11 @@ class Features:
 
     Attributes:
         keypoints_px: (N, 2) float32, u and v as in ``CameraIntrinsics`` (pixel centres at one half).
-        descriptors: (N, 128) uint8 of SIFT or (N, 32) uint8 of ORB.
+        descriptors: (N, 128) uint8 of SIFT, (N, 32) uint8 of ORB, or (N, D) uint8 of a network.
         sizes_px: (N,) float32, diameter of what was described.
         width: of the image, pixels.
         height: of the image, pixels.
-        kind: "sift" or "orb"; only equal kinds can be matched.
+        kind: "sift", "orb" or "learned ..."; only equal kinds can be matched.
     """
 
     keypoints_px: NDArray[np.float32]
@@ -92,6 +100,8 @@ class Features:
         if self.kind == "orb":
             signs = np.unpackbits(self.descriptors, axis=1).astype(np.float32) * 2.0 - 1.0
             return np.asarray(signs / np.float32(np.sqrt(max(signs.shape[1], 1))), np.float32)
+        if self.kind.startswith("learned"):
+            return unit_vectors(self.descriptors)
         vectors = self.descriptors.astype(np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
         return np.asarray(vectors / np.maximum(lengths, 1.0), np.float32)
@@ -109,6 +119,8 @@ def extract_features(rgb: NDArray[np.uint8], config: FeatureSettings | None = No
     """
     settings = config or FeatureSettings()
     grey, scale = _grey(rgb, settings.max_side_px)
+    if settings.kind == "learned":
+        return _learned(grey, scale, rgb.shape[:2], settings)
     keypoints, described = _detector(settings).detectAndCompute(grey, None)
     height, width = rgb.shape[:2]
     if described is None or not len(keypoints):
@@ -130,6 +142,16 @@ def extract_features(rgb: NDArray[np.uint8], config: FeatureSettings | None = No
         height,
         settings.kind,
     )
+
+
+def _learned(
+    grey: NDArray[np.uint8], scale: NDArray[np.float64], shape: tuple[int, ...], settings: FeatureSettings
+) -> Features:
+    """Return what a network finds in a grey image that is ``scale`` as large as the one of ``shape``."""
+    points, descriptors, _ = found_by_network(settings.file, grey, settings.max_count)
+    sizes = np.full(len(points), LEARNED_SIZE_PX / scale.mean(), np.float32)
+    pixels = ((points + PIXEL_CENTRE) / scale).astype(np.float32)
+    return Features(pixels, descriptors, sizes, shape[1], shape[0], learned_kind(settings.file))
 
 
 def _orb_points(points: NDArray[np.float32], levels: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.float32]:
