@@ -14,7 +14,7 @@ from torch.nn import functional
 from come_nav.core.errors import CheckpointError, ConfigError
 from come_nav.core.types import CameraIntrinsics
 from come_nav.localisation.features import FeatureSettings, extract_features
-from come_nav.localisation.learned_features import unit_vectors
+from come_nav.localisation.learned.features_file import unit_vectors
 from come_nav.localisation.matching import match_features
 from come_nav.localisation.place_recognition import PlaceIndex
 from come_nav.localisation.registration import register
@@ -70,7 +70,7 @@ def test_keypoints_move_with_the_image_and_match(settings):
 
 def test_stored_descriptors_keep_their_direction():
     vectors = np.random.default_rng(1).normal(size=(50, 64)).astype(np.float32)
-    from come_nav.localisation.learned_features import _compact
+    from come_nav.localisation.learned.features_file import _compact
 
     exact = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert np.einsum("nd,nd->n", unit_vectors(_compact(vectors)), exact).min() > 0.999

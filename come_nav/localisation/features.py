@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ConfigError, ShapeError
-from come_nav.localisation.learned_features import found_by_network, learned_kind, unit_vectors
+from come_nav.localisation.learned.features_file import found_by_network, learned_kind, unit_vectors
 
 ROOT_SIFT_SCALE = 512.0
 PIXEL_CENTRE = 0.5  # OpenCV's keypoints count from the centre of the first pixel, CameraIntrinsics from its edge
@@ -36,7 +36,7 @@ class FeatureSettings:
 
     Attributes:
         kind: "sift", "orb" for small machines, or "learned": what the network in ``file`` finds.
-        file: TorchScript of a network that finds features (see ``learned_features.py``).
+        file: TorchScript of a network that finds features (see ``learned/features_file.py``).
         max_count: most features of an image, the strongest first, >= 8.
         contrast: SIFT's threshold; OpenCV's 0.04 suits large photographs, images of 320 x 240 need less, > 0.
         fast_threshold: ORB's, grey levels, >= 1.

@@ -90,7 +90,7 @@ def _loaded(file: str) -> tuple[Any, str]:
     if not path.is_file():
         raise CheckpointError(f"{file}: no such file; localisation.visual.features.file must be a TorchScript file")
     try:
-        network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        network = torch.jit.load(str(path), map_location="cpu").eval()
     except Exception as error:  # RuntimeError, zipfile's and pickle's own
         raise CheckpointError(
             f"{file}: no TorchScript file; save one with torch.jit.script(network).save(FILE)"

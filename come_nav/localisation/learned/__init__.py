@@ -1,0 +1,1 @@
+"""What networks of a user's own find in images."""
