@@ -92,4 +92,4 @@ def _steps(
     count = math.ceil((high - low) / step) + 1
     place = (slopes - low) * ((count - 1) / (high - low))
     before = np.clip(np.floor(place), 0, count - 2).astype(np.int64)
-    return np.linspace(low, high, count), before, place - before
+    return np.asarray(np.linspace(low, high, count), np.float64), before, place - before
