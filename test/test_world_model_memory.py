@@ -39,7 +39,9 @@ def drive() -> EpisodeRecording:
 
 @pytest.fixture(scope="module")
 def model() -> DiffusionWorldModel:
-    return DiffusionWorldModel.load(find_resource("models", "tiny"))
+    loaded = DiffusionWorldModel.load(find_resource("models", "tiny"))
+    loaded.inference = replace(loaded.inference, precision="float32")  # "auto" is bfloat16 on some CPUs
+    return loaded
 
 
 class Oracle:
