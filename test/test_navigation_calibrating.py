@@ -47,7 +47,7 @@ def frame_at(stamp_s: float) -> Remembered:
 
 def moment_at(stamp_s: float) -> Moment:
     context = Context(torch.zeros(1, 1, 4, 3, 3), torch.zeros(1, 1, 3), torch.zeros(1, 1))
-    return Moment(stamp_s, np.array([stamp_s, 0.0, 0.0]), context, None)  # type: ignore[arg-type]
+    return Moment(stamp_s, np.array([stamp_s, 0.0, 0.0]), context, None)  # type: ignore[arg-type]  # tests of what is asked when need no model
 
 
 def taught(right: float, tests: int, settings: CalibrationSettings = SETTINGS) -> OnlineCalibration:

@@ -390,7 +390,7 @@ def test_models_are_known_by_title_and_size(title, size_m, kinds):
 def test_the_collected_pack_of_this_machine_furnishes_test_worlds():
     try:
         shelf = shelf_of(read_pack(), HELD_OUT)
-    except ConfigError as error:
+    except ConfigError as error:  # no pack here, or one without furniture: the line says which
         pytest.skip(str(error))
     assert sum(1 for models in shelf.values() if models) > 12
     world = generate_world(20003, world_set("furnished"))

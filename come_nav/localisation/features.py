@@ -148,7 +148,7 @@ def _learned(
     grey: NDArray[np.uint8], scale: NDArray[np.float64], shape: tuple[int, ...], settings: FeatureSettings
 ) -> Features:
     """Return what a network finds in a grey image that is ``scale`` as large as the one of ``shape``."""
-    points, descriptors, _ = found_by_network(settings.file, grey, settings.max_count)
+    points, descriptors = found_by_network(settings.file, grey, settings.max_count)
     sizes = np.full(len(points), LEARNED_SIZE_PX / scale.mean(), np.float32)
     pixels = ((points + PIXEL_CENTRE) / scale).astype(np.float32)
     return Features(pixels, descriptors, sizes, shape[1], shape[0], learned_kind(settings.file))

@@ -29,10 +29,8 @@ def learned_kind(file: str) -> str:
     return f"learned {_loaded(file)[1]}"
 
 
-def found_by_network(
-    file: str, grey: NDArray[np.uint8], count: int
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
-    """Return keypoints (N, 2) in pixel numbers, descriptors (N, D) uint8 and scores (N,), the strongest first.
+def found_by_network(file: str, grey: NDArray[np.uint8], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return keypoints (N, 2) in pixel numbers and descriptors (N, D) uint8, those of the highest scores first.
 
     Args:
         file: TorchScript.
@@ -61,7 +59,7 @@ def found_by_network(
         raise CheckpointError(f"{file}: the network returns shapes {shapes}; {CONTRACT}")
     sound = keypoints.isfinite().all(1) & scores.isfinite() & descriptors.isfinite().all(1)
     order = torch.where(sound, scores, -torch.inf).argsort(descending=True, stable=True)[: min(count, int(sound.sum()))]
-    return keypoints[order].float().numpy(), _compact(descriptors[order].float().numpy()), scores[order].float().numpy()
+    return keypoints[order].float().numpy(), _compact(descriptors[order].float().numpy())
 
 
 def unit_vectors(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -292,7 +292,8 @@ def _blend_by_kernels(splats: Splats, view: Viewpoint, size: tuple[int, int]) ->
     inverse = 1.0 / torch.where(front[..., 0], means[..., 1], nearest)  # 0 where nothing is
     image = means[..., 2:].transpose(1, 2).reshape(batch, channels, *size)
     others = (means[..., 0], inverse, front[..., 0])
-    return image, *(value.reshape(batch, 1, *size) for value in others)  # type: ignore[return-value]
+    points_m, inverse_depth, seen = (value.reshape(batch, 1, *size) for value in others)
+    return image, points_m, inverse_depth, seen
 
 
 def _blend(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -26,6 +26,7 @@ class Rules(NamedTuple):
     behind: float
 
 
+# triton has no types: the decorator is untyped where it is installed, and Any, with nothing to ignore, where it is not
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _seen(points: Any, projections: Any, index: Any, valid: Any, view: Any, rows: Any, columns: Any) -> Any:
     """Return pixel, depth, and whether they lie in the image, of points (N, 3)."""
