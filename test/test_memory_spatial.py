@@ -14,14 +14,13 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.spatial.carving import nearest_depth
 from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
+from come_nav.memory.spatial.latent.features import LatentFeatures, sample_depth
 from come_nav.memory.spatial.lifting import (
     ColourFeatures,
     FeatureGrid,
-    LatentFeatures,
     centred_window,
     lift,
     model_camera,
-    sample_depth,
 )
 from come_nav.memory.spatial.ply import export_ply
 from come_nav.memory.spatial.settings import SpatialSettings

@@ -59,6 +59,10 @@ def _add_build_flags(build: argparse.ArgumentParser) -> None:
     build.add_argument("--out", type=Path, required=True, metavar="STORE", help="memory folder; a new version is added")
     build.add_argument("--first", type=float, default=100.0, metavar="PERCENT", help="remember only the first part")
     build.add_argument("--voxel", type=float, metavar="M", help="edge of a voxel (default 0.05)")
+    build.add_argument(
+        "--features", choices=("rgb", "latent"), default="rgb", help="what a point remembers (default rgb)"
+    )
+    build.add_argument("--model", default="tiny", metavar="MODEL", help="whose latents, with --features latent")
     build.add_argument("--max-voxels", type=int, metavar="N", help="budget of the cloud (default 200000)")
     build.add_argument("--max-range", type=float, metavar="M", help="farthest depth to remember (default 10)")
     build.add_argument("--spacing", type=float, metavar="M", help="distance between key frames (default 0.4)")
@@ -67,7 +71,7 @@ def _add_build_flags(build: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--depth-kind", choices=("disparity", "depth"), default="disparity", help="what that model predicts"
     )
-    build.add_argument("--device", default="cpu", help="where the depth model runs (default cpu)")
+    build.add_argument("--device", default="cpu", help="where models run (default cpu)")
     add_recording_flags(build)
 
 
@@ -121,12 +125,21 @@ def _empty_memories(args: argparse.Namespace) -> tuple[SpatialMemory, Keyframes]
     def given(**flags: Any) -> dict[str, Any]:
         return {name: value for name, value in flags.items() if value is not None}
 
-    config = SpatialSettings(**given(voxel_m=args.voxel, max_voxels=args.max_voxels, max_range_m=args.max_range))
+    config = SpatialSettings(
+        args.features, **given(voxel_m=args.voxel, max_voxels=args.max_voxels, max_range_m=args.max_range)
+    )
     frames = KeyframesSettings(**given(spacing_m=args.spacing, max_count=args.max_keyframes))
     source = None
     if args.depth_model is not None:
         source = OdometryScaledDepth(TransformersDepth(args.depth_model, args.depth_kind, args.device))
-    return SpatialMemory(config, depth_source=source), Keyframes(frames)
+    if config.features == "rgb":
+        return SpatialMemory(config, depth_source=source), Keyframes(frames)
+    from come_nav.navigation.loading import load_configured_model
+    from come_nav.navigation.memories.remembered_space import space_of
+    from come_nav.navigation.settings import NavigationSettings
+
+    model = load_configured_model(NavigationSettings(model=args.model, device=args.device))
+    return space_of(model, config, depth_source=source), Keyframes(frames)
 
 
 def _advice(reason: str) -> str:

@@ -98,6 +98,22 @@ class SpatialSource(Protocol):
 
 
 @runtime_checkable
+class LatentSpatialSource(Protocol):
+    """A :class:`SpatialSource` that remembers latents, and shows them without rendering and encoding pixels."""
+
+    def latent_views(
+        self, poses_odom_xyyaw: torch.Tensor, latent_size: int, T_base_camera: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what is remembered of the latents of views from base_link's poses (S, 3) in odom.
+
+        Returns:
+            scaled latents (S, C, h, w), arbitrary where nothing is known; known (S, h, w) bool; inverse depth
+            (S, h, w) 1/m, zero where unknown. All on the device of the poses.
+        """
+        ...
+
+
+@runtime_checkable
 class AgedSpatialSource(Protocol):
     """A :class:`SpatialSource` that can tell the age of what it shows."""
 

@@ -28,6 +28,7 @@ from come_nav.planning.settings import (
     PlannerSettings,
     PoseSearchSettings,
 )
+from come_nav.world_model.calibration.prior import LikelihoodPriorSettings
 from come_nav.world_model.inference_settings import InferenceSettings
 from come_nav.world_model.sampling.settings import SamplerSettings
 
@@ -50,6 +51,7 @@ class ExpertsSettings:
         older_frames: frames before the context that the short-term expert sees, >= 1.
         estimate_depth: fill the spatial memory with the model's own estimate where a frame has no depth.
         calibration: whether the weights follow what came true.
+        likelihood: whether the spatial memory enters as a likelihood, without a network that learned to look at it.
         budget: how much of the machine the training of adapters may take.
         spatial_store: folder of a memory store whose newest cloud the spatial expert looks at, as another process
             fills it; empty = fill one here.
@@ -66,6 +68,7 @@ class ExpertsSettings:
     older_frames: int = 12
     estimate_depth: bool = False
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    likelihood: LikelihoodPriorSettings = field(default_factory=LikelihoodPriorSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     spatial_store: str = ""
     adapter_store: str = ""

@@ -19,6 +19,7 @@ from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.core.types import Context, Frame
 from come_nav.experts.memory_views import short_term_expert, spatial_expert
 from come_nav.world_model.calibration.likelihood import LikelihoodSettings, SpatialLikelihood
+from come_nav.world_model.calibration.prior import LikelihoodPriorSettings
 from come_nav.world_model.codec import decode_latents, encode_images, estimate_depth_m
 from come_nav.world_model.composition import LevelWeights, check_schedules
 from come_nav.world_model.contexts import OlderImages, context_from_frames, context_from_images, model_images
@@ -232,6 +233,17 @@ def with_likelihood(
     if settings is not None and settings.table.shape[-1] not in (1, channels):
         raise ConfigError(f"likelihood.gains must be of 1 or {channels} channels, got {settings.table.shape[-1]}")
     return other
+
+
+def guided_by(
+    model: DiffusionWorldModel, spatial: SpatialSource, prior: LikelihoodPriorSettings, exponent: float = 1.0
+) -> DiffusionWorldModel:
+    """Return a model that a spatial memory corrects as far as a prior trusts it: for models without fitted gains.
+
+    ``exponent`` is that of the likelihood; see :func:`with_likelihood`.
+    """
+    gains = LikelihoodSettings.from_variances(model.schedule, prior.clean_variance, prior.render_variance)
+    return with_likelihood(model, replace(gains, temper=exponent), spatial)
 
 
 def with_levels(model: DiffusionWorldModel, levels: Mapping[float, Mapping[str, float]]) -> DiffusionWorldModel:

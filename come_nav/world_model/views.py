@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from come_nav.core.errors import ShapeError
 from come_nav.core.geometry import se2
-from come_nav.core.protocols import AgedSpatialSource
+from come_nav.core.geometry.point_rendering import fill_unseen
+from come_nav.core.protocols import AgedSpatialSource, LatentSpatialSource, SpatialSource
 from come_nav.core.types import Context, ContextViews, ViewSource
 from come_nav.experts.optional_inputs import camera_values
 from come_nav.experts.passes import looks_at
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.codec import decode_latents
 from come_nav.world_model.parts import ModelParts
 from come_nav.world_model.reprojection import RenderedView, context_view, points_view
@@ -30,7 +33,7 @@ def seen_from(parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted
     channels = parts.autoencoder.settings.latent_channels
     view = seen.views.memory if parts.base.model.settings.view_groups else None  # there it is by itself
     if view is None:
-        view = memory_view(parts, context, actions_xyyaw).encoded(parts.autoencoder.encode)
+        view = remembered_view(parts, context, actions_xyyaw)
     return replace(seen, views=replace(seen.views, evidence=view[:, : channels + 1]))
 
 
@@ -41,13 +44,41 @@ def _seen_by_networks(
         return context
     if parts.base.model.settings.view_groups:
         return context.with_views(_views_apart(parts, context, actions_xyyaw, wanted))
-    rendered = rendered_views(parts, context, actions_xyyaw, wanted)
+    latent = ViewSource.MEMORY in wanted and isinstance(parts.spatial, LatentSpatialSource)
+    pixels = {*wanted, ViewSource.LONGER} - {ViewSource.MEMORY} if latent else wanted
+    rendered = rendered_views(parts, context, actions_xyyaw, pixels)
+    found = {own: rendered[own].encoded(parts.autoencoder.encode) for own in ViewSource if own in pixels}
+    if latent:
+        found[ViewSource.MEMORY] = _over(
+            found[ViewSource.LONGER], remembered_view(parts, context, actions_xyyaw), parts.autoencoder.settings
+        )
+    return context.with_views(ContextViews(*(found.get(own) if own in wanted else None for own in ViewSource)))
 
-    def encoded(source: ViewSource) -> Tensor | None:
-        return rendered[source].encoded(parts.autoencoder.encode) if source in wanted else None
 
-    views = ContextViews(encoded(ViewSource.CONTEXT), encoded(ViewSource.LONGER), encoded(ViewSource.MEMORY))
-    return context.with_views(views)
+def remembered_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> Tensor:
+    """Return what the spatial memory alone shows from targets (S, 3), as extra channels take it: (S, C + 2, h, w).
+
+    A memory of latents is read out into the latent grid; one of colours is rendered and encoded.
+
+    Raises:
+        ShapeError: as :func:`memory_view`.
+    """
+    if not isinstance(parts.spatial, LatentSpatialSource):
+        return memory_view(parts, context, actions_xyyaw).encoded(parts.autoencoder.encode)
+    size, poses = parts.autoencoder.settings.latent_size, _targets_in_odom(parts, context, actions_xyyaw)
+    latents, known, inverse_depth = parts.spatial.latent_views(poses, size, context.T_base_camera)
+    facts = torch.stack([known.to(latents), inverse_depth.to(latents)], dim=1)
+    return torch.cat([fill_unseen(latents, known), facts], dim=1)
+
+
+def _over(front: Tensor, back: Tensor, settings: AutoencoderSettings) -> Tensor:
+    """Return encoded views (S, C + 2, h, w): ``front``, but ``back`` in cells that it knows and front less than half.
+
+    This is :meth:`RenderedView.over` for views that are known cell by cell.
+    """
+    share = settings.latent_channels
+    behind = (front[:, share] < 0.5) & (back[:, share] > 0.5)
+    return torch.where(behind[:, None], back, front)
 
 
 def _views_apart(
@@ -64,7 +95,7 @@ def _views_apart(
         layer = points_view(older, camera, extrinsics, actions_xyyaw, parts.image_size, parts.reprojection)
         longer = layer.encoded_apart(encode)
     if ViewSource.MEMORY in wanted:
-        memory = _aged_memory_view(parts, context, actions_xyyaw).encoded_apart(encode)
+        memory = _memory_apart(parts, context, actions_xyyaw)
     return ContextViews(
         view.encoded_apart(encode), longer, memory, camera=camera_values(camera, extrinsics).to(view.image)
     )
@@ -97,13 +128,32 @@ def memory_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> R
     Raises:
         ShapeError: without a memory, or for a context that does not tell where it was in the episode.
     """
+    poses = _targets_in_odom(parts, context, actions_xyyaw)
+    source = cast(SpatialSource, parts.spatial)
+    return RenderedView(*source.views(poses, parts.image_size, context.T_base_camera))
+
+
+def _targets_in_odom(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> Tensor:
+    """Return where targets (S, 3) lie in the frame of the spatial memory; raise ShapeError where that is unknown."""
     start = context.absolute_pose_xyyaw
     if parts.spatial is None or start is None:
         raise ShapeError(
             "what looks at a spatial memory needs one (with_memory) and a context with absolute_pose_xyyaw"
         )
     poses: Tensor = se2.compose(start.expand(len(actions_xyyaw), -1), actions_xyyaw)
-    return RenderedView(*parts.spatial.views(poses, parts.image_size, context.T_base_camera))
+    return poses
+
+
+def _memory_apart(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> Tensor:
+    """Return what the spatial memory alone shows, for a network with ``view_groups``: (S, C + 4, h, w).
+
+    A memory of latents tells no age, and is as reliable as it is known.
+    """
+    if not isinstance(parts.spatial, LatentSpatialSource):
+        return _aged_memory_view(parts, context, actions_xyyaw).encoded_apart(parts.autoencoder.encode)
+    view = remembered_view(parts, context, actions_xyyaw)
+    known = view[:, -2:-1]
+    return torch.cat([view, torch.zeros_like(known), known], dim=1)
 
 
 def _aged_memory_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> RenderedView:

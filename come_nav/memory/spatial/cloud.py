@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,9 +27,10 @@ from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.poses import as_transform
 from come_nav.memory.spatial.carving import seen_through
+from come_nav.memory.spatial.latent.readout import nearest_points
 from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, UnknownFeatures, fits, lift
 from come_nav.memory.spatial.moving import move_voxels
-from come_nav.memory.spatial.settings import SpatialSettings
+from come_nav.memory.spatial.settings import LATENT, RGB, SpatialSettings
 from come_nav.memory.spatial.splat_cache import EXTRA, SplatCache
 from come_nav.memory.spatial.splatting import SpatialView, Viewpoint, render_splats, thinned
 from come_nav.memory.spatial.voxels import VoxelMap, cell_keys, reach_of
@@ -73,7 +74,7 @@ class SpatialMemory:
             depth_source: called as ``depth_source(frame, T_odom_base)`` for frames without depth; see
                 :class:`come_nav.memory.spatial.depth.OdometryScaledDepth`.
         """
-        self.config = config or SpatialSettings()
+        self.config = (config or SpatialSettings()).resolved
         self.features = features or ColourFeatures()
         self._depth_source = depth_source
         self._lock = threading.RLock()
@@ -161,6 +162,7 @@ class SpatialMemory:
         T_base_camera: torch.Tensor | Array,
         *,
         gaps: bool = True,
+        blend: bool = True,
         thin: bool = False,
         cell_m: float = 0.0,
         device: str | torch.device = "cpu",
@@ -172,6 +174,8 @@ class SpatialMemory:
             camera: of the image to render; see :func:`come_nav.memory.spatial.lifting.model_camera`.
             T_base_camera: (4, 4), or (B or 1, 4, 4).
             gaps: close single unseen pixels among seen ones.
+            blend: show the mean of what lies on the surface of a pixel, with no gaps in near surfaces; else the nearest
+                point of each pixel alone, whichever side it is seen from.
             thin: merge far points that no pixel could tell apart first, which pays for many views from one place.
             cell_m: merge points in cells of this edge first, for small images; 0 = do not.
             device: where to render and where the result lies.
@@ -198,6 +202,8 @@ class SpatialMemory:
             centre = positions.mean(dim=0)
             reach_m = float((positions - centre).norm(dim=1).max())
             splats = thinned(splats, centre, reach_m, 1.0 / camera.fx, self.config.voxel_m)
+        if not blend:
+            return nearest_points(splats, view, (camera.height, camera.width))
         return render_splats(splats, view, (camera.height, camera.width), gaps)
 
     def points_near(
@@ -236,7 +242,9 @@ class SpatialMemory:
             origin = {"origin_odom_xyz": self.origin_odom_xyz.copy()} if self.origin_odom_xyz.any() else {}
             numbers = {name: np.asarray(value) for name, value in counts.items()}
             frame = {"T_map_odom_xyyaw": self.map_frame.T_map_odom_xyyaw.copy()}
-            return {**self.voxels.state(), "voxel_m": np.asarray(self.config.voxel_m), **numbers, **origin, **frame}
+            kind = {"latent": np.asarray(True)} if self.config.features == LATENT else {}
+            voxel = {"voxel_m": np.asarray(self.config.voxel_m)}
+            return {**self.voxels.state(), **voxel, **numbers, **origin, **frame, **kind}
 
     def load_state(self, state: dict[str, Array]) -> None:
         """Replace the memory by a saved one; what exceeds the budget makes room as always.
@@ -244,8 +252,9 @@ class SpatialMemory:
         Its key frames are those of who saved it: corrections that come later move only what is seen from now on.
 
         Raises:
-            ShapeError: for arrays that do not agree, or a cloud of another voxel size or number of features.
+            ShapeError: for arrays that do not agree, or a cloud of another voxel size or other features.
         """
+        _check_kind(state, self.config.features, self.features.channels)
         voxel_m = float(state.get("voxel_m", np.nan))
         if voxel_m != self.config.voxel_m:
             raise ShapeError(
@@ -267,7 +276,7 @@ class SpatialMemory:
         count = check_shape("features", state["features"], "N C")
         room = max(SpatialSettings.max_voxels, count["N"])
         source = features or UnknownFeatures(count["C"] - EXTRA)
-        memory = cls(SpatialSettings(voxel_m=float(state["voxel_m"]), max_voxels=room), source)
+        memory = cls(SpatialSettings(_kind_of(state), voxel_m=float(state["voxel_m"]), max_voxels=room), source)
         memory.load_state(state)
         return memory
 
@@ -324,6 +333,21 @@ class SpatialMemory:
         return InsertResult.KEPT
 
 
+def _kind_of(state: dict[str, Array]) -> Literal["rgb", "latent"]:
+    return LATENT if state.get("latent") else RGB
+
+
+def _check_kind(state: dict[str, Array], wanted: str, channels: int) -> None:
+    """Raise ShapeError where a saved cloud remembers something else than this memory."""
+    kind, features = _kind_of(state), state.get("features")
+    saved = channels if features is None or features.ndim != 2 else features.shape[-1] - EXTRA
+    if kind != wanted or saved != channels:
+        raise ShapeError(
+            f"the saved cloud remembers {kind} ({saved} features for each point), this memory {wanted} ({channels}); "
+            f"set spatial.features to {kind} and take the model that it was made with, or fill another store"
+        )
+
+
 def snapshot_of(memory: SpatialMemory) -> SpatialMemory:
     """Return a memory that shows what ``memory`` shows now, and changes no more with it."""
     kept = SpatialMemory(memory.config, memory.features)
@@ -337,7 +361,8 @@ def _carve(voxels: VoxelMap, settings: SpatialSettings, grid: FeatureGrid, T_map
         return 0
     margin = (settings.carve_margin_m, settings.carve_margin_ratio)
     T_camera_map = se3.inverse(T_map_camera)
-    rows, filled = seen_through(voxels.xyz, T_camera_map, grid.depth_m, grid.camera, settings.voxel_m, margin)
+    depth_m, camera = grid.surface or (grid.depth_m, grid.camera)
+    rows, filled = seen_through(voxels.xyz, T_camera_map, depth_m, camera, settings.voxel_m, margin)
     return voxels.weaken(rows, settings.carve_looks * filled)
 
 

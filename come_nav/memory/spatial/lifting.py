@@ -6,14 +6,12 @@ slanted floor passes, however coarse the camera, while a pixel that mixes two su
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.checks import check_shape
 from come_nav.core.errors import DataError
 from come_nav.core.types import CameraIntrinsics, Frame
 
@@ -28,11 +26,15 @@ class FeatureGrid:
         features: (h, w, C); uint8 stands for colours 0 to 255, floats are taken as they are.
         depth_m: (h, w) float32, NaN or 0 = unknown.
         camera: of this grid.
+        coarse: cells far wider than pixels, whose neighbours seldom lie on one surface: they are not filtered by it.
+        surface: the depth and the camera of the pixels, where they are finer than the grid; tells what is seen through.
     """
 
     features: NDArray[Any]
     depth_m: FloatArray
     camera: CameraIntrinsics
+    coarse: bool = False
+    surface: tuple[FloatArray, CameraIntrinsics] | None = None
 
 
 class FeatureSource(Protocol):
@@ -58,28 +60,6 @@ class ColourFeatures:
         return FeatureGrid(frame.rgb, depth_m, camera)
 
 
-class LatentFeatures:
-    """Remembers one latent vector for each latent cell, lifted with depth sampled at its centre (Mirage, Eq. 4).
-
-    The depth of a cell is read bilinearly and not averaged: a mean over an edge lies on neither surface.
-    """
-
-    def __init__(self, encode: Callable[[Frame], Any], channels: int, aspect: float = 1.0) -> None:
-        """Take a function from a frame to latents (C, h, w) of its largest centred window of ``aspect``."""
-        self._encode = encode
-        self._aspect = aspect
-        self.channels = channels
-
-    def __call__(self, frame: Frame, depth_m: FloatArray, camera: CameraIntrinsics) -> FeatureGrid:
-        """Return the latents and the depth at their centres."""
-        latents = np.asarray(self._encode(frame), np.float32)
-        rows, columns = (check_shape("latents", latents, f"{self.channels} h w")[letter] for letter in "hw")
-        left, top, width, height = centred_window(camera.width, camera.height, self._aspect)
-        window = depth_m[top : top + height, left : left + width]
-        grid = camera.cropped(left, top, width, height).scaled(columns, rows)
-        return FeatureGrid(latents.transpose(1, 2, 0), sample_depth(window, rows, columns), grid)
-
-
 def centred_window(width: int, height: int, aspect: float) -> tuple[int, int, int, int]:
     """Return (left, top, width, height) of the largest centred window with ``aspect`` = width / height."""
     wide = width > height * aspect
@@ -92,21 +72,6 @@ def model_camera(camera: CameraIntrinsics, size: int, aspect: float = 1.0) -> Ca
     """Return the camera of the ``size`` x ``size`` view that a world model takes from the images of ``camera``."""
     left, top, width, height = centred_window(camera.width, camera.height, aspect)
     return camera.cropped(left, top, width, height).scaled(size, size)
-
-
-def sample_depth(depth_m: FloatArray, rows: int, columns: int) -> FloatArray:
-    """Return depth (rows, columns) read bilinearly at the centres of a coarser grid; unknown near unknown pixels."""
-    height, width = depth_m.shape
-    known = np.where(np.isfinite(depth_m) & (depth_m > 0.0), depth_m, np.nan)
-    v = np.clip((np.arange(rows) + 0.5) * height / rows - 0.5, 0, height - 1)
-    u = np.clip((np.arange(columns) + 0.5) * width / columns - 0.5, 0, width - 1)
-    v0, u0 = np.floor(v).astype(int), np.floor(u).astype(int)
-    v1, u1 = np.minimum(v0 + 1, height - 1), np.minimum(u0 + 1, width - 1)
-    dv, du = (v - v0)[:, None], (u - u0)[None]
-    top = known[v0[:, None], u0] * (1 - du) + known[v0[:, None], u1] * du
-    bottom = known[v1[:, None], u0] * (1 - du) + known[v1[:, None], u1] * du
-    sampled: FloatArray = (top * (1 - dv) + bottom * dv).astype(np.float32)
-    return sampled
 
 
 @dataclass(frozen=True)
@@ -151,6 +116,7 @@ def lift(
         inside = (depth >= range_m[0]) & (depth <= range_m[1])
     v, u, depth = v[inside], u[inside], depth[inside]
     trusted, slopes = classify_pixels(grid.depth_m, v, u, edge_ratio, min_neighbours)
+    trusted |= grid.coarse
     v, u, depth, slopes = v[trusted], u[trusted], depth[trusted], slopes[trusted]
     camera = grid.camera
     rays = np.stack([(u + 0.5 - camera.cx) / camera.fx, (v + 0.5 - camera.cy) / camera.fy, np.ones_like(depth)], axis=1)

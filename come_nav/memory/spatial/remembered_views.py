@@ -34,6 +34,10 @@ class RememberedViews:
     ) -> None:
         self.memory, self.camera, self.T_base_camera, self.aspect = memory, camera, T_base_camera, aspect
 
+    def showing(self, memory: SpatialMemory) -> RememberedViews:
+        """Return what shows another memory to the same camera."""
+        return RememberedViews(memory, self.camera, self.T_base_camera, self.aspect)
+
     def views(
         self, poses_odom_xyyaw: Tensor, image_size: int, T_base_camera: Tensor | None = None, cell_m: float = 0.0
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from come_nav.core.experts import MEMORY_EXPERTS
 from come_nav.memory.short_term import Remembered, ShortTermBuffer
 from come_nav.memory.spatial.cloud import snapshot_of
-from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.navigation.calibrating.online import Moment, OnlineCalibration, Tested
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import taking_experts
@@ -69,5 +68,5 @@ class RobotCalibration:
         views, long_term = self._episode.views, self._episode.long_term
         if views is not None:
             kept = snapshot_of(views.memory)
-            views = RememberedViews(kept, views.camera, views.T_base_camera, views.aspect) if len(kept) else None
+            views = views.showing(kept) if len(kept) else None
         return model.with_memory(views, None if long_term is None else long_term.expert)

@@ -28,7 +28,7 @@ class Routes:
         own = self._obstacles.settings
         points = self._obstacles.points_odom_xy if own.use else np.zeros((0, 2))
         space = self._episode.space
-        if own.use and space is not None and len(space.cloud):
+        if own.use and space is not None and space.is_dense and len(space.cloud):
             local = space.cloud.points_near(here_odom_xyyaw, FAR_M, (own.min_height_m, own.max_height_m))
             points = np.vstack([points, se2.transform_points(here_odom_xyyaw, local[:, :2].astype(np.float64))])
         way = self._places.way(here_odom_xyyaw, goal_odom_xyyaw)

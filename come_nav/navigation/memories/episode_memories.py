@@ -13,7 +13,6 @@ from come_nav.localisation.image_difference import ImageDifference
 from come_nav.memory.episodic.memory import Adapter
 from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.short_term import Remembered
-from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.navigation.memories.experts_in_use import (
     ExpertsInUse,
     calibrated_experts,
@@ -21,10 +20,10 @@ from come_nav.navigation.memories.experts_in_use import (
     unsupported_experts,
 )
 from come_nav.navigation.memories.long_term_memory import LongTermMemory
-from come_nav.navigation.memories.remembered_space import RememberedSpace
+from come_nav.navigation.memories.remembered_space import RememberedSpace, SpaceViews
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
-from come_nav.world_model.model import with_levels
+from come_nav.world_model.model import guided_by, with_levels
 
 NOT_KEPT = "its memory is not kept; name it in experts.use"
 
@@ -74,7 +73,7 @@ class EpisodeMemories:
         return experts_in_use(chosen, self._unsupported)
 
     @property
-    def views(self) -> RememberedViews | None:
+    def views(self) -> SpaceViews | None:
         """What shows the cloud to the robot's camera; None without a cloud, or before it has taken a frame."""
         return None if self.space is None else self.space.views
 
@@ -109,9 +108,14 @@ class EpisodeMemories:
             return self.base_model, warnings
         spatial = self.views if SPATIAL in usable else None
         long_term = self.long_term.expert if self.long_term is not None and LONG_TERM in usable else None
-        model = self._model.with_memory(spatial, long_term)
-        model = model.composed(experts.weights(usable), experts.mode)
-        return with_levels(model, levels) if levels else model, warnings
+        guided = spatial is not None and experts.likelihood.use
+        model = self._model.with_memory(None if guided else spatial, long_term)
+        networks = [name for name in usable if not (guided and name == SPATIAL)]
+        model = model.composed(experts.weights(networks), experts.mode)
+        model = with_levels(model, levels) if levels else model
+        if guided and spatial is not None:
+            model = guided_by(model, spatial, experts.likelihood, experts.spatial)
+        return model, warnings
 
     def difference_to(self, image: Tensor, rough: bool = False) -> ImageDifference | None:
         """Return what compares remembered views with an image (3, S, S), roughly or exactly.

@@ -79,6 +79,8 @@ def unsupported_experts(model: NavigationModel, settings: ExpertsSettings) -> di
     if taking is None:
         return dict.fromkeys(MEMORY_EXPERTS, "this world model takes no experts")
     found = {name: "this model looks at no views" for name in MEMORY_EXPERTS if name not in taking.supported_experts}
+    if settings.likelihood.use:  # it needs no network that looks at the memory
+        found.pop(SPATIAL, None)
     if not settings.adapter_store and find_spec("peft") is None:  # an adapter of another process needs no training here
         found[LONG_TERM] = "training an adapter needs peft; install peft"
     return found

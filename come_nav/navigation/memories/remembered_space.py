@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from come_nav.core.types import Frame
+from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.localisation.image_difference import ImageDifference
 from come_nav.localisation.relocalisation_settings import RelocalisationSettings
 from come_nav.memory.short_term import Remembered
-from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.cloud import MetricDepth, SpatialMemory
+from come_nav.memory.spatial.latent.features import LatentFeatures
+from come_nav.memory.spatial.latent.views import RememberedLatents
 from come_nav.memory.spatial.lifting import model_camera
 from come_nav.memory.spatial.remembered_views import RememberedViews
-from come_nav.memory.spatial.settings import SpatialSettings
+from come_nav.memory.spatial.settings import LATENT, SpatialSettings
 from come_nav.memory.spatial.shared_cloud import SharedCloud
 from come_nav.memory.store.store import MemoryStore
 from come_nav.world_model.images import camera_of_frame, rgb_from_images
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import RenderedView
+
+SpaceViews = RememberedViews | RememberedLatents
 
 
 class RememberedSpace:
@@ -37,8 +42,9 @@ class RememberedSpace:
     def __init__(self, model: DiffusionWorldModel, settings: SpatialSettings, estimate_depth: bool, store: str) -> None:
         """Begin with nothing, or with what ``store`` (a folder; empty = fill the cloud here) holds."""
         self._model, self._estimate_depth = model, estimate_depth
-        self.cloud = SpatialMemory(settings)
-        self.views: RememberedViews | None = None
+        self._taken: Remembered | None = None  # its latents are known already
+        self.cloud = space_of(model, settings, self._latents_of)
+        self.views: SpaceViews | None = None
         self.shared = SharedCloud(MemoryStore(Path(store).expanduser()), self.cloud) if store else None
         if self.shared is not None:
             self.shared.poll()
@@ -55,6 +61,11 @@ class RememberedSpace:
         reasons = ", ".join(f"{name} {count}" for name, count in self.cloud.rejected.most_common(2))
         return f"nothing is remembered yet{f' (frames refused: {reasons})' if reasons else ''}"
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether its points cover surfaces, so that they tell what is in the way: latents lie a cell apart."""
+        return self.cloud.config.features != LATENT
+
     def observe(self, seen: Remembered) -> None:
         """Take a frame into the cloud, or look whether another process has a newer cloud."""
         views = self._views_through(seen.frame)
@@ -62,6 +73,7 @@ class RememberedSpace:
             self.shared.poll()
             self.views = self.views or views
             return
+        self._taken = seen
         self.cloud.observe(self._with_depth(seen.frame), seen.pose_odom_xyyaw)
         if len(self.cloud):
             self.views = self.views or views
@@ -97,12 +109,19 @@ class RememberedSpace:
         if self.shared is None:
             self.cloud.clear()
 
-    def _views_through(self, frame: Frame) -> RememberedViews | None:
+    def _views_through(self, frame: Frame) -> SpaceViews | None:
         """Return what shows the cloud to the camera of ``frame``; None without a calibration."""
         camera, extrinsics = frame.intrinsics, frame.T_base_camera
         if camera is None or extrinsics is None:
             return None
-        return RememberedViews(self.cloud, camera, extrinsics, self._model.images.aspect)
+        return views_of(self._model, self.cloud, camera, extrinsics)
+
+    def _latents_of(self, frame: Frame) -> Tensor:
+        """Return the latents (C, h, w) of a frame: those that the short-term memory made where it did."""
+        taken = self._taken
+        if taken is not None and taken.features is not None and taken.stamp_s == frame.stamp_s:
+            return taken.features.float().cpu()
+        return latents_of(self._model, frame)
 
     def _with_depth(self, frame: Frame) -> Frame:
         """Return the frame; as the model sees it with its own estimate where there is no depth and that is wanted."""
@@ -114,3 +133,37 @@ class RememberedSpace:
         seen_by = camera_of_frame(frame.intrinsics, model.images.aspect)
         depth_m = model.estimate_depth_m(image, seen_by)[0].float().cpu().numpy()
         return Frame(frame.stamp_s, rgb_from_images(image)[0], depth_m, camera, frame.T_base_camera)
+
+
+def space_of(
+    model: DiffusionWorldModel,
+    settings: SpatialSettings,
+    encode: Callable[[Frame], Tensor] | None = None,
+    depth_source: MetricDepth | None = None,
+) -> SpatialMemory:
+    """Return an empty spatial memory of colours, or of the model's latents, as ``settings`` want it.
+
+    ``encode`` tells the latents (C, h, w) of a frame; the model does by default. ``depth_source`` is that of
+    :class:`SpatialMemory`.
+    """
+    if settings.features != LATENT:
+        return SpatialMemory(settings, depth_source=depth_source)
+    channels, aspect = model.autoencoder.settings.latent_channels, model.images.aspect
+    told = encode or (lambda frame: latents_of(model, frame))
+    return SpatialMemory(settings, LatentFeatures(told, channels, aspect, settings.latent.depth), depth_source)
+
+
+def latents_of(model: DiffusionWorldModel, frame: Frame) -> Tensor:
+    """Return the scaled latents (C, h, w) of what the model sees of a frame."""
+    return model.encode(model.images_from_rgb([frame.rgb]))[0].float().cpu()
+
+
+def views_of(
+    model: DiffusionWorldModel, cloud: SpatialMemory, camera: CameraIntrinsics, T_base_camera: NDArray[np.float64]
+) -> SpaceViews:
+    """Return what shows a spatial memory to the model's camera on the robot."""
+    aspect = model.images.aspect
+    if cloud.config.features != LATENT:
+        return RememberedViews(cloud, camera, T_base_camera, aspect)
+    latent_size = model.autoencoder.settings.latent_size
+    return RememberedLatents(cloud, camera, T_base_camera, model.decode, latent_size, aspect)

@@ -45,6 +45,12 @@ def no_plan(status: PlanStatus, message: str, newest: Remembered | None) -> Plan
 
 def check_fits(settings: NavigationSettings, model: WorldModel) -> None:
     """Raise ConfigError for settings that do not fit the model's rate."""
+    particles = 1 if settings.sampler is None else settings.sampler.resampling.particles
+    if settings.experts.likelihood.use and particles > 1:
+        raise ConfigError(
+            f"experts.likelihood.use needs sampler.resampling.particles 1, got {particles}: weights of particles "
+            "follow a product of experts alone"
+        )
     dt_s, rate_hz = settings.planner.dt_s, settings.memory.rate_hz
     if settings.imagination == "rollout" and abs(dt_s * model.rate_hz - 1.0) > 1e-6:
         raise ConfigError(f"planner.dt_s must be {1 / model.rate_hz:g} for a rollout, got {dt_s:g}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from come_nav.core.errors import ComeNavError
 from come_nav.core.geometry import se2
 from come_nav.memory.short_term import Remembered
 from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
-from come_nav.memory.spatial.settings import SpatialSettings
+from come_nav.memory.spatial.settings import RGB, SpatialSettings
+from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.localising.settings import LocalisationSettings
+from come_nav.navigation.memories.remembered_space import space_of
+from come_nav.navigation.settings import NavigationSettings
 from come_nav.ros import messages
 from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
@@ -45,6 +49,8 @@ class SpatialMemoryNode(MemoryNode):
         Parameter("obstacle_min_height_m", 0.1, "lowest obstacle, m above the odom plane", -10.0, 10.0),
         Parameter("obstacle_max_height_m", 1.2, "highest obstacle, m above the odom plane", -10.0, 10.0),
         Parameter("min_hits", 2.0, "a point counts as obstacle when it was seen this often", 0.0, 1000.0),
+        Parameter("model", NavigationSettings.model, "whose latents are remembered, where it is latents", when="start"),
+        Parameter("device", NavigationSettings.device, "where that model runs", when="start"),
         Parameter("memory_folder", "", "where the memory is saved and found again; empty = nowhere", when="start"),
         Parameter("save_period_s", 20.0, "save this often, s", 0.5, 3600.0),
         *settings_parameters(SpatialSettings(), "spatial."),
@@ -55,13 +61,18 @@ class SpatialMemoryNode(MemoryNode):
 
     def setup(self) -> None:
         """Load what was saved; subscribe."""
-        self._memory = SpatialMemory(settings_from(SpatialSettings(), self.values, "spatial."))
+        settings = settings_from(SpatialSettings(), self.values, "spatial.")
+        # Latents lie too far apart to tell what is in the way: colours are then remembered beside them, and not saved.
+        self._surfaces = SpatialMemory(replace(settings, features=RGB))
+        self._memory = self._surfaces if settings.features == RGB else self._of_latents(settings)
+        self._clouds = dict.fromkeys((self._surfaces, self._memory))
         load_cloud(self, self._memory)
         self._camera = CameraInput(self, depth="required")
         self._camera.on_reset = self._requests.append
         # Anchors alone, without features: what was seen at each moves as another localiser says.
         self._localisation = RobotLocalisation(LocalisationSettings(use=False))
-        self._localisation.on_correction.append(self._memory.move)
+        for cloud in self._clouds:
+            self._localisation.on_correction.append(cloud.move)
         self._map_odom = MapOdomFollower(
             self, self._camera.transforms, self._localisation, resets=self._camera.map_resets
         )
@@ -134,10 +145,15 @@ class SpatialMemoryNode(MemoryNode):
             self._frames_saved = -1  # whoever follows the store needs it as it is now
         self._localisation.reset()  # its anchors are of the odom before
         T_before_after = motion_of_odom(request)
-        if T_before_after is None:
-            self._memory.clear()
-        else:
-            self._memory.map_frame.rebase(T_before_after)
+        for cloud in self._clouds:
+            if T_before_after is None:
+                cloud.clear()
+            else:
+                cloud.map_frame.rebase(T_before_after)
+
+    def _of_latents(self, settings: SpatialSettings) -> SpatialMemory:
+        names = {"model": self.values["model"], "device": self.values["device"]}
+        return space_of(load_configured_model(NavigationSettings(**names)), settings)
 
     def _remember(self) -> None:
         def due(matched: Matched) -> bool:
@@ -147,7 +163,7 @@ class SpatialMemoryNode(MemoryNode):
             if self._map_odom.on:
                 pose = matched.odometry.pose_xyyaw
                 self._localisation.observe(Remembered(matched.stamp_s, pose, frame, None))
-            verdict = self._memory.observe(frame, matched.odometry.T_odom_base)
+            *_, verdict = [cloud.observe(frame, matched.odometry.T_odom_base) for cloud in self._clouds]
             self._verdicts[verdict.value] = self._verdicts.get(verdict.value, 0) + 1
             if verdict is not InsertResult.KEPT:
                 self._failure = (time.monotonic(), f"the newest frame was not remembered: {verdict.value}")
@@ -157,9 +173,9 @@ class SpatialMemoryNode(MemoryNode):
             self._pose_odom_xyyaw = matched.odometry.pose_xyyaw
 
     def _publish_cloud(self) -> None:
-        points, most = self._memory.points_xyz, int(self.values["max_published_points"])
+        points, most = self._surfaces.points_xyz, int(self.values["max_published_points"])
         chosen = slice(None, None, max(1, -(-len(points) // most)))
-        colours = np.clip((self._memory.point_features[chosen, :3] + 1.0) * 127.5, 0, 255).astype(np.uint8)
+        colours = np.clip((self._surfaces.point_features[chosen, :3] + 1.0) * 127.5, 0, 255).astype(np.uint8)
         frame_id = self.values["odom_frame"]
         self._cloud.publish(messages.cloud_message(points[chosen], colours, self.now_s(), frame_id))
 
@@ -169,7 +185,7 @@ class SpatialMemoryNode(MemoryNode):
             return
         values = self.values
         heights = (values["obstacle_min_height_m"], values["obstacle_max_height_m"])
-        points = self._memory.points_near(pose, values["obstacle_range_m"], heights, values["min_hits"])
+        points = self._surfaces.points_near(pose, values["obstacle_range_m"], heights, values["min_hits"])
         planar = se2.transform_points(pose, points[:, :2].astype(np.float64))
         odom = np.column_stack([planar, points[:, 2]]).astype(np.float32)
         # Of the newest frame in it, not of now: whoever plans must see that it no longer grows.

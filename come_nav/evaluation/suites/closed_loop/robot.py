@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from come_nav.core.types import Plan, PlanStatus
 from come_nav.evaluation.suites.closed_loop.course import Course
 from come_nav.evaluation.suites.closed_loop.settings import ClosedLoopSettings
 from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.settings import LATENT, RGB
 from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.navigation.topological import MapFollower
@@ -55,8 +57,11 @@ class SimulatedRobot:
             )
         self._follower, self._stall = PathFollower(FOLLOWER, self._robot), StallDetector()
         spatial = navigator.stack.episode.spatial
-        self._cloud = SpatialMemory(navigator.stack.settings.spatial) if spatial is None else spatial
-        self._fills_cloud = spatial is None
+        # Latents lie too far apart to tell what is in the way: colours are then remembered beside them.
+        own = spatial is None or spatial.config.features == LATENT
+        colours = replace(navigator.stack.settings.spatial, features=RGB)
+        self._cloud = SpatialMemory(colours) if own or spatial is None else spatial
+        self._fills_cloud = own
         self._pending: list[tuple[float, Plan]] = []  # when a plan is ready, and the plan
         self._next_frame_s = self._next_obstacles_s = self._next_plan_s = 0.0
         self._blocked_s = self._newest_stamp_s = float("-inf")

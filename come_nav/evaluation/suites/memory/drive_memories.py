@@ -27,7 +27,7 @@ from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.replay import Replay, open_loop, show
 from come_nav.memory.spatial.building import remember
 from come_nav.memory.spatial.cloud import SpatialMemory
-from come_nav.memory.spatial.remembered_views import RememberedViews
+from come_nav.navigation.memories.remembered_space import SpaceViews, space_of, views_of
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.world_model.model import DiffusionWorldModel
@@ -82,7 +82,7 @@ class DriveMemories:
         return Replay(stack, self.settings.experts.older_frames)
 
     @cached_property
-    def views(self) -> RememberedViews:
+    def views(self) -> SpaceViews:
         """The point cloud of the memory phase, seen through the model's camera."""
         episode = self.replay.stack.episode
         views, memory = (episode.views, episode.spatial) if episode.spatial is not None else self._own_views()
@@ -129,14 +129,14 @@ class DriveMemories:
         _, known, _ = self.views.views(poses_odom_xyyaw, self.model.image_size, T_base_camera)
         return known.float().flatten(1).mean(dim=1)
 
-    def _own_views(self) -> tuple[RememberedViews | None, SpatialMemory]:
+    def _own_views(self) -> tuple[SpaceViews | None, SpatialMemory]:
         """Return the cloud where the robot keeps none, as its model looks at no views: geometry stays a reference."""
-        recording, memory = self.drive.recording, SpatialMemory(self.settings.spatial)
+        recording, memory = self.drive.recording, space_of(self.model, self.settings.spatial)
         remember(recording, [memory], self.drive.memory.start, self.drive.memory.stop)
         camera, extrinsics = recording.intrinsics, recording.T_base_camera
         if camera is None or extrinsics is None:
             return None, memory
-        return RememberedViews(memory, camera, extrinsics, self.model.images.aspect), memory
+        return views_of(self.model, memory, camera, extrinsics), memory
 
     def _bring_adapter(self, stack: NavStack) -> None:
         """Put the adapter of the drive in use: from the folder where it was trained before with these settings."""
