@@ -14,6 +14,7 @@ from model_samples import small_model
 
 from come_nav.cli.output import format_table
 from come_nav.core.errors import ConfigError, DataError
+from come_nav.core.geometry import se2
 from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.protocols.memory_windows import MemoryDrive, MemoryWindow
@@ -23,6 +24,7 @@ from come_nav.evaluation.reports.composition_tables import marked_lines, marks_o
 from come_nav.evaluation.suites.memory.compositions import BLENDS, TITLES, CompositionWeights, find_weights
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache, experts_of
 from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
+from come_nav.evaluation.suites.memory.optional_rows import optional_rows, retrieved_context
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.planning import GeometryImaginer, NearestImaginer
 from come_nav.evaluation.suites.memory.rows import BatchContexts, available_rows, recall_rows
@@ -30,6 +32,7 @@ from come_nav.evaluation.suites.quality_rows import images_of
 from come_nav.experts.lora import adapted, adapter_metadata
 from come_nav.experts.lora_settings import LoraSettings
 from come_nav.memory.episodic.memory import EpisodicMemory, EpisodicSettings
+from come_nav.memory.retrieval import FrameRetrieval, Retrieved
 from come_nav.memory.spatial.building import remember
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews
@@ -382,3 +385,37 @@ def test_references_show_what_they_say(memories, drive, model):
     torch.testing.assert_close(shown.latents.float(), model.encode(frame), atol=1e-4, rtol=0)
     cloud = GeometryImaginer(memories, window, model, True).imagine(path, torch.Generator())
     torch.testing.assert_close(cloud.latents.float(), model.encode(cloud.images.float()), atol=1e-4, rtol=0)
+
+
+def test_rows_that_are_asked_for_are_guided_or_look_at_retrieved_frames(memories, drive, model):
+    cache = MemoryCache(lambda name: memories)
+    base = experts_of(CompositionWeights({}).composed_row("base", True), model, OLDER)
+    rows = {row.name: row for row in optional_rows(("likelihood", "retrieved"), cache, base)}
+    assert list(rows) == ["base + likelihood", "retrieved context"]
+    window = window_of(drive)
+    batch = read_batch([window], images_of(model))
+    images = {name: row.imagine(batch) for name, row in rows.items()}
+    contexts = BatchContexts(cache, base)
+    plain = model.decode(contexts.predicted(memories.composed(base), batch))[:, None]
+    for own in images.values():
+        assert own.shape == plain.shape
+        assert (own - plain).abs().mean() > 1e-3
+    told = retrieved_context(memories, model, window.window, window.poses_xyyaw[-1])
+    retrieval, kept = memories.retrieval
+    target = se2.compose(window.window.start_odom_xyyaw, window.poses_xyyaw[-1])
+    newest = drive.recording.frame(window.window.start)
+    found = retrieval.query(target, newest.intrinsics, newest.T_base_camera, 3, newest.stamp_s)
+    expected = sorted(kept[index] for index in found.indices)
+    start = window.window.start_odom_xyyaw
+    poses = se2.relative(torch.from_numpy(np.asarray(start)), memories.poses_xyyaw[expected])
+    torch.testing.assert_close(told.poses_xyyaw[0, 3 - len(expected) : -1].double(), poses, atol=1e-4, rtol=0)
+    assert (told.poses_xyyaw[0, -1] == 0).all()
+
+
+def test_without_remembered_frames_of_the_target_the_newest_fill_up(memories, drive, model, monkeypatch):
+    window = window_of(drive)
+    nothing = Retrieved(np.zeros(0, np.int64), np.zeros(0), 0.0)
+    monkeypatch.setattr(FrameRetrieval, "query", lambda *_: nothing)
+    told = retrieved_context(memories, model, window.window, window.poses_xyyaw[-1])
+    expected = torch.from_numpy(window.window.context_xyyaw).float()
+    torch.testing.assert_close(told.poses_xyyaw[0], expected, atol=1e-4, rtol=0)

@@ -69,10 +69,11 @@ def run(args: argparse.Namespace) -> int:
 
 def evaluate_recall(args: argparse.Namespace) -> Outcome[RecallEvaluation]:
     """Evaluate recall, or go on, as the flags say."""
+    from come_nav.evaluation.suites.memory.optional_rows import OPTIONAL_ROWS
     from come_nav.evaluation.suites.memory.recall import run_recall
     from come_nav.evaluation.suites.memory.rows import RECALL_ROWS
 
-    rows = chosen_rows(args.rows, RECALL_ROWS)
+    rows = chosen_rows(args.rows, (*RECALL_ROWS, *OPTIONAL_ROWS))
     config, folder = prepare(args)
     return run_recall(memory_settings(args, config.model, rows), config, folder, Steps)
 

@@ -25,6 +25,7 @@ from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.evaluation.suites.memory.compositions import ComposedRow
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.replay import Replay, open_loop, show
+from come_nav.memory.retrieval import FrameRetrieval
 from come_nav.memory.spatial.building import remember
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.navigation.memories.remembered_space import SpaceViews, space_of, views_of
@@ -97,6 +98,20 @@ class DriveMemories:
         parts = [frames[start : start + ENCODE_FRAMES] for start in range(0, len(frames), ENCODE_FRAMES)]
         images = (self.model.images_from_rgb([recording.frame(index).rgb for index in part]) for part in parts)
         return torch.cat([self.model.encode(part) for part in images])
+
+    @cached_property
+    def retrieval(self) -> tuple[FrameRetrieval, list[int]]:
+        """What finds remembered frames by what they show, and which of the memory phase each of its frames is."""
+        found, kept, recording = FrameRetrieval(), list[int](), self.drive.recording
+        for number, pose in enumerate(self.poses_xyyaw.numpy()):
+            index = self.drive.memory.start + number
+            try:
+                frame = recording.frame(index)
+            except DataError:  # a damaged image does not cost the others
+                continue
+            found.add(frame.over_footprint(recording.T_odom_base[index]), pose)
+            kept.append(number)
+        return found, kept
 
     def composed(self, experts: ExpertsSettings) -> DiffusionWorldModel:
         """Return the robot's model that looks at ``experts``; raise DataError where one of them cannot work."""

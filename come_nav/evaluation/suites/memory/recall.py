@@ -28,7 +28,8 @@ from come_nav.evaluation.suites.memory.compositions import (
     main_row,
     weight_lines,
 )
-from come_nav.evaluation.suites.memory.drive_memories import MemoryCache
+from come_nav.evaluation.suites.memory.drive_memories import MemoryCache, experts_of
+from come_nav.evaluation.suites.memory.optional_rows import optional_rows
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.rows import RECALL_ROWS, available_rows, recall_rows, start_extrinsics
 from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
@@ -116,6 +117,7 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
     contrast, older_frames = setup.settings.contrast, navigation.experts.older_frames
     cache = setup.cache(weights.compositions(wanted, contrast))
     rows, compositions = recall_rows(wanted, contrast, weights, setup.model, cache, older_frames)
+    rows += optional_rows(wanted, cache, experts_of(weights.composed_row("base", True), setup.model, older_frames))
     images = images_of(setup.model)
     stored = stored_settings(found.source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, weights) | {
         "limits": to_mapping(selection.limits),

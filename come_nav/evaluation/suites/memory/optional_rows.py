@@ -1,0 +1,105 @@
+"""Rows of the recall table that are there where they are asked for: other ways in which memories enter."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from come_nav.core.geometry import se2
+from come_nav.core.types import Context
+from come_nav.evaluation.protocols.protocol import Window
+from come_nav.evaluation.protocols.quality import Batch, QualityRow
+from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache
+from come_nav.evaluation.suites.memory.rows import BatchContexts, actions_of
+from come_nav.navigation.settings import ExpertsSettings
+from come_nav.world_model.model import DiffusionWorldModel, guided_by
+
+LIKELIHOOD, RETRIEVED = "likelihood", "retrieved"
+OPTIONAL_ROWS = (LIKELIHOOD, RETRIEVED)
+LIKELIHOOD_TITLE, RETRIEVED_TITLE = "base + likelihood", "retrieved context"
+
+
+def optional_rows(wanted: Collection[str], cache: MemoryCache, base: ExpertsSettings) -> list[QualityRow]:
+    """Return the rows among OPTIONAL_ROWS that are wanted; ``base`` is what the base looks at."""
+    rows = []
+    if LIKELIHOOD in wanted:
+        rows.append(likelihood_row(cache, BatchContexts(cache, base), base))
+    if RETRIEVED in wanted:
+        rows.append(retrieved_row(cache, base))
+    return rows
+
+
+def likelihood_row(cache: MemoryCache, contexts: BatchContexts, base: ExpertsSettings) -> QualityRow:
+    """Return the row of the base, corrected by what the spatial memory shows, as far as experts.likelihood trusts it.
+
+    Any model has it: no network looks at the memory.
+    """
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        memories = cache.of(batch.windows[0].window.recording_id)
+        prior = memories.settings.experts.likelihood
+        model = guided_by(memories.composed(base), memories.views, prior)
+        starts = torch.from_numpy(np.stack([item.window.start_odom_xyyaw for item in batch.windows]))
+        times, actions, generator = _times(batch), actions_of(batch), batch.generator()
+
+        def predicted(own: torch.Tensor, context: Context) -> torch.Tensor:
+            context = replace(context, absolute_pose_xyyaw=starts[own].to(context.latents.device))
+            return model.predict(context, actions[own], times[own], generator)
+
+        return model.decode(contexts.each(batch, predicted)).cpu()[:, None]
+
+    return QualityRow(LIKELIHOOD_TITLE, imagine)
+
+
+def retrieved_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:
+    """Return the row of the base whose context is the newest frame and remembered ones that show the target's view.
+
+    The network is the one that learned to look at the newest frames: nothing was trained for this.
+    """
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        memories = cache.of(batch.windows[0].window.recording_id)
+        model, actions = memories.composed(base), actions_of(batch)
+        found = [
+            retrieved_context(memories, model, item.window, action.double().numpy())
+            for item, action in zip(batch.windows, actions, strict=True)
+        ]
+        latents = model.predict(Context.joined(found), actions, _times(batch), batch.generator())
+        return model.decode(latents).cpu()[:, None]
+
+    return QualityRow(RETRIEVED_TITLE, imagine)
+
+
+def retrieved_context(
+    memories: DriveMemories, model: DiffusionWorldModel, window: Window, action_xyyaw: np.ndarray
+) -> Context:
+    """Return the context of remembered frames that show the target, oldest first, and the newest frame.
+
+    Where too few show any of it, the frames before the newest one fill up.
+    """
+    recording, start = window.recording, np.asarray(window.start_odom_xyyaw)
+    wanted = model.context_frames - 1
+    newest = recording.frame(window.start).over_footprint(recording.T_odom_base[window.start])
+    camera, extrinsics = newest.intrinsics, newest.T_base_camera
+    frames, poses = [newest], [start]
+    if camera is not None and extrinsics is not None:
+        target = se2.compose(start, action_xyyaw)
+        retrieval, kept = memories.retrieval
+        chosen = retrieval.query(target, camera, extrinsics, wanted, newest.stamp_s).indices
+        for number in sorted((kept[index] for index in chosen), reverse=True):
+            index = memories.drive.memory.start + number
+            frames.insert(0, recording.frame(index).over_footprint(recording.T_odom_base[index]))
+            poses.insert(0, memories.poses_xyyaw[number].numpy())
+    missing = wanted + 1 - len(frames)
+    for index in list(window.context)[-1 - missing : -1]:
+        frames.insert(len(frames) - 1, recording.frame(index).over_footprint(recording.T_odom_base[index]))
+        poses.insert(len(poses) - 1, np.asarray(recording.poses_xyyaw[index]))
+    offsets = [(frame.stamp_s - newest.stamp_s) * model.rate_hz for frame in frames]
+    return model.context_from_frames(frames, np.stack(poses), offsets, absolute_pose_xyyaw=start)
+
+
+def _times(batch: Batch) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
