@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,15 @@ from come_nav.core.errors import CheckpointError, MissingDependencyError
 
 OUTPUTS = ("keypoints", "scores", "descriptors")
 Run = Callable[[NDArray[np.float32]], Sequence[Any]]
+# OpenCV 5.0 does not raise but ends the process where a network lists what it found and finds nothing.
+TRIAL_S = 60.0
+TRIAL = """
+import sys, cv2, numpy
+network = cv2.dnn.readNetFromONNX(sys.argv[1])
+for grey in (0.0, 0.5):
+    network.setInput(numpy.full((1, 1, 120, 160), grey, numpy.float32))
+    network.forward(network.getUnconnectedOutLayersNames())
+"""
 
 
 def onnx_network(path: Path) -> Run:
@@ -50,8 +63,11 @@ def _by_onnx_runtime(path: Path) -> Run:
 
 
 def _by_opencv(path: Path) -> Run:
+    if _ends_process(path):
+        raise _beyond_opencv(path, RuntimeError("it ends the process on an image without features"))
     try:
-        network = cv2.dnn.readNetFromONNX(str(path))
+        with _silent():
+            network = cv2.dnn.readNetFromONNX(str(path))
         names = _ordered(list(network.getUnconnectedOutLayersNames()))
     except Exception as error:  # cv2.error, and a UnicodeDecodeError where its text is none
         raise _beyond_opencv(path, error) from error
@@ -60,13 +76,35 @@ def _by_opencv(path: Path) -> Run:
 
     def run(image: NDArray[np.float32]) -> Sequence[Any]:
         try:
-            with lock:
+            with lock, _silent():
                 network.setInput(image)
                 return network.forward(names)
         except cv2.error as error:
             raise _beyond_opencv(path, error) from error
 
     return run
+
+
+def _ends_process(path: Path) -> bool:
+    """Try a network on images without features in a process of its own; return whether a signal ended that."""
+    try:
+        trial = subprocess.run(
+            [sys.executable, "-c", TRIAL, str(path)], capture_output=True, timeout=TRIAL_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return trial.returncode < 0  # what raises there raises here as well
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep OpenCV from printing what it raises as well."""
+    log = cv2.utils.logging
+    level = log.setLogLevel(log.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        log.setLogLevel(level)
 
 
 def _beyond_opencv(path: Path, error: Exception) -> MissingDependencyError:
@@ -83,5 +121,5 @@ def _exported() -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\].* failed:", "", " ".join(str(error).split()))
     return f"{text[:160]} ..." if len(text) > 160 else text or type(error).__name__
