@@ -40,7 +40,9 @@ def node(operator: str, inputs: list[str], outputs: list[str], **attributes: int
 def constant(name: str, value: Any) -> bytes:
     array = np.asarray(value)
     kind = FLOAT if array.dtype == np.float32 else INT64
-    return b"".join(field(1, size) for size in array.shape) + field(2, kind) + field(8, name) + field(9, array.tobytes())
+    return (
+        b"".join(field(1, size) for size in array.shape) + field(2, kind) + field(8, name) + field(9, array.tobytes())
+    )
 
 
 def value_info(name: str, kind: int, shape: list[int | str]) -> bytes:
@@ -48,8 +50,12 @@ def value_info(name: str, kind: int, shape: list[int | str]) -> bytes:
     return field(1, name) + field(2, field(1, field(1, kind) + field(2, sizes)))
 
 
-def write_model(path: Path, nodes: list[bytes], constants: list[bytes], inputs: list[bytes], outputs: list[bytes]) -> Path:
-    graph = b"".join(field(1, own) for own in nodes) + field(2, "features") + b"".join(field(5, own) for own in constants)
+def write_model(
+    path: Path, nodes: list[bytes], constants: list[bytes], inputs: list[bytes], outputs: list[bytes]
+) -> Path:
+    graph = (
+        b"".join(field(1, own) for own in nodes) + field(2, "features") + b"".join(field(5, own) for own in constants)
+    )
     graph += b"".join(field(11, own) for own in inputs) + b"".join(field(12, own) for own in outputs)
     path.write_bytes(field(1, 8) + field(8, field(1, "") + field(2, 13)) + field(7, graph))
     return path

@@ -83,7 +83,7 @@ def save_light_glue(library: Any, path: Path, *, published: bool = False, **word
 def light_glue(request, kornia_feature, tmp_path_factory) -> MatchingSettings:
     path = tmp_path_factory.mktemp("light_glue") / "disk_lightglue.pth"
     save_light_glue(kornia_feature, path, published=request.param)
-    return MatchingSettings("lightglue", str(path))
+    return MatchingSettings(matcher="lightglue", file=str(path))
 
 
 def test_disk_equals_kornias_own_at_sizes_that_are_no_multiples_of_16(kornia_feature, disk):
@@ -96,8 +96,11 @@ def test_disk_equals_kornias_own_at_sizes_that_are_no_multiples_of_16(kornia_fea
     with torch.inference_mode():
         (theirs,) = network(torch.from_numpy(padded).permute(2, 0, 1)[None])
     inside = (theirs.keypoints < torch.tensor([148, 114])).all(1)  # the padding's maxima do not count
-    expected = {tuple(own): row.numpy() for own, row in zip(theirs.keypoints[inside].tolist(), theirs.descriptors[inside])}
-    mine = {tuple(own): row for own, row in zip((found.keypoints_px - 0.5).tolist(), found.vectors())}
+    expected = {
+        tuple(own): row.numpy()
+        for own, row in zip(theirs.keypoints[inside].tolist(), theirs.descriptors[inside], strict=True)
+    }
+    mine = {tuple(own): row for own, row in zip((found.keypoints_px - 0.5).tolist(), found.vectors(), strict=True)}
     both = set(expected) & set(mine)
     assert len(both) > 0.95 * len(expected) > 50
     assert min(float(expected[own] @ mine[own]) for own in both) > 0.999
@@ -209,7 +212,7 @@ def test_light_glue_is_for_features_of_networks(light_glue):
     with pytest.raises(ConfigError, match="got sift"):
         match_features(sift, sift, light_glue)
     with pytest.raises(ConfigError, match=r"lightglue needs matching\.file"):
-        MatchingSettings("lightglue")
+        MatchingSettings(matcher="lightglue")
     with pytest.raises(ConfigError, match="no other has one"):
         MatchingSettings(file="weights.pth")
 
@@ -267,7 +270,7 @@ def test_weights_of_light_glue_that_do_not_fit_are_refused(kornia_feature, disk,
         (Path(disk.file), "no weights of LightGlue"),
     ):
         with pytest.raises(CheckpointError, match=words):
-            match_features(features, features, MatchingSettings("lightglue", str(path)))
+            match_features(features, features, MatchingSettings(matcher="lightglue", file=str(path)))
 
 
 def test_without_kornia_one_line_names_the_extra(monkeypatch, tmp_path):
@@ -279,7 +282,7 @@ def test_without_kornia_one_line_names_the_extra(monkeypatch, tmp_path):
     features = Features(np.ones((4, 2), np.float32), vectors, np.ones(4, np.float32), 9, 9, "disk 0")
     for asked in (
         lambda: extract_features(scene(), FeatureSettings(kind="disk", file=str(path))),
-        lambda: match_features(features, features, MatchingSettings("lightglue", str(path))),
+        lambda: match_features(features, features, MatchingSettings(matcher="lightglue", file=str(path))),
     ):
         with pytest.raises(MissingDependencyError, match=r"'kornia'.*pip install 'come_nav\[learned\]'") as told:
             asked()

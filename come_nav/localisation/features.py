@@ -41,8 +41,8 @@ class FeatureSettings:
     """Which features are found.
 
     Attributes:
-        kind: "sift", "orb" for small machines, or what a network finds: "disk" or "aliked" (kornia, extra [learned]) with
-            the weights in ``file``, "learned" by any network in ``file``.
+        kind: "sift", "orb" for small machines, or what a network finds: "disk" or "aliked" of kornia (extra [learned])
+            with the weights in ``file``, "learned" by any network in ``file``.
         file: of a network: TorchScript or ONNX for "learned", published weights for "disk" and "aliked".
         max_count: most features of an image, the strongest first, >= 8.
         contrast: SIFT's threshold; OpenCV's 0.04 suits large photographs, images of 320 x 240 need less, > 0.

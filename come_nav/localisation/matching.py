@@ -26,16 +26,17 @@ class MatchingSettings:
     """What counts as a match.
 
     Attributes:
-        matcher: "nearest" descriptors, or "lightglue" (kornia, extra [learned]) for features of a network.
-        file: LightGlue's weights for these features, e.g. disk_lightglue.pth.
         ratio: the nearest descriptor's distance over the second nearest's is at most this, in (0, 1].
-        mutual: each must be the other's nearest; LightGlue has neither of the two.
+        mutual: each must be the other's nearest.
+        matcher: "nearest" descriptors, or "lightglue" (kornia, extra [learned]) for features of a network, which has
+            neither ratio nor mutual.
+        file: LightGlue's weights for these features, e.g. disk_lightglue.pth.
     """
 
-    matcher: Literal["nearest", "lightglue"] = "nearest"
-    file: str = ""
     ratio: float = 0.85
     mutual: bool = True
+    matcher: Literal["nearest", "lightglue"] = "nearest"
+    file: str = ""
 
     def __post_init__(self) -> None:
         check_choice("matching.matcher", self.matcher, ("nearest", "lightglue"))

@@ -93,13 +93,17 @@ def published_tensors(path: Path, wanted: str) -> dict[str, torch.Tensor]:
     for key in ("extractor", "state_dict", "model"):  # DISK's own file; what training frameworks write
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(v, torch.Tensor) for v in content.values())
+    ):
         raise CheckpointError(f"{path}: holds a {type(content).__name__} that is no state dict; it must hold {wanted}")
     return {str(name): tensor for name, tensor in content.items()}
 
 
 def fill(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Copy tensors into a network and make it ready to run; raise CheckpointError naming the first that does not fit."""
+    """Copy tensors into a network and make it ready; raise CheckpointError naming the first that does not fit."""
     from come_nav.core.weights_file import check_tensors
 
     expected = network.state_dict()

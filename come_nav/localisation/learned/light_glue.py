@@ -1,7 +1,7 @@
 """Matches by LightGlue (Lindenberger et al. 2023, Apache-2.0), a network that looks at all features of two images.
 
-It is kornia's, with the weights in a file of the user's own; they belong to one kind of features (``disk_lightglue.pth``
-to DISK, ``aliked_lightglue.pth`` to ALIKED). Nothing is downloaded.
+It is kornia's, with the weights in a file of the user's own; they belong to one kind of features
+(``disk_lightglue.pth`` to DISK, ``aliked_lightglue.pth`` to ALIKED). Nothing is downloaded.
 
 Cost on one core, 600 features in each image: 600 ms for two that hardly match, less where they do.
 """
