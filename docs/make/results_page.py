@@ -465,7 +465,7 @@ REAL_ROOMS = (
     Section(
         "goal_recognition_networks.json",
         "The same by features of networks",
-        "The kitchen, where SIFT finds 54 of 54. ALIKED-n16 with its published weights, 600 features of 320 x 240 pixels; "
+        "The kitchen, where SIFT finds 54 of 54. ALIKED-n16 with its published weights, images of 320 x 240 pixels; "
         "with the default ratio of 0.85 every image, else every third. What counts as recognised was measured with "
         "SIFT. Where no images of another recording were looked for, none could be taken for seen.",
         "benchmarks/goal_recognition.py --recordings kitchen --every 3 --kinds both --set "
