@@ -321,8 +321,8 @@ class Navigator:
         """Look once more where an image was taken whose place seems reached: the robot stands near it now.
 
         Its features tell where they can, at most ``MOST_REOPENED`` times; else memory is asked about an image that was
-        reached by its view alone, as it has seen more meanwhile. Where it would sooner look for that image elsewhere, without
-        being sure, the arrival is taken back: the robot looks around, asks again and goes on.
+        reached by its view alone, as it has seen more meanwhile. Where it would sooner look for that image elsewhere,
+        without being sure, the arrival is taken back: the robot looks around, asks again and goes on.
         """
         latents = self._goal_latents
         if latents is None or not self._settings.recognises:
