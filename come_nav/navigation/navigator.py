@@ -321,8 +321,8 @@ class Navigator:
         """Look once more where an image was taken whose place seems reached: the robot stands near it now.
 
         Its features tell where they can, at most ``MOST_REOPENED`` times; else memory is asked about an image that was
-        reached by its view alone, as it has seen more meanwhile. Where it would sooner look for that image elsewhere, without
-        being sure, the arrival is taken back: the robot looks around, asks again and goes on.
+        reached by its view alone, as it has seen more meanwhile. Where it would sooner look for that image elsewhere,
+        without being sure, the arrival is taken back: the robot looks around, asks again and goes on.
         """
         latents = self._goal_latents
         if latents is None or not self._settings.recognises:
@@ -342,7 +342,7 @@ class Navigator:
                     and guess is not None
                     and not self.mission.at_goal(here_odom_xyyaw, guess)
                 ):
-                    self.mission.doubt(MOST_REOPENED)
+                    self.mission.reopen(None, MOST_REOPENED)
                     self._rescue.look_around()
                     self._doubted = goal
                 return
@@ -350,7 +350,7 @@ class Navigator:
                 self.mission.confirm(se2.relative(here_odom_xyyaw, place))
                 return
             elsewhere = replace(goal, pose_odom_xyyaw=place)
-            self.mission.reopen(elsewhere)
+            self.mission.reopen(elsewhere, MOST_REOPENED)
             self.guide.begin(elsewhere)
 
 
