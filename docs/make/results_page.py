@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memory_tables import latent_memory, retrieval
 from ros_tables import fake_robots, kills, load, soak
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -719,6 +720,26 @@ SECTIONS = (
         "Cloud with its budget of 200,000 points.",
         "benchmarks/memory_growth.py --frames 1000",
         growth,
+    ),
+    Section(
+        "latent_memory.json",
+        "Latents in space against colours that are rendered and encoded",
+        "Every second frame of drives through validation worlds; bytes are points x (3 coordinates of 4 bytes + C "
+        "features of 2 bytes) for both, voxels and all. Processor time of one thread; `rgb` renders at the model's "
+        "pixels and encodes, `latent` reads out. The autoencoders of Stable Diffusion's shape have random weights: "
+        "only sizes and times are those of trained ones. Of the latents of views that were seen, and of those between, "
+        "the share of variance that is missed in known cells; PSNR where the autoencoder is trained. Intervals are "
+        "over worlds for `tiny` and over views of one world for the others.",
+        "benchmarks/latent_memory.py --frames 12 --worlds 4",
+        latent_memory,
+    ),
+    Section(
+        "retrieval.json",
+        "Finding remembered frames that show a view",
+        "Four frames of ever more, all in one hall of 20 x 20 m: the worst case. Processor time of one thread, 100 "
+        "queries.",
+        "benchmarks/retrieval.py",
+        retrieval,
     ),
     Section(
         "ros_latency.json",

@@ -1,0 +1,64 @@
+"""Tables of memories beside the cloud of colours: latents in space, and frames that are found again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Rows = list[list[str]]
+Table = tuple[list[str], Rows]
+
+
+def latent_memory(result: dict[str, Any]) -> Sequence[Table]:
+    """Return bytes, times and what read-outs miss, of colours and of latents."""
+    shapes = {own["name"]: "x".join(map(str, own["latent_shape"])) for own in result["rows"]}
+    sizes = [
+        [
+            own["name"],
+            shapes[own["name"]],
+            each["policy"],
+            f"{each['rgb_points']:,} / {each['latent_points']:,}",
+            f"{each['rgb_bytes'] / 1e3:.0f} / {each['latent_bytes'] / 1e3:.1f}",
+            f"{each['ratio']:.1f}",
+        ]
+        for own in result["rows"]
+        for each in own["bytes"]
+    ]
+    times = [
+        [
+            own["name"],
+            *(f"{own['milliseconds'][key]:.1f}" for key in ("rgb_read_out", "latent_read_out", "ratio")),
+            f"{own['milliseconds']['rgb_write']:.1f} / {own['milliseconds']['latent_write']:.1f}",
+            f"{own['milliseconds']['encode']:.1f}",
+        ]
+        for own in result["rows"]
+    ]
+    missed = [
+        [own["name"], each["row"], each["views"], *(_mean(each, key) for key in ("missed", "known")), _psnr(each)]
+        for own in result["rows"]
+        for each in own["latents"]
+    ]
+    return [
+        (["autoencoder", "latents", "policy", "points, rgb / latent", "kB, rgb / latent", "ratio"], sizes),
+        (["autoencoder", "rgb [ms]", "latent [ms]", "ratio", "write, rgb / latent [ms]", "encoding [ms]"], times),
+        (["autoencoder", "memory", "views", "variance missed", "known", "PSNR [dB]"], missed),
+    ]
+
+
+def retrieval(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what finding frames costs, by their number."""
+    rows = [
+        [f"{own['frames']:,}", f"{own['query_ms_median']:.2f}", f"{own['query_ms_p95']:.2f}", f"{own['mb']:.2f}"]
+        for own in result["rows"]
+    ]
+    return [(["frames", "query, median [ms]", "95 % [ms]", "MB"], rows)]
+
+
+def _mean(each: dict[str, Any], key: str) -> str:
+    own = each[key]
+    return f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]"
+
+
+def _psnr(each: dict[str, Any]) -> str:
+    own = each.get("psnr_db")
+    return "" if own is None else f"{own['value']:.1f} [{own['low']:.1f}, {own['high']:.1f}]"
