@@ -45,6 +45,16 @@ def test_build_says_what_was_remembered(bag, tmp_path, capsys):
     assert "memory: version 2, " in capsys.readouterr().out
 
 
+def test_latents_are_remembered_where_they_are_asked_for(bag, tmp_path, capsys):
+    out = str(tmp_path / "latents")
+    assert main(["memory", "build", str(bag), "--out", out, "--features", "latent", "--model", "tiny", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cloud"]["features"] == 32
+    assert main(["memory", "info", out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cloud"]["features"] == 32
+    assert main(["memory", "export", out, str(tmp_path / "cloud.ply")]) == 1
+    assert "has no colours to export" in capsys.readouterr().err
+
+
 def test_frames_without_depth_are_noted_with_the_way_out(tmp_path, capsys):
     blind = write_bag(tmp_path / "blind", SampleRecording(4, with_depth=False))
     assert main(["memory", "build", str(blind), "--out", str(tmp_path / "memory")]) == 0
