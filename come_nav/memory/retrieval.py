@@ -157,7 +157,8 @@ def sampled_points(frame: Frame, reach_m: float) -> FloatArray:
     depth = np.where(np.isnan(depth), reach_m, depth)
     v, u = np.mgrid[:SAMPLES, :SAMPLES] + 0.5
     rays = np.stack([(u - grid.cx) / grid.fx, (v - grid.cy) / grid.fy, np.ones_like(u)], axis=-1)
-    points: FloatArray = se3.transform_points(extrinsics, (rays * depth[..., None]).reshape(-1, 3)).astype(np.float32)
+    optical: NDArray[np.float64] = (rays * depth[..., None]).reshape(-1, 3).astype(np.float64)
+    points: FloatArray = se3.transform_points(np.asarray(extrinsics, np.float64), optical).astype(np.float32)
     return points
 
 
@@ -202,7 +203,8 @@ def _cells_seen(
 def _greedy(seen: NDArray[np.bool_], worth: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """Return at most ``count`` rows of ``seen`` (F, cells), each the one that adds most; then those that show most."""
     left, chosen = np.ones(seen.shape[1], bool), list[int]()
-    free, whole = seen.any(axis=1), seen.sum(axis=1)
+    free: NDArray[np.bool_] = np.asarray(seen.any(axis=1))
+    whole = seen.sum(axis=1)
     while len(chosen) < count and free.any():
         value = worth * ((seen & left).sum(axis=1) + 1e-3 * whole)
         best = int(np.argmax(np.where(free, value, -1.0)))

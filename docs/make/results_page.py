@@ -722,6 +722,24 @@ SECTIONS = (
         growth,
     ),
     Section(
+        "recall_memories_rgb.json",
+        "Remembered views: a spatial memory of colours",
+        "Validation worlds 10000 to 10005, true odometry. The base with the likelihood of a spatial memory, and with "
+        "retrieved frames as its context, beside the spatial expert.",
+        f"{EVALUATE} recall --worlds 10000-10005 --windows 60 --rows base,sltm,likelihood,retrieved,geometry "
+        "--contrast on --set spatial.features=rgb",
+        recall,
+    ),
+    Section(
+        "recall_memories_latent.json",
+        "Remembered views: a spatial memory of latents",
+        "The same windows; whatever looks at the spatial memory looks at latents, and `geometry only` shows the read-out "
+        "decoded. Their retrieved context is the same as above.",
+        f"{EVALUATE} recall --worlds 10000-10005 --windows 60 --rows base,sltm,likelihood,retrieved,geometry "
+        "--contrast on --set spatial.features=latent",
+        recall,
+    ),
+    Section(
         "latent_memory.json",
         "Latents in space against colours that are rendered and encoded",
         "Every second frame of drives through validation worlds; bytes are points x (3 coordinates of 4 bytes + C "
