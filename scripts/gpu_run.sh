@@ -57,7 +57,8 @@ cat "$OUT/machine.txt"
 part tests "$(seconds "$TEST_MINUTES")" env COME_NAV_TEST_DEVICE="$DEVICE" "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda test
 
 each=$(seconds "$BENCH_MINUTES / 7")
-part rates "$each" "$PYTHON" benchmarks/plan_rates.py --device "$DEVICE" --plans "${PLANS:-100}" --out "$OUT/plan_rates.json"
+part rates "$each" "$PYTHON" benchmarks/plan_rates.py --device "$DEVICE" --plans "${PLANS:-100}" \
+  --compile off graph --out "$OUT/plan_rates.json"
 part rendering "$each" "$PYTHON" benchmarks/rendering.py --device "$DEVICE" --views "${VIEWS:-512}" --repeats 3 --out "$OUT/rendering.json"
 part profile "$each" "$PYTHON" benchmarks/plan_profile.py --device "$DEVICE" --plans 2 --out "$OUT/profile.json" --flames "$OUT/flames.png"
 part simulator "$each" "$PYTHON" benchmarks/simulator.py --device "$DEVICE" --repeats 3 --out "$OUT/simulator.json"

@@ -54,7 +54,7 @@ def compile_parts(function: Callable[..., Any]) -> None:
     """Make what ``numba`` takes of all parts in the module of a loop."""
     import numba
 
-    namespace: dict[str, Any] = function.__globals__  # type: ignore[attr-defined]
+    namespace: dict[str, Any] = function.__globals__
     for name, value in list(namespace.items()):
         if isinstance(value, Part):
             namespace[name] = numba.njit(**OPTIONS)(value.function)

@@ -85,7 +85,7 @@ def main(order: dict[str, Any]) -> None:
 def compiled(loop: Compiled, arguments: Sequence[Description]) -> bytes:
     """Return an object file with the function :data:`ENTRY`."""
     compile_parts(loop.function)
-    function = numba.cfunc(types.void(*_types(arguments)), nopython=True, **OPTIONS)(_entry(loop, arguments))
+    function = numba.cfunc(types.void(*_types(arguments)), **OPTIONS)(_entry(loop, arguments))
     module = llvm.parse_assembly(function.inspect_llvm())
     module.link_in(llvm.parse_assembly(MEMORY))
     name = function.native_name.removeprefix("cfunc.")  # without calls into Python for what it would raise
@@ -122,7 +122,8 @@ def _types(descriptions: Sequence[Description]) -> list[Any]:
 
 def _entry(loop: Compiled, descriptions: Sequence[Description]) -> Any:
     """Return a function of flat arguments that calls the loop."""
-    namespace: dict[str, Any] = {"loop": numba.njit(**OPTIONS)(loop.function), "carray": numba.carray}
+    namespace: dict[str, Any] = {"loop": numba.njit(**OPTIONS)(loop.function)}
+    namespace["carray"] = numba.carray  # type: ignore[attr-defined, unused-ignore]
     names = (f"a{number}" for number in count())
     flat: list[str] = []
 
