@@ -60,7 +60,7 @@ part tests "$(seconds "$TEST_MINUTES")" env COME_NAV_TEST_DEVICE="$DEVICE" "$PYT
 
 each=$(seconds "$BENCH_MINUTES / 7")
 part rates "$each" "$PYTHON" benchmarks/plan_rates.py --device "$DEVICE" --plans "${PLANS:-100}" \
-  --compile off graph --out "$OUT/plan_rates.json"
+  --compile eager graph --out "$OUT/plan_rates.json"
 part rendering "$each" "$PYTHON" benchmarks/rendering.py --device "$DEVICE" --views "${VIEWS:-512}" --repeats 3 --out "$OUT/rendering.json"
 part profile "$each" "$PYTHON" benchmarks/plan_profile.py --device "$DEVICE" --plans 2 --out "$OUT/profile.json" --flames "$OUT/flames.png"
 part simulator "$each" "$PYTHON" benchmarks/simulator.py --device "$DEVICE" --repeats 3 --out "$OUT/simulator.json"

@@ -142,13 +142,13 @@ def imagined(
 def test_the_setting_reaches_the_networks_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in for CUDA's graphs, bit by bit, for whole batches and the rest of them."""
     model = DiffusionWorldModel.load(find_resource("models", "tiny"))
-    wanted, made = imagined(model, "off", 40), []
+    wanted, made = imagined(model, "eager", 40), []
     stand_in = Forwards({"graph": lambda *given: made.append(0) or a_graph(*given)})
     monkeypatch.setattr(model.base, "_forwards", stand_in)
     assert torch.equal(imagined(model, "graph", 40), wanted)
     assert torch.equal(imagined(model, "graph", 40), wanted)
     assert len(made) == 2  # 16 candidates, and 8
-    assert torch.equal(imagined(model, "off", 40), wanted)
+    assert torch.equal(imagined(model, "eager", 40), wanted)
     assert len(made) == 2
 
 
@@ -157,7 +157,7 @@ def test_the_setting_reaches_the_networks_of_a_model(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_graph_answers_as_the_network_does(precision: Precision) -> None:
     model = DiffusionWorldModel.load(find_resource("models", "tiny"), DEVICE)
-    wanted, found, again = (imagined(model, way, 40, precision) for way in ("off", "graph", "graph"))
+    wanted, found, again = (imagined(model, way, 40, precision) for way in ("eager", "graph", "graph"))
     assert (found - wanted).abs().max() < (1e-4 if precision == "float32" else 0.05)  # the same kernels
     assert torch.equal(found, again)
     if DEVICE.startswith("cuda"):

@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-ForwardWay = Literal["off", "graph", "compile"]
+ForwardWay = Literal["eager", "graph", "compile"]

@@ -26,7 +26,7 @@ Made = Callable[[Inputs], Tensor]  # answers inputs of the shapes that it was ma
 MOST_SHAPES = 16  # of inputs that one network is captured for; further ones run as they are
 WARM_UP = 3  # forwards before a capture, in which libraries choose kernels and allocate
 
-_way: ContextVar[ForwardWay] = ContextVar("way", default="off")
+_way: ContextVar[ForwardWay] = ContextVar("way", default="eager")
 _refused: set[str] = set()  # ways that failed in this process; said once
 _logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Forwards:
     def __call__(self, network: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
         """Return ``network(**arguments)``: tensors, None, :class:`OptionalInputs`, a generator."""
         way = self._chosen(arguments)
-        if way == "off":
+        if way == "eager":
             output: Tensor = network(**arguments)
             return output
         inputs = flat(arguments)
@@ -78,7 +78,7 @@ class Forwards:
         way = _way.get()
         drawn = arguments.get("generator") is not None  # a graph would read its numbers where they once were
         elsewhere = way == "graph" and self._makers["graph"] is captured and not arguments["x"].is_cuda
-        return "off" if drawn or elsewhere or way in _refused or torch.is_grad_enabled() else way
+        return "eager" if drawn or elsewhere or way in _refused or torch.is_grad_enabled() else way
 
     def _for(self, way: ForwardWay, network: nn.Module, inputs: Inputs) -> Made | None:
         shapes = tuple((name, tuple(tensor.shape), tensor.dtype, tensor.device) for name, tensor in inputs.items())

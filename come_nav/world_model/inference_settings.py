@@ -23,7 +23,7 @@ class InferenceSettings:
             (AMX, AVX-512 BF16).
         measured_depth: context frames are moved by the depth that the camera measured where it did; false = by the
             model's estimate alone.
-        compile: how networks run: "off" = as they are; "graph" = as CUDA graphs, captured once for each size of batch,
+        compile: how networks run: "eager" = as they are; "graph" = as CUDA graphs, captured once for each size of batch,
             on CUDA; "compile" = by torch.compile, which takes a minute or more. What fails runs as it is, with a
             warning.
     """
@@ -32,7 +32,7 @@ class InferenceSettings:
     image_batch: int | None = None
     precision: Precision = "auto"
     measured_depth: bool = True
-    compile: ForwardWay = "off"
+    compile: ForwardWay = "eager"
 
     def __post_init__(self) -> None:
         check_range("inference.micro_batch", self.micro_batch, 1)

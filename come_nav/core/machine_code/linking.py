@@ -25,7 +25,7 @@ from numba.core.runtime import nrtdynmod
 
 from come_nav.core.compiled import OPTIONS, Compiled, compile_parts
 from come_nav.core.files import atomic_path
-from come_nav.core.machine_code.libraries import ENTRY
+from come_nav.core.machine_code.libraries import ENTRY, sealed
 from come_nav.core.machine_code.signature import Description
 
 # numba's arrays keep their memory in a block that begins with these: count of users, destructor and its argument,
@@ -78,8 +78,10 @@ def main(order: dict[str, Any]) -> None:
     with atomic_path(path) as written, tempfile.TemporaryDirectory() as folder:
         machine_code = Path(folder, "loop.o")
         machine_code.write_bytes(compiled(loop, order["arguments"]))
-        subprocess.run(["ld", "-shared", "-z", "now", "-o", str(written), str(machine_code)], check=True)
-        ctypes.CDLL(str(written))  # every symbol is found
+        linked = Path(folder, "loop.so")
+        subprocess.run(["ld", "-shared", "-z", "now", "-o", str(linked), str(machine_code)], check=True)
+        ctypes.CDLL(str(linked))  # every symbol is found
+        written.write_bytes(sealed(linked.read_bytes()))
 
 
 def compiled(loop: Compiled, arguments: Sequence[Description]) -> bytes:
