@@ -36,6 +36,7 @@ from come_nav.evaluation.suites.policy_rows import context_images
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.planning.proposals import drivable_paths
 from come_nav.policies.model import LearnedPolicy
+from come_nav.sim.world_sets import BUILT_IN
 from come_nav.training.policies.frames import FrameBank
 
 STEPS, RATE_HZ, DRAWN, MEAN_OF = 8, 4.0, 16, 8
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, required=True)
     parser.add_argument("--frames", type=Path, required=True, help="worlds.safetensors of its run")
     parser.add_argument("--worlds", default="10000-10019")
+    parser.add_argument("--set-of-worlds", default=BUILT_IN, help="built-in (default), photographed, furnished")
     parser.add_argument("--windows", type=int, default=200)
     parser.add_argument("--part", type=float, nargs=2, help="windows from this part of recordings alone")
     parser.add_argument("--spacing", type=float, help="metres of a spacing, of another robot")
@@ -102,9 +104,9 @@ def main() -> None:
     torch.set_num_threads(1)
     first, _, last = args.worlds.partition("-")
     part = None if args.part is None else tuple(args.part)
-    source = open_input(
-        SourceSettings(paths=tuple(args.inputs), worlds=range(int(first), int(last or first) + 1), part=part), RATE_HZ
-    )
+    worlds = range(int(first), int(last or first) + 1)
+    wanted = SourceSettings(paths=tuple(args.inputs), worlds=worlds, part=part, world_set=args.set_of_worlds)
+    source = open_input(wanted, RATE_HZ)
     protocol = ProtocolSettings(4, STEPS, part=part or (0.0, 1.0))
     windows = choose_windows(source.recordings, protocol, args.windows)
     policy, mean = LearnedPolicy.load(args.policy, spacing_m=args.spacing), mean_path(args.frames)

@@ -47,7 +47,7 @@ from come_nav.core.errors import ConfigError  # noqa: E402
 from come_nav.core.geometry import se2  # noqa: E402
 from come_nav.ros import messages  # noqa: E402
 from come_nav.ros.qos import LATCHED  # noqa: E402
-from come_nav.sim.builtin import BuiltInSimulator, ideal_camera  # noqa: E402
+from come_nav.sim.builtin import BuiltInSimulator, default_camera  # noqa: E402
 from come_nav.sim.driving.grid_planner import GridPlanner  # noqa: E402
 from come_nav.sim.robot import RobotSettings  # noqa: E402
 from come_nav.sim.worlds import generate_world  # noqa: E402
@@ -61,8 +61,9 @@ ALONE = {"use_places": False, "experts": {"use": [""]}}  # NWM without memories
 class Course:
     """Where the operator drives in one world, and starts and goals; all of it follows from the seed."""
 
-    def __init__(self, seed: int) -> None:
-        self.camera = BuiltInSimulator.in_world(generate_world(seed), ideal_camera(), seed=seed)
+    def __init__(self, seed: int, width_px: int, height_px: int) -> None:
+        camera = default_camera(width_px, height_px)
+        self.camera = BuiltInSimulator.in_world(generate_world(seed), camera, seed=seed)
         self.world, self.start = self.camera.world, self.camera.pose_world_xyyaw.copy()
         self.map = GridPlanner(self.world, RobotSettings().radius_m)
         self.legs, here = [], self.start
@@ -136,7 +137,7 @@ class Robot:
         place = {
             "image_width": size.width,
             "image_height": size.height,
-            "horizontal_fov_deg": 90.0,
+            "horizontal_fov_deg": math.degrees(size.horizontal_fov_rad),
             "world_seed": course.world.seed,
             "start_pose": [float(value) for value in course.start],
         }
@@ -287,7 +288,7 @@ def complaints(bench: Bench) -> dict[str, int]:
 
 def run_world(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Explore, reach goals, and soak if asked for."""
-    course = Course(seed)
+    course = Course(seed, *(int(edge) for edge in args.camera.split("x")))
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder) if args.logs is None else args.logs / str(seed)
         logs.mkdir(parents=True, exist_ok=True)
@@ -338,6 +339,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", default="20003", help="seeds, comma-separated; 20000-20099 are for tests")
     parser.add_argument("--goals", type=int, default=4, help="goals per world")
+    parser.add_argument("--camera", default="320x240", help="WxH px; its square is 90 deg wide (default 320x240)")
     parser.add_argument("--memory", choices=("come", "nwm"), default="come")
     parser.add_argument("--soak", type=float, default=0.0, help="go on until so many minutes are over")
     parser.add_argument("--model", default="tiny")

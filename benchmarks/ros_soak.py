@@ -385,6 +385,7 @@ def memory_of(notes: list[tuple[float, str, float, float]]) -> dict[str, dict[st
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--world", type=int, default=20003, help="20000-20099 are for tests")
+    made.add_argument("--camera", default="320x240", help="WxH px; its square is 90 deg wide (default 320x240)")
     made.add_argument("--minutes", type=float, default=30.0, help="of goals, after the exploration")
     made.add_argument("--kills", type=int, default=20)
     made.add_argument("--faults", type=int, default=40)
@@ -418,11 +419,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ros_harness import Bench, setting
     from ros_robot import MovingRobot, simulator_of
 
-    course, args.counted = Course(args.world), {}
+    size = tuple(int(edge) for edge in args.camera.split("x"))
+    course, args.counted = Course(args.world, *size), {}
+    fov_deg = math.degrees(course.camera.renderer.intrinsics.horizontal_fov_rad)
     with tempfile.TemporaryDirectory() as made:
         folder = args.logs or Path(made)
         folder.mkdir(parents=True, exist_ok=True)
-        facts = RobotFacts(rate_hz=8.0, depth_encoding="32FC1")
+        facts = RobotFacts(rate_hz=8.0, depth_encoding="32FC1", size=size, fov_deg=fov_deg)
         simulator = simulator_of(facts, args.world, args.drift)
         simulator.reset(course.start)
         bench = Bench(folder)

@@ -91,6 +91,7 @@ def setting(device: str = "cpu") -> dict[str, Any]:
         "distro": os.environ.get("ROS_DISTRO") or by_version.get(version.split(".")[0], "unknown"),
         "rclpy": version,
         "rmw": rclpy.get_rmw_implementation_identifier(),
+        "profiles": Path(os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")).name,
         "device": device,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load": [round(value, 2) for value in os.getloadavg()],

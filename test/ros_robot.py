@@ -60,7 +60,7 @@ class MovingRobot(Driver):
     Attributes:
         simulator: world and truth.
         hits: steps that touched something.
-        trace: real time (s of time.monotonic), true x, y, yaw and the commands v, w that the base obeyed, each tick.
+        trace: real time (s of time.monotonic), true x, y, yaw and what nodes (no hand) command, v, w, each tick.
         pace: simulated seconds per second of a robot with /clock.
         by_hand: an operator's command v, w in the place of what comes on cmd_vel; None = nobody's hand.
         correct_every_s: how often the localiser corrects map -> odom, simulated s; 0 = there is no localiser.
@@ -120,9 +120,9 @@ class MovingRobot(Driver):
         due_s = time.monotonic()
         while self._running:
             fresh = time.monotonic() - self._command_s < BASE_TIMEOUT_S
-            v, w = self.by_hand or (self._command if fresh else (0.0, 0.0))
-            self.hits += int(simulator.step(v, w, period_s))
-            self.trace.append((time.monotonic(), *self.pose.tolist(), v, w))
+            own = self._command if fresh else (0.0, 0.0)
+            self.hits += int(simulator.step(*(self.by_hand or own), period_s))
+            self.trace.append((time.monotonic(), *self.pose.tolist(), *own))
             now_s = self._now_s()
             if self._clock is not None:
                 self._clock.publish(Clock(clock=messages.stamp_from_seconds(now_s)))

@@ -68,6 +68,19 @@ def test_an_image_that_seemed_reached_may_turn_out_to_be_elsewhere():
     assert not mission.active
 
 
+def test_an_arrival_that_is_doubted_too_often_is_a_failure():
+    mission = Mission(ArrivalSettings(0.25, 0.35, confirmations=2))
+    mission.begin(Goal(image_rgb=grey(0)))
+    mission.doubt(2)
+    assert mission.active and mission.reopened == 0  # nothing to doubt yet
+    for stamp_s, state in ((1.0, MissionState.ACTIVE), (2.0, MissionState.FAILED)):
+        assert mission.evaluate(ok_plan(stamp_s, 0.1), np.zeros(3), 0.5) is MissionState.ACTIVE
+        assert mission.evaluate(ok_plan(stamp_s + 0.5, 0.1), np.zeros(3), 0.5) is MissionState.REACHED
+        mission.doubt(2)
+        assert mission.state is state
+    assert mission.code == "NOT_CONFIRMED" and "memory" in mission.message
+
+
 def test_failures_carry_the_code_of_the_plan_and_time_runs_out():
     mission = Mission(ArrivalSettings(max_failures=3, time_limit_s=10.0))
     mission.begin(Goal(pose_odom_xyyaw=np.ones(3)))

@@ -332,6 +332,33 @@ def test_an_image_that_seems_reached_is_asked_of_memory_once_more():
     np.testing.assert_array_equal(robot.navigator.mission.goal.pose_odom_xyyaw, elsewhere)
 
 
+def test_an_arrival_that_memory_would_sooner_look_for_elsewhere_is_taken_back():
+    loose = ArrivalSettings(confirmations=1, difference=2.0, tolerance_m=5.0)
+    robot = Robot(NavigatorSettings(arrival=loose))
+    robot.explore((1.0, 0.0, 0.0))
+    asked = robot.knows((7.0, 0.0, 0.0), difference=0.5)  # a guess, not recognised
+    robot.navigator.begin(GoalRequest(image_rgb=image_of((1.0, 0.0, 0.0))))
+    first = robot.step()
+    assert first.state is MissionState.ACTIVE and robot.navigator.mission.reopened == 1
+    assert robot.navigator.mission.goal.pose_odom_xyyaw is None
+    searches = len(asked)
+    turning = robot.navigator.step(robot.time_s + 0.5, robot.pose)
+    assert turning.retreating and turning.drive is not None  # it looks around first
+    states = [robot.step().state for _ in range(60) if robot.navigator.mission.active]
+    assert len(asked) > searches + 2  # asked anew after each turn, and at each arrival
+    assert (states[-1], robot.navigator.mission.code) == (MissionState.FAILED, "NOT_CONFIRMED")
+
+
+@pytest.mark.parametrize("guess", [None, (1.0, 0.0, 0.0)])
+def test_an_arrival_stands_where_memory_knows_nothing_or_guesses_the_same_place(guess):
+    loose = ArrivalSettings(confirmations=1, difference=2.0, tolerance_m=5.0)
+    robot = Robot(NavigatorSettings(arrival=loose))
+    robot.explore((1.0, 0.0, 0.0))
+    robot.knows(guess, difference=0.5)
+    robot.navigator.begin(GoalRequest(image_rgb=image_of((1.0, 0.0, 0.0))))
+    assert robot.step().state is MissionState.REACHED
+
+
 def test_goals_that_are_none_leave_the_mission_as_it_is():
     robot = Robot(NavigatorSettings(keyframes=KeyframesSettings(spacing_m=9.0)))
     robot.navigator.forget(everything=True)

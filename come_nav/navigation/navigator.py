@@ -87,6 +87,7 @@ class Navigator:
         self._explorer = Explorer(stack, lambda: self.places.poses_xyyaw)
         self._goal_latents: torch.Tensor | None = None
         self._sought: Goal | None = None  # its place is still to be looked for in memory
+        self._doubted: Goal | None = None  # its place is looked for anew once the robot has looked around
         self._pose_now: Callable[[], NDArray[np.float64] | None] | None = None  # of a goal of another frame
         self._lock = threading.RLock()
         self._changes = self._episodes = 0  # goals that came or went, episodes that ended
@@ -147,7 +148,7 @@ class Navigator:
             self._rescue.begin()
             self.guide.begin(goal)
             seeks = self._settings.recognises and goal is not None and goal.pose_odom_xyyaw is None
-            self._sought = goal if seeks else None
+            self._sought, self._doubted = (goal if seeks else None), None
             if self._sought is not None:
                 self.mission.doing(SEARCHING)
         return goal
@@ -223,6 +224,8 @@ class Navigator:
             busy, plan = self._rescue.manoeuvre(now_s, here)
             if busy:
                 return Step(self.mission.state, plan, retreating=True)
+            with self._lock:
+                self._sought, self._doubted = self._doubted or self._sought, None
         return self._plan(now_s, pose_odom_xyyaw, pointless)
 
     def path_to(
@@ -318,7 +321,8 @@ class Navigator:
         """Look once more where an image was taken whose place seems reached: the robot stands near it now.
 
         Its features tell where they can, at most ``MOST_REOPENED`` times; else memory is asked about an image that was
-        reached by its view alone, as it has seen more meanwhile.
+        reached by its view alone, as it has seen more meanwhile. Where it would sooner look for that image elsewhere,
+        without being sure, the arrival is taken back: the robot looks around, asks again and goes on.
         """
         latents = self._goal_latents
         if latents is None or not self._settings.recognises:
@@ -326,9 +330,21 @@ class Navigator:
         by_features = self.stack.goals.has_features(image_rgb)
         if (goal.pose_odom_xyyaw is not None and not by_features) or self.mission.reopened >= MOST_REOPENED:
             return
-        place = self._recognition.pose(image_rgb, latents, overtaken, goal.camera)
+        found = self._recognition.again(image_rgb, latents, overtaken, goal.camera)
+        place = found.pose_odom_xyyaw
         with self._lock:
-            if place is None or self.mission.goal is not goal:
+            if self.mission.goal is not goal or overtaken():
+                return
+            if place is None:
+                guess = found.guess_odom_xyyaw
+                if (
+                    goal.pose_odom_xyyaw is None
+                    and guess is not None
+                    and not self.mission.at_goal(here_odom_xyyaw, guess)
+                ):
+                    self.mission.doubt(MOST_REOPENED)
+                    self._rescue.look_around()
+                    self._doubted = goal
                 return
             if self.mission.at_goal(here_odom_xyyaw, place):
                 self.mission.confirm(se2.relative(here_odom_xyyaw, place))

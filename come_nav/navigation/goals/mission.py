@@ -14,6 +14,7 @@ from come_nav.core.types import Goal, Plan, PlanStatus
 ON_THE_WAY = "on the way"
 SEARCHING = "looking in memory for where the image was taken"
 EXPLORING = "exploring"
+DOUBTED = "the view is that of the image, but memory does not recognise the image here"
 
 
 class MissionState(str, Enum):
@@ -98,6 +99,16 @@ class Mission:
             self.goal, self.state, self.message = goal, MissionState.ACTIVE, ON_THE_WAY
             self._near = 0
             self.reopened += 1
+
+    def doubt(self, most: int) -> None:
+        """Take back that it was reached, as memory does not know the image here; fail after ``most`` times."""
+        if self.state is MissionState.REACHED:
+            self._near = 0
+            self.reopened += 1
+            if self.reopened >= most:
+                self._end(MissionState.FAILED, "NOT_CONFIRMED", DOUBTED)
+            else:
+                self.state, self.message = MissionState.ACTIVE, ON_THE_WAY
 
     def confirm(self, left_xyyaw: NDArray[np.float64]) -> None:
         """Say that it is reached indeed: the goal is (3,) away, as its image tells."""

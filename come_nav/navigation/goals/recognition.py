@@ -93,17 +93,17 @@ class Recognition:
         similar = present is None or differences[0] < self.settings.trust * present
         return replace(found, rough_xyyaw=starts[0] if similar else None)
 
-    def pose(
+    def again(
         self,
         image_rgb: NDArray[np.uint8],
         latents: torch.Tensor,
         overtaken: Callable[[], bool],
         camera: ImageCamera = None,
-    ) -> NDArray[np.float64] | None:
-        """Return the pose (3,) that an image was taken from, or None where it is not recognised."""
+    ) -> Recognised:
+        """Return where an image was taken once the robot has seen more; no rough place is told."""
         if self._stack.goals.has_features(image_rgb):
-            return self._by_features(image_rgb, camera).pose_odom_xyyaw
-        return self._by_views(image_rgb, self._similar(latents)[0], overtaken).pose_odom_xyyaw
+            return self._by_features(image_rgb, camera)
+        return self._by_views(image_rgb, self._similar(latents)[0], overtaken)
 
     def _similar(self, latents: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return poses (K, 3) whose views are most like an image's ``latents``, and how they differ (K,)."""

@@ -31,7 +31,10 @@ class Extrinsics:
         source = "camera_xyz_rpy" if found is None else "tf"
         if source != self._source:
             self._source = source
-            (self._node.log.warning if found is None else self._node.log.info)(self._text())
+            if found is None:  # rclpy knows a call by its line, and lets none change its severity
+                self._node.log.warning(self._text())
+            else:
+                self._node.log.info(self._text())
         return T
 
     def report(self) -> Report:
