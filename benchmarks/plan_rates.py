@@ -84,7 +84,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--frames", type=int, default=60, help="that the robot has seen, at 4 Hz")
     parser.add_argument("--plans", type=int, default=20)
-    parser.add_argument("--compile", nargs="+", default=["eager"], choices=get_args(ForwardWay), help="how networks run")
+    parser.add_argument(
+        "--compile", nargs="+", default=["eager"], choices=get_args(ForwardWay), help="how networks run"
+    )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     settings = NavigationSettings(model=args.model, device=args.device)
