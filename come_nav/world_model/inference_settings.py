@@ -23,9 +23,9 @@ class InferenceSettings:
             (AMX, AVX-512 BF16).
         measured_depth: context frames are moved by the depth that the camera measured where it did; false = by the
             model's estimate alone.
-        compile: how networks run: "eager" = as they are; "graph" = as CUDA graphs, captured once for each size of batch,
-            on CUDA; "compile" = by torch.compile, which takes a minute or more. What fails runs as it is, with a
-            warning.
+        compile: how networks run: "eager" = as they are; "graph" = as CUDA graphs, captured once for each size of
+            batch, on CUDA; "compile" = by torch.compile, which takes a minute or more. What fails runs as it is, with
+            a warning.
     """
 
     micro_batch: int = 128

@@ -157,7 +157,7 @@ def _copy(model: DiffusionWorldModel) -> ImageFunction:
 
 
 def _distances(
-    names: Sequence[str], device: torch.device
+    names: Sequence[str], device: str
 ) -> tuple[dict[str, Distance], Callable[[], FrechetDistance] | None]:
 
     distances: dict[str, Distance] = {name: pair_distance(name, device) for name in names if name in PAIR_DISTANCES}
