@@ -156,9 +156,7 @@ def _copy(model: DiffusionWorldModel) -> ImageFunction:
     return make
 
 
-def _distances(
-    names: Sequence[str], device: str
-) -> tuple[dict[str, Distance], Callable[[], FrechetDistance] | None]:
+def _distances(names: Sequence[str], device: str) -> tuple[dict[str, Distance], Callable[[], FrechetDistance] | None]:
 
     distances: dict[str, Distance] = {name: pair_distance(name, device) for name in names if name in PAIR_DISTANCES}
     if "fid" in names:
