@@ -40,6 +40,7 @@ EXTRAS = {
         "torchvision>=0.21",
         "transformers>=4.40",  # depth from images
     ],
+    "learned": ["kornia>=0.8", "onnxruntime>=1.18"],  # features and matches by networks whose weights a user has
     "video": ["av>=14.0"],  # H.264 and H.265 in bags
     # The client libraries of ROS 2 Jazzy as wheels, for machines without a ROS installation; a robot has its own.
     "ros": [

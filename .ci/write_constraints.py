@@ -6,7 +6,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-EXTRAS = ("train", "test", "ros", "video")
+EXTRAS = ("train", "test", "ros", "video", "learned")
 OLDEST_PYTHON = "3.10"
 
 

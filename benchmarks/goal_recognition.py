@@ -8,6 +8,11 @@ compares remembered views alone. ``RGB-only`` rows are of a robot without depth.
     python benchmarks/goal_recognition.py --every 4 --out goal_recognition.json
     python benchmarks/goal_recognition.py --worlds 20000 20003 --drift 0 2 --images 20 --out FILE
 
+``--set`` changes settings, e.g. to other features:
+
+    python benchmarks/goal_recognition.py --recordings kitchen cabinet --kinds both --set \\
+        localisation.visual.features.kind=aliked localisation.visual.features.file=aliked-n16.pth
+
 ``--worlds`` explores built-in worlds instead, with odometry that drifts, and looks for images taken within 0.3 m and
 0.4 rad of the way; a pose counts in the map, where the first pose is the origin, and images of the next world are those
 never seen.
@@ -112,15 +117,15 @@ KINDS: dict[str, tuple[list[str], bool]] = {
 }
 
 
-def in_recordings(names: list[str], every: int, kinds: list[str]) -> Row:
-    """Return a summary for each recording that is there and each kind."""
+def in_recordings(names: list[str], every: int, kinds: list[str], changes: list[str]) -> Row:
+    """Return a summary for each recording that is there and each kind, with settings changed."""
     drives = {name: open_recording(DATA / name, rate_hz=4.0) for name in names if (DATA / name).is_dir()}
     document: Row = {}
     for name, drive in drives.items():
         first = round(0.6 * len(drive))
         for kind in kinds:
             keys, depth = KINDS[kind]
-            _, recognition = explored(drive, first, keys, depth)
+            _, recognition = explored(drive, first, [*keys, *changes], depth)
             rows = [
                 looked_for(recognition, drive.frame(index).rgb, np.asarray(drive.poses_xyyaw[index]))
                 for index in range(first, len(drive), every)
@@ -162,8 +167,10 @@ class Tour:
         return found
 
 
-def in_worlds(seeds: list[int], percents: list[float], images: int, kinds: list[str], frames: int = 240) -> Row:
-    """Return a summary for each drift and kind over all worlds."""
+def in_worlds(
+    seeds: list[int], percents: list[float], images: int, kinds: list[str], changes: list[str], frames: int = 240
+) -> Row:
+    """Return a summary for each drift and kind over all worlds, with settings changed."""
     document: Row = {}
     for percent in percents:
         tours = [Tour(seed, percent, frames) for seed in seeds]
@@ -172,7 +179,7 @@ def in_worlds(seeds: list[int], percents: list[float], images: int, kinds: list[
             keys, depth = KINDS[kind]
             rows: list[Row] = []
             for number, tour in enumerate(tours):
-                stack, recognition = explored(tour.recording, frames, keys, depth)
+                stack, recognition = explored(tour.recording, frames, [*keys, *changes], depth)
                 T_map_odom = stack.localisation.T_map_odom_xyyaw
                 rows += [looked_for(recognition, rgb, truth, T_map_odom) for rgb, truth in shown[number]]
                 others = shown[(number + 1) % len(tours)] if len(tours) > 1 else []
@@ -190,12 +197,13 @@ def main() -> None:
     parser.add_argument("--worlds", nargs="*", type=int, default=[], help="built-in worlds instead of recordings")
     parser.add_argument("--drift", nargs="*", type=float, default=[0.0, 2.0], help="of odometry there, percent")
     parser.add_argument("--images", type=int, default=20, help="that are looked for in each world")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings other than the default")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.worlds:
-        document = in_worlds(args.worlds, args.drift, args.images, args.kinds)
+        document = in_worlds(args.worlds, args.drift, args.images, args.kinds, args.set)
     else:
-        document = in_recordings(args.recordings, args.every, args.kinds)
+        document = in_recordings(args.recordings, args.every, args.kinds, args.set)
     if args.out is not None:
         atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
 

@@ -58,25 +58,25 @@ def test_an_image_that_seemed_reached_may_turn_out_to_be_elsewhere():
     here, place = np.zeros(3), np.array([1.0, 0.0, 0.0])
     assert mission.evaluate(ok_plan(1.0, 0.1), here, 0.5) is MissionState.REACHED
     assert not mission.at_goal(here, place) and mission.at_goal(place, place)
-    mission.reopen(Goal(grey(0), place))
+    mission.reopen(Goal(grey(0), place), 1)
     assert mission.active and mission.message == "on the way"
     assert mission.evaluate(ok_plan(2.0, 0.1), here, 0.1) is MissionState.ACTIVE  # its place decides now
     assert mission.evaluate(ok_plan(3.0, 0.1), place, 0.9) is MissionState.REACHED
     mission.begin(Goal(image_rgb=grey(0)))
     mission.cancel()
-    mission.reopen(Goal(grey(0), place))
+    mission.reopen(Goal(grey(0), place), 1)
     assert not mission.active
 
 
 def test_an_arrival_that_is_doubted_too_often_is_a_failure():
     mission = Mission(ArrivalSettings(0.25, 0.35, confirmations=2))
     mission.begin(Goal(image_rgb=grey(0)))
-    mission.doubt(2)
+    mission.reopen(None, 2)
     assert mission.active and mission.reopened == 0  # nothing to doubt yet
     for stamp_s, state in ((1.0, MissionState.ACTIVE), (2.0, MissionState.FAILED)):
         assert mission.evaluate(ok_plan(stamp_s, 0.1), np.zeros(3), 0.5) is MissionState.ACTIVE
         assert mission.evaluate(ok_plan(stamp_s + 0.5, 0.1), np.zeros(3), 0.5) is MissionState.REACHED
-        mission.doubt(2)
+        mission.reopen(None, 2)
         assert mission.state is state
     assert mission.code == "NOT_CONFIRMED" and "memory" in mission.message
 

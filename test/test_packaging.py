@@ -20,8 +20,15 @@ from come_nav import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 ROSDEP_NAMES = {"opencv-python": "python3-opencv", "pillow": "python3-pil", "pyyaml": "python3-yaml"}
-MODULE_NAMES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml", "backports-zstd": "backports"}
+MODULE_NAMES = {
+    "opencv-python": "cv2",
+    "rerun-sdk": "rerun",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "backports-zstd": "backports",
+}
 BUNDLED = {"lightning_fabric"}  # a second package in the wheel of pytorch-lightning
+OF_ROS = {"ament_index_python"}  # the package index of a ROS installation
 WITH_TORCH = {"triton"}  # comes with torch for CUDA; where it is missing, tensors do its work
 
 
@@ -113,8 +120,42 @@ def test_training_needs_its_extra_and_no_more(declared):
     assert imported_libraries(ROOT / "come_nav" / "training") - base - BUNDLED == train
 
 
+def libraries_imported_by_name(*folders: Path) -> set[str]:
+    """Return the top-level third-party modules that the sources ask importlib for, by a literal name."""
+    names = set()
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+                literal = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
+                names |= {str(literal).partition(".")[0]} - {""}
+    return names - set(sys.stdlib_module_names) - {"come_nav"}
+
+
+def test_what_is_imported_only_where_it_is_installed_is_declared_by_an_extra(declared):
+    rooms = [path for path in (ROOT / "come_nav").iterdir() if path.name not in ("ros", "__pycache__")]
+    optional = libraries_imported_by_name(*rooms) - OF_ROS
+    assert {"kornia", "onnxruntime", "av", "rerun"} <= optional
+    extras = {
+        name: modules_of(texts) for name, texts in declared["extras_require"].items() if name not in ("test", "ros")
+    }
+    assert optional <= set.union(*extras.values())
+    assert extras["learned"] == {"kornia", "onnxruntime"}
+
+
+def test_learned_features_bring_no_torchvision(declared):
+    """kornia is pure Python over torch; a torchvision of another torch would break other parts."""
+    kornia = pytest.importorskip("kornia", reason="needs the extra [learned]")
+    from importlib import metadata
+
+    assert kornia.__version__ == metadata.version("kornia")
+    needed = [Requirement(text) for text in metadata.requires("kornia") or []]
+    always = {normalised(own.name) for own in needed if own.marker is None or own.marker.evaluate({"extra": ""})}
+    assert always <= {"kornia-rs", "numpy", "packaging", "torch"}
+
+
 def test_constraints_pin_every_direct_requirement_within_its_bound(declared, pins):
-    wanted = declared["install_requires"] + declared["extras_require"]["train"] + declared["extras_require"]["test"]
+    extras = declared["extras_require"]
+    wanted = declared["install_requires"] + extras["train"] + extras["test"] + extras["learned"]
     names = {normalised(name): version for name, version in pins.items()}
     for text in wanted:
         requirement = Requirement(text)
@@ -131,7 +172,16 @@ def test_constraints_hold_only_plain_pins(pins):
 
 
 def test_extras_are_those_of_the_documentation(declared):
-    assert set(declared["extras_require"]) == {"habitat", "perceptual", "rerun", "ros", "test", "train", "video"}
+    assert set(declared["extras_require"]) == {
+        "habitat",
+        "learned",
+        "perceptual",
+        "rerun",
+        "ros",
+        "test",
+        "train",
+        "video",
+    }
 
 
 def test_markers_and_wrappers_exist():

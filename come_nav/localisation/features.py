@@ -1,7 +1,8 @@
 """Local features of images: points that are found again from elsewhere, and what they look like.
 
 SIFT (Lowe 2004) with the Hellinger kernel (RootSIFT, Arandjelovic and Zisserman 2012) is the default; ORB (Rublee et
-al. 2011) suits small machines. Both come from OpenCV. Descriptors are kept in bytes (RootSIFT
+al. 2011) suits small machines; both come from OpenCV. Networks
+find others (``learned/``), with weights in a file of the user's own. Descriptors are kept in bytes (RootSIFT
 times 512, ORB's own bits), a quarter of what floats take; :meth:`Features.vectors` makes unit vectors of either, so
 that everything after this file sees one kind: the dot product of two is their similarity.
 
@@ -20,13 +21,18 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ConfigError, ShapeError
-from come_nav.localisation.learned.features_file import found_by_network, learned_kind, unit_vectors
+from come_nav.localisation.learned.features_file import (
+    feature_network,
+    found_by_network,
+    takes_colour,
+    unit_vectors,
+)
 
 ROOT_SIFT_SCALE = 512.0
 PIXEL_CENTRE = 0.5  # OpenCV's keypoints count from the centre of the first pixel, CameraIntrinsics from its edge
-
-
 LEARNED_SIZE_PX = 8.0  # of what a network describes: cells of SuperPoint and its like
+OF_NETWORKS = ("learned", "disk", "aliked")
+KINDS = ("sift", "orb", *OF_NETWORKS)
 ORB_SCALE = 1.2  # from one level of its pyramid to the next
 
 
@@ -35,15 +41,16 @@ class FeatureSettings:
     """Which features are found.
 
     Attributes:
-        kind: "sift", "orb" for small machines, or "learned": what the network in ``file`` finds.
-        file: TorchScript of a network that finds features (see ``learned/features_file.py``).
+        kind: "sift", "orb" for small machines, or what a network finds: "disk" or "aliked" of kornia (extra [learned])
+            with the weights in ``file``, "learned" by any network in ``file``.
+        file: of a network: TorchScript or ONNX for "learned", published weights for "disk" and "aliked".
         max_count: most features of an image, the strongest first, >= 8.
         contrast: SIFT's threshold; OpenCV's 0.04 suits large photographs, images of 320 x 240 need less, > 0.
         fast_threshold: ORB's, grey levels, >= 1.
         max_side_px: larger images are made smaller first (keypoints stay in pixels of the image given), >= 32.
     """
 
-    kind: Literal["sift", "orb", "learned"] = "sift"
+    kind: Literal["sift", "orb", "learned", "disk", "aliked"] = "sift"
     file: str = ""
     max_count: int = 600
     contrast: float = 0.004
@@ -51,15 +58,22 @@ class FeatureSettings:
     max_side_px: int = 640
 
     def __post_init__(self) -> None:
-        check_choice("features.kind", self.kind, ("sift", "orb", "learned"))
-        if (self.kind == "learned") != bool(self.file):
+        check_choice("features.kind", self.kind, KINDS)
+        if self.of_network and not self.file:
+            raise ConfigError(f"features.kind {self.kind} needs features.file, the file of its network")
+        if self.file and not self.of_network:
             raise ConfigError(
-                "features.kind learned needs features.file, a TorchScript file, and no other kind has one"
+                f"features.file is for features.kind {', '.join(OF_NETWORKS)}, no other kind has one; got {self.kind}"
             )
         check_range("features.max_count", self.max_count, 8)
         check_range("features.contrast", self.contrast, 0.0, 1.0, open_low=True)
         check_range("features.fast_threshold", self.fast_threshold, 1, 255)
         check_range("features.max_side_px", self.max_side_px, 32)
+
+    @property
+    def of_network(self) -> bool:
+        """Whether a network finds the features."""
+        return self.kind in OF_NETWORKS
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ class Features:
         sizes_px: (N,) float32, diameter of what was described.
         width: of the image, pixels.
         height: of the image, pixels.
-        kind: "sift", "orb" or "learned ..."; only equal kinds can be matched.
+        kind: "sift", "orb", or kind and file of a network; only equal kinds can be matched.
     """
 
     keypoints_px: NDArray[np.float32]
@@ -100,7 +114,7 @@ class Features:
         if self.kind == "orb":
             signs = np.unpackbits(self.descriptors, axis=1).astype(np.float32) * 2.0 - 1.0
             return np.asarray(signs / np.float32(np.sqrt(max(signs.shape[1], 1))), np.float32)
-        if self.kind.startswith("learned"):
+        if self.kind != "sift":
             return unit_vectors(self.descriptors)
         vectors = self.descriptors.astype(np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
@@ -118,9 +132,9 @@ def extract_features(rgb: NDArray[np.uint8], config: FeatureSettings | None = No
         ShapeError: for another shape or dtype.
     """
     settings = config or FeatureSettings()
-    grey, scale = _grey(rgb, settings.max_side_px)
-    if settings.kind == "learned":
-        return _learned(grey, scale, rgb.shape[:2], settings)
+    if settings.of_network:
+        return _of_network(rgb, settings)
+    grey, scale = _searched(rgb, settings.max_side_px)
     keypoints, described = _detector(settings).detectAndCompute(grey, None)
     height, width = rgb.shape[:2]
     if described is None or not len(keypoints):
@@ -144,14 +158,25 @@ def extract_features(rgb: NDArray[np.uint8], config: FeatureSettings | None = No
     )
 
 
-def _learned(
-    grey: NDArray[np.uint8], scale: NDArray[np.float64], shape: tuple[int, ...], settings: FeatureSettings
-) -> Features:
-    """Return what a network finds in a grey image that is ``scale`` as large as the one of ``shape``."""
-    points, descriptors = found_by_network(settings.file, grey, settings.max_count)
+def load_feature_network(settings: FeatureSettings) -> None:
+    """Load the network that finds features, where one does, so that what is wrong with it is said now.
+
+    Raises:
+        CheckpointError: for a file that is missing or something else.
+        MissingDependencyError: where a library is absent.
+    """
+    if settings.of_network:
+        feature_network(settings.kind, settings.file, settings.max_count)
+
+
+def _of_network(rgb: NDArray[np.uint8], settings: FeatureSettings) -> Features:
+    """Return what a network finds in an image (H, W, 3) or (H, W)."""
+    network = feature_network(settings.kind, settings.file, settings.max_count)
+    image, scale = _searched(rgb, settings.max_side_px, colour=takes_colour(settings.kind))
+    points, descriptors = found_by_network(network, image, settings.max_count, settings.file)
     sizes = np.full(len(points), LEARNED_SIZE_PX / scale.mean(), np.float32)
     pixels = ((points + PIXEL_CENTRE) / scale).astype(np.float32)
-    return Features(pixels, descriptors, sizes, shape[1], shape[0], learned_kind(settings.file))
+    return Features(pixels, descriptors, sizes, rgb.shape[1], rgb.shape[0], network.kind)
 
 
 def _orb_points(points: NDArray[np.float32], levels: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -164,18 +189,21 @@ def _orb_points(points: NDArray[np.float32], levels: NDArray[np.int64], size: tu
     return np.asarray((points / nominal + PIXEL_CENTRE) * actual - PIXEL_CENTRE, np.float32)
 
 
-def _grey(rgb: NDArray[np.uint8], max_side_px: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Return the grey image at the size that is searched, and its scale along u and v over the image's."""
+def _searched(
+    rgb: NDArray[np.uint8], max_side_px: int, *, colour: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Return the image, grey or in colour, at the size that is searched, and its scale along u and v."""
     if rgb.dtype != np.uint8 or rgb.ndim not in {2, 3} or (rgb.ndim == 3 and rgb.shape[2] != 3) or not rgb.size:
         raise ShapeError(f"an image for features must be (H, W, 3) or (H, W) uint8, got {rgb.shape} {rgb.dtype}")
-    image = np.ascontiguousarray(rgb)
-    grey: Any = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-    height, width = grey.shape
+    image: Any = np.ascontiguousarray(rgb)
+    if colour != (image.ndim == 3):
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if colour else cv2.COLOR_RGB2GRAY)
+    height, width = image.shape[:2]
     shrink = max_side_px / max(height, width)
     if shrink < 1.0:
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(grey, np.uint8), np.array([grey.shape[1] / width, grey.shape[0] / height])
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(image, np.uint8), np.array([image.shape[1] / width, image.shape[0] / height])
 
 
 def _compact(described: NDArray[Any], kind: str) -> NDArray[np.uint8]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from come_nav.core.checks import check_range
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import footprint_extrinsics
-from come_nav.localisation.features import FeatureSettings
-from come_nav.localisation.matching import MatchingSettings
+from come_nav.localisation.features import FeatureSettings, load_feature_network
+from come_nav.localisation.learned.light_glue import light_glue
+from come_nav.localisation.matching import MatchingSettings, check_matcher
 from come_nav.localisation.place_recognition import PlaceIndex, PlaceSettings
 from come_nav.localisation.pose_graph import PoseGraph, PoseGraphSettings
 from come_nav.localisation.registration import PosePrior, Registration, RegistrationSettings, register
@@ -68,6 +69,7 @@ class LocaliserSettings:
     optimise_every: int = 20
 
     def __post_init__(self) -> None:
+        check_matcher(self.matching, self.features.kind)
         for name in (
             "spacing_m",
             "spacing_rad",
@@ -86,6 +88,17 @@ class LocaliserSettings:
             check_range(f"localiser.{name}", getattr(self, name), 1)
         for name in ("certain", "image_certain"):
             check_range(f"localiser.{name}", getattr(self, name), 0.0, 1.0)
+
+    def load_networks(self) -> None:
+        """Load the networks that find and match features, where some do, so that what is wrong is said at the start.
+
+        Raises:
+            CheckpointError: for a file that is missing or something else.
+            MissingDependencyError: where a library is absent.
+        """
+        load_feature_network(self.features)
+        if self.matching.matcher == "lightglue":
+            light_glue(self.matching.file)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,21 @@
 """Which features of two images are the same point: nearest descriptors, clearly nearer than the next, both ways.
 
-Ratio test: Lowe 2004. All pairs are compared in one matrix product; 600 against 600 SIFT features take about 4 ms.
+Ratio test: Lowe 2004. All pairs are compared in one matrix product; 600 against 600 SIFT features take about 4 ms. For
+features of a network LightGlue can tell it instead (``learned/light_glue.py``), more slowly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.checks import check_range
-from come_nav.core.errors import ShapeError
-from come_nav.localisation.features import Features
+from come_nav.core.checks import check_choice, check_range
+from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.localisation.features import OF_NETWORKS, Features
+from come_nav.localisation.learned.light_glue import light_glue_matches
 
 FORBIDDEN = 8.0  # squared distance of unit vectors is at most 4
 UNRELATED = 1.0  # and that of descriptors with nothing in common; a lone candidate must be nearer than that
@@ -25,12 +28,20 @@ class MatchingSettings:
     Attributes:
         ratio: the nearest descriptor's distance over the second nearest's is at most this, in (0, 1].
         mutual: each must be the other's nearest.
+        matcher: "nearest" descriptors, or "lightglue" (kornia, extra [learned]) for features of a network, which has
+            neither ratio nor mutual.
+        file: LightGlue's weights for these features, e.g. disk_lightglue.pth.
     """
 
     ratio: float = 0.85
     mutual: bool = True
+    matcher: Literal["nearest", "lightglue"] = "nearest"
+    file: str = ""
 
     def __post_init__(self) -> None:
+        check_choice("matching.matcher", self.matcher, ("nearest", "lightglue"))
+        if (self.matcher == "lightglue") != bool(self.file):
+            raise ConfigError("matching.matcher lightglue needs matching.file, its weights, and no other has one")
         check_range("matching.ratio", self.ratio, 0.0, 1.0, open_low=True)
 
 
@@ -47,16 +58,37 @@ def match_features(
         b: L features.
         config: what counts as a match.
         allowed: (N, L) pairs that can be at all; the others do not compete either, so that a pattern that repeats is
-            distinct again where a pose is roughly known.
+            distinct again where a pose is roughly known. LightGlue's matches are only sifted by it.
 
     Raises:
         ShapeError: for features of different kinds.
+        ConfigError: for LightGlue and features that no network finds.
+        CheckpointError: for weights of LightGlue that belong to other features.
     """
+    if config is not None:
+        check_matcher(config, a.kind)
     if a.kind != b.kind:
         raise ShapeError(f"features of kind '{a.kind}' cannot be matched with '{b.kind}'; extract both alike")
     if not len(a) or not len(b):
         return np.zeros((0, 2), np.int64)
+    if config is not None and config.matcher == "lightglue":
+        return _by_light_glue(a, b, config.file, allowed)
     return match_vectors(a.vectors(), b.vectors(), config, allowed)
+
+
+def check_matcher(config: MatchingSettings, kind: str) -> None:
+    """Raise ConfigError where LightGlue is to match features of a kind that no network finds."""
+    if config.matcher == "lightglue" and kind.partition(" ")[0] not in OF_NETWORKS:
+        raise ConfigError(
+            f"matching.matcher lightglue needs features.kind {', '.join(OF_NETWORKS)}, got {kind}; "
+            "set matching.matcher nearest for others"
+        )
+
+
+def _by_light_glue(a: Features, b: Features, file: str, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    sizes = (a.width, a.height), (b.width, b.height)
+    pairs = light_glue_matches(file, (a.keypoints_px, b.keypoints_px), (a.vectors(), b.vectors()), sizes)
+    return pairs if allowed is None else pairs[allowed[pairs[:, 0], pairs[:, 1]]]
 
 
 def match_vectors(

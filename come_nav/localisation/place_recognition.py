@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
+from come_nav.core.errors import ShapeError
 from come_nav.core.growing import GrowingRows
 from come_nav.localisation.features import Features, extract_features
 
@@ -55,7 +56,7 @@ class PlaceSettings:
 
 
 class PlaceIndex:
-    """Descriptors of key frames. Keys are the caller's; features are not kept here."""
+    """Descriptors of key frames, all of one kind of features. Keys are the caller's; features are not kept here."""
 
     def __init__(self, config: PlaceSettings | None = None, seed: int = 0) -> None:
         import torch
@@ -65,6 +66,7 @@ class PlaceIndex:
         self._words: NDArray[np.float32] | None = None
         self._projection: NDArray[np.float32] | None = None
         self._trained_on = 0
+        self._kind: str | None = None
         self._table = GrowingRows((self.config.dimensions,), np.float32)
 
     def __len__(self) -> int:
@@ -99,11 +101,25 @@ class PlaceIndex:
             self.add(frame)
 
     def add(self, features: Features) -> int:
-        """Add a key frame and return its row."""
+        """Add a key frame and return its row.
+
+        Raises:
+            ShapeError: for features of another kind than the key frames before have.
+        """
+        self._kind = self._kind or features.kind
         return self._table.append(self.describe(features))
 
     def describe(self, features: Features) -> NDArray[np.float32]:
-        """Return the descriptor (D,) of unit length; zeros before the first training and without features."""
+        """Return the descriptor (D,) of unit length; zeros before the first training and without features.
+
+        Raises:
+            ShapeError: for features of another kind than the key frames have.
+        """
+        if self._kind is not None and features.kind != self._kind:
+            raise ShapeError(
+                f"features of kind '{features.kind}' cannot be looked for among key frames of kind '{self._kind}'; "
+                "extract both alike"
+            )
         if self._words is None or self._projection is None or not len(features):
             return np.zeros(self.config.dimensions, np.float32)
         vectors = features.vectors()

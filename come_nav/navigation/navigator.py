@@ -342,7 +342,7 @@ class Navigator:
                     and guess is not None
                     and not self.mission.at_goal(here_odom_xyyaw, guess)
                 ):
-                    self.mission.doubt(MOST_REOPENED)
+                    self.mission.reopen(None, MOST_REOPENED)
                     self._rescue.look_around()
                     self._doubted = goal
                 return
@@ -350,7 +350,7 @@ class Navigator:
                 self.mission.confirm(se2.relative(here_odom_xyyaw, place))
                 return
             elsewhere = replace(goal, pose_odom_xyyaw=place)
-            self.mission.reopen(elsewhere)
+            self.mission.reopen(elsewhere, MOST_REOPENED)
             self.guide.begin(elsewhere)
 
 

@@ -93,22 +93,19 @@ class Mission:
         if self.active:
             self.goal, self.message = goal, ON_THE_WAY
 
-    def reopen(self, goal: Goal) -> None:
-        """Take back that it was reached: memory knows meanwhile that the image was taken elsewhere."""
-        if self.state is MissionState.REACHED:
-            self.goal, self.state, self.message = goal, MissionState.ACTIVE, ON_THE_WAY
-            self._near = 0
-            self.reopened += 1
+    def reopen(self, goal: Goal | None, most: int) -> None:
+        """Take back that it was reached: memory knows meanwhile that the image was taken elsewhere (``goal``).
 
-    def doubt(self, most: int) -> None:
-        """Take back that it was reached, as memory does not know the image here; fail after ``most`` times."""
+        None where memory does not know the image here either: the goal stays as it is, and ``most`` times is a failure.
+        """
         if self.state is MissionState.REACHED:
             self._near = 0
             self.reopened += 1
-            if self.reopened >= most:
+            if goal is None and self.reopened >= most:
                 self._end(MissionState.FAILED, "NOT_CONFIRMED", DOUBTED)
-            else:
-                self.state, self.message = MissionState.ACTIVE, ON_THE_WAY
+                return
+            self.goal = self.goal if goal is None else goal
+            self.state, self.message = MissionState.ACTIVE, ON_THE_WAY
 
     def confirm(self, left_xyyaw: NDArray[np.float64]) -> None:
         """Say that it is reached indeed: the goal is (3,) away, as its image tells."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import ImageCamera, camera_of_image
+from come_nav.localisation.features import FeatureSettings
 from come_nav.localisation.keyframe_map import LocaliserSettings
 from come_nav.localisation.multi_view.appearance import appearance, appearance_confidence, rivalled
 from come_nav.localisation.multi_view.joint_registration import level_pose_xyyaw, register_jointly
@@ -33,9 +34,11 @@ class RecentViews:
     def __init__(self) -> None:
         self._by_stamp: dict[float, View] = {}
         self._image: tuple[NDArray[np.uint8], View] | None = None
+        self._features: FeatureSettings | None = None
 
     def of(self, frames: Sequence[Remembered], config: LocaliserSettings) -> list[View]:
         """Return the views of frames; those of others are forgotten."""
+        self._forget_others(config.features)
         kept = {}
         for seen in frames:
             view = self._by_stamp.get(seen.stamp_s)
@@ -48,9 +51,15 @@ class RecentViews:
 
     def image(self, rgb: NDArray[np.uint8], config: LocaliserSettings) -> View:
         """Return the view of an image (H, W, 3), without a camera."""
+        self._forget_others(config.features)
         if self._image is None or self._image[0] is not rgb:
             self._image = (rgb, make_view(rgb, None, None, config.features))
         return self._image[1]
+
+    def _forget_others(self, features: FeatureSettings) -> None:
+        """Forget features of other settings: two kinds cannot be matched."""
+        if features != self._features:
+            self._features, self._by_stamp, self._image = features, {}, None
 
 
 class GoalRegistration:

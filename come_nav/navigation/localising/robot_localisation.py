@@ -59,9 +59,15 @@ class RobotLocalisation:
         worker: what localises in the background; None where ``observe`` does.
         drifts: whether odometry is held to drift, which once found stays until the next reset.
         misfit: see ``LocalisationSettings.drift_misfit``; as it was when odometry was first held to drift.
+
+    Raises:
+        CheckpointError: for the file of a network that is missing or something else.
+        MissingDependencyError: where the library of a network is absent.
     """
 
     def __init__(self, settings: LocalisationSettings, seed: int = 0, *, background: bool = False) -> None:
+        if settings.use:
+            settings.visual.load_networks()
         self.settings, self._seed = settings, seed
         self._queue = threading.Lock()  # whoever looks for an image is next, however many key frames are waiting
         self._lock = threading.RLock()  # key frames and their graph, for as long as a registration takes
