@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,6 +148,16 @@ def test_other_sources_arguments_and_processors_have_other_libraries(tmp_path: P
     monkeypatch.setattr(libraries, "_processor", lambda: "another one")
     others.add(libraries._key(source, "f", [("number", "int64")]))
     assert len(others | {first}) == 5
+
+
+@pytest.mark.parametrize("problem", [OSError("no source"), RuntimeError("no home"), PackageNotFoundError("numba")])
+def test_what_cannot_be_told_is_no_library(monkeypatch, problem: Exception) -> None:
+    def raises(*arguments: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(libraries, "_can_be_linked", lambda function: True)
+    monkeypatch.setattr(libraries, "_key", raises)
+    assert libraries.library_call(raises, describe((np.zeros(3),)) or ()) is None
 
 
 def test_functions_of_the_main_program_and_of_functions_are_not_linked() -> None:

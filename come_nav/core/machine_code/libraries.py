@@ -39,7 +39,10 @@ def library_call(function: Callable[..., Any], wanted: Description) -> Callable[
     if not _can_be_linked(function):
         return None
     arguments = wanted[-1]
-    path = _library(function, arguments)
+    try:
+        path = _library(function, arguments)
+    except (OSError, RuntimeError, importlib.metadata.PackageNotFoundError):  # no source, no home, no versions
+        return None
     return _loaded(path, arguments) if path is not None else None
 
 
