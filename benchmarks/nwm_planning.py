@@ -102,7 +102,7 @@ def build(size: str, device: str, precision: Precision) -> DiffusionWorldModel:
         OFFICIAL,
         inference=InferenceSettings(precision=precision),
     ).to(device)
-    model.inference = InferenceSettings(micro_batch_for(model), precision)
+    model.inference = InferenceSettings(micro_batch_for(model), precision=precision)
     return model
 
 

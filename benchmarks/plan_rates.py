@@ -13,8 +13,9 @@ import argparse
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from plan_profile import CAMERA, PLANS, a_stack, drive
 
 from come_nav.core.files import atomic_write_text
 from come_nav.core.types import Goal, PlanStatus
+from come_nav.experts.forward_ways import ForwardWay
 from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.stack import NavStack
@@ -46,7 +48,7 @@ def times_s(stack: NavStack, goal: Goal, count: int) -> list[float]:
 
 
 def rates(values_s: list[float]) -> dict[str, Any]:
-    p50, p99 = np.percentile(values_s, [50, 99])
+    p50, p99 = (float(own) for own in np.percentile(values_s, [50, 99]))
     return {"n": len(values_s), "hz": round(1.0 / p50, 2), "p50_s": round(p50, 4), "p99_s": round(p99, 4)}
 
 
@@ -82,6 +84,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--frames", type=int, default=60, help="that the robot has seen, at 4 Hz")
     parser.add_argument("--plans", type=int, default=20)
+    parser.add_argument(
+        "--compile", nargs="+", default=["eager"], choices=get_args(ForwardWay), help="how networks run"
+    )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     settings = NavigationSettings(model=args.model, device=args.device)
@@ -93,9 +98,13 @@ def main() -> None:
         stack = a_stack(settings, use, model)
         drive(stack, recording, range(args.frames))
         start_peak(args.device)
-        found = {"name": name, **rates(times_s(stack, goal, args.plans)), "peak_bytes": peak_bytes(args.device)}
-        print(" ".join(f"{key} {value}" for key, value in found.items()), flush=True)
-        rows.append(found)
+        for way in args.compile:
+            model.inference = replace(settings.inference, compile=way)
+            spent_s = times_s(stack, goal, args.plans)
+            found = {"name": name, "compile": way, **rates(spent_s), "peak_bytes": peak_bytes(args.device)}
+            print(" ".join(f"{key} {value}" for key, value in found.items()), flush=True)
+            rows.append(found)
+        model.inference = settings.inference
     stack = a_stack(settings, ("spatial", "long_term"), model)
     drive(stack, recording, range(args.frames))
     training = beside_training(stack, goal, args.plans)

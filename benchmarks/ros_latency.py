@@ -38,7 +38,8 @@ def start(bench: Any, folder: Path, args: argparse.Namespace) -> list[str]:
 
     experts["budget"] = budget()
     missions = {"goal_difference": 1e-6, "goal_tolerance_m": 0.01, "max_failures": 10000, "time_limit_s": 86000.0}
-    planner = {"experts": experts, **missions, "plan_rate_hz": 20.0, "use_places": False, "max_sensor_age_s": 60.0}
+    planner = {"experts": experts, **missions, "plan_rate_hz": 20.0, "use_places": False}
+    planner |= {"use_obstacles": False, "max_sensor_age_s": 60.0}  # nobody tells of obstacles here
     learner = {"memory_folder": memory, "save_period_s": 1.0, "experts": {"budget": budget()}}
     common = {"use_sim_time": True, "device": args.device}
     nodes = {"planner": {**common, **planner}}

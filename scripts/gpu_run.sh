@@ -6,7 +6,7 @@
 #
 # Needs Python with torch, lightning and what setup.py names; nothing is fetched. Variables:
 #   OUT       folder for logs, figures and weights (default gpu_run)
-#   MINUTES   of it all, 9.5 by default; TEST_MINUTES (2) and BENCH_MINUTES (4) are parts of it
+#   MINUTES   of it all, 9.5 by default; TEST_MINUTES (a fifth) and BENCH_MINUTES (two fifths) are parts of it
 #   PLANS     of each kind whose times are measured (100)      VIEWS     that are rendered at once (512)
 #   DEVICE    cuda, or cpu for a dry run                       PYTHON    interpreter (python3)
 #   WHEELS    folder of wheels that the machine lacks, e.g. diffusers; installed beside, without an index
@@ -20,7 +20,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 began=$SECONDS
 DEVICE=${DEVICE:-cuda} MINUTES=${MINUTES:-9.5} PYTHON=${PYTHON:-python3} OUT=${OUT:-gpu_run} RUN=${RUN:-runs/small}
-CONFIG=${CONFIG:-config/train_small.yaml} TEST_MINUTES=${TEST_MINUTES:-2} BENCH_MINUTES=${BENCH_MINUTES:-4}
+CONFIG=${CONFIG:-config/train_small.yaml}
+TEST_MINUTES=${TEST_MINUTES:-"$MINUTES * 0.21"} BENCH_MINUTES=${BENCH_MINUTES:-"$MINUTES * 0.42"}
+STEPS=$([ "$DEVICE" = cpu ] && echo 2 || echo 20) # of training, whose time is measured
 processors=$(nproc)
 WORKERS=${WORKERS:-$((processors > 3 ? processors - 2 : 1))}
 mkdir -p "$OUT"
@@ -57,14 +59,15 @@ cat "$OUT/machine.txt"
 part tests "$(seconds "$TEST_MINUTES")" env COME_NAV_TEST_DEVICE="$DEVICE" "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda test
 
 each=$(seconds "$BENCH_MINUTES / 7")
-part rates "$each" "$PYTHON" benchmarks/plan_rates.py --device "$DEVICE" --plans "${PLANS:-100}" --out "$OUT/plan_rates.json"
+part rates "$each" "$PYTHON" benchmarks/plan_rates.py --device "$DEVICE" --plans "${PLANS:-100}" \
+  --compile eager graph --out "$OUT/plan_rates.json"
 part rendering "$each" "$PYTHON" benchmarks/rendering.py --device "$DEVICE" --views "${VIEWS:-512}" --repeats 3 --out "$OUT/rendering.json"
 part profile "$each" "$PYTHON" benchmarks/plan_profile.py --device "$DEVICE" --plans 2 --out "$OUT/profile.json" --flames "$OUT/flames.png"
 part simulator "$each" "$PYTHON" benchmarks/simulator.py --device "$DEVICE" --repeats 3 --out "$OUT/simulator.json"
 part composition "$each" "$PYTHON" benchmarks/composition_cost.py --device "$DEVICE" --repeats 3 --out "$OUT/composition.json"
 part nwm_costs "$each" "$PYTHON" benchmarks/nwm_planning.py --device "$DEVICE" --sizes ${NWM_SIZES:-S XL} --n 2 \
   --out "$OUT/nwm_planning.json"
-part data "$each" "$PYTHON" benchmarks/training_data.py --device "$DEVICE" --steps 20 --worlds 2 --passes 4 --out "$OUT/data.json"
+part data "$each" "$PYTHON" benchmarks/training_data.py --device "$DEVICE" --steps "$STEPS" --worlds 2 --passes 4 --out "$OUT/data.json"
 
 rest=$(($(left) - 60)) # a minute to save and export
 if [ "$rest" -lt 20 ]; then

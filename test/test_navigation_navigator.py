@@ -159,6 +159,24 @@ def test_a_robot_does_not_drive_without_a_fresh_cloud_of_obstacles(frozen):
     assert robot.step().drive.status is PlanStatus.OK
 
 
+@pytest.mark.parametrize("clouds_go_on", [True, False])
+def test_a_plan_is_not_driven_where_obstacles_fell_silent_during_its_search(clouds_go_on):
+    robot = Robot(NavigatorSettings(obstacles=ObstacleSettings(max_age_s=1.0)))
+    robot.navigator.obstacles.see(WALL, robot.time_s)
+    robot.navigator.begin(GoalRequest(image_rgb=image_of((1.0, 0.0, 0.0))))
+
+    def a_slow_search():
+        robot.model.meanwhile = lambda: None
+        for _ in range(5):  # the camera goes on
+            robot.look()
+        if clouds_go_on:
+            robot.navigator.obstacles.see(WALL, robot.time_s)
+
+    robot.model.meanwhile = a_slow_search
+    step = robot.step()
+    assert step.drive.status is (PlanStatus.OK if clouds_go_on else PlanStatus.STALE_SENSOR)
+
+
 def test_a_path_for_others_is_whole_and_leads_round_obstacles_and_touches_no_mission():
     robot = Robot()
     robot.navigator.obstacles.see(WALL)

@@ -17,6 +17,7 @@ from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Context, ContextViews
 from come_nav.experts.cdit import CDiT
+from come_nav.experts.forwards import Forwards
 from come_nav.experts.normalizer import Normalizer
 from come_nav.experts.optional_inputs import OptionalInputs
 from come_nav.experts.passes import Condition, Pass, Query, batched, schedule_digest
@@ -65,6 +66,7 @@ class BaseExpert(nn.Module):
         self.prediction: Prediction = prediction
         abar = None if schedule is None else torch.as_tensor(schedule.alphas_cumprod, dtype=torch.float64)
         self.register_buffer("abar", abar, persistent=False)
+        self._forwards = Forwards()
 
     @torch.no_grad()
     def start_from_view(self) -> None:
@@ -143,19 +145,12 @@ class BaseExpert(nn.Module):
         if context.absolute_pose_xyyaw is not None and hasattr(self.model, "pose_embedder"):
             target = se2.compose(context.absolute_pose_xyyaw.to(action), action)
             options["absolute_pose"] = self.normalizer.absolute_pose(target)
-        generator = None
         if drop_context is not None:
             options["drop_context"] = drop_context
-            generator = torch.Generator().manual_seed(NULL_CONTEXT_SEED)  # the same noise on every device
-        output: Tensor = self.model(
-            x_t,
-            t,
-            self.normalizer.action(action),
-            context.latents,
-            self.normalizer.relative_time(rel_time),
-            generator=generator,
-            **options,
-        )
+            if not settings.context_dropout:  # noise stands for "no context", the same on every device
+                options["generator"] = torch.Generator().manual_seed(NULL_CONTEXT_SEED)
+        options |= {"x": x_t, "t": t, "y": self.normalizer.action(action), "x_cond": context.latents}
+        output = self._forwards(self.model, options | {"rel_t": self.normalizer.relative_time(rel_time)})
         return output.float()
 
     def _context_pose(self, poses_xyyaw: Tensor, frame_offsets: Tensor) -> Tensor:

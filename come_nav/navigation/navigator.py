@@ -298,6 +298,9 @@ class Navigator:
             plan = self.stack.plan(sought, now_s, self.obstacles.clearance)
         assert plan is not None
         duration_s = time.monotonic() - started_s
+        seen = self.stack.memory.newest
+        if seen is not None:  # who tells of obstacles may have died while the search ran: its plan is not driven
+            plan = _blind(self.obstacles, max(now_s, seen.stamp_s), seen) or plan
         with self._lock:
             if marks != (self._changes, self._episodes):
                 return Step(self.mission.state)  # for a goal, or in an episode, that is over

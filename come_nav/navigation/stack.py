@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from come_nav.core.device.heap import give_back_heap
 from come_nav.core.protocols import Imaginer
 from come_nav.core.types import Context, Frame, Goal, Odometry, Plan, PlanStatus
 from come_nav.localisation.relocalisation import RelocalisationResult, relocalise
@@ -201,6 +202,8 @@ class NavStack:
             warm_start=warm_start,
             suggested_xyyaw=suggestions(None if registered is None else registered.path_xyyaw[None], proposed),
         )
+        if by_view:
+            give_back_heap()
         told = [] if registered is None else [registered.message]
         plan = replace(plan, message="; ".join(filter(None, [plan.message, *found.warnings, *told])))
         if tried:

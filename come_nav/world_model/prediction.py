@@ -14,6 +14,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.protocols import Expert
 from come_nav.core.types import Context, ViewSource
 from come_nav.experts.base import BaseExpert
+from come_nav.experts.forwards import forwards
 from come_nav.experts.passes import AnyViewExpert, Condition, Query
 from come_nav.world_model.calibration.likelihood import corrected_noise
 from come_nav.world_model.composition import ExpertProduct, ProductNoise
@@ -165,7 +166,7 @@ def _check_particles(parts: ModelParts) -> None:
 def _noise(parts: ModelParts, product: ExpertProduct, queries: Sequence[Query], step: int) -> Tensor | ProductNoise:
     """Return the composed noise, its parts for resampling, or with variance values from one expert alone."""
     single = product.single(step)
-    with parts.autocast():
+    with parts.autocast(), forwards(parts.inference.compile):
         alone = parts.sampler.name == "ddpm" and parts.likelihood is None
         if alone and single is not None and single.condition == Condition():
             network = single.network

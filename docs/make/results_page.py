@@ -18,6 +18,7 @@ from memory_tables import latent_memory, retrieval
 from ros_tables import fake_robots, kills, load, soak
 
 ROOT = Path(__file__).resolve().parents[2]
+MEMORY = ("rss_mb", "private_dirty_mb")
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
 HEAD = """# Results
 
@@ -316,6 +317,16 @@ def plan_curve(result: dict[str, Any]) -> Sequence[Table]:
         )
     headings = ["first, next, iterations, share imagined, precision", "ATE (m)", "worse by (m)", "time", "windows"]
     return [(headings, rows)]
+
+
+def process_memory(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what a planner's process is made of, step by step."""
+    trees = result["trees"]
+    steps = list(trees["after"]["steps"])
+    rows = [[step, *(f"{own['steps'][step][kind]:.0f}" for own in trees.values() for kind in MEMORY)] for step in steps]
+    rows.append(["most at any time", *(text for own in trees.values() for text in (f"{own['peak_mb']:.0f}", ""))])
+    headings = [f"{name}: {what} (MB)" for name in trees for what in ("resident", "its own")]
+    return [(["after", *headings], rows)]
 
 
 def growth(result: dict[str, Any]) -> Sequence[Table]:
@@ -713,6 +724,14 @@ SECTIONS = (
         "benchmarks/plan_curve.py --windows 100 --settings 240,40,5,1,float32 240,40,5,1,bfloat16 "
         "240,40,5,0.5,bfloat16 240,40,5,0.25,bfloat16 120,20,5,1,bfloat16 120,20,3,1,bfloat16",
         plan_curve,
+    ),
+    Section(
+        "process_memory.json",
+        "Memory of a planner's process",
+        "`tiny` on a CPU with the cloud, without ROS and without training; medians of three processes of each tree, in "
+        "turns, which plan the same paths. Before: numba in the process, SciPy loaded at the start, freed memory kept.",
+        "benchmarks/process_memory.py --before ../before --rounds 3 --plans 3",
+        process_memory,
     ),
     Section(
         "memory_growth.json",

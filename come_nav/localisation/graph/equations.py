@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from come_nav.core.geometry import se2
 
@@ -107,7 +105,9 @@ class System:
         entries = np.concatenate([*values, np.tile(1e-9 * np.eye(3), (self._size // 3, 1, 1))])
         data = np.bincount(self._entry.ravel(), entries.ravel(), minlength=len(self._rows))
         data[self._diagonal_entry] = data[self._diagonal_entry] * (1.0 + damping)
-        hessian = sparse.csc_matrix((data, self._rows, self._starts), shape=(self._size, self._size))
+        from scipy.sparse import csc_matrix  # 25 MB, which robots whose graph has no loops do without
+
+        hessian = csc_matrix((data, self._rows, self._starts), shape=(self._size, self._size))
         solved = self._solve(hessian, gradient[self._first_free :][self._order].ravel()).reshape(-1, 3)
         delta = np.zeros((self._count, 3))
         delta[self._first_free :][self._order] = -solved
@@ -122,6 +122,8 @@ class System:
             solved = _conjugate_gradients(hessian, gradient, self._factors.solve)
             if solved is not None:
                 return solved
+        from scipy.sparse.linalg import splu
+
         self._factors = splu(
             hessian,
             permc_spec="NATURAL",
@@ -182,6 +184,9 @@ def _elimination_order(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64
 
     A third of the rows makes it an order of magnitude faster than ordering the whole matrix in every step.
     """
+    from scipy import sparse
+    from scipy.sparse.linalg import splu
+
     ones = np.ones(len(pairs))
     linked = sparse.coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     laplacian = -(linked + linked.T)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 from torch import Tensor
 
 from come_nav.core.checks import check_range, check_shape
@@ -114,6 +113,8 @@ def fitted_weights(
     right = sums.targets + ridge * prior
     if signed:
         return np.asarray(np.linalg.solve(matrix, right))
+    from scipy.optimize import nnls  # 20 MB, and few weights are fitted
+
     factor = np.linalg.cholesky(matrix)
     weights, _ = nnls(factor.T, np.linalg.solve(factor, right))
     return np.asarray(weights)

@@ -72,10 +72,10 @@ def set_up_recall(
     return set_up(settings, navigation, folder, progress, model, range(1, longest + 1))
 
 
-def image_distance() -> tuple[Distance | None, str]:
-    """Return LPIPS, or None and the line that says why it is left out."""
+def image_distance(device: torch.device | str) -> tuple[Distance | None, str]:
+    """Return LPIPS on a device, or None and the line that says why it is left out."""
     try:
-        return pair_distance("lpips"), ""
+        return pair_distance("lpips", device), ""
     except ComeNavError as error:
         return None, f"LPIPS left out: {str(error).splitlines()[0]}"
 
@@ -113,7 +113,7 @@ def references(names: Sequence[str], compositions: Sequence[ComposedRow], main: 
 def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
     navigation, found, selection = setup.navigation, setup.found, setup.selection
     windows, weights = selection.windows, setup.settings.weights
-    distance, note = image_distance()
+    distance, note = image_distance(setup.model.device)
     contrast, older_frames = setup.settings.contrast, navigation.experts.older_frames
     cache = setup.cache(weights.compositions(wanted, contrast))
     rows, compositions = recall_rows(wanted, contrast, weights, setup.model, cache, older_frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from come_nav.evaluation.reports.report import strict
 from come_nav.evaluation.suites.nwm.models import imaginer_of, nwm_model_settings, open_dataset, open_model
 from come_nav.evaluation.suites.nwm.settings import NwmSuiteSettings
 from come_nav.evaluation.suites.progress import Progress, silent
+from come_nav.navigation.device import choose_device
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sampling.settings import SamplerSettings
@@ -58,7 +60,8 @@ def run_nwm_prediction(
     """
     dataset = open_dataset(settings)
     kind, seconds = settings.protocol.removeprefix("nwm-"), settings.seconds
-    distances, frechet = _distances(settings.metrics)  # an absent library is told before anything is loaded
+    device = choose_device(navigation.device)
+    distances, frechet = _distances(settings.metrics, device)  # an absent library is told before anything is loaded
     model = open_model(settings, navigation, dataset.facts)
     if "latent" in settings.metrics:
         distances["latent"] = _latent_distance(model)
@@ -153,13 +156,13 @@ def _copy(model: DiffusionWorldModel) -> ImageFunction:
     return make
 
 
-def _distances(names: Sequence[str]) -> tuple[dict[str, Distance], Callable[[], FrechetDistance] | None]:
+def _distances(names: Sequence[str], device: str) -> tuple[dict[str, Distance], Callable[[], FrechetDistance] | None]:
 
-    distances: dict[str, Distance] = {name: pair_distance(name) for name in names if name in PAIR_DISTANCES}
+    distances: dict[str, Distance] = {name: pair_distance(name, device) for name in names if name in PAIR_DISTANCES}
     if "fid" in names:
         FrechetDistance()
     distances |= {name: PLAIN_DISTANCES[name] for name in names if name in PLAIN_DISTANCES}
-    return distances, FrechetDistance if "fid" in names else None
+    return distances, partial(FrechetDistance, device) if "fid" in names else None
 
 
 def _latent_distance(model: DiffusionWorldModel) -> Distance:

@@ -112,7 +112,8 @@ def _dilate(image: Any, window: Any) -> None:
     rows, columns = image.shape
     half = window // 2
     high = np.full((rows + 2 * half, columns), -_INFINITY, _F)
-    high[half : half + rows] = image
+    for row in range(rows):
+        _copy(image[row], high[half + row], columns)
     step = 1
     while step < window:  # windows of 2, 4, ..., window - 1, then one more; each begins where its value stands
         shift = step if step < window - 1 else 1
@@ -122,14 +123,20 @@ def _dilate(image: Any, window: Any) -> None:
     one, other = np.empty(columns + 2 * half, _F), np.empty(columns + 2 * half, _F)
     for row in range(rows):
         one[:], other[:] = -_INFINITY, -_INFINITY
-        one[half : half + columns] = high[row]
+        _copy(high[row], one[half:], columns)
         step = 1
         while step < window:
             shift = step if step < window - 1 else 1
             _raise_to(one, one[shift:], other, columns + 2 * half - shift)
             one, other = other, one
             step *= 2
-        image[row] = one[:columns]
+        _copy(one, image[row], columns)
+
+
+@inlined
+def _copy(values: Any, copies: Any, count: Any) -> None:
+    for index in range(count):  # as arrays, shapes would be compared, with a message for people when they differ
+        copies[index] = values[index]
 
 
 @inlined
