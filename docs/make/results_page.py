@@ -752,7 +752,7 @@ SECTIONS = (
     Section(
         "recall_memories_latent.json",
         "Remembered views: a spatial memory of latents",
-        "The same windows; whatever looks at the spatial memory looks at latents, and `geometry only` shows the read-out "
+        "The same windows; all that looks at the spatial memory looks at latents, and `geometry only` is the read-out "
         "decoded. Their retrieved context is the same as above.",
         f"{EVALUATE} recall --worlds 10000-10005 --windows 60 --rows base,sltm,likelihood,retrieved,geometry "
         "--contrast on --set spatial.features=latent",
