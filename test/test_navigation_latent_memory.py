@@ -16,6 +16,8 @@ from come_nav.core.geometry import se2
 from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics, Goal, Odometry, PlanStatus
 from come_nav.evaluation.metrics.image_metrics import psnr
+from come_nav.evaluation.suites.closed_loop.settings import ROWS, ClosedLoop, ClosedLoopSettings
+from come_nav.evaluation.suites.closed_loop.suite import _robot
 from come_nav.memory.spatial.latent.views import RememberedLatents
 from come_nav.memory.store.store import MemoryStore
 from come_nav.navigation.stack import NavStack
@@ -177,3 +179,15 @@ def test_what_the_likelihood_cannot_join_is_told_at_the_start(model) -> None:
     sampler = {"sampler": {"name": "ddim", "steps": 4, "eta": 1.0, "resampling": {"particles": 2}}}
     with pytest.raises(ConfigError, match=r"experts\.likelihood\.use needs sampler\.resampling\.particles 1, got 2"):
         NavStack(model, load_config(None, {**SMALL, **LATENT, "experts.likelihood.use": True, **sampler}))
+
+
+def test_the_simulated_robot_keeps_colours_beside_latents_for_what_is_in_its_way(model) -> None:
+    settings = load_config(None, {**SMALL, **LATENT, "localisation.use": False})
+    wanted = ClosedLoop(loop=ClosedLoopSettings(image_width=64, image_height=64), stack=settings)
+    robot, _ = _robot(10000, ROWS["all"], wanted, model)
+    for _ in range(12):
+        robot._tick(0.2, 0.0)
+    latents = robot.navigator.stack.episode.spatial
+    assert latents.config.features == "latent"
+    assert robot._cloud.features.channels == 3
+    assert len(robot._cloud) > 5 * len(latents) > 0
