@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2
 from come_nav.core.types import Context
@@ -74,7 +75,7 @@ def retrieved_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:
 
 
 def retrieved_context(
-    memories: DriveMemories, model: DiffusionWorldModel, window: Window, action_xyyaw: np.ndarray
+    memories: DriveMemories, model: DiffusionWorldModel, window: Window, action_xyyaw: NDArray[np.float64]
 ) -> Context:
     """Return the context of remembered frames that show the target, oldest first, and the newest frame.
 
