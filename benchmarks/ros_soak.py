@@ -229,7 +229,7 @@ class Mission:
             "kind": kind, "ended": ended, "success": near and ended == "REACHED", "given": given,
             "left_m": round(float(np.hypot(*left[:2])), 3), "left_rad": round(float(abs(left[2])), 3),
             "real_s": round(time.monotonic() - began_s, 1), "hits": self.robot.hits - hits,
-            "kills": len(self.crew.kills) - kills,
+            "kills": len(self.crew.kills) - kills, "told": self.status[-1].message if self.status else "",
             "faults": {key: n for key, n in since.items() if n},
         })  # fmt: skip
         print(json.dumps(self.goals[-1]), flush=True)
