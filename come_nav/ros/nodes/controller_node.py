@@ -230,7 +230,12 @@ class ControllerNode(ManagedNode):
             self._stall.clear()
 
     def _stand(self, again: bool = False) -> None:
-        """Tell the base once to stand still, then leave cmd_vel to others; during an e-stop tell it ``again``."""
+        """Tell the base once to stand still, then leave cmd_vel to others; during an e-stop tell it ``again``.
+
+        What was commanded before does not go on meanwhile: a robot that is told to stand is not blocked.
+        """
+        if self._stall is not None:
+            self._stall.clear()
         if again or not self._standing:
             self._publish(0.0, 0.0)
         self._standing = True
