@@ -173,9 +173,10 @@ def test_an_installation_that_cannot_be_written_compiles_for_itself(monkeypatch,
     real, asked = numba.njit, []
 
     def njit(*args, cache=False, **options):
-        asked.append(cache)
-        if cache:
-            raise problem
+        if options.items() >= compiled.OPTIONS.items():  # numba's own parts are compiled with it, too, the first time
+            asked.append(cache)
+            if cache:
+                raise problem
         return real(*args, **options)
 
     monkeypatch.setattr(numba, "njit", njit)
