@@ -724,11 +724,13 @@ SECTIONS = (
     ),
     Section(
         "closed_loop_topological.json",
-        "Driving along a topological map by a policy",
-        "Test worlds 20003 and 20007, `ideal-64`, the first five goals of each of the table above, of which everything "
-        "on reaches 9 of 10. The robot is led along the way once, an image each second. The small NoMaD of the tables "
-        "above cannot tell how far an image is, so that it mostly takes another node for the goal.",
-        "come-nav navigate --worlds 20003,20007 --goals 5 --camera 64x64 --rows topological --policy runs/nomad/nomad",
+        "Driving along a topological map: a policy, the search, and with memory",
+        "Test worlds 20003 and 20007, `ideal-64`, five goals each, the same for all rows. For the two with a map the "
+        "robot is led along the way once, an image each second; nodes are chosen by the distance that the small NoMaD "
+        "of the tables above predicts, which mostly takes another node for the goal. The search drives to the chosen "
+        "node by the world model.",
+        "come-nav navigate --worlds 20003,20007 --goals 5 --camera 64x64 --rows all,topological,topological-search "
+        "--policy runs/nomad/nomad",
         ablations,
     ),
     Section(
