@@ -194,9 +194,8 @@ class Figures:
         samples, truths, replay = [], [], Replay(NavStack(self.model, open_loop(self.config)))
         for batch in batches:
             context = batched_context(replay, batch).repeated(SAMPLES)
-            actions = torch.from_numpy(np.concatenate([item.poses_xyyaw for item in batch.windows])).float()
-            times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-            repeated = (values.repeat_interleave(SAMPLES, 0) for values in (actions, times))
+            wanted = batch.actions_xyyaw, batch.rel_frames
+            repeated = (values.repeat_interleave(SAMPLES, 0) for values in wanted)
             latents = self.model.predict(context, *repeated, batch.generator())
             found = self.features_of(self.model.decode(latents).cpu())
             samples.append(found.view(len(batch.windows), SAMPLES, -1))

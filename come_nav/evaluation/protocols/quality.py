@@ -86,6 +86,16 @@ class Batch:
     last: torch.Tensor
     truth: torch.Tensor
 
+    @property
+    def actions_xyyaw(self) -> torch.Tensor:
+        """Where each target lies (B K, 3) in its start frame, as the robot believes; float32."""
+        return torch.from_numpy(np.concatenate([item.poses_xyyaw for item in self.windows])).float()
+
+    @property
+    def rel_frames(self) -> torch.Tensor:
+        """When each target comes (B K,), in frames of the model after its start; float32."""
+        return torch.from_numpy(np.concatenate([item.rel_frames for item in self.windows])).float()
+
     def generator(self, device: str | torch.device = "cpu") -> torch.Generator:
         """Return a generator whose seed depends on the evaluation's seed and these windows alone."""
         names = [f"{item.window.recording_id}/{item.window.start}" for item in self.windows]

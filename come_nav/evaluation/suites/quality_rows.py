@@ -70,9 +70,7 @@ def jump_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> Qual
 
     def imagine(batch: Batch) -> torch.Tensor:
         context = batched_context(replay, batch).repeated(batch.truth.shape[1])
-        actions = torch.from_numpy(np.concatenate([item.poses_xyyaw for item in batch.windows])).float()
-        times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-        latents = model.predict(context, actions, times, batch.generator())
+        latents = model.predict(context, batch.actions_xyyaw, batch.rel_frames, batch.generator())
         return model.decode(latents).cpu().view_as(batch.truth)
 
     return QualityRow(JUMP, imagine)

@@ -26,7 +26,7 @@ from come_nav.evaluation.protocols.quality import WINDOWS_PER_BATCH, Batch, read
 from come_nav.evaluation.suites.memory.compositions import ComposedRow
 from come_nav.evaluation.suites.memory.drive_memories import experts_of, supported
 from come_nav.evaluation.suites.memory.recall import set_up_recall
-from come_nav.evaluation.suites.memory.rows import BatchContexts, actions_of
+from come_nav.evaluation.suites.memory.rows import BatchContexts
 from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings
 from come_nav.evaluation.suites.memory.setup import MemorySetup
 from come_nav.evaluation.suites.progress import Progress, silent
@@ -177,8 +177,7 @@ def _joined(parts: Sequence[Contrasts]) -> Contrasts:
 def _of_batch(
     model: DiffusionWorldModel, batch: Batch, contexts: BatchContexts, clean: Tensor, level: float
 ) -> Contrasts:
-    times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-    actions, step = actions_of(batch), round(level * (len(model.schedule) - 1))
+    times, actions, step = batch.rel_frames, batch.actions_xyyaw, round(level * (len(model.schedule) - 1))
     generator = batch.generator()
 
     def said(own: Tensor, context: Context) -> Tensor:

@@ -14,7 +14,7 @@ from come_nav.core.types import Context
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.protocols.quality import Batch, QualityRow
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache
-from come_nav.evaluation.suites.memory.rows import BatchContexts, actions_of
+from come_nav.evaluation.suites.memory.rows import BatchContexts
 from come_nav.navigation.settings import ExpertsSettings
 from come_nav.world_model.model import DiffusionWorldModel, guided_by
 
@@ -44,7 +44,7 @@ def likelihood_row(cache: MemoryCache, contexts: BatchContexts, base: ExpertsSet
         prior = memories.settings.experts.likelihood
         model = guided_by(memories.composed(base), memories.views, prior)
         starts = torch.from_numpy(np.stack([item.window.start_odom_xyyaw for item in batch.windows]))
-        times, actions, generator = _times(batch), actions_of(batch), batch.generator()
+        times, actions, generator = batch.rel_frames, batch.actions_xyyaw, batch.generator()
 
         def predicted(own: torch.Tensor, context: Context) -> torch.Tensor:
             context = replace(context, absolute_pose_xyyaw=starts[own].to(context.latents.device))
@@ -63,12 +63,12 @@ def retrieved_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:
 
     def imagine(batch: Batch) -> torch.Tensor:
         memories = cache.of(batch.windows[0].window.recording_id)
-        model, actions = memories.composed(base), actions_of(batch)
+        model, actions = memories.composed(base), batch.actions_xyyaw
         found = [
             retrieved_context(memories, model, item.window, action.double().numpy())
             for item, action in zip(batch.windows, actions, strict=True)
         ]
-        latents = model.predict(Context.joined(found), actions, _times(batch), batch.generator())
+        latents = model.predict(Context.joined(found), actions, batch.rel_frames, batch.generator())
         return model.decode(latents).cpu()[:, None]
 
     return QualityRow(RETRIEVED_TITLE, imagine)
@@ -100,7 +100,3 @@ def retrieved_context(
         poses.insert(len(poses) - 1, np.asarray(recording.poses_xyyaw[index]))
     offsets = [(frame.stamp_s - newest.stamp_s) * model.rate_hz for frame in frames]
     return model.context_from_frames(frames, np.stack(poses), offsets, absolute_pose_xyyaw=start)
-
-
-def _times(batch: Batch) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()

@@ -119,7 +119,7 @@ def context_geometry_row(contexts: BatchContexts, model: DiffusionWorldModel) ->
 
     def imagine(batch: Batch) -> torch.Tensor:
         def shown(own: torch.Tensor, context: Context) -> torch.Tensor:
-            actions = actions_of(batch)[own].to(context.latents.device)
+            actions = batch.actions_xyyaw[own].to(context.latents.device)
             return context_view(context, actions, model.image_size, model.reprojection).filled
 
         return contexts.each(batch, shown).cpu()[:, None]
@@ -138,7 +138,7 @@ def composition_row(
     def imagine(batch: Batch) -> torch.Tensor:
         memories = _memories(cache, batch)
         model = memories.composed(experts_of(composed_row, memories.model, older_frames))
-        latents, actions = contexts.predicted(model, batch), actions_of(batch)
+        latents, actions = contexts.predicted(model, batch), batch.actions_xyyaw
         if not composed_row.blend:
             return model.decode(latents).cpu()[:, None]
 
@@ -177,8 +177,7 @@ class BatchContexts:
 
     def predicted(self, model: DiffusionWorldModel, batch: Batch) -> torch.Tensor:
         """Return latents (B, C, h, w) at the targets of a batch; every row draws the same noise."""
-        times = torch.from_numpy(np.concatenate([item.rel_frames for item in batch.windows])).float()
-        actions, generator = actions_of(batch), batch.generator()
+        times, actions, generator = batch.rel_frames, batch.actions_xyyaw, batch.generator()
         return self.each(batch, lambda own, context: model.predict(context, actions[own], times[own], generator))
 
     def each(self, batch: Batch, function: Callable[[torch.Tensor, Context], torch.Tensor]) -> torch.Tensor:
@@ -198,11 +197,6 @@ class BatchContexts:
             (torch.tensor([number for number, _ in found]), Context.joined([context for _, context in found]))
             for found in alike.values()
         ]
-
-
-def actions_of(batch: Batch) -> torch.Tensor:
-    """Return where each target lies (B, 3) in its start frame, as the robot believes."""
-    return torch.from_numpy(np.concatenate([item.poses_xyyaw for item in batch.windows])).float()
 
 
 def target_poses(batch: Batch) -> torch.Tensor:
