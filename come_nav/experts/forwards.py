@@ -111,12 +111,11 @@ def flat(arguments: Mapping[str, Any]) -> Inputs:
     return found
 
 
-def _run(network: nn.Module, inputs: Inputs) -> Tensor:
+def _run(network: Callable[..., Tensor], inputs: Inputs) -> Tensor:
     """Run a network on inputs of :func:`flat`."""
     optional = {name.split(".")[1]: tensor for name, tensor in inputs.items() if "." in name}
     plain = {name: tensor for name, tensor in inputs.items() if "." not in name}
-    output: Tensor = network(**plain, optional=OptionalInputs(**optional))
-    return output
+    return network(**plain, optional=OptionalInputs(**optional))
 
 
 def captured(network: nn.Module, inputs: Inputs) -> Made:
@@ -150,7 +149,7 @@ def compiled(network: nn.Module, inputs: Inputs) -> Made:
     compile_ = torch.compile(network, dynamic=False)
 
     def run(given: Inputs) -> Tensor:
-        return _run(compile_, given)  # type: ignore[arg-type]
+        return _run(compile_, given)
 
     run(inputs)
     return run

@@ -26,7 +26,7 @@ from numba.core.runtime import nrtdynmod
 from come_nav.core.compiled import OPTIONS, Compiled, compile_parts
 from come_nav.core.files import atomic_path
 from come_nav.core.machine_code.libraries import ENTRY, sealed
-from come_nav.core.machine_code.signature import Description
+from come_nav.core.machine_code.signature import ADDRESS, Description, flat_kinds
 
 # numba's arrays keep their memory in a block that begins with these: count of users, destructor and its argument,
 # address, size, allocator. Blocks that loops make have neither destructor nor allocator.
@@ -110,22 +110,15 @@ def compiled(loop: Compiled, arguments: Sequence[Description]) -> bytes:
 
 
 def _types(descriptions: Sequence[Description]) -> list[Any]:
-    """Return numba's types of the flat arguments of ``signature.ctypes_of``."""
-    found: list[Any] = []
-    for kind, *rest in descriptions:
-        if kind == "array":
-            found += [types.voidptr, *[types.int64] * rest[1]]
-        elif kind == "tuple":
-            found += _types(rest[2])
-        else:
-            found.append(numba.from_dtype(np.dtype(rest[0])))
-    return found
+    """Return numba's types of the flat arguments."""
+    kinds = flat_kinds(descriptions)
+    return [types.voidptr if own == ADDRESS else numba.from_dtype(np.dtype(own)) for own in kinds]
 
 
 def _entry(loop: Compiled, descriptions: Sequence[Description]) -> Any:
     """Return a function of flat arguments that calls the loop."""
     namespace: dict[str, Any] = {"loop": numba.njit(**OPTIONS)(loop.function)}
-    namespace["carray"] = numba.carray  # type: ignore[attr-defined, unused-ignore]
+    namespace["carray"] = numba.carray  # type: ignore[attr-defined, unused-ignore]  # some numbas hide it from mypy
     names = (f"a{number}" for number in count())
     flat: list[str] = []
 

@@ -10,6 +10,7 @@ import numpy as np
 
 # ("array", dtype, axes), ("number", dtype), ("tuple", module, class, parts); lists of the same where it was JSON
 Description = Sequence[Any]
+ADDRESS = "address"
 
 _NUMBERS: dict[type, str] = {bool: "bool", int: "int64", float: "float64"}
 
@@ -29,17 +30,23 @@ def describe(value: Any) -> Description | None:
     return ("number", name) if name is not None and np.dtype(name).kind in "biuf" else None
 
 
-def ctypes_of(descriptions: Sequence[Description]) -> list[Any]:
-    """Return the C types of the flat arguments: of an array its address and its shape."""
-    found: list[Any] = []
+def flat_kinds(descriptions: Sequence[Description]) -> list[str]:
+    """Return what the flat arguments are: of an array its :data:`ADDRESS` and its shape, of a number its dtype."""
+    found: list[str] = []
     for kind, *rest in descriptions:
         if kind == "array":
-            found += [ctypes.c_void_p, *[ctypes.c_int64] * rest[1]]
+            found += [ADDRESS, *["int64"] * rest[1]]
         elif kind == "tuple":
-            found += ctypes_of(rest[2])
+            found += flat_kinds(rest[2])
         else:
-            found.append(np.ctypeslib.as_ctypes_type(np.dtype(rest[0])))
+            found.append(rest[0])
     return found
+
+
+def ctypes_of(descriptions: Sequence[Description]) -> list[Any]:
+    """Return the C types of the flat arguments."""
+    kinds = flat_kinds(descriptions)
+    return [ctypes.c_void_p if own == ADDRESS else np.ctypeslib.as_ctypes_type(np.dtype(own)) for own in kinds]
 
 
 def flatten(values: Sequence[Any]) -> list[Any]:
