@@ -24,6 +24,7 @@ from machine import machine_facts
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from come_nav.cli.evaluate_flags import parse_worlds
 from come_nav.core.files import atomic_write_text
 from come_nav.core.geometry import se2
 from come_nav.core.types import Proposals
@@ -102,10 +103,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    first, _, last = args.worlds.partition("-")
     part = None if args.part is None else tuple(args.part)
-    worlds = range(int(first), int(last or first) + 1)
-    wanted = SourceSettings(paths=tuple(args.inputs), worlds=worlds, part=part, world_set=args.set_of_worlds)
+    wanted = SourceSettings(
+        paths=tuple(args.inputs), worlds=parse_worlds(args.worlds), part=part, world_set=args.set_of_worlds
+    )
     source = open_input(wanted, RATE_HZ)
     protocol = ProtocolSettings(4, STEPS, part=part or (0.0, 1.0))
     windows = choose_windows(source.recordings, protocol, args.windows)

@@ -40,9 +40,10 @@ from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from nav_msgs.msg import Odometry as OdometryMessage  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter as RclParameter  # noqa: E402
-from ros_harness import Bench, setting  # noqa: E402
+from ros_harness import Bench, resident_mb, setting  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
+from come_nav.cli.evaluate_flags import camera_size  # noqa: E402
 from come_nav.core.errors import ConfigError  # noqa: E402
 from come_nav.core.geometry import se2  # noqa: E402
 from come_nav.ros import messages  # noqa: E402
@@ -271,15 +272,6 @@ class Robot:
             raise RuntimeError(f"the controller refused to {label}")
 
 
-def resident_mb(bench: Bench) -> dict[str, float]:
-    """Return the memory of each node process, MB (Linux)."""
-    found = {}
-    for process in bench.processes:
-        text = Path(f"/proc/{process.popen.pid}/status").read_text()
-        found[process.name] = next(int(line.split()[1]) / 1024 for line in text.splitlines() if "VmRSS" in line)
-    return found
-
-
 def complaints(bench: Bench) -> dict[str, int]:
     """Return how many errors and warnings each node has logged."""
     logs = {process.name: process.log() for process in bench.processes}
@@ -288,7 +280,7 @@ def complaints(bench: Bench) -> dict[str, int]:
 
 def run_world(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Explore, reach goals, and soak if asked for."""
-    course = Course(seed, *(int(edge) for edge in args.camera.split("x")))
+    course = Course(seed, *camera_size(args.camera))
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder) if args.logs is None else args.logs / str(seed)
         logs.mkdir(parents=True, exist_ok=True)
@@ -304,7 +296,8 @@ def run_world(seed: int, args: argparse.Namespace) -> dict[str, Any]:
                     break
                 goals.append(robot.reach(kind, start, goal))
                 print(json.dumps({"world": seed, **goals[-1]}), flush=True)
-                course_of_time.append({"minutes": round(minutes, 1), "resident_mb": resident_mb(bench)})
+                resident = {process.name: resident_mb(process.popen.pid) for process in bench.processes}
+                course_of_time.append({"minutes": round(minutes, 1), "resident_mb": resident})
             asked, more = goals[: args.goals], goals[args.goals :]
             entries = {name: {v.key: v.value for v in status.values} for name, status in bench.diagnostics.items()}
             result |= {"goals": asked, "soak_goals": more, "over_time": course_of_time}

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 
 from ros_driver import CREEP_MPS, Driver, RobotFacts  # noqa: E402
-from ros_harness import Bench, setting  # noqa: E402
+from ros_harness import Bench, resident_mb, setting  # noqa: E402
 from ros_launch import Launch  # noqa: E402
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -39,12 +39,6 @@ def processor_s(pid: int) -> float:
     """Return the processor time that a process has taken (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-
-def memory_mb(pid: int) -> float:
-    """Return the memory of a process (Linux)."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in text.splitlines() if "VmRSS" in line)
 
 
 def a_view(facts: RobotFacts, world: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +96,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                             "composition": args.composition, "processors": len(os.sched_getaffinity(0))},
                 "cores taken": {name: round((after[name] - before[name]) / took_s, 3) for name in pids},
                 "cores of the fake robot": round((time.process_time() - own_s) / took_s, 3),
-                "memory_mb": {name: round(memory_mb(pid), 1) for name, pid in pids.items()},
+                "memory_mb": {name: round(resident_mb(pid), 1) for name, pid in pids.items()},
                 "images published per s": round(published / took_s, 2),
                 "nodes": {name: of_node(counts[name], now[name], published, took_s) for name in now},
                 "odometry callback_p99_s": {

@@ -39,6 +39,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "test"), str(ROOT / "benchmarks")]
 
 from ros_distros import JAZZY, Environment  # noqa: E402
 
+from come_nav.cli.evaluate_flags import camera_size  # noqa: E402
 from come_nav.core.geometry import se2  # noqa: E402
 
 NODES = ("spatial_memory", "planner", "controller")
@@ -251,12 +252,6 @@ class Mission:
             self.poses.publish(messages.pose_list(goal[None], [0.0], "map")[0])
 
 
-def resident_mb(pid: int) -> float:
-    """Return the memory of a process, MB (Linux)."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return next((int(line.split()[1]) / 1024 for line in text.splitlines() if "VmRSS" in line), 0.0)
-
-
 class Troubles(threading.Thread):
     """Kills nodes and lets sensors fail, at random times over the whole run; notes memory each ten seconds."""
 
@@ -301,6 +296,8 @@ class Troubles(threading.Thread):
         return True
 
     def _note(self, passed_s: float) -> None:
+        from ros_harness import resident_mb
+
         for name, process in list(self.crew.processes.items()):
             if process.alive():
                 try:
@@ -419,7 +416,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ros_harness import Bench, setting
     from ros_robot import MovingRobot, simulator_of
 
-    size = tuple(int(edge) for edge in args.camera.split("x"))
+    size = camera_size(args.camera)
     course, args.counted = Course(args.world, *size), {}
     fov_deg = math.degrees(course.camera.renderer.intrinsics.horizontal_fov_rad)
     with tempfile.TemporaryDirectory() as made:

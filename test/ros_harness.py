@@ -79,6 +79,12 @@ def private_environment() -> dict[str, str]:
     }
 
 
+def resident_mb(pid: int) -> float:
+    """Return the memory of a process, MB (Linux)."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS:"))
+
+
 def setting(device: str = "cpu") -> dict[str, Any]:
     """Return what a measurement over DDS depends on."""
     import platform
