@@ -92,8 +92,8 @@ def _corridors(cells: NDArray[np.bool_]) -> tuple[CellRectangle, ...]:
     left = cells.copy()
     found: list[CellRectangle] = []
     while left.any():
-        stretches = [_longest(left[:, y]) + (y, True) for y in range(MAZE_CELLS)]
-        stretches += [_longest(left[x]) + (x, False) for x in range(MAZE_CELLS)]
+        stretches = [(*_longest(left[:, y]), y, True) for y in range(MAZE_CELLS)]
+        stretches += [(*_longest(left[x]), x, False) for x in range(MAZE_CELLS)]
         length, start, line, along_x = max(stretches, key=lambda stretch: stretch[0])
         stop = start + length
         found.append((start, line, stop, line + 1) if along_x else (line, start, line + 1, stop))

@@ -58,7 +58,9 @@ def open_cells(world: World) -> NDArray[np.bool_]:
         ConfigError: for a world that is no maze.
     """
     if world.settings.kind != "maze":
-        raise ConfigError(f"world {world.seed} is a {world.settings.kind}, not a maze; draw it with set of worlds 'maze'")
+        raise ConfigError(
+            f"world {world.seed} is a {world.settings.kind}, not a maze; draw it with set of worlds 'maze'"
+        )
     cells = np.zeros((MAZE_CELLS, MAZE_CELLS), dtype=bool)
     for x0, y0, x1, y1 in np.rint(world.rooms.double().numpy() / CELL_M).astype(int) - 1:
         cells[x0:x1, y0:y1] = True
