@@ -1,12 +1,12 @@
 """Memories of sequences trained for equal processor time on mazes: what they show of places, and what they cost.
 
     python benchmarks/sequence_memories.py --seconds 3600 --work runs/sequence
-    python benchmarks/sequence_memories.py --only "full attention,state space, block-wise" --seconds 600
+    python benchmarks/sequence_memories.py --only "full attention;state space, block-wise" --seconds 600
 
-Every row is config/train_sequence.yaml with the kind of memory and a few keys changed (sequence_memories.yaml). Its speed
-is measured first, then it gets as many steps as fit, so that warm-up and decay are whole. Walks are encoded once for
-all. Each row resumes where it stopped, and the file is written after each. Then come the costs: a frame, a read-out and
-bytes against the frames that were seen, of states that are filled with random numbers; what would take more than
+Every row is config/train_sequence.yaml with the kind of memory and a few keys changed (sequence_memories.yaml). Its
+speed is measured first, then it gets as many steps as fit, so that warm-up and decay are whole. Walks are encoded once
+for all. Each row resumes where it stopped, and the file is written after each. Then come the costs: a frame, a read-out
+and bytes against the frames that were seen, of states that are filled with random numbers; what would take more than
 --most-gb is extrapolated from the two longest that were measured, and marked.
 """
 
@@ -26,7 +26,7 @@ from come_nav.cli.evaluate_flags import parse_worlds
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
-from come_nav.core.settings import from_mapping, nested, read_yaml, to_mapping
+from come_nav.core.settings import from_mapping, nested, read_yaml
 from come_nav.evaluation.protocols.sequence_recall import (
     SequenceRecallSettings,
     copied,
@@ -184,21 +184,22 @@ def cost_curve(model: SequenceModel, frames: list[int], most_gb: float, repeats:
             found.append(extrapolated(found, count, state_bytes(model, count)))
             continue
         state = filled_state(model, count)
-        latent = model.settings.network
-        x = torch.randn(1, 1, latent.in_channels, latent.input_size, latent.input_size)
-        clean, none = torch.full((1, 1), CLEAN), torch.zeros(1, 1, 3)
-        generator = torch.Generator().manual_seed(0)
-
-        def frame() -> None:
-            model.network.velocity(x, clean, none, none, state)
-
-        def read_out() -> None:
-            model.imagine(state, none[0], none[0], generator)
-
-        with torch.no_grad():
-            times = {"frame_ms": median_ms(frame, repeats), "read_out_ms": median_ms(read_out, repeats)}
+        times = timed(model, state, repeats)
         found.append({"frames": count, **times, "mb": state.size_bytes / 1e6, "extrapolated": False})
     return found
+
+
+@torch.no_grad()
+def timed(model: SequenceModel, state: SequenceState, repeats: int) -> dict[str, float]:
+    """Return the median processor time of one more frame and of one read-out, ms."""
+    latent = model.settings.network
+    x = torch.randn(1, 1, latent.in_channels, latent.input_size, latent.input_size)
+    clean, none = torch.full((1, 1), CLEAN), torch.zeros(1, 1, 3)
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "frame_ms": median_ms(lambda: model.network.velocity(x, clean, none, none, state), repeats),
+        "read_out_ms": median_ms(lambda: model.imagine(state, none[0], none[0], generator), repeats),
+    }
 
 
 def state_bytes(model: SequenceModel, frames: int) -> int:

@@ -86,7 +86,7 @@ class SequenceWalks:
 
 @dataclass(frozen=True)
 class SequenceWindow:
-    """What is given: latents (W, T, C, h, w), poses and actions (W, T, 3) as a model takes them, T = context + asked."""
+    """What is given, T = context + asked frames: latents (W, T, C, h, w), and poses and actions (W, T, 3)."""
 
     latents: Tensor
     poses_xyyaw: Tensor

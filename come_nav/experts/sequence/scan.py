@@ -47,8 +47,9 @@ def scan_chunks(
 ) -> tuple[Tensor, Tensor]:
     """Scan in chunks of ``chunk`` tokens by matrix products; arguments and result are those of :func:`scan_steps`.
 
-    Within a chunk y_i = sum_{j <= i} exp(a_{j+1} + ... + a_i) (c_i . b_j) dt_j x_j, and each chunk starts from the state
-    that the one before leaves. What is padded to the last chunk has dt = 0: it writes nothing and lets nothing decay.
+    Within a chunk y_i = sum_{j <= i} exp(a_{j+1} + ... + a_i) (c_i . b_j) dt_j x_j, and each chunk starts from the
+    state that the one before leaves. What is padded to the last chunk has dt = 0: it writes nothing and lets nothing
+    decay.
     """
     batch, length, heads, channels = x.shape
     missing = -length % chunk
