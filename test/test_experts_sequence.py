@@ -19,6 +19,8 @@ from come_nav.memory.recurrent import RecurrentMemory
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 SMALL = SequenceSettings(
+    input_size=8,
+    patch_size=2,
     in_channels=3, hidden_size=16, depth=2, num_heads=2, window_frames=4, local_frames=4, state_size=5, scan_chunk=7,
     block_sizes=(2, 1),
 )  # fmt: skip

@@ -24,7 +24,16 @@ from come_nav.world_model.sequence.model import SequenceModel
 TINY = {
     "frames": 12,
     "data": {"worlds": 2, "validation_worlds": 1, "walk_frames": 30},
-    "network": {"patch_size": 4, "hidden_size": 8, "depth": 1, "num_heads": 2, "state_size": 4, "block_sizes": [2, 1]},
+    "autoencoder": {"latent_channels": 6},
+    "network": {
+        "in_channels": 6,
+        "patch_size": 2,
+        "hidden_size": 8,
+        "depth": 1,
+        "num_heads": 2,
+        "state_size": 4,
+        "block_sizes": [2, 1],
+    },
     "optimiser": {"steps": 6, "batch_size": 2, "validate_every": 3, "save_every": 2, "warmup_steps": 2},
 }
 CPU = Machine(accelerator="cpu", precision="32-true", progress=False)
@@ -37,7 +46,7 @@ def settings(**changes):
 def bank(walks=3, frames=20):
     generator = torch.Generator().manual_seed(0)
     views = torch.arange(walks * frames).reshape(walks, frames)
-    latents = torch.randn(walks * frames, 32, 8, 8, generator=generator).half()
+    latents = torch.randn(walks * frames, 6, 4, 4, generator=generator).half()
     return WalkBank(latents, torch.randn(walks, frames, 3, generator=generator, dtype=torch.float64), views)
 
 
@@ -171,7 +180,7 @@ def test_the_command_line_trains_and_refuses_what_does_not_go_together(tmp_path,
     words = ["train", "--sequence", "window", "--out", str(tmp_path / "run"), "--accelerator", "cpu", "--no-progress"]
     words += ["--set", "data.worlds=1", "--set", "data.validation_worlds=1", "--set", "data.walk_frames=20"]
     words += ["--set", "frames=8", "--set", "network.depth=1", "--set", "network.hidden_size=8"]
-    words += ["--set", "network.patch_size=4", "--set", "network.block_sizes=[1]", "--set", "optimiser.steps=2"]
+    words += ["--set", "network.patch_size=2", "--set", "network.block_sizes=[1]", "--set", "optimiser.steps=2"]
     words += ["--set", "optimiser.validate_every=2", "--set", "optimiser.batch_size=1"]
     assert main(words) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "sequence_window")
@@ -192,6 +201,7 @@ def test_the_command_line_trains_and_refuses_what_does_not_go_together(tmp_path,
         ({"frames": 31}, "frames must be in"),
         ({"prefix_share": 1.5}, "prefix_share"),
         ({"weighting": "snr"}, "weighting must be one of"),
+        ({"autoencoder": {"kind": "kl"}}, "autoencoder.kind must be lapped"),
         ({"data": {"worlds": 0}}, "data.worlds"),
         ({"data": {"first_world": 9999, "worlds": 2}}, "data.worlds"),
         ({"data": {"set_of_worlds": "mazes"}}, "set of worlds must be one of .*maze"),
@@ -203,5 +213,5 @@ def test_impossible_settings_are_refused(changes, message):
 
 
 def test_a_network_of_other_latents_than_the_autoencoders_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="network.in_channels must be 32"):
+    with pytest.raises(ConfigError, match=r"network.in_channels must be 32"):
         SequenceRun(settings(network={"in_channels": 4}), tmp_path, CPU)

@@ -102,7 +102,7 @@ def test_asking_does_not_change_what_is_remembered():
 
 
 def test_what_does_not_fit_is_told_in_one_line(tmp_path):
-    with pytest.raises(ConfigError, match="network.in_channels must be 6"):
+    with pytest.raises(ConfigError, match=r"network.in_channels must be 6"):
         SequenceModelSettings(network=replace(SHAPE, in_channels=4), autoencoder=AUTOENCODER)
     with pytest.raises(CheckpointError, match="no model folder"):
         SequenceModel.load(tmp_path)

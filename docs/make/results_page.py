@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memory_tables import latent_memory, retrieval
+from memory_tables import latent_memory, retrieval, sequence_memories
 from ros_tables import fake_robots, kills, load, soak
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -41,9 +41,9 @@ class SequenceSettings:
     """
 
     memory: MemoryKind = "ssm"
-    input_size: int = 8
-    patch_size: int = 2
-    in_channels: int = 32
+    input_size: int = 4
+    patch_size: int = 1
+    in_channels: int = 24
     hidden_size: int = 96
     depth: int = 4
     num_heads: int = 4

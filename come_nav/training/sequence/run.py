@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -10,7 +11,6 @@ from torch.utils.data import DataLoader
 from come_nav.core.errors import CheckpointError
 from come_nav.core.files import writable_folder
 from come_nav.core.resources import find_resource
-from come_nav.core.weights_file import WEIGHTS_NAME, file_sha256
 from come_nav.experts.normalizer import Normalizer
 from come_nav.experts.sequence.expert import SequenceNetwork
 from come_nav.experts.sequence.network import SequenceDenoiser
@@ -22,13 +22,15 @@ from come_nav.training.machine import Machine, make_trainer
 from come_nav.training.run_parts import pin_config, seeded_layers
 from come_nav.training.sequence.settings import SequenceTrainSettings
 from come_nav.training.sequence.task import SequenceTask
-from come_nav.training.sequence.walks import SequenceSamples, WalkBank, kept_walks, make_walks, walks_name
+from come_nav.training.sequence.walks import SequenceSamples, WalkBank, kept_walks, make_walks, spread_views, walks_name
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
+from come_nav.world_model.autoencoders.lapped import LappedTransform
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 from come_nav.world_model.sequence.model import SequenceModel, SequenceModelSettings, check_same_latents
 
 STAGE = "denoiser"
+COMPONENT_VIEWS, COMPONENT_WORLDS = 512, 24
 VALIDATION_SEED, VALIDATION_BATCHES, VALIDATION_SEQUENCES = 1, 2, 8
 
 
@@ -42,8 +44,7 @@ class SequenceRun:
             ConfigError: the folder holds another run, or the network is not of the autoencoder's latents.
             CheckpointError: there is no such autoencoder.
         """
-        self._source = find_resource("models", config.autoencoder_from)
-        self.autoencoder: ImageAutoencoder = DiffusionWorldModel.load(self._source).autoencoder.eval()
+        self.autoencoder = sequence_autoencoder(config)
         check_same_latents(config.network, self.autoencoder.settings)
         self.config, self.folder, self.machine = config, writable_folder(folder), machine
         self.processes = machine.launch()
@@ -107,7 +108,7 @@ class SequenceRun:
         seeds = range(data.first_world, data.first_world + data.worlds)
         if part == "validation":
             seeds = VALIDATION_SEEDS[: data.validation_worlds]
-        name = walks_name(part, seeds, data, config.rate_hz, file_sha256(self._source / WEIGHTS_NAME))
+        name = walks_name(part, seeds, data, config.rate_hz, digest_of(self.autoencoder))
         folder = self.folder / "walks" if data.cache_folder is None else Path(data.cache_folder)
         machine = self.machine
         return kept_walks(
@@ -142,6 +143,34 @@ class SequenceRun:
         return target
 
 
+def sequence_autoencoder(config: SequenceTrainSettings) -> ImageAutoencoder:
+    """Return the autoencoder of a run: a model's, or principal components of views of its first worlds.
+
+    Raises:
+        ConfigError, CheckpointError: there is no such model.
+    """
+    if config.autoencoder_from is not None:
+        folder = find_resource("models", config.autoencoder_from)
+        return DiffusionWorldModel.load(folder).autoencoder.eval()
+    with seeded_layers(config.seed):
+        autoencoder = ImageAutoencoder(config.autoencoder)
+    data = config.data
+    worlds = range(data.first_world, data.first_world + min(data.worlds, COMPONENT_WORLDS))
+    views = spread_views(worlds, data, config.rate_hz, -(-COMPONENT_VIEWS // len(worlds)))
+    assert isinstance(autoencoder.network, LappedTransform)
+    autoencoder.network.start_from_components(views)
+    autoencoder.fit_scaling_factor([views])
+    return autoencoder.eval()
+
+
+def digest_of(autoencoder: ImageAutoencoder) -> str:
+    """Return a short name of an autoencoder's weights and scale."""
+    digest = hashlib.sha256(repr(round(autoencoder.scaling_factor, 6)).encode())
+    for tensor in autoencoder.state_dict().values():
+        digest.update(tensor.detach().cpu().numpy().round(4).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def sequence_card(config: SequenceTrainSettings, model: SequenceModel) -> str:
     """Return Markdown that says what a sequence model is and what it learned from."""
     data, stage, network = config.data, config.optimiser, config.network
@@ -153,7 +182,7 @@ def sequence_card(config: SequenceTrainSettings, model: SequenceModel) -> str:
         "worlds": f"{data.set_of_worlds}, seeds {data.first_world}-{data.first_world + data.worlds - 1}, "
         f"{data.walk_frames} frames each",
         "training": f"{stage.steps:,} steps of {stage.batch_size}, AdamW {stage.learning_rate:g}",
-        "autoencoder": f"of {config.autoencoder_from}",
+        "autoencoder": "principal components" if config.autoencoder_from is None else f"of {config.autoencoder_from}",
         "seed": str(config.seed),
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])

@@ -11,6 +11,10 @@ from come_nav.core.errors import ConfigError
 from come_nav.experts.sequence.settings import MEMORY_KINDS, SequenceSettings
 from come_nav.sim.world_sets import MAZE, world_set
 from come_nav.training.config import OptimiserSettings
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
+
+
+LAPPED = AutoencoderSettings(kind="lapped", block_size=16, latent_channels=24)
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ class SequenceTrainSettings:
         frames: length of the sequences.
         rate_hz: frames per second.
         scale_m: metres that count as 1 in poses and motions.
-        autoencoder_from: model whose autoencoder is taken, a name or a folder.
+        autoencoder: of latents that are made for the data: a lapped transform whose filters are the principal
+            components of blocks of 512 views, which takes no training.
+        autoencoder_from: model whose autoencoder is taken instead, a name or a folder.
         prefix_share: share of sequences that begin with a clean part of random length, more than half of it; the loss
             is over the rest (LSSVWM, arXiv 2505.20171: half of them).
         context_dropout: share of steps in which every frame is alone, which trains the side without memory.
@@ -75,7 +81,8 @@ class SequenceTrainSettings:
     frames: int = 100
     rate_hz: float = 4.0
     scale_m: float = 1.0
-    autoencoder_from: str = "tiny"
+    autoencoder: AutoencoderSettings = field(default_factory=lambda: LAPPED)
+    autoencoder_from: str | None = None
     prefix_share: float = 0.5
     context_dropout: float = 0.05
     weighting: Literal["uniform", "x_0"] = "x_0"
@@ -87,6 +94,11 @@ class SequenceTrainSettings:
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(**DEFAULT_STAGE))
 
     def __post_init__(self) -> None:
+        if self.autoencoder_from is None and self.autoencoder.kind != "lapped":
+            raise ConfigError(
+                f"autoencoder.kind must be lapped, got '{self.autoencoder.kind}': another one has to be trained first, "
+                "and is taken by autoencoder_from"
+            )
         check_range("frames", self.frames, 2, self.data.walk_frames)
         check_range("rate_hz", self.rate_hz, 0.1, 100.0)
         check_range("scale_m", self.scale_m, 0.0, open_low=True)

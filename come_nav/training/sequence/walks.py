@@ -140,6 +140,18 @@ def make_walks(
     return WalkBank.concatenate(banks)
 
 
+def spread_views(seeds: Sequence[int], data: SequenceDataSettings, rate_hz: float, each: int) -> Tensor:
+    """Return views (N, 3, H, W) in [-1, 1] spread over the walks through the worlds of ``seeds``, ``each`` of one."""
+    settings, camera = world_set(data.set_of_worlds), ideal_camera()
+    images = []
+    for number, seed in enumerate(seeds):
+        world = generate_world(seed, settings)
+        poses = _episode(world, number, data, rate_hz).poses_world_xyyaw
+        chosen = np.unique(np.linspace(0, len(poses) - 1, each).astype(int))
+        images.append(Raycaster([world], camera).render(torch.from_numpy(poses[chosen]))[0])
+    return torch.cat(images)
+
+
 def kept_walks(path: Path, make: object) -> WalkBank:
     """Return the bank in ``path``, which is made and written first where it is not there."""
     if not path.exists():
