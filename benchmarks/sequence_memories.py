@@ -50,7 +50,8 @@ ROWS = Path(__file__).with_suffix(".yaml")
 BASELINE = "no memory"
 WITHOUT_MODEL = {"newest frame": copied, "nearest remembered frame": nearest_remembered}
 COST_ROWS = ("sliding window", "full attention", "state space, block-wise")
-CALIBRATION_STEPS = 12
+CALIBRATION_STEPS = 8
+FRAMES_OF_COSTS = 30_000  # longer states are timed three times
 
 
 def read_rows(path: Path, base: dict[str, Any], only: str | None) -> dict[str, SequenceTrainSettings]:
@@ -95,8 +96,9 @@ class Comparison:
             config.optimiser,
             steps=facts["steps"],
             warmup_steps=min(config.optimiser.warmup_steps, max(1, facts["steps"] // 10)),
-            validate_every=max(1, facts["steps"] // 4),
-            save_every=max(1, facts["steps"] // 20),
+            validate_every=facts["steps"],
+            save_every=max(1, facts["steps"] // 10),
+            ema_decay=min(config.optimiser.ema_decay, 1.0 - 10.0 / max(20, facts["steps"])),
         )
         run = SequenceRun(replace(config, optimiser=stage), folder, self.machine)
         if (folder / config.name / "config.yaml").exists():
@@ -184,7 +186,7 @@ def cost_curve(model: SequenceModel, frames: list[int], most_gb: float, repeats:
             found.append(extrapolated(found, count, state_bytes(model, count)))
             continue
         state = filled_state(model, count)
-        times = timed(model, state, repeats)
+        times = timed(model, state, min(repeats, max(3, FRAMES_OF_COSTS // count)))
         found.append({"frames": count, **times, "mb": state.size_bytes / 1e6, "extrapolated": False})
     return found
 

@@ -31,7 +31,7 @@ from come_nav.world_model.sequence.model import SequenceModel, SequenceModelSett
 
 STAGE = "denoiser"
 COMPONENT_VIEWS, COMPONENT_WORLDS = 512, 24
-VALIDATION_SEED, VALIDATION_BATCHES, VALIDATION_SEQUENCES = 1, 2, 8
+VALIDATION_SEED, VALIDATION_BATCHES, VALIDATION_SEQUENCES = 1, 2, 4
 
 
 class SequenceRun:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
+from come_nav.core.settings import to_mapping
 from come_nav.experts.sequence.settings import MEMORY_KINDS, SequenceSettings
 from come_nav.sim.world_sets import MAZE, world_set
 from come_nav.training.config import OptimiserSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
-
 
 LAPPED = AutoencoderSettings(kind="lapped", block_size=16, latent_channels=24)
 
@@ -124,4 +124,4 @@ DEFAULT_STAGE: dict[str, Any] = {
 def default_values(kind: str) -> dict[str, Any]:
     """Return the mapping that a kind's configuration starts from."""
     check_choice("--sequence", kind, MEMORY_KINDS)
-    return {"name": f"sequence_{kind}", "network": {"memory": kind}}
+    return {"name": f"sequence_{kind}", "autoencoder": to_mapping(LAPPED), "network": {"memory": kind}}
