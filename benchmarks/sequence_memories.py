@@ -23,6 +23,7 @@ import torch
 from machine import machine_facts
 
 from come_nav.cli.evaluate_flags import parse_worlds
+from come_nav.config import parse_override
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
@@ -285,6 +286,7 @@ def line_of(name: str, by_context: dict[str, Any], facts: dict[str, Any]) -> str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="train_sequence.yaml", help="training configuration that rows change")
+    parser.add_argument("--set", action="append", default=[], help="key=value over the base, e.g. data.worlds=64")
     parser.add_argument("--rows", type=Path, default=ROWS, help="YAML: name -> sequence: KIND, and keys that differ")
     parser.add_argument("--only", help="names of rows, separated by semicolons")
     parser.add_argument("--seconds", type=float, default=3600.0, help="processor seconds of each training")
@@ -302,7 +304,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sequence_memories.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    base = read_yaml(find_resource("config", args.base))
+    overrides = nested(dict(map(parse_override, args.set)))
+    base = merged(read_yaml(find_resource("config", args.base)), overrides)
     rows = read_rows(args.rows, base, args.only)
     comparison = Comparison(args, open_document(args, base))
     for name, config in rows.items():

@@ -67,8 +67,11 @@ def sequence_memories(result: dict[str, Any]) -> Sequence[Table]:
     names = ("1-10", "11-50", "51-100", "101-200", "201-400", "never seen")
     ages = [age for age in names if any(age in own[longest] for own in rows.values())]
     by_age = [
-        [name, *(_plain(own[longest].get(age, {}), "psnr_db") for age in ages), _plain(own[longest]["all"], "ssim")]
-        + [_plain(own[longest]["all"], "sharpness")]
+        [
+            name,
+            *(_plain(own[longest].get(age, {}), "psnr_db") for age in ages),
+            *(_plain(own[longest]["all"], metric) for metric in ("ssim", "sharpness")),
+        ]
         for name, own in rows.items()
     ]
     trained = [
@@ -77,8 +80,12 @@ def sequence_memories(result: dict[str, Any]) -> Sequence[Table]:
         if "parameters" in own
     ]
     costs = [
-        [name, f"{own['frames']:,}{' (extrapolated)' if own['extrapolated'] else ''}"]
-        + [f"{own['frame_ms']:.1f}", f"{own['read_out_ms']:.1f}", f"{own['mb']:.2f}"]
+        [
+            name,
+            f"{own['frames']:,}{' (extrapolated)' if own['extrapolated'] else ''}",
+            *(f"{own[key]:.1f}" for key in ("frame_ms", "read_out_ms")),
+            f"{own['mb']:.2f}",
+        ]
         for name, curve in result["costs"].items()
         for own in curve
     ]

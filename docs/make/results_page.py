@@ -832,6 +832,18 @@ SECTIONS = (
         latent_memory,
     ),
     Section(
+        "sequence_memories.json",
+        "Memories of sequences on mazes",
+        "Denoisers of sequences (`come-nav train --sequence`), each trained for about the same processor time on one "
+        "core, which is far from convergence; test mazes, the same frames asked for whatever the context, all frames "
+        "before them true. First table: views that were last seen more than ten frames ago. Second: the longest "
+        "context, by the age of what is asked in frames. *nearest remembered frame* knows every pose exactly; *the "
+        "autoencoder* is what any row could reach. Costs are of states filled with random numbers, batch 1, processor "
+        "time of one thread; where a state would take more than 2 GB they are extrapolated.",
+        "benchmarks/sequence_memories.py",
+        sequence_memories,
+    ),
+    Section(
         "retrieval.json",
         "Finding remembered frames that show a view",
         "Four frames of ever more, all in one hall of 20 x 20 m: the worst case. Processor time of one thread, 100 "
