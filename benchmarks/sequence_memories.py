@@ -1,13 +1,12 @@
-"""Memories of sequences trained for equal processor time on mazes: what they show of places, and what they cost.
+"""Memories of sequences trained for equal processor time on mazes: what they show of places that are come back to.
 
     python benchmarks/sequence_memories.py --seconds 3600 --work runs/sequence
     python benchmarks/sequence_memories.py --only "full attention;state space, block-wise" --seconds 600
 
 Every row is config/train_sequence.yaml with the kind of memory and a few keys changed (sequence_memories.yaml). Its
 speed is measured first, then it gets as many steps as fit, so that warm-up and decay are whole. Walks are encoded once
-for all. Each row resumes where it stopped, and the file is written after each. Then come the costs: a frame, a read-out
-and bytes against the frames that were seen, of states that are filled with random numbers; what would take more than
---most-gb is extrapolated from the two longest that were measured, and marked.
+for all. Each row resumes where it stopped, and the file is written after each. What memories cost needs no training:
+sequence_costs.py.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ from come_nav.evaluation.protocols.sequence_recall import (
     summarised,
     window_of,
 )
-from come_nav.experts.sequence.network import CLEAN, SequenceState
 from come_nav.training.machine import Machine
 from come_nav.training.pretrained import merged
 from come_nav.training.sequence.run import SequenceRun
@@ -50,9 +48,7 @@ from come_nav.world_model.sequence.model import SequenceModel
 ROWS = Path(__file__).with_suffix(".yaml")
 BASELINE = "no memory"
 WITHOUT_MODEL = {"newest frame": copied, "nearest remembered frame": nearest_remembered}
-COST_ROWS = ("sliding window", "full attention", "state space, block-wise")
 CALIBRATION_STEPS = 8
-FRAMES_OF_COSTS = 30_000  # longer states are timed three times
 
 
 def read_rows(path: Path, base: dict[str, Any], only: str | None) -> dict[str, SequenceTrainSettings]:
@@ -157,13 +153,6 @@ class Comparison:
             self.document["rows"][row] = by_context
         self.write()
 
-    def costs(self, name: str, model: SequenceModel) -> None:
-        """Measure a frame, a read-out and bytes after so many frames."""
-        if name in self.document["costs"]:
-            return
-        self.document["costs"][name] = cost_curve(model, self.args.cost_frames, self.args.most_gb, self.args.repeats)
-        self.write()
-
     @property
     def walks(self) -> Any:
         """The walks through test mazes, rendered once."""
@@ -177,76 +166,6 @@ class Comparison:
         atomic_write_text(self.args.out, json.dumps(public, indent=1) + "\n")
         self.args.work.mkdir(parents=True, exist_ok=True)
         atomic_write_text(self.args.work / "records.json", json.dumps(self.document["records"]) + "\n")
-
-
-def cost_curve(model: SequenceModel, frames: list[int], most_gb: float, repeats: int) -> list[dict[str, Any]]:
-    """Return for each number of frames seen: ms a frame, ms a read-out, MB, and whether it was extrapolated."""
-    found: list[dict[str, Any]] = []
-    for count in frames:
-        if state_bytes(model, count) > most_gb * 1e9:
-            found.append(extrapolated(found, count, state_bytes(model, count)))
-            continue
-        state = filled_state(model, count)
-        times = timed(model, state, min(repeats, max(3, FRAMES_OF_COSTS // count)))
-        found.append({"frames": count, **times, "mb": state.size_bytes / 1e6, "extrapolated": False})
-    return found
-
-
-@torch.no_grad()
-def timed(model: SequenceModel, state: SequenceState, repeats: int) -> dict[str, float]:
-    """Return the median processor time of one more frame and of one read-out, ms."""
-    latent = model.settings.network
-    x = torch.randn(1, 1, latent.in_channels, latent.input_size, latent.input_size)
-    clean, none = torch.full((1, 1), CLEAN), torch.zeros(1, 1, 3)
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "frame_ms": median_ms(lambda: model.network.velocity(x, clean, none, none, state), repeats),
-        "read_out_ms": median_ms(lambda: model.imagine(state, none[0], none[0], generator), repeats),
-    }
-
-
-def state_bytes(model: SequenceModel, frames: int) -> int:
-    """Return the bytes of a state after so many frames, without making it."""
-    start = model.network.start().size_bytes
-    if model.settings.network.memory != "full":
-        return start
-    one = model.network.model.start(1).layers[0][0]["key"]
-    per_frame = one.shape[0] * one.shape[1] * one.shape[3] * one.shape[4] * one.element_size()
-    return int(start + 2 * per_frame * model.settings.network.depth * frames)
-
-
-def filled_state(model: SequenceModel, frames: int) -> SequenceState:
-    """Return a state of random numbers that has seen so many frames: what it holds does not change what it costs."""
-    generator = torch.Generator().manual_seed(0)
-    layers = []
-    for memory, local in model.network.start().layers:
-        filled = []
-        for kept, grows in ((memory, model.settings.network.memory == "full"), (local, False)):
-            shapes = {key: [*own.shape] for key, own in kept.items()}
-            for shape in shapes.values():
-                shape[2] = frames if grows else shape[2]
-            filled.append({key: torch.randn(shape, generator=generator) for key, shape in shapes.items()})
-        layers.append(tuple(filled))
-    return SequenceState(tuple(layers), frames)  # type: ignore[arg-type]
-
-
-def extrapolated(measured: list[dict[str, Any]], frames: int, size: int) -> dict[str, Any]:
-    """Return the line through the two longest that were measured, at ``frames``."""
-    first, second = measured[-2:]
-    share = (frames - first["frames"]) / (second["frames"] - first["frames"])
-    times = {key: first[key] + share * (second[key] - first[key]) for key in ("frame_ms", "read_out_ms")}
-    return {"frames": frames, **times, "mb": size / 1e6, "extrapolated": True}
-
-
-def median_ms(call: Any, repeats: int) -> float:
-    """Return the median processor time of a call, ms, after one that sets up."""
-    call()
-    times = []
-    for _ in range(repeats):
-        started_s = time.process_time()
-        call()
-        times.append(time.process_time() - started_s)
-    return 1e3 * sorted(times)[len(times) // 2]
 
 
 def open_document(args: argparse.Namespace, base: dict[str, Any]) -> dict[str, Any]:
@@ -268,7 +187,7 @@ def open_document(args: argparse.Namespace, base: dict[str, Any]) -> dict[str, A
         document["records"] = json.loads(kept.read_text()) if kept.exists() else {}
         return document
     what = __doc__.splitlines()[0]
-    empty: dict[str, Any] = {"trainings": {}, "rows": {}, "costs": {}, "records": {}}
+    empty: dict[str, Any] = {"trainings": {}, "rows": {}, "records": {}}
     return {"what": what, "settings": settings, "machine": machine_facts(), **empty}
 
 
@@ -297,9 +216,6 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=[100, 200, 400], help="frames before what is asked")
     parser.add_argument("--asked", type=int, default=24, help="frames at the end of each walk that are asked for")
     parser.add_argument("--sampler-steps", type=int, help="of the sampler (default: the model's)")
-    parser.add_argument("--cost-frames", type=int, nargs="+", default=[100, 1000, 10_000, 100_000])
-    parser.add_argument("--most-gb", type=float, default=2.0, help="largest state that is measured, GB")
-    parser.add_argument("--repeats", type=int, default=21, help="of each timing")
     parser.add_argument("--work", type=Path, default=Path("runs/sequence"), help="folder of the trainings")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sequence_memories.json"))
     args = parser.parse_args()
@@ -313,8 +229,6 @@ def main() -> None:
         if model is None:
             raise SystemExit(f"{name}: stopped; the same command goes on from {args.work}")
         comparison.evaluate(name, model)
-        if name in COST_ROWS:
-            comparison.costs(name, model)
         facts = comparison.document["trainings"][name]
         print(line_of(name, comparison.document["rows"][name], facts), flush=True)
 

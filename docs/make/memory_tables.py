@@ -55,7 +55,7 @@ def retrieval(result: dict[str, Any]) -> Sequence[Table]:
 
 
 def sequence_memories(result: dict[str, Any]) -> Sequence[Table]:
-    """Return what memories of sequences show by context and by age, how they were trained, and what they cost."""
+    """Return what memories of sequences show by context and by age, and how they were trained."""
     contexts = [str(context) for context in result["settings"]["contexts"]]
     longest = contexts[-1]
     rows, trainings = result["rows"], result["trainings"]
@@ -79,16 +79,6 @@ def sequence_memories(result: dict[str, Any]) -> Sequence[Table]:
         for name, own in trainings.items()
         if "parameters" in own
     ]
-    costs = [
-        [
-            name,
-            f"{own['frames']:,}{' (extrapolated)' if own['extrapolated'] else ''}",
-            *(f"{own[key]:.1f}" for key in ("frame_ms", "read_out_ms")),
-            f"{own['mb']:.2f}",
-        ]
-        for name, curve in result["costs"].items()
-        for own in curve
-    ]
     counts = rows[next(iter(rows))][longest]
     frames = [f"{age} (n = {counts[age]['psnr_db']['n']})" if age in counts else age for age in ages]
     context_heads = [f"{context} frames [dB]" for context in contexts]
@@ -96,8 +86,22 @@ def sequence_memories(result: dict[str, Any]) -> Sequence[Table]:
         (["row", *context_heads, "gain over no memory [dB]"], by_context),
         (["row", *frames, "SSIM", "sharpness"], by_age),
         (["row", "processor time [s]", "steps", "a step [s]", "parameters"], trained),
-        (["row", "frames seen", "a frame [ms]", "a read-out [ms]", "state [MB]"], costs),
     ]
+
+
+def sequence_costs(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what a frame, a read-out and the state cost, by the frames that were seen."""
+    rows = [
+        [
+            name,
+            f"{own['frames']:,}{' (extrapolated)' if own['extrapolated'] else ''}",
+            *(f"{own[key]:.1f}" for key in ("frame_ms", "read_out_ms")),
+            f"{own['mb']:.2f}",
+        ]
+        for name, curve in result["rows"].items()
+        for own in curve
+    ]
+    return [(["row", "frames seen", "a frame [ms]", "a read-out [ms]", "state [MB]"], rows)]
 
 
 def _gain(each: dict[str, Any]) -> str:

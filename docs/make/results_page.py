@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memory_tables import latent_memory, retrieval, sequence_memories
+from memory_tables import latent_memory, retrieval, sequence_costs, sequence_memories
 from ros_tables import fake_robots, kills, load, soak
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -838,10 +838,18 @@ SECTIONS = (
         "core, which is far from convergence; test mazes, the same frames asked for whatever the context, all frames "
         "before them true. First table: views that were last seen more than ten frames ago. Second: the longest "
         "context, by the age of what is asked in frames. *nearest remembered frame* knows every pose exactly; *the "
-        "autoencoder* is what any row could reach. Costs are of states filled with random numbers, batch 1, processor "
-        "time of one thread; where a state would take more than 2 GB they are extrapolated.",
+        "autoencoder* is what any row could reach.",
         "benchmarks/sequence_memories.py",
         sequence_memories,
+    ),
+    Section(
+        "sequence_costs.json",
+        "What memories of sequences cost",
+        "The networks of `config/train_sequence.yaml`, untrained, their states filled with random numbers; one frame "
+        "at a time, processor time of one thread on a busy machine. A read-out is one sampling step. A state of more than "
+        "2 GB is extrapolated.",
+        "benchmarks/sequence_costs.py",
+        sequence_costs,
     ),
     Section(
         "retrieval.json",
