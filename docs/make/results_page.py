@@ -846,8 +846,8 @@ SECTIONS = (
         "sequence_costs.json",
         "What memories of sequences cost",
         "The networks of `config/train_sequence.yaml`, untrained, their states filled with random numbers; one frame "
-        "at a time, processor time of one thread on a busy machine. A read-out is one sampling step. A state of more than "
-        "2 GB is extrapolated.",
+        "at a time, processor time of one thread on a busy machine. A read-out is one sampling step. A state of more "
+        "than 2 GB is extrapolated.",
         "benchmarks/sequence_costs.py",
         sequence_costs,
     ),

@@ -47,7 +47,7 @@ class WalkSettings:
         look_around: probability of a full turn at a goal.
     """
 
-    revisit: float = 0.5
+    revisit: float = 0.7
     look_around: float = 0.4
 
 
