@@ -176,7 +176,7 @@ class Navigator:
             self._episodes += 1
             if T_before_after_xyyaw is not None:
                 self.stack.forget_recent()
-                self.stack.localisation.reset()
+                self.stack.localisation.rebase(T_before_after_xyyaw)
                 self.stack.episode.reset(T_before_after_xyyaw)
                 self.obstacles.rebase(T_before_after_xyyaw)
                 self.places.rebase(T_before_after_xyyaw)

@@ -123,14 +123,14 @@ class GoalFinder:
         return RegisteredTerm(sighting, objective, path)
 
     def _among_keyframes(self, rgb: NDArray[np.uint8], camera: ImageCamera) -> Sighting | None:
-        count = len(self._localisation)
-        if not count:
+        if not len(self._localisation):
             return None
+        revision = self._localisation.revision
         with self._lock:
             kept = self._remembered
-        if kept is not None and kept[0] is rgb and kept[1:3] == (camera, count):
+        if kept is not None and kept[0] is rgb and kept[1:3] == (camera, revision):
             return kept[3]
         found = self._localisation.find(rgb, camera)
         with self._lock:
-            self._remembered = (rgb, camera, count, found)
+            self._remembered = (rgb, camera, revision, found)
         return found

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import ImageCamera, camera_of_image
+from come_nav.core.types import Frame, ImageCamera, camera_of_image
 from come_nav.localisation.graph.drift_evidence import odometry_misfit
 from come_nav.localisation.image_search import VisualMatch
 from come_nav.localisation.localiser import VisualLocaliser
@@ -55,7 +55,9 @@ class RobotLocalisation:
     Attributes:
         settings: what is kept and believed. Set anew, ``visual`` counts from the next reset on, all else at once.
         on_correction: each is told the corrections (A, 3) of all anchors whenever there is a new one or they change,
-            by the thread that localises; and where another localiser says that odom lies (3,), None without one.
+            by the thread that localises; and where another localiser says that odom lies (3,), None without one. Both
+            are of the odom of the first key frame, which odometry that began anew is not (``rebase``).
+        revision: grows with every key frame and whenever the present odom lies elsewhere than before.
         worker: what localises in the background; None where ``observe`` does.
         drifts: whether odometry is held to drift, which once found stays until the next reset.
         misfit: see ``LocalisationSettings.drift_misfit``; as it was when odometry was first held to drift.
@@ -75,6 +77,7 @@ class RobotLocalisation:
         self._anchors_lock = threading.RLock()  # anchors, for a moment; each is taken after those above it
         self.on_correction: list[Callable[[NDArray[np.float64], NDArray[np.float64] | None], object]] = []
         self.worker = BoundedWorker("localisation", WAITING) if background else None
+        self.revision = 0
         self.reset()
 
     def __len__(self) -> int:
@@ -84,13 +87,14 @@ class RobotLocalisation:
     def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
         """Planar pose (3,) of odom in map as the newest key frame has it; zero where drift is not corrected."""
         with self._anchors_lock:
-            return self._anchors.T_map_odom_xyyaw.copy()
+            return self._of_odom(self._anchors.T_map_odom_xyyaw)
 
     @property
     def outside_xyyaw(self) -> NDArray[np.float64] | None:
-        """Where another localiser says that odom lies in its map (3,); None since the last reset."""
+        """Where odom lies in another localiser's map (3,) by what it told last; None since the last reset."""
         with self._anchors_lock:
-            return self._outside_xyyaw
+            outside = self._outside_xyyaw
+            return None if outside is None else self._of_odom(outside)
 
     @property
     def corrections_xyyaw(self) -> NDArray[np.float64]:
@@ -105,7 +109,14 @@ class RobotLocalisation:
             self._anchors = Anchors()
             self.drifts = False
             self._outside_xyyaw: NDArray[np.float64] | None = None
-            self.misfit = 0.0
+            self._T_first_odom_xyyaw: NDArray[np.float64] = np.zeros(3)
+            self.misfit, self.revision = 0.0, self.revision + 1
+
+    def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
+        """Take it that odometry began anew: (3,) is where the new odom lies in the one before. Key frames stay."""
+        with self._anchors_lock:
+            self._T_first_odom_xyyaw = se2.compose(self._T_first_odom_xyyaw, T_before_after_xyyaw)
+            self.revision += 1
 
     def observe(self, seen: Remembered) -> bool:
         """Keep a frame as a key frame if the robot has moved enough since the last; return whether it was kept.
@@ -114,16 +125,18 @@ class RobotLocalisation:
         """
         visual, frame = self.localiser.config, seen.frame
         with self._anchors_lock:
-            if not self._anchors.due(seen.pose_odom_xyyaw, visual.spacing_m, visual.spacing_rad):
+            first, pose = self._T_first_odom_xyyaw, seen.pose_odom_xyyaw
+            pose = se2.compose(first, pose) if first.any() else pose
+            if not self._anchors.due(pose, visual.spacing_m, visual.spacing_rad):
                 return False
-            anchors, anchor = self._anchors, self._anchors.add(seen.pose_odom_xyyaw)
+            anchors, anchor = self._anchors, self._anchors.add(pose)
         if not self.takes(frame.rgb) or frame.intrinsics is None or frame.T_base_camera is None:
             self._tell()
             return False
         if self.worker is None:
-            self._localise(seen, anchors, anchor)
+            self._localise(frame, pose, anchors, anchor)
             return True
-        return self.worker.offer(lambda: self._localise(seen, anchors, anchor))
+        return self.worker.offer(lambda: self._localise(frame, pose, anchors, anchor))
 
     def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
         """Take where odom lies in map (3,) from another localiser; from now on it alone corrects what is remembered.
@@ -134,8 +147,10 @@ class RobotLocalisation:
         if not np.isfinite(T_map_odom_xyyaw).all():
             raise DataError(f"T_map_odom must be finite, got {T_map_odom_xyyaw}")
         with self._anchors_lock:
-            self._outside_xyyaw = outside = np.array(T_map_odom_xyyaw, np.float64)
+            told = np.array(T_map_odom_xyyaw, np.float64)
+            self._outside_xyyaw = outside = se2.compose(told, se2.inverse(self._T_first_odom_xyyaw))
             self._anchors.jump(outside)
+            self.revision += 1
         self._tell()
 
     def close(self) -> None:
@@ -166,7 +181,7 @@ class RobotLocalisation:
             return None
         # The map of the graph, moved with the key frame to the map that memory is in, and from there to odom as it is.
         with self._anchors_lock:
-            correction, T_map_odom = self._anchors.correction_of(match.keyframe), self._anchors.T_map_odom_xyyaw
+            correction, T_map_odom = self._anchors.correction_of(match.keyframe), self.T_map_odom_xyyaw
         T_memory_graph = se2.compose(correction, se2.inverse(self.localiser.map.correction_xyyaw(match.keyframe)))
         T_odom_map = se2.compose(se2.inverse(T_map_odom), T_memory_graph)
         return Sighting(
@@ -178,7 +193,7 @@ class RobotLocalisation:
             match.keyframe,
         )
 
-    def _localise(self, seen: Remembered, anchors: Anchors, anchor: int) -> None:
+    def _localise(self, frame: Frame, pose_first_xyyaw: NDArray[np.float64], anchors: Anchors, anchor: int) -> None:
         """Register a key frame, and take over what the graph says."""
         with self._queue:  # a lock is not fair: this thread would take it again and again while others wait
             pass
@@ -186,9 +201,10 @@ class RobotLocalisation:
             if anchors is not self._anchors:
                 return  # of before a reset
             graph = self.localiser.map.graph
-            keyframe = self.localiser.add_keyframe(seen.frame, se3.transform_from_xyyaw(seen.pose_odom_xyyaw))
+            keyframe = self.localiser.add_keyframe(frame, se3.transform_from_xyyaw(pose_first_xyyaw))
             with self._anchors_lock:
                 anchors.link(anchor, keyframe)
+                self.revision += 1
                 odom = anchors.keyframe_poses_odom_xyyaw
             poses, own = graph.poses_xyyaw, self.settings
             if not self.drifts:
@@ -198,6 +214,11 @@ class RobotLocalisation:
                 if self.drifts and own.correct_drift and self._outside_xyyaw is None:
                     anchors.follow(se2.compose(poses, se2.inverse(odom)), (own.move_m, own.move_rad))
         self._tell()
+
+    def _of_odom(self, T_map_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where the present odom lies in map (3,), given where that of the first key frame lies in it."""
+        first = self._T_first_odom_xyyaw
+        return se2.compose(T_map_first_xyyaw, first) if first.any() else T_map_first_xyyaw.copy()
 
     def _tell(self) -> None:
         with self._telling:
