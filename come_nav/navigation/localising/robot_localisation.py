@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,15 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Frame, ImageCamera, camera_of_image
 from come_nav.localisation.graph.drift_evidence import odometry_misfit
 from come_nav.localisation.image_search import VisualMatch
+from come_nav.localisation.keyframe_map import VisualKeyframe
 from come_nav.localisation.localiser import VisualLocaliser
+from come_nav.localisation.saved.localiser_state import array_of, localiser_state, restored_localiser
 from come_nav.memory.short_term import Remembered
-from come_nav.navigation.localising.anchors import Anchors
+from come_nav.navigation.localising.anchors import Anchors, SettledKeyframes
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.localising.worker import BoundedWorker
 
+SavedKeyframes = tuple[list[VisualKeyframe], dict[str, NDArray[Any]]]
 WAITING = 8  # key frames: 2 m of way or 1.6 rad of turn
 
 
@@ -87,14 +90,14 @@ class RobotLocalisation:
     def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
         """Planar pose (3,) of odom in map as the newest key frame has it; zero where drift is not corrected."""
         with self._anchors_lock:
-            return self._of_odom(self._anchors.T_map_odom_xyyaw)
+            return self._anchors.T_map_odom_xyyaw
 
     @property
     def outside_xyyaw(self) -> NDArray[np.float64] | None:
         """Where odom lies in another localiser's map (3,) by what it told last; None since the last reset."""
         with self._anchors_lock:
             outside = self._outside_xyyaw
-            return None if outside is None else self._of_odom(outside)
+            return None if outside is None else self._anchors.of_odom(outside)
 
     @property
     def corrections_xyyaw(self) -> NDArray[np.float64]:
@@ -102,20 +105,46 @@ class RobotLocalisation:
         with self._anchors_lock:
             return self._anchors.corrections_xyyaw.copy()
 
-    def reset(self) -> None:
-        """Forget all key frames; map and odom are one again."""
+    def reset(self, saved: SavedKeyframes | None = None) -> None:
+        """Forget all key frames, or take those of :meth:`state` instead; map and odom are one again.
+
+        Raises:
+            ShapeError: for arrays that do not agree, or features of another kind; what is known stays.
+        """
+        visual, anchors, drifts = self.settings.visual, Anchors(), False
+        if saved is None:
+            localiser = VisualLocaliser(visual, self._seed)
+        else:
+            keyframes, state = saved
+            anchors, drifts = Anchors(SettledKeyframes.of_state(state)), bool(array_of(state, "drifts"))
+            localiser = restored_localiser(state, keyframes, visual, self._seed)
         with self._lock, self._telling, self._anchors_lock:
-            self.localiser = VisualLocaliser(self.settings.visual, self._seed)
-            self._anchors = Anchors()
-            self.drifts = False
+            self.localiser, self._anchors, self.drifts = localiser, anchors, drifts
             self._outside_xyyaw: NDArray[np.float64] | None = None
-            self._T_first_odom_xyyaw: NDArray[np.float64] = np.zeros(3)
             self.misfit, self.revision = 0.0, self.revision + 1
+
+    def state(self) -> SavedKeyframes | None:
+        """Return the key frames, and what else is known of them as plain arrays, for :meth:`reset`; None without any.
+
+        Waits for a registration under way.
+        """
+        with self._lock, self._anchors_lock:
+            if not len(self.localiser):
+                return None
+            anchors, keyframes = self._anchors, list(self.localiser.keyframes)
+            T_map_odom, first = anchors.T_map_odom_xyyaw, anchors.T_first_odom_xyyaw
+            corrections = anchors.corrections_of_keyframes(len(keyframes))
+            return keyframes, {
+                **localiser_state(self.localiser, first),
+                "corrections_xyyaw": se2.compose(se2.relative(T_map_odom[None], corrections), first[None]),
+                "T_map_odom_xyyaw": T_map_odom,
+                "drifts": np.array(self.drifts),
+            }
 
     def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
         """Take it that odometry began anew: (3,) is where the new odom lies in the one before. Key frames stay."""
         with self._anchors_lock:
-            self._T_first_odom_xyyaw = se2.compose(self._T_first_odom_xyyaw, T_before_after_xyyaw)
+            self._anchors.T_first_odom_xyyaw = se2.compose(self._anchors.T_first_odom_xyyaw, T_before_after_xyyaw)
             self.revision += 1
 
     def observe(self, seen: Remembered) -> bool:
@@ -125,7 +154,7 @@ class RobotLocalisation:
         """
         visual, frame = self.localiser.config, seen.frame
         with self._anchors_lock:
-            first, pose = self._T_first_odom_xyyaw, seen.pose_odom_xyyaw
+            first, pose = self._anchors.T_first_odom_xyyaw, seen.pose_odom_xyyaw
             pose = se2.compose(first, pose) if first.any() else pose
             if not self._anchors.due(pose, visual.spacing_m, visual.spacing_rad):
                 return False
@@ -148,7 +177,7 @@ class RobotLocalisation:
             raise DataError(f"T_map_odom must be finite, got {T_map_odom_xyyaw}")
         with self._anchors_lock:
             told = np.array(T_map_odom_xyyaw, np.float64)
-            self._outside_xyyaw = outside = se2.compose(told, se2.inverse(self._T_first_odom_xyyaw))
+            self._outside_xyyaw = outside = se2.compose(told, se2.inverse(self._anchors.T_first_odom_xyyaw))
             self._anchors.jump(outside)
             self.revision += 1
         self._tell()
@@ -174,24 +203,8 @@ class RobotLocalisation:
                 return None
             taken_by = camera_of_image(camera, self.localiser.keyframes[-1].view.intrinsics, rgb)
             match = self.localiser.relocalise(rgb, taken_by, unknown_camera=taken_by is None)
-            return self._sighting(match)
-
-    def _sighting(self, match: VisualMatch) -> Sighting | None:
-        if match.pose_map_xyyaw is None:
-            return None
-        # The map of the graph, moved with the key frame to the map that memory is in, and from there to odom as it is.
-        with self._anchors_lock:
-            correction, T_map_odom = self._anchors.correction_of(match.keyframe), self.T_map_odom_xyyaw
-        T_memory_graph = se2.compose(correction, se2.inverse(self.localiser.map.correction_xyyaw(match.keyframe)))
-        T_odom_map = se2.compose(se2.inverse(T_map_odom), T_memory_graph)
-        return Sighting(
-            se2.compose(T_odom_map, match.pose_map_xyyaw),
-            se3.turned_covariance(match.covariance, T_odom_map),
-            match.confidence,
-            match.certain,
-            "key frame",
-            match.keyframe,
-        )
+            with self._anchors_lock:
+                return _sighting(match, self.localiser, self._anchors)
 
     def _localise(self, frame: Frame, pose_first_xyyaw: NDArray[np.float64], anchors: Anchors, anchor: int) -> None:
         """Register a key frame, and take over what the graph says."""
@@ -215,14 +228,27 @@ class RobotLocalisation:
                     anchors.follow(se2.compose(poses, se2.inverse(odom)), (own.move_m, own.move_rad))
         self._tell()
 
-    def _of_odom(self, T_map_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where the present odom lies in map (3,), given where that of the first key frame lies in it."""
-        first = self._T_first_odom_xyyaw
-        return se2.compose(T_map_first_xyyaw, first) if first.any() else T_map_first_xyyaw.copy()
-
     def _tell(self) -> None:
         with self._telling:
             with self._anchors_lock:
                 corrections, outside = self._anchors.corrections_xyyaw.copy(), self._outside_xyyaw
             for follow in self.on_correction:
                 follow(corrections, outside)
+
+
+def _sighting(match: VisualMatch, localiser: VisualLocaliser, anchors: Anchors) -> Sighting | None:
+    """Return where a match among key frames lies in odom as it is now; None without any guess."""
+    if match.pose_map_xyyaw is None:
+        return None
+    # The map of the graph, moved with the key frame to the map that memory is in, and from there to odom as it is.
+    correction = anchors.correction_of(match.keyframe)
+    T_memory_graph = se2.compose(correction, se2.inverse(localiser.map.correction_xyyaw(match.keyframe)))
+    T_odom_map = se2.compose(se2.inverse(anchors.T_map_odom_xyyaw), T_memory_graph)
+    return Sighting(
+        se2.compose(T_odom_map, match.pose_map_xyyaw),
+        se3.turned_covariance(match.covariance, T_odom_map),
+        match.confidence,
+        match.certain,
+        "key frame",
+        match.keyframe,
+    )

@@ -86,7 +86,7 @@ class PlannerNode(ManagedNode):
         )
         self._map_publisher = MapOdomPublisher(self, self._camera.transforms)
         self._obstacles = ObstacleInput(self, self._navigator.obstacles)
-        self._places = PlaceStore(self._navigator.places, store_of(values), self.diagnose)
+        self._places = PlaceStore(self._navigator.places, store_of(values), self.diagnose, self._stack.localisation)
         if (found := self._places.load()) is not None:
             self.log.info(found)
         if space is not None and fills_cloud:  # else no image would be recognised after a restart
@@ -249,7 +249,8 @@ class PlannerNode(ManagedNode):
         memory |= self._memory_time.values("image_to_memory")
         memory |= self._stack.calibration.report()
         memory |= {f"resets: {name}": count for name, count in self._stack.memory.resets.items()}
-        memory |= {"places": len(self._navigator.places)}
+        memory |= {"places": len(self._navigator.places), "key frames": len(self._stack.localisation)}
+        memory |= {"bytes of features": self._stack.localisation.localiser.map.nbytes}
         failure = self._places.failure
         level, text = (Level.OK, f"{len(self._stack.memory)} frames") if failure is None else (Level.ERROR, failure)
         timing = {**self._plan_time.values("plan"), **self._goal_time.values("goal_to_plan")}
