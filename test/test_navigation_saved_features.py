@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from come_nav.localisation.view import View
 from come_nav.memory.store.feature_files import FeatureFiles
 from come_nav.memory.store.store import MemoryStore
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
-from come_nav.navigation.navigator import Navigator
+from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.ros.planner.place_store import PlaceStore
 
 POSES, FRAMES = turned_robot()
@@ -66,6 +67,55 @@ def test_a_robot_that_was_killed_goes_on_as_one_that_was_not(tmp_path: Path) -> 
     assert abs(moved[2]) > 0.05, "odometry drifted on"
     off = se2.relative(theirs.T_map_odom_xyyaw, again.places.T_map_odom_xyyaw)
     assert np.hypot(*off[:2]) < 0.02 and abs(off[2]) < 0.02
+
+
+@pytest.mark.parametrize("later_s", [3600.0, -2.0])
+def test_a_robot_that_is_started_elsewhere_finds_itself_in_what_it_remembers(tmp_path: Path, later_s: float) -> None:
+    """Odometry began anew: a day later, or in a simulator whose clock began anew as well."""
+    first, store = robot_with(tmp_path)
+    drive(first, FRAMES[:14], ODOM[:14])
+    store.save()
+    places = first.places.poses_xyyaw
+    again, store = robot_with(tmp_path)
+    localisation = again.stack.localisation
+    again.begin(GoalRequest(pose_odom_xyyaw=np.array([1.0, 2.0, 0.5])))
+    frames = [replace(frame, stamp_s=frame.stamp_s + later_s) for frame in FRAMES[5:26]]
+    odom = se2.relative(T_BEFORE_AFTER[None], ODOM[5:26])
+    blank = replace(frames[0], rgb=np.full_like(frames[0].rgb, 127), stamp_s=frames[0].stamp_s - 0.25)
+    drive(again, [blank], odom[:1] + np.array([[0.0, 0.0, -0.3]]))  # nothing to be recognised by
+    assert localisation.resumption is not None and not localisation.found_again
+    drive(again, frames, odom)
+    assert localisation.resumption is None and localisation.found_again and "began anew at" in localisation.resumed
+    again.step(frames[-1].stamp_s + 99.0)
+    np.testing.assert_array_equal(again.mission.goal.pose_odom_xyyaw, [1.0, 2.0, 0.5])  # it was told in this odom
+    for image, row in ((FRAMES[2].rgb, 2), (FRAMES[20].rgb, 20)):
+        found = localisation.find(image)
+        off = se2.relative(se2.relative(T_BEFORE_AFTER, ODOM[row]), found.pose_odom_xyyaw)
+        assert found.certain and np.hypot(*off[:2]) < 0.05 and abs(off[2]) < 0.1 + 26 * DRIFT_RAD
+    corrected = se2.compose(again.places.T_map_odom_xyyaw, se2.relative(T_BEFORE_AFTER, ODOM[25]))
+    wanted = se2.compose(first.places.T_map_odom_xyyaw, ODOM[13])
+    assert np.hypot(*se2.relative(wanted, corrected)[:2]) < 0.05  # it turns on the spot
+    kept = se2.relative(T_BEFORE_AFTER[None], places)[:, :2]
+    assert np.abs(again.places.poses_xyyaw[: len(kept), :2] - kept).max() < 0.1
+    assert np.ptp(again.places.poses_xyyaw[:, :2], axis=0).max() < 0.1, "what was seen before it was found moved too"
+    store.save()
+    third, _ = robot_with(tmp_path)
+    assert len(third.stack.localisation) == len(localisation) > 14
+    before, loaded = (each.stack.localisation.find(FRAMES[2].rgb) for each in (again, third))
+    np.testing.assert_allclose(loaded.pose_odom_xyyaw, before.pose_odom_xyyaw, atol=1e-9)
+
+
+def test_a_robot_that_recognises_nothing_goes_on_where_odometry_says(tmp_path: Path) -> None:
+    first, store = robot_with(tmp_path)
+    drive(first, FRAMES[:4], ODOM[:4])
+    store.save()
+    again, _ = robot_with(tmp_path)
+    blank = [replace(f, rgb=np.full_like(f.rgb, 127), stamp_s=f.stamp_s + 3600.0) for f in FRAMES[:14]]
+    drive(again, blank[:11], ODOM[:11])
+    assert len(again.stack.localisation) == 4
+    drive(again, blank[11:], ODOM[11:14])
+    assert len(again.stack.localisation) == 7 and "not found" in again.stack.localisation.resumed
+    assert not again.places.T_map_odom_xyyaw.any() and not again.stack.localisation.found_again
 
 
 def test_what_is_saved_is_in_the_odom_of_then(tmp_path: Path) -> None:

@@ -64,18 +64,22 @@ class Anchors:
 
     All poses are in the odom of the first anchor ("first odom"), which odometry that began anew since is not.
 
+    Key frames of before a restart come first in the localiser's order; all of its key frames are in the odom of before.
+
     Attributes:
-        T_first_odom_xyyaw: (3,) where the present odom lies in it.
+        T_first_odom_xyyaw: (3,) where the present odom lies in first odom.
+        T_before_first_xyyaw: (3,) where first odom lies in the odom of before; the identity without a start before.
     """
 
     def __init__(self, settled: SettledKeyframes = NO_KEYFRAMES) -> None:
-        """Begin without anchors; the key frames of before a restart are the first in the localiser's order."""
+        """Begin without anchors, with the key frames of before a restart."""
         self._before = settled
         self._odom = GrowingRows((3,))
         self._keyframes = GrowingRows((), np.int64)
         self._corrections: NDArray[np.float64] = np.zeros((0, 3))
         self._start: NDArray[np.float64] = np.zeros(3)  # where odom lies in map before the first anchor
         self.T_first_odom_xyyaw: NDArray[np.float64] = np.zeros(3)
+        self.T_before_first_xyyaw: NDArray[np.float64] = np.zeros(3)
         self._settled: int | None = None  # the newest anchor when another localiser told last
 
     def __len__(self) -> int:
@@ -89,11 +93,7 @@ class Anchors:
     @property
     def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
         """Pose of the present odom in map (3,) at the newest anchor."""
-        return self.of_odom(self._newest)
-
-    @property
-    def _newest(self) -> NDArray[np.float64]:
-        return self._corrections[-1] if len(self) else self._start
+        return self.of_odom(self._corrections[-1] if len(self) else self._start)
 
     def of_odom(self, T_frame_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where the present odom lies in a frame (3,), given where first odom lies in it."""
@@ -102,8 +102,24 @@ class Anchors:
 
     @property
     def keyframe_poses_odom_xyyaw(self) -> NDArray[np.float64]:
-        """Poses (K, 3) of all key frames, as odometry had them."""
-        return np.concatenate([self._before.poses_odom_xyyaw, self._odom.rows[self._with_keyframe()]])
+        """Poses (K, 3) of all key frames, as odometry had them, in the odom of before."""
+        own = self.before(self._odom.rows[self._with_keyframe()])
+        return np.concatenate([self._before.poses_odom_xyyaw, own])
+
+    def before(self, pose_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return poses (..., 3) of first odom in the odom of before, which the localiser's key frames are in."""
+        T = self.T_before_first_xyyaw
+        return se2.compose(T, pose_first_xyyaw) if T.any() else pose_first_xyyaw
+
+    def found_again(self, T_before_first_xyyaw: NDArray[np.float64]) -> None:
+        """Take where first odom lies in the odom of before (3,), before there is a key frame of this start.
+
+        What was seen since moves with it, unless another localiser has told where odom lies.
+        """
+        if self._settled is None:
+            self.T_before_first_xyyaw = np.array(T_before_first_xyyaw, np.float64)
+            self._start = self.T_before_first_xyyaw
+            self._corrections = np.tile(self._start, (len(self), 1))
 
     def due(self, pose_odom_xyyaw: NDArray[np.float64], spacing_m: float, spacing_rad: float) -> bool:
         """Whether the robot has moved enough since the last anchor."""
@@ -114,7 +130,7 @@ class Anchors:
 
     def add(self, pose_odom_xyyaw: NDArray[np.float64]) -> int:
         """Keep an anchor where odometry says that the robot is; return its index."""
-        newest = self._newest
+        newest = self._corrections[-1] if len(self) else self._start
         self._odom.append(pose_odom_xyyaw)
         self._keyframes.append(NO_KEYFRAME)
         self._corrections = np.concatenate([self._corrections, newest[None]])
@@ -124,32 +140,28 @@ class Anchors:
         """Say which key frame an anchor has."""
         self._keyframes.rows[anchor] = keyframe
 
-    def correction_of(self, keyframe: int) -> NDArray[np.float64]:
-        """Return where odom lies in map (3,) as a key frame's anchor has it."""
-        if keyframe < len(self._before.corrections_xyyaw):
-            return np.asarray(self._before.corrections_xyyaw[keyframe])
-        found = np.flatnonzero(self._keyframes.rows == keyframe)
-        return self._corrections[found[0]] if len(found) else np.zeros(3)
-
     def corrections_of_keyframes(self, count: int) -> NDArray[np.float64]:
-        """Return where odom lies in map (K, 3) as the anchors of the first ``count`` key frames have it."""
-        corrections = np.zeros((count, 3))
-        settled = len(self._before.corrections_xyyaw)
+        """Return where the odom of before lies in map (K, 3), as the first ``count`` key frames' anchors have it."""
+        corrections, settled = np.zeros((count, 3)), len(self._before.corrections_xyyaw)
         corrections[:settled] = self._before.corrections_xyyaw
         known = np.flatnonzero((self._keyframes.rows >= settled) & (self._keyframes.rows < count))
-        corrections[self._keyframes.rows[known]] = self._corrections[known]
+        T = self.T_before_first_xyyaw
+        own = se2.compose(self._corrections[known], se2.inverse(T)) if T.any() else self._corrections[known]
+        corrections[self._keyframes.rows[known]] = own
         return corrections
 
     def follow(self, keyframes_xyyaw: NDArray[np.float64], move: tuple[float, float]) -> None:
-        """Take the corrections (K, 3) of the key frames; those closer than ``move`` (m, rad) to what is stay.
+        """Take the corrections (K, 3) of all key frames, of the odom of before.
 
-        Anchors without a key frame have the correction of the one before them.
+        Those closer than ``move`` (m, rad) to what is stay. Anchors without a key frame have the correction of the one
+        before them.
         """
         wanted = self._corrections.copy()
         known = np.flatnonzero(self._with_keyframe())
         if not len(known):
             return
-        wanted[known] = keyframes_xyyaw[self._keyframes.rows[known]]
+        T, own = self.T_before_first_xyyaw, keyframes_xyyaw[self._keyframes.rows[known]]
+        wanted[known] = se2.compose(own, T) if T.any() else own
         before = np.maximum.accumulate(np.where(self._with_keyframe(), np.arange(len(self)), -1))
         wanted = np.where(before[:, None] >= 0, wanted[before], wanted)
         away = wanted - self._corrections
@@ -164,7 +176,9 @@ class Anchors:
         spread over the way since it was told last, as drift grows with the way: the anchor of then stays, the newest
         moves by all of it.
         """
-        if self._settled is None:
+        if self._settled is None and len(self._before.poses_odom_xyyaw):
+            if not self._with_keyframe().any():  # else the localiser has related them already
+                self.T_before_first_xyyaw = se2.relative(self._before.T_map_odom_xyyaw, T_map_odom_xyyaw)
             self._before = self._before.told()
         if not len(self):
             self._start, self._settled = np.array(T_map_odom_xyyaw, np.float64), 0

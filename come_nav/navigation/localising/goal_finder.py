@@ -65,7 +65,7 @@ class GoalFinder:
         Where it cannot, remembered views must be compared instead.
         """
         settings = self._localisation.settings
-        if not self._localisation.takes(rgb):
+        if not settings.takes(rgb):
             return False
         seen = len(self._localisation) > 0 or self.tries(self.recent(), settings)
         return seen and self._recent.features(rgb, settings) >= settings.visual.registration.min_features

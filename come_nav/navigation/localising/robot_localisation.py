@@ -24,6 +24,7 @@ from come_nav.localisation.localiser import VisualLocaliser
 from come_nav.localisation.saved.localiser_state import array_of, localiser_state, restored_localiser
 from come_nav.memory.short_term import Remembered
 from come_nav.navigation.localising.anchors import Anchors, SettledKeyframes
+from come_nav.navigation.localising.resuming import Resumption
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.localising.worker import BoundedWorker
 
@@ -60,6 +61,9 @@ class RobotLocalisation:
         on_correction: each is told the corrections (A, 3) of all anchors whenever there is a new one or they change,
             by the thread that localises; and where another localiser says that odom lies (3,), None without one. Both
             are of the odom of the first key frame, which odometry that began anew is not (``rebase``).
+        resumption: of a robot with key frames of before a restart, until it is known where it is among them; else None.
+        resumed: what came of that.
+        found_again: whether those were found to be of an odom before, so that odom lies elsewhere in map since.
         revision: grows with every key frame and whenever the present odom lies elsewhere than before.
         worker: what localises in the background; None where ``observe`` does.
         drifts: whether odometry is held to drift, which once found stays until the next reset.
@@ -121,6 +125,7 @@ class RobotLocalisation:
         with self._lock, self._telling, self._anchors_lock:
             self.localiser, self._anchors, self.drifts = localiser, anchors, drifts
             self._outside_xyyaw: NDArray[np.float64] | None = None
+            self.resumption, self.resumed, self.found_again = None if saved is None else Resumption(), "", False
             self.misfit, self.revision = 0.0, self.revision + 1
 
     def state(self) -> SavedKeyframes | None:
@@ -132,11 +137,11 @@ class RobotLocalisation:
             if not len(self.localiser):
                 return None
             anchors, keyframes = self._anchors, list(self.localiser.keyframes)
-            T_map_odom, first = anchors.T_map_odom_xyyaw, anchors.T_first_odom_xyyaw
+            T_map_odom, now = anchors.T_map_odom_xyyaw, anchors.before(anchors.T_first_odom_xyyaw)
             corrections = anchors.corrections_of_keyframes(len(keyframes))
             return keyframes, {
-                **localiser_state(self.localiser, first),
-                "corrections_xyyaw": se2.compose(se2.relative(T_map_odom[None], corrections), first[None]),
+                **localiser_state(self.localiser, now),
+                "corrections_xyyaw": se2.compose(se2.relative(T_map_odom[None], corrections), now[None]),
                 "T_map_odom_xyyaw": T_map_odom,
                 "drifts": np.array(self.drifts),
             }
@@ -159,7 +164,7 @@ class RobotLocalisation:
             if not self._anchors.due(pose, visual.spacing_m, visual.spacing_rad):
                 return False
             anchors, anchor = self._anchors, self._anchors.add(pose)
-        if not self.takes(frame.rgb) or frame.intrinsics is None or frame.T_base_camera is None:
+        if not self.settings.takes(frame.rgb) or frame.intrinsics is None or frame.T_base_camera is None:
             self._tell()
             return False
         if self.worker is None:
@@ -187,16 +192,12 @@ class RobotLocalisation:
         if self.worker is not None:
             self.worker.stop()
 
-    def takes(self, rgb: NDArray[np.uint8]) -> bool:
-        """Whether an image (H, W, 3) is large enough to have features."""
-        return self.settings.use and rgb.shape[1] >= self.settings.min_width_px
-
     def find(self, rgb: NDArray[np.uint8], camera: ImageCamera = None) -> Sighting | None:
         """Return where an image (H, W, 3) was taken among the key frames; None without any guess.
 
         ``camera`` is the image's; the focal length of an unknown one is solved from the matches.
         """
-        if not self.takes(rgb):
+        if not self.settings.takes(rgb):
             return None
         with self._queue, self._lock:
             if not len(self.localiser):
@@ -213,8 +214,11 @@ class RobotLocalisation:
         with self._lock:
             if anchors is not self._anchors:
                 return  # of before a reset
-            graph = self.localiser.map.graph
-            keyframe = self.localiser.add_keyframe(frame, se3.transform_from_xyyaw(pose_first_xyyaw))
+            if not self._located(frame, pose_first_xyyaw, anchors):
+                self._tell()
+                return
+            graph, pose = self.localiser.map.graph, anchors.before(pose_first_xyyaw)
+            keyframe = self.localiser.add_keyframe(frame, se3.transform_from_xyyaw(pose))
             with self._anchors_lock:
                 anchors.link(anchor, keyframe)
                 self.revision += 1
@@ -227,6 +231,20 @@ class RobotLocalisation:
                 if self.drifts and own.correct_drift and self._outside_xyyaw is None:
                     anchors.follow(se2.compose(poses, se2.inverse(odom)), (own.move_m, own.move_rad))
         self._tell()
+
+    def _located(self, frame: Frame, pose_first_xyyaw: NDArray[np.float64], anchors: Anchors) -> bool:
+        """Whether it is known where the robot is among the key frames of before a restart, if there are any."""
+        if self.resumption is None:
+            return True
+        T = self.resumption.T_before_now_xyyaw(self.localiser, frame, pose_first_xyyaw)
+        if T is None and self._outside_xyyaw is None:
+            return False
+        self.resumed, self.resumption = self.resumption.text, None
+        if T is not None and T.any() and self._outside_xyyaw is None:
+            with self._anchors_lock:
+                anchors.found_again(T)
+                self.found_again, self.revision = True, self.revision + 1
+        return True
 
     def _tell(self) -> None:
         with self._telling:
@@ -241,7 +259,7 @@ def _sighting(match: VisualMatch, localiser: VisualLocaliser, anchors: Anchors) 
     if match.pose_map_xyyaw is None:
         return None
     # The map of the graph, moved with the key frame to the map that memory is in, and from there to odom as it is.
-    correction = anchors.correction_of(match.keyframe)
+    correction = anchors.corrections_of_keyframes(len(localiser))[match.keyframe]
     T_memory_graph = se2.compose(correction, se2.inverse(localiser.map.correction_xyyaw(match.keyframe)))
     T_odom_map = se2.compose(se2.inverse(anchors.T_map_odom_xyyaw), T_memory_graph)
     return Sighting(

@@ -31,7 +31,7 @@ class PlaceStore:
         self._places, self._store, self._diagnose, self._localisation = places, store, diagnose, localisation
         self._files = None if store is None else FeatureFiles(store.path)
         self._saved, self._features_saved = 0, localisation.revision
-        self._next_s = 0.0
+        self._next_s, self._told = 0.0, ""
         self.failure: str | None = None
 
     def load(self) -> str | None:
@@ -51,6 +51,12 @@ class PlaceStore:
             self._diagnose(error, "memory")
         features, self._features_saved = len(self._localisation), self._localisation.revision
         return f"{self._saved} places and {features} key frames with features remembered from {self._store.path}"
+
+    def news(self) -> str | None:
+        """Return where the robot is in what it remembers of before this start, once that is known; None else."""
+        before, self._told = self._told, self._localisation.resumed
+        resumed = self._told
+        return None if resumed in ("", before) else f"what is remembered of before this start: the robot is {resumed}"
 
     def save(self, period_s: float = 0.0) -> None:
         """Save where places have come since the last time, at most every ``period_s``; at once and all without one."""
