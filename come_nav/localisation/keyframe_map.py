@@ -48,7 +48,7 @@ class LocaliserSettings:
         registered_floor_m: what calibration leaves of a registration's error, m, > 0.
         registered_floor_rad: the same, rad, > 0.
         optimise_every: key frames between two solutions without a closure, >= 1.
-        max_views: key frames whose features are kept, >= 128; 110 kB each at 320 x 240. Beyond that those go whose
+        max_views: key frames whose features are kept, >= 128; 150 kB each at 320 x 240. Beyond that those go whose
             neighbours are nearest; where they were stays in the graph.
     """
 
