@@ -166,8 +166,9 @@ class BandAttention(nn.Module):
         keys, values = key[:, :, part].flatten(2, 3), value[:, :, part].flatten(2, 3)
         mask = self._allowed(first, frames, lowest, query.device).repeat_interleave(count, 0)
         mask = mask.repeat_interleave(count, 1)
-        answer = scaled_dot_product_attention(query.flatten(2, 3), keys, values, mask)
-        return answer.unflatten(2, (frames, count))
+        answer: Tensor = scaled_dot_product_attention(query.flatten(2, 3), keys, values, mask)
+        apart: Tensor = answer.unflatten(2, (frames, count))
+        return apart
 
     def _lowest(self, frame: int) -> int:
         """Return the first frame that ``frame`` may look at."""

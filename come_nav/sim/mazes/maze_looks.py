@@ -126,7 +126,7 @@ def _add_walls(builder: SurfaceBuilder, grid: MazeGrid, themes: list[_Theme]) ->
             known = next((index for index in [*facing, *around.ravel()] if index >= 0), 0)
             sides = [themes[index if index >= 0 else int(known)] for index in facing]
             faces = [*sides, sides[0], sides[0]]
-            centre_x, centre_y = cell_centre_m(np.array([x, y]))
+            centre_x, centre_y = cell_centre_m(np.array([x, y], np.float64))
             box = Box(float(centre_x), float(centre_y), CELL_M / 2, CELL_M / 2, 0.0, CEILING_M)
             builder.add(box, [theme.wall for theme in faces], [theme.lights for theme in faces])
 
@@ -138,7 +138,7 @@ def _add_balls(rng: np.random.Generator, builder: SurfaceBuilder, grid: MazeGrid
     for number in range(BALL_COUNT):
         room = int(order[number % len(order)])
         x0, y0, _, _ = grid.rooms[room]
-        cell = np.array([x0, y0]) + rng.integers(0, 3, 2)
+        cell = (np.array([x0, y0]) + rng.integers(0, 3, 2)).astype(np.float64)
         x, y = cell_centre_m(cell) + BALL_OFFSET_M * rng.choice([-1.0, 1.0], 2)
         surface = pattern("plain", BALLS[int(colours[number])])
         for middle, half_height, half_width in BALL_LAYERS:
