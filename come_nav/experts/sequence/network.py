@@ -90,7 +90,8 @@ class SequenceDenoiser(nn.Module):
         self.settings, width = settings, settings.hidden_size
         features = 4 * settings.pose_octaves + 4  # x and y by octave; yaw and twice yaw
         self.x_embedder = PatchEmbedder(settings.in_channels, width, settings.patch_size)
-        self.place = nn.Parameter(torch.randn(settings.tokens, width))
+        self.place = nn.Parameter(torch.empty(settings.tokens, width))
+        nn.init.normal_(self.place)
         self.noise_embedder = ScalarEmbedder(width)
         self.pose_in_tokens = nn.Linear(features, width, bias=False)
         nn.init.normal_(self.pose_in_tokens.weight, std=math.sqrt(2.0 / features) * FIRST_POSE_SPREAD)

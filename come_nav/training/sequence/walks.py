@@ -23,6 +23,7 @@ from come_nav.sim.mazes.walks import walked_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import World, generate_world
+from come_nav.training.data.sharding import shard
 from come_nav.training.data.windows import Encode, step_generator
 from come_nav.training.sequence.settings import SequenceDataSettings
 
@@ -86,12 +87,6 @@ class WalkBank:
             self.latents[views].float(), se2.relative(poses[:, :1], poses).float(), moved.float(), views
         )
 
-    def drawn(self, count: int, frames: int, generator: torch.Generator) -> SequenceBatch:
-        """Return ``count`` sequences from anywhere."""
-        walks = torch.randint(len(self.views), (count,), generator=generator)
-        starts = torch.randint(self.views.shape[1] - frames + 1, (count,), generator=generator)
-        return self.cut(walks, starts, frames)
-
 
 class SequenceSamples(torch.utils.data.IterableDataset[SequenceBatch]):
     """Batches of ``steps``; batch k depends only on (seed, k), and a process takes its rows of it.
@@ -113,8 +108,6 @@ class SequenceSamples(torch.utils.data.IterableDataset[SequenceBatch]):
         self.seed, self.steps, self.share = seed, steps, share
 
     def __iter__(self) -> Iterator[SequenceBatch]:
-        from come_nav.training.data.sharding import shard
-
         for step in self.steps:
             generator = step_generator(self.seed, BATCH_STREAM, step)
             walks = torch.randint(len(self.bank.views), (self.batch_size,), generator=generator)
