@@ -834,9 +834,9 @@ SECTIONS = (
     Section(
         "sequence_memories.json",
         "Memories of sequences on mazes",
-        "Denoisers of sequences (`--sequence` of `come-nav train`), each trained for about the same processor time on one "
-        "core, which is far from convergence; test mazes, the same frames asked for whatever the context, all frames "
-        "before them true. First table: views that were last seen more than ten frames ago. Second: the longest "
+        "Denoisers of sequences (`--sequence` of `come-nav train`), each trained for about the same processor time on "
+        "one core, which is far from convergence; test mazes, the same frames asked for whatever the context, all "
+        "frames before them true. First table: views that were last seen more than ten frames ago. Second: the longest "
         "context, by the age of what is asked in frames. *nearest remembered frame* knows every pose exactly; *the "
         "autoencoder* is what any row could reach.",
         "benchmarks/sequence_memories.py",
