@@ -36,15 +36,20 @@ def document(found: Calibration, seed: int) -> dict[str, Any]:
         best = own.best_single
         row: dict[str, Any] = {"level": own.level, "best single expert": best}
         row["weights"] = {name: round(float(w), 3) for name, w in zip(found.names, own.weights, strict=True)}
-        row["worth"] = {name: round(float(w), 4) for name, w in zip(found.names, own.worth, strict=True)}
+        row["worth"] = {
+            name: [round(v, 4) for v in (value.value, value.low, value.high)]
+            for name in found.names
+            if (value := own.worth_of(name, seed, found.drives))
+        }
         row["error"] = {name: round(float(values.mean()), 4) for name, values in own.errors.items()}
         row["over best single"] = {
             name: [round(v, 4) for v in (ratio.value, ratio.low, ratio.high)]
             for name in own.errors
             if name != best and (ratio := own.ratio(name, best, seed, found.drives))
         }
-        ratio = own.ratio(CALIBRATED, "fixed", seed, found.drives)
-        row["calibrated over fixed"] = [round(v, 4) for v in (ratio.value, ratio.low, ratio.high)]
+        for over in ("fixed", best, own.best_single_calibrated):
+            ratio = own.ratio(CALIBRATED, over, seed, found.drives)
+            row[f"calibrated over {over}"] = [round(v, 4) for v in (ratio.value, ratio.low, ratio.high)]
         rows.append(row)
     means = [[round(sum(cell) / len(cell), 3) for cell in bins] for bins in found.gains.gains]
     gains = {"levels": found.gains.levels, "shares": found.gains.shares, "mean over channels": means}
@@ -68,6 +73,7 @@ def main() -> None:
     parser.add_argument("--prior-frames", type=float, default=1.0)
     parser.add_argument("--levels", type=float, nargs="+", default=[1.0, 0.7, 0.4])
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--adapters", type=Path, help="folder that keeps the adapters of the drives for the next run")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     config = load_config(None, {"model": args.model})
@@ -76,7 +82,7 @@ def main() -> None:
     settings = MemorySuiteSettings(source, find_weights(None, args.model), drift_percent=args.drift)
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        found = run_calibration(settings, config, Path(folder), args.prior_frames, args.levels, Steps)
+        found = run_calibration(settings, config, args.adapters or Path(folder), args.prior_frames, args.levels, Steps)
     result = document(found, config.seed) | {"seconds": round(time.monotonic() - started_s, 1)}
     print(json.dumps(result, indent=1))
     if args.out is not None:

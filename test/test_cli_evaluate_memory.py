@@ -195,6 +195,8 @@ def test_the_search_finds_the_top_of_a_hill_and_leaves_harm_at_zero():
         (["--rows", "copy,everything"], "--rows takes"),
         (["--memory-frames", "4"], "--memory-frames"),
         (["--weights", "nowhere.yaml"], "nowhere.yaml"),
+        (["--ages", "2-0.5"], "--ages takes bins"),
+        (["--ages", "young"], "--ages takes bins"),
         (["--drift", "-1"], "--drift"),
     ],
 )

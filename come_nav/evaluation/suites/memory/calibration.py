@@ -8,7 +8,7 @@ measured on the other. So are the gains of the likelihood that the spatial memor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import cast
@@ -34,11 +34,12 @@ from come_nav.evaluation.suites.quality_rows import images_of
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.calibration.contrasts import Contrasts, contrasts_at
 from come_nav.world_model.calibration.likelihood import GainFit, LikelihoodSettings, SpatialLikelihood
-from come_nav.world_model.calibration.weight_fit import FitSums, fitted_weights, worth
+from come_nav.world_model.calibration.weight_fit import FitSums, fitted_on, fitted_weights
 from come_nav.world_model.model import DiffusionWorldModel, with_likelihood
 
 LEVELS = (1.0, 0.7, 0.4, 0.1)  # fractions of the schedule
 SINGLE = {BASE: (BASE,), SHORT_TERM: (SHORT_TERM,), LONG_TERM: (BASE, LONG_TERM), SPATIAL: (BASE, SPATIAL)}
+ALONE_CALIBRATED = ", calibrated"  # one expert with the weights that are fitted for it
 FIXED, CALIBRATED, LIKELIHOOD, BASE_LIKELIHOOD = "fixed", "calibrated", "calibrated + likelihood", "base + likelihood"
 
 
@@ -49,24 +50,34 @@ class LevelCalibration:
     Attributes:
         level: fraction of the schedule.
         weights: (K,) fitted on one half.
-        worth: (K,) share by which the error of the other half rises without each expert.
         errors: row -> (W,) mean squared error of the clean latents in each window of the other half.
+        without: expert -> (W,) the same of the weights that are fitted without it.
     """
 
     level: float
     weights: NDArray[np.float64]
-    worth: NDArray[np.float64]
     errors: Mapping[str, NDArray[np.float64]]
+    without: Mapping[str, NDArray[np.float64]]
 
     @property
     def best_single(self) -> str:
         """The expert whose own prediction has the smallest error."""
         return min((name for name in self.errors if name in SINGLE), key=lambda name: float(self.errors[name].mean()))
 
+    @property
+    def best_single_calibrated(self) -> str:
+        """The row of the expert that is best with the weights that are fitted for it alone."""
+        rows = [name for name in self.errors if name.endswith(ALONE_CALIBRATED)]
+        return min(rows, key=lambda name: float(self.errors[name].mean()))
+
     def ratio(self, row: str, over: str, seed: int, drives: Sequence[str]) -> Interval:
         """Return the error of one row over that of another, with an interval over whole drives."""
-        clusters = drives if len(set(drives)) > 1 else None
-        return bootstrap_ratio(self.errors[row], self.errors[over], seed, clusters)
+        return bootstrap_ratio(self.errors[row], self.errors[over], seed, _clusters(drives))
+
+    def worth_of(self, name: str, seed: int, drives: Sequence[str]) -> Interval:
+        """Return by what share the error rises without one expert: it counts where the interval lies above 0."""
+        found = bootstrap_ratio(self.without[name], self.errors[CALIBRATED], seed, _clusters(drives))
+        return replace(found, value=found.value - 1.0, low=found.low - 1.0, high=found.high - 1.0)
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ def run_calibration(
     """
     setup = set_up_recall(settings, navigation, folder, progress)
     fit, drives = halves([item.window.recording_id for item in setup.selection.windows])
-    found = _contrasts(setup, levels)
+    found = contrasts_of(setup, levels)
     names = found[0].names
     row = setup.settings.weights.composed_row("all", True)
     fixed = np.array([row.weights.get(name, 0.0) for name in names])
@@ -142,13 +153,17 @@ def halves(drives: Sequence[str]) -> tuple[NDArray[np.bool_], list[str]]:
     return fit, list(drives)
 
 
-def _contrasts(setup: MemorySetup, levels: Sequence[float]) -> list[Contrasts]:
-    """Return what all experts say of all windows, for each noise level."""
+def contrasts_of(setup: MemorySetup, levels: Sequence[float], draws: int = 1) -> list[Contrasts]:
+    """Return what all experts say of all windows, for each noise level; with ``draws``, each level for so many noises.
+
+    Windows must be grouped by drive.
+    """
     names = (BASE, *supported(setup.model))
     row = ComposedRow("all", True, dict.fromkeys(names, 1.0))
     cache, older_frames = setup.cache([row]), setup.navigation.experts.older_frames
     told, images = experts_of(row, setup.model, older_frames), images_of(setup.model)
-    parts: list[list[Contrasts]] = [[] for _ in levels]
+    asked = [(level, draw) for level in levels for draw in range(draws)]
+    parts: list[list[Contrasts]] = [[] for _ in asked]
     windows = setup.selection.windows
     with setup.progress(len(windows), "what the experts say", "window") as bar:
         for name, group in groupby(windows, key=lambda window: window.window.recording_id):
@@ -157,8 +172,8 @@ def _contrasts(setup: MemorySetup, levels: Sequence[float]) -> list[Contrasts]:
             for start in range(0, len(own), WINDOWS_PER_BATCH):
                 batch, contexts = read_batch(own[start : start + WINDOWS_PER_BATCH], images), BatchContexts(cache, told)
                 clean = model.encode(batch.truth.flatten(0, 1).to(model.device))
-                for part, level in zip(parts, levels, strict=True):
-                    part.append(_of_batch(model, batch, contexts, clean, level))
+                for part, (level, draw) in zip(parts, asked, strict=True):
+                    part.append(_of_batch(model, batch, contexts, clean, level, draw))
                 bar.add(count=len(batch.windows))
     return [_joined(part) for part in parts]
 
@@ -175,10 +190,11 @@ def _joined(parts: Sequence[Contrasts]) -> Contrasts:
 
 
 def _of_batch(
-    model: DiffusionWorldModel, batch: Batch, contexts: BatchContexts, clean: Tensor, level: float
+    model: DiffusionWorldModel, batch: Batch, contexts: BatchContexts, clean: Tensor, level: float, draw: int
 ) -> Contrasts:
     times, actions, step = batch.rel_frames, batch.actions_xyyaw, round(level * (len(model.schedule) - 1))
     generator = batch.generator()
+    torch.randn((draw, *clean.shape), generator=generator)  # those of the draws before
 
     def said(own: Tensor, context: Context) -> Tensor:
         found = contrasts_at(model, context, actions[own], times[own], clean[own], step, generator)
@@ -210,6 +226,10 @@ def _level(
 ) -> LevelCalibration:
     names, step = own.names, round(level * (steps - 1))
     errors = {name: _errors(own, ~fit, composed(own, _unit(names, SINGLE[name]))) for name in names if name in SINGLE}
+    sums = _sums(own, fit)
+    for name in [name for name in names if name in SINGLE]:
+        alone = fitted_on(sums, _numbers(names, SINGLE[name]), fixed, prior_frames)
+        errors[f"{name}{ALONE_CALIBRATED}"] = _errors(own, ~fit, composed(own, alone))
     errors[FIXED] = _errors(own, ~fit, composed(own, fixed))
     errors[CALIBRATED] = _errors(own, ~fit, composed(own, weights))
     for row, table, product in (
@@ -217,8 +237,19 @@ def _level(
         (BASE_LIKELIHOOD, tables[1], _unit(names, (BASE,))),
     ):
         errors[row] = _errors(own, ~fit, _with_evidence(own, composed(own, product), table, step, steps))
-    value = worth(_sums(own, fit), _sums(own, ~fit), fixed, prior_frames)
-    return LevelCalibration(level, weights, value, errors)
+    without = {}
+    for left_out in names:
+        rest = fitted_on(sums, _numbers(names, [name for name in names if name != left_out]), fixed, prior_frames)
+        without[left_out] = _errors(own, ~fit, composed(own, rest))
+    return LevelCalibration(level, weights, errors, without)
+
+
+def _numbers(names: Sequence[str], chosen: Sequence[str]) -> list[int]:
+    return [index for index, name in enumerate(names) if name in chosen]
+
+
+def _clusters(drives: Sequence[str]) -> Sequence[str] | None:
+    return drives if len(set(drives)) > 1 else None
 
 
 def composed(own: Contrasts, weights: NDArray[np.float64]) -> Tensor:

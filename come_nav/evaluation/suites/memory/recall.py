@@ -120,7 +120,7 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
     rows += optional_rows(wanted, cache, experts_of(weights.composed_row("base", True), setup.model, older_frames))
     images = images_of(setup.model)
     stored = stored_settings(found.source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, weights) | {
-        "limits": to_mapping(selection.limits),
+        "limits": selection.stored,
         "recall": {"windows_per_batch": WINDOWS_PER_BATCH, "lpips": distance is not None, "images": IMAGES},
     }
     chosen = [item.window for item in windows]
@@ -138,7 +138,9 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
         main=main,
         images=images,
         records=records,
-        table=recall_table(windows, records, facts, compared, navigation.seed, found.source.groups),
+        table=recall_table(
+            windows, records, facts, compared, navigation.seed, found.source.groups, setup.settings.ages_s
+        ),
         limits=selection.limits,
         weights=weight_lines(compositions),
         passes=passes_of_rows(compositions, setup.model, memory_network=MEMORY_NET in wanted),
