@@ -153,13 +153,19 @@ def halves(drives: Sequence[str]) -> tuple[NDArray[np.bool_], list[str]]:
     return fit, list(drives)
 
 
-def contrasts_of(setup: MemorySetup, levels: Sequence[float], draws: int = 1) -> list[Contrasts]:
-    """Return what all experts say of all windows, for each noise level; with ``draws``, each level for so many noises.
+def contrasts_of(
+    setup: MemorySetup, levels: Sequence[float], draws: int = 1, names: Sequence[str] | None = None
+) -> list[Contrasts]:
+    """Return what experts say of all windows, for each noise level.
 
-    Windows must be grouped by drive.
+    Args:
+        setup: whose windows are grouped by drive.
+        levels: fractions of the schedule.
+        draws: noises of each level.
+        names: of the memory experts; all that the model can have where None.
     """
-    names = (BASE, *supported(setup.model))
-    row = ComposedRow("all", True, dict.fromkeys(names, 1.0))
+    asked_names = (BASE, *(supported(setup.model) if names is None else names))
+    row = ComposedRow("all", True, dict.fromkeys(asked_names, 1.0))
     cache, older_frames = setup.cache([row]), setup.navigation.experts.older_frames
     told, images = experts_of(row, setup.model, older_frames), images_of(setup.model)
     asked = [(level, draw) for level in levels for draw in range(draws)]
