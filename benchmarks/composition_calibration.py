@@ -4,8 +4,9 @@
     python benchmarks/composition_calibration.py --worlds 10000-10007 --windows 64 --drift 2 --out drift.json
     python benchmarks/composition_calibration.py ../shared/data/bags/kitchen --windows 30 --out kitchen.json
 
-Errors are mean squares of clean latents (1 = the latents' own variance, about), measured on the half of the windows
-that nothing was fitted on; intervals are over drives. "fixed" are the weights that the model ships with; a single
+Errors are mean squares of clean latents (1 = the latents' own variance, about), of each window with what was fitted on
+the half that it is not in; intervals are over drives. "worth" is by what share the error rises when the weights are
+fitted anew without an expert. "fixed" are the weights that the model ships with; a single
 expert is its own prediction with its memory. Targets were last seen 15 s before, so that the short-term expert's 12
 frames show nothing of them: its row equals the base here.
 """
@@ -24,7 +25,14 @@ from come_nav.cli.output import Steps
 from come_nav.config import load_config
 from come_nav.core.files import atomic_write_text
 from come_nav.evaluation.suites.inputs import SourceSettings
-from come_nav.evaluation.suites.memory.calibration import CALIBRATED, Calibration, run_calibration
+from come_nav.evaluation.suites.memory.calibration import (
+    CALIBRATED,
+    FIXED,
+    LIKELIHOOD,
+    Calibration,
+    LevelCalibration,
+    run_calibration,
+)
 from come_nav.evaluation.suites.memory.compositions import find_weights
 from come_nav.evaluation.suites.memory.settings import RECALL, MemorySuiteSettings
 
@@ -42,25 +50,26 @@ def document(found: Calibration, seed: int) -> dict[str, Any]:
             if (value := own.worth_of(name, seed, found.drives))
         }
         row["error"] = {name: round(float(values.mean()), 4) for name, values in own.errors.items()}
-        row["over best single"] = {
-            name: [round(v, 4) for v in (ratio.value, ratio.low, ratio.high)]
-            for name in own.errors
-            if name != best and (ratio := own.ratio(name, best, seed, found.drives))
-        }
-        for over in ("fixed", best, own.best_single_calibrated):
-            ratio = own.ratio(CALIBRATED, over, seed, found.drives)
-            row[f"calibrated over {over}"] = [round(v, 4) for v in (ratio.value, ratio.low, ratio.high)]
+        for name, over in compared(own):
+            ratio = own.ratio(name, over, seed, found.drives)
+            row[f"{name} over {over}"] = [round(v, 4) for v in (ratio.value, ratio.low, ratio.high)]
         rows.append(row)
     means = [[round(sum(cell) / len(cell), 3) for cell in bins] for bins in found.gains.gains]
     gains = {"levels": found.gains.levels, "shares": found.gains.shares, "mean over channels": means}
     gains["is a latent paste"] = found.gains.pastes
     return {
         "title": found.title,
-        "fitted windows": found.fitted_windows,
-        "measured windows": len(found.drives),
+        "windows": len(found.drives),
+        "drives": len(set(found.drives)),
         "levels": rows,
         "gains": gains,
     }
+
+
+def compared(own: LevelCalibration) -> list[tuple[str, str]]:
+    """Return which rows are compared with which."""
+    pairs = [(CALIBRATED, over) for over in (FIXED, own.best_single, own.best_single_calibrated)]
+    return pairs + [(name, CALIBRATED) for name in own.errors if name == LIKELIHOOD or name.endswith("dropped")]
 
 
 def main() -> None:

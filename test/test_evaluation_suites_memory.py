@@ -393,8 +393,10 @@ def test_references_show_what_they_say(memories, drive, model):
 def test_rows_that_are_asked_for_are_guided_or_look_at_retrieved_frames(memories, drive, model):
     cache = MemoryCache(lambda name: memories)
     base = experts_of(CompositionWeights({}).composed_row("base", True), model, OLDER)
-    rows = {row.name: row for row in optional_rows(("likelihood", "retrieved"), cache, base)}
-    assert list(rows) == ["base + likelihood", "retrieved context"]
+    adapted = experts_of(CompositionWeights({}).composed_row("base+ltm", True), model, OLDER)
+    wanted = ("likelihood", "base+ltm+likelihood", "retrieved")
+    rows = {row.name: row for row in optional_rows(wanted, cache, base, adapted)}
+    assert list(rows) == ["base + likelihood", "base+LTM + likelihood", "retrieved context"]
     window = window_of(drive)
     batch = read_batch([window], images_of(model))
     images = {name: row.imagine(batch) for name, row in rows.items()}
@@ -403,6 +405,7 @@ def test_rows_that_are_asked_for_are_guided_or_look_at_retrieved_frames(memories
     for own in images.values():
         assert own.shape == plain.shape
         assert (own - plain).abs().mean() > 1e-3
+    assert (images["base + likelihood"] - images["base+LTM + likelihood"]).abs().mean() > 1e-4
     told = retrieved_context(memories, model, window.window, window.poses_xyyaw[-1])
     retrieval, kept = memories.retrieval
     target = se2.compose(window.window.start_odom_xyyaw, window.poses_xyyaw[-1])
