@@ -49,6 +49,7 @@ def document(found: Calibration, seed: int) -> dict[str, Any]:
             for name in found.names
             if (value := own.worth_of(name, seed, found.drives))
         }
+        row["passes"] = own.passes
         row["error"] = {name: round(float(values.mean()), 4) for name, values in own.errors.items()}
         for name, over in compared(own):
             ratio = own.ratio(name, over, seed, found.drives)

@@ -33,12 +33,12 @@ def calibrated(result: dict[str, Any]) -> Sequence[Table]:
                 *(_listed(own[key]) for key in keys[:1]),
                 f"{EXPERTS[best]} {_listed(own[keys[1]])}",
                 f"{EXPERTS[alone.removeprefix('calibrated over ').partition(',')[0]]} {_listed(own[alone])}",
-                *(_listed(own[key]) for key in keys[3:]),
+                *(_left(own, key) for key in keys[3:]),
             ]
         )
     told = [EXPERTS[name] for name in names]
     dropped = [
-        f"weights {key.partition(', ')[2].partition(' dropped')[0]} left out"
+        f"exponents {key.partition(', ')[2].partition(' dropped')[0]} left out: passes, error over all"
         for key in result["levels"][0]
         if key.endswith("dropped over calibrated")
     ]
@@ -136,6 +136,11 @@ def adapters(result: dict[str, Any]) -> Sequence[Table]:
     ]
     header = ["frames", "rank", "error, unadapted", "adapted over unadapted", "the same at level 0.4"]
     return [([*header, "PSNR gained [dB]", "windows of drives"], rows)]
+
+
+def _left(own: dict[str, Any], key: str) -> str:
+    passes = own["passes"]
+    return f"{passes[key.removesuffix(' over calibrated')]} of {passes['calibrated']}: {_listed(own[key], 4)}"
 
 
 def _interval(value: dict[str, Any], digits: int = 3) -> str:

@@ -596,17 +596,17 @@ REAL_ROOMS = (
 CALIBRATION = (
     "Weights are fitted at each noise level (1 = pure noise, the one step of a plan) on each half of the drives and "
     "measured on the other; errors are mean squares of clean latents. The second part of the first table is by what "
-    "share the error rises when the weights are fitted anew without an expert: it counts where the interval lies above 0. "
-    "An expert alone is base and its own contrast, weight 1. "
+    "share the error rises when the weights are fitted anew without an expert: it counts where the interval lies above "
+    "0. An expert alone is base and its own contrast, weight 1. "
 )
 TOLD = (
-    "Views up to 4 s ahead in the test phases, remembered or not, as the shipped composition predicts them in one step; "
-    "the error is the mean square of their clean latents. Lines are fitted on the other half of the windows. Rank "
-    "correlation: 1 is best; AUSE: 0 is best; differences are paired. "
+    "Views up to 4 s ahead in the test phases, remembered or not, as the shipped composition predicts them in one "
+    "step; the error is the mean square of their clean latents. Lines are fitted on the other half of the windows. "
+    "Rank correlation: 1 is best; AUSE: 0 is best; differences are paired. "
 )
 AGES = (
-    "As many targets of each age, at least half of them seen in the memory phase. The weights of `all (CoME)` are those "
-    "that calibration found: base 1, LTM 0.37, SLTM 1.05; as shipped it is SLTM. "
+    "As many targets of each age, at least half of each seen in the memory phase. The weights of `all (CoME)` are "
+    "those that calibration found: base 1, LTM 0.37, SLTM 1.05; as shipped it is SLTM. "
 )
 AGED = "come-nav evaluate --suite recall --worlds 10000-10004 --windows 60 --ages 0.5-2,2-8,8-30,30- --contrast on"
 COMPOSITIONS = (
@@ -662,8 +662,8 @@ COMPOSITIONS = (
     Section(
         "recall_ages_realistic.json",
         "Recall by age, realistic RGB-D",
-        "The preset `realistic`, its drifting odometry included, which nothing corrects at 64 pixels; no adapters. True "
-        "images have the camera's errors too.",
+        "The preset `realistic`, its drifting odometry included, which nothing corrects at 64 pixels; no adapters. "
+        "True images have the camera's errors too.",
         f"{AGED} --sensors realistic --rows nearest,geometry,base,stm,sltm,likelihood",
         by_age,
     ),
@@ -677,8 +677,8 @@ COMPOSITIONS = (
     Section(
         "composition_sampling.json",
         "Compositions in many steps",
-        "Validation worlds, places seen long before, the same noise. One step averages what could be there, and has the "
-        "best PSNR for it; sharpness and the distance between sets of images tell whether images are like real ones.",
+        "Validation worlds, places seen long before, the same noise. One step averages what could be there; sharpness "
+        "and the distance between sets of images tell whether images are like real ones.",
         "benchmarks/composition_sampling.py --worlds 10000-10004 --windows 60",
         sampled,
     ),
@@ -701,10 +701,10 @@ COMPOSITIONS = (
     Section(
         "recall_nwm_class.json",
         "Memories of a model of the class of NWM, reduced",
-        "Context frames alone, noise prediction, 10 steps: the code path of the official weights, which are not here. A "
-        "network of the size of `tiny`, trained for 500 steps, so that all rows are far from good; rows compare memories.",
-        "come-nav evaluate --suite recall --model nwm_mini --worlds 10000-10004 --windows 40 --memory-frames 160 --rows "
-        "nearest,geometry,base,base+ltm,likelihood,base+ltm+likelihood --contrast on",
+        "Context frames alone, noise prediction, 10 steps: the code path of the official weights, which are not here. "
+        "A network of the size of `tiny`, trained for 500 steps, so that all rows are far from good.",
+        "come-nav evaluate --suite recall --model nwm_mini --worlds 10000-10004 --windows 40 --memory-frames 160 "
+        "--rows nearest,geometry,base,base+ltm,likelihood,base+ltm+likelihood --contrast on",
         recall,
     ),
 )
@@ -890,8 +890,8 @@ SECTIONS = (
     Section(
         "composition_cost.json",
         "Cost of a composition",
-        "One sampling step of 64 candidates. Equal passes are computed once and those whose exponents cancel never; the "
-        "goal is at most 1.1 times the passes that are left, and at most 3.5 times the base on a CPU.",
+        "One sampling step of 64 candidates. Equal passes are computed once and those whose exponents cancel never. "
+        "The goal is at most 1.1 times the passes that are left, and at most 3.5 times the base on a CPU.",
         "benchmarks/composition_cost.py --candidates 64",
         composition_cost,
     ),

@@ -36,13 +36,15 @@ from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.calibration.contrasts import Contrasts, contrasts_at
 from come_nav.world_model.calibration.likelihood import GainFit, LikelihoodSettings, SpatialLikelihood
 from come_nav.world_model.calibration.weight_fit import FitSums, fitted_on
+from come_nav.world_model.composition import CompositionSettings, exponents_of
 from come_nav.world_model.model import DiffusionWorldModel, with_likelihood
 
 LEVELS = (1.0, 0.7, 0.4, 0.1)  # fractions of the schedule
 SINGLE = {BASE: (BASE,), SHORT_TERM: (SHORT_TERM,), LONG_TERM: (BASE, LONG_TERM), SPATIAL: (BASE, SPATIAL)}
 FIXED, CALIBRATED, LIKELIHOOD, BASE_LIKELIHOOD = "fixed", "calibrated", "calibrated + likelihood", "base + likelihood"
 ALONE, WITHOUT = ", calibrated", "calibrated without "  # after and before the name of an expert
-DROPPED = (0.05, 0.1, 0.2)  # weights below these are left out of the calibrated ones, with the passes that they take
+# passes of the calibrated product whose exponents are nearer to 0 than this are left out
+DROPPED = {f"calibrated, below {least:g} dropped": least for least in (0.05, 0.1, 0.2)}
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,13 @@ class LevelCalibration:
         weights: (K,) fitted on all windows.
         errors: row -> (W,) mean squared error of the clean latents in each window, with weights that were fitted on the
             half that the window is not in.
+        passes: row -> how many passes the calibrated product has left.
     """
 
     level: float
     weights: NDArray[np.float64]
     errors: Mapping[str, NDArray[np.float64]]
+    passes: Mapping[str, int]
 
     @property
     def best_single(self) -> str:
@@ -136,7 +140,8 @@ def run_calibration(
             for name, values in measured[number].items():
                 errors[name][held_out] = values[held_out]
         weights = fitting.weights(found[number], np.ones(len(drives), bool))[CALIBRATED]
-        results.append(LevelCalibration(level, weights, errors))
+        left = {row: reduced(found[number], weights, least)[1] for row, least in {CALIBRATED: 0.0, **DROPPED}.items()}
+        results.append(LevelCalibration(level, weights, errors, left))
     gains = fitting.gains(np.ones(len(drives), bool), CALIBRATED)
     return Calibration(setup.found.source.title, names, results, gains, drives)
 
@@ -171,9 +176,8 @@ class Fitting:
         singles = [name for name in names if name in SINGLE]
         found = {name: np.array([float(each in SINGLE[name]) for each in names]) for name in singles}
         found |= {f"{name}{ALONE}": fitted(SINGLE[name]) for name in singles}
-        found |= {FIXED: self.fixed, CALIBRATED: (best := fitted(names))}
-        found |= {f"{WITHOUT}{name}": fitted({*names} - {name}) for name in names}
-        return found | {f"calibrated, below {least:g} dropped": np.where(best < least, 0.0, best) for least in DROPPED}
+        found |= {FIXED: self.fixed, CALIBRATED: fitted(names)}
+        return found | {f"{WITHOUT}{name}": fitted({*names} - {name}) for name in names}
 
     def gains(self, fit: NDArray[np.bool_], row: str) -> LikelihoodSettings:
         """Return the gains of the likelihood on the product of one row, fitted to the windows ``fit``."""
@@ -192,6 +196,8 @@ class Fitting:
         for level, own in zip(self.levels, self.found, strict=True):
             rows = self.weights(own, fit)
             errors = {name: _errors(own, composed(own, weights)) for name, weights in rows.items()}
+            for row, least in DROPPED.items():
+                errors[row] = _errors(own, reduced(own, rows[CALIBRATED], least)[0])
             for row, over in ((LIKELIHOOD, CALIBRATED), (BASE_LIKELIHOOD, BASE)):
                 predicted = _with_evidence(own, composed(own, rows[over]), tables[row], level, self.steps)
                 errors[row] = _errors(own, predicted)
@@ -254,6 +260,7 @@ def _joined(parts: Sequence[Contrasts]) -> Contrasts:
         torch.cat([part.with_memory for part in parts], 1),
         torch.cat([part.without for part in parts], 1),
         torch.cat([cast(Tensor, part.evidence) for part in parts]),
+        parts[0].passes,
     )
 
 
@@ -264,8 +271,11 @@ def _of_batch(
     generator = batch.generator()
     torch.randn((draw, *clean.shape), generator=generator)  # those of the draws before
 
+    passes: list[tuple[tuple[int, int], ...]] = []
+
     def said(own: Tensor, context: Context) -> Tensor:
         found = contrasts_at(model, context, actions[own], times[own], clean[own], step, generator)
+        passes.append(found.passes)
         evidence = _padded(cast(Tensor, found.evidence))
         return torch.cat([found.with_memory.movedim(1, 0), found.without.movedim(1, 0), evidence], 1)
 
@@ -273,7 +283,7 @@ def _of_batch(
     values = contexts.each(batch, said)  # (B, 2 K + 2, C, h, w)
     evidence = torch.cat([values[:, 2 * count], values[:, 2 * count + 1, :1]], 1)
     sides = values[:, : 2 * count].movedim(1, 0)
-    return Contrasts(tuple(model.experts), clean, sides[:count], sides[count:], evidence)
+    return Contrasts(tuple(model.experts), clean, sides[:count], sides[count:], evidence, passes[0])
 
 
 def _padded(evidence: Tensor) -> Tensor:
@@ -286,6 +296,14 @@ def composed(own: Contrasts, weights: NDArray[np.float64]) -> Tensor:
     """Return the clean latents (B, C, h, w) of the composition with weights (K,)."""
     factors = torch.as_tensor(weights, dtype=own.clean.dtype, device=own.clean.device)
     return own.free + torch.einsum("k,kbchw->bchw", factors, own.contrasts)
+
+
+def reduced(own: Contrasts, weights: NDArray[np.float64], least: float) -> tuple[Tensor, int]:
+    """Return the same without passes whose exponent is nearer to 0 than ``least``, and how many passes are left."""
+    settings = CompositionSettings("normalised", tuple(weights.tolist()), least_exponent=least)
+    exponents = exponents_of(own.passes, settings)
+    sides = dict(zip(sum(own.passes, ()), torch.stack([own.with_memory, own.without], 1).flatten(0, 1), strict=True))
+    return torch.stack([exponent * sides[number] for number, exponent in exponents.items()]).sum(0), len(exponents)
 
 
 def _with_evidence(own: Contrasts, predicted: Tensor, table: LikelihoodSettings, level: float, steps: int) -> Tensor:

@@ -26,6 +26,7 @@ from come_nav.evaluation.suites.memory.compositions import (
     base_notes,
     base_row,
     main_row,
+    sampling_notes,
     weight_lines,
 )
 from come_nav.evaluation.suites.memory.drive_memories import MemoryCache, experts_of
@@ -149,7 +150,12 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
         passes=passes_of_rows(compositions, setup.model, memory_network=MEMORY_NET in wanted),
         settings={"windows": len(windows), **stored},
         facts={**found.source.facts, **machine_facts()},
-        notes=[*selection.notes, *base_notes(setup.model.depth is not None), *([note] if note else [])],
+        notes=[
+            *selection.notes,
+            *base_notes(setup.model.depth is not None),
+            *sampling_notes(setup.model.sampler.steps),
+            *([note] if note else []),
+        ],
     )
 
 
