@@ -163,13 +163,13 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         told, errors, drives, title = measured(args, Path(folder))
-    spreads = [told[name] for name in ("spread of experts", "spread of noises")]
+    noises = told["spread of noises"]
     lines = {
         f"line from {UNKNOWN}": fitted([told[UNKNOWN]], errors, drives),
-        "line from spreads": fitted(spreads, errors, drives),
-        f"line from {UNKNOWN} and spreads": fitted([told[UNKNOWN], *spreads], errors, drives),
+        "line from spread of noises": fitted([noises], errors, drives),
+        f"line from {UNKNOWN} and spread of noises": fitted([told[UNKNOWN], noises], errors, drives),
     }
-    points = {name: reliability(values, errors, drives) for name, values in list(lines.items())[::2]}
+    points = {name: reliability(values, errors, drives) for name, values in list(lines.items())[:2]}
     result = {
         "title": title,
         "windows": len(errors),
@@ -178,6 +178,10 @@ def main() -> None:
         "mean error": round(float(errors.mean()), 4),
         "rows": figures({**told, **lines}, errors, drives),
         "reliability": points,
+        "of each window": {
+            name: [round(float(v), 5) for v in values] for name, values in {**told, "error": errors}.items()
+        },
+        "drive of each window": drives,
         "machine": machine_facts(),
     }
     print(json.dumps(result, indent=1))
