@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 
 from come_nav.core.errors import CheckpointError, ConfigError
 from come_nav.core.files import atomic_write_text
-from come_nav.core.settings import to_mapping
+from come_nav.core.settings import from_mapping, to_mapping
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.config import TrainSettings
+from come_nav.training.growing import begin_with
 from come_nav.training.policies.settings import PolicyTrainSettings
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
@@ -40,7 +41,10 @@ def new_expert(config: TrainSettings, init: DiffusionWorldModel | None, schedule
     scale_m, spacing_m = config.scale_m, config.waypoint_spacing_m
     normalizer = Normalizer.metric(scale_m) if spacing_m is None else Normalizer.nwm(spacing_m)
     expert = BaseExpert(network, normalizer, schedule, config.prediction)
-    expert.start_from_view()
+    if config.denoiser_from is None:
+        expert.start_from_view()
+    else:
+        begin_with(expert, config)
     return expert
 
 
@@ -56,16 +60,26 @@ def load_autoencoder(autoencoder: ImageAutoencoder, path: Path) -> ImageAutoenco
 def pin_config(config: TrainSettings | PolicyTrainSettings, folder: Path) -> None:
     """Write the config into the run folder; a folder that holds another config is refused, not mixed.
 
-    What depends on the machine alone may change: the number of processes that make drives, and the cache.
+    What depends on the machine alone may change: the number of processes that make drives, and the cache. Settings
+    that came to be since have their defaults in it.
     """
     path = folder / "config.yaml"
     text = yaml.safe_dump(to_mapping(config), sort_keys=False)
-    if path.exists() and _portable(yaml.safe_load(path.read_text(encoding="utf-8"))) != _portable(yaml.safe_load(text)):
+    if path.exists() and _portable(_completed(path, type(config))) != _portable(yaml.safe_load(text)):
         raise ConfigError(
             f"{folder}: holds a run with another configuration (see its config.yaml); "
             "choose another --out, or remove the folder to start again"
         )
     atomic_write_text(path, text)
+
+
+def _completed(path: Path, kind: type[Any]) -> Any:
+    """Return a configuration file's values with the defaults of those it lacks; as it is where it cannot be read so."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return yaml.safe_load(yaml.safe_dump(to_mapping(from_mapping(kind, values)), sort_keys=False))
+    except (ConfigError, TypeError):
+        return values
 
 
 def _portable(values: Any) -> Any:
