@@ -16,7 +16,7 @@ from come_nav.experts.passes import Query
 from come_nav.world_model.calibration.contrasts import contrasts_at
 from come_nav.world_model.calibration.likelihood import LikelihoodSettings
 from come_nav.world_model.composition import CompositionSettings, LevelWeights
-from come_nav.world_model.model import with_likelihood
+from come_nav.world_model.model import with_levels, with_likelihood
 from come_nav.world_model.prediction import product_of
 from come_nav.world_model.sampling.settings import SamplerSettings
 from come_nav.world_model.views import memory_view, seen_from
@@ -37,6 +37,9 @@ def test_the_nearest_level_has_its_weights(model, drive) -> None:
     assert noisy == pytest.approx([-1.5, 0.5, 2.0])  # base - 2 base, no context, memory
     assert product.exponents(round(0.59 * steps)) == product.exponents(0)
     assert product.exponents(round(0.61 * steps)) == product.exponents(steps - 1)
+    told = with_levels(remembering, {1.0: {"base": 1.04, "short_term": 0.3, "spatial": 0.97}}, 0.1)
+    # base 1.04 - 0.97, no context 1 - 1.04 - 0.3: the first is left out, and the memory takes it over
+    assert sorted(product_of(told).exponents(steps - 1).values()) == pytest.approx([-0.34, 0.3, 1.04])
     with pytest.raises(ConfigError, match="levels must hold 1 weights each, got 2"):
         CompositionSettings(weights=(1.0,), levels=(LevelWeights(1.0, (1.0, 1.0)),))
 

@@ -603,6 +603,7 @@ TOLD = (
     "Views up to 4 s ahead in the test phases, remembered or not, as the shipped composition predicts them in one "
     "step; the error is the mean square of their clean latents. Lines are fitted on the other half of the windows. "
     "Rank correlation: 1 is best; AUSE: 0 is best; differences are paired. "
+    "The spread of noises is what plans tell as `doubt`. "
 )
 AGES = (
     "As many targets of each age, at least half of each seen in the memory phase. The weights of `all (CoME)` are "
