@@ -60,6 +60,7 @@ def test_recall_from_end_to_end_and_again(tmp_path, capsys):
     made_of = {line["row"]: line for line in result["compositions"]}
     assert (made_of["all (CoME)"]["equals"], made_of["all (CoME)"]["one_pass"]) == ("SLTM", True)
     assert any(note.startswith("base: sees views of its context") for note in result["notes"])
+    assert any(note.startswith("one sampling step") for note in result["notes"])
     kept_document = json.loads((tmp_path / "results.json").read_text())
     assert kept_document["compositions"] == result["compositions"]
     page = (tmp_path / "report.html").read_text()
@@ -90,6 +91,16 @@ def test_recall_from_end_to_end_and_again(tmp_path, capsys):
     assert "memory network (context, older frames, cloud)^1" in out
     assert (tmp_path / "table.csv").read_bytes() == table
     assert adapter.stat().st_mtime_ns == trained_ns, "a trained adapter is found again"
+
+
+def test_recall_by_age_without_a_depth_camera(tmp_path, capsys):
+    words = [*WORLD, "--suite", "recall", "--out", str(tmp_path), "--rows", "geometry,sltm"]
+    result = document(capsys, *words, "--windows", "6", "--ages", "0.5-15,15-", "--rgb-only", "--no-report")
+    parts, base = result["table"]["windows"], [row for row in result["table"]["rows"] if row["row"] == "base"]
+    assert parts["last seen 0.5-15 s ago"] == parts["last seen > 15 s ago"] == 3
+    assert {row["part"] for row in base} == {*parts}
+    assert result["settings"]["input"]["rgb_only"]
+    assert [limits.get("max_age_frames") for limits in result["settings"]["limits"]] == [59, None]
 
 
 def test_plans_to_remembered_views(tmp_path, capsys):
@@ -195,6 +206,8 @@ def test_the_search_finds_the_top_of_a_hill_and_leaves_harm_at_zero():
         (["--rows", "copy,everything"], "--rows takes"),
         (["--memory-frames", "4"], "--memory-frames"),
         (["--weights", "nowhere.yaml"], "nowhere.yaml"),
+        (["--ages", "2-0.5"], "--ages takes bins"),
+        (["--ages", "young"], "--ages takes bins"),
         (["--drift", "-1"], "--drift"),
     ],
 )

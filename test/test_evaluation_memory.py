@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from come_nav.core.errors import DataError
+from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.evaluation.protocols.memory_visibility import DepthViews, depth_views, longest_unseen, union_share
@@ -14,6 +14,7 @@ from come_nav.evaluation.protocols.memory_windows import (
     RevisitLimits,
     choose_limits,
     choose_memory_windows,
+    choose_of_each,
     find_revisits,
 )
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
@@ -220,3 +221,33 @@ def test_the_table_splits_and_pairs():
     short = sum(window.offset_frames <= 8 for window in windows)
     assert table.counts["<= 2 s"] == short
     assert table.counts["<= 2 s"] + table.counts["2-4 s"] + table.counts["> 4 s"] == 10
+    since_s = np.array([window.age_frames for window in windows]) / 4.0
+    middle = float(np.median(since_s))
+    aged = recall_table(windows, rows, facts, {"all": ["base"]}, 0, ages_s=((1.0, middle), (middle, np.inf)))
+    old = aged.gains["all", "base"]["psnr_db"][f"last seen > {middle:g} s ago"]
+    assert old.n == (since_s >= middle).sum() > 0
+    assert old.value == pytest.approx(np.where(coverage < 0.6, 1.0, 3.0)[since_s >= middle].mean())
+
+
+def test_as_many_targets_of_each_age_and_no_start_twice():
+    yaws = [*np.linspace(0, 360, 24, endpoint=False), *[180.0] * 80, *[0.0] * 12, *[180.0] * 6, *[0.0] * 12]
+    found = find_revisits(spin_drive(yaws, 24), range(1, 17), most_visible=np.inf)
+    ages = ((0.5, 2.0), (2.0, 8.0), (8.0, np.inf))
+    kinds = tuple(RevisitLimits.of_age(*age, 4.0) for age in ages)
+    assert [(own.min_age_frames, own.max_age_frames) for own in kinds] == [(2, 7), (8, 31), (32, None)]
+    windows = choose_of_each([found], kinds, ProtocolSettings(horizon_steps=16), 15)
+    since_s = np.array([window.age_frames for window in windows]) / 4.0
+    assert [int(((since_s >= low) & (since_s < high)).sum()) for low, high in ages] == [5, 5, 5]
+    starts = [window.window.start for window in windows]
+    assert starts == sorted(set(starts))
+    for window in windows:
+        assert window.age_frames == found.age_frames[found.targets == window.targets[0]][0, window.offset_frames - 1]
+
+
+def test_limits_say_how_old_targets_may_be():
+    assert RevisitLimits.of_age(0.5, 2.0, 4.0).describe().endswith("last seen at least 2 frames ago and at most 7")
+    assert RevisitLimits.of_age(30.0, np.inf, 4.0).describe().endswith("last seen at least 120 frames ago")
+    with pytest.raises(ConfigError, match="age"):
+        RevisitLimits.of_age(2.0, 2.0, 4.0)
+    with pytest.raises(ConfigError, match="max_age_frames"):
+        RevisitLimits(max_age_frames=10)

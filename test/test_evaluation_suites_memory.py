@@ -21,12 +21,15 @@ from come_nav.evaluation.protocols.memory_windows import MemoryDrive, MemoryWind
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, make_window
 from come_nav.evaluation.protocols.quality import read_batch
 from come_nav.evaluation.reports.composition_tables import marked_lines, marks_of, pass_lines
+from come_nav.evaluation.suites.inputs import Input
 from come_nav.evaluation.suites.memory.compositions import BLENDS, TITLES, CompositionWeights, find_weights
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache, experts_of
+from come_nav.evaluation.suites.memory.drives import MemoryInput
 from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
 from come_nav.evaluation.suites.memory.optional_rows import optional_rows, retrieved_context
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.planning import GeometryImaginer, NearestImaginer
+from come_nav.evaluation.suites.memory.rgb_only import without_depth
 from come_nav.evaluation.suites.memory.rows import BatchContexts, available_rows, recall_rows
 from come_nav.evaluation.suites.quality_rows import images_of
 from come_nav.experts.lora import adapted, adapter_metadata
@@ -390,8 +393,10 @@ def test_references_show_what_they_say(memories, drive, model):
 def test_rows_that_are_asked_for_are_guided_or_look_at_retrieved_frames(memories, drive, model):
     cache = MemoryCache(lambda name: memories)
     base = experts_of(CompositionWeights({}).composed_row("base", True), model, OLDER)
-    rows = {row.name: row for row in optional_rows(("likelihood", "retrieved"), cache, base)}
-    assert list(rows) == ["base + likelihood", "retrieved context"]
+    adapted = experts_of(CompositionWeights({}).composed_row("base+ltm", True), model, OLDER)
+    wanted = ("likelihood", "base+ltm+likelihood", "retrieved")
+    rows = {row.name: row for row in optional_rows(wanted, cache, base, adapted)}
+    assert list(rows) == ["base + likelihood", "base+LTM + likelihood", "retrieved context"]
     window = window_of(drive)
     batch = read_batch([window], images_of(model))
     images = {name: row.imagine(batch) for name, row in rows.items()}
@@ -400,6 +405,7 @@ def test_rows_that_are_asked_for_are_guided_or_look_at_retrieved_frames(memories
     for own in images.values():
         assert own.shape == plain.shape
         assert (own - plain).abs().mean() > 1e-3
+    assert (images["base + likelihood"] - images["base+LTM + likelihood"]).abs().mean() > 1e-4
     told = retrieved_context(memories, model, window.window, window.poses_xyyaw[-1])
     retrieval, kept = memories.retrieval
     target = se2.compose(window.window.start_odom_xyyaw, window.poses_xyyaw[-1])
@@ -419,3 +425,20 @@ def test_without_remembered_frames_of_the_target_the_newest_fill_up(memories, dr
     told = retrieved_context(memories, model, window.window, window.poses_xyyaw[-1])
     expected = torch.from_numpy(window.window.context_xyyaw).float()
     torch.testing.assert_close(told.poses_xyyaw[0], expected, atol=1e-4, rtol=0)
+
+
+def test_a_robot_without_depth_remembers_by_what_it_estimates(drive, model, folder):
+    source = Input("drives", [(drive.name, drive.recording)], {"suite": "recall"}, 1)
+    found, navigation = without_depth(MemoryInput(source, {drive.name: drive}, 0.0, True), SETTINGS)
+    own = found.drives[drive.name]
+    assert found.source.recordings[0][1] is own.recording
+    assert found.source.fingerprint == {"suite": "recall", "rgb_only": True}
+    assert own.recording.frame(3).depth_m is None
+    np.testing.assert_array_equal(own.recording.frame(3).rgb, drive.recording.frame(3).rgb)
+    assert own.truth.frame(3).depth_m is not None  # windows are chosen by it
+    blind = DriveMemories(own, model, navigation, folder, "tiny", long_term=False)
+    seeing = DriveMemories(drive, model, SETTINGS, folder, "tiny", long_term=False)
+    poses = torch.from_numpy(own.recording.poses_xyyaw[MEMORY : MEMORY + 2])
+    views = [each.views.views(poses, model.image_size)[0] for each in (blind, seeing)]
+    assert len(blind.views.memory) > 0
+    assert not torch.allclose(*views, atol=0.05)

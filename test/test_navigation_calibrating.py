@@ -117,6 +117,8 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         CalibrationSettings(horizons_s=(3.0, 1.0))
     with pytest.raises(ConfigError, match=r"levels must lie in \[0, 1\]"):
         CalibrationSettings(levels=(1.5,))
+    with pytest.raises(ConfigError, match="least_exponent"):
+        CalibrationSettings(least_exponent=0.6)
 
 
 def test_a_snapshot_of_a_cloud_shows_what_it_showed() -> None:

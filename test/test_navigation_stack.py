@@ -312,3 +312,39 @@ def test_recent_frames_are_forgotten_alone():
     assert stack.present_twist() is None
     observe(stack, 4)  # stamps from before are as good as any
     assert stack.plan(Goal(image_rgb=image_of(START[:2]))).status is PlanStatus.OK
+
+
+class NoisyModel(ImageModel):
+    """Imagines with noise of standard deviation 0.5."""
+
+    def imaginer(self, context, rel_frames, mode="jump", *, decode=False):
+        bound = super().imaginer(context, rel_frames, mode, decode=decode)
+
+        class Noisy:
+            def imagine(self, poses_xyyaw, generator):
+                told = bound.imagine(poses_xyyaw, generator)
+                noise = torch.randn((len(poses_xyyaw), 3, 32, 32), generator=generator)
+                return Imagination(poses_xyyaw, told.latents[..., :1, :1] + 0.5 * noise)
+
+        return Noisy()
+
+
+def test_a_plan_tells_how_much_its_imagined_end_varies():
+    def planned(model, goal, **keys):
+        stack = NavStack(model, load_config(None, {"objective.view_distance": "latent", **keys}))
+        observe(stack, 6)
+        return stack.plan(goal), stack.plan(goal)
+
+    pose, image = Goal(pose_odom_xyyaw=goal_ahead()), Goal(image_rgb=image_of(goal_ahead()[:2]))
+    assert planned(ImageModel(), image)[0].doubt == 0.0
+    assert planned(ImageModel(), pose)[0].doubt is None  # nothing was imagined
+    told, silent = (planned(ImageModel(), image, **{"objective.doubt_draws": count}) for count in (3, 0))
+    assert silent[0].doubt is None
+    for with_doubt, without in zip(told, silent, strict=True):  # its noises are its own
+        np.testing.assert_array_equal(with_doubt.poses_xyyaw, without.poses_xyyaw)
+    goal = Goal(image_rgb=np.zeros((32, 32, 3), np.uint8))
+    model = NoisyModel()
+    model.encode = lambda images: images[:, :, :1, :1].expand(-1, -1, 32, 32)
+    assert planned(model, goal)[0].doubt == pytest.approx(0.25, rel=0.1)
+    with pytest.raises(ConfigError, match="doubt_draws"):
+        load_config(None, {"objective.doubt_draws": 1})

@@ -7,7 +7,16 @@ import torch
 
 from come_nav.core.errors import ConfigError, PlanningError, ShapeError
 from come_nav.core.types import Imagination
-from come_nav.planning.objectives import Clearance, GoalPose, ImageDistance, LatentDistance, Smoothness
+from come_nav.planning.cost import WeightedSum
+from come_nav.planning.objectives import (
+    Clearance,
+    Doubt,
+    GoalPose,
+    ImageDistance,
+    LatentDistance,
+    Smoothness,
+    with_spread,
+)
 from come_nav.planning.twists import path_from_twists
 
 ANY_PATHS = torch.zeros(2, 8, 3)
@@ -134,3 +143,40 @@ def test_mistakes_are_named():
         ImageDistance(torch.zeros(3, 8, 8), "l3")
     with pytest.raises(ConfigError, match="radius_m"):
         Clearance(torch.zeros(1, 2), radius_m=-1.0)
+
+
+class Unsure:
+    """Imagines zeros and, for the second candidate, noise of standard deviation 2 around them."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def imagine(self, poses_xyyaw, generator):
+        self.asked += 1
+        noise = torch.randn(len(poses_xyyaw), 4, 16, 16, generator=generator)
+        return Imagination(poses_xyyaw, noise * torch.tensor([0.0, 2.0])[:, None, None, None])
+
+
+def test_the_spread_is_the_variance_over_noises():
+    generator, unsure = torch.Generator().manual_seed(0), Unsure()
+    drawn = with_spread([unsure.imagine(ANY_PATHS, generator) for _ in range(3)])
+    assert len(drawn) == 3
+    for imagination in drawn:
+        assert imagination.spread.tolist() == pytest.approx([0.0, 4.0], rel=0.1)
+    for few in ([Imagination(ANY_PATHS, torch.zeros(2, 4, 2, 2))], [Imagination(ANY_PATHS)] * 2):
+        with pytest.raises(PlanningError, match="twice"):
+            with_spread(few)
+
+
+def test_an_end_that_varies_is_doubted():
+    unsure, goal = Unsure(), torch.zeros(4, 16, 16)
+    terms = [LatentDistance(goal), Doubt()]
+    costs = WeightedSum(terms, {"doubt": 0.5}).evaluate(ANY_PATHS, unsure, torch.Generator().manual_seed(0))
+    assert unsure.asked == Doubt.draws == 2
+    assert costs.by_objective["doubt"].tolist() == pytest.approx([0.0, 0.5 * 4.0], rel=0.1)
+    assert costs.by_objective["latent_distance"].tolist() == pytest.approx([0.0, 4.0], rel=0.1)
+    assert costs.total.tolist() == pytest.approx([0.0, 6.0], rel=0.1)
+    trusted = WeightedSum(terms, {"doubt": 0.0})
+    trusted.evaluate(ANY_PATHS, unsure, torch.Generator())
+    assert unsure.asked == 3  # once: nobody doubts
+    assert Doubt()(Imagination(ANY_PATHS)).tolist() == [0.0, 0.0]  # a rough view comes from no noise

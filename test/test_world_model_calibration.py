@@ -11,12 +11,12 @@ import torch
 from test_world_model_memory import ACTIONS, Oracle, context_of, drive, model, predicted
 
 from come_nav.core.errors import ConfigError
-from come_nav.evaluation.suites.memory.calibration import composed, halves
+from come_nav.evaluation.suites.memory.calibration import composed, halves, reduced
 from come_nav.experts.passes import Query
 from come_nav.world_model.calibration.contrasts import contrasts_at
 from come_nav.world_model.calibration.likelihood import LikelihoodSettings
 from come_nav.world_model.composition import CompositionSettings, LevelWeights
-from come_nav.world_model.model import with_likelihood
+from come_nav.world_model.model import with_levels, with_likelihood
 from come_nav.world_model.prediction import product_of
 from come_nav.world_model.sampling.settings import SamplerSettings
 from come_nav.world_model.views import memory_view, seen_from
@@ -37,6 +37,9 @@ def test_the_nearest_level_has_its_weights(model, drive) -> None:
     assert noisy == pytest.approx([-1.5, 0.5, 2.0])  # base - 2 base, no context, memory
     assert product.exponents(round(0.59 * steps)) == product.exponents(0)
     assert product.exponents(round(0.61 * steps)) == product.exponents(steps - 1)
+    told = with_levels(remembering, {1.0: {"base": 1.04, "short_term": 0.3, "spatial": 0.97}}, 0.1)
+    # base 1.04 - 0.97, no context 1 - 1.04 - 0.3: the first is left out, and the memory takes it over
+    assert sorted(product_of(told).exponents(steps - 1).values()) == pytest.approx([-0.34, 0.3, 1.04])
     with pytest.raises(ConfigError, match="levels must hold 1 weights each, got 2"):
         CompositionSettings(weights=(1.0,), levels=(LevelWeights(1.0, (1.0, 1.0)),))
 
@@ -61,6 +64,16 @@ def test_composed_contrasts_are_what_the_product_predicts(model, drive, step: in
     torch.testing.assert_close(composed(own, weights), wanted, atol=5e-3, rtol=1e-3)
     assert own.names == ("base", "short_term", "spatial")
     assert own.evidence is None
+    assert own.passes[0] == (own.passes[2][1], own.passes[1][1])  # the base is the spatial expert's other side
+    every, count = reduced(own, weights, 0.0)
+    torch.testing.assert_close(every, composed(own, weights), atol=5e-4, rtol=1e-3)
+    assert count == len(product.exponents(step)) == 4
+    few, left = reduced(own, weights, 0.25)
+    remembering.composition = replace(remembering.composition, least_exponent=0.25)
+    assert left == len(product_of(remembering).exponents(step)) == 2
+    # memory 0.6, base 0.9 - 0.6, longer past 0.2, no context 1 - 0.9 - 0.2: the last two go to the first
+    assert sorted(product_of(remembering).exponents(step).values()) == pytest.approx(sorted([0.3, 0.7]))
+    torch.testing.assert_close(few, 0.3 * own.with_memory[0] + 0.7 * own.with_memory[2], atol=5e-4, rtol=1e-3)
 
 
 def test_a_likelihood_of_gain_one_is_a_paste_and_of_gain_zero_nothing(model, drive) -> None:

@@ -133,7 +133,9 @@ EVERY_FIELD = WorldModelSettings(
     memory_expert=ExpertSettings(NETWORK, Normalizer("range", 0.6, 0.3, (-1.0, -2.0), (3.0, 2.0)), "v"),
     schedule=ScheduleSettings(100, 1e-3, 0.05),
     sampler=SamplerSettings("ddpm", 6, 0.5, "even", 4.0, CorrectorSettings(1, 1.5), ResamplingSettings(2, 0.4, 9.0)),
-    composition=CompositionSettings("literal", (1.5,), (0.1, 0.8), levels=(LevelWeights(0.5, (0.25,)),)),
+    composition=CompositionSettings(
+        "literal", (1.5,), (0.1, 0.8), levels=(LevelWeights(0.5, (0.25,)),), least_exponent=0.05
+    ),
     images=ImageSettings(4 / 3, 60.0, 0.3, "nwm"),
     depth=DepthSettings((8, 16), 1, 0.6),
     reprojection=ReprojectionSettings(100, 1, 200, 0.5),

@@ -10,7 +10,13 @@ import torch
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.types import Context
 from come_nav.experts.passes import Condition, Pass, Query
-from come_nav.world_model.composition import CompositionSettings, ExpertProduct, check_schedules, compose
+from come_nav.world_model.composition import (
+    CompositionSettings,
+    ExpertProduct,
+    check_schedules,
+    compose,
+    exponents_of,
+)
 from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
 
 SIGMA = 0.3
@@ -194,3 +200,17 @@ def test_mixed_schedules_are_refused_with_the_reason() -> None:
         check_schedules({"base": experts[0], "long": experts[1]}, own.digest)
     experts[1].schedule_digest = own.digest  # type: ignore[attr-defined]
     check_schedules({"base": experts[0], "long": experts[1]}, own.digest)
+
+
+def test_passes_that_hardly_count_go_to_the_one_that_counts_most() -> None:
+    pairs = [("base", "free"), ("cloud", "base"), ("adapted", "cloud")]
+    settings = CompositionSettings("normalised", (1.04, 1.05, 0.3), least_exponent=0.1)
+    whole = exponents_of(pairs, CompositionSettings("normalised", (1.04, 1.05, 0.3)))
+    assert whole == pytest.approx({"base": -0.01, "free": -0.04, "cloud": 0.75, "adapted": 0.3})
+    left = exponents_of(pairs, settings)
+    assert left == pytest.approx({"cloud": 0.7, "adapted": 0.3})
+    assert sum(left.values()) == pytest.approx(sum(whole.values()))
+    literal = CompositionSettings("literal", (1.04, 1.05, 0.3), least_exponent=0.1)
+    assert sum(exponents_of(pairs, literal).values()) == pytest.approx(3.0)
+    with pytest.raises(ConfigError, match="least_exponent"):
+        CompositionSettings(least_exponent=0.7)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from come_nav.core.errors import ConfigError
-from come_nav.world_model.calibration.weight_fit import FitSums, fitted_weights, worth
+from come_nav.world_model.calibration.weight_fit import FitSums, fitted_on, fitted_weights
 
 TRUE = np.array([0.8, 0.0, 0.5])
 
@@ -67,7 +67,12 @@ def test_weights_are_not_negative_unless_they_may_be():
 
 
 def test_an_expert_is_worth_what_its_absence_costs():
-    rises = worth(frames(seed=0), frames(seed=1), np.zeros(3))
+    sums, held_out, rises = frames(seed=0), frames(seed=1), []
+    whole = held_out.error(fitted_weights(sums, np.zeros(3)))
+    for left_out in range(3):
+        rest = fitted_on(sums, [number for number in range(3) if number != left_out], np.zeros(3))
+        assert rest[left_out] == 0.0
+        rises.append(held_out.error(rest) / whole - 1.0)
     assert rises[1] == pytest.approx(0.0, abs=0.01)
     # without it, its share of the variance is left: w^2 over the noise
     assert rises[0] == pytest.approx(0.8**2 / 0.01, rel=0.1)

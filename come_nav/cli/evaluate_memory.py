@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.evaluate_flags import (
@@ -37,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--memory-part", metavar="A-B", help="of a recording: what is remembered (default 0-0.6)")
     group.add_argument("--drift", type=float, default=0.0, metavar="PERCENT", help="of odometry (default 0)")
+    group.add_argument(
+        "--ages",
+        metavar="BINS",
+        help="as many targets of each bin of seconds since they were last seen, e.g. 0.5-2,2-8,8-30,30- (default: long "
+        "ago)",
+    )
+    group.add_argument("--rgb-only", action="store_true", help="a robot without a depth camera: memories estimate it")
     group.add_argument("--weights", metavar="FILE", help="of the experts (default: the model's own)")
     group.add_argument(
         "--contrast", choices=("both", "on", "off"), default="both", help="of compositions (default both)"
@@ -98,14 +107,28 @@ def memory_settings(args: argparse.Namespace, model: str, rows: Sequence[str] | 
         rows=None if rows is None else tuple(rows),
         contrast=args.contrast,
         horizons_s=parse_horizons(args.horizon),
+        ages_s=parse_ages(args.ages),
         memory_frames=args.memory_frames,
         test_frames=args.test_frames,
         memory_part=parse_part(args.memory_part or "0-0.6"),
         drift_percent=args.drift,
+        rgb_only=args.rgb_only,
         success=success_settings(args),
         fresh=args.fresh,
         report=not args.no_report,
     )
+
+
+def parse_ages(text: str | None) -> tuple[tuple[float, float], ...]:
+    """Return the bins of ``0.5-2,2-8,30-``, none for None; raise ConfigError for what is no such list."""
+    found = []
+    for word in [] if text is None else text.split(","):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)?\s*", word)
+        low_s, high_s = (0.0, 0.0) if match is None else (float(match[1]), float(match[2] or math.inf))
+        if high_s <= low_s:
+            raise ConfigError(f"--ages takes bins of seconds that rise, such as 0.5-2,2-8,8-30,30-, got '{text}'")
+        found.append((low_s, high_s))
+    return tuple(found)
 
 
 def recall_document(outcome: Outcome[RecallEvaluation]) -> dict[str, Any]:
@@ -134,7 +157,7 @@ def _print_recall(outcome: Outcome[RecallEvaluation]) -> None:
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {table.counts[ALL]} windows, intervals over {table.resampled}")
-    print(f"targets: {evaluation.limits.describe()}")
+    print(f"targets: {'; or '.join(each.describe() for each in evaluation.limits)}")
     for note in evaluation.notes:
         print(note)
     marks = marks_of(evaluation.passes)
@@ -157,7 +180,7 @@ def _print_plans(outcome: MemoryPlanningOutcome) -> None:
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
     print(f"{evaluation.title}: {len(evaluation.windows)} windows, one spacing is {table.spacing_m:.3f} m")
-    print(f"targets: {outcome.selection.limits.describe()}")
+    print(f"targets: {'; or '.join(each.describe() for each in outcome.selection.limits)}")
     for note in outcome.notes:
         print(note)
     marks = marks_of(evaluation.passes)

@@ -201,6 +201,7 @@ def _document(plan: Plan, recording: Recording, at: int) -> dict[str, Any]:
         "status": plan.status.value,
         "message": plan.message,
         "cost": plan.cost,
+        "doubt": plan.doubt,
         "dt_s": plan.dt_s,
         "poses_xyyaw": plan.poses_xyyaw,
         "poses_odom_xyyaw": plan.poses_odom_xyyaw() if len(plan.poses_xyyaw) else [],
@@ -241,6 +242,8 @@ def _print(plan: Plan, found: PlannedOnce) -> None:
     note = f" ({plan.message})" if plan.message else ""
     print(f"status    {plan.status.value}{note}")
     print(f"cost      {plan.cost:.5g}")
+    if plan.doubt is not None:
+        print(f"doubt     {plan.doubt:.3g} (variance of the view imagined at the end, from noise to noise)")
     print(f"duration  {plan.duration_s:.2f} s")
     if len(plan.poses_xyyaw) > 0:
         rows = [

@@ -279,11 +279,13 @@ class Imagination:
         poses_xyyaw: (S, T, 3) candidate poses in the start frame, at the end of each step.
         latents: (S, C, h, w) imagined latents at the last pose, or None.
         images: (S, 3, H, W) imagined images in [-1, 1] at the last pose, or None.
+        spread: (S,) variance of the latents over several noises, their mean; None where drawn once.
     """
 
     poses_xyyaw: torch.Tensor
     latents: torch.Tensor | None = None
     images: torch.Tensor | None = None
+    spread: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -347,6 +349,8 @@ class Plan:
         duration_s: time spent planning, for reports only.
         registered_to: what the goal's image was registered to: "newest frames", "key frame" or "nothing"; None where
             that was not tried.
+        doubt: how much the imagined view at the end of the path varies from noise to noise (variance of its latents),
+            which tells how wrong it is; None where it was not imagined.
     """
 
     status: PlanStatus
@@ -360,6 +364,7 @@ class Plan:
     imagined_rgb: NDArray[np.uint8] | None = None
     duration_s: float = 0.0
     registered_to: str | None = None
+    doubt: float | None = None
 
     def poses_odom_xyyaw(self) -> NDArray[np.float64]:
         """Return the path (T, 3) in the odom frame."""

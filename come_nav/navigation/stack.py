@@ -20,7 +20,14 @@ from come_nav.navigation.localising.goal_finder import GoalFinder
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
-from come_nav.navigation.planning.imagining import Imaginers, bound, context_of, imagined_rgb, imaginers_for
+from come_nav.navigation.planning.imagining import (
+    Imaginers,
+    bound,
+    context_of,
+    doubt_at_end,
+    imagined_rgb,
+    imaginers_for,
+)
 from come_nav.navigation.planning.objectives import motion_terms, objectives_for
 from come_nav.navigation.planning.present_twist import present_twist
 from come_nav.navigation.planning.proposing import Proposer, suggestions
@@ -202,6 +209,7 @@ class NavStack:
             warm_start=warm_start,
             suggested_xyyaw=suggestions(None if registered is None else registered.path_xyyaw[None], proposed),
         )
+        plan = replace(plan, doubt=doubt_at_end(found, plan, wanted.doubt_draws, settings.seed))
         if by_view:
             give_back_heap()
         told = [] if registered is None else [registered.message]

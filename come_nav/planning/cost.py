@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from come_nav.core.errors import PlanningError, suggest
 from come_nav.core.protocols import Imaginer, Objective, RoughImaginer
 from come_nav.core.types import Imagination
+from come_nav.planning.objectives import Doubt, with_spread
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,10 @@ class WeightedSum:
         """Cost candidates (S, T, 3).
 
         Terms that need no view come first, and a path that they reject is not imagined. The others are imagined
-        ``repeats`` times and their view costs averaged: one call of the imaginer for each repeat, so that all
-        candidates of a repeat may share their noise. Where ``share`` is below 1 and the imaginer can tell roughly what
-        candidates lead to, only that share of them is imagined: the cheapest by the rough views.
+        ``repeats`` times (at least twice where they are doubted) and their view costs averaged: one call of the
+        imaginer for each repeat, so that all candidates of a repeat may share their noise. Where ``share`` is below 1
+        and the imaginer can tell roughly what candidates lead to, only that share of them is imagined: the cheapest by
+        the rough views.
         """
         total = poses_xyyaw.new_zeros(len(poses_xyyaw))
         by_objective: dict[str, torch.Tensor] = {}
@@ -114,8 +116,10 @@ class WeightedSum:
         self, poses_xyyaw: torch.Tensor, imaginer: Imaginer, generator: torch.Generator, repeats: int
     ) -> dict[str, torch.Tensor]:
         costs: dict[str, torch.Tensor] = {}
-        for _ in range(repeats):
-            imagination = imaginer.imagine(poses_xyyaw, generator)
+        doubting = any(isinstance(objective, Doubt) for _, objective in self._terms)
+        repeats = max(repeats, Doubt.draws) if doubting else repeats
+        drawn: Iterable[Imagination] = (imaginer.imagine(poses_xyyaw, generator) for _ in range(repeats))
+        for imagination in with_spread(list(drawn)) if doubting else drawn:
             for weight, objective in self._terms:
                 if objective.needs_view:
                     cost = weight / repeats * _checked(objective, imagination)

@@ -6,6 +6,7 @@ Each term maps an :class:`Imagination` of S candidates to costs (S,), lower is b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -41,6 +42,36 @@ class LatentDistance:
         if self._kind == "cosine":
             return 1.0 - functional.cosine_similarity(latents.flatten(1), goal.flatten(1))
         return ((latents - goal) ** 2).mean(dim=(1, 2, 3))
+
+
+class Doubt:
+    """Costs a candidate how much the imagined view at its end varies from noise to noise.
+
+    Where it does, the world model knows little: an end is not trusted because it looks good once.
+    """
+
+    name = "doubt"
+    needs_view = True
+    draws = 2  # noises that each candidate is imagined with at least
+
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,); nothing for what was imagined once."""
+        if imagination.spread is None:
+            return torch.zeros(len(imagination.poses_xyyaw), device=imagination.poses_xyyaw.device)
+        return imagination.spread
+
+
+def with_spread(drawn: Sequence[Imagination]) -> list[Imagination]:
+    """Return imaginations of the same candidates from at least two noises, each with the spread over all of them.
+
+    Raises:
+        PlanningError: for an imaginer that returns no latents.
+    """
+    latents = [imagination.latents for imagination in drawn if imagination.latents is not None]
+    if len(latents) < max(2, len(drawn)):
+        raise PlanningError("doubt needs an imaginer that returns latents, asked twice or more")
+    spread = torch.stack(latents).float().var(dim=0).flatten(1).mean(dim=1)
+    return [replace(imagination, spread=spread) for imagination in drawn]
 
 
 class ImageDistance:

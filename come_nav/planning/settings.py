@@ -264,6 +264,10 @@ class ObjectiveSettings:
         path_cost_fraction: share of the distance to a goal pose that is taken over the whole path, not at its end,
             in [0, 1].
         smoothness_weight: weight of changes of the twist, >= 0.
+        doubt_weight: weight of the variance of a candidate's imagined latents over noises, >= 0; above 0 each candidate
+            is imagined twice at least.
+        doubt_draws: noises that the end of the chosen path is imagined with, to tell how far to trust it (``doubt`` of
+            the plan): 0 = not told, else >= 2.
         clearance_weight: weight of coming near to obstacles, per metre of nearly touching them, >= 0; who touches one
             is rejected whatever the weight.
     """
@@ -275,12 +279,16 @@ class ObjectiveSettings:
     yaw_weight: float = 0.1
     path_cost_fraction: float = 0.2
     smoothness_weight: float = 0.0
+    doubt_weight: float = 0.0
+    doubt_draws: int = 3
     clearance_weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("objective.view_distance", self.view_distance, get_args(ViewDistanceName))
         for scale in self.image_scales:
             check_range("objective.image_scales", scale, 1)
-        for name in ("view_weight", "pose_weight", "yaw_weight", "smoothness_weight", "clearance_weight"):
+        check_range("objective.doubt_draws", self.doubt_draws, 0 if self.doubt_draws == 0 else 2)
+        weights = ("view_weight", "pose_weight", "yaw_weight", "smoothness_weight", "doubt_weight", "clearance_weight")
+        for name in weights:
             check_range(f"objective.{name}", getattr(self, name), 0.0)
         check_range("objective.path_cost_fraction", self.path_cost_fraction, 0.0, 1.0)

@@ -82,6 +82,8 @@ class RerunRecording:
             chosen = np.vstack([plan.start_odom_xyyaw[None], plan.poses_odom_xyyaw()])
             self._log("world/plan", rr.LineStrips3D([_on_floor(chosen)], colors=[BLUE], radii=0.02))
             self._log("plan/cost", rr.Scalars(plan.cost))
+            if plan.doubt is not None:
+                self._log("plan/doubt", rr.Scalars(plan.doubt))
         if way_xy is not None and len(way_xy):
             self._log("world/route", rr.LineStrips3D([_on_floor(way_xy)], colors=[ORANGE], radii=0.015))
         if target is not None and target.pose_odom_xyyaw is not None:

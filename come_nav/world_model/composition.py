@@ -7,9 +7,9 @@ passes: their exponents then add up, and what is left with exponent zero is neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from come_nav.core.protocols import Expert
 from come_nav.core.types import ViewSource
 from come_nav.experts.passes import Condition, Network, Pass, Query, passes_of
 
+Density = TypeVar("Density", bound=Hashable)  # what tells passes apart
 NEGLIGIBLE = 1e-9  # exponents that cancel up to rounding
 
 
@@ -55,15 +56,19 @@ class CompositionSettings:
         interval: noise levels at which the experts count, as fractions of the schedule: 0 is the clean end, 1 pure
             noise (arXiv 2404.07724). Elsewhere the first expert predicts alone, with weight 1.
         levels: weights that depend on the noise level, in place of ``weights``: those of the nearest level count.
+        least_exponent: passes whose exponent is nearer to 0 than this are not computed, and the largest exponent takes
+            theirs over, so that the sum stays; 0 computes all.
     """
 
     mode: CompositionMode = "normalised"
     weights: tuple[float, ...] = (1.0,)
     interval: tuple[float, float] = (0.0, 1.0)
     levels: tuple[LevelWeights, ...] = ()
+    least_exponent: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("composition.mode", self.mode, get_args(CompositionMode))
+        check_range("composition.least_exponent", self.least_exponent, 0.0, 0.5)
         if not self.weights:
             raise ConfigError("composition.weights must hold one weight for each expert, got none")
         if self.mode == "average" and sum(self.weights) <= 0.0:
@@ -142,14 +147,14 @@ def compose(
 
 
 def exponents_of(
-    pairs: Sequence[tuple[Pass, Pass]], settings: CompositionSettings, level: float = 1.0
-) -> dict[Pass, float]:
+    pairs: Sequence[tuple[Density, Density]], settings: CompositionSettings, level: float = 1.0
+) -> dict[Density, float]:
     """Return the exponent of every pass that is left in the product of experts with (eps, eps_bar) ``pairs``.
 
     ``level`` is the noise level, a fraction of the schedule. Equal passes are one density: the sum of the returned
-    noises, weighted, is that of :func:`compose`.
+    noises, weighted, is that of :func:`compose`, but for what ``least_exponent`` leaves out.
     """
-    exponents: dict[Pass, float] = {}
+    exponents: dict[Density, float] = {}
     weights = settings.at(level).weights
     total = sum(weights)
     for (eps, eps_bar), weight in zip(pairs, weights, strict=True):
@@ -161,7 +166,11 @@ def exponents_of(
         exponents[eps_bar] = exponents.get(eps_bar, 0.0) + without
     if settings.mode == "normalised":
         exponents[pairs[0][1]] += 1.0
-    return {own: exponent for own, exponent in exponents.items() if abs(exponent) > NEGLIGIBLE}
+    least = max(settings.least_exponent, NEGLIGIBLE)
+    left = {own: exponent for own, exponent in exponents.items() if abs(exponent) > least}
+    if left and settings.least_exponent > 0.0:
+        left[max(left, key=lambda own: left[own])] += sum(exponents.values()) - sum(left.values())
+    return left
 
 
 class ExpertProduct:

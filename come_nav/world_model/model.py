@@ -246,10 +246,12 @@ def guided_by(
     return with_likelihood(model, replace(gains, temper=exponent), spatial)
 
 
-def with_levels(model: DiffusionWorldModel, levels: Mapping[float, Mapping[str, float]]) -> DiffusionWorldModel:
+def with_levels(
+    model: DiffusionWorldModel, levels: Mapping[float, Mapping[str, float]], least_exponent: float = 0.0
+) -> DiffusionWorldModel:
     """Return a model whose weights depend on the noise level, a fraction of the schedule: level -> name -> weight.
 
-    Experts that a level does not name keep their weight.
+    Experts that a level does not name keep their weight. Passes below ``least_exponent`` are left out.
     """
     names, weights = tuple(model.experts), model.composition.weights
     found = [
@@ -257,5 +259,5 @@ def with_levels(model: DiffusionWorldModel, levels: Mapping[float, Mapping[str, 
         for level, own in sorted(levels.items())
     ]
     other = copy.copy(model)
-    other.composition = replace(model.composition, levels=tuple(found))
+    other.composition = replace(model.composition, levels=tuple(found), least_exponent=least_exponent)
     return other

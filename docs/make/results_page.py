@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from composition_tables import adapters, by_age, calibrated, disagreement, sampled
 from memory_tables import latent_memory, retrieval, sequence_costs, sequence_memories
 from ros_tables import fake_robots, kills, load, soak
 
@@ -313,8 +314,11 @@ def relocalised(result: dict[str, Any]) -> Sequence[Table]:
 
 def composition_cost(result: dict[str, Any]) -> Sequence[Table]:
     """Return what a sampling step costs."""
-    rows = [[own["name"], str(own["passes"]), f"{own['over_base']:.2f}"] for own in result["rows"]]
-    return [(["experts", "passes", "time over the base's"], rows)]
+    rows = [
+        [own["name"], str(own["passes"]), f"{own['over_base']:.2f}", f"{own['over_base'] / own['passes']:.2f}"]
+        for own in result["rows"]
+    ]
+    return [(["experts", "passes", "time over the base's", "over that of as many passes"], rows)]
 
 
 def plan_curve(result: dict[str, Any]) -> Sequence[Table]:
@@ -589,6 +593,125 @@ REAL_ROOMS = (
         fuzzed,
     ),
 )
+CALIBRATION = (
+    "Weights are fitted at each noise level (1 = pure noise, the one step of a plan) on one half of the windows and "
+    "measured on the other; errors are mean squares of clean latents. The second part of the first table is by what "
+    "share the error rises when the weights are fitted anew without an expert: it counts where the interval lies above "
+    "0. An expert alone is base and its own contrast, weight 1. "
+)
+TOLD = (
+    "Views up to 4 s ahead in the test phases, remembered or not, as the shipped composition predicts them in one "
+    "step; the error is the mean square of their clean latents. Lines are fitted on the other half of the windows. "
+    "Rank correlation: 1 is best; AUSE: 0 is best; differences are paired. "
+    "The spread of noises is what plans tell as `doubt`. "
+)
+AGES = (
+    "As many targets of each age, at least half of each seen in the memory phase. The weights of `all (CoME)` are "
+    "those that calibration found: base 1, LTM 0.37, SLTM 1.05; as shipped it is SLTM. "
+)
+AGED = "come-nav evaluate --suite recall --worlds 10000-10004 --windows 60 --ages 0.5-2,2-8,8-30,30- --contrast on"
+COMPOSITIONS = (
+    Section(
+        "composition_calibration_worlds.json",
+        "What each expert is worth, worlds",
+        CALIBRATION
+        + "Validation worlds, true odometry, targets seen long before. 48 windows of four worlds are fitted "
+        "on, 48 of four others measured: intervals over so few worlds are too narrow.",
+        "benchmarks/composition_calibration.py --worlds 10000-10007 --windows 96",
+        calibrated,
+    ),
+    Section(
+        "composition_calibration_drift.json",
+        "What each expert is worth, odometry that drifts 2 %",
+        CALIBRATION + "Nothing corrects the drift: the camera is 64 pixels wide.",
+        "benchmarks/composition_calibration.py --worlds 10000-10004 --windows 60 --drift 2",
+        calibrated,
+    ),
+    Section(
+        "composition_calibration_kitchen.json",
+        "What each expert is worth, a real kitchen",
+        CALIBRATION + "Memories and adapter of its first 60 %; 22 windows of one drive, each half fitted on and the "
+        "other measured, so that intervals are over windows. Base, LTM and SLTM all count.",
+        "benchmarks/composition_calibration.py kitchen --windows 40",
+        calibrated,
+    ),
+    Section(
+        "disagreement_worlds.json",
+        "Does disagreement tell the error? Worlds",
+        TOLD,
+        "benchmarks/disagreement.py --worlds 10000-10007 --windows 160",
+        disagreement,
+    ),
+    Section(
+        "disagreement_drift.json",
+        "Does disagreement tell the error? Odometry that drifts 2 %",
+        TOLD,
+        "benchmarks/disagreement.py --worlds 10000-10004 --windows 100 --drift 2",
+        disagreement,
+    ),
+    Section(
+        "disagreement_kitchen.json",
+        "Does disagreement tell the error? A real kitchen",
+        TOLD + "One drive: intervals are over windows.",
+        "benchmarks/disagreement.py kitchen --windows 48",
+        disagreement,
+    ),
+    Section(
+        "recall_ages_ideal.json",
+        "Recall by age, ideal sensors",
+        AGES,
+        f"{AGED} --rows nearest,geometry,base,stm,ltm,sltm,stm+ltm,all,likelihood --weights FILE",
+        by_age,
+    ),
+    Section(
+        "recall_ages_realistic.json",
+        "Recall by age, realistic RGB-D",
+        "The preset `realistic`, its drifting odometry included, which nothing corrects at 64 pixels; no adapters. "
+        "True images have the camera's errors too.",
+        f"{AGED} --sensors realistic --rows nearest,geometry,base,stm,sltm,likelihood",
+        by_age,
+    ),
+    Section(
+        "recall_ages_rgb_only.json",
+        "Recall by age, RGB only",
+        "The ideal camera without depth: memories look at what the model estimates; no adapters.",
+        f"{AGED} --rgb-only --rows nearest,geometry,base,stm,sltm,likelihood",
+        by_age,
+    ),
+    Section(
+        "composition_sampling.json",
+        "Compositions in many steps",
+        "Validation worlds, places seen long before, the same noise. One step averages what could be there; sharpness "
+        "and the distance between sets of images tell whether images are like real ones.",
+        "benchmarks/composition_sampling.py --worlds 10000-10004 --windows 60",
+        sampled,
+    ),
+    Section(
+        "episodic_table_kitchen.json",
+        "Adapters by rank and frames, a real kitchen",
+        "The last so many frames before 60 % of the recording are learned; views of places seen in them, one step from "
+        "pure noise, no cloud. At rank 128 an adapter can change the network's matrices in any way.",
+        "benchmarks/episodic_table.py kitchen --frames 25 50 80 --windows 24",
+        adapters,
+    ),
+    Section(
+        "episodic_table_furnished.json",
+        "Adapters by rank and frames, furnished worlds",
+        "Two furnished validation worlds, which nothing was trained on.",
+        "benchmarks/episodic_table.py --set-of-worlds furnished --worlds 10000-10001 --frames 50 150 --windows 24 "
+        "--ranks 8 128",
+        adapters,
+    ),
+    Section(
+        "recall_nwm_class.json",
+        "Memories of a model of the class of NWM, reduced",
+        "Context frames alone, noise prediction, 10 steps: the code path of the official weights, which are not here. "
+        "A network of the size of `tiny`, trained for 500 steps, so that all rows are far from good.",
+        "come-nav evaluate --suite recall --model nwm_mini --worlds 10000-10004 --windows 40 --memory-frames 160 "
+        "--rows nearest,geometry,base,base+ltm,likelihood,base+ltm+likelihood --contrast on",
+        recall,
+    ),
+)
 SECTIONS = (
     Section(
         "planning_test_worlds.json",
@@ -767,10 +890,12 @@ SECTIONS = (
         "benchmarks/relocalisation.py --worlds 20000-20005 --images 15",
         relocalised,
     ),
+    *COMPOSITIONS,
     Section(
         "composition_cost.json",
         "Cost of a composition",
-        "One sampling step of 64 candidates.",
+        "One sampling step of 64 candidates. Equal passes are computed once and those whose exponents cancel never. "
+        "The goal is at most 1.1 times the passes that are left, and at most 3.5 times the base on a CPU.",
         "benchmarks/composition_cost.py --candidates 64",
         composition_cost,
     ),

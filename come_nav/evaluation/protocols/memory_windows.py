@@ -5,14 +5,15 @@ A drive has a memory phase, from which memories are built, and a test phase, in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
-from come_nav.core.errors import DataError
+from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
 from come_nav.evaluation.protocols.memory_visibility import GRID, depth_views, longest_unseen, union_share
@@ -34,23 +35,37 @@ class RevisitLimits:
         min_memory_share: at least this share was seen in the memory phase.
         min_age_frames: no frame of the last so many before the target saw more than SEEN_SHARE of it, those after the
             start excepted, which are the future.
+        max_age_frames: a frame so long ago, or later, did; None where it may be any time ago, or never.
     """
 
     max_context_share: float = 0.25
     min_memory_share: float = 0.5
     min_age_frames: int = 60
+    max_age_frames: int | None = None
+
+    @classmethod
+    def of_age(cls, low_s: float, high_s: float, rate_hz: float) -> RevisitLimits:
+        """Return the limits of targets last seen from ``low_s`` up to ``high_s`` ago, by the context or not."""
+        check_range("age", low_s, 0.0)
+        if not high_s > low_s:
+            raise ConfigError(f"an age must end after it begins, got {low_s:g} to {high_s:g} s")
+        most = None if math.isinf(high_s) else math.ceil(high_s * rate_hz) - 1
+        return cls(max_context_share=2.0, min_age_frames=math.ceil(low_s * rate_hz), max_age_frames=most)
 
     def __post_init__(self) -> None:
         check_range("max_context_share", self.max_context_share, 0.0, 2.0, open_low=True)
         check_range("min_memory_share", self.min_memory_share, 0.0, 1.0)
         check_range("min_age_frames", self.min_age_frames, 0)
+        if self.max_age_frames is not None:
+            check_range("max_age_frames", self.max_age_frames, self.min_age_frames)
 
     def describe(self) -> str:
         """Return the limits in words."""
         hidden = f"less than {self.max_context_share:.0%} visible from the context"
         shown = hidden if self.max_context_share <= 1.0 else "visible from the context or not"
         seen = f"at least {self.min_memory_share:.0%} seen in the memory phase"
-        return f"{shown}, {seen}, last seen at least {self.min_age_frames} frames ago"
+        at_least = f"{shown}, {seen}, last seen at least {self.min_age_frames} frames ago"
+        return at_least if self.max_age_frames is None else f"{at_least} and at most {self.max_age_frames}"
 
 
 # What short recordings are evaluated by where they hold no windows of the strict kind, in this order.
@@ -133,7 +148,15 @@ class Revisits:
         with np.errstate(invalid="ignore"):
             hidden = self.share_visible < limits.max_context_share
         remembered = self.share_remembered >= limits.min_memory_share
-        return np.asarray(hidden & remembered[:, None] & (self.age_frames >= limits.min_age_frames))
+        old = self.age_frames >= limits.min_age_frames
+        if limits.max_age_frames is not None:
+            old &= self.age_frames <= limits.max_age_frames
+        return np.asarray(hidden & remembered[:, None] & old)
+
+    def starting_at(self, taken: Collection[tuple[str, int]]) -> NDArray[np.bool_]:
+        """Return (T, K): which begin at a start of this drive that is ``taken``."""
+        own = [start for name, start in taken if name == self.drive.name]
+        return np.isin(self.targets[:, None] - self.offsets, own)
 
 
 def find_revisits(
@@ -185,19 +208,37 @@ def choose_memory_windows(
     limits: RevisitLimits,
     config: ProtocolSettings,
     count: int | None,
+    taken: Collection[tuple[str, int]] = (),
 ) -> list[MemoryWindow]:
     """Choose ``count`` windows, as evenly as possible over the drives and, within each, over offsets and starts.
 
-    Fewer come back where the drives hold fewer; every start is used once.
+    Fewer come back where the drives hold fewer; every start is used once, and none of those that are ``taken`` (names
+    of drives and starts).
     """
     if count is not None:
         check_range("windows", count, 1)
-    per_drive = [each.qualifying(limits) for each in revisits]
+    per_drive = [each.qualifying(limits) & ~each.starting_at(taken) for each in revisits]
     available = [len(_starts_of(each, mask)) for each, mask in zip(revisits, per_drive, strict=True)]
     windows = []
     for each, mask, share in zip(revisits, per_drive, shares_of(available, count), strict=True):
         windows += [_window(each, row, column, config) for row, column in _pick(each, mask, share)]
     return windows
+
+
+def choose_of_each(
+    revisits: Sequence[Revisits], kinds: Sequence[RevisitLimits], config: ProtocolSettings, count: int
+) -> list[MemoryWindow]:
+    """Choose ``count`` windows in all, as many of each kind (see :func:`choose_memory_windows`), drive by drive.
+
+    No start is used twice; kinds that the drives hold fewer of come short.
+    """
+    windows: list[MemoryWindow] = []
+    for number, limits in enumerate(kinds):
+        share = (number + 1) * count // len(kinds) - number * count // len(kinds)
+        taken = {(item.window.recording_id, item.window.start) for item in windows}
+        windows += choose_memory_windows(revisits, limits, config, share, taken) if share else []
+    order = {each.drive.name: number for number, each in enumerate(revisits)}
+    return sorted(windows, key=lambda item: (order[item.window.recording_id], item.window.start))
 
 
 def choose_limits(revisits: Sequence[Revisits], wanted: int) -> RevisitLimits:

@@ -62,7 +62,7 @@ class RecallEvaluation:
         images: brings frames to the size that was compared.
         records: row -> records in the order of ``windows``.
         table: all figures.
-        limits: that the windows fulfil.
+        limits: of which the windows fulfil one each.
         weights: of the experts, by row.
         settings: all that the figures depend on.
         facts: further things worth knowing.
@@ -77,7 +77,7 @@ class RecallEvaluation:
     images: ImagesFunction
     records: Mapping[str, Sequence[Record]]
     table: RecallTable
-    limits: RevisitLimits
+    limits: Sequence[RevisitLimits]
     weights: tuple[list[str], list[list[str]]]
     settings: Mapping[str, Any]
     facts: Mapping[str, Any]
@@ -144,7 +144,7 @@ def write_recall_report(folder: Path, evaluation: RecallEvaluation) -> Path:
     report.table(*timing_lines(evaluation.records, digits=4), note)
     report.heading("How it was measured")
     report.text(METHOD)
-    report.text(f"Targets: {evaluation.limits.describe()}.")
+    report.text(f"Targets: {'; or '.join(each.describe() for each in evaluation.limits)}.")
     report.key_values({**flat(evaluation.settings), **flat(evaluation.facts), **flat({"windows": table.windows})})
     return report.write(folder / "report.html")
 

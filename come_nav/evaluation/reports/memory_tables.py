@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -68,6 +69,7 @@ def recall_table(
     references: Mapping[str, Sequence[str]],
     seed: int,
     groups: Mapping[str, str] | None = None,
+    ages_s: Sequence[tuple[float, float]] = (),
 ) -> RecallTable:
     """Summarise.
 
@@ -78,9 +80,10 @@ def recall_table(
         references: row -> rows that it is compared with; those that are not in ``records`` are passed over.
         seed: of the bootstrap.
         groups: recording id -> group whose windows are not independent (a world).
+        ages_s: bins of seconds since a target was last seen, which are parts too.
     """
     coverage = np.array([record["coverage"] for record in facts], float)
-    parts = _parts(windows, coverage)
+    parts = _parts(windows, coverage, ages_s)
     names = None if groups is None else np.array([groups[window.window.recording_id] for window in windows])
     columns = {row: _columns(found) for row, found in records.items()}
     rows = {row: _metrics(found, parts, seed, names) for row, found in columns.items()}
@@ -128,8 +131,10 @@ def shown_metrics(table: RecallTable) -> list[str]:
     return [metric for metric in METRICS if metric in next(iter(table.rows.values()))]
 
 
-def _parts(windows: Sequence[MemoryWindow], coverage: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
-    """Return part -> (N,): all windows, by time to the target, by what the point cloud covers; empty parts left out."""
+def _parts(
+    windows: Sequence[MemoryWindow], coverage: NDArray[np.float64], ages_s: Sequence[tuple[float, float]]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return part -> (N,): all windows, by time to the target, by what the cloud covers, by age; no empty ones."""
     times_s = np.array([window.times_s[0] for window in windows])
     offsets = np.array([window.offset_frames for window in windows])
     rate_hz = float(np.median(offsets / times_s))
@@ -143,6 +148,10 @@ def _parts(windows: Sequence[MemoryWindow], coverage: NDArray[np.float64]) -> di
         f"cloud < {COVERED:.0%}": coverage < COVERED,
         f"cloud >= {COVERED:.0%}": coverage >= COVERED,
     }
+    since_s = np.array([window.age_frames for window in windows]) / rate_hz
+    for low_s, high_s in ages_s:
+        name = f"> {low_s:g} s" if math.isinf(high_s) else f"{low_s:g}-{high_s:g} s"
+        parts[f"last seen {name} ago"] = (since_s >= low_s) & (since_s < high_s)
     return {part: mask for part, mask in parts.items() if mask.any()}
 
 

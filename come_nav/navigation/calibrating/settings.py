@@ -21,6 +21,8 @@ class CalibrationSettings:
         prior_frames: how many frames the weights as they are set are worth, >= 0.
         half_life_frames: a test counts half after so many later ones, > 0.
         remembered: tests whose errors are kept for the report, >= 1.
+        least_exponent: passes of networks that count less than this in the calibrated product are not computed, in
+            [0, 0.5].
     """
 
     use: bool = False
@@ -30,12 +32,14 @@ class CalibrationSettings:
     prior_frames: float = 5.0
     half_life_frames: float = 30.0
     remembered: int = 500
+    least_exponent: float = 0.1
 
     def __post_init__(self) -> None:
         check_range("experts.calibration.period_s", self.period_s, 0.0, open_low=True)
         check_range("experts.calibration.prior_frames", self.prior_frames, 0.0)
         check_range("experts.calibration.half_life_frames", self.half_life_frames, 0.0, open_low=True)
         check_range("experts.calibration.remembered", self.remembered, 1)
+        check_range("experts.calibration.least_exponent", self.least_exponent, 0.0, 0.5)
         low, high = self.horizons_s
         if not 0.0 < low <= high:
             raise ConfigError(f"experts.calibration.horizons_s must satisfy 0 < low <= high, got {low:g}, {high:g}")

@@ -112,7 +112,7 @@ class EpisodeMemories:
         model = self._model.with_memory(None if guided else spatial, long_term)
         networks = [name for name in usable if not (guided and name == SPATIAL)]
         model = model.composed(experts.weights(networks), experts.mode)
-        model = with_levels(model, levels) if levels else model
+        model = with_levels(model, levels, experts.calibration.least_exponent) if levels else model
         if guided and spatial is not None:
             model = guided_by(model, spatial, experts.likelihood, experts.spatial)
         return model, warnings

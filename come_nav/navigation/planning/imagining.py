@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from come_nav.core.errors import PlanningError
 from come_nav.core.experts import SHORT_TERM
 from come_nav.core.protocols import Imaginer, WorldModel
-from come_nav.core.types import Context, Imagination
+from come_nav.core.types import Context, Imagination, Plan, PlanStatus
 from come_nav.memory.short_term import ShortTermBuffer
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
+from come_nav.planning.objectives import with_spread
 from come_nav.planning.settings import PlannerSettings
 from come_nav.world_model.images import rgb_from_images
 
@@ -57,11 +58,15 @@ def bound(
 
 @dataclass(frozen=True)
 class Imaginers:
-    """What imagines the candidates of a plan, what then shows the view at its end if wanted, and who is left out."""
+    """What imagines the candidates of a plan, what then shows the view at its end if wanted, and who is left out.
+
+    ``by_model`` where a world model imagines the candidates, so that noises differ.
+    """
 
     candidates: Imaginer
     shown: Imaginer | None = None
     warnings: Sequence[str] = ()
+    by_model: bool = False
 
 
 def imaginers_for(
@@ -80,7 +85,19 @@ def imaginers_for(
     if not by_view:
         return Imaginers(PathsOnly(), shown)
     decode = settings.objective.view_distance.startswith("image")
-    return Imaginers(bound(model, context, planner, settings, decode), shown, warnings)
+    return Imaginers(bound(model, context, planner, settings, decode), shown, warnings, by_model=True)
+
+
+def doubt_at_end(imaginers: Imaginers, plan: Plan, draws: int, seed: int) -> float | None:
+    """Return how much the view at the end of a plan varies over ``draws`` noises; None where no model imagined it.
+
+    Its noises are its own: the chance of the plans to come stays as it is.
+    """
+    if draws == 0 or plan.status is not PlanStatus.OK or not imaginers.by_model:
+        return None
+    generator, path = torch.Generator().manual_seed(seed), torch.from_numpy(plan.poses_xyyaw).float()[None]
+    spread = with_spread([imaginers.candidates.imagine(path, generator) for _ in range(draws)])[0].spread
+    return None if spread is None else float(spread[0])
 
 
 class PathsOnly:

@@ -10,7 +10,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.protocols import Objective, WorldModel
 from come_nav.core.types import Goal
 from come_nav.navigation.navigation_model import NavigationModel
-from come_nav.planning.objectives import GoalPose, ImageDistance, LatentDistance, MotionPrior, Smoothness
+from come_nav.planning.objectives import Doubt, GoalPose, ImageDistance, LatentDistance, MotionPrior, Smoothness
 from come_nav.planning.settings import KinematicsSettings, MotionPriorSettings, ObjectiveSettings
 
 
@@ -41,6 +41,9 @@ def objectives_for(
         view = view_objective(wanted, model.images_from_rgb([goal.image_rgb]), model)
         objectives.append(view)
         weights[view.name] = wanted.view_weight
+        if wanted.doubt_weight > 0.0:
+            objectives.append(Doubt())
+            weights[Doubt.name] = wanted.doubt_weight
     if goal.pose_odom_xyyaw is not None:
         target = torch.from_numpy(se2.relative(start_odom_xyyaw, goal.pose_odom_xyyaw))
         objectives.append(GoalPose(target, wanted.pose_weight, wanted.yaw_weight, wanted.path_cost_fraction))

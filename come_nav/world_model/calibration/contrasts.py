@@ -27,6 +27,7 @@ class Contrasts:
         with_memory: (K, B, C, h, w) x0_k.
         without: (K, B, C, h, w) x0_k,bar.
         evidence: (B, C + 1, h, w) what the spatial memory alone shows and the share that it knows; None without one.
+        passes: (K, 2) number of the network's pass that each expert's two sides are; equal numbers are one pass.
     """
 
     names: tuple[str, ...]
@@ -34,6 +35,7 @@ class Contrasts:
     with_memory: Tensor
     without: Tensor
     evidence: Tensor | None = None
+    passes: tuple[tuple[int, int], ...] = ()
 
     @property
     def free(self) -> Tensor:
@@ -84,4 +86,6 @@ def contrasts_at(
         channels = clean.shape[1]
         return torch.stack([parts.schedule.predict_x0(x_t, noises[pair[which]][:, :channels], t) for pair in pairs])
 
-    return Contrasts(tuple(parts.experts), clean, side(0), side(1), seen.views.evidence)
+    numbers = {own: number for number, own in enumerate(dict.fromkeys(passes))}
+    sides = tuple((numbers[eps], numbers[eps_bar]) for eps, eps_bar in pairs)
+    return Contrasts(tuple(parts.experts), clean, side(0), side(1), seen.views.evidence, sides)

@@ -120,16 +120,10 @@ def fitted_weights(
     return np.asarray(weights)
 
 
-def worth(
-    sums: FitSums, held_out: FitSums, prior: NDArray[np.float64], prior_frames: float = 0.0
+def fitted_on(
+    sums: FitSums, chosen: list[int], prior: NDArray[np.float64], prior_frames: float = 0.0
 ) -> NDArray[np.float64]:
-    """Return by what share the held-out error rises (K,) when the weights are fitted anew without each expert."""
-    count = len(prior)
-    whole = held_out.error(fitted_weights(sums, prior, prior_frames))
-    rises = np.zeros(count)
-    for left_out in range(count):
-        rest = [expert for expert in range(count) if expert != left_out]
-        weights = np.zeros(count)
-        weights[rest] = fitted_weights(sums.only(rest), prior[rest], prior_frames)
-        rises[left_out] = held_out.error(weights) / whole - 1.0
-    return rises
+    """Return the weights (K,) that are fitted for the ``chosen`` experts alone; those of the others are 0."""
+    weights = np.zeros(len(prior))
+    weights[chosen] = fitted_weights(sums.only(chosen), prior[chosen], prior_frames)
+    return weights

@@ -45,6 +45,9 @@ BASE_NOTE = (
     "base: sees views of its context, rendered from estimated depth at each target, beside the context frames; it is "
     "not of the class of NWM, which sees the frames alone"
 )
+BLEND_NOTE = (
+    "one sampling step: images of compositions are one-step blends, the mean of what could be there, and no samples"
+)
 SECTION = "composition_weights"  # of a model folder's config.yaml
 COMMENT = (
     "# Weights of the experts in each row of the memory suites, chosen on validation worlds alone. Give the file to\n"
@@ -184,6 +187,11 @@ def main_row(compositions: Sequence[ComposedRow]) -> str:
 def base_row(compositions: Sequence[ComposedRow]) -> str:
     """Return the row of the base alone, which all others are compared with."""
     return next(composed_row.name for composed_row in compositions if composed_row.key == "base")
+
+
+def sampling_notes(steps: int) -> list[str]:
+    """Return what must be said of images that are drawn in so many ``steps``."""
+    return [BLEND_NOTE] if steps == 1 else []
 
 
 def base_notes(views: bool) -> list[str]:

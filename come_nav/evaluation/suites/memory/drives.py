@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.protocols import Recording
+from come_nav.core.settings import to_mapping
 from come_nav.evaluation.protocols.memory_visibility import MAX_SIDE
 from come_nav.evaluation.protocols.memory_windows import (
     MemoryDrive,
@@ -18,6 +20,7 @@ from come_nav.evaluation.protocols.memory_windows import (
     Revisits,
     choose_limits,
     choose_memory_windows,
+    choose_of_each,
     find_revisits,
 )
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
@@ -72,11 +75,17 @@ class MemoryInput:
 
 @dataclass(frozen=True)
 class Selection:
-    """Windows, the limits that they fulfil and what there is to say about them."""
+    """Windows, the limits that they fulfil (one of several where there are kinds) and what there is to say of them."""
 
     windows: list[MemoryWindow]
-    limits: RevisitLimits
+    limits: tuple[RevisitLimits, ...]
     notes: list[str]
+
+    @property
+    def stored(self) -> Any:
+        """The limits as JSON values, for what a record depends on."""
+        found = [{key: value for key, value in to_mapping(each).items() if value is not None} for each in self.limits]
+        return found[0] if len(found) == 1 else found
 
 
 def open_memory_input(
@@ -91,35 +100,53 @@ def open_memory_input(
 
 
 def select_windows(
-    found: MemoryInput, protocol: ProtocolSettings, offsets: range, count: int, progress: Callable[[str], object]
+    found: MemoryInput,
+    protocol: ProtocolSettings,
+    offsets: range,
+    count: int,
+    progress: Callable[[str], object],
+    kinds: tuple[RevisitLimits, ...] = (),
 ) -> Selection:
-    """Look for windows in every drive and choose ``count`` of them; ``progress`` is told the name of each drive."""
+    """Look for windows in every drive and choose ``count`` of them; ``progress`` is told the name of each drive.
+
+    With ``kinds`` as many of each are chosen, as far as the drives hold them.
+    """
     revisits: list[Revisits] = []
     share = -(-count // len(found.drives))
     for name, drive in found.drives.items():
-        most = RevisitLimits.max_context_share if found.strict else np.inf
+        most = RevisitLimits.max_context_share if found.strict and not kinds else np.inf
         frames = len(drive.recording) - drive.memory.stop
         stride = max(1, frames // (TARGETS_PER_WINDOW * share)) if len(offsets) > 1 else 1
         revisits.append(find_revisits(drive, offsets, protocol.context_frames, most_visible=most, stride=stride))
         progress(name)
-    wanted = min(count, FEWEST_WINDOWS * len(revisits))
-    limits = RevisitLimits() if found.strict else choose_limits(revisits, wanted)
-    windows = choose_memory_windows(revisits, limits, protocol, count)
+    if kinds:
+        limits, windows = kinds, choose_of_each(revisits, kinds, protocol, count)
+    else:
+        wanted = min(count, FEWEST_WINDOWS * len(revisits))
+        limits = (RevisitLimits() if found.strict else choose_limits(revisits, wanted),)
+        windows = choose_memory_windows(revisits, limits[0], protocol, count)
     if not windows:
+        described = "; or ".join(each.describe() for each in limits)
         raise DataError(
-            f"{found.source.title}: no target in the test phases was seen long before ({limits.describe()}"
+            f"{found.source.title}: no target in the test phases was seen long before ({described}"
             "); raise --test-frames or take more --worlds"
         )
-    notes = list(found.notes)
+    return Selection(windows, limits, [*found.notes, *_notes(found, windows, count, limits, bool(kinds))])
+
+
+def _notes(
+    found: MemoryInput, windows: list[MemoryWindow], count: int, limits: tuple[RevisitLimits, ...], kinds: bool
+) -> list[str]:
+    notes = []
     if len(windows) < count:
         notes.append(f"{len(windows)} windows instead of {count}: there are no more; --test-frames makes drives longer")
-    if limits != RevisitLimits():
+    if not kinds and limits != (RevisitLimits(),):
         strict = f"the suite on built-in worlds asks for {RevisitLimits().describe()}"
-        notes.append(f"limits relaxed to what the recording allows: {limits.describe()} ({strict})")
+        notes.append(f"limits relaxed to what the recording allows: {limits[0].describe()} ({strict})")
     per_drive = [sum(window.window.recording_id == name for window in windows) for name in found.drives]
     if len(per_drive) > 1:
         notes.append(f"windows per drive: {min(per_drive)} to {max(per_drive)}, on average {np.mean(per_drive):.1f}")
-    return Selection(windows, limits, notes)
+    return notes
 
 
 def _worlds(settings: MemorySuiteSettings, navigation: NavigationSettings, rate_hz: float, longest: int) -> MemoryInput:

@@ -18,23 +18,35 @@ from come_nav.evaluation.suites.memory.rows import BatchContexts
 from come_nav.navigation.settings import ExpertsSettings
 from come_nav.world_model.model import DiffusionWorldModel, guided_by
 
-LIKELIHOOD, RETRIEVED = "likelihood", "retrieved"
-OPTIONAL_ROWS = (LIKELIHOOD, RETRIEVED)
+LIKELIHOOD, ADAPTED_LIKELIHOOD, RETRIEVED = "likelihood", "base+ltm+likelihood", "retrieved"
+OPTIONAL_ROWS = (LIKELIHOOD, ADAPTED_LIKELIHOOD, RETRIEVED)
 LIKELIHOOD_TITLE, RETRIEVED_TITLE = "base + likelihood", "retrieved context"
+ADAPTED_LIKELIHOOD_TITLE = "base+LTM + likelihood"
 
 
-def optional_rows(wanted: Collection[str], cache: MemoryCache, base: ExpertsSettings) -> list[QualityRow]:
-    """Return the rows among OPTIONAL_ROWS that are wanted; ``base`` is what the base looks at."""
+def optional_rows(
+    wanted: Collection[str], cache: MemoryCache, base: ExpertsSettings, adapted: ExpertsSettings
+) -> list[QualityRow]:
+    """Return the rows among OPTIONAL_ROWS that are wanted.
+
+    Args:
+        wanted: keys of rows.
+        cache: of memories.
+        base: what the base looks at.
+        adapted: what the base and the long-term expert look at.
+    """
     rows = []
     if LIKELIHOOD in wanted:
-        rows.append(likelihood_row(cache, BatchContexts(cache, base), base))
+        rows.append(likelihood_row(LIKELIHOOD_TITLE, cache, BatchContexts(cache, base), base))
+    if ADAPTED_LIKELIHOOD in wanted:
+        rows.append(likelihood_row(ADAPTED_LIKELIHOOD_TITLE, cache, BatchContexts(cache, base), adapted))
     if RETRIEVED in wanted:
         rows.append(retrieved_row(cache, base))
     return rows
 
 
-def likelihood_row(cache: MemoryCache, contexts: BatchContexts, base: ExpertsSettings) -> QualityRow:
-    """Return the row of the base, corrected by what the spatial memory shows, as far as experts.likelihood trusts it.
+def likelihood_row(title: str, cache: MemoryCache, contexts: BatchContexts, experts: ExpertsSettings) -> QualityRow:
+    """Return the row of experts, corrected by what the spatial memory shows, as far as experts.likelihood trusts it.
 
     Any model has it: no network looks at the memory.
     """
@@ -42,7 +54,7 @@ def likelihood_row(cache: MemoryCache, contexts: BatchContexts, base: ExpertsSet
     def imagine(batch: Batch) -> torch.Tensor:
         memories = cache.of(batch.windows[0].window.recording_id)
         prior = memories.settings.experts.likelihood
-        model = guided_by(memories.composed(base), memories.views, prior)
+        model = guided_by(memories.composed(experts), memories.views, prior)
         starts = torch.from_numpy(np.stack([item.window.start_odom_xyyaw for item in batch.windows]))
         times, actions, generator = batch.rel_frames, batch.actions_xyyaw, batch.generator()
 
@@ -52,7 +64,7 @@ def likelihood_row(cache: MemoryCache, contexts: BatchContexts, base: ExpertsSet
 
         return model.decode(contexts.each(batch, predicted)).cpu()[:, None]
 
-    return QualityRow(LIKELIHOOD_TITLE, imagine)
+    return QualityRow(title, imagine)
 
 
 def retrieved_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:

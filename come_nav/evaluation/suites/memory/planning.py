@@ -187,7 +187,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
     stored: dict[str, Any] = stored_settings(
         source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, setup.settings.weights
     ) | {
-        "limits": to_mapping(selection.limits),
+        "limits": selection.stored,
         "planner": planner_settings(navigation.planner),
         "objective": to_mapping(navigation.objective),
         "imagination": navigation.imagination,

@@ -26,10 +26,11 @@ from come_nav.evaluation.suites.memory.compositions import (
     base_notes,
     base_row,
     main_row,
+    sampling_notes,
     weight_lines,
 )
 from come_nav.evaluation.suites.memory.drive_memories import MemoryCache, experts_of
-from come_nav.evaluation.suites.memory.optional_rows import optional_rows
+from come_nav.evaluation.suites.memory.optional_rows import ADAPTED_LIKELIHOOD, optional_rows
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.rows import RECALL_ROWS, available_rows, recall_rows, start_extrinsics
 from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
@@ -115,12 +116,15 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
     windows, weights = selection.windows, setup.settings.weights
     distance, note = image_distance(setup.model.device)
     contrast, older_frames = setup.settings.contrast, navigation.experts.older_frames
-    cache = setup.cache(weights.compositions(wanted, contrast))
+    adapted = weights.composed_row("base+ltm", True)
+    looked_at = [*weights.compositions(wanted, contrast), *([adapted] if ADAPTED_LIKELIHOOD in wanted else [])]
+    cache = setup.cache(looked_at)
     rows, compositions = recall_rows(wanted, contrast, weights, setup.model, cache, older_frames)
-    rows += optional_rows(wanted, cache, experts_of(weights.composed_row("base", True), setup.model, older_frames))
+    told = [experts_of(row, setup.model, older_frames) for row in (weights.composed_row("base", True), adapted)]
+    rows += optional_rows(wanted, cache, *told)
     images = images_of(setup.model)
     stored = stored_settings(found.source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, weights) | {
-        "limits": to_mapping(selection.limits),
+        "limits": selection.stored,
         "recall": {"windows_per_batch": WINDOWS_PER_BATCH, "lpips": distance is not None, "images": IMAGES},
     }
     chosen = [item.window for item in windows]
@@ -138,13 +142,20 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
         main=main,
         images=images,
         records=records,
-        table=recall_table(windows, records, facts, compared, navigation.seed, found.source.groups),
+        table=recall_table(
+            windows, records, facts, compared, navigation.seed, found.source.groups, setup.settings.ages_s
+        ),
         limits=selection.limits,
         weights=weight_lines(compositions),
         passes=passes_of_rows(compositions, setup.model, memory_network=MEMORY_NET in wanted),
         settings={"windows": len(windows), **stored},
         facts={**found.source.facts, **machine_facts()},
-        notes=[*selection.notes, *base_notes(setup.model.depth is not None), *([note] if note else [])],
+        notes=[
+            *selection.notes,
+            *base_notes(setup.model.depth is not None),
+            *sampling_notes(setup.model.sampler.steps),
+            *([note] if note else []),
+        ],
     )
 
 

@@ -32,10 +32,13 @@ class MemorySuiteSettings:
         rows: that are wanted; None takes the suite's own choice of those that the model has experts for.
         contrast: compositions with the contrast on, off or both; "both" is "on" for plans that name no rows.
         horizons_s: seconds to the farthest target (the last of them counts), of plans to the goal (one number).
+        ages_s: bins (from, up to) of seconds since a target was last seen, of which as many windows each are chosen;
+            empty = the suite's own choice, which is long ago.
         memory_frames: of the memory phase in built-in worlds.
         test_frames: after it; enough for some 20 windows in a world where None.
         memory_part: fractions (first, last) of a recording that are remembered.
         drift_percent: of odometry in built-in worlds.
+        rgb_only: the robot has no depth camera and its memories look at estimated depth.
         success: when a plan counts as a success.
         fresh: forget earlier results in the folder.
         report: make the HTML page.
@@ -46,10 +49,12 @@ class MemorySuiteSettings:
     rows: tuple[str, ...] | None = None
     contrast: Contrast = "both"
     horizons_s: tuple[float, ...] | None = None
+    ages_s: tuple[tuple[float, float], ...] = ()
     memory_frames: int | None = None
     test_frames: int | None = None
     memory_part: tuple[float, float] = (0.0, 0.6)
     drift_percent: float = 0.0
+    rgb_only: bool = False
     success: SuccessSettings = field(default_factory=SuccessSettings)
     fresh: bool = False
     report: bool = True

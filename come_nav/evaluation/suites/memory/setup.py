@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from come_nav.evaluation.protocols.memory_windows import RevisitLimits
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
 from come_nav.evaluation.suites.fingerprints import model_fingerprint
 from come_nav.evaluation.suites.kinematics import told_kinematics
 from come_nav.evaluation.suites.memory.compositions import ComposedRow
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache
 from come_nav.evaluation.suites.memory.drives import MemoryInput, Selection, open_memory_input, select_windows
+from come_nav.evaluation.suites.memory.rgb_only import without_depth
 from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings
 from come_nav.evaluation.suites.progress import Progress
 from come_nav.navigation.settings import NavigationSettings
@@ -68,15 +70,22 @@ def set_up(
     progress: Progress,
     model: DiffusionWorldModel,
     offsets: Sequence[int],
+    kinds: tuple[RevisitLimits, ...] = (),
 ) -> MemorySetup:
-    """Drive the worlds or open the recordings, and choose windows whose targets lie ``offsets`` frames ahead."""
+    """Drive the worlds or open the recordings, and choose windows whose targets lie ``offsets`` frames ahead.
+
+    As many of each of ``kinds`` are chosen; where there are none, as the settings say.
+    """
+    kinds = kinds or tuple(RevisitLimits.of_age(*bin_s, model.rate_hz) for bin_s in settings.ages_s)
     protocol = ProtocolSettings(
         context_frames=model.context_frames, horizon_steps=offsets[-1], rate_hz=model.rate_hz, seed=navigation.seed
     )
     found = open_memory_input(settings, navigation, model.rate_hz, offsets[-1])
+    if settings.rgb_only:
+        found, navigation = without_depth(found, navigation)
     navigation, source = told_kinematics(navigation, found.source, settings.source.kinematics)
     found = replace(found, source=source)
     count = found.source.default_windows if settings.source.windows is None else settings.source.windows
     with progress(len(found.drives), "looking for windows", "drive") as bar:
-        selection = select_windows(found, protocol, range(offsets[0], offsets[-1] + 1), count, bar.add)
+        selection = select_windows(found, protocol, range(offsets[0], offsets[-1] + 1), count, bar.add, kinds)
     return MemorySetup(settings, navigation, folder, model, protocol, found, selection, progress)

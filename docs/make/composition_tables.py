@@ -1,0 +1,152 @@
+"""Tables of compositions: what each expert is worth, disagreement, ages, sampling steps, adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Rows = list[list[str]]
+Table = tuple[list[str], Rows]
+EXPERTS = {"base": "base", "short_term": "STM", "long_term": "LTM", "spatial": "SLTM"}
+
+
+def calibrated(result: dict[str, Any]) -> Sequence[Table]:
+    """Return the weights of each noise level with what every expert is worth, and what calibration changes."""
+    names = [name for name in EXPERTS if name in result["levels"][0]["weights"]]
+    weights, errors, ratios = [], [], []
+    for own in result["levels"]:
+        level = f"{own['level']:g}"
+        weights.append(
+            [level]
+            + [f"{own['weights'][name]:.2f}" for name in names]
+            + [_listed(own["worth"][name], 1, 100.0) for name in names]
+        )
+        shown = [*names, "fixed", "calibrated", "calibrated + likelihood", "base + likelihood"]
+        errors.append([level, *(f"{own['error'][name]:.3f}" for name in shown)])
+        best = own["best single expert"]
+        alone = next(key for key in own if key.startswith("calibrated over ") and key.endswith(", calibrated"))
+        keys = ["calibrated over fixed", f"calibrated over {best}", alone]
+        keys += [key for key in own if key.endswith("dropped over calibrated")]
+        ratios.append(
+            [
+                level,
+                *(_listed(own[key]) for key in keys[:1]),
+                f"{EXPERTS[best]} {_listed(own[keys[1]])}",
+                f"{EXPERTS[alone.removeprefix('calibrated over ').partition(',')[0]]} {_listed(own[alone])}",
+                *(_left(own, key) for key in keys[3:]),
+            ]
+        )
+    told = [EXPERTS[name] for name in names]
+    dropped = [
+        f"exponents {key.partition(', ')[2].partition(' dropped')[0]} left out: passes, error over all"
+        for key in result["levels"][0]
+        if key.endswith("dropped over calibrated")
+    ]
+    return [
+        (["level", *(f"{name}, weight" for name in told), *(f"without {name}: error [%]" for name in told)], weights),
+        (["level", *told, "fixed", "calibrated", "calibrated + likelihood", "base + likelihood"], errors),
+        (["level", "calibrated over fixed", "over the best expert", "over the best, calibrated", *dropped], ratios),
+    ]
+
+
+def disagreement(result: dict[str, Any]) -> Sequence[Table]:
+    """Return how well the error is told by each number, and whether what is told comes true."""
+    less = "minus unknown share"
+    rows = [
+        [
+            name,
+            *(
+                _interval(own[key]) if key in own else ""
+                for key in ("rank correlation", f"rank correlation, {less}", "AUSE", f"AUSE, {less}")
+            ),
+        ]
+        for name, own in result["rows"].items()
+    ]
+    told = [
+        [name, *(f"{point['told']:.2f}: {_interval(point['error'], 2)}" for point in points)]
+        for name, points in result["reliability"].items()
+    ]
+    bins = [f"bin {number}" for number in range(1, len(told[0]))]
+    return [
+        (["told by", "rank correlation", less, "AUSE", less], rows),
+        (["told error: mean error", *bins], told),
+    ]
+
+
+def by_age(result: dict[str, Any]) -> Sequence[Table]:
+    """Return PSNR and SSIM of every row by how long ago the target was seen, and the gains over the base."""
+    table = result["table"]
+    parts = [part for part in table["windows"] if part.startswith("last seen")]
+    found = {(row["row"], row["part"]): row for row in table["rows"]}
+    names = list(dict.fromkeys(row["row"] for row in table["rows"]))
+    base = next(name for name in names if name.startswith("base"))
+    gains = {(own["row"], own["part"]): own for own in table["gains"] if own["reference"] == base}
+    header = [f"{part.removeprefix('last seen ')} (n = {table['windows'][part]})" for part in parts]
+    shown = [
+        [
+            name,
+            *(
+                f"{found[name, part]['psnr_db']['value']:.1f} / {found[name, part]['ssim']['value']:.2f}"
+                for part in parts
+            ),
+        ]
+        for name in names
+    ]
+    compared = [
+        [name, *(_interval(gains[name, part]["psnr_db"], 1) for part in parts)]
+        for name in names
+        if (name, parts[0]) in gains
+    ]
+    return [(["PSNR [dB] / SSIM", *header], shown), ([f"PSNR over {base} [dB], paired", *header], compared)]
+
+
+def sampled(result: dict[str, Any]) -> Sequence[Table]:
+    """Return images of compositions by sampler and steps."""
+    rows = [
+        [
+            own["name"],
+            str(own["passes"]),
+            _interval(own["psnr_db"], 2),
+            _interval(own["psnr_db gained"], 2) if "psnr_db gained" in own else "",
+            f"{own['ssim']['value']:.3f}",
+            _interval(own["sharpness"], 2),
+            _interval(own["kernel_distance"], 2),
+            f"{own['cpu_ms']:.0f}",
+        ]
+        for own in result["rows"]
+    ]
+    real = ["true images against others", "", "", "", "", "", _interval(result["true images against others"], 2), ""]
+    header = ["composition: sampler, steps", "passes", "PSNR [dB]", "over the first, paired", "SSIM", "sharpness ratio"]
+    return [([*header, "kernel distance, middle 95 % of subsets", "a view [CPU ms]"], [*rows, real])]
+
+
+def adapters(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what adapters earn over unadapted weights, by rank and frames."""
+    rows = [
+        [
+            str(own["frames"]),
+            str(own["rank"]),
+            f"{own['unadapted, 1']:.3f}",
+            _interval(own["ratio, 1"]),
+            _interval(own["ratio, 0.4"]),
+            _interval(own["psnr_db gained"], 2),
+            f"{own['windows']} of {own['drives']}",
+        ]
+        for own in result["rows"]
+    ]
+    header = ["frames", "rank", "error, unadapted", "adapted over unadapted", "the same at level 0.4"]
+    return [([*header, "PSNR gained [dB]", "windows of drives"], rows)]
+
+
+def _left(own: dict[str, Any], key: str) -> str:
+    passes = own["passes"]
+    return f"{passes[key.removesuffix(' over calibrated')]} of {passes['calibrated']}: {_listed(own[key], 4)}"
+
+
+def _interval(value: dict[str, Any], digits: int = 3) -> str:
+    return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def _listed(value: list[float], digits: int = 3, scale: float = 1.0) -> str:
+    middle, low, high = (scale * each for each in value)
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
