@@ -100,9 +100,9 @@ def test_a_reduced_frame_is_what_the_model_sees(aspect: float) -> None:
     depth = random.uniform(1.0, 8.0, (240, 320)).astype(np.float32)
     whole = Frame(0.0, rgb, depth, CameraIntrinsics(320, 240, 160.0, 160.0, 160.0, 120.0), EXTRINSICS)
     small = reduced(whole, 64, aspect)
-    assert small.rgb.shape == (64, round(64 * aspect), 3)
+    assert small.rgb.shape == ((64, 64, 3) if aspect == 1.0 else (66, 88, 3))
     one, two = (images_from_rgb([own.rgb], 64, aspect) for own in (whole, small))
-    assert float((one - two).abs().mean()) < 0.02
+    assert float((one - two).abs().mean()) < 0.005
     if aspect == 1.0:
         torch.testing.assert_close(measured_depth([whole], 64, aspect), measured_depth([small], 64, aspect))
         assert small.intrinsics.fx / 64 == pytest.approx(160.0 / 240.0)

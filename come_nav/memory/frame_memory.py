@@ -136,13 +136,14 @@ class FrameMemory:
 def reduced(frame: Frame, image_size: int, aspect: float) -> Frame:
     """Return what a model of square images of ``image_size`` sees of a calibrated frame, no larger than it uses it.
 
-    The window of ``aspect`` = width / height is ``image_size`` rows high; smaller images stay as they are. Depth is
+    The window of ``aspect`` = width / height is about ``image_size`` rows high; smaller images stay as they are. Depth is
     that of the pixel at each centre, as :func:`come_nav.world_model.depth_of_frames.measured_depth` reads it.
     """
     camera = frame.intrinsics
     assert camera is not None  # the caller has checked
     left, top, width, height = centred_window(camera.width, camera.height, aspect)
-    rows, columns = min(height, image_size), min(width, round(image_size * aspect))
+    rows, columns = _size(image_size, aspect)
+    rows, columns = (height, width) if height <= rows else (rows, columns)
     window = np.ascontiguousarray(frame.rgb[top : top + height, left : left + width])
     image = torch.from_numpy(window).permute(2, 0, 1)[None].float()
     if (rows, columns) != (height, width):
@@ -153,3 +154,11 @@ def reduced(frame: Frame, image_size: int, aspect: float) -> Frame:
         depth = depth_of_cells(frame.depth_m[top : top + height, left : left + width], rows, columns, "nearest")
     small = camera.cropped(left, top, width, height).scaled(columns, rows)
     return replace(frame, rgb=rgb, depth_m=depth, intrinsics=small)
+
+
+def _size(image_size: int, aspect: float) -> tuple[int, int]:
+    """Return the least rows, from ``image_size`` on, and columns that have ``aspect`` exactly, so that none is cut."""
+    for rows in range(image_size, 2 * image_size):
+        if abs(rows * aspect - round(rows * aspect)) < 1e-6:
+            return rows, round(rows * aspect)
+    return image_size, round(image_size * aspect)
