@@ -136,8 +136,8 @@ class FrameMemory:
 def reduced(frame: Frame, image_size: int, aspect: float) -> Frame:
     """Return what a model of square images of ``image_size`` sees of a calibrated frame, no larger than it uses it.
 
-    The window of ``aspect`` = width / height is about ``image_size`` rows high; smaller images stay as they are. Depth is
-    that of the pixel at each centre, as :func:`come_nav.world_model.depth_of_frames.measured_depth` reads it.
+    The window of ``aspect`` = width / height is about ``image_size`` rows high; smaller images stay as they are. Depth
+    is that of the pixel at each centre, as :func:`come_nav.world_model.depth_of_frames.measured_depth` reads it.
     """
     camera = frame.intrinsics
     assert camera is not None  # the caller has checked
