@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from come_nav.core.errors import CheckpointError, ConfigError
 from come_nav.core.files import atomic_write_text
-from come_nav.core.settings import to_mapping
+from come_nav.core.settings import from_mapping, to_mapping
 from come_nav.experts.base import BaseExpert
-from come_nav.experts.cdit import CDiT
+from come_nav.experts.cdit import CDiT, grown
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.config import TrainSettings
 from come_nav.training.policies.settings import PolicyTrainSettings
@@ -34,13 +34,33 @@ def new_expert(config: TrainSettings, init: DiffusionWorldModel | None, schedule
         expert = init.memory_base if config.data.memory_s else init.base
         if not isinstance(expert, BaseExpert):
             raise CheckpointError("the initial model has no base expert to fine-tune")
-        return copy.deepcopy(expert).train()
+        expert = copy.deepcopy(expert).train()
+        channels = config.denoiser_model.latent_memory_channels
+        if channels != expert.model.settings.latent_memory_channels:
+            expert.model = grown(expert.model, latent_memory_channels=channels)
+        return only(expert, config.trained)
     with seeded_layers(config.seed):
         network = CDiT.from_settings(config.denoiser_model)
     scale_m, spacing_m = config.scale_m, config.waypoint_spacing_m
     normalizer = Normalizer.metric(scale_m) if spacing_m is None else Normalizer.nwm(spacing_m)
     expert = BaseExpert(network, normalizer, schedule, config.prediction)
     expert.start_from_view()
+    return only(expert, config.trained)
+
+
+def only(expert: BaseExpert, trained: tuple[str, ...]) -> BaseExpert:
+    """Return the expert with only those weights trained whose names begin as one of ``trained``; all where it is empty.
+
+    Raises:
+        ConfigError: for a name that no weight has.
+    """
+    names = [name for name, _ in expert.model.named_parameters()]
+    for start in trained:
+        if not any(name.startswith(start) for name in names):
+            known = sorted({name.split(".")[0] for name in names})
+            raise ConfigError(f"trained: no weight of the denoiser begins with '{start}'; there are {', '.join(known)}")
+    for name, parameter in expert.model.named_parameters():
+        parameter.requires_grad_(not trained or name.startswith(trained))
     return expert
 
 
@@ -60,12 +80,21 @@ def pin_config(config: TrainSettings | PolicyTrainSettings, folder: Path) -> Non
     """
     path = folder / "config.yaml"
     text = yaml.safe_dump(to_mapping(config), sort_keys=False)
-    if path.exists() and _portable(yaml.safe_load(path.read_text(encoding="utf-8"))) != _portable(yaml.safe_load(text)):
+    if path.exists() and _portable(_completed(path, type(config))) != _portable(yaml.safe_load(text)):
         raise ConfigError(
             f"{folder}: holds a run with another configuration (see its config.yaml); "
             "choose another --out, or remove the folder to start again"
         )
     atomic_write_text(path, text)
+
+
+def _completed(path: Path, kind: type[Any]) -> Any:
+    """Return the configuration of a run folder, with the defaults of keys that came after it was written."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return yaml.safe_load(yaml.safe_dump(to_mapping(from_mapping(kind, values)), sort_keys=False))
+    except ConfigError:
+        return values
 
 
 def _portable(values: Any) -> Any:
