@@ -106,6 +106,8 @@ class PlannerOutput:
             values["difference"] = progress.difference
         if plan is not None:
             values |= {"plan_status": plan.status.value, "cost": plan.cost, "plan_stamp_s": f"{plan.stamp_s:.3f}"}
+        if plan is not None and plan.message:
+            values["plan_message"] = plan.message
         if np.isfinite(progress.distance_left_m):
             values["distance_left_m"] = progress.distance_left_m
         if self.refused:
