@@ -4,9 +4,10 @@
 
 One synthetic drive is shown to all memories: rendering 100,000 frames would take hours. The robot wanders about a large
 hall; each frame is noise in front of a wall 1 to 6 m away, so that every frame has something new and all budgets are
-reached. Between the marks frames are small (``--between`` pixels), because only how much is remembered matters there;
-the frames that are timed are of 64 pixels, as the shipped model's. Clouds of colours and of latents have a budget of
-``--points`` each. Times are of the processor, on one thread, medians of ``--timed``.
+reached. Between the marks clouds and the short-term memory are shown small frames (``--between`` pixels), because only
+how much is remembered matters there, and nothing is encoded; the frames that are timed are of 64 pixels, as the shipped
+model's. Clouds of colours and of latents have a budget of ``--points`` each, retrieval one of ``--kept`` frames, which
+are reached before 1,000 frames. Times are of the processor, on one thread, medians of ``--timed``.
 
 RGB cloud: observe; render and encode a view. Latent cloud: observe; read a view out. Retrieval: keep a frame if the
 robot has moved; find 12 frames that show what lies ahead. Short-term: keep the newest 33; gather 16 of them.
@@ -64,7 +65,8 @@ class Memory:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, nargs="+", default=[100, 1000, 10_000, 100_000])
-    parser.add_argument("--points", type=int, default=20_000, help="budget of the clouds (default 20000)")
+    parser.add_argument("--points", type=int, default=10_000, help="budget of the clouds (default 10000)")
+    parser.add_argument("--kept", type=int, default=300, help="budget of retrieval, frames (default 300)")
     parser.add_argument("--between", type=int, default=8, help="pixels of the frames that are not timed (default 8)")
     parser.add_argument("--timed", type=int, default=40, help="frames and read-outs timed at each mark (default 40)")
     parser.add_argument("--out", type=Path, help="JSON file to write, after each mark; a PNG beside it")
@@ -79,17 +81,19 @@ def main() -> None:
 def drive(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Show the drive to all memories; return a row for each of them at each mark."""
     model = DiffusionWorldModel.load(find_resource("models", "tiny"))
-    memories, rows = made(model, args.points), list[dict[str, Any]]()
+    memories, rows = made(model, args.points, args.kept), list[dict[str, Any]]()
     random = np.random.default_rng(0)
     pose, spent = np.zeros(3), {own.name: list[float]() for own in memories}
     for number in range(max(args.frames)):
         mark = next(own for own in sorted(args.frames) if number < own)
         timed = number >= mark - args.timed
         pose = step(pose, random)
-        frame = synthetic(number, SIZE if timed else args.between, random)
+        frame = synthetic(number, SIZE, random)
+        small = frame if timed else synthetic(number, args.between, random)
         for own in memories:
+            seen = frame if own.name == "retrieval" else small
             start = time.process_time()
-            own.observe(frame, pose)
+            own.observe(seen, pose)
             spent[own.name].append(1e3 * (time.process_time() - start))
         if number == mark - 1:
             rows += [measured(own, number + 1, spent[own.name][-args.timed :], frame, pose, args) for own in memories]
@@ -97,18 +101,22 @@ def drive(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def made(model: DiffusionWorldModel, points: int) -> list[Memory]:
+def made(model: DiffusionWorldModel, points: int, kept: int) -> list[Memory]:
     """Return the memories, empty."""
     settings = SpatialSettings(max_voxels=points)
     latent_settings = SpatialSettings("latent", max_voxels=points)
     channels, size = model.autoencoder.settings.latent_channels, model.autoencoder.settings.latent_size
     camera = CameraIntrinsics.from_field_of_view(SIZE, SIZE, 0.5 * np.pi)
 
+    blank = torch.zeros(channels, size, size)
+
     def encode(frame: Frame) -> torch.Tensor:
+        if len(frame.rgb) != SIZE:
+            return blank
         return model.encode(images_from_rgb([frame.rgb], SIZE))[0]
 
     rgb, latent = SpatialMemory(settings), SpatialMemory(latent_settings, LatentFeatures(encode, channels))
-    frames, newest = FrameMemory(FrameMemorySettings(use=True), SIZE), ShortTermBuffer(encode=encode)
+    frames, newest = FrameMemory(FrameMemorySettings(use=True, max_frames=kept), SIZE), ShortTermBuffer(encode=encode)
     colours = RememberedViews(rgb, camera, EXTRINSICS)
     latents = RememberedLatents(latent, camera, EXTRINSICS, model.decode, size)
 
@@ -116,8 +124,8 @@ def made(model: DiffusionWorldModel, points: int) -> list[Memory]:
         return torch.from_numpy(pose)[None]
 
     def held() -> int:
-        kept = newest.newest_frames(100)
-        return sum(own.frame.rgb.nbytes + own.frame.depth_m.nbytes + own.features.nbytes for own in kept)
+        ring = newest.newest_frames(100)
+        return sum(own.frame.rgb.nbytes + own.frame.depth_m.nbytes + own.features.nbytes for own in ring)
 
     return [
         Memory(
@@ -207,7 +215,13 @@ def report(new: list[dict[str, Any]], args: argparse.Namespace, rows: list[dict[
     )
     if args.out is None:
         return
-    settings = {"points": args.points, "between_px": args.between, "px": SIZE, "retrieved": RETRIEVED}
+    settings = {
+        "points": args.points,
+        "kept": args.kept,
+        "between_px": args.between,
+        "px": SIZE,
+        "retrieved": RETRIEVED,
+    }
     document = {"benchmark": "memory_costs", **settings, "rows": rows, "ratios": ratios(rows), "goal": GOAL}
     atomic_write_text(args.out, json.dumps({**document, "machine": machine_facts()}, indent=2) + "\n")
 
