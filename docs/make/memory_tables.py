@@ -62,3 +62,51 @@ def _mean(each: dict[str, Any], key: str) -> str:
 def _psnr(each: dict[str, Any]) -> str:
     own = each.get("psnr_db")
     return "" if own is None else f"{own['value']:.1f} [{own['low']:.1f}, {own['high']:.1f}]"
+
+
+def latent_ablations(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what each choice of a memory of latents is worth, and what it costs."""
+    header = ["choice", "n", "PSNR [dB]", "difference [dB]", "SSIM", "known", "write / read [ms]", "points", "kB"]
+    return [
+        (
+            [f"{name}: {header[0]}", *header[1:]],
+            [
+                [
+                    own["row"],
+                    str(own["n"]),
+                    _mean(own, "psnr_db"),
+                    _mean(own, "psnr_db_difference") if "psnr_db_difference" in own else "",
+                    _mean(own, "ssim"),
+                    f"{own['known']['value']:.2f}",
+                    f"{own['write_ms']:.2f} / {own['read_ms']:.2f}",
+                    f"{own['points']:,.0f}",
+                    f"{own['kb']:.0f}",
+                ]
+                for own in rows
+            ],
+        )
+        for name, rows in result["tables"].items()
+    ]
+
+
+def memory_costs(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what memories cost at each number of frames, and how that grows."""
+    rows = [
+        [
+            own["memory"],
+            f"{own['frames']:,}",
+            f"{own['frame_ms']:.2f}",
+            f"{own['read_out_ms']:.2f}",
+            f"{own['mb']:.2f}",
+        ]
+        for own in result["rows"]
+    ]
+    growth = [
+        [name, *(f"{own[key]:.2f}" for key in ("frame_ms", "read_out_ms", "mb"))]
+        for name, own in result["ratios"].items()
+    ]
+    low, high = (f"{own:,}" for own in result["ratio_of"])
+    return [
+        (["memory", "frames", "a frame [ms]", "a read-out [ms]", "MB"], rows),
+        ([f"memory, {high} frames over {low}", "a frame", "a read-out", "MB"], growth),
+    ]

@@ -189,10 +189,11 @@ class BatchContexts:
 
     def _made(self, batch: Batch) -> list[tuple[torch.Tensor, Context]]:
         replay = _memories(self._cache, batch).replay
-        alike: dict[int, list[tuple[int, Context]]] = {}
+        alike: dict[tuple[int, int], list[tuple[int, Context]]] = {}
         for number, item in enumerate(batch.windows):
             context = replay.context(item.window, self._experts)
-            alike.setdefault(len(replay.stack.memory), []).append((number, context))
+            older = 0 if context.older_points is None else context.older_points.xyz.shape[1]
+            alike.setdefault((len(replay.stack.memory), older), []).append((number, context))
         return [
             (torch.tensor([number for number, _ in found]), Context.joined([context for _, context in found]))
             for found in alike.values()
