@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from machine import status_bytes
 
 from come_nav.core.errors import StorageError
 from come_nav.core.geometry import se3
@@ -51,14 +52,6 @@ class NoiseRecording:
     def frame(self, index: int) -> Frame:
         rgb = np.roll(self._rgb, index * 7919, axis=0) + np.uint8(index % 251)
         return Frame(self.stamps_s[index], rgb, self._depth, self.intrinsics, self.T_base_camera)
-
-
-def status_bytes(field: str) -> int:
-    """Return VmHWM (peak resident) or VmRSS (resident) of this process; unlike ru_maxrss, no parent is counted in."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def read(path: Path) -> dict[str, float]:

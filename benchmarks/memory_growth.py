@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import machine_facts
 from tqdm import tqdm
 
 from come_nav.cli.output import format_table
@@ -46,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    document = {"benchmark": "memory_growth", **measure(args), "machine": machine()}
+    document = {"benchmark": "memory_growth", **measure(args), "machine": machine_facts()}
     report(document)
     if args.out is not None:
         atomic_write_text(args.out, json.dumps(document, indent=2) + "\n")
@@ -104,17 +103,6 @@ def row(
         "observe_ms_median": float(np.median(last)),
         "observe_ms_p95": float(np.quantile(last, 0.95)),
         "render_ms_median": float(np.median(renders)),
-    }
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
     }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import status_bytes
 from torch import Tensor
 from torch.serialization import skip_data
 
@@ -56,12 +57,6 @@ def write_autoencoder(folder: Path) -> None:
         block_out_channels=(8,) * levels, norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels, latent_channels=4, layers_per_block=1,
     ).save_pretrained(folder)  # fmt: skip
-
-
-def status_bytes(name: str) -> int:
-    """Return one line of the process's status, in bytes."""
-    text = Path("/proc/self/status").read_text()
-    return int(text.partition(f"{name}:")[2].split()[0]) * 1024
 
 
 def measure(size: str, folder: Path) -> dict[str, Any]:

@@ -94,3 +94,20 @@ def test_an_outside_localisers_map_is_the_map_of_what_is_kept() -> None:
     np.testing.assert_allclose(loaded.to_map(POSES), se2.compose(SECOND, POSES))
     loaded.update(SECOND[None], SECOND)
     np.testing.assert_allclose(loaded.T_map_odom_xyyaw, SECOND)
+
+
+def test_odometry_that_begins_anew_moves_nothing_and_later_corrections_move_what_they_did() -> None:
+    frame, steady = MapFrame(), MapFrame()
+    for each in (frame, steady):
+        each.settle(2, FIRST)
+        each.update(np.stack([FIRST, FIRST]))
+    frame.rebase(POSES[0])
+    np.testing.assert_allclose(frame.T_map_odom_xyyaw, se2.compose(steady.T_map_odom_xyyaw, POSES[0]), atol=1e-12)
+    told = np.stack([FIRST, SECOND, SECOND])
+    np.testing.assert_array_equal(frame.update(told), steady.update(told))
+    np.testing.assert_allclose(frame.T_map_odom_xyyaw, se2.compose(steady.T_map_odom_xyyaw, POSES[0]), atol=1e-12)
+    assert (frame.anchor, frame.settled) == (steady.anchor, steady.settled)
+    frame.settle(7, SECOND)
+    np.testing.assert_allclose(frame.T_map_odom_xyyaw, SECOND)
+    frame.update(told)
+    np.testing.assert_allclose(frame.T_map_odom_xyyaw, SECOND, atol=1e-12)

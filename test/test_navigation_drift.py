@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from model_samples import EyesOnly
+from drift_samples import CAMERA, DRIFT_RAD, believed, drive, stack_of, turned_robot
 
-from come_nav.config import load_config
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import CameraIntrinsics, Frame, Goal, Odometry
+from come_nav.core.types import Frame, Goal, Odometry
+from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.short_term import Remembered
 from come_nav.navigation.localising.anchors import Anchors
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
@@ -22,42 +20,11 @@ from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.localising.worker import BoundedWorker
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.navigation.stack import NavStack
-from come_nav.sim.builtin import BuiltInSimulator
-from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.sensors.chain import to_uint8
-from come_nav.sim.sensors.mounting import camera_in_base
-from come_nav.sim.worlds import generate_world
-
-CAMERA = CameraIntrinsics.from_field_of_view(320, 240, 0.5 * math.pi)
-DRIFT_RAD = 0.012  # a key frame: 4 % of the turn
 
 
 @pytest.fixture(scope="module")
 def turned() -> tuple[np.ndarray, list[Frame]]:
-    """Return poses and frames of a robot that turns on the spot more than once."""
-    raycaster = Raycaster([generate_world(10001)], CAMERA)
-    start = BuiltInSimulator.in_world(raycaster.worlds[0], seed=3).pose_world_xyyaw
-    poses = np.array([se2.compose(start, np.array([0.0, 0.0, 0.3 * step])) for step in range(26)])
-    images, depth = raycaster.render(torch.from_numpy(poses))
-    frames = [
-        Frame(0.25 * step, image, depth[step].numpy(), CAMERA, camera_in_base(0.5))
-        for step, image in enumerate(to_uint8(images))
-    ]
-    return se2.relative(poses[:1], poses), frames
-
-
-def believed(poses: np.ndarray, drift_rad: float) -> np.ndarray:
-    return np.array([se2.compose(pose, np.array([0.0, 0.0, drift_rad * step])) for step, pose in enumerate(poses)])
-
-
-def stack_of(background: bool = False, **config) -> NavStack:
-    settings = load_config(None, {"experts.use": [], **config})
-    return NavStack(EyesOnly(), settings, background_training=False, background_localisation=background)
-
-
-def drive(robot, frames: list[Frame], poses: np.ndarray) -> None:
-    for frame, pose in zip(frames, poses, strict=True):
-        robot.observe(frame, Odometry(frame.stamp_s, se3.transform_from_xyyaw(pose)))
+    return turned_robot()
 
 
 @pytest.fixture(scope="module")
@@ -225,11 +192,57 @@ def test_an_image_is_found_in_odom_as_it_is_now(turned, corrected) -> None:
     assert abs(se2.relative(odom[2], found[1])[2]) < 0.05, "uncorrected, it is where odometry had it"
 
 
+def test_all_goes_on_where_odometry_begins_anew(turned) -> None:
+    """Features, anchors, places and corrections are those of a robot whose odometry never began anew."""
+    poses, frames = turned
+    T_before_after = np.array([0.7, -0.4, 2.5])  # where the new odom lies in the one before
+    odom, steady, anew = believed(poses, DRIFT_RAD), Navigator(stack_of()), Navigator(stack_of())
+    drive(steady, frames, odom)
+    drive(anew, frames[:14], odom[:14])
+    anew.begin(GoalRequest(pose_odom_xyyaw=np.array([1.0, 2.0, 0.5])))
+    asked = frames[2].rgb
+    assert anew.stack.goals.sighting(asked).certain
+    anew.forget(T_before_after_xyyaw=T_before_after)
+    moved = anew.stack.goals.sighting(asked)
+    assert moved.certain and moved.keyframe == 2, "no search of the odom before is told again"
+    drive(anew, frames[14:], se2.relative(T_before_after[None], odom[14:]))
+    ours, theirs = anew.stack.localisation, steady.stack.localisation
+    np.testing.assert_allclose(ours.corrections_xyyaw, theirs.corrections_xyyaw, atol=1e-6)
+    T_map_odom = se2.compose(theirs.T_map_odom_xyyaw, T_before_after)
+    for found in (ours.T_map_odom_xyyaw, anew.places.T_map_odom_xyyaw):
+        assert np.abs(se2.relative(T_map_odom, found)).max() < 1e-6
+    relative = se2.relative(T_before_after[None], steady.places.keyframes.poses_xyyaw)
+    ours_kept = anew.places.keyframes.poses_xyyaw
+    assert len(ours_kept) - len(relative) in {0, 1}, "another leg begins with the next frame"
+    np.testing.assert_allclose(ours_kept[0], relative[0], atol=1e-6)
+    np.testing.assert_allclose(ours_kept[-1], relative[-1], atol=1e-6)
+    there, here = theirs.find(asked).pose_odom_xyyaw, ours.find(asked).pose_odom_xyyaw
+    assert np.abs(se2.relative(se2.relative(T_before_after, there), here)).max() < 1e-6
+
+
 # --- corrections from elsewhere -------------------------------------------------------------------------------------
 
 
 def line(count: int) -> np.ndarray:
     return np.array([[0.5 * step, 0.0, 0.0] for step in range(count)])
+
+
+def test_what_another_localiser_told_holds_on_where_odometry_begins_anew() -> None:
+    localisation, told = RobotLocalisation(LocalisationSettings(use=False)), list[np.ndarray | None]()
+    localisation.on_correction.append(lambda _, outside: told.append(outside))
+    T_map_odom, T_before_after = np.array([5.0, 3.0, 1.0]), np.array([0.5, -2.0, 0.3])
+    localisation.correct(T_map_odom)
+    localisation.rebase(T_before_after)
+    T_map_after = se2.compose(T_map_odom, T_before_after)
+    np.testing.assert_allclose(localisation.outside_xyyaw, T_map_after, atol=1e-12)
+    frame = MapFrame()
+    frame.update(np.zeros((0, 3)), told[-1])
+    frame.rebase(T_before_after)
+    np.testing.assert_allclose(frame.T_map_odom_xyyaw, T_map_after, atol=1e-12)
+    better = T_map_after + np.array([0.3, 0.1, -0.1])
+    localisation.correct(better)
+    frame.update(np.zeros((0, 3)), told[-1])
+    np.testing.assert_allclose(frame.T_map_odom_xyyaw, better, atol=1e-12)
 
 
 def test_another_localiser_says_first_where_its_map_lies() -> None:

@@ -5,15 +5,12 @@ The additions are off by default; without them the state dict and the function a
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from come_nav.core.checks import check_shape
 from come_nav.core.device.transfer import to_device
-from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.errors import ShapeError
 from come_nav.core.settings import to_mapping
 from come_nav.experts.cdit_settings import CDIT_SIZES, CDiTSettings
 from come_nav.experts.embeddings import ActionEmbedder, PatchEmbedder, ScalarEmbedder, unpatchify
@@ -21,7 +18,7 @@ from come_nav.experts.layers import CDiTBlock, FinalLayer, layer_norm
 from come_nav.experts.optional_inputs import CameraEmbedder, OlderFrames, OptionalInputs, ViewGroups, layer_weights
 from come_nav.experts.rays import RAY_VALUES
 
-__all__ = ["ABSOLUTE_POSE_VALUES", "CDIT_SIZES", "CONTEXT_POSE_VALUES", "CDiT", "CDiTSettings", "grown"]
+__all__ = ["ABSOLUTE_POSE_VALUES", "CDIT_SIZES", "CONTEXT_POSE_VALUES", "CDiT", "CDiTSettings"]
 
 CONTEXT_POSE_VALUES = 5  # x, y, sin yaw, cos yaw, time offset
 ABSOLUTE_POSE_VALUES = 4  # x, y, sin yaw, cos yaw
@@ -320,23 +317,3 @@ class CDiT(nn.Module):
         if drop_context is not None and settings.context_dropout:
             tokens = torch.where(drop_context[:, None, None], self.null_context.to(tokens.dtype), tokens)
         return tokens
-
-
-def grown(network: CDiT, **options: Any) -> CDiT:
-    """Return a network with further ``options`` of its settings, and the weights of ``network`` in all that they share.
-
-    What is new starts at zero where it reaches the output: what the network could be told before, it answers as before.
-
-    Raises:
-        ConfigError: for options that change the shape of what is there.
-    """
-    larger = CDiT.from_settings(replace(network.settings, **options))
-    try:
-        _, unexpected = larger.load_state_dict(network.state_dict(), strict=False)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"a network cannot grow by {', '.join(options)}: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    if unexpected:
-        raise ConfigError(f"a network cannot lose what it has learned: {unexpected[0]} has no place with {options}")
-    return larger.train(network.training)

@@ -5,7 +5,7 @@ The graph moves key frames in the plane; height, roll and pitch stay odometry's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ from come_nav.localisation.pose_graph import PoseGraph, PoseGraphSettings
 from come_nav.localisation.registration import PosePrior, Registration, RegistrationSettings, register
 from come_nav.localisation.verification import Evidence, verify
 from come_nav.localisation.view import View
+
+NEWEST = 64  # key frames that keep their features in any case: registration and triangulation look at them
+SPARE = 20  # one in so many goes at once
+METRES_PER_RAD = 1.0  # what a turn counts where nearest neighbours are sought: a view is 1 to 2 rad wide
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class LocaliserSettings:
         registered_floor_m: what calibration leaves of a registration's error, m, > 0.
         registered_floor_rad: the same, rad, > 0.
         optimise_every: key frames between two solutions without a closure, >= 1.
+        max_views: key frames whose features are kept, >= 128; 150 kB each at 320 x 240. Beyond that those go whose
+            neighbours are nearest; where they were stays in the graph.
     """
 
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -67,6 +73,7 @@ class LocaliserSettings:
     registered_floor_m: float = 0.01
     registered_floor_rad: float = 0.005
     optimise_every: int = 20
+    max_views: int = 1500
 
     def __post_init__(self) -> None:
         check_matcher(self.matching, self.features.kind)
@@ -86,6 +93,7 @@ class LocaliserSettings:
             check_range(f"localiser.{name}", getattr(self, name), 0)
         for name in ("closure_gap", "candidates", "optimise_every"):
             check_range(f"localiser.{name}", getattr(self, name), 1)
+        check_range("localiser.max_views", self.max_views, 2 * NEWEST)
         for name in ("certain", "image_certain"):
             check_range(f"localiser.{name}", getattr(self, name), 0.0, 1.0)
 
@@ -186,6 +194,29 @@ class KeyframeMap:
         if self.places.due():
             self.places.train([kept.view.features for kept in self.keyframes])
 
+    def make_room(self) -> None:
+        """Let features go beyond ``max_views``: of each pair of nearest key frames the older one's."""
+        held = np.flatnonzero([len(kept.view.features) > 0 for kept in self.keyframes])
+        if len(held) <= self.config.max_views:
+            return
+        spare = held[:-NEWEST]
+        apart = _apart(self.graph.poses_xyyaw[spare])
+        for _ in range(len(held) - self.config.max_views + self.config.max_views // SPARE):
+            first, second = np.unravel_index(int(np.argmin(apart)), apart.shape)
+            oldest = min(first, second)
+            apart[oldest], apart[:, oldest] = np.inf, np.inf
+            self.forget_view(int(spare[oldest]))
+
+    def forget_view(self, row: int) -> None:
+        """Let the features of a key frame go; where it was stays in the graph."""
+        kept = self.keyframes[row]
+        own = kept.view.features
+        none = replace(
+            own, **{name: getattr(own, name)[:0].copy() for name in ("keypoints_px", "descriptors", "sizes_px")}
+        )
+        self.keyframes[row] = replace(kept, view=View(none, kept.view.intrinsics))
+        self.places.forget(row)
+
     def guide(self, first: int, second: int) -> PosePrior:
         """Return what odometry says of the second camera in the first one's optical frame."""
         a, b = self.keyframes[first], self.keyframes[second]
@@ -204,3 +235,12 @@ class KeyframeMap:
         """Return the covariance (3, 3) of a registered planar pose with what calibration leaves of its error."""
         floors = (self.config.registered_floor_m, self.config.registered_floor_m, self.config.registered_floor_rad)
         return np.asarray(covariance + np.diag(floors) ** 2)
+
+
+def _apart(poses_xyyaw: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return how far poses (N, 3) are apart (N, N), a turn counted as a way; infinite from each to itself."""
+    x, y, yaw = poses_xyyaw.astype(np.float32).T
+    turns = np.abs(se2.wrap_angle(yaw[:, None] - yaw[None]))
+    apart = np.hypot(x[:, None] - x[None], y[:, None] - y[None]) + METRES_PER_RAD * turns
+    np.fill_diagonal(apart, np.inf)
+    return np.asarray(apart, np.float32)

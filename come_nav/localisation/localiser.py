@@ -86,6 +86,7 @@ class VisualLocaliser:
             self._connect(earlier, index, self.map.guide(earlier, index))
         closed = self._close_loops(index)
         self.map.index_newest()
+        self.map.make_room()
         self._since_solution += 1
         if closed or self._since_solution >= self.config.optimise_every:
             self.optimise()

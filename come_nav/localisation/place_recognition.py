@@ -11,14 +11,14 @@ Cost on one core: about 3 ms to describe an image and to find the candidates amo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.checks import check_range
+from come_nav.core.checks import check_range, check_shape
 from come_nav.core.errors import ShapeError
 from come_nav.core.growing import GrowingRows
 from come_nav.localisation.features import Features, extract_features
@@ -67,7 +67,9 @@ class PlaceIndex:
         self._projection: NDArray[np.float32] | None = None
         self._trained_on = 0
         self._kind: str | None = None
+        self._noise_state: NDArray[np.uint8] = np.zeros(0, np.uint8)  # of the generator, before the projection
         self._table = GrowingRows((self.config.dimensions,), np.float32)
+        self._empty = GrowingRows((), np.bool_)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -85,20 +87,15 @@ class PlaceIndex:
 
     def train(self, frames: list[Features]) -> None:
         """Train the vocabulary on key frames and describe all of them anew; they become rows 0, 1, ..."""
-        import torch
-
         share = max(1, self.config.sample // max(1, len(frames)))
         parts = [frame.vectors()[:share] for frame in frames if len(frame)]
         if not parts:
             return
         self._words = _k_means(np.concatenate(parts), self.config.words, self.config.rounds, self._generator)
-        size = self._words.size
-        noise = torch.randn(size, self.config.dimensions, generator=self._generator).numpy()
-        self._projection = (noise / np.sqrt(self.config.dimensions)).astype(np.float32)
+        self._noise_state = self._generator.get_state().numpy().copy()
+        self._project()
         self._trained_on = len(frames)
-        self._table.clear()
-        for frame in frames:
-            self.add(frame)
+        self._describe_all(frames)
 
     def add(self, features: Features) -> int:
         """Add a key frame and return its row.
@@ -107,7 +104,53 @@ class PlaceIndex:
             ShapeError: for features of another kind than the key frames before have.
         """
         self._kind = self._kind or features.kind
+        self._empty.append(not len(features))
         return self._table.append(self.describe(features))
+
+    def forget(self, row: int) -> None:
+        """Take it that a key frame has no features any more: it is a candidate for nothing, and its row stays."""
+        self._table.rows[row], self._empty.rows[row] = 0.0, True
+
+    def vocabulary(self) -> dict[str, NDArray[Any]]:
+        """Return what :meth:`restore` needs beside the key frames' features; empty before the first training."""
+        if self._words is None:
+            return {}
+        trained = {"words": self._words, "noise_state": self._noise_state, "trained_on": np.array(self._trained_on)}
+        return {name: np.array(values) for name, values in trained.items()}
+
+    def restore(self, vocabulary: Mapping[str, NDArray[Any]], frames: list[Features]) -> None:
+        """Take a vocabulary from before, and describe key frames by it; they become rows 0, 1, ...
+
+        Raises:
+            ShapeError: for a vocabulary that is none.
+        """
+        import torch
+
+        if vocabulary:
+            check_shape("words", vocabulary["words"], "W D")
+            self._words = np.array(vocabulary["words"], np.float32)
+            self._noise_state = np.array(vocabulary["noise_state"], np.uint8)
+            self._trained_on = int(vocabulary["trained_on"])
+            try:
+                self._generator.set_state(torch.from_numpy(self._noise_state.copy()))
+            except (RuntimeError, TypeError) as error:
+                raise ShapeError(f"the vocabulary's noise_state is none ({str(error).splitlines()[0]})") from error
+            self._project()
+        self._describe_all(frames)
+
+    def _project(self) -> None:
+        """Draw the projection of the present vocabulary."""
+        import torch
+
+        assert self._words is not None
+        noise = torch.randn(self._words.size, self.config.dimensions, generator=self._generator).numpy()
+        self._projection = (noise / np.sqrt(self.config.dimensions)).astype(np.float32)
+
+    def _describe_all(self, frames: list[Features]) -> None:
+        self._table.clear()
+        self._empty.clear()
+        for frame in frames:
+            self.add(frame)
 
     def describe(self, features: Features) -> NDArray[np.float32]:
         """Return the descriptor (D,) of unit length; zeros before the first training and without features.
@@ -140,6 +183,7 @@ class PlaceIndex:
         similar = self._table.rows @ self.describe(features)
         if self._words is None:
             similar = np.linspace(0.0, 1e-3, len(self), dtype=np.float32)
+        similar = np.where(self._empty.rows, -np.inf, similar)
         if allowed is not None:
             similar = np.where(allowed, similar, -np.inf)
         order = np.argsort(-similar, kind="stable")[:count]

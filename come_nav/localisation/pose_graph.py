@@ -16,17 +16,21 @@ odometry and 0.9 s again with one more closure; 1,000 nodes 0.1 to 0.2 s.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range, check_shape
-from come_nav.core.errors import DataError
+from come_nav.core.errors import DataError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.growing import GrowingRows
 from come_nav.localisation.graph.equations import Edges, System, edge_residuals
 from come_nav.localisation.graph.odometry_consistency import odometry_distances
+
+STATE = ("poses_xyyaw", "nodes", "relative_xyyaw", "information", "robust", "rejected")
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,38 @@ class PoseGraph:
         self._information.append(np.linalg.inv(covariance))
         self._robust.append(robust)
         return len(self._nodes) - 1
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything as plain arrays, for :meth:`restored`."""
+        edges, rejected = self.edges, np.zeros(len(self._nodes), np.bool_)
+        rejected[: len(self._rejected)] = self._rejected
+        own: dict[str, NDArray[Any]] = {
+            "poses_xyyaw": self.poses_xyyaw,
+            "nodes": edges.nodes,
+            "relative_xyyaw": edges.poses_xyyaw,
+        }
+        own |= {"information": edges.information, "robust": edges.robust, "rejected": rejected}
+        return {name: np.array(values) for name, values in own.items()}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, NDArray[Any]], config: PoseGraphSettings | None = None) -> PoseGraph:
+        """Return the graph of :meth:`state`; raise ShapeError for arrays that are missing or do not agree."""
+        missing = [name for name in STATE if name not in state]
+        if missing:
+            raise ShapeError(f"a pose graph needs the array {missing[0]}")
+        count = check_shape("poses_xyyaw", state["poses_xyyaw"], "N 3")["N"]
+        edges = check_shape("nodes", state["nodes"], "E 2")["E"]
+        for name, shape in {"relative_xyyaw": " 3", "information": " 3 3", "robust": "", "rejected": ""}.items():
+            check_shape(name, state[name], f"{edges}{shape}")
+        if edges and not 0 <= state["nodes"].min() <= state["nodes"].max() < count:
+            raise ShapeError(f"edges of the pose graph must be between nodes 0 to {count - 1}")
+        graph = cls(config)
+        columns = ((graph._poses, "poses_xyyaw"), (graph._nodes, "nodes"), (graph._relative, "relative_xyyaw"))
+        for rows, name in (*columns, (graph._information, "information"), (graph._robust, "robust")):
+            for row in state[name]:
+                rows.append(row)
+        graph._rejected = np.array(state["rejected"], np.bool_)
+        return graph
 
     def optimise(self, free: int | None = None) -> GraphSolution:
         """Solve for all poses but the first, or for the newest ``free`` ones, and keep them."""

@@ -19,6 +19,8 @@ UNANCHORED = -1  # seen before the first key frame: stays where it is
 class MapFrame:
     """Corrections of the key frames that one memory is anchored to.
 
+    Corrections are told in the odom of the first key frame ("first odom"), which odometry that began anew is not.
+
     Attributes:
         settled: anchors below this belong to key frames of an earlier session, which nobody corrects any more.
         T_map_odom_xyyaw: planar pose (3,) of odom in map at present.
@@ -32,6 +34,7 @@ class MapFrame:
         self.settled = 0
         self._base: NDArray[np.float64] = np.zeros(3)
         self._told: NDArray[np.float64] = np.zeros((0, 3))
+        self._T_first_odom: NDArray[np.float64] = np.zeros(3)
         self.T_map_odom_xyyaw: NDArray[np.float64] = np.zeros(3)
 
     @property
@@ -62,7 +65,8 @@ class MapFrame:
         """Take the corrections (K, 3) of all key frames; return by what each anchor moves in map.
 
         Fewer than before are of other key frames: see :meth:`restart`. Where another localiser corrects,
-        ``outside_xyyaw`` (3,) is where odom lies in its map, which this map is then taken to be: what is settled stays.
+        ``outside_xyyaw`` (3,) is where first odom lies in its map, which this map is then taken to be: what is settled
+        stays.
 
         Returns:
             Motions (anchor + 1, 3) in map, the identity for those that stay; None where nothing moves.
@@ -82,9 +86,9 @@ class MapFrame:
         moved = (told[:known] != before).any(axis=1) | (self._base != base).any()
         self._told = told
         if outside_xyyaw is not None:
-            self.T_map_odom_xyyaw = np.array(outside_xyyaw, np.float64)
+            self.T_map_odom_xyyaw = self._of_odom(np.array(outside_xyyaw, np.float64))
         elif len(told):
-            self.T_map_odom_xyyaw = se2.compose(base, told[-1]) if base.any() else told[-1]
+            self.T_map_odom_xyyaw = self._of_odom(se2.compose(base, told[-1]) if base.any() else told[-1])
         if not moved.any():
             return None
         motions = np.zeros((self.anchor + 1, 3))
@@ -99,16 +103,20 @@ class MapFrame:
         ``T_map_odom_xyyaw`` (3,) is where odom lies in the map of what is kept; where it is now when None.
         """
         now = self.T_map_odom_xyyaw if T_map_odom_xyyaw is None else np.array(T_map_odom_xyyaw, np.float64)
-        told = self._told[-1] if len(self._told) else np.zeros(3)
+        told = self._of_odom(self._told[-1] if len(self._told) else np.zeros(3))
         self._base = se2.compose(now, se2.inverse(told)) if told.any() else now
         self.settled, self.T_map_odom_xyyaw = anchors, now
 
     def restart(self) -> None:
         """Take it that the next corrections are of other key frames: what is kept stays where it is."""
         self.settled, self._base = self.anchor + 1, self.T_map_odom_xyyaw
-        self._told = np.zeros((0, 3))
+        self._told, self._T_first_odom = np.zeros((0, 3)), np.zeros(3)
 
     def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
         """Take it that odometry began anew: (3,) is where the new odom lies in the one before. What is kept stays."""
-        self.restart()
-        self._base = self.T_map_odom_xyyaw = se2.compose(self.T_map_odom_xyyaw, T_before_after_xyyaw)
+        self._T_first_odom = se2.compose(self._T_first_odom, T_before_after_xyyaw)
+        self.T_map_odom_xyyaw = se2.compose(self.T_map_odom_xyyaw, T_before_after_xyyaw)
+
+    def _of_odom(self, T_map_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where odom lies in map (3,), given where first odom lies in it."""
+        return se2.compose(T_map_first_xyyaw, self._T_first_odom) if self._T_first_odom.any() else T_map_first_xyyaw

@@ -80,6 +80,7 @@ class Navigator:
         self.obstacles = ObstacleMap(self._settings.obstacles)
         stack.localisation.on_correction.append(self.places.move)
         self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw  # as goals know it
+        self._found_again = stack.localisation.found_again
         self._recognition = Recognition(stack, self.places, self._settings.recognition, log)
         self.routes = Routes(self.places, self.obstacles, stack.episode)
         self._rescue = Rescue(self.mission, self.guide, self.obstacles, self.routes)
@@ -176,7 +177,7 @@ class Navigator:
             self._episodes += 1
             if T_before_after_xyyaw is not None:
                 self.stack.forget_recent()
-                self.stack.localisation.reset()
+                self.stack.localisation.rebase(T_before_after_xyyaw)
                 self.stack.episode.reset(T_before_after_xyyaw)
                 self.obstacles.rebase(T_before_after_xyyaw)
                 self.places.rebase(T_before_after_xyyaw)
@@ -203,6 +204,9 @@ class Navigator:
             overtaken: whether a search of memory has become pointless for a reason of the caller's.
         """
         with self._lock:
+            if self._found_again != self.stack.localisation.found_again:  # which moved memory: goals in odom stay
+                self._found_again = self.stack.localisation.found_again
+                self._T_map_odom_xyyaw = self.places.T_map_odom_xyyaw
             self._T_map_odom_xyyaw = follow_correction(
                 self.mission, self.guide, self._T_map_odom_xyyaw, self.places.T_map_odom_xyyaw
             )

@@ -44,7 +44,7 @@ def model_card(config: TrainSettings, model: DiffusionWorldModel, device: str, f
         "drives": f"{', '.join(data.drivers)}; {data.branches} further views per frame",
         "memory": _memory(data),
         "recordings": ", ".join(data.recordings) or "none",
-        "started from": "another model (fine-tuned)" if fine_tuned else "nothing",
+        "started from": "another model (fine-tuned)" if fine_tuned else config.denoiser_from or "nothing",
         "device": f"{hardware}, torch {torch.__version__}",
         "seed": str(config.seed),
     }

@@ -313,6 +313,8 @@ class TrainSettings:
         precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
         autoencoder_from: take over a finished autoencoder instead of training one: a model folder of come_nav, or a
             diffusers AutoencoderKL as a folder or by its name on the Hugging Face hub.
+        denoiser_from: a model folder of come_nav whose denoiser this one extends: it begins with that one's weights,
+            what it has more of (inputs, sources of views, blocks) at zero; None = untrained.
         autoencoder_model, denoiser_model: shapes of the networks.
         depth_model: shape of the depth estimator, for a denoiser that sees its context frames reprojected to the
             target; None leaves it out (then denoiser_model.extra_channels is 0).
@@ -338,6 +340,7 @@ class TrainSettings:
     kl_weight: float = 1e-6
     precision: str = "auto"
     autoencoder_from: str | None = None
+    denoiser_from: str | None = None
     trained: tuple[str, ...] = ()
     data: DataSettings = field(default_factory=DataSettings)
     autoencoder_model: AutoencoderSettings = field(default_factory=AutoencoderSettings)

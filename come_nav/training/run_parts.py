@@ -17,9 +17,10 @@ from come_nav.core.errors import CheckpointError, ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.settings import from_mapping, to_mapping
 from come_nav.experts.base import BaseExpert
-from come_nav.experts.cdit import CDiT, grown
+from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.config import TrainSettings
+from come_nav.training.growing import begin_with, grown
 from come_nav.training.policies.settings import PolicyTrainSettings
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
@@ -44,7 +45,10 @@ def new_expert(config: TrainSettings, init: DiffusionWorldModel | None, schedule
     scale_m, spacing_m = config.scale_m, config.waypoint_spacing_m
     normalizer = Normalizer.metric(scale_m) if spacing_m is None else Normalizer.nwm(spacing_m)
     expert = BaseExpert(network, normalizer, schedule, config.prediction)
-    expert.start_from_view()
+    if config.denoiser_from is None:
+        expert.start_from_view()
+    else:
+        begin_with(expert, config)
     return only(expert, config.trained)
 
 

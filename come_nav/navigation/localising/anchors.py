@@ -6,24 +6,80 @@ corrections, those from elsewhere included.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.geometry import se2
+from come_nav.core.checks import check_shape
+from come_nav.core.geometry import se2, se3
 from come_nav.core.growing import GrowingRows
+from come_nav.localisation.saved.localiser_state import array_of
 
 NO_KEYFRAME = -1
 METRES_PER_RAD = 0.5  # what a turn counts on the way that drift grows with
 
 
-class Anchors:
-    """Anchors of one robot, with where odom lies in map as each has it; the identity until something else is known."""
+@dataclass(frozen=True)
+class SettledKeyframes:
+    """Key frames of before a restart, whose memories stay where they are.
 
-    def __init__(self) -> None:
+    Attributes:
+        poses_odom_xyyaw: (K, 3) as odometry had them.
+        corrections_xyyaw: (K, 3) where odom lies in map as each has it; map and odom are one at present.
+        T_map_odom_xyyaw: (3,) where that odom lies in the map of what was remembered.
+    """
+
+    poses_odom_xyyaw: NDArray[np.float64]
+    corrections_xyyaw: NDArray[np.float64]
+    T_map_odom_xyyaw: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        count = check_shape("poses_odom_xyyaw", self.poses_odom_xyyaw, "K 3")["K"]
+        check_shape("corrections_xyyaw", self.corrections_xyyaw, f"{count} 3")
+        check_shape("T_map_odom_xyyaw", self.T_map_odom_xyyaw, "3")
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, NDArray[Any]]) -> SettledKeyframes:
+        """Return those of :meth:`RobotLocalisation.state`; raise ShapeError for missing arrays, or wrong ones."""
+        return cls(
+            se3.xyyaw_from_transform(array_of(state, "T_odom_base")),
+            array_of(state, "corrections_xyyaw"),
+            array_of(state, "T_map_odom_xyyaw"),
+        )
+
+    def told(self) -> SettledKeyframes:
+        """Return them in the map of what was remembered, which another localiser tells of."""
+        corrections = se2.compose(self.T_map_odom_xyyaw[None], self.corrections_xyyaw)
+        return SettledKeyframes(self.poses_odom_xyyaw, corrections, np.zeros(3))
+
+
+NO_KEYFRAMES = SettledKeyframes(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(3))
+
+
+class Anchors:
+    """Anchors of one robot, with where odom lies in map as each has it; the identity until something else is known.
+
+    All poses are in the odom of the first anchor ("first odom"), which odometry that began anew since is not.
+
+    Key frames of before a restart come first in the localiser's order; all of its key frames are in the odom of before.
+
+    Attributes:
+        T_first_odom_xyyaw: (3,) where the present odom lies in first odom.
+        T_before_first_xyyaw: (3,) where first odom lies in the odom of before; the identity without a start before.
+    """
+
+    def __init__(self, settled: SettledKeyframes = NO_KEYFRAMES) -> None:
+        """Begin without anchors, with the key frames of before a restart."""
+        self._before = settled
         self._odom = GrowingRows((3,))
         self._keyframes = GrowingRows((), np.int64)
         self._corrections: NDArray[np.float64] = np.zeros((0, 3))
         self._start: NDArray[np.float64] = np.zeros(3)  # where odom lies in map before the first anchor
+        self.T_first_odom_xyyaw: NDArray[np.float64] = np.zeros(3)
+        self.T_before_first_xyyaw: NDArray[np.float64] = np.zeros(3)
         self._settled: int | None = None  # the newest anchor when another localiser told last
 
     def __len__(self) -> int:
@@ -31,18 +87,39 @@ class Anchors:
 
     @property
     def corrections_xyyaw(self) -> NDArray[np.float64]:
-        """Pose of odom in map (A, 3) at each anchor."""
+        """Pose of first odom in map (A, 3) at each anchor."""
         return self._corrections
 
     @property
     def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
-        """Pose of odom in map (3,) at the newest anchor."""
-        return self._corrections[-1] if len(self) else self._start
+        """Pose of the present odom in map (3,) at the newest anchor."""
+        return self.of_odom(self._corrections[-1] if len(self) else self._start)
+
+    def of_odom(self, T_frame_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where the present odom lies in a frame (3,), given where first odom lies in it."""
+        first = self.T_first_odom_xyyaw
+        return se2.compose(T_frame_first_xyyaw, first) if first.any() else T_frame_first_xyyaw.copy()
 
     @property
     def keyframe_poses_odom_xyyaw(self) -> NDArray[np.float64]:
-        """Poses (K, 3) of those with a key frame, as odometry had them."""
-        return np.asarray(self._odom.rows[self._with_keyframe()])
+        """Poses (K, 3) of all key frames, as odometry had them, in the odom of before."""
+        own = self.before(self._odom.rows[self._with_keyframe()])
+        return np.concatenate([self._before.poses_odom_xyyaw, own])
+
+    def before(self, pose_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return poses (..., 3) of first odom in the odom of before, which the localiser's key frames are in."""
+        T = self.T_before_first_xyyaw
+        return se2.compose(T, pose_first_xyyaw) if T.any() else pose_first_xyyaw
+
+    def found_again(self, T_before_first_xyyaw: NDArray[np.float64]) -> None:
+        """Take where first odom lies in the odom of before (3,), before there is a key frame of this start.
+
+        What was seen since moves with it, unless another localiser has told where odom lies.
+        """
+        if self._settled is None:
+            self.T_before_first_xyyaw = np.array(T_before_first_xyyaw, np.float64)
+            self._start = self.T_before_first_xyyaw
+            self._corrections = np.tile(self._start, (len(self), 1))
 
     def due(self, pose_odom_xyyaw: NDArray[np.float64], spacing_m: float, spacing_rad: float) -> bool:
         """Whether the robot has moved enough since the last anchor."""
@@ -53,7 +130,7 @@ class Anchors:
 
     def add(self, pose_odom_xyyaw: NDArray[np.float64]) -> int:
         """Keep an anchor where odometry says that the robot is; return its index."""
-        newest = self.T_map_odom_xyyaw
+        newest = self._corrections[-1] if len(self) else self._start
         self._odom.append(pose_odom_xyyaw)
         self._keyframes.append(NO_KEYFRAME)
         self._corrections = np.concatenate([self._corrections, newest[None]])
@@ -63,21 +140,28 @@ class Anchors:
         """Say which key frame an anchor has."""
         self._keyframes.rows[anchor] = keyframe
 
-    def correction_of(self, keyframe: int) -> NDArray[np.float64]:
-        """Return where odom lies in map (3,) as a key frame's anchor has it."""
-        found = np.flatnonzero(self._keyframes.rows == keyframe)
-        return self._corrections[found[0]] if len(found) else np.zeros(3)
+    def corrections_of_keyframes(self, count: int) -> NDArray[np.float64]:
+        """Return where the odom of before lies in map (K, 3), as the first ``count`` key frames' anchors have it."""
+        corrections, settled = np.zeros((count, 3)), len(self._before.corrections_xyyaw)
+        corrections[:settled] = self._before.corrections_xyyaw
+        known = np.flatnonzero((self._keyframes.rows >= settled) & (self._keyframes.rows < count))
+        T = self.T_before_first_xyyaw
+        own = se2.compose(self._corrections[known], se2.inverse(T)) if T.any() else self._corrections[known]
+        corrections[self._keyframes.rows[known]] = own
+        return corrections
 
     def follow(self, keyframes_xyyaw: NDArray[np.float64], move: tuple[float, float]) -> None:
-        """Take the corrections (K, 3) of the key frames; those closer than ``move`` (m, rad) to what is stay.
+        """Take the corrections (K, 3) of all key frames, of the odom of before.
 
-        Anchors without a key frame have the correction of the one before them.
+        Those closer than ``move`` (m, rad) to what is stay. Anchors without a key frame have the correction of the one
+        before them.
         """
         wanted = self._corrections.copy()
         known = np.flatnonzero(self._with_keyframe())
         if not len(known):
             return
-        wanted[known] = keyframes_xyyaw[self._keyframes.rows[known]]
+        T, own = self.T_before_first_xyyaw, keyframes_xyyaw[self._keyframes.rows[known]]
+        wanted[known] = se2.compose(own, T) if T.any() else own
         before = np.maximum.accumulate(np.where(self._with_keyframe(), np.arange(len(self)), -1))
         wanted = np.where(before[:, None] >= 0, wanted[before], wanted)
         away = wanted - self._corrections
@@ -92,6 +176,10 @@ class Anchors:
         spread over the way since it was told last, as drift grows with the way: the anchor of then stays, the newest
         moves by all of it.
         """
+        if self._settled is None and len(self._before.poses_odom_xyyaw):
+            if not self._with_keyframe().any():  # else the localiser has related them already
+                self.T_before_first_xyyaw = se2.relative(self._before.T_map_odom_xyyaw, T_map_odom_xyyaw)
+            self._before = self._before.told()
         if not len(self):
             self._start, self._settled = np.array(T_map_odom_xyyaw, np.float64), 0
             return

@@ -65,7 +65,7 @@ class GoalFinder:
         Where it cannot, remembered views must be compared instead.
         """
         settings = self._localisation.settings
-        if not self._localisation.takes(rgb):
+        if not settings.takes(rgb):
             return False
         seen = len(self._localisation) > 0 or self.tries(self.recent(), settings)
         return seen and self._recent.features(rgb, settings) >= settings.visual.registration.min_features
@@ -123,14 +123,14 @@ class GoalFinder:
         return RegisteredTerm(sighting, objective, path)
 
     def _among_keyframes(self, rgb: NDArray[np.uint8], camera: ImageCamera) -> Sighting | None:
-        count = len(self._localisation)
-        if not count:
+        if not len(self._localisation):
             return None
+        revision = self._localisation.revision
         with self._lock:
             kept = self._remembered
-        if kept is not None and kept[0] is rgb and kept[1:3] == (camera, count):
+        if kept is not None and kept[0] is rgb and kept[1:3] == (camera, revision):
             return kept[3]
         found = self._localisation.find(rgb, camera)
         with self._lock:
-            self._remembered = (rgb, camera, count, found)
+            self._remembered = (rgb, camera, revision, found)
         return found

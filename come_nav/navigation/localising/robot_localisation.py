@@ -9,22 +9,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import ImageCamera, camera_of_image
+from come_nav.core.types import Frame, ImageCamera, camera_of_image
 from come_nav.localisation.graph.drift_evidence import odometry_misfit
 from come_nav.localisation.image_search import VisualMatch
+from come_nav.localisation.keyframe_map import VisualKeyframe
 from come_nav.localisation.localiser import VisualLocaliser
+from come_nav.localisation.saved.localiser_state import array_of, localiser_state, restored_localiser
 from come_nav.memory.short_term import Remembered
-from come_nav.navigation.localising.anchors import Anchors
+from come_nav.navigation.localising.anchors import Anchors, SettledKeyframes
+from come_nav.navigation.localising.resuming import Resumption
 from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.localising.worker import BoundedWorker
 
+SavedKeyframes = tuple[list[VisualKeyframe], dict[str, NDArray[Any]]]
 WAITING = 8  # key frames: 2 m of way or 1.6 rad of turn
 
 
@@ -55,7 +59,12 @@ class RobotLocalisation:
     Attributes:
         settings: what is kept and believed. Set anew, ``visual`` counts from the next reset on, all else at once.
         on_correction: each is told the corrections (A, 3) of all anchors whenever there is a new one or they change,
-            by the thread that localises; and where another localiser says that odom lies (3,), None without one.
+            by the thread that localises; and where another localiser says that odom lies (3,), None without one. Both
+            are of the odom of the first key frame, which odometry that began anew is not (``rebase``).
+        resumption: of a robot with key frames of before a restart, until it is known where it is among them; else None.
+        resumed: what came of that.
+        found_again: whether those were found to be of an odom before, so that odom lies elsewhere in map since.
+        revision: grows with every key frame and whenever the present odom lies elsewhere than before.
         worker: what localises in the background; None where ``observe`` does.
         drifts: whether odometry is held to drift, which once found stays until the next reset.
         misfit: see ``LocalisationSettings.drift_misfit``; as it was when odometry was first held to drift.
@@ -75,6 +84,7 @@ class RobotLocalisation:
         self._anchors_lock = threading.RLock()  # anchors, for a moment; each is taken after those above it
         self.on_correction: list[Callable[[NDArray[np.float64], NDArray[np.float64] | None], object]] = []
         self.worker = BoundedWorker("localisation", WAITING) if background else None
+        self.revision = 0
         self.reset()
 
     def __len__(self) -> int:
@@ -84,13 +94,14 @@ class RobotLocalisation:
     def T_map_odom_xyyaw(self) -> NDArray[np.float64]:
         """Planar pose (3,) of odom in map as the newest key frame has it; zero where drift is not corrected."""
         with self._anchors_lock:
-            return self._anchors.T_map_odom_xyyaw.copy()
+            return self._anchors.T_map_odom_xyyaw
 
     @property
     def outside_xyyaw(self) -> NDArray[np.float64] | None:
-        """Where another localiser says that odom lies in its map (3,); None since the last reset."""
+        """Where odom lies in another localiser's map (3,) by what it told last; None since the last reset."""
         with self._anchors_lock:
-            return self._outside_xyyaw
+            outside = self._outside_xyyaw
+            return None if outside is None else self._anchors.of_odom(outside)
 
     @property
     def corrections_xyyaw(self) -> NDArray[np.float64]:
@@ -98,14 +109,48 @@ class RobotLocalisation:
         with self._anchors_lock:
             return self._anchors.corrections_xyyaw.copy()
 
-    def reset(self) -> None:
-        """Forget all key frames; map and odom are one again."""
+    def reset(self, saved: SavedKeyframes | None = None) -> None:
+        """Forget all key frames, or take those of :meth:`state` instead; map and odom are one again.
+
+        Raises:
+            ShapeError: for arrays that do not agree, or features of another kind; what is known stays.
+        """
+        visual, anchors, drifts = self.settings.visual, Anchors(), False
+        if saved is None:
+            localiser = VisualLocaliser(visual, self._seed)
+        else:
+            keyframes, state = saved
+            anchors, drifts = Anchors(SettledKeyframes.of_state(state)), bool(array_of(state, "drifts"))
+            localiser = restored_localiser(state, keyframes, visual, self._seed)
         with self._lock, self._telling, self._anchors_lock:
-            self.localiser = VisualLocaliser(self.settings.visual, self._seed)
-            self._anchors = Anchors()
-            self.drifts = False
+            self.localiser, self._anchors, self.drifts = localiser, anchors, drifts
             self._outside_xyyaw: NDArray[np.float64] | None = None
-            self.misfit = 0.0
+            self.resumption, self.resumed, self.found_again = None if saved is None else Resumption(), "", False
+            self.misfit, self.revision = 0.0, self.revision + 1
+
+    def state(self) -> SavedKeyframes | None:
+        """Return the key frames, and what else is known of them as plain arrays, for :meth:`reset`; None without any.
+
+        Waits for a registration under way.
+        """
+        with self._lock, self._anchors_lock:
+            if not len(self.localiser):
+                return None
+            anchors, keyframes = self._anchors, list(self.localiser.keyframes)
+            T_map_odom, now = anchors.T_map_odom_xyyaw, anchors.before(anchors.T_first_odom_xyyaw)
+            corrections = anchors.corrections_of_keyframes(len(keyframes))
+            return keyframes, {
+                **localiser_state(self.localiser, now),
+                "corrections_xyyaw": se2.compose(se2.relative(T_map_odom[None], corrections), now[None]),
+                "T_map_odom_xyyaw": T_map_odom,
+                "drifts": np.array(self.drifts),
+            }
+
+    def rebase(self, T_before_after_xyyaw: NDArray[np.float64]) -> None:
+        """Take it that odometry began anew: (3,) is where the new odom lies in the one before. Key frames stay."""
+        with self._anchors_lock:
+            self._anchors.T_first_odom_xyyaw = se2.compose(self._anchors.T_first_odom_xyyaw, T_before_after_xyyaw)
+            self.revision += 1
 
     def observe(self, seen: Remembered) -> bool:
         """Keep a frame as a key frame if the robot has moved enough since the last; return whether it was kept.
@@ -114,16 +159,18 @@ class RobotLocalisation:
         """
         visual, frame = self.localiser.config, seen.frame
         with self._anchors_lock:
-            if not self._anchors.due(seen.pose_odom_xyyaw, visual.spacing_m, visual.spacing_rad):
+            first, pose = self._anchors.T_first_odom_xyyaw, seen.pose_odom_xyyaw
+            pose = se2.compose(first, pose) if first.any() else pose
+            if not self._anchors.due(pose, visual.spacing_m, visual.spacing_rad):
                 return False
-            anchors, anchor = self._anchors, self._anchors.add(seen.pose_odom_xyyaw)
-        if not self.takes(frame.rgb) or frame.intrinsics is None or frame.T_base_camera is None:
+            anchors, anchor = self._anchors, self._anchors.add(pose)
+        if not self.settings.takes(frame.rgb) or frame.intrinsics is None or frame.T_base_camera is None:
             self._tell()
             return False
         if self.worker is None:
-            self._localise(seen, anchors, anchor)
+            self._localise(frame, pose, anchors, anchor)
             return True
-        return self.worker.offer(lambda: self._localise(seen, anchors, anchor))
+        return self.worker.offer(lambda: self._localise(frame, pose, anchors, anchor))
 
     def correct(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:
         """Take where odom lies in map (3,) from another localiser; from now on it alone corrects what is remembered.
@@ -134,8 +181,10 @@ class RobotLocalisation:
         if not np.isfinite(T_map_odom_xyyaw).all():
             raise DataError(f"T_map_odom must be finite, got {T_map_odom_xyyaw}")
         with self._anchors_lock:
-            self._outside_xyyaw = outside = np.array(T_map_odom_xyyaw, np.float64)
+            told = np.array(T_map_odom_xyyaw, np.float64)
+            self._outside_xyyaw = outside = se2.compose(told, se2.inverse(self._anchors.T_first_odom_xyyaw))
             self._anchors.jump(outside)
+            self.revision += 1
         self._tell()
 
     def close(self) -> None:
@@ -143,52 +192,36 @@ class RobotLocalisation:
         if self.worker is not None:
             self.worker.stop()
 
-    def takes(self, rgb: NDArray[np.uint8]) -> bool:
-        """Whether an image (H, W, 3) is large enough to have features."""
-        return self.settings.use and rgb.shape[1] >= self.settings.min_width_px
-
     def find(self, rgb: NDArray[np.uint8], camera: ImageCamera = None) -> Sighting | None:
         """Return where an image (H, W, 3) was taken among the key frames; None without any guess.
 
         ``camera`` is the image's; the focal length of an unknown one is solved from the matches.
         """
-        if not self.takes(rgb):
+        if not self.settings.takes(rgb):
             return None
         with self._queue, self._lock:
             if not len(self.localiser):
                 return None
             taken_by = camera_of_image(camera, self.localiser.keyframes[-1].view.intrinsics, rgb)
             match = self.localiser.relocalise(rgb, taken_by, unknown_camera=taken_by is None)
-            return self._sighting(match)
+            with self._anchors_lock:
+                return _sighting(match, self.localiser, self._anchors)
 
-    def _sighting(self, match: VisualMatch) -> Sighting | None:
-        if match.pose_map_xyyaw is None:
-            return None
-        # The map of the graph, moved with the key frame to the map that memory is in, and from there to odom as it is.
-        with self._anchors_lock:
-            correction, T_map_odom = self._anchors.correction_of(match.keyframe), self._anchors.T_map_odom_xyyaw
-        T_memory_graph = se2.compose(correction, se2.inverse(self.localiser.map.correction_xyyaw(match.keyframe)))
-        T_odom_map = se2.compose(se2.inverse(T_map_odom), T_memory_graph)
-        return Sighting(
-            se2.compose(T_odom_map, match.pose_map_xyyaw),
-            se3.turned_covariance(match.covariance, T_odom_map),
-            match.confidence,
-            match.certain,
-            "key frame",
-            match.keyframe,
-        )
-
-    def _localise(self, seen: Remembered, anchors: Anchors, anchor: int) -> None:
+    def _localise(self, frame: Frame, pose_first_xyyaw: NDArray[np.float64], anchors: Anchors, anchor: int) -> None:
         """Register a key frame, and take over what the graph says."""
         with self._queue:  # a lock is not fair: this thread would take it again and again while others wait
             pass
         with self._lock:
             if anchors is not self._anchors:
                 return  # of before a reset
-            graph = self.localiser.map.graph
-            keyframe = self.localiser.add_keyframe(seen.frame, se3.transform_from_xyyaw(seen.pose_odom_xyyaw))
+            if not self._located(frame, pose_first_xyyaw, anchors):
+                self._tell()
+                return
+            graph, pose = self.localiser.map.graph, anchors.before(pose_first_xyyaw)
+            keyframe = self.localiser.add_keyframe(frame, se3.transform_from_xyyaw(pose))
             with self._anchors_lock:
                 anchors.link(anchor, keyframe)
+                self.revision += 1
                 odom = anchors.keyframe_poses_odom_xyyaw
             poses, own = graph.poses_xyyaw, self.settings
             if not self.drifts:
@@ -199,9 +232,41 @@ class RobotLocalisation:
                     anchors.follow(se2.compose(poses, se2.inverse(odom)), (own.move_m, own.move_rad))
         self._tell()
 
+    def _located(self, frame: Frame, pose_first_xyyaw: NDArray[np.float64], anchors: Anchors) -> bool:
+        """Whether it is known where the robot is among the key frames of before a restart, if there are any."""
+        if self.resumption is None:
+            return True
+        T = self.resumption.T_before_now_xyyaw(self.localiser, frame, pose_first_xyyaw)
+        if T is None and self._outside_xyyaw is None:
+            return False
+        self.resumed, self.resumption = self.resumption.text, None
+        if T is not None and T.any() and self._outside_xyyaw is None:
+            with self._anchors_lock:
+                anchors.found_again(T)
+                self.found_again, self.revision = True, self.revision + 1
+        return True
+
     def _tell(self) -> None:
         with self._telling:
             with self._anchors_lock:
                 corrections, outside = self._anchors.corrections_xyyaw.copy(), self._outside_xyyaw
             for follow in self.on_correction:
                 follow(corrections, outside)
+
+
+def _sighting(match: VisualMatch, localiser: VisualLocaliser, anchors: Anchors) -> Sighting | None:
+    """Return where a match among key frames lies in odom as it is now; None without any guess."""
+    if match.pose_map_xyyaw is None:
+        return None
+    # The map of the graph, moved with the key frame to the map that memory is in, and from there to odom as it is.
+    correction = anchors.corrections_of_keyframes(len(localiser))[match.keyframe]
+    T_memory_graph = se2.compose(correction, se2.inverse(localiser.map.correction_xyyaw(match.keyframe)))
+    T_odom_map = se2.compose(se2.inverse(anchors.T_map_odom_xyyaw), T_memory_graph)
+    return Sighting(
+        se2.compose(T_odom_map, match.pose_map_xyyaw),
+        se3.turned_covariance(match.covariance, T_odom_map),
+        match.confidence,
+        match.certain,
+        "key frame",
+        match.keyframe,
+    )

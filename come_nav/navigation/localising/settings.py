@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from come_nav.core.checks import check_range
 from come_nav.localisation.keyframe_map import LocaliserSettings
 
@@ -55,3 +58,7 @@ class LocalisationSettings:
             check_range(f"localisation.{name}", getattr(self, name), 0.0, open_low=True)
         for name in ("drift_misfit", "move_m", "move_rad"):
             check_range(f"localisation.{name}", getattr(self, name), 0.0)
+
+    def takes(self, rgb: NDArray[np.uint8]) -> bool:
+        """Whether an image (H, W, 3) is large enough to have features."""
+        return self.use and rgb.shape[1] >= self.min_width_px

@@ -86,7 +86,7 @@ class PlannerNode(ManagedNode):
         )
         self._map_publisher = MapOdomPublisher(self, self._camera.transforms)
         self._obstacles = ObstacleInput(self, self._navigator.obstacles)
-        self._places = PlaceStore(self._navigator.places, store_of(values), self.diagnose)
+        self._places = PlaceStore(self._navigator.places, store_of(values), self.diagnose, self._stack.localisation)
         if (found := self._places.load()) is not None:
             self.log.info(found)
         if space is not None and fills_cloud:  # else no image would be recognised after a restart
@@ -198,10 +198,12 @@ class PlannerNode(ManagedNode):
             elif request == "forget":
                 self.log.warning("the clock of odometry jumped back; short-term memory starts anew")
         self._map_odom.update()
-        present = self._camera.track.newest
+        present, unknown = self._camera.track.newest, self._stack.localisation.resumption is not None
         self._map_publisher.update(
-            None if present is None else present.stamp_s, self._navigator.places.T_map_odom_xyyaw
+            None if present is None or unknown else present.stamp_s, self._navigator.places.T_map_odom_xyyaw
         )
+        if (news := self._places.news()) is not None:
+            self.log.info(news)
         for frame, matched, received_s in self._camera.frames():
             self._counts[self._navigator.observe(frame, matched.odometry).value] += 1
             if self._recorder is not None:
@@ -249,7 +251,9 @@ class PlannerNode(ManagedNode):
         memory |= self._memory_time.values("image_to_memory")
         memory |= self._stack.calibration.report()
         memory |= {f"resets: {name}": count for name, count in self._stack.memory.resets.items()}
-        memory |= {"places": len(self._navigator.places)}
+        memory |= {"places": len(self._navigator.places), "key frames": len(self._stack.localisation)}
+        memory |= {"session before": self._stack.localisation.resumed} if self._stack.localisation.resumed else {}
+        memory |= {"bytes of features": self._stack.localisation.localiser.map.nbytes}
         failure = self._places.failure
         level, text = (Level.OK, f"{len(self._stack.memory)} frames") if failure is None else (Level.ERROR, failure)
         timing = {**self._plan_time.values("plan"), **self._goal_time.values("goal_to_plan")}

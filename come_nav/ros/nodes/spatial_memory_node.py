@@ -143,8 +143,11 @@ class SpatialMemoryNode(MemoryNode):
         if isinstance(request, OdometryReset):
             self._pose_odom_xyyaw = None  # obstacles are published again with the next frame
             self._frames_saved = -1  # whoever follows the store needs it as it is now
-        self._localisation.reset()  # its anchors are of the odom before
         T_before_after = motion_of_odom(request)
+        if T_before_after is None:
+            self._localisation.reset()
+        else:
+            self._localisation.rebase(T_before_after)
         for cloud in self._clouds:
             if T_before_after is None:
                 cloud.clear()

@@ -1,0 +1,1 @@
+"""Key frames with features as plain arrays, for the disk."""
