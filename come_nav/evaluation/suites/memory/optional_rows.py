@@ -18,9 +18,13 @@ from come_nav.evaluation.suites.memory.rows import BatchContexts
 from come_nav.navigation.settings import ExpertsSettings
 from come_nav.world_model.model import DiffusionWorldModel, guided_by
 
-LIKELIHOOD, RETRIEVED = "likelihood", "retrieved"
-OPTIONAL_ROWS = (LIKELIHOOD, RETRIEVED)
-LIKELIHOOD_TITLE, RETRIEVED_TITLE = "base + likelihood", "retrieved context"
+LIKELIHOOD, RETRIEVED, STM_RETRIEVED = "likelihood", "retrieved", "stm-retrieved"
+OPTIONAL_ROWS = (LIKELIHOOD, RETRIEVED, STM_RETRIEVED)
+LIKELIHOOD_TITLE, RETRIEVED_TITLE, STM_RETRIEVED_TITLE = (
+    "base + likelihood",
+    "retrieved context",
+    "STM, retrieved frames",
+)
 
 
 def optional_rows(wanted: Collection[str], cache: MemoryCache, base: ExpertsSettings) -> list[QualityRow]:
@@ -30,6 +34,8 @@ def optional_rows(wanted: Collection[str], cache: MemoryCache, base: ExpertsSett
         rows.append(likelihood_row(cache, BatchContexts(cache, base), base))
     if RETRIEVED in wanted:
         rows.append(retrieved_row(cache, base))
+    if STM_RETRIEVED in wanted:
+        rows.append(retrieved_past_row(cache, base))
     return rows
 
 
@@ -72,6 +78,21 @@ def retrieved_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:
         return model.decode(latents).cpu()[:, None]
 
     return QualityRow(RETRIEVED_TITLE, imagine)
+
+
+def retrieved_past_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:
+    """Return the row of the short-term expert alone, which sees remembered frames in place of the newest ones.
+
+    They are chosen as the robot chooses them (``retrieval``): for what lies ahead of it, without knowing the target.
+    """
+    contexts = BatchContexts(cache, base, retrieved=True)
+    alone = replace(base, use=("short_term",), mode="average", base=0.0, short_term=1.0)
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        memories = cache.of(batch.windows[0].window.recording_id)
+        return memories.model.decode(contexts.predicted(memories.composed(alone), batch)).cpu()[:, None]
+
+    return QualityRow(STM_RETRIEVED_TITLE, imagine)
 
 
 def retrieved_context(
