@@ -166,3 +166,11 @@ def test_mistakes_are_told() -> None:
         FrameMemorySettings(max_frames=3)
     with pytest.raises(ConfigError, match=r"retrieval\.spacing_m"):
         load_config(None, {"retrieval.spacing_m": 0.0})
+
+
+def test_frames_for_an_expert_that_is_not_used_are_refused(model) -> None:
+    with pytest.raises(ConfigError, match=r"retrieval\.use needs the short_term expert.*experts\.short_term, is 0"):
+        NavStack(model, load_config(None, {"retrieval.use": True}))
+    with pytest.raises(ConfigError, match=r"experts\.use does not name it"):
+        NavStack(model, load_config(None, {"retrieval.use": True, "experts.use": ["spatial"]}))
+    assert NavStack(model, load_config(None, {"retrieval.use": True, "experts.use": []})).episode.frames is None

@@ -9,6 +9,7 @@ Poses come and go in odom as it is now; they are kept in map, and move with the 
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -31,7 +32,7 @@ TURN_RAD = 0.8  # to either side, of the views that frames are chosen for
 
 
 class FrameMemory:
-    """Kept frames in the order of time. Bounded by ``max_frames``.
+    """Kept frames in the order of time. Bounded by ``max_frames``. One thread may observe while another looks.
 
     Attributes:
         rejected: how many frames could not be kept, by the reason.
@@ -41,16 +42,18 @@ class FrameMemory:
         """Begin empty; frames are kept as a model sees them with images of ``image_size`` and ``aspect``."""
         self.config = config or FrameMemorySettings()
         self._image_size, self._aspect = image_size, aspect
+        self._lock = threading.RLock()
         self.clear()
 
     def clear(self) -> None:
         """Forget all frames."""
-        self.map_frame = MapFrame()
-        self.rejected: Counter[str] = Counter()
-        self._found = FrameRetrieval(self.config)
-        self._frames: list[Frame] = []  # without their depth
-        self._depths: list[NDArray[np.float16] | None] = []
-        self._anchors: list[int] = []
+        with self._lock:
+            self.map_frame = MapFrame()
+            self.rejected: Counter[str] = Counter()
+            self._found = FrameRetrieval(self.config)
+            self._frames: list[Frame] = []  # without their depth
+            self._depths: list[NDArray[np.float16] | None] = []
+            self._anchors: list[int] = []
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -78,11 +81,12 @@ class FrameMemory:
             if np.hypot(moved[0], moved[1]) < self.config.spacing_m and abs(moved[2]) < self.config.spacing_rad:
                 return False
         kept = reduced(frame, self._image_size, self._aspect)
-        self._found.add(kept, pose)
-        self._frames.append(replace(kept, depth_m=None))
-        self._depths.append(None if kept.depth_m is None else kept.depth_m.astype(np.float16))
-        self._anchors.append(self.map_frame.anchor)
-        self._make_room()
+        with self._lock:
+            self._found.add(kept, pose)
+            self._frames.append(replace(kept, depth_m=None))
+            self._depths.append(None if kept.depth_m is None else kept.depth_m.astype(np.float16))
+            self._anchors.append(self.map_frame.anchor)
+            self._make_room()
         return True
 
     def move(self, corrections_xyyaw: NDArray[np.float64], outside_xyyaw: NDArray[np.float64] | None = None) -> None:
@@ -90,13 +94,14 @@ class FrameMemory:
 
         ``outside_xyyaw`` (3,) is where another localiser says that odom lies in its map, if one does.
         """
-        motions = self.map_frame.update(corrections_xyyaw, outside_xyyaw)
-        if motions is None or not self._frames:
-            return
-        poses, anchors = self._found.poses_xyyaw, np.array(self._anchors)
-        rows = np.flatnonzero((anchors >= 0) & (anchors < len(motions)))
-        poses[rows] = se2.compose(motions[anchors[rows]], poses[rows])
-        self._found.move(poses)
+        with self._lock:
+            motions = self.map_frame.update(corrections_xyyaw, outside_xyyaw)
+            if motions is None or not self._frames:
+                return
+            poses, anchors = self._found.poses_xyyaw, np.array(self._anchors)
+            rows = np.flatnonzero((anchors >= 0) & (anchors < len(motions)))
+            poses[rows] = se2.compose(motions[anchors[rows]], poses[rows])
+            self._found.move(poses)
 
     def showing(self, now: Remembered, count: int, before_s: float) -> list[tuple[Frame, NDArray[np.float64]]]:
         """Return at most ``count`` frames with their poses (3,) in odom, oldest first, that show what lies ahead.
@@ -109,9 +114,10 @@ class FrameMemory:
         camera, extrinsics = now.frame.intrinsics, now.frame.T_base_camera
         if camera is None or extrinsics is None or not fits(camera, now.frame.rgb.shape):
             return []
-        views, poses = self._views(now.pose_odom_xyyaw), self.poses_xyyaw
-        answer = self._found.query(views, camera, extrinsics, count, now.stamp_s, before_s)
-        return [(self._frame(index), poses[index].copy()) for index in sorted(answer.indices.tolist())]
+        with self._lock:
+            views, poses = self._views(now.pose_odom_xyyaw), self.poses_xyyaw
+            answer = self._found.query(views, camera, extrinsics, count, now.stamp_s, before_s)
+            return [(self._frame(index), poses[index].copy()) for index in sorted(answer.indices.tolist())]
 
     def _frame(self, index: int) -> Frame:
         depth = self._depths[index]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from come_nav.core.errors import ConfigError
 from come_nav.core.experts import LONG_TERM, SHORT_TERM, SPATIAL
 from come_nav.localisation.image_difference import ImageDifference
 from come_nav.memory.episodic.memory import Adapter
@@ -24,7 +25,7 @@ from come_nav.navigation.memories.long_term_memory import LongTermMemory
 from come_nav.navigation.memories.remembered_space import RememberedSpace, SpaceViews
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
-from come_nav.world_model.model import guided_by, with_levels
+from come_nav.world_model.model import DiffusionWorldModel, guided_by, with_levels
 
 NOT_KEPT = "its memory is not kept; name it in experts.use"
 
@@ -51,6 +52,9 @@ class EpisodeMemories:
         """Make the memories that ``settings.experts.use`` comes to.
 
         Without ``background_training``, :meth:`train` trains the adapter.
+
+        Raises:
+            ConfigError: for frames that are to be retrieved for an expert that is not used.
         """
         self.base_model, self.settings, self.frozen = model, settings, False
         self.calibrated: Mapping[float, Mapping[str, float]] = {}
@@ -65,8 +69,8 @@ class EpisodeMemories:
             self.space = RememberedSpace(self._model, settings.spatial, experts.estimate_depth, experts.spatial_store)
         if LONG_TERM in chosen.names and self._model is not None:
             self.long_term = LongTermMemory(self._model, settings, background_training)
-        if settings.retrieval.use and SHORT_TERM in chosen.names and self._model is not None:
-            self.frames = FrameMemory(settings.retrieval, self._model.image_size, self._model.images.aspect)
+        if settings.retrieval.use and experts.use:  # without experts, the base alone was asked for
+            self.frames = _frames_for(self._model, settings, chosen)
         self.spatial = None if self.space is None else self.space.cloud
         self.episodic = None if self.long_term is None else self.long_term.episodic
 
@@ -198,6 +202,17 @@ class EpisodeMemories:
         """End the training; what was trained stays in use."""
         if self.long_term is not None:
             self.long_term.close()
+
+
+def _frames_for(model: DiffusionWorldModel | None, settings: NavigationSettings, chosen: ExpertsInUse) -> FrameMemory:
+    """Return the memory of frames for the short-term expert, or say why it would be of no use."""
+    if model is None or SHORT_TERM not in chosen.names:
+        why = chosen.left_out.get(SHORT_TERM, "experts.use does not name it")
+        raise ConfigError(
+            f"retrieval.use needs the short_term expert, which is not used: {why}; set experts.short_term above 0 and "
+            "experts.use to auto or a list with short_term, or retrieval.use to false"
+        )
+    return FrameMemory(settings.retrieval, model.image_size, model.images.aspect)
 
 
 def _unfit(memories: EpisodeMemories, names: tuple[str, ...]) -> dict[str, str]:
