@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_training_inputs import CONFIG
+from test_training_latent_memory import expert_of
 
 from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
@@ -20,9 +22,12 @@ from come_nav.navigation.stack import NavStack
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
+from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.depth_of_frames import measured_depth
-from come_nav.world_model.images import images_from_rgb
+from come_nav.world_model.images import ImageSettings, images_from_rgb
 from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.sampling.schedule import NoiseSchedule
 from come_nav.world_model.views import rendered_views
 
 CAMERA = CameraIntrinsics(64, 64, 32.0, 32.0, 32.0, 32.0)  # 90 degrees
@@ -159,6 +164,26 @@ def test_retrieved_frames_lie_where_they_were_taken(model, drive) -> None:
         np.testing.assert_allclose(pose, drive.poses_xyyaw[index], atol=1e-9)
     relative = se2.relative(newest.pose_odom_xyyaw[None], np.stack([pose for _, pose in found]))
     assert np.isfinite(relative).all()
+
+
+def test_a_network_with_tokens_is_told_at_most_the_age_that_it_learned_with() -> None:
+    """Its points keep their age in seconds; without times, frames follow one another, as they always did."""
+    model = DiffusionWorldModel(
+        ImageAutoencoder(CONFIG.autoencoder_model),
+        {"base": expert_of()},
+        NoiseSchedule.linear(),
+        images=ImageSettings(horizontal_fov_deg=0.0),
+        depth=DepthEstimator(CONFIG.depth_model),
+    )
+    images, past = torch.zeros(4, 3, 32, 32), (torch.zeros(3, 3, 32, 32), torch.zeros(3, 3), None, None)
+    camera = torch.tensor([[0.5, 0.5, 0.5, 0.5]])
+    told = {"camera": camera, "older": past, "absolute_pose_xyyaw": torch.zeros(3)}
+    found = model.context_from_images(images, torch.zeros(4, 3), older_offsets=[-400.0, -13.0, -6.0], **told)
+    assert found.older.frame_offsets.tolist() == [[-12.0, -12.0, -6.0]]  # 3 of the context and 9 before it
+    ages_s = found.older_points.facts[..., 0].unique().tolist()
+    assert ages_s == [1.5, 3.25, 100.0]
+    plain = model.context_from_images(images, torch.zeros(4, 3), **told)
+    assert plain.older.frame_offsets.tolist() == [[-6.0, -5.0, -4.0]]
 
 
 def test_mistakes_are_told() -> None:
