@@ -105,6 +105,25 @@ def test_a_robot_that_is_started_elsewhere_finds_itself_in_what_it_remembers(tmp
     np.testing.assert_allclose(loaded.pose_odom_xyyaw, before.pose_odom_xyyaw, atol=1e-9)
 
 
+def test_a_robot_that_was_carried_finds_itself(tmp_path: Path) -> None:
+    """The clock of odometry jumped back, as a bag's that begins again: nobody knows where the robot is."""
+    robot, store = robot_with(tmp_path)
+    drive(robot, FRAMES[:14], ODOM[:14])
+    store.save()
+    places = len(robot.places)
+    robot.forget()
+    assert len(robot.stack.localisation) == 14 and len(robot.places) == places
+    frames = [replace(frame, stamp_s=frame.stamp_s - 1.0) for frame in FRAMES[5:9]]
+    drive(robot, frames, se2.relative(T_BEFORE_AFTER[None], ODOM[5:9]))
+    assert robot.stack.localisation.found_again
+    off = se2.relative(
+        se2.relative(T_BEFORE_AFTER, ODOM[2]), robot.stack.localisation.find(FRAMES[2].rgb).pose_odom_xyyaw
+    )
+    assert np.hypot(*off[:2]) < 0.05 and abs(off[2]) < 0.1
+    robot.forget(everything=True)
+    assert len(robot.stack.localisation) == 0 and robot.stack.localisation.resumption is None
+
+
 def test_a_robot_that_recognises_nothing_goes_on_where_odometry_says(tmp_path: Path) -> None:
     first, store = robot_with(tmp_path)
     drive(first, FRAMES[:4], ODOM[:4])

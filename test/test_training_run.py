@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from training_samples import CONFIG, MACHINE, STAGE, state
 
 from come_nav.core.errors import CheckpointError, ComeNavError, ConfigError
@@ -69,6 +70,18 @@ def test_a_time_limit_stops_and_keeps_the_state(tmp_path: Path) -> None:
 def test_a_folder_with_another_configuration_is_refused(finished: tuple[Path, DiffusionWorldModel]) -> None:
     with pytest.raises(ConfigError, match="another configuration"):
         Run(replace(CONFIG, seed=1), finished[0], MACHINE)
+
+
+def test_a_run_of_before_a_setting_came_to_be_goes_on_with_its_default(tmp_path: Path) -> None:
+    Run(CONFIG, tmp_path, MACHINE)
+    path = tmp_path / "config.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del values["denoiser_from"], values["data"]["time_offset_s"]
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    Run(CONFIG, tmp_path, MACHINE)
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(ConfigError, match="another configuration"):
+        Run(replace(CONFIG, denoiser_from="models/tiny"), tmp_path, MACHINE)
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:

@@ -182,7 +182,10 @@ class Navigator:
                 self.obstacles.rebase(T_before_after_xyyaw)
                 self.places.rebase(T_before_after_xyyaw)
                 return
+            kept = None if everything else self.stack.localisation.state()
             self.stack.reset()
+            if kept is not None:  # the robot looks for itself among them
+                self.stack.localisation.reset(kept)
             self.obstacles.forget()
             self.places.begin_leg()
             if everything:

@@ -80,7 +80,8 @@ def load_autoencoder(autoencoder: ImageAutoencoder, path: Path) -> ImageAutoenco
 def pin_config(config: TrainSettings | PolicyTrainSettings, folder: Path) -> None:
     """Write the config into the run folder; a folder that holds another config is refused, not mixed.
 
-    What depends on the machine alone may change: the number of processes that make drives, and the cache.
+    What depends on the machine alone may change: the number of processes that make drives, and the cache. Settings
+    that came to be since have their defaults in it.
     """
     path = folder / "config.yaml"
     text = yaml.safe_dump(to_mapping(config), sort_keys=False)
@@ -93,11 +94,11 @@ def pin_config(config: TrainSettings | PolicyTrainSettings, folder: Path) -> Non
 
 
 def _completed(path: Path, kind: type[Any]) -> Any:
-    """Return the configuration of a run folder, with the defaults of keys that came after it was written."""
+    """Return a configuration file's values with the defaults of those it lacks; as it is where it cannot be read so."""
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         return yaml.safe_load(yaml.safe_dump(to_mapping(from_mapping(kind, values)), sort_keys=False))
-    except ConfigError:
+    except (ConfigError, TypeError):
         return values
 
 

@@ -165,6 +165,7 @@ class RobotLocalisation:
                 return False
             anchors, anchor = self._anchors, self._anchors.add(pose)
         if not self.settings.takes(frame.rgb) or frame.intrinsics is None or frame.T_base_camera is None:
+            self.resumption = None  # with such images it never knows
             self._tell()
             return False
         if self.worker is None:
