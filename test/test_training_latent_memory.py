@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from test_training_inputs import CONFIG, DATA, REPOSITORY, SIZE
 
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2
-from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.core.settings import from_mapping, read_yaml
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
@@ -26,7 +24,7 @@ from come_nav.training.data.memory_views import PastDrive, fill_memory, memory_o
 from come_nav.training.data.sensing import DriveSenses, renderer_of
 from come_nav.training.data.sim_bank import encode_drive, make_drive, training_camera
 from come_nav.training.pretrained import fine_tuning_values, merged
-from come_nav.training.run_parts import new_expert, only, pin_config
+from come_nav.training.run_parts import new_expert, only
 from come_nav.training.tasks.denoiser import DenoiserTask
 from come_nav.training.tasks.inputs import stated_inputs
 from come_nav.training.tasks.views import ViewMaker
@@ -199,16 +197,3 @@ def test_latents_are_not_made_by_workers_and_views_are() -> None:
     assert made.memory is not None
     assert DriveMaker(replace(data, memory_features="latent"), 4.0, 0, SIZE, senses)[0].memory is None
     np.testing.assert_array_equal(made.odometry_xyyaw.shape[1], 3)
-
-
-def test_a_run_that_was_begun_before_a_setting_was_known_goes_on(tmp_path: Path) -> None:
-    pin_config(CONFIG, tmp_path)
-    path = tmp_path / "config.yaml"
-    values = yaml.safe_load(path.read_text())
-    del values["trained"], values["data"]["memory_features"], values["denoiser_model"]["ray_embedding"]
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    pin_config(CONFIG, tmp_path)
-    assert yaml.safe_load(path.read_text())["trained"] == []
-    assert to_mapping(CONFIG)["data"]["memory_features"] == "rgb"
-    with pytest.raises(ConfigError, match="another configuration"):
-        pin_config(replace(CONFIG, seed=1), tmp_path)
