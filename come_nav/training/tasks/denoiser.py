@@ -11,9 +11,10 @@ import torch
 from come_nav.core.types import Context, ContextViews, OlderFrames
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import random_gauge
-from come_nav.training.config import InputDropout, OptimiserSettings
+from come_nav.training.config import OptimiserSettings
 from come_nav.training.data.bank import WindowBatch, step_generator
 from come_nav.training.data.sharding import row_noise, shard
+from come_nav.training.input_dropout import InputDropout
 from come_nav.training.tasks.inputs import ToldInputs, drawn_inputs, stated_inputs
 from come_nav.training.tasks.optimisation import adamw_with_cosine
 from come_nav.training.tasks.views import ViewMaker
