@@ -53,4 +53,5 @@ def _directions(values: Tensor, grid: int) -> Tensor:
     down = roll.sin()[:, None] * x + roll.cos()[:, None] * y
     sine, cosine = pitch.sin()[:, None], pitch.cos()[:, None]
     rays = torch.stack([cosine + sine * down, -right, sine - cosine * down], dim=-1)
-    return rays / rays.norm(dim=-1, keepdim=True)
+    unit: Tensor = rays / rays.norm(dim=-1, keepdim=True)
+    return unit
