@@ -48,7 +48,8 @@ class FrameRetrieval:
         self.config = config or RetrievalSettings()
         self._count = 0
         self._points: FloatArray = np.zeros((64, SAMPLES * SAMPLES, 3), np.float32)  # in the base of each frame
-        self._balls: NDArray[np.float64] = np.zeros((64, 4))  # centre and radius of those points
+        self._balls: FloatArray = np.zeros((64, 4), np.float32)  # centre in the base, and radius, of those points
+        self._centres: FloatArray = np.zeros((64, 3), np.float32)  # the same centres in the world
         self._poses: NDArray[np.float64] = np.zeros((64, 3))
         self._stamps_s: NDArray[np.float64] = np.zeros(64)
 
@@ -58,7 +59,11 @@ class FrameRetrieval:
     @property
     def nbytes(self) -> int:
         """Memory of what is kept of the frames, in bytes."""
-        return sum(int(own.nbytes) for own in (self._points, self._balls, self._poses, self._stamps_s))
+        return sum(int(own.nbytes) for own in self._arrays)
+
+    @property
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        return self._points, self._balls, self._centres, self._poses, self._stamps_s
 
     @property
     def poses_xyyaw(self) -> NDArray[np.float64]:
@@ -74,28 +79,29 @@ class FrameRetrieval:
         if frame.intrinsics is None or frame.T_base_camera is None:
             raise DataError("a frame is found again by what it shows: it needs intrinsics and T_base_camera")
         if self._count == len(self._stamps_s):
-            self._points, self._balls, self._poses, self._stamps_s = (
-                np.concatenate([own, np.zeros_like(own)])
-                for own in (self._points, self._balls, self._poses, self._stamps_s)
+            self._points, self._balls, self._centres, self._poses, self._stamps_s = (
+                np.concatenate([own, np.zeros_like(own)]) for own in self._arrays
             )
         points = sampled_points(frame, self.config.reach_m)
         centre = points.mean(axis=0)
         self._points[self._count] = points
         self._balls[self._count] = [*centre, np.linalg.norm(points - centre, axis=1).max()]
         self._poses[self._count], self._stamps_s[self._count] = pose_xyyaw, frame.stamp_s
+        self._centres[self._count] = _turned(centre[None], self._poses[self._count][None])[0]
         self._count += 1
 
     def drop(self, index: int) -> None:
         """Forget one frame; those after it move up by one."""
         if not 0 <= index < self._count:
             raise DataError(f"retrieval: frame {index} must be in [0, {self._count - 1}]")
-        for own in (self._points, self._balls, self._poses, self._stamps_s):
+        for own in self._arrays:
             own[index : self._count - 1] = own[index + 1 : self._count]
         self._count -= 1
 
     def move(self, poses_xyyaw: NDArray[Any]) -> None:
         """Take the poses (N, 3) of all frames anew, e.g. after drift was taken out."""
         self._poses[: self._count] = poses_xyyaw
+        self._centres[: self._count] = _turned(self._balls[: self._count, :3], self._poses[: self._count])
 
     def query(
         self,
@@ -123,11 +129,11 @@ class FrameRetrieval:
             return nothing
         poses, stamps_s = np.atleast_2d(np.asarray(poses_xyyaw, np.float64)), self._stamps_s[: self._count]
         views = [se3.inverse(se3.transform_from_xyyaw(pose) @ T_base_camera) for pose in poses]
-        centres = _turned(self._balls[: self._count, :3], self._poses[: self._count]).astype(np.float32)
-        radii, own = self._balls[: self._count, 3].astype(np.float32), max(1, self.config.shortlist // len(views))
-        older = np.flatnonzero(stamps_s < before_s)
-        parts = [older[_in_front(centres[older], radii[older], view, camera, own)] for view in views]
-        near = np.unique(np.concatenate(parts))
+        centres, radii = self._centres[: self._count], self._balls[: self._count, 3]
+        own = max(1, self.config.shortlist // len(views))
+        radii = radii if np.isinf(before_s) else np.where(stamps_s < before_s, radii, np.float32(np.nan))  # in no view
+        parts = [_in_front(centres, radii, view, camera, own) for view in views]
+        near = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
         points = _turned(self._points[near], self._poses[near]).astype(np.float32)
         seen = np.concatenate([_cells_seen(points, view, camera, self.config) for view in views], axis=1)
         now_s = float(stamps_s.max()) if now_s is None else now_s
