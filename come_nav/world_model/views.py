@@ -56,8 +56,8 @@ def _seen_by_networks(
             branch = _branch(parts, behind)
         else:
             found[ViewSource.MEMORY] = _over(found[ViewSource.LONGER], behind, parts.autoencoder.settings)
-    shown = (found.get(own) if own in wanted else None for own in ViewSource)
-    return context.with_views(ContextViews(*shown, latent_memory=branch))
+    own, longer, memory = (found.get(source) if source in wanted else None for source in ViewSource)
+    return context.with_views(ContextViews(own, longer, memory, latent_memory=branch))
 
 
 def remembered_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> Tensor:

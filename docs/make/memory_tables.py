@@ -87,26 +87,3 @@ def latent_ablations(result: dict[str, Any]) -> Sequence[Table]:
         )
         for name, rows in result["tables"].items()
     ]
-
-
-def memory_costs(result: dict[str, Any]) -> Sequence[Table]:
-    """Return what memories cost at each number of frames, and how that grows."""
-    rows = [
-        [
-            own["memory"],
-            f"{own['frames']:,}",
-            f"{own['frame_ms']:.2f}",
-            f"{own['read_out_ms']:.2f}",
-            f"{own['mb']:.2f}",
-        ]
-        for own in result["rows"]
-    ]
-    growth = [
-        [name, *(f"{own[key]:.2f}" for key in ("frame_ms", "read_out_ms", "mb"))]
-        for name, own in result["ratios"].items()
-    ]
-    low, high = (f"{own:,}" for own in result["ratio_of"])
-    return [
-        (["memory", "frames", "a frame [ms]", "a read-out [ms]", "MB"], rows),
-        ([f"memory, {high} frames over {low}", "a frame", "a read-out", "MB"], growth),
-    ]
