@@ -834,12 +834,12 @@ SECTIONS = (
     Section(
         "latent_ablations.json",
         "Choices of a spatial memory of latents",
-        "Three validation worlds from 10000 on, realistic sensors, odometry that drifts included; `tiny`. Views that "
+        "Four validation worlds from 10000 on, realistic sensors, odometry that drifts included; `tiny`. Views that "
         "were seen, read out and decoded, against what the same camera saw there, without the people where there are "
         "some. Each row changes one choice of the first of its table; differences are paired by view. Processor time "
         "of one thread, medians. The mean of all points of a cell is nearest to the truth: with latents of a block "
         "transform it averages many looks, and what shines through costs less than that gains.",
-        "benchmarks/latent_ablations.py --worlds 3 --seconds 6 --every 3",
+        "benchmarks/latent_ablations.py --worlds 4 --seconds 6 --every 3",
         latent_ablations,
     ),
     Section(
