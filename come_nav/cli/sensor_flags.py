@@ -27,8 +27,8 @@ def add_world_flag(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--set-of-worlds",
         metavar="NAME",
-        help="built-in (default), photographed or furnished (come-nav assets), lively (people, things moved), or "
-        "photographed-lively, furnished-lively",
+        help="built-in (default), photographed or furnished (come-nav assets), lively (people, things moved), "
+        "photographed-lively, furnished-lively, or maze",
     )
 
 

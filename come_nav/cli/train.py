@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from come_nav.training.policies.run import PolicyRun
     from come_nav.training.policies.settings import PolicyTrainSettings
     from come_nav.training.run import Run
+    from come_nav.training.sequence.run import SequenceRun
+    from come_nav.training.sequence.settings import SequenceTrainSettings
     from come_nav.world_model.model import DiffusionWorldModel
 
 EPILOG = """examples:
@@ -28,6 +30,7 @@ EPILOG = """examples:
   come-nav train --policy nomad --out runs/nomad                         NoMaD, in built-in worlds
   come-nav train --policy nomad --config config/train_nomad.yaml --out runs/small_nomad    a small one, on one core
   come-nav train --policy vint --data my_bag --out runs/vint             ViNT, on one's own recording
+  come-nav train --sequence ssm --config config/train_sequence.yaml --out runs/ssm    a state-space memory, in mazes
   torchrun --nproc-per-node 8 -m come_nav train --config config/train_xl.yaml --out runs/xl
   srun come-nav train --config config/train_xl.yaml --out runs/xl --devices 8 --num-nodes 4
 
@@ -55,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="train a learned planner instead of a world model: gnm, vint or nomad; with --init it begins with the "
         "weights of that policy",
+    )
+    what.add_argument(
+        "--sequence",
+        metavar="KIND",
+        help="train a denoiser of whole sequences instead, whose state is its memory: ssm (state space), window, full "
+        "(attention to all frames) or none",
     )
     what.add_argument("--out", type=Path, required=True, help="run folder; an existing run in it is resumed")
     what.add_argument(
@@ -115,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.sequence is not None:
+        return _run_sequence(args)
     if args.policy is not None:
         return _run_policy(args)
     init = None
@@ -136,6 +147,14 @@ def _run_policy(args: argparse.Namespace) -> int:
     return _finish(args, PolicyRun(config, args.out, _machine(args, config.precision), init))
 
 
+def _run_sequence(args: argparse.Namespace) -> int:
+    """Train a denoiser of sequences; print the exported model folder."""
+    from come_nav.training.sequence.run import SequenceRun
+
+    config = _sequence_config(args)
+    return _finish(args, SequenceRun(config, args.out, _machine(args, config.precision)))
+
+
 def _machine(args: argparse.Namespace, precision: str) -> Machine:
     """Return what the flags say to train on; ``precision`` counts where no flag says another."""
     from come_nav.training.machine import Machine
@@ -145,7 +164,7 @@ def _machine(args: argparse.Namespace, precision: str) -> Machine:
     return Machine(args.accelerator, devices, nodes, args.strategy, wanted, args.max_minutes, not args.no_progress)
 
 
-def _finish(args: argparse.Namespace, training: Run | PolicyRun) -> int:
+def _finish(args: argparse.Namespace, training: Run | PolicyRun | SequenceRun) -> int:
     """Train as long as the flags say, or export what there is, and tell."""
     exported = training.export_newest() if args.export else training.finish()
     if training.processes.rank:  # the first process tells
@@ -172,6 +191,20 @@ def _policy_config(args: argparse.Namespace) -> PolicyTrainSettings:
     if args.data and "worlds" not in data:
         data["worlds"] = 0  # one's own recordings alone, until told otherwise
     return from_mapping(PolicyTrainSettings, values)
+
+
+def _sequence_config(args: argparse.Namespace) -> SequenceTrainSettings:
+    """Merge the shape of a kind, the YAML file and --set overrides; later ones win."""
+    from come_nav.core.errors import ConfigError
+    from come_nav.core.settings import from_mapping, read_yaml
+    from come_nav.training.pretrained import merged
+    from come_nav.training.sequence.settings import SequenceTrainSettings, default_values
+
+    if args.policy is not None or args.init is not None or args.data:
+        raise ConfigError("--sequence trains from nothing in built-in worlds; leave out --policy, --init and --data")
+    values = merged(default_values(args.sequence), read_yaml(args.config) if args.config else {})
+    _override(values, args)
+    return from_mapping(SequenceTrainSettings, values)
 
 
 def _devices(args: argparse.Namespace) -> tuple[int | str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +138,59 @@ class CoarseSpatialSource(Protocol):
         cell_m: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return what SpatialSource returns, of points merged in cells of edge ``cell_m``, m; 0 = as they are."""
+        ...
+
+
+class SequenceState(Protocol):
+    """What a network keeps of the frames of a sequence; opaque to whoever holds it."""
+
+    @property
+    def frames(self) -> int:
+        """How many frames were seen."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of it."""
+        ...
+
+
+StateT = TypeVar("StateT", bound=SequenceState)
+StateT_co = TypeVar("StateT_co", bound=SequenceState, covariant=True)
+
+
+class SequenceObserver(Protocol[StateT]):
+    """A network whose state is its memory: it is shown frame after frame, and never again what it was shown."""
+
+    def start(self) -> StateT:
+        """Return the state before the first frame."""
+        ...
+
+    def observed(
+        self, state: StateT, latents: torch.Tensor, pose_xyyaw: torch.Tensor, action_xyyaw: torch.Tensor
+    ) -> StateT:
+        """Return the state after one more frame.
+
+        Args:
+            state: before it.
+            latents: (C, h, w) of the frame.
+            pose_xyyaw: (3,) of base_link in that of the sequence's first frame, m and rad.
+            action_xyyaw: (3,) of base_link in that of the frame before; zero for the first.
+        """
+        ...
+
+
+class SequenceSource(Protocol[StateT_co]):
+    """The state of the sequence that was seen, and where its newest frame is."""
+
+    @property
+    def state(self) -> StateT_co:
+        """The network's state."""
+        ...
+
+    @property
+    def newest_xyyaw(self) -> torch.Tensor:
+        """(3,) pose of the newest frame in that of the first one; zero before there is any."""
         ...
 
 

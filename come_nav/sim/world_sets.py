@@ -1,4 +1,4 @@
-"""Sets of worlds by name: the same buildings, drawn with other settings."""
+"""Sets of worlds by name: the same buildings, drawn with other settings, and mazes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from come_nav.core.checks import check_choice
 from come_nav.sim.worlds import WorldSettings
 
-BUILT_IN = "built-in"
+BUILT_IN, MAZE = "built-in", "maze"
 _LIVELY = WorldSettings(visit=1, moved=0.6, light_change=0.3, door_leaves=True, people=3)
 WORLD_SETS: Mapping[str, WorldSettings] = {
     BUILT_IN: WorldSettings(),
@@ -17,6 +17,7 @@ WORLD_SETS: Mapping[str, WorldSettings] = {
     "photographed-lively": replace(_LIVELY, photographed=True),
     "furnished": WorldSettings(photographed=True, furnished=True),
     "furnished-lively": replace(_LIVELY, photographed=True, furnished=True),
+    MAZE: WorldSettings(kind="maze"),
 }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.core.checks import check_range
+from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
 from come_nav.core.settings import to_mapping
 from come_nav.sim.assets.pack import HELD_OUT, TRAIN, read_pack
@@ -22,10 +22,14 @@ from come_nav.sim.building.photographed import Looks, cover
 from come_nav.sim.building.surfaces import ROW_SIZE
 from come_nav.sim.building.textures import make_images
 from come_nav.sim.building.world_builder import Changes, build_layout
+from come_nav.sim.mazes.grid import make_maze_grid
+from come_nav.sim.mazes.maze_looks import make_maze_looks
 from come_nav.sim.spaces import GRID_M
 from come_nav.sim.splits import TRAIN_SEEDS
 
 SOLID_BELOW_M = 1.0  # boxes that start lower than this stop the robot
+WorldKind = Literal["building", "maze"]
+MAZE_STREAM = 9  # so that a maze shares no random numbers with the building of its seed
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class WorldSettings:
         light_change: standard deviation of the logarithm of each room's light at each other visit.
         door_leaves: doors have leaves, which stand at another angle at each visit.
         people: how many walk about; cameras see them, robots do not run into them.
+        kind: "building", or "maze" of 9 x 9 cells (see :mod:`come_nav.sim.mazes`), which has nothing of the above but
+            people.
     """
 
     size_m: float = 11.5
@@ -61,8 +67,12 @@ class WorldSettings:
     light_change: float = 0.0
     door_leaves: bool = False
     people: int = 0
+    kind: WorldKind = "building"
 
     def __post_init__(self) -> None:
+        check_choice("world.kind", self.kind, get_args(WorldKind))
+        if self.kind == "maze" and (self.photographed or self.furnished):
+            raise ConfigError("world.kind 'maze' has colours of its own; leave photographed and furnished false")
         check_range("world.size_m", self.size_m, 8.0, 30.0)
         check_range("world.rooms_min", self.rooms_min, 2, 9)
         check_range("world.furniture", self.furniture, 0.0, 3.0)
@@ -194,6 +204,8 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
     """
     if seed < 0:
         raise ConfigError(f"world seed must be >= 0, got {seed}")
+    if config.kind == "maze":
+        return _generate_maze(seed, config)
     half = TRAIN if seed in TRAIN_SEEDS else HELD_OUT
     furnishing = BOXES
     if config.furnished:
@@ -226,6 +238,26 @@ def generate_world(seed: int, config: WorldSettings = WorldSettings()) -> World:
         images=looks.images,
         settings=config,
         models=tuple(layout.models),
+    )
+
+
+def _generate_maze(seed: int, config: WorldSettings) -> World:
+    rng = np.random.default_rng([seed, MAZE_STREAM])
+    maze = make_maze_looks(rng, make_maze_grid(rng))
+    looks = maze.looks
+    return World(
+        seed=seed,
+        bounds=(0.0, 0.0, maze.side_m, maze.side_m),
+        ceiling_m=maze.ceiling_m,
+        boxes=looks.boxes,
+        faces=looks.faces,
+        floors=looks.floors,
+        ceilings=looks.ceilings,
+        rooms=maze.rooms,
+        room_kinds=maze.kinds,
+        doors=maze.openings,
+        images=looks.images,
+        settings=config,
     )
 
 

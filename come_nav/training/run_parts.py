@@ -22,6 +22,7 @@ from come_nav.experts.normalizer import Normalizer
 from come_nav.training.config import TrainSettings
 from come_nav.training.growing import begin_with, grown
 from come_nav.training.policies.settings import PolicyTrainSettings
+from come_nav.training.sequence.settings import SequenceTrainSettings
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sampling.schedule import NoiseSchedule
@@ -77,7 +78,7 @@ def load_autoencoder(autoencoder: ImageAutoencoder, path: Path) -> ImageAutoenco
     return autoencoder
 
 
-def pin_config(config: TrainSettings | PolicyTrainSettings, folder: Path) -> None:
+def pin_config(config: TrainSettings | PolicyTrainSettings | SequenceTrainSettings, folder: Path) -> None:
     """Write the config into the run folder; a folder that holds another config is refused, not mixed.
 
     What depends on the machine alone may change: the number of processes that make drives, and the cache. Settings

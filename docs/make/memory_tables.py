@@ -54,6 +54,64 @@ def retrieval(result: dict[str, Any]) -> Sequence[Table]:
     return [(["frames", "query, median [ms]", "95 % [ms]", "MB"], rows)]
 
 
+def sequence_memories(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what memories of sequences show by context and by age, and how they were trained."""
+    contexts = [str(context) for context in result["settings"]["contexts"]]
+    longest = contexts[-1]
+    rows, trainings = result["rows"], result["trainings"]
+    seen = "over 10, seen"
+    by_context = [
+        [name, *(_mean(own[context][seen], "psnr_db") for context in contexts), _gain(own[longest].get(seen, {}))]
+        for name, own in rows.items()
+    ]
+    names = ("1-10", "11-50", "51-100", "101-200", "201-400", "never seen")
+    ages = [age for age in names if any(age in own[longest] for own in rows.values())]
+    by_age = [
+        [
+            name,
+            *(_plain(own[longest].get(age, {}), "psnr_db") for age in ages),
+            *(_plain(own[longest]["all"], metric) for metric in ("ssim", "sharpness")),
+        ]
+        for name, own in rows.items()
+    ]
+    trained = [
+        [name, f"{own['cpu_s']:.0f}", f"{own['steps']:,}", f"{own['seconds_per_step']:.2f}", f"{own['parameters']:,}"]
+        for name, own in trainings.items()
+        if "parameters" in own
+    ]
+    counts = rows[next(iter(rows))][longest]
+    frames = [f"{age} (n = {counts[age]['psnr_db']['n']})" if age in counts else age for age in ages]
+    context_heads = [f"{context} frames [dB]" for context in contexts]
+    return [
+        (["row", *context_heads, "gain over no memory [dB]"], by_context),
+        (["row", *frames, "SSIM", "sharpness"], by_age),
+        (["row", "processor time [s]", "steps", "a step [s]", "parameters"], trained),
+    ]
+
+
+def sequence_costs(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what a frame, a read-out and the state cost, by the frames that were seen."""
+    rows = [
+        [
+            name,
+            f"{own['frames']:,}{' (extrapolated)' if own['extrapolated'] else ''}",
+            *(f"{own[key]:.1f}" for key in ("frame_ms", "read_out_ms")),
+            f"{own['mb']:.2f}",
+        ]
+        for name, curve in result["rows"].items()
+        for own in curve
+    ]
+    return [(["row", "frames seen", "a frame [ms]", "a read-out [ms]", "state [MB]"], rows)]
+
+
+def _gain(each: dict[str, Any]) -> str:
+    return _mean(each, "gain_psnr_db") if "gain_psnr_db" in each else ""
+
+
+def _plain(each: dict[str, Any], key: str) -> str:
+    return f"{each[key]['value']:.2f}" if key in each else ""
+
+
 def _mean(each: dict[str, Any], key: str) -> str:
     own = each[key]
     return f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]"

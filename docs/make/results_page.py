@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memory_tables import latent_ablations, latent_memory, retrieval
+from memory_tables import latent_ablations, latent_memory, retrieval, sequence_costs, sequence_memories
 from ros_tables import fake_robots, kills, load, soak
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -841,6 +841,26 @@ SECTIONS = (
         "transform it averages many looks, and what shines through costs less than that gains.",
         "benchmarks/latent_ablations.py --worlds 4 --seconds 6 --every 3",
         latent_ablations,
+    ),
+    Section(
+        "sequence_memories.json",
+        "Memories of sequences on mazes",
+        "Denoisers of sequences (`--sequence` of `come-nav train`), each trained for about the same processor time on "
+        "one core, which is far from convergence; test mazes, the same frames asked for whatever the context, all "
+        "frames before them true. First table: views that were last seen more than ten frames ago. Second: the longest "
+        "context, by the age of what is asked in frames. *nearest remembered frame* knows every pose exactly; *the "
+        "autoencoder* is what any row could reach.",
+        "benchmarks/sequence_memories.py",
+        sequence_memories,
+    ),
+    Section(
+        "sequence_costs.json",
+        "What memories of sequences cost",
+        "The networks of `config/train_sequence.yaml`, untrained, their states filled with random numbers; one frame "
+        "at a time, processor time of one thread on a busy machine. A read-out is one sampling step. A state of more "
+        "than 2 GB is extrapolated.",
+        "benchmarks/sequence_costs.py",
+        sequence_costs,
     ),
     Section(
         "retrieval.json",

@@ -1,0 +1,237 @@
+"""Memories of sequences trained for equal processor time on mazes: what they show of places that are come back to.
+
+    python benchmarks/sequence_memories.py --seconds 3600 --work runs/sequence
+    python benchmarks/sequence_memories.py --only "full attention;state space, block-wise" --seconds 600
+
+Every row is config/train_sequence.yaml with the kind of memory and a few keys changed (sequence_memories.yaml). Its
+speed is measured first, then it gets as many steps as fit, so that warm-up and decay are whole. Walks are encoded once
+for all. Each row resumes where it stopped, and the file is written after each. What memories cost needs no training:
+sequence_costs.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import machine_facts
+
+from come_nav.cli.evaluate_flags import parse_worlds
+from come_nav.config import parse_override
+from come_nav.core.errors import ConfigError
+from come_nav.core.files import atomic_write_text
+from come_nav.core.resources import find_resource
+from come_nav.core.settings import from_mapping, nested, read_yaml
+from come_nav.evaluation.protocols.sequence_recall import (
+    SequenceRecallSettings,
+    copied,
+    evaluate_answers,
+    imagined,
+    nearest_remembered,
+    recall_walks,
+    summarised,
+    window_of,
+)
+from come_nav.training.machine import Machine
+from come_nav.training.pretrained import merged
+from come_nav.training.sequence.run import SequenceRun
+from come_nav.training.sequence.settings import SequenceTrainSettings, default_values
+from come_nav.training.sequence.task import draw_levels
+from come_nav.training.sequence.walks import SequenceSamples
+from come_nav.world_model.sequence.model import SequenceModel
+
+ROWS = Path(__file__).with_suffix(".yaml")
+BASELINE = "no memory"
+WITHOUT_MODEL = {"newest frame": copied, "nearest remembered frame": nearest_remembered}
+CALIBRATION_STEPS = 8
+
+
+def read_rows(path: Path, base: dict[str, Any], only: str | None) -> dict[str, SequenceTrainSettings]:
+    """Return the configuration of each row; raise ConfigError for one that names no kind or a key that is none."""
+    wanted = None if only is None else [word.strip() for word in only.split(";")]
+    rows = {}
+    for name, overrides in read_yaml(path).items():
+        if wanted is not None and name not in wanted:
+            continue
+        changes = dict(overrides)
+        kind = changes.pop("sequence", None)
+        if kind is None:
+            raise ConfigError(f"{path}: row '{name}' names no kind of memory; give it 'sequence: ssm'")
+        values = merged(merged(default_values(kind), base), nested(changes))
+        rows[name] = from_mapping(SequenceTrainSettings, values)
+    if not rows:
+        raise ConfigError(f"{path}: holds no row that --only names")
+    return rows
+
+
+class Comparison:
+    """The walks that are asked, and the document that grows by one row at a time."""
+
+    def __init__(self, args: argparse.Namespace, document: dict[str, Any]) -> None:
+        self.args, self.document = args, document
+        self.recall = SequenceRecallSettings(
+            tuple(parse_worlds(args.worlds)), tuple(args.contexts), args.asked, steps=args.sampler_steps
+        )
+        self.machine = Machine(accelerator="cpu", progress=False, precision="32-true", max_minutes=args.max_minutes)
+        self._walks: Any = None
+
+    def train(self, name: str, config: SequenceTrainSettings) -> SequenceModel | None:
+        """Return the trained model of a row, or None where time ran out; it goes on where it stopped."""
+        facts = self.document["trainings"].setdefault(name, {"cpu_s": 0.0, "slices": 0})
+        folder = self.args.work / name.replace(",", "").replace(" ", "_")
+        config = replace(config, data=replace(config.data, cache_folder=self.args.work / "walks"))
+        if "steps" not in facts:
+            facts["seconds_per_step"] = self.seconds_per_step(config, folder)
+            facts["steps"] = max(1, int(self.args.seconds / facts["seconds_per_step"]))
+            self.write()
+        stage = replace(
+            config.optimiser,
+            steps=facts["steps"],
+            warmup_steps=min(config.optimiser.warmup_steps, max(1, facts["steps"] // 10)),
+            validate_every=facts["steps"],
+            save_every=max(1, facts["steps"] // 10),
+            ema_decay=min(config.optimiser.ema_decay, 1.0 - 10.0 / max(20, facts["steps"])),
+        )
+        run = SequenceRun(replace(config, optimiser=stage), folder, self.machine)
+        if (folder / config.name / "config.yaml").exists():
+            return SequenceModel.load(folder / config.name)
+        run.walks("train")
+        started_s = time.process_time()
+        exported = run.finish()
+        facts["cpu_s"] += time.process_time() - started_s
+        facts["slices"] += 1
+        self.write()
+        if exported is None:
+            return None
+        model = SequenceModel.load(exported)
+        facts["parameters"] = sum(parameter.numel() for parameter in model.network.parameters())
+        return model
+
+    def seconds_per_step(self, config: SequenceTrainSettings, folder: Path) -> float:
+        """Return the processor time of a step: the mean of some, after two that set up."""
+        run = SequenceRun(config, folder.with_name(f"{folder.name}_speed"), self.machine)
+        task, bank = run.task(), run.walks("train")
+        optimiser = torch.optim.AdamW(task.parameters())
+        generator = torch.Generator().manual_seed(0)
+        started_s = 0.0
+        samples = SequenceSamples(bank, config.frames, config.optimiser.batch_size, 0, range(CALIBRATION_STEPS + 2))
+        for number, batch in enumerate(samples):
+            if number == 2:
+                started_s = time.process_time()
+            levels = draw_levels(len(batch.latents), config.frames, config, len(task.schedule), generator)
+            loss = task.loss(batch, replace(levels, alone=False), torch.randn(batch.latents.shape, generator=generator))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return (time.process_time() - started_s) / CALIBRATION_STEPS
+
+    def evaluate(self, name: str, model: SequenceModel) -> None:
+        """Ask a row for the ends of all walks, from each context."""
+        if name in self.document["rows"]:
+            return
+        walks = self.walks
+        latents = torch.cat([model.encode(chunk) for chunk in walks.images.split(256)])
+        answers: dict[str, Any] = {name: lambda window: imagined(model, window, self.recall)}
+        if name == BASELINE:
+            answers |= {
+                **WITHOUT_MODEL,
+                "the autoencoder": lambda window: window.latents[:, window.context :],
+            }
+        for row, answer in answers.items():
+            by_context = {}
+            for context in self.recall.contexts:
+                window = window_of(walks, latents, context, self.recall.asked)
+                records = evaluate_answers(answer(window), model.decode, walks, self.recall.worlds)
+                self.document["records"].setdefault(row, {})[str(context)] = records
+                base = self.document["records"].get(BASELINE, {}).get(str(context))
+                by_context[str(context)] = summarised(records, self.recall.seed, None if row == BASELINE else base)
+            self.document["rows"][row] = by_context
+        self.write()
+
+    @property
+    def walks(self) -> Any:
+        """The walks through test mazes, rendered once."""
+        if self._walks is None:
+            self._walks = recall_walks(self.recall)
+        return self._walks
+
+    def write(self) -> None:
+        """Write the document, single records left out: they are in the work folder."""
+        public = {name: value for name, value in self.document.items() if name != "records"}
+        atomic_write_text(self.args.out, json.dumps(public, indent=1) + "\n")
+        self.args.work.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(self.args.work / "records.json", json.dumps(self.document["records"]) + "\n")
+
+
+def open_document(args: argparse.Namespace, base: dict[str, Any]) -> dict[str, Any]:
+    """Return the document to go on with, or a new one; raise ConfigError where the file has other settings."""
+    settings = {
+        "base": base,
+        "rows": read_yaml(args.rows),
+        "budget_cpu_s": args.seconds,
+        "worlds": args.worlds,
+        "contexts": args.contexts,
+        "asked": args.asked,
+        "sampler_steps": args.sampler_steps,
+    }
+    if args.out.exists():
+        document: dict[str, Any] = json.loads(args.out.read_text())
+        if document["settings"] != json.loads(json.dumps(settings)):
+            raise ConfigError(f"{args.out} holds results of other settings; choose another --out")
+        kept = args.work / "records.json"
+        document["records"] = json.loads(kept.read_text()) if kept.exists() else {}
+        return document
+    what = __doc__.splitlines()[0]
+    empty: dict[str, Any] = {"trainings": {}, "rows": {}, "records": {}}
+    return {"what": what, "settings": settings, "machine": machine_facts(), **empty}
+
+
+def line_of(name: str, by_context: dict[str, Any], facts: dict[str, Any]) -> str:
+    """Return one line of the table: what was seen more than ten frames ago, and what never was."""
+    parts = [f"{name:34s} {facts.get('steps', 0):6d} steps {facts.get('cpu_s', 0.0):6.0f} s"]
+    for context, summary in by_context.items():
+        seen, never = summary["over 10, seen"]["psnr_db"], summary["never seen"]["psnr_db"]
+        parts.append(
+            f"{context}: {seen['value']:.2f} [{seen['low']:.2f}, {seen['high']:.2f}] / {never['value']:.2f} dB"
+        )
+    return "  ".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="train_sequence.yaml", help="training configuration that rows change")
+    parser.add_argument("--set", action="append", default=[], help="key=value over the base, e.g. data.worlds=64")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="YAML: name -> sequence: KIND, and keys that differ")
+    parser.add_argument("--only", help="names of rows, separated by semicolons")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="processor seconds of each training")
+    parser.add_argument(
+        "--max-minutes", type=float, help="stop each training after this time; go on by the same command"
+    )
+    parser.add_argument("--worlds", default="20000-20019", help="mazes that are asked: test seeds")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[100, 200, 400], help="frames before what is asked")
+    parser.add_argument("--asked", type=int, default=24, help="frames at the end of each walk that are asked for")
+    parser.add_argument("--sampler-steps", type=int, help="of the sampler (default: the model's)")
+    parser.add_argument("--work", type=Path, default=Path("runs/sequence"), help="folder of the trainings")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sequence_memories.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    overrides = nested(dict(map(parse_override, args.set)))
+    base = merged(read_yaml(find_resource("config", args.base)), overrides)
+    rows = read_rows(args.rows, base, args.only)
+    comparison = Comparison(args, open_document(args, base))
+    for name, config in rows.items():
+        model = comparison.train(name, config)
+        if model is None:
+            raise SystemExit(f"{name}: stopped; the same command goes on from {args.work}")
+        comparison.evaluate(name, model)
+        facts = comparison.document["trainings"][name]
+        print(line_of(name, comparison.document["rows"][name], facts), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training of sequence denoisers: walks, batches, task, run."""

@@ -1,0 +1,169 @@
+"""Encoded walks: every view of a world once, and which one each frame of its walk is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from come_nav.core.files import atomic_path
+from come_nav.core.geometry import se2
+from come_nav.core.settings import to_mapping
+from come_nav.sim.builtin import ideal_camera
+from come_nav.sim.episodes import Episode, simulate_episode
+from come_nav.sim.mazes.walks import walked_episode
+from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.world_sets import world_set
+from come_nav.sim.worlds import World, generate_world
+from come_nav.training.data.sharding import shard
+from come_nav.training.data.windows import Encode, step_generator
+from come_nav.training.sequence.settings import SequenceDataSettings
+
+BATCH_STREAM = 80
+VIEWS_PER_CALL = 128
+SAME_POSE = 6  # decimals of metres and radians
+
+
+@dataclass
+class SequenceBatch:
+    """Sequences in a row.
+
+    Attributes:
+        latents: (B, T, C, h, w) clean.
+        poses_xyyaw: (B, T, 3) in the frame of each sequence's first frame, m and rad.
+        actions_xyyaw: (B, T, 3) in the base of the frame before; zero for the first.
+        views: (B, T) numbers of the views: equal numbers were seen from the same pose.
+    """
+
+    latents: Tensor
+    poses_xyyaw: Tensor
+    actions_xyyaw: Tensor
+    views: Tensor
+
+    def to(self, device: str | torch.device) -> SequenceBatch:
+        """Return the batch on another device."""
+        return SequenceBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+@dataclass
+class WalkBank:
+    """Walks of equal length.
+
+    Attributes:
+        latents: (V, C, h, w) float16 of all views.
+        poses_xyyaw: (W, N, 3) float64 of the frames of W walks, in each world.
+        views: (W, N) which view each frame is.
+    """
+
+    latents: Tensor
+    poses_xyyaw: Tensor
+    views: Tensor
+
+    @classmethod
+    def concatenate(cls, banks: Sequence[WalkBank]) -> WalkBank:
+        """Return one bank of the walks of several."""
+        starts = np.cumsum([0, *(len(bank.latents) for bank in banks)])
+        return cls(
+            torch.cat([bank.latents for bank in banks]),
+            torch.cat([bank.poses_xyyaw for bank in banks]),
+            torch.cat([bank.views + int(start) for bank, start in zip(banks, starts, strict=False)]),
+        )
+
+    def cut(self, walks: Tensor, starts: Tensor, frames: int) -> SequenceBatch:
+        """Return ``frames`` frames of walks (B,) from frames (B,) on."""
+        index = starts[:, None] + torch.arange(frames)
+        poses, views = self.poses_xyyaw[walks[:, None], index], self.views[walks[:, None], index]
+        moved = torch.zeros_like(poses)
+        moved[:, 1:] = se2.relative(poses[:, :-1], poses[:, 1:])
+        return SequenceBatch(
+            self.latents[views].float(), se2.relative(poses[:, :1], poses).float(), moved.float(), views
+        )
+
+
+class SequenceSamples(torch.utils.data.IterableDataset[SequenceBatch]):
+    """Batches of ``steps``; batch k depends only on (seed, k), and a process takes its rows of it.
+
+    Args:
+        bank: what is drawn from.
+        frames: length of the sequences.
+        batch_size: over all processes.
+        seed: of the run.
+        steps: first and last step.
+        share: rank of this process, and how many there are.
+    """
+
+    def __init__(
+        self, bank: WalkBank, frames: int, batch_size: int, seed: int, steps: range, share: tuple[int, int] = (0, 1)
+    ) -> None:
+        super().__init__()
+        self.bank, self.frames, self.batch_size = bank, frames, batch_size
+        self.seed, self.steps, self.share = seed, steps, share
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        for step in self.steps:
+            generator = step_generator(self.seed, BATCH_STREAM, step)
+            walks = torch.randint(len(self.bank.views), (self.batch_size,), generator=generator)
+            starts = torch.randint(self.bank.views.shape[1] - self.frames + 1, (self.batch_size,), generator=generator)
+            rows = shard(self.batch_size, *self.share)
+            yield self.bank.cut(walks[rows], starts[rows], self.frames)
+
+
+def make_walks(
+    seeds: Sequence[int], data: SequenceDataSettings, rate_hz: float, encode: Encode, device: str, progress: bool = True
+) -> WalkBank:
+    """Return one encoded walk through each world of ``seeds``."""
+    settings, camera = world_set(data.set_of_worlds), ideal_camera()
+    banks = []
+    for number, seed in enumerate(tqdm(seeds, desc="walk through worlds", unit="world", disable=not progress)):
+        world = generate_world(seed, settings)
+        poses = _episode(world, number, data, rate_hz).poses_world_xyyaw
+        views, numbers = np.unique(poses.round(SAME_POSE), axis=0, return_inverse=True)
+        renderer = Raycaster([world], camera, device=device)
+        chunks = torch.from_numpy(views).to(device).split(VIEWS_PER_CALL)
+        latents = torch.cat([encode(renderer.render(chunk)[0]).half().cpu() for chunk in chunks])
+        banks.append(WalkBank(latents, torch.from_numpy(poses)[None], torch.from_numpy(numbers.reshape(1, -1))))
+    return WalkBank.concatenate(banks)
+
+
+def spread_views(seeds: Sequence[int], data: SequenceDataSettings, rate_hz: float, each: int) -> Tensor:
+    """Return views (N, 3, H, W) in [-1, 1] spread over the walks through the worlds of ``seeds``, ``each`` of one."""
+    settings, camera = world_set(data.set_of_worlds), ideal_camera()
+    images = []
+    for number, seed in enumerate(seeds):
+        world = generate_world(seed, settings)
+        poses = _episode(world, number, data, rate_hz).poses_world_xyyaw
+        chosen = np.unique(np.linspace(0, len(poses) - 1, each).astype(int))
+        images.append(Raycaster([world], camera).render(torch.from_numpy(poses[chosen]))[0])
+    return torch.cat(images)
+
+
+def kept_walks(path: Path, make: object) -> WalkBank:
+    """Return the bank in ``path``, which is made and written first where it is not there."""
+    if not path.exists():
+        bank: WalkBank = make()  # type: ignore[operator]
+        with atomic_path(path) as temporary:
+            save_file({name: value.contiguous() for name, value in vars(bank).items()}, temporary)
+    return WalkBank(**load_file(path))
+
+
+def walks_name(part: str, seeds: Sequence[int], data: SequenceDataSettings, rate_hz: float, autoencoder: str) -> str:
+    """Return the name of the file of walks: other walks or another autoencoder have another one."""
+    facts = {name: value for name, value in to_mapping(data).items() if name != "cache_folder"}
+    facts |= {"rate_hz": rate_hz, "autoencoder": autoencoder, "seeds": [seeds[0], len(seeds)]}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{part}_{digest}.safetensors"
+
+
+def _episode(world: World, number: int, data: SequenceDataSettings, rate_hz: float) -> Episode:
+    if world.settings.kind == "maze":
+        return walked_episode(world, data.walk_frames, world.seed)
+    driver = data.drivers[number % len(data.drivers)]
+    return simulate_episode(world, driver, (data.walk_frames - 1) / rate_hz, rate_hz, world.seed)

@@ -1,0 +1,197 @@
+"""A sequence denoiser with its autoencoder and units: frames in, remembered views out; and its model folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from come_nav.core.checks import check_range
+from come_nav.core.errors import CheckpointError, ConfigError
+from come_nav.core.files import atomic_path, atomic_write_text
+from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.core.weights_file import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    check_sha256,
+    file_sha256,
+    load_tensors,
+    read_weights,
+)
+from come_nav.experts.normalizer import Normalizer
+from come_nav.experts.sequence.expert import SequenceNetwork
+from come_nav.experts.sequence.network import SequenceDenoiser, SequenceState
+from come_nav.experts.sequence.settings import SequenceSettings
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
+
+FORMAT = "come_nav sequence model 1"
+CARD_NAME = "card.md"
+
+
+@dataclass(frozen=True)
+class SequenceModelSettings:
+    """Content of a sequence model's ``config.yaml``.
+
+    Attributes:
+        format: version of this layout.
+        weights_sha256: of the weights file.
+        network: shape of the denoiser.
+        autoencoder: shape of the autoencoder.
+        normalizer: of poses and motions.
+        schedule: of the noise.
+        sampler_steps: steps in which a view is sampled, without noise of their own (DDIM, evenly spaced from pure
+            noise on).
+        frames: length of the sequences that it was trained on.
+        rate_hz: of the frames.
+    """
+
+    format: str = FORMAT
+    weights_sha256: str | None = None
+    network: SequenceSettings = field(default_factory=SequenceSettings)
+    autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
+    normalizer: Normalizer = field(default_factory=Normalizer)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    sampler_steps: int = 1
+    frames: int = 100
+    rate_hz: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ConfigError(f"format must be '{FORMAT}', got '{self.format}'; update come_nav or the model")
+        check_range("sampler_steps", self.sampler_steps, 1, self.schedule.steps)
+        check_range("frames", self.frames, 1)
+        check_range("rate_hz", self.rate_hz, 0.0, open_low=True)
+        check_same_latents(self.network, self.autoencoder)
+
+
+def check_same_latents(network: SequenceSettings, autoencoder: AutoencoderSettings) -> None:
+    """Raise ConfigError where a denoiser is not of the autoencoder's latents."""
+    pairs = (
+        ("in_channels", network.in_channels, autoencoder.latent_channels),
+        ("input_size", network.input_size, autoencoder.latent_size),
+    )
+    for name, own, wanted in pairs:
+        if own != wanted:
+            raise ConfigError(f"network.{name} must be {wanted} as in the autoencoder's latents, got {own}")
+
+
+class SequenceModel:
+    """Remembers sequences and imagines views at poses.
+
+    Attributes:
+        settings: of the model.
+        network: the denoiser in metres.
+        autoencoder: images to latents and back.
+        schedule: of the noise.
+    """
+
+    def __init__(
+        self, settings: SequenceModelSettings, denoiser: SequenceDenoiser, autoencoder: ImageAutoencoder
+    ) -> None:
+        self.settings, self.autoencoder = settings, autoencoder.eval()
+        self.schedule = NoiseSchedule.linear(settings.schedule)
+        self.network = SequenceNetwork(denoiser, settings.normalizer, self.schedule).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.abar.device
+
+    def to(self, device: torch.device | str) -> SequenceModel:
+        """Move all weights; return self."""
+        self.network.to(device)
+        self.autoencoder.to(device)
+        return self
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Return scaled latents (B, C, h, w) of images (B, 3, H, W) in [-1, 1]."""
+        return self.autoencoder.encode(images.to(self.device))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w)."""
+        return self.autoencoder.decode(latents.to(self.device))
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        state: SequenceState | None,
+        poses_xyyaw: Tensor,
+        actions_xyyaw: Tensor,
+        generator: torch.Generator,
+        steps: int | None = None,
+    ) -> Tensor:
+        """Sample one next frame for each of B sequences; their state stays as it is.
+
+        Args:
+            state: of B sequences; None = nothing is remembered.
+            poses_xyyaw: (B, 3) in the frame of each sequence's first frame, m and rad.
+            actions_xyyaw: (B, 3) in the base of each sequence's newest frame.
+            generator: of the noise that sampling starts from.
+            steps: of the sampler; the model's own where None.
+
+        Returns:
+            latents (B, C, h, w).
+        """
+        latent, batch = self.settings.network, len(poses_xyyaw)
+        count = self.settings.sampler_steps if steps is None else steps
+        shape = (batch, latent.in_channels, latent.input_size, latent.input_size)
+        x_t = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+        kept = self.schedule.respaced(f"trailing{count}")
+        poses, actions = poses_xyyaw.to(self.device), actions_xyyaw.to(self.device)
+        x_0 = x_t
+        for index in reversed(range(count)):  # DDIM (arXiv 2010.02502), equation 12 with eta 0
+            t = torch.full((batch,), int(kept.timestep_map[index]), device=self.device)
+            noise = self.network.noise(x_t, t, poses, actions, state)
+            x_0 = self.schedule.predict_x0(x_t, noise, t)
+            before = float(kept.alphas_cumprod_previous[index])
+            x_t = before**0.5 * x_0 + (1.0 - before) ** 0.5 * noise
+        return x_0
+
+    def save(self, folder: Path, card: str | None = None) -> None:
+        """Write weights, then the config that holds their checksum, then the card; each file atomically."""
+        from dataclasses import replace
+
+        import yaml
+        from safetensors.torch import save_file
+
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._modules().state_dict().items()}
+        with atomic_path(folder / WEIGHTS_NAME) as temporary:
+            save_file(tensors, temporary, {"format": FORMAT})
+        content = replace(self.settings, weights_sha256=file_sha256(folder / WEIGHTS_NAME))
+        atomic_write_text(folder / CONFIG_NAME, yaml.safe_dump(to_mapping(content), sort_keys=False))
+        default = f"# {folder.name}\n\nA sequence model of come_nav: memory '{self.settings.network.memory}'.\n"
+        atomic_write_text(folder / CARD_NAME, card or default)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> SequenceModel:
+        """Load a model folder.
+
+        Raises:
+            CheckpointError: in one line, for a folder, file or tensor that is missing or broken.
+            ConfigError: for a value in ``config.yaml`` that breaks a rule.
+        """
+        path = Path(folder) / CONFIG_NAME
+        if not path.is_file():
+            raise CheckpointError(f"{folder}: no model folder, it has no {CONFIG_NAME}; train one with --sequence")
+        values = read_yaml(path)
+        if values.get("format") != FORMAT:
+            raise CheckpointError(f"{folder}: holds no sequence model but '{values.get('format')}'")
+        try:
+            settings = from_mapping(SequenceModelSettings, values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        weights = Path(folder) / WEIGHTS_NAME
+        tensors = read_weights(weights)
+        if settings.weights_sha256 is not None:
+            check_sha256(weights, settings.weights_sha256)
+        model = cls(settings, SequenceDenoiser(settings.network), ImageAutoencoder(settings.autoencoder))
+        load_tensors(model._modules(), tensors, weights)
+        return model.to(device)
+
+    def _modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"network": self.network.model, "autoencoder": self.autoencoder.network})

@@ -1,0 +1,117 @@
+"""Recall of sequences: ages, the same frames for every context, rows without a model, and what is summed up."""
+
+import numpy as np
+import pytest
+import torch
+
+from come_nav.core.errors import ConfigError
+from come_nav.evaluation.protocols.sequence_recall import (
+    AGES,
+    NEVER,
+    SequenceRecallSettings,
+    age_group,
+    ages_of,
+    copied,
+    evaluate_answers,
+    imagined,
+    nearest_remembered,
+    recall_walks,
+    summarised,
+    window_of,
+)
+
+SETTINGS = SequenceRecallSettings(worlds=(20000, 20001), contexts=(10, 90), asked=12)
+
+
+@pytest.fixture(scope="module")
+def walks():
+    return recall_walks(SETTINGS)
+
+
+def test_an_age_is_the_time_since_the_same_view():
+    ages = ages_of(np.array([[3, 4, 3, 3, 5, 4], [1, 2, 1, 2, 1, 9]]))
+    np.testing.assert_array_equal(ages, [[-1, -1, 2, 1, -1, 4], [-1, -1, 2, 2, 2, -1]])
+
+
+def test_groups_of_ages_cover_all_of_them():
+    assert [age_group(age) for age in (-1, 1, 10, 11, 400, 401)] == [
+        NEVER,
+        "1-10",
+        "1-10",
+        "11-50",
+        "201-400",
+        f"over {AGES[-1]}",
+    ]
+
+
+def test_every_context_asks_for_the_same_frames(walks):
+    latents = torch.arange(len(walks.images)).float()[:, None, None, None]  # the number of the view
+    windows = {context: window_of(walks, latents, context, 12) for context in (10, 90)}
+    for context, window in windows.items():
+        assert window.latents.shape[1] == context + 12
+        torch.testing.assert_close(window.poses_xyyaw[:, 0], torch.zeros(2, 3).double())
+        torch.testing.assert_close(window.actions_xyyaw[:, 0], torch.zeros(2, 3).double())
+    ends = [window.latents[:, -22:] for window in windows.values()]
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
+    torch.testing.assert_close(ends[0][:, -12:].flatten(), walks.views[:, -12:].flatten().float(), rtol=0, atol=0)
+
+
+def test_rows_without_a_model_copy_the_newest_frame_and_the_nearest_one(walks):
+    latents = torch.arange(len(walks.images)).float()[:, None, None, None]
+    window = window_of(walks, latents, 90, 12)
+    torch.testing.assert_close(copied(window)[:, 0], window.latents[:, 89], rtol=0, atol=0)
+    found, truth = nearest_remembered(window).flatten(1), window.latents[:, 90:].flatten(1)
+    ages = torch.from_numpy(walks.ages[:, -12:])
+    known = (ages > 0) & (ages <= 90)
+    assert known.any()
+    assert (found == truth)[known].all()  # a pose that was seen is its own nearest one
+    assert (found != truth)[ages < 0].all()
+
+
+class Answering:
+    """A network that has seen what it is told, and a model that answers with the pose's number of frames seen."""
+
+    def __init__(self):
+        self.network, self.seen = self, 0
+
+    def all_observed(self, state, latents, poses, actions):
+        return (0 if state is None else state) + latents.shape[1]
+
+    def imagine(self, state, poses, actions, generator, steps):
+        return torch.full((len(poses), 1, 1, 1), float(state))
+
+
+def test_each_frame_is_imagined_from_all_true_ones_before_it(walks):
+    window = window_of(walks, torch.zeros(len(walks.images), 1, 1, 1), 90, 12)
+    answers = imagined(Answering(), window, SETTINGS)
+    assert answers[0].flatten().tolist() == [90.0 + index for index in range(12)]
+
+
+def test_records_and_their_summary(walks):
+    number = torch.arange(len(walks.images))[:, None, None, None]
+    window = window_of(walks, number.double(), 10, 12)
+    truth = window.latents[:, 10:]
+
+    def decode(latents):
+        return walks.images[latents.flatten().long()]
+
+    perfect = evaluate_answers(truth, decode, walks, SETTINGS.worlds)
+    assert len(perfect) == 24 and all(record["psnr_db"] == float("inf") for record in perfect)
+    assert all(record["ssim"] == pytest.approx(1.0) for record in perfect)
+    last = evaluate_answers(copied(window), decode, walks, SETTINGS.worlds)
+    moved = [record for record in last if record["psnr_db"] < 1e3]
+    assert moved and {record["world"] for record in last} == {20000, 20001}
+    halves = [{**record, "psnr_db": 20.0} for record in last]
+    better = [{**record, "psnr_db": 23.0} for record in last]
+    summary = summarised(better, 0, halves)
+    assert summary["all"]["psnr_db"]["value"] == 23.0 and summary["all"]["psnr_db"]["n"] == 24
+    assert summary["all"]["gain_psnr_db"]["value"] == 3.0
+    counted = sum(found["psnr_db"]["n"] for name, found in summary.items() if name not in ("all", "over 10, seen"))
+    assert counted == 24
+
+
+def test_settings_that_ask_nothing_are_refused():
+    with pytest.raises(ConfigError, match="at least one world"):
+        SequenceRecallSettings(worlds=())
+    with pytest.raises(ConfigError, match="asked"):
+        SequenceRecallSettings(worlds=(1,), asked=0)

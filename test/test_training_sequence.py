@@ -1,0 +1,213 @@
+"""Training of sequence denoisers: what is drawn, what the loss counts, exact resumption, the command line."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from come_nav.cli.main import main
+from come_nav.core.errors import ConfigError
+from come_nav.core.geometry import se2
+from come_nav.core.resources import find_resource
+from come_nav.core.settings import from_mapping, read_yaml
+from come_nav.experts.sequence.network import CLEAN
+from come_nav.experts.sequence.settings import MEMORY_KINDS
+from come_nav.training.machine import Machine
+from come_nav.training.pretrained import merged
+from come_nav.training.sequence.run import SequenceRun
+from come_nav.training.sequence.settings import SequenceTrainSettings, default_values
+from come_nav.training.sequence.task import Levels, SequenceTask, draw_levels
+from come_nav.training.sequence.walks import SequenceSamples, WalkBank, make_walks
+from come_nav.world_model.sampling.schedule import NoiseSchedule
+from come_nav.world_model.sequence.model import SequenceModel
+
+TINY = {
+    "frames": 12,
+    "data": {"worlds": 2, "validation_worlds": 1, "walk_frames": 30},
+    "autoencoder": {"kind": "lapped", "block_size": 16, "latent_channels": 6},
+    "network": {
+        "in_channels": 6,
+        "patch_size": 2,
+        "hidden_size": 8,
+        "depth": 1,
+        "num_heads": 2,
+        "state_size": 4,
+        "block_sizes": [2, 1],
+    },
+    "optimiser": {"steps": 6, "batch_size": 2, "validate_every": 3, "save_every": 2, "warmup_steps": 2},
+}
+CPU = Machine(accelerator="cpu", precision="32-true", progress=False)
+
+
+def settings(**changes):
+    return from_mapping(SequenceTrainSettings, merged(merged(default_values("ssm"), TINY), changes))
+
+
+def bank(walks=3, frames=20):
+    generator = torch.Generator().manual_seed(0)
+    views = torch.arange(walks * frames).reshape(walks, frames)
+    latents = torch.randn(walks * frames, 6, 4, 4, generator=generator).half()
+    return WalkBank(latents, torch.randn(walks, frames, 3, generator=generator, dtype=torch.float64), views)
+
+
+def test_a_cut_sequence_counts_poses_from_its_first_frame_and_motions_from_the_one_before():
+    source = bank()
+    batch = source.cut(torch.tensor([2, 0]), torch.tensor([5, 0]), 6)
+    torch.testing.assert_close(batch.latents[0], source.latents[45:51].float(), rtol=0, atol=0)
+    assert batch.views[1].tolist() == [0, 1, 2, 3, 4, 5]
+    own = source.poses_xyyaw[2, 5:11]
+    torch.testing.assert_close(batch.poses_xyyaw[0], se2.relative(own[:1], own).float())
+    walked = [torch.zeros(3)]
+    for action in batch.actions_xyyaw[0]:
+        walked.append(se2.compose(walked[-1], action))
+    torch.testing.assert_close(torch.stack(walked[1:])[:, :2], batch.poses_xyyaw[0][:, :2], rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_depends_on_seed_and_step_alone_and_processes_share_it_out():
+    source = bank()
+    whole = list(SequenceSamples(source, 5, 4, 3, range(6)))
+    later = list(SequenceSamples(source, 5, 4, 3, range(4, 6)))
+    torch.testing.assert_close(later[0].latents, whole[4].latents, rtol=0, atol=0)
+    assert not torch.equal(whole[0].views, whole[1].views)
+    parts = [next(iter(SequenceSamples(source, 5, 4, 3, range(1), (rank, 2)))) for rank in range(2)]
+    torch.testing.assert_close(torch.cat([part.views for part in parts]), whole[0].views)
+
+
+def test_half_of_the_sequences_begin_clean_for_more_than_half_of_their_length():
+    config, frames = settings(frames=12, context_dropout=0.0, prefix_share=0.5), 12
+    drawn = draw_levels(4000, frames, config, 1000, torch.Generator().manual_seed(0))
+    clean = drawn.t == CLEAN
+    length = clean.sum(1)
+    assert abs(float((length > 0).float().mean()) - 0.5) < 0.03
+    assert set(length[length > 0].tolist()) == {7, 8, 9, 10, 11}  # more than half, and something is left to learn from
+    assert (clean == (torch.arange(frames) < length[:, None])).all()
+    noisy = drawn.t[~clean].float()
+    assert abs(float(noisy.mean()) - 499.5) < 5 and float(noisy.min()) == 0 and float(noisy.max()) == 999
+    shifted = draw_levels(4000, frames, replace(config, noise_shift=3.0), 1000, torch.Generator().manual_seed(0))
+    assert float(shifted.t[shifted.t != CLEAN].float().mean()) > 600
+    assert not (draw_levels(50, 12, replace(config, prefix_share=0.0), 1000, torch.Generator()).t == CLEAN).any()
+    alone = draw_levels(50, 12, replace(config, context_dropout=0.9), 1000, torch.Generator().manual_seed(1))
+    assert alone.alone and not (alone.t == CLEAN).any()
+
+
+class Guess(torch.nn.Module):
+    """Answers zero and notes what it was given."""
+
+    def velocity(self, x, t, poses, actions, state=None):
+        self.given = x, t, poses, actions
+        return torch.zeros_like(x), None
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "x_0"])
+def test_the_loss_counts_noisy_frames_alone(weighting):
+    config, schedule = settings(weighting=weighting), NoiseSchedule.linear()
+    task = SequenceTask(Guess(), schedule, config)
+    batch = bank().cut(torch.tensor([0]), torch.tensor([0]), 4)
+    t = torch.tensor([[CLEAN, CLEAN, 900, 30]])
+    noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(5))
+    loss = task.loss(batch, Levels(t, False), noise)
+    abar = torch.as_tensor(schedule.alphas_cumprod)[[900, 30]].float()[:, None, None, None]
+    velocity = abar.sqrt() * noise[0, 2:] - (1 - abar).sqrt() * batch.latents[0, 2:]
+    error = velocity.square().mean((1, 2, 3))
+    # an error of v is one of x_0 times sqrt(1 - abar)
+    wanted = error if weighting == "uniform" else error * (1 - abar).flatten()
+    torch.testing.assert_close(loss, wanted.mean())
+    given = task.network.given[0]
+    torch.testing.assert_close(given[0, :2], batch.latents[0, :2], rtol=0, atol=0)
+    torch.testing.assert_close(given[0, 2:], abar.sqrt() * batch.latents[0, 2:] + (1 - abar).sqrt() * noise[0, 2:])
+    task.loss(batch, Levels(t.clamp(min=0), True), noise)
+    assert task.network.given[0].shape[:2] == (4, 1)  # every frame alone
+
+
+def test_an_encoded_walk_holds_each_view_once():
+    seen = []
+
+    def encode(images):
+        seen.append(len(images))
+        return images.mean((2, 3), keepdim=True)
+
+    made = make_walks([3, 4], settings().data, 4.0, encode, "cpu", progress=False)
+    assert made.views.shape == (2, 30) and made.poses_xyyaw.shape == (2, 30, 3)
+    assert sum(seen) == len(made.latents) < 60
+    for row in range(2):
+        for first in range(30):
+            for other in range(first):
+                same_pose = bool(torch.isclose(made.poses_xyyaw[row, first], made.poses_xyyaw[row, other]).all())
+                assert same_pose == bool(made.views[row, first] == made.views[row, other])
+
+
+def test_training_goes_on_where_it_stopped_bit_for_bit_and_its_model_can_be_loaded(tmp_path, monkeypatch):
+    whole = SequenceRun(settings(), tmp_path / "whole", CPU).finish()
+    assert whole is not None
+
+    original = SequenceTask.training_step
+
+    def dies(self, batch, batch_idx):
+        if self.global_step == 4:
+            raise RuntimeError("killed")
+        return original(self, batch, batch_idx)
+
+    cut = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceTask, "training_step", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            SequenceRun(settings(), cut, CPU).finish()
+    assert SequenceRun(settings(), cut, CPU).export_newest() == cut / "sequence_ssm"
+    resumed = SequenceRun(settings(), cut, CPU).finish()
+    assert resumed is not None
+    first, second = SequenceModel.load(whole), SequenceModel.load(resumed)
+    for (name, own), other in zip(
+        first.network.state_dict().items(), second.network.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(own, other, rtol=0, atol=0, msg=name)
+    with pytest.raises(ConfigError, match="another configuration"):
+        SequenceRun(settings(frames=11), cut, CPU)
+
+
+@pytest.mark.parametrize("kind", MEMORY_KINDS)
+def test_one_file_configures_every_kind(kind):
+    path = find_resource("config", "train_sequence.yaml")
+    config = from_mapping(SequenceTrainSettings, merged(default_values(kind), read_yaml(path)))
+    assert config.network.memory == kind and config.name == f"sequence_{kind}"
+    assert config.data.first_world + config.data.worlds <= 10000
+
+
+def test_the_command_line_trains_and_refuses_what_does_not_go_together(tmp_path, capsys):
+    words = ["train", "--sequence", "window", "--out", str(tmp_path / "run"), "--accelerator", "cpu", "--no-progress"]
+    words += ["--set", "data.worlds=1", "--set", "data.validation_worlds=1", "--set", "data.walk_frames=20"]
+    words += ["--set", "frames=8", "--set", "network.depth=1", "--set", "network.hidden_size=8"]
+    words += ["--set", "network.patch_size=2", "--set", "network.block_sizes=[1]", "--set", "optimiser.steps=2"]
+    words += ["--set", "optimiser.validate_every=2", "--set", "optimiser.batch_size=1"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "sequence_window")
+    card = (tmp_path / "run" / "sequence_window" / "card.md").read_text()
+    assert "maze, seeds 0-0" in card and "memory | window" in card
+    for wrong in (
+        ["--sequence", "gru"],
+        ["--sequence", "ssm", "--policy", "gnm"],
+        ["--sequence", "ssm", "--data", "x"],
+    ):
+        assert main(["train", *wrong, "--out", str(tmp_path / "other")]) == 1
+        assert "--sequence" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frames": 31}, "frames must be in"),
+        ({"prefix_share": 1.5}, "prefix_share"),
+        ({"weighting": "snr"}, "weighting must be one of"),
+        ({"autoencoder": {"kind": "kl"}}, r"autoencoder\.kind must be lapped"),
+        ({"data": {"worlds": 0}}, "data.worlds"),
+        ({"data": {"first_world": 9999, "worlds": 2}}, "data.worlds"),
+        ({"data": {"set_of_worlds": "mazes"}}, "set of worlds must be one of .*maze"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        settings(**changes)
+
+
+def test_a_network_of_other_latents_than_the_autoencoders_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"network\.in_channels must be 6"):
+        SequenceRun(settings(network={"in_channels": 4}), tmp_path, CPU)
