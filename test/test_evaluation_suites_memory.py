@@ -418,6 +418,21 @@ def test_rows_that_are_asked_for_are_guided_or_look_at_retrieved_frames(memories
     assert (told.poses_xyyaw[0, -1] == 0).all()
 
 
+def test_the_short_term_row_may_look_at_retrieved_frames(memories, drive, model):
+    cache = MemoryCache(lambda name: memories)
+    base = experts_of(CompositionWeights({}).composed_row("base", True), model, OLDER)
+    (row,) = optional_rows(("stm-retrieved",), cache, base)
+    assert row.name == "STM, retrieved frames"
+    window = window_of(drive)
+    batch = read_batch([window], images_of(model))
+    newest = memories.replay.context(window.window, base)
+    found = memories.retrieved_past(window.window, base)
+    assert found.older_points.xyz.shape == newest.older_points.xyz.shape
+    assert not torch.equal(found.older_points.xyz, newest.older_points.xyz)
+    torch.testing.assert_close(found.latents, newest.latents)
+    assert torch.isfinite(row.imagine(batch)).all()
+
+
 def test_without_remembered_frames_of_the_target_the_newest_fill_up(memories, drive, model, monkeypatch):
     window = window_of(drive)
     nothing = Retrieved(np.zeros(0, np.int64), np.zeros(0), 0.0)

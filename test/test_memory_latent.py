@@ -10,7 +10,7 @@ from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.protocols import LatentSpatialSource, SpatialSource
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.spatial.cloud import InsertResult, SpatialMemory
-from come_nav.memory.spatial.latent.features import LatentFeatures, depth_of_cells
+from come_nav.memory.spatial.latent.features import LatentFeatures, depth_of_cells, upsampled
 from come_nav.memory.spatial.latent.views import RememberedLatents
 from come_nav.memory.spatial.settings import LatentSettings, SpatialSettings
 from come_nav.memory.spatial.shared_cloud import SharedCloud
@@ -182,3 +182,51 @@ def test_impossible_settings_name_the_field() -> None:
         LatentSettings("mean")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"spatial\.latent\.readout"):
         LatentSettings(readout="all")  # type: ignore[arg-type]
+
+
+def test_latents_lifted_at_pixels_are_interpolated_and_have_their_own_depth() -> None:
+    latents = random_latents(4, 8)
+    spread = upsampled(latents.numpy(), 64, 64)
+    whole = torch.nn.functional.interpolate(latents[None], (64, 64), mode="bilinear", align_corners=False)[0]
+    np.testing.assert_allclose(spread, whole.numpy(), atol=1e-5)
+    own = SpatialSettings("latent", latent=LatentSettings(lift="pixels", merge=False), max_points_per_frame=10_000)
+    memory = SpatialMemory(own, LatentFeatures(lambda _: latents, 4, lift="pixels"))
+    memory.observe(frame(2.0), ORIGIN)
+    assert len(memory) == 64 * 64
+    shown, known, _ = views_of(memory, 8).latent_views(HERE, 8)
+    assert known.all()
+    assert (shown[0] - latents).square().mean() < 0.6 * latents.square().mean()  # one of the pixels of each cell
+
+
+def test_what_passes_by_is_left_out_and_what_stands_still_is_not() -> None:
+    """A wall at 4 m; something stands 2 m before it at 2 s for a moment, or for good."""
+
+    def depth(near: bool, stamp_s: float) -> Frame:
+        seen = frame(4.0, stamp_s)
+        if near:
+            seen.depth_m[16:48, 16:48] = 2.0
+        return seen
+
+    def remembered(near_at: set[int], looks: int, frames: int = 8) -> tuple[SpatialMemory, float]:
+        memory = memory_of(random_latents(4, 8), carve_looks=0.0, earlier_looks=looks)
+        for number in range(frames):
+            memory.observe(depth(number in near_at, float(number)), ORIGIN)
+        return memory, float((memory.points_xyz[:, 0] < 3.0).sum())
+
+    with_it, there = remembered({2, 3}, 0)
+    assert there == 16
+    assert with_it.passing == 0
+    without, left = remembered({2, 3}, 4)
+    assert left == 0.0
+    assert without.passing == 32
+    _, standing = remembered(set(range(2, 8)), 4)
+    assert standing == 16, "after four frames nobody remembers to have seen through it"
+    first = memory_of(random_latents(4, 8), carve_looks=0.0, earlier_looks=4)
+    first.observe(depth(True, 0.0), ORIGIN)
+    assert float((first.points_xyz[:, 0] < 3.0).sum()) == 16
+    first.move(np.zeros((1, 3)))
+    moved = memory_of(random_latents(4, 8), carve_looks=0.0, earlier_looks=4)
+    moved.observe(frame(4.0), ORIGIN)
+    turned = np.array([0.0, 0.0, np.pi])
+    moved.observe(depth(True, 1.0), turned)
+    assert moved.passing == 0, "no earlier frame looked there"

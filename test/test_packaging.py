@@ -132,9 +132,12 @@ def libraries_imported_by_name(*folders: Path) -> set[str]:
     return names - set(sys.stdlib_module_names) - {"come_nav"}
 
 
+BY_HAND = {"memory_maze"}  # needs versions of MuJoCo that fit nothing else here; its error says which
+
+
 def test_what_is_imported_only_where_it_is_installed_is_declared_by_an_extra(declared):
     rooms = [path for path in (ROOT / "come_nav").iterdir() if path.name not in ("ros", "__pycache__")]
-    optional = libraries_imported_by_name(*rooms) - OF_ROS
+    optional = libraries_imported_by_name(*rooms) - OF_ROS - BY_HAND
     assert {"kornia", "onnxruntime", "av", "rerun"} <= optional
     extras = {
         name: modules_of(texts) for name, texts in declared["extras_require"].items() if name not in ("test", "ros")

@@ -21,11 +21,12 @@ from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import to_uint8
 from come_nav.sim.sensors.mounting import CameraRanges, MountedCamera
 from come_nav.sim.worlds import generate_world
-from come_nav.training.config import DataSettings, InputDropout, OptimiserSettings, TrainSettings
+from come_nav.training.config import DataSettings, OptimiserSettings, TrainSettings
 from come_nav.training.data.goals import GoalSettings
 from come_nav.training.data.memory_views import PastDrive, fill_memory
 from come_nav.training.data.sensing import DriveSenses, known_depth, renderer_of
 from come_nav.training.data.sim_bank import encode_drive, make_drive, random_free_poses, training_camera
+from come_nav.training.input_dropout import InputDropout
 from come_nav.training.run import Run
 from come_nav.training.tasks.denoiser import DenoiserTask
 from come_nav.training.tasks.inputs import drawn_inputs

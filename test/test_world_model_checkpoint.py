@@ -123,6 +123,8 @@ NETWORK = CDiTSettings(
     older_patch_size=2,
     pose_octaves=4,
     camera_embedding=True,
+    ray_embedding=True,
+    older_attention=True,
 )
 EVERY_FIELD = WorldModelSettings(
     rate_hz=5.0,

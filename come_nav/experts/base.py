@@ -21,6 +21,7 @@ from come_nav.experts.forwards import Forwards
 from come_nav.experts.normalizer import Normalizer
 from come_nav.experts.optional_inputs import OptionalInputs
 from come_nav.experts.passes import Condition, Pass, Query, batched, schedule_digest
+from come_nav.experts.rays import patch_rays
 
 __all__ = ["NULL_CONTEXT_SEED", "BaseExpert", "Prediction", "SignalSchedule"]
 
@@ -103,6 +104,13 @@ class BaseExpert(nn.Module):
         stacked: Tensor = epsilon.unflatten(0, (len(conditions), len(query.x_t)))
         return stacked
 
+    @property
+    def reads_latents(self) -> bool:
+        """Whether the network has learned to look at a memory of latents through channels of its own."""
+        if not self.model.settings.latent_memory_channels:
+            return False
+        return bool(self.model.latent_memory_embedder.proj.weight.any())
+
     def eps(self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor) -> Tensor:
         """Return only the noise with the context (B, C, h, w): half the work of :meth:`scores`."""
         return self._epsilon(x_t, t, context, action, rel_time, None)
@@ -140,8 +148,14 @@ class BaseExpert(nn.Module):
             options["context_pose"] = self._context_pose(context.poses_xyyaw, context.frame_offsets)
         if settings.extra_channels and not settings.view_groups:
             options["extra"] = _view(context, len(x_t), drop_context)
-        if settings.view_groups or settings.older_frames or settings.camera_embedding:
-            options["optional"] = self._optional(context, len(x_t), None if keep_past else drop_context)
+        if (
+            settings.view_groups
+            or settings.older_frames
+            or settings.camera_embedding
+            or settings.latent_memory_channels
+        ):
+            inputs = self._optional(context, len(x_t), None if keep_past else drop_context)
+            options["optional"] = self._with_rays(inputs, context, action) if settings.ray_embedding else inputs
         if context.absolute_pose_xyyaw is not None and hasattr(self.model, "pose_embedder"):
             target = se2.compose(context.absolute_pose_xyyaw.to(action), action)
             options["absolute_pose"] = self.normalizer.absolute_pose(target)
@@ -173,6 +187,22 @@ class BaseExpert(nn.Module):
             pose = self._context_pose(older.poses_xyyaw, older.frame_offsets)
             inputs = replace(inputs, older=older.latents, older_pose=pose, older_known=known)
         return replace(inputs, camera=context.views.camera) if settings.camera_embedding else inputs
+
+    def _with_rays(self, inputs: OptionalInputs, context: Context, action: Tensor) -> OptionalInputs:
+        """Return the inputs with the rays of all tokens' patches in the newest frame's base, if the camera is known."""
+        camera, settings, older = context.views.camera, self.model.settings, context.older
+        if camera is None:
+            return inputs
+        scale_m, grid = self.normalizer.scale_m, self.model.grid
+        past = None
+        if older is not None and settings.older_frames:
+            past = patch_rays(camera, older.poses_xyyaw, settings.input_size // settings.older_patch_size, scale_m)
+        return replace(
+            inputs,
+            rays=patch_rays(camera, context.poses_xyyaw, grid, scale_m),
+            older_rays=past,
+            target_rays=patch_rays(camera, action[:, None], grid, scale_m),
+        )
 
     def _epsilon(
         self, x_t: Tensor, t: Tensor, context: Context, action: Tensor, rel_time: Tensor, drop: Tensor | None

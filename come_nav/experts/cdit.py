@@ -5,118 +5,23 @@ The additions are off by default; without them the state dict and the function a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from come_nav.core.checks import check_range, check_shape
+from come_nav.core.checks import check_shape
 from come_nav.core.device.transfer import to_device
-from come_nav.core.errors import ConfigError, ShapeError
+from come_nav.core.errors import ShapeError
 from come_nav.core.settings import to_mapping
+from come_nav.experts.cdit_settings import CDIT_SIZES, CDiTSettings
 from come_nav.experts.embeddings import ActionEmbedder, PatchEmbedder, ScalarEmbedder, unpatchify
 from come_nav.experts.layers import CDiTBlock, FinalLayer, layer_norm
 from come_nav.experts.optional_inputs import CameraEmbedder, OlderFrames, OptionalInputs, ViewGroups, layer_weights
+from come_nav.experts.rays import RAY_VALUES
+
+__all__ = ["ABSOLUTE_POSE_VALUES", "CDIT_SIZES", "CONTEXT_POSE_VALUES", "CDiT", "CDiTSettings"]
 
 CONTEXT_POSE_VALUES = 5  # x, y, sin yaw, cos yaw, time offset
 ABSOLUTE_POSE_VALUES = 4  # x, y, sin yaw, cos yaw
-
-# depth, hidden_size, num_heads of the published sizes; all have patch_size 2
-CDIT_SIZES: dict[str, dict[str, int]] = {
-    "S": {"depth": 12, "hidden_size": 384, "num_heads": 6},
-    "B": {"depth": 12, "hidden_size": 768, "num_heads": 12},
-    "L": {"depth": 24, "hidden_size": 1024, "num_heads": 16},
-    "XL": {"depth": 28, "hidden_size": 1152, "num_heads": 16},
-}
-
-
-@dataclass(frozen=True)
-class CDiTSettings:
-    """Shape of a CDiT; the defaults are NWM's CDiT-XL/2.
-
-    Attributes:
-        input_size: rows and columns of the latent grid.
-        context_size: context frames.
-        patch_size: rows and columns of one token's patch.
-        in_channels: latent channels C.
-        hidden_size: token width.
-        depth: blocks.
-        num_heads: attention heads.
-        mlp_ratio: MLP width over token width.
-        learn_sigma: 2C output channels (prediction and variance values) instead of C.
-        action_scale: factor on action and relative time before their sinusoids, whose fastest period is 2 pi;
-            small models need about 30 to 100 to tell near poses apart. 1 in NWM.
-        context_pose: tell each context frame's pose and time to its tokens.
-        context_dropout: a learned null token stands for an absent context.
-        extra_channels: further input channels of the target, e.g. a rendered memory and its visibility.
-        extra_skip: the first C extra channels also reach the output, through a gate per cell and channel that the
-            tokens set: what is rendered well need not pass the width of a token.
-        pose_embedding: tell the target's absolute pose, the recall key of the long-term expert.
-        view_groups: sources whose views come apart, each in ``extra_channels`` channels and with its own null; 0 = one
-            view for all. The order is that of :class:`come_nav.core.context.ContextViews`.
-        latent_memory_channels: channels kept for a memory of latents; zero at the start, and where there is none.
-        older_frames: most frames before the context that have tokens of their own; needs ``context_pose``.
-        older_patch_size: rows and columns of one such token's patch.
-        pose_octaves: tell x and y of context frames as sinusoids of so many octaves as well, 8 scaled metres and less.
-        camera_embedding: tell the camera's fields of view, height, pitch and roll.
-    """
-
-    input_size: int = 28
-    context_size: int = 4
-    patch_size: int = 2
-    in_channels: int = 4
-    hidden_size: int = 1152
-    depth: int = 28
-    num_heads: int = 16
-    mlp_ratio: float = 4.0
-    learn_sigma: bool = True
-    action_scale: float = 1.0
-    context_pose: bool = False
-    context_dropout: bool = False
-    extra_channels: int = 0
-    pose_embedding: bool = False
-    extra_skip: bool = False
-    view_groups: int = 0
-    latent_memory_channels: int = 0
-    older_frames: int = 0
-    older_patch_size: int = 4
-    pose_octaves: int = 0
-    camera_embedding: bool = False
-
-    def __post_init__(self) -> None:
-        for field in ("input_size", "context_size", "patch_size", "in_channels", "depth", "num_heads"):
-            check_range(f"cdit.{field}", getattr(self, field), 1)
-        check_range("cdit.hidden_size", self.hidden_size, 3)
-        check_range("cdit.mlp_ratio", self.mlp_ratio, 0.0, open_low=True)
-        check_range("cdit.action_scale", self.action_scale, 0.0, open_low=True)
-        for field in ("extra_channels", "view_groups", "latent_memory_channels", "older_frames", "pose_octaves"):
-            check_range(f"cdit.{field}", getattr(self, field), 0)
-        self._check_optional_inputs()
-        if self.extra_skip and self.extra_channels < self.in_channels:
-            raise ConfigError(
-                f"cdit.extra_skip needs extra_channels of at least in_channels {self.in_channels}, "
-                f"got {self.extra_channels}"
-            )
-        if self.hidden_size % self.num_heads:
-            raise ConfigError(
-                f"cdit.hidden_size must be a multiple of num_heads {self.num_heads}, got {self.hidden_size}"
-            )
-        if self.input_size % self.patch_size:
-            raise ConfigError(
-                f"cdit.input_size must be a multiple of patch_size {self.patch_size}, got {self.input_size}"
-            )
-
-    def _check_optional_inputs(self) -> None:
-        if self.view_groups and self.extra_channels <= self.in_channels:
-            raise ConfigError(
-                f"cdit.view_groups needs extra_channels above in_channels {self.in_channels} (latents and the share "
-                f"that is known), got {self.extra_channels}"
-            )
-        if self.older_frames and (not self.context_pose or self.input_size % self.older_patch_size):
-            raise ConfigError(
-                f"cdit.older_frames needs context_pose and an older_patch_size that divides input_size "
-                f"{self.input_size}, got context_pose {self.context_pose}, older_patch_size {self.older_patch_size}"
-            )
 
 
 class CDiT(nn.Module):
@@ -149,6 +54,8 @@ class CDiT(nn.Module):
         older_patch_size: int = 4,
         pose_octaves: int = 0,
         camera_embedding: bool = False,
+        ray_embedding: bool = False,
+        older_attention: bool = False,
     ) -> None:
         super().__init__()
         self.settings = CDiTSettings(
@@ -173,6 +80,8 @@ class CDiT(nn.Module):
             older_patch_size,
             pose_octaves,
             camera_embedding,
+            ray_embedding,
+            older_attention,
         )
         self.grid = input_size // patch_size
         self.out_channels = 2 * in_channels if learn_sigma else in_channels
@@ -181,7 +90,7 @@ class CDiT(nn.Module):
         self.t_embedder = ScalarEmbedder(hidden_size)
         self.time_embedder = ScalarEmbedder(hidden_size)
         self.y_embedder = ActionEmbedder(hidden_size)
-        self.blocks = nn.ModuleList(CDiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(CDiTBlock(hidden_size, num_heads, mlp_ratio, older_attention) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * self.out_channels)
         if context_pose:
             self.context_pose_embedder = nn.Linear(CONTEXT_POSE_VALUES + 4 * pose_octaves, hidden_size)
@@ -201,6 +110,8 @@ class CDiT(nn.Module):
             self.older_frames = OlderFrames(in_channels, hidden_size, older_patch_size, input_size)
         if camera_embedding:
             self.camera_embedder = CameraEmbedder(hidden_size)
+        if ray_embedding:
+            self.ray_embedding = nn.Parameter(torch.zeros(RAY_VALUES, hidden_size))
         self._initialise()
 
     @classmethod
@@ -236,7 +147,9 @@ class CDiT(nn.Module):
     def _zero_at_first(self) -> list[nn.Module]:
         """Return what starts at zero, so that an untrained network is blind to every addition."""
         zero: list[nn.Module] = [self.final_layer.linear, self.final_layer.adaLN_modulation]
-        zero += [block.adaLN_modulation for block in self.blocks if isinstance(block, CDiTBlock)]
+        blocks = [block for block in self.blocks if isinstance(block, CDiTBlock)]
+        zero += [block.adaLN_modulation for block in blocks]
+        zero += [block.older_cttn.out_proj for block in blocks if self.settings.older_attention]
         additions = ["context_pose_embedder", "pose_embedder", "extra_embedder", "skip_layer"]
         additions += ["view_groups", "latent_memory_embedder"]
         zero += [getattr(self, name) for name in additions if hasattr(self, name)]
@@ -282,12 +195,16 @@ class CDiT(nn.Module):
         condition = self.embed_condition(t, y, rel_t, absolute_pose)
         optional = optional or OptionalInputs()
         tokens = self._with_views(tokens, optional)
-        context, known = self._with_older(self.embed_context(x_cond, context_pose, drop_context, generator), optional)
+        rays = optional.rays
+        if rays is not None and drop_context is not None:  # nothing stands for a context that is not told
+            rays = rays * ~drop_context[:, None, None]
+        context = self._with_rays(self.embed_context(x_cond, context_pose, drop_context, generator), rays)
+        context, known, older = self._with_older(context, optional)
         if self.settings.camera_embedding:
             condition = condition + self._embed_camera(optional)
         context = layer_norm(context)
         for block in self.blocks:
-            tokens = block(tokens, condition, context, known)
+            tokens = block(tokens, condition, context, known, older)
         exact = self.final_layer.linear.weight.dtype
         with torch.autocast(tokens.device.type, enabled=False):  # near pure noise, eps divides by 0.006
             tokens, condition = tokens.to(exact), condition.to(exact)
@@ -304,19 +221,29 @@ class CDiT(nn.Module):
             tokens = tokens + (self.view_groups(views, shown) if given else self.view_groups.absent())
         if optional.latent_memory is not None:
             tokens = tokens + self.latent_memory_embedder(optional.latent_memory)
-        return tokens
+        return self._with_rays(tokens, optional.target_rays)
 
-    def _with_older(self, context: Tensor, optional: OptionalInputs) -> tuple[Tensor, Tensor | None]:
-        """Return the context's tokens with those of older frames before them, and which of all are there."""
+    def _with_rays(self, tokens: Tensor, rays: Tensor | None) -> Tensor:
+        """Add the embedding of the rays (B or 1, L, 6) of tokens' patches, where they are told."""
+        return tokens if rays is None else tokens + (rays.to(self.ray_embedding) @ self.ray_embedding).to(tokens.dtype)
+
+    def _with_older(
+        self, context: Tensor, optional: OptionalInputs
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor] | None]:
+        """Return the context's tokens with those of older frames before them, and which of all are there.
+
+        With ``older_attention``, older frames' tokens come by themselves as well, layer-normed, and which are there.
+        """
         older, pose, frames = optional.older, optional.older_pose, optional.older_known
         if older is None or pose is None or frames is None or older.shape[1] == 0:
-            return context, None
-        tokens = self.older_frames(older, self.context_pose_embedder(pose))
+            return context, None, None
+        tokens = self._with_rays(self.older_frames(older, self.context_pose_embedder(pose)), optional.older_rays)
         known = self.older_frames.known(frames)
         rows = max(len(tokens), len(known), len(context))
         both = torch.cat([tokens.expand(rows, -1, -1), context.expand(rows, -1, -1)], dim=1)
         present = torch.ones(len(known), context.shape[1], dtype=torch.bool, device=known.device)
-        return both, torch.cat([known, present], dim=1)
+        alone = (layer_norm(tokens), known) if self.settings.older_attention else None
+        return both, torch.cat([known, present], dim=1), alone
 
     def _embed_camera(self, optional: OptionalInputs) -> Tensor:
         camera = optional.camera

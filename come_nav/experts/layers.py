@@ -136,22 +136,33 @@ class Mlp(nn.Module):
 
 
 class CDiTBlock(nn.Module):
-    """Self-attention, cross-attention to the context and MLP, each modulated and gated by the condition."""
+    """Self-attention, cross-attention to the context and MLP, each modulated and gated by the condition.
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+    With ``older_attention``, a cross-attention of its own to frames before the context follows that to the context.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, older_attention: bool = False) -> None:
         super().__init__()
         self.attn = SelfAttention(width, heads)
         self.cttn = CrossAttention(width, heads)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, BLOCK_CHUNKS * width))
         self.mlp = Mlp(width, int(width * mlp_ratio))
+        if older_attention:
+            self.older_cttn = CrossAttention(width, heads)
 
     def forward(
-        self, tokens: Tensor, condition: Tensor, context_normed: Tensor, context_known: Tensor | None = None
+        self,
+        tokens: Tensor,
+        condition: Tensor,
+        context_normed: Tensor,
+        context_known: Tensor | None = None,
+        older: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Update ``tokens`` (B, L, width) for ``condition`` (B, width).
 
         ``context_normed`` (B or 1, N, width) is the layer-normed context: the same for all blocks; of it, those
-        ``context_known`` (B or 1, N) are attended to.
+        ``context_known`` (B or 1, N) are attended to. ``older`` are layer-normed tokens of frames before it
+        (B or 1, M, width) and which of them are there (B or 1, M), for blocks with ``older_attention``.
         """
         chunks = self.adaLN_modulation(condition).chunk(BLOCK_CHUNKS, dim=-1)
         shift_self, scale_self, gate_self, shift_context, scale_context = chunks[:5]
@@ -160,6 +171,8 @@ class CDiTBlock(nn.Module):
         query = modulate(layer_norm(tokens), shift_query, scale_query)
         attended = self.cttn(query, context_normed, shift_context, scale_context, context_known)
         tokens = tokens + gate_cross[:, None] * attended
+        if older is not None:
+            tokens = tokens + self.older_cttn(query, older[0], shift_context, scale_context, older[1])
         tokens = tokens + gate_mlp[:, None] * self.mlp(modulate(layer_norm(tokens), shift_mlp, scale_mlp))
         return tokens
 

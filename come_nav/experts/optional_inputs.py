@@ -28,6 +28,9 @@ class OptionalInputs:
         older_pose: (B or 1, N, P) what ``context_pose`` is for the context.
         older_known: (B or 1, N) bool, which of them are there.
         camera: (B or 1, 7) of :func:`camera_values`, NaN in rows that are not told.
+        rays: (B or 1, T * L, 6) of the context's tokens (see :mod:`come_nav.experts.rays`); zero where not told.
+        older_rays: (B or 1, N * l, 6) of the tokens of older frames.
+        target_rays: (B, L, 6) of the target's tokens.
     """
 
     views: Tensor | None = None
@@ -37,6 +40,9 @@ class OptionalInputs:
     older_pose: Tensor | None = None
     older_known: Tensor | None = None
     camera: Tensor | None = None
+    rays: Tensor | None = None
+    older_rays: Tensor | None = None
+    target_rays: Tensor | None = None
 
 
 class ViewGroups(nn.Module):

@@ -134,10 +134,11 @@ def batched(
     batch, count = len(query.x_t), len(conditions)
     views = [query.context.views.of(condition.view) for condition in conditions] if needs_view else []
     shown = [view.expand(batch, *view.shape[1:]) for view in views if view is not None]
+    latent = _latent_memory(conditions, query)
     context = query.context.with_views(ContextViews()).tiled(count)
     if len(shown) == count:
         context = context.with_views(ContextViews(torch.cat(shown)))
-    return _wide(conditions, query, context)
+    return _wide(conditions, query, replace(context, views=replace(context.views, latent_memory=latent)))
 
 
 def _batched_apart(conditions: Sequence[Condition], query: Query) -> tuple[Query, Tensor | None]:
@@ -146,14 +147,24 @@ def _batched_apart(conditions: Sequence[Condition], query: Query) -> tuple[Query
     given = [view is not None for view in (views.context, views.longer, views.memory)]
     looks = [[own and place <= order.index(one.view) for place, own in enumerate(given)] for one in conditions]
     shown = _constant(looks, device).repeat_interleave(batch, 0)
-    context = query.context.with_views(replace(views, shown=None, evidence=None))
+    context = query.context.with_views(replace(views, shown=None, evidence=None, latent_memory=None))
     older = context.older
     if older is not None:
         further = _constant([one.view is not ViewSource.CONTEXT for one in conditions], device)
         known = older.known.expand(batch, -1).repeat(count, 1) & further.repeat_interleave(batch)[:, None]
         older = replace(context.tiled(count).older or older, known=known)
     context = context.tiled(count)
-    return _wide(conditions, query, replace(context, older=older, views=replace(context.views, shown=shown)))
+    seen = replace(context.views, shown=shown, latent_memory=_latent_memory(conditions, query))
+    return _wide(conditions, query, replace(context, older=older, views=seen))
+
+
+def _latent_memory(conditions: Sequence[Condition], query: Query) -> Tensor | None:
+    """Return the read-out of a memory of latents for P passes of B rows: zero in those that look at no memory."""
+    latent, batch = query.context.views.latent_memory, len(query.x_t)
+    if latent is None or all(one.view is not ViewSource.MEMORY for one in conditions):
+        return None
+    rows = latent.expand(batch, *latent.shape[1:])
+    return torch.cat([rows if one.view is ViewSource.MEMORY else torch.zeros_like(rows) for one in conditions])
 
 
 def _wide(conditions: Sequence[Condition], query: Query, context: Context) -> tuple[Query, Tensor | None]:

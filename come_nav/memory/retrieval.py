@@ -14,42 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.core.checks import check_range
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
+from come_nav.memory.retrieval_settings import SAMPLES, RetrievalSettings
 from come_nav.memory.spatial.latent.features import depth_of_cells
 
+__all__ = ["SAMPLES", "FrameRetrieval", "RetrievalSettings", "Retrieved", "sampled_points"]
+
 FloatArray = NDArray[np.float32]
-SAMPLES = 6  # a side, of points that a frame is kept as
 NEAREST_M = 0.05
-
-
-@dataclass(frozen=True)
-class RetrievalSettings:
-    """How frames are chosen.
-
-    Attributes:
-        cells: a side, that a view is divided into, >= 1; with more than a frame has points, what lies behind shines
-            through.
-        shortlist: frames whose points are looked at one by one, those nearest to the middle of the view first, >= 1.
-        forget_s: age at which a frame is worth half, s, > 0.
-        reach_m: where a frame's points are taken to lie whose depth is not known, m, > 0.
-        behind_ratio: a point farther than the nearest one of its cell by this fraction is hidden, >= 0.
-    """
-
-    cells: int = SAMPLES
-    shortlist: int = 512
-    forget_s: float = 600.0
-    reach_m: float = 3.0
-    behind_ratio: float = 0.25
-
-    def __post_init__(self) -> None:
-        for name in ("cells", "shortlist"):
-            check_range(f"retrieval.{name}", getattr(self, name), 1)
-        for name in ("forget_s", "reach_m"):
-            check_range(f"retrieval.{name}", getattr(self, name), 0.0, open_low=True)
-        check_range("retrieval.behind_ratio", self.behind_ratio, 0.0)
 
 
 @dataclass(frozen=True)
@@ -74,9 +48,10 @@ class FrameRetrieval:
         self.config = config or RetrievalSettings()
         self._count = 0
         self._points: FloatArray = np.zeros((64, SAMPLES * SAMPLES, 3), np.float32)  # in the base of each frame
+        self._balls: FloatArray = np.zeros((64, 4), np.float32)  # centre in the base, and radius, of those points
+        self._centres: FloatArray = np.zeros((64, 3), np.float32)  # the same centres in the world
         self._poses: NDArray[np.float64] = np.zeros((64, 3))
         self._stamps_s: NDArray[np.float64] = np.zeros(64)
-        self._world: tuple[FloatArray, FloatArray, FloatArray] | None = None  # points, their centres and radii
 
     def __len__(self) -> int:
         return self._count
@@ -84,7 +59,16 @@ class FrameRetrieval:
     @property
     def nbytes(self) -> int:
         """Memory of what is kept of the frames, in bytes."""
-        return int(self._points.nbytes + self._poses.nbytes + self._stamps_s.nbytes)
+        return sum(int(own.nbytes) for own in self._arrays)
+
+    @property
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        return self._points, self._balls, self._centres, self._poses, self._stamps_s
+
+    @property
+    def poses_xyyaw(self) -> NDArray[np.float64]:
+        """Poses (N, 3) of the frames, in the order they were added."""
+        return self._poses[: self._count].copy()
 
     def add(self, frame: Frame, pose_xyyaw: NDArray[Any]) -> None:
         """Remember what a frame shows from the pose (3,) of base_link.
@@ -95,55 +79,78 @@ class FrameRetrieval:
         if frame.intrinsics is None or frame.T_base_camera is None:
             raise DataError("a frame is found again by what it shows: it needs intrinsics and T_base_camera")
         if self._count == len(self._stamps_s):
-            self._points, self._poses, self._stamps_s = (
-                np.concatenate([own, np.zeros_like(own)]) for own in (self._points, self._poses, self._stamps_s)
+            self._points, self._balls, self._centres, self._poses, self._stamps_s = (
+                np.concatenate([own, np.zeros_like(own)]) for own in self._arrays
             )
-        self._points[self._count] = sampled_points(frame, self.config.reach_m)
+        points = sampled_points(frame, self.config.reach_m)
+        centre = points.mean(axis=0)
+        self._points[self._count] = points
+        self._balls[self._count] = [*centre, np.linalg.norm(points - centre, axis=1).max()]
         self._poses[self._count], self._stamps_s[self._count] = pose_xyyaw, frame.stamp_s
+        self._centres[self._count] = _turned(centre[None], self._poses[self._count][None])[0]
         self._count += 1
-        self._world = None
+
+    def drop(self, index: int) -> None:
+        """Forget one frame; those after it move up by one."""
+        if not 0 <= index < self._count:
+            raise DataError(f"retrieval: frame {index} must be in [0, {self._count - 1}]")
+        for own in self._arrays:
+            own[index : self._count - 1] = own[index + 1 : self._count]
+        self._count -= 1
 
     def move(self, poses_xyyaw: NDArray[Any]) -> None:
         """Take the poses (N, 3) of all frames anew, e.g. after drift was taken out."""
         self._poses[: self._count] = poses_xyyaw
-        self._world = None
+        self._centres[: self._count] = _turned(self._balls[: self._count, :3], self._poses[: self._count])
 
     def query(
         self,
-        pose_xyyaw: NDArray[Any],
+        poses_xyyaw: NDArray[Any],
         camera: CameraIntrinsics,
         T_base_camera: NDArray[Any],
         count: int,
         now_s: float | None = None,
+        before_s: float = np.inf,
     ) -> Retrieved:
-        """Return at most ``count`` frames that show the view of a camera from the pose (3,) of base_link.
+        """Return at most ``count`` frames that show the view of a camera, or several views together.
 
-        Frames that show nothing of it are left out. ``now_s`` is what ages are counted from; the newest frame's stamp
-        by default.
+        Frames that show nothing of them are left out.
+
+        Args:
+            poses_xyyaw: (3,) or (V, 3) of base_link.
+            camera: of the views.
+            T_base_camera: (4, 4) of the views.
+            count: most frames.
+            now_s: what ages are counted from; the newest frame's stamp by default.
+            before_s: only frames older than this count.
         """
         nothing = Retrieved(np.zeros(0, np.int64), np.zeros(0), 0.0)
         if not self._count or count < 1:
             return nothing
-        T_camera_world = se3.inverse(se3.transform_from_xyyaw(np.asarray(pose_xyyaw, np.float64)) @ T_base_camera)
-        points, centres, radii = self._in_world()
-        near = _in_front(centres, radii, T_camera_world, camera, self.config.shortlist)
-        seen = _cells_seen(points[near], T_camera_world, camera, self.config)
-        now_s = float(self._stamps_s[: self._count].max()) if now_s is None else now_s
-        ages_s = np.maximum(0.0, now_s - self._stamps_s[near])
+        poses, stamps_s = np.atleast_2d(np.asarray(poses_xyyaw, np.float64)), self._stamps_s[: self._count]
+        views = [se3.inverse(se3.transform_from_xyyaw(pose) @ T_base_camera) for pose in poses]
+        centres, radii = self._centres[: self._count], self._balls[: self._count, 3]
+        own = max(1, self.config.shortlist // len(views))
+        radii = radii if np.isinf(before_s) else np.where(stamps_s < before_s, radii, np.float32(np.nan))  # in no view
+        parts = [_in_front(centres, radii, view, camera, own) for view in views]
+        near = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
+        points = _turned(self._points[near], self._poses[near]).astype(np.float32)
+        seen = np.concatenate([_cells_seen(points, view, camera, self.config) for view in views], axis=1)
+        now_s = float(stamps_s.max()) if now_s is None else now_s
+        ages_s = np.maximum(0.0, now_s - stamps_s[near])
         chosen = _greedy(seen, 0.5 ** (ages_s / self.config.forget_s), count)
         if not len(chosen):
             return nothing
         return Retrieved(near[chosen], seen[chosen].mean(axis=1), float(seen[chosen].any(axis=0).mean()))
 
-    def _in_world(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return points (N, M, 3) of all frames, and centre (N, 3) and radius (N,) of those of each."""
-        if self._world is None:
-            local, poses = self._points[: self._count], self._poses[: self._count]
-            points = local.copy()
-            points[..., :2] = se2.transform_points(poses, local[..., :2].astype(np.float64))
-            centres = points.mean(axis=1)
-            self._world = points, centres, np.linalg.norm(points - centres[:, None], axis=2).max(axis=1)
-        return self._world
+
+def _turned(points_xyz: NDArray[Any], poses_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points (N, 3) or (N, M, 3) of N frames' bases in the world that poses (N, 3) lie in."""
+    moved: NDArray[np.float64] = points_xyz.astype(np.float64)
+    flat = moved[..., :2] if moved.ndim == 3 else moved[:, None, :2]
+    turned = se2.transform_points(poses_xyyaw, flat)
+    moved[..., :2] = turned if moved.ndim == 3 else turned[:, 0]
+    return moved
 
 
 def sampled_points(frame: Frame, reach_m: float) -> FloatArray:

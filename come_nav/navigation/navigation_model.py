@@ -29,11 +29,13 @@ class NavigationModel(WorldModel, Protocol):
         *,
         latents: torch.Tensor | None = None,
         older: Sequence[tuple[Frame, NDArray[np.float64]]] = (),
+        older_offsets: Sequence[float] | None = None,
         absolute_pose_xyyaw: NDArray[np.float64] | None = None,
     ) -> Context:
         """Return the context of frames, oldest first, seen from poses (T, 3) in odom; ``latents`` are theirs.
 
-        Memories of the episode need ``older`` frames with their poses, and the newest frame's pose in odom.
+        Memories of the episode need ``older`` frames with their poses (one protocol frame apart, unless their times
+        ``older_offsets`` in protocol frames are told), and the newest frame's pose in odom.
         """
         ...
 

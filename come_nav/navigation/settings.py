@@ -14,6 +14,7 @@ from come_nav.experts.lora_settings import LoraSettings
 from come_nav.localisation.relocalisation_settings import RelocalisationSettings
 from come_nav.memory.episodic.settings import BudgetSettings, EpisodicSettings
 from come_nav.memory.keyframes import KeyframesSettings
+from come_nav.memory.retrieval_settings import FrameMemorySettings
 from come_nav.memory.short_term import ShortTermSettings
 from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.navigation.calibrating.settings import CalibrationSettings
@@ -111,6 +112,7 @@ class NavigationSettings:
         memory: the short-term memory.
         experts: the memories that the imagination looks at.
         spatial: the spatial memory.
+        retrieval: remembered frames that the short-term expert sees in place of the newest ones.
         localisation: how images are found in memory by their features, and whether drift is taken out.
         relocalisation: how hard to search remembered views where an image has too few features.
         episodic: training of the long-term memory's adapter.
@@ -134,6 +136,7 @@ class NavigationSettings:
     memory: ShortTermSettings = field(default_factory=ShortTermSettings)
     experts: ExpertsSettings = field(default_factory=ExpertsSettings)
     spatial: SpatialSettings = field(default_factory=SpatialSettings)
+    retrieval: FrameMemorySettings = field(default_factory=FrameMemorySettings)
     localisation: LocalisationSettings = field(default_factory=LocalisationSettings)
     relocalisation: RelocalisationSettings = field(default_factory=RelocalisationSettings)
     episodic: EpisodicSettings = field(default_factory=EpisodicSettings)

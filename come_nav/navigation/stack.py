@@ -243,7 +243,7 @@ class NavStack:
     def context(self, experts: ExpertsSettings | None = None) -> Context | None:
         """Return the newest frames as the world model takes them, or None while there are too few."""
         names, older_frames = self.episode.in_use(experts).names, (experts or self._settings.experts).older_frames
-        return context_of(self.model, self.memory, names, older_frames)
+        return context_of(self.model, self.memory, names, older_frames, self.episode.frames)
 
     def imaginer(
         self, experts: ExpertsSettings | None = None, decode: bool = False, planner: PlannerSettings | None = None

@@ -180,7 +180,8 @@ def settings_from(settings: SettingsT, values: Mapping[str, Any], prefix: str) -
     return from_mapping(type(settings), found, prefix)
 
 
-START_KEYS = ("model", "device", "seed", "memory.", "inference.", "experts.", "spatial.", "episodic.", "lora.")
+START_GROUPS = ("memory.", "inference.", "experts.", "spatial.", "retrieval.", "episodic.", "lora.")
+START_KEYS = ("model", "device", "seed", *START_GROUPS)
 
 
 def config_parameters(*sections: str) -> tuple[Parameter, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from come_nav.core.checks import check_range
+from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
 from come_nav.experts.cdit import CDiTSettings
 from come_nav.sim.sensors.mounting import CameraRanges
 from come_nav.sim.world_sets import BUILT_IN, world_set
 from come_nav.training.data.goals import GoalSettings
+from come_nav.training.input_dropout import InputDropout
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.depth import DepthSettings
 from come_nav.world_model.reprojection import FACTS_APART, VIEW_FACTS, ReprojectionSettings
@@ -70,6 +71,8 @@ class DataSettings(RecordingFlags):
         memory_s: length of an earlier part of each episode, s, that a spatial memory keeps (a random 30 to 100 % of
             it), so that the denoiser learns to look at what the memory shows; 0 = no memory. Only in built-in worlds.
         memory_fraction: share of goals that are learned with the memory's view in place of the context's alone.
+        memory_features: what that memory keeps: rgb (rendered views; workers make them), or latent (read out into the
+            channels that ``denoiser_model.latent_memory_channels`` are for; made where latents are).
         memory_drift_percent: odometry of a drive drifts by a random share of this many percent (OdometrySettings).
         endless: render new drives as windows are consumed instead of drawing from a bank made once; no window comes
             twice. When every world has been driven through, the next drives through them are new ones.
@@ -110,6 +113,7 @@ class DataSettings(RecordingFlags):
     turn_branches: float = 0.25
     memory_s: float = 0.0
     memory_fraction: float = 0.5
+    memory_features: Literal["rgb", "latent"] = "rgb"
     memory_drift_percent: float = 1.0
     endless: bool = False
     pool_drives: int = 32
@@ -155,6 +159,7 @@ class DataSettings(RecordingFlags):
         check_range("data.workers", self.workers, 0, 256)
         check_range("data.memory_s", self.memory_s, 0.0, 3600.0)
         check_range("data.memory_fraction", self.memory_fraction, 0.0, 1.0)
+        check_choice("data.memory_features", self.memory_features, ("rgb", "latent"))
         check_range("data.memory_drift_percent", self.memory_drift_percent, 0.0, 50.0)
         check_range("data.cache_limit_gb", self.cache_limit_gb, 0.0, open_low=True)
         check_range("data.measured_fraction", self.measured_fraction, 0.0, 1.0)
@@ -192,39 +197,6 @@ class DataSettings(RecordingFlags):
             self.revisit_fraction,
             older_frames=older_frames,
         )
-
-
-@dataclass(frozen=True)
-class InputDropout:
-    """Shares of samples that learn without an optional input of networks with ``view_groups``, drawn independently.
-
-    Beside them ``context_dropout`` is the share that learns without anything of the past (the unconditional branch).
-
-    Attributes:
-        context: without the context's tokens, each drawn for a context and its goals.
-        context_view: without the context's view; this and the following are drawn for each goal.
-        older_batches: share of steps in which frames before the context have no tokens; in the others 1 to
-            ``older_frames`` of them are there, so many for the whole batch.
-        older: without those tokens, in the other steps; for a context and its goals.
-        longer_view: without the view of the frames before the context.
-        memory_view: without the memory's view.
-        camera: without intrinsics and extrinsics; for a context and its goals.
-        absolute_pose: without the absolute pose; where told, it lies in a random frame, so that it says nothing until
-            an adapter of one episode makes use of it. For a context and its goals.
-    """
-
-    context: float = 0.05
-    context_view: float = 0.15
-    older_batches: float = 0.4
-    older: float = 0.2
-    longer_view: float = 0.5
-    memory_view: float = 0.5
-    camera: float = 0.1
-    absolute_pose: float = 0.7
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            check_range(f"input_dropout.{item.name}", getattr(self, item.name), 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -315,6 +287,8 @@ class TrainSettings:
         depth_model: shape of the depth estimator, for a denoiser that sees its context frames reprojected to the
             target; None leaves it out (then denoiser_model.extra_channels is 0).
         reprojection: how context frames become points.
+        trained: weights of the denoiser that are trained, by how their names begin; the others stay as they are. Empty
+            = all.
         sampler: what the exported model samples with until told otherwise.
         autoencoder, depth, denoiser: optimisation of the stages.
     """
@@ -335,6 +309,7 @@ class TrainSettings:
     precision: str = "auto"
     autoencoder_from: str | None = None
     denoiser_from: str | None = None
+    trained: tuple[str, ...] = ()
     data: DataSettings = field(default_factory=DataSettings)
     autoencoder_model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     denoiser_model: CDiTSettings = field(default_factory=tiny_denoiser)
@@ -383,6 +358,13 @@ class TrainSettings:
         network = self.denoiser_model
         if network.view_groups not in (0, SOURCES):
             raise ConfigError(f"denoiser_model.view_groups must be 0 or {SOURCES}, got {network.view_groups}")
+        channels = self.autoencoder_model.latent_channels + FACTS_APART
+        latent = self.data.memory_s and self.data.memory_features == "latent"
+        if latent and (not network.view_groups or network.latent_memory_channels != channels):
+            raise ConfigError(
+                f"data.memory_features latent needs denoiser_model.view_groups {SOURCES} and latent_memory_channels "
+                f"{channels} (latents + {FACTS_APART}), got {network.view_groups} and {network.latent_memory_channels}"
+            )
         if self.data.cameras is not None and self.data.camera_px != self.image_size:
             raise ConfigError(
                 f"data.camera_px must be image_size {self.image_size}, got {self.data.camera_px}: cameras are drawn "

@@ -7,7 +7,9 @@ learned when a longer one with more inputs follows (Net2Net, arXiv 1511.05641, d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +36,19 @@ def begin_with(expert: BaseExpert, config: TrainSettings) -> None:
     if known.prediction != expert.prediction or known.normalizer != expert.normalizer:
         raise ConfigError(f"denoiser_from {source}: prediction and scale_m must be that model's")
     grow(expert.model, known.model, source)
+
+
+def grown(network: CDiT, **options: Any) -> CDiT:
+    """Return a network with further ``options`` of its settings that begins with the weights of ``network``.
+
+    What is new is zero where it reaches the output: what the network could be told before, it answers as before.
+
+    Raises:
+        ConfigError: for options that change or take away what is there.
+    """
+    larger = CDiT.from_settings(replace(network.settings, **options))
+    grow(larger, network)
+    return larger.train(network.training)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.config import TrainSettings
-from come_nav.training.growing import begin_with
+from come_nav.training.growing import begin_with, grown
 from come_nav.training.policies.settings import PolicyTrainSettings
 from come_nav.training.sequence.settings import SequenceTrainSettings
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
@@ -36,7 +36,11 @@ def new_expert(config: TrainSettings, init: DiffusionWorldModel | None, schedule
         expert = init.memory_base if config.data.memory_s else init.base
         if not isinstance(expert, BaseExpert):
             raise CheckpointError("the initial model has no base expert to fine-tune")
-        return copy.deepcopy(expert).train()
+        expert = copy.deepcopy(expert).train()
+        channels = config.denoiser_model.latent_memory_channels
+        if channels != expert.model.settings.latent_memory_channels:
+            expert.model = grown(expert.model, latent_memory_channels=channels)
+        return only(expert, config.trained)
     with seeded_layers(config.seed):
         network = CDiT.from_settings(config.denoiser_model)
     scale_m, spacing_m = config.scale_m, config.waypoint_spacing_m
@@ -46,6 +50,22 @@ def new_expert(config: TrainSettings, init: DiffusionWorldModel | None, schedule
         expert.start_from_view()
     else:
         begin_with(expert, config)
+    return only(expert, config.trained)
+
+
+def only(expert: BaseExpert, trained: tuple[str, ...]) -> BaseExpert:
+    """Return the expert with only those weights trained whose names begin as one of ``trained``; all where it is empty.
+
+    Raises:
+        ConfigError: for a name that no weight has.
+    """
+    names = [name for name, _ in expert.model.named_parameters()]
+    for start in trained:
+        if not any(name.startswith(start) for name in names):
+            known = sorted({name.split(".")[0] for name in names})
+            raise ConfigError(f"trained: no weight of the denoiser begins with '{start}'; there are {', '.join(known)}")
+    for name, parameter in expert.model.named_parameters():
+        parameter.requires_grad_(not trained or name.startswith(trained))
     return expert
 
 

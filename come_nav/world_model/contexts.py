@@ -48,6 +48,7 @@ def context_from_images(  # noqa: PLR0913  what is known of the camera and the p
     latents: Tensor | None = None,
     depth_m: Tensor | None = None,
     older: OlderImages | None = None,
+    older_offsets: Sequence[float] | None = None,
     absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
 ) -> Context:
     """Return the context (batch 1) of images (T, 3, H, W), oldest first, seen from poses (T, 3) in one frame.
@@ -64,6 +65,8 @@ def context_from_images(  # noqa: PLR0913  what is known of the camera and the p
         latents: (T, C, h, w) of the images where they are encoded already.
         depth_m: (T, H, W) of the images as a camera measured it, 0 = unknown; estimated where unknown or not given.
         older: frames before, oldest first, for the short-term expert.
+        older_offsets: (N,) their times before the newest in protocol frames, where they do not follow one another one
+            frame apart.
         absolute_pose_xyyaw: (3,) of the newest frame in the odom frame, where memories of the episode are in use.
 
     Raises:
@@ -96,17 +99,21 @@ def context_from_images(  # noqa: PLR0913  what is known of the camera and the p
         return context
     past = se2.relative(poses[-1:], torch.as_tensor(older[1], dtype=torch.float64)).float().to(parts.device)[None]
     past_extrinsics = None if older[2] is None else older[2].to(parts.device, torch.float32)[None]
-    context = _with_older_frames(parts, context, older[0], past)
+    apart = context.frame_offsets[:, :1] - torch.arange(len(older[0]), 0, -1).to(past)
+    offsets = apart if older_offsets is None else torch.tensor(older_offsets).to(past)[None]
+    # older ones than all that the base learned with are told to be as old as the oldest of those
+    oldest = float(1 - count - parts.base.model.settings.older_frames)
+    told = apart if older_offsets is None else offsets.clamp(min=oldest)
+    context = _with_older_frames(parts, context, older[0], past, told)
     past_m = estimate_depth_m(parts, older[0], camera)
     past_measured_m = None if older[3] is None else older[3].to(past_m)
     past_m = completed_depth(past_measured_m, past_m, scale_of(depth_m, estimated_m))
-    offsets = context.frame_offsets[:, :1] - torch.arange(len(older[0]), 0, -1).to(past)
     facts = _pixel_facts(parts, offsets, past_measured_m)
     past_images = older[0].to(parts.device)[None]
     return with_older_points(context, past_images, past_m[None], past, past_extrinsics, parts.reprojection, facts)
 
 
-def context_from_frames(
+def context_from_frames(  # noqa: PLR0913  what is known of the camera and the past, each optional
     parts: ModelParts,
     frames: Sequence[Frame],
     poses_xyyaw: Tensor | NDArray[Any],
@@ -115,6 +122,7 @@ def context_from_frames(
     *,
     latents: Tensor | None = None,
     older: Sequence[tuple[Frame, NDArray[np.float64]]] = (),
+    older_offsets: Sequence[float] | None = None,
     absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
 ) -> Context:
     """Return the context of camera frames, with the newest one's intrinsics and each one's extrinsics.
@@ -139,6 +147,7 @@ def context_from_frames(
         latents=latents,
         depth_m=measured_in(parts, frames),
         older=past,
+        older_offsets=older_offsets,
         absolute_pose_xyyaw=absolute_pose_xyyaw,
     )
 
@@ -217,13 +226,15 @@ def _pixel_facts(parts: ModelParts, frame_offsets: Tensor, measured_m: Tensor | 
     return PixelFacts(-frame_offsets / parts.rate_hz, measured)
 
 
-def _with_older_frames(parts: ModelParts, context: Context, images: Tensor, poses_xyyaw: Tensor) -> Context:
-    """Return the context with the frames before it, one protocol frame apart, for a base that looks at them."""
+def _with_older_frames(
+    parts: ModelParts, context: Context, images: Tensor, poses_xyyaw: Tensor, frame_offsets: Tensor
+) -> Context:
+    """Return the context with the frames before it, at ``frame_offsets`` (1, N), for a base that looks at them."""
     most = parts.base.model.settings.older_frames
     if not most:
         return context
     latents = encode_images(parts, images[-most:])
     count = len(latents)
-    offsets = context.frame_offsets[:, :1] - torch.arange(count, 0, -1, device=latents.device)
+    offsets = frame_offsets[:, -count:].to(latents.device)
     known = torch.ones(1, count, dtype=torch.bool, device=latents.device)
     return replace(context, older=OlderFrames(latents[None], poses_xyyaw[:, -count:], offsets, known))

@@ -118,6 +118,7 @@ class DiffusionWorldModel(ModelParts):
         latents: Tensor | None = None,
         depth_m: Tensor | None = None,
         older: OlderImages | None = None,
+        older_offsets: Sequence[float] | None = None,
         absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
     ) -> Context:
         """Return the context (batch 1) of images (T, 3, H, W); see :func:`.contexts.context_from_images`."""
@@ -132,6 +133,7 @@ class DiffusionWorldModel(ModelParts):
             latents=latents,
             depth_m=depth_m,
             older=older,
+            older_offsets=older_offsets,
             absolute_pose_xyyaw=absolute_pose_xyyaw,
         )
 
@@ -144,6 +146,7 @@ class DiffusionWorldModel(ModelParts):
         *,
         latents: Tensor | None = None,
         older: Sequence[tuple[Frame, NDArray[np.float64]]] = (),
+        older_offsets: Sequence[float] | None = None,
         absolute_pose_xyyaw: Tensor | NDArray[Any] | None = None,
     ) -> Context:
         """Return the context (batch 1) of camera frames; see :func:`.contexts.context_from_frames`."""
@@ -155,6 +158,7 @@ class DiffusionWorldModel(ModelParts):
             generator,
             latents=latents,
             older=older,
+            older_offsets=older_offsets,
             absolute_pose_xyyaw=absolute_pose_xyyaw,
         )
 

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from come_nav.core.errors import ShapeError
+from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import fill_unseen
 from come_nav.core.protocols import AgedSpatialSource, LatentSpatialSource, SpatialSource
@@ -19,7 +19,7 @@ from come_nav.experts.passes import looks_at
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.codec import decode_latents
 from come_nav.world_model.parts import ModelParts
-from come_nav.world_model.reprojection import RenderedView, context_view, points_view
+from come_nav.world_model.reprojection import VIEW_FACTS, RenderedView, context_view, points_view
 
 
 def seen_from(parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted: Collection[ViewSource]) -> Context:
@@ -32,6 +32,7 @@ def seen_from(parts: ModelParts, context: Context, actions_xyyaw: Tensor, wanted
         return seen
     channels = parts.autoencoder.settings.latent_channels
     view = seen.views.memory if parts.base.model.settings.view_groups else None  # there it is by itself
+    view = seen.views.latent_memory if view is None else view
     if view is None:
         view = remembered_view(parts, context, actions_xyyaw)
     return replace(seen, views=replace(seen.views, evidence=view[:, : channels + 1]))
@@ -48,11 +49,15 @@ def _seen_by_networks(
     pixels = {*wanted, ViewSource.LONGER} - {ViewSource.MEMORY} if latent else wanted
     rendered = rendered_views(parts, context, actions_xyyaw, pixels)
     found = {own: rendered[own].encoded(parts.autoencoder.encode) for own in ViewSource if own in pixels}
+    branch = None
     if latent:
-        found[ViewSource.MEMORY] = _over(
-            found[ViewSource.LONGER], remembered_view(parts, context, actions_xyyaw), parts.autoencoder.settings
-        )
-    return context.with_views(ContextViews(*(found.get(own) if own in wanted else None for own in ViewSource)))
+        found[ViewSource.MEMORY], behind = found[ViewSource.LONGER], remembered_view(parts, context, actions_xyyaw)
+        if parts.memory_base.reads_latents:
+            branch = _branch(parts, behind)
+        else:
+            found[ViewSource.MEMORY] = _over(found[ViewSource.LONGER], behind, parts.autoencoder.settings)
+    own, longer, memory = (found.get(source) if source in wanted else None for source in ViewSource)
+    return context.with_views(ContextViews(own, longer, memory, latent_memory=branch))
 
 
 def remembered_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) -> Tensor:
@@ -66,9 +71,7 @@ def remembered_view(parts: ModelParts, context: Context, actions_xyyaw: Tensor) 
     if not isinstance(parts.spatial, LatentSpatialSource):
         return memory_view(parts, context, actions_xyyaw).encoded(parts.autoencoder.encode)
     size, poses = parts.autoencoder.settings.latent_size, _targets_in_odom(parts, context, actions_xyyaw)
-    latents, known, inverse_depth = parts.spatial.latent_views(poses, size, context.T_base_camera)
-    facts = torch.stack([known.to(latents), inverse_depth.to(latents)], dim=1)
-    return torch.cat([fill_unseen(latents, known), facts], dim=1)
+    return read_out(parts.spatial, poses, size, context.T_base_camera)
 
 
 def _over(front: Tensor, back: Tensor, settings: AutoencoderSettings) -> Tensor:
@@ -90,15 +93,34 @@ def _views_apart(
     if camera is None or extrinsics is None:
         raise ShapeError("the context lacks a camera: make it with context_from_images")
     encode, further = parts.autoencoder.encode, ViewSource.LONGER in wanted or ViewSource.MEMORY in wanted
-    longer = memory = None
+    longer = memory = branch = None
     if further and older is not None:
         layer = points_view(older, camera, extrinsics, actions_xyyaw, parts.image_size, parts.reprojection)
         longer = layer.encoded_apart(encode)
     if ViewSource.MEMORY in wanted:
         memory = _memory_apart(parts, context, actions_xyyaw)
-    return ContextViews(
-        view.encoded_apart(encode), longer, memory, camera=camera_values(camera, extrinsics).to(view.image)
+        if parts.memory_base.reads_latents and isinstance(parts.spatial, LatentSpatialSource):
+            memory, branch = None, _branch(parts, memory)
+    values = camera_values(camera, extrinsics).to(view.image)
+    return ContextViews(view.encoded_apart(encode), longer, memory, latent_memory=branch, camera=values)
+
+
+def _branch(parts: ModelParts, view: Tensor) -> Tensor:
+    """Return what a memory of latents shows (S, E, h, w) as the channels of the network that reads it take it.
+
+    Raises:
+        ConfigError: for a network that learned with more facts of each cell, or fewer.
+    """
+    wanted, latents = (
+        parts.memory_base.model.settings.latent_memory_channels,
+        parts.autoencoder.settings.latent_channels,
     )
+    told = (view.shape[1], latents + VIEW_FACTS)
+    if wanted not in told:
+        raise ConfigError(
+            f"cdit.latent_memory_channels must be {' or '.join(map(str, sorted(set(told))))}, got {wanted}"
+        )
+    return view[:, :wanted]
 
 
 def rendered_views(
@@ -151,7 +173,23 @@ def _memory_apart(parts: ModelParts, context: Context, actions_xyyaw: Tensor) ->
     """
     if not isinstance(parts.spatial, LatentSpatialSource):
         return _aged_memory_view(parts, context, actions_xyyaw).encoded_apart(parts.autoencoder.encode)
-    view = remembered_view(parts, context, actions_xyyaw)
+    return with_facts(remembered_view(parts, context, actions_xyyaw))
+
+
+def read_out(
+    source: LatentSpatialSource, poses_odom_xyyaw: Tensor, latent_size: int, T_base_camera: Tensor | None = None
+) -> Tensor:
+    """Return what a memory of latents shows from poses (S, 3) in odom: (S, C + 2, h, w), its holes filled smoothly.
+
+    Latents, the share of each cell that is known, and its inverse depth. Training and plans read it alike.
+    """
+    latents, known, inverse_depth = source.latent_views(poses_odom_xyyaw, latent_size, T_base_camera)
+    facts = torch.stack([known.to(latents), inverse_depth.to(latents)], dim=1)
+    return torch.cat([fill_unseen(latents, known), facts], dim=1)
+
+
+def with_facts(view: Tensor) -> Tensor:
+    """Return a read-out (S, C + 2, h, w) with age (none) and reliability (as it is known): (S, C + 4, h, w)."""
     known = view[:, -2:-1]
     return torch.cat([view, torch.zeros_like(known), known], dim=1)
 

@@ -120,3 +120,28 @@ def _mean(each: dict[str, Any], key: str) -> str:
 def _psnr(each: dict[str, Any]) -> str:
     own = each.get("psnr_db")
     return "" if own is None else f"{own['value']:.1f} [{own['low']:.1f}, {own['high']:.1f}]"
+
+
+def latent_ablations(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what each choice of a memory of latents is worth, and what it costs."""
+    header = ["choice", "n", "PSNR [dB]", "difference [dB]", "SSIM", "known", "write / read [ms]", "points", "kB"]
+    return [
+        (
+            [f"{name}: {header[0]}", *header[1:]],
+            [
+                [
+                    own["row"],
+                    str(own["n"]),
+                    _mean(own, "psnr_db"),
+                    _mean(own, "psnr_db_difference") if "psnr_db_difference" in own else "",
+                    _mean(own, "ssim"),
+                    f"{own['known']['value']:.2f}",
+                    f"{own['write_ms']:.2f} / {own['read_ms']:.2f}",
+                    f"{own['points']:,.0f}",
+                    f"{own['kb']:.0f}",
+                ]
+                for own in rows
+            ],
+        )
+        for name, rows in result["tables"].items()
+    ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from composition_tables import adapters, by_age, calibrated, disagreement, sampled
-from memory_tables import latent_memory, retrieval, sequence_costs, sequence_memories
+from memory_tables import latent_ablations, latent_memory, retrieval, sequence_costs, sequence_memories
 from ros_tables import fake_robots, kills, load, soak
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -955,6 +955,17 @@ SECTIONS = (
         "over worlds for `tiny` and over views of one world for the others.",
         "benchmarks/latent_memory.py --frames 12 --worlds 4",
         latent_memory,
+    ),
+    Section(
+        "latent_ablations.json",
+        "Choices of a spatial memory of latents",
+        "Four validation worlds from 10000 on, realistic sensors, odometry that drifts included; `tiny`. Views that "
+        "were seen, read out and decoded, against what the same camera saw there, without the people where there are "
+        "some. Each row changes one choice of the first of its table; differences are paired by view. Processor time "
+        "of one thread, medians. The mean of all points of a cell is nearest to the truth: with latents of a block "
+        "transform it averages many looks, and what shines through costs less than that gains.",
+        "benchmarks/latent_ablations.py --worlds 4 --seconds 6 --every 3",
+        latent_ablations,
     ),
     Section(
         "sequence_memories.json",

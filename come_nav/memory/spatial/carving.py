@@ -7,10 +7,15 @@ newer one.
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 from numpy.typing import NDArray
 
+from come_nav.core.geometry import se3
 from come_nav.core.types import CameraIntrinsics
+from come_nav.memory.spatial.lifting import FeatureGrid
+from come_nav.memory.spatial.settings import SpatialSettings
 
 FloatArray = NDArray[np.float32]
 MAX_CELLS = 96  # the depth image is coarsened to at most so many cells a side
@@ -68,3 +73,48 @@ def seen_through(
         through = surface > z * (1.0 + margin[1]) + margin[0]
     filled: FloatArray = np.minimum(1.0, voxel_m * camera.fx / z[through]).astype(np.float32)
     return rows[through], filled
+
+
+class EarlierLooks:
+    """The depth of the newest frames, to tell what is passing by: points where one of them saw right through.
+
+    A person who walks stands now where the room was free a second ago. What one of the frames could not see, because
+    something was nearer or out of its view, it does not speak of: new things that stand still are remembered.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Keep the last ``count`` frames; with 0 nothing is passing by."""
+        self._looks: deque[tuple[NDArray[np.float64], FloatArray, CameraIntrinsics]] = deque(maxlen=count)
+
+    def clear(self) -> None:
+        """Forget the frames, e.g. where their poses changed."""
+        self._looks.clear()
+
+    def stays(
+        self,
+        settings: SpatialSettings,
+        grid: FeatureGrid,
+        T_map_camera: NDArray[np.float64],
+        points_xyz: NDArray[np.float64],
+    ) -> NDArray[np.bool_]:
+        """Return which points (N, 3) of a frame are not passing by, and keep the frame for those to come."""
+        margin = (settings.carve_margin_m, settings.carve_margin_ratio)
+        found = ~self.passing(points_xyz, settings.voxel_m, margin)
+        self.add(se3.inverse(T_map_camera), *(grid.surface or (grid.depth_m, grid.camera)))
+        return found
+
+    def add(self, T_camera_map: NDArray[np.float64], depth_m: FloatArray, camera: CameraIntrinsics) -> None:
+        """Keep the depth (H, W) of a frame."""
+        if self._looks.maxlen:
+            self._looks.append((T_camera_map, depth_m, camera))
+
+    def passing(
+        self, points_xyz: NDArray[np.float64], voxel_m: float, margin: tuple[float, float]
+    ) -> NDArray[np.bool_]:
+        """Return which points (N, 3) in map one of the frames saw through; see :func:`seen_through`."""
+        found = np.zeros(len(points_xyz), bool)
+        for T_camera_map, depth_m, camera in self._looks:
+            left = np.flatnonzero(~found)
+            rows, _ = seen_through(points_xyz[left].astype(np.float32), T_camera_map, depth_m, camera, voxel_m, margin)
+            found[left[rows]] = True
+        return found

@@ -26,7 +26,7 @@ from come_nav.core.geometry.point_rendering import camera_fractions
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.poses import as_transform
-from come_nav.memory.spatial.carving import seen_through
+from come_nav.memory.spatial.carving import EarlierLooks, seen_through
 from come_nav.memory.spatial.latent.readout import nearest_points
 from come_nav.memory.spatial.lifting import ColourFeatures, FeatureGrid, FeatureSource, UnknownFeatures, fits, lift
 from come_nav.memory.spatial.moving import move_voxels
@@ -100,6 +100,8 @@ class SpatialMemory:
             self.frames = 0
             self.carved = 0
             self.untrusted = 0
+            self.passing = 0  # points that were left out because they moved
+            self._earlier = EarlierLooks(self.config.earlier_looks)
             self._splats = SplatCache()
 
     def __len__(self) -> int:
@@ -150,6 +152,7 @@ class SpatialMemory:
             motions = self.map_frame.update(corrections_xyyaw, outside_xyyaw)
             if motions is None:
                 return 0
+            self._earlier.clear()
             moved = move_voxels(self.voxels, motions, self.origin_odom_xyz[:2], slice(-EXTRA, -1))
             if moved:
                 self._splats.changed()
@@ -323,11 +326,14 @@ class SpatialMemory:
             return InsertResult.NO_POINTS
         self.carved += _carve(self.voxels, settings, grid, T_map_camera)
         points = se3.transform_points(T_map_camera, seen.points_xyz.astype(np.float64))
+        stays = self._earlier.stays(settings, grid, T_map_camera, points)
+        self.passing += int((~stays).sum())
         # A pixel that shows more than a voxel blurs it: the nearer look counts more, by the areas.
         weights = np.minimum(1.0, (settings.voxel_m / seen.patch_m) ** 2)
         normals = seen.normals @ T_map_camera[:3, :3].T.astype(np.float32)
         values = np.concatenate([seen.features, normals, seen.pixel_m[:, None] * stride], axis=1)
-        self.voxels.add(points, values, weights, stamp_s, T_map_camera[:3, 3], self.map_frame.anchor)
+        place = T_map_camera[:3, 3]
+        self.voxels.add(points[stays], values[stays], weights[stays], stamp_s, place, self.map_frame.anchor)
         self.frames += 1
         self._splats.changed()
         return InsertResult.KEPT

@@ -10,6 +10,7 @@ from come_nav.core.checks import check_choice, check_range
 RGB: Literal["rgb"] = "rgb"
 LATENT: Literal["latent"] = "latent"
 DepthToGrid = Literal["bilinear", "nearest", "median", "area"]
+LiftAt = Literal["cells", "pixels"]
 UNMERGED_M = 0.001  # points nearer than this are one even where nothing is to be merged
 
 
@@ -21,16 +22,20 @@ class LatentSettings:
         depth: how a latent cell reads its depth: bilinear and nearest at its centre, median and area of its pixels.
         merge: whether latents of one voxel become their mean; else each stays (as in Mirage), nothing is carved, and
             the budget alone bounds them.
+        lift: cells makes one point of each latent cell (as in Mirage); pixels one of each pixel, with the latents of
+            the cells around it, interpolated, and its own depth.
         readout: nearest takes the nearest point of each latent cell (as in Mirage); blend the mean of its surface, and
             closes gaps, as for colours.
     """
 
     depth: DepthToGrid = "bilinear"
     merge: bool = True
+    lift: LiftAt = "cells"
     readout: Literal["nearest", "blend"] = "nearest"
 
     def __post_init__(self) -> None:
         check_choice("spatial.latent.depth", self.depth, get_args(DepthToGrid))
+        check_choice("spatial.latent.lift", self.lift, get_args(LiftAt))
         check_choice("spatial.latent.readout", self.readout, ("nearest", "blend"))
 
 
@@ -51,6 +56,8 @@ class SpatialSettings:
         max_weight: caps a voxel's weight, so that newer looks keep counting, > 0.
         max_hits: caps a voxel's count of looks, so that what vanished is unlearnt in bounded time, >= 1.
         carve_looks: looks that a voxel loses when a later frame sees through it; 0 turns carving off.
+        earlier_looks: a point that one of so many frames before saw through is taken to be passing by, and left out; 0
+            remembers what moves until carving takes it away.
         carve_margin_m: the surface behind must be farther by this, m, >= 0.
         carve_margin_ratio: and by this fraction of the depth, >= 0.
         forget_s: this age costs a voxel as much as half of its looks, s, > 0.
@@ -69,6 +76,7 @@ class SpatialSettings:
     max_weight: float = 8.0
     max_hits: float = 10.0
     carve_looks: float = 1.5
+    earlier_looks: int = 0
     carve_margin_m: float = 0.15
     carve_margin_ratio: float = 0.05
     forget_s: float = 600.0
@@ -80,6 +88,7 @@ class SpatialSettings:
             check_range(f"spatial.{name}", getattr(self, name), 0.0, open_low=True)
         for name in ("max_voxels", "max_points_per_frame", "max_hits"):
             check_range(f"spatial.{name}", getattr(self, name), 1)
+        check_range("spatial.earlier_looks", self.earlier_looks, 0, 1000)
         for name in ("carve_looks", "carve_margin_m", "carve_margin_ratio"):
             check_range(f"spatial.{name}", getattr(self, name), 0.0)
         check_range("spatial.max_range_m", self.max_range_m, self.min_range_m, open_low=True)

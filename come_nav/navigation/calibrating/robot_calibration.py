@@ -58,7 +58,8 @@ class RobotCalibration:
         """Return what is known now; None while there are too few frames."""
         assert self._model is not None
         newest = self._memory.newest
-        context = context_of(self._model, self._memory, MEMORY_EXPERTS, self._experts.older_frames)
+        older_frames, frames = self._experts.older_frames, self._episode.frames
+        context = context_of(self._model, self._memory, MEMORY_EXPERTS, older_frames, frames)
         if newest is None or context is None:
             return None
         return Moment(newest.stamp_s, newest.pose_odom_xyyaw, context, self._remembering(self._model))

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from come_nav.core.experts import LONG_TERM, SPATIAL
+from come_nav.core.errors import ConfigError
+from come_nav.core.experts import LONG_TERM, SHORT_TERM, SPATIAL
 from come_nav.localisation.image_difference import ImageDifference
 from come_nav.memory.episodic.memory import Adapter
+from come_nav.memory.frame_memory import FrameMemory
 from come_nav.memory.map_frame import MapFrame
 from come_nav.memory.short_term import Remembered
 from come_nav.navigation.memories.experts_in_use import (
@@ -23,7 +25,7 @@ from come_nav.navigation.memories.long_term_memory import LongTermMemory
 from come_nav.navigation.memories.remembered_space import RememberedSpace, SpaceViews
 from come_nav.navigation.navigation_model import NavigationModel, taking_experts
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
-from come_nav.world_model.model import guided_by, with_levels
+from come_nav.world_model.model import DiffusionWorldModel, guided_by, with_levels
 
 NOT_KEPT = "its memory is not kept; name it in experts.use"
 
@@ -39,6 +41,7 @@ class EpisodeMemories:
         frozen: whether the memories take nothing new; what they hold stays in use.
         space: the spatial memory, or None where it is not used.
         long_term: the long-term memory, or None where it is not used.
+        frames: the frames of the episode that the short-term expert looks at again, or None where it does not.
         spatial: the cloud of points of ``space``, or None.
         episodic: the training of the adapter, or None where none is trained here.
     """
@@ -49,12 +52,16 @@ class EpisodeMemories:
         """Make the memories that ``settings.experts.use`` comes to.
 
         Without ``background_training``, :meth:`train` trains the adapter.
+
+        Raises:
+            ConfigError: for frames that are to be retrieved for an expert that is not used.
         """
         self.base_model, self.settings, self.frozen = model, settings, False
         self.calibrated: Mapping[float, Mapping[str, float]] = {}
         self._map_frame = MapFrame()
         self.space: RememberedSpace | None = None
         self.long_term: LongTermMemory | None = None
+        self.frames: FrameMemory | None = None
         self._model = taking_experts(model)
         self._unsupported = unsupported_experts(model, settings.experts)
         chosen, experts = self.in_use(), settings.experts
@@ -62,6 +69,8 @@ class EpisodeMemories:
             self.space = RememberedSpace(self._model, settings.spatial, experts.estimate_depth, experts.spatial_store)
         if LONG_TERM in chosen.names and self._model is not None:
             self.long_term = LongTermMemory(self._model, settings, background_training)
+        if settings.retrieval.use and experts.use:  # without experts, the base alone was asked for
+            self.frames = _frames_for(self._model, settings, chosen)
         self.spatial = None if self.space is None else self.space.cloud
         self.episodic = None if self.long_term is None else self.long_term.episodic
 
@@ -138,6 +147,8 @@ class EpisodeMemories:
             long_term.observe(seen, pose_map_xyyaw, lambda: None if space is None else space.shown(seen))
         if space is not None:
             space.observe(seen)
+        if self.frames is not None:
+            self.frames.observe(seen)
 
     def move(self, corrections_xyyaw: NDArray[np.float64], outside_xyyaw: NDArray[np.float64] | None = None) -> None:
         """Take where odom lies in map (A, 3) as each anchor of the robot has it; nothing while ``frozen``.
@@ -147,8 +158,9 @@ class EpisodeMemories:
         if self.frozen:
             return
         self._map_frame.update(corrections_xyyaw, outside_xyyaw)
-        if self.space is not None:
-            self.space.move(corrections_xyyaw, outside_xyyaw)
+        for memory in (self.space, self.frames):
+            if memory is not None:
+                memory.move(corrections_xyyaw, outside_xyyaw)
 
     def reset(self, T_before_after_xyyaw: NDArray[np.float64] | None = None) -> None:
         """Forget the episode; or keep it, where odometry began anew and (3,) tells where it lies in the one before."""
@@ -156,11 +168,15 @@ class EpisodeMemories:
             self._map_frame.rebase(T_before_after_xyyaw)
             if self.space is not None:  # one of another process too, until that process has done so
                 self.space.cloud.map_frame.rebase(T_before_after_xyyaw)
+            if self.frames is not None:
+                self.frames.map_frame.rebase(T_before_after_xyyaw)
             return
         self._map_frame.clear()
         for memory in (self.space, self.long_term):
             if memory is not None:
                 memory.reset()
+        if self.frames is not None:
+            self.frames.clear()
 
     def train(self, progress: Callable[[str, int], object] = lambda loss, steps: None) -> int:
         """Train the steps that are due and put the adapter in use; return how many there were.
@@ -186,6 +202,17 @@ class EpisodeMemories:
         """End the training; what was trained stays in use."""
         if self.long_term is not None:
             self.long_term.close()
+
+
+def _frames_for(model: DiffusionWorldModel | None, settings: NavigationSettings, chosen: ExpertsInUse) -> FrameMemory:
+    """Return the memory of frames for the short-term expert, or say why it would be of no use."""
+    if model is None or SHORT_TERM not in chosen.names:
+        why = chosen.left_out.get(SHORT_TERM, "experts.use does not name it")
+        raise ConfigError(
+            f"retrieval.use needs the short_term expert, which is not used: {why}; set experts.short_term above 0 and "
+            "experts.use to auto or a list with short_term, or retrieval.use to false"
+        )
+    return FrameMemory(settings.retrieval, model.image_size, model.images.aspect)
 
 
 def _unfit(memories: EpisodeMemories, names: tuple[str, ...]) -> dict[str, str]:

@@ -150,7 +150,8 @@ def space_of(
         return SpatialMemory(settings, depth_source=depth_source)
     channels, aspect = model.autoencoder.settings.latent_channels, model.images.aspect
     told = encode or (lambda frame: latents_of(model, frame))
-    return SpatialMemory(settings, LatentFeatures(told, channels, aspect, settings.latent.depth), depth_source)
+    latent = settings.latent
+    return SpatialMemory(settings, LatentFeatures(told, channels, aspect, latent.depth, latent.lift), depth_source)
 
 
 def latents_of(model: DiffusionWorldModel, frame: Frame) -> Tensor:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from come_nav.core.errors import PlanningError
 from come_nav.core.experts import SHORT_TERM
 from come_nav.core.protocols import Imaginer, WorldModel
-from come_nav.core.types import Context, Imagination, Plan, PlanStatus
-from come_nav.memory.short_term import ShortTermBuffer
+from come_nav.core.types import Context, Frame, Imagination, Plan, PlanStatus
+from come_nav.memory.frame_memory import FrameMemory
+from come_nav.memory.short_term import Remembered, ShortTermBuffer
 from come_nav.navigation.memories.episode_memories import EpisodeMemories
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
@@ -22,13 +23,20 @@ from come_nav.planning.objectives import with_spread
 from come_nav.planning.settings import PlannerSettings
 from come_nav.world_model.images import rgb_from_images
 
+PosedFrame = tuple[Frame, NDArray[np.float64]]  # and where base_link stood (3,) in odom
+
 
 def context_of(
-    model: NavigationModel, memory: ShortTermBuffer, names: Sequence[str], older_frames: int
+    model: NavigationModel,
+    memory: ShortTermBuffer,
+    names: Sequence[str],
+    older_frames: int,
+    remembered: FrameMemory | None = None,
 ) -> Context | None:
     """Return the newest frames as the world model takes them, or None while there are too few.
 
-    They come with what the memory experts ``names`` need, such as ``older_frames`` for the short-term one.
+    They come with what the memory experts ``names`` need, such as ``older_frames`` for the short-term one: those before
+    the newest, or those ``remembered`` that show what lies ahead.
 
     Frame offsets are the times that the stamps tell, not whole frames.
     """
@@ -43,8 +51,29 @@ def context_of(
         count = older_frames if SHORT_TERM in names else 0
         older = memory.newest_frames(len(frames) + count)[: -len(frames)]
         past["older"] = [(own.frame, own.pose_odom_xyyaw) for own in older]
+        if remembered is not None and count:
+            past["older"] = found = with_remembered(past["older"], remembered, frames, count)
+            past["older_offsets"] = [(own.stamp_s - frames[-1].stamp_s) * model.rate_hz for own, _ in found]
         past["absolute_pose_xyyaw"] = frames[-1].pose_odom_xyyaw
     return model.context_from_frames([frame.frame for frame in frames], poses, offsets, latents=latents, **past)
+
+
+def with_remembered(
+    older: Sequence[PosedFrame], remembered: FrameMemory, context: Sequence[Remembered], count: int
+) -> list[PosedFrame]:
+    """Return ``count`` frames, oldest first: those ``remembered`` that show what lies ahead, the newest fill up.
+
+    Args:
+        older: the newest frames before the context, oldest first.
+        remembered: the frames of the episode.
+        context: frames that are looked at anyway.
+        count: frames in all, where there are so many.
+    """
+    most = min(count, remembered.config.frames or count)
+    found = remembered.showing(context[-1], most, context[0].stamp_s)
+    known = {frame.stamp_s for frame, _ in found}
+    others = [own for own in older if own[0].stamp_s not in known]
+    return sorted([*others[len(others) - (count - len(found)) :], *found], key=lambda own: own[0].stamp_s)
 
 
 def bound(

@@ -108,6 +108,8 @@ class PlannerOutput:
             values |= {"plan_status": plan.status.value, "cost": plan.cost, "plan_stamp_s": f"{plan.stamp_s:.3f}"}
             if plan.doubt is not None:
                 values["doubt"] = plan.doubt
+            if plan.message:
+                values["plan_message"] = plan.message
         if np.isfinite(progress.distance_left_m):
             values["distance_left_m"] = progress.distance_left_m
         if self.refused:

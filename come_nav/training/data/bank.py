@@ -38,6 +38,8 @@ class LatentBank:
         camera_index: (F,) camera of each frame, or None.
         memory: (F, 5, S, S) uint8 what a spatial memory of the time before shows at each frame, or None.
         branch_memory: (F, Q, 5, S, S) uint8 the same at the branches, or None.
+        latent_memory: (F, C + 4, h, w) float16 what a memory of latents shows at each frame, or None.
+        branch_latent_memory: (F, Q, C + 4, h, w) float16 the same at the branches, or None.
         frame_cameras: (F, 4) float32 each frame's own camera in place of ``cameras``, or None.
         T_base_camera: (F, 4, 4) float32 each frame's extrinsics, NaN = unknown, or None.
         measured: (F, S, S) uint8 where ``depth_m`` was measured and not estimated, or None.
@@ -57,6 +59,8 @@ class LatentBank:
     camera_index: torch.Tensor | None = None
     memory: torch.Tensor | None = None
     branch_memory: torch.Tensor | None = None
+    latent_memory: torch.Tensor | None = None
+    branch_latent_memory: torch.Tensor | None = None
     frame_cameras: torch.Tensor | None = None
     T_base_camera: torch.Tensor | None = None
     measured: torch.Tensor | None = None
@@ -143,6 +147,9 @@ class LatentBank:
             context_depth_m=None if self.depth_m is None else _take(self.depth_m, context).float(),
             camera=self._camera(newest),
             goal_memory=None if self.memory is None else _pick(self.memory, self.branch_memory, newest, goals),
+            goal_latent_memory=None
+            if self.latent_memory is None
+            else _pick(self.latent_memory, self.branch_latent_memory, newest, goals).float(),
             T_base_camera=None if self.T_base_camera is None else _take(self.T_base_camera, context).to(device),
             context_measured=None if self.measured is None else _take(self.measured, context),
             older=self._past(newest, sampling) if sampling.older_frames else None,

@@ -57,7 +57,9 @@ class DriveMaker(Dataset[Drive]):
         order = torch.randperm(self.config.worlds, generator=step_generator(self.seed, WORLD_STREAM, lap))
         world = self.config.first_world + int(order[place])
         drive = make_drive(world, number, self.config, self.rate_hz, seed=self.seed * 1_000_003 + number)
-        return drive if self.senses is None else with_memory_made(drive, training_camera(self.image_size), self.senses)
+        if self.senses is None or self.config.memory_features == "latent":  # latents are made where the encoder is
+            return drive
+        return with_memory_made(drive, training_camera(self.image_size), self.senses)
 
 
 @dataclass(frozen=True)

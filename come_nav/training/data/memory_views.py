@@ -13,12 +13,18 @@ import torch
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Frame
 from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.latent.features import LatentFeatures
+from come_nav.memory.spatial.latent.views import RememberedLatents
 from come_nav.memory.spatial.remembered_views import RememberedViews
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import to_uint8
 from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.training.data.sensing import DriveSenses, DriveSensors, known_depth, yaw_rates
+from come_nav.training.data.windows import Encode
+from come_nav.world_model.images import images_from_bytes
 from come_nav.world_model.reprojection import ESTIMATED_TRUST, RenderedView
+from come_nav.world_model.views import read_out, with_facts
 
 FRAMES_PER_CALL, VIEWS_PER_CALL = 64, 32
 MEMORY_SEED = 500_000_003  # added to a drive's seed for the sensors of the time before it
@@ -34,9 +40,18 @@ class PastDrive:
     seed: int = 0
 
 
-def fill_memory(renderer: Raycaster, past: PastDrive, device: str, senses: DriveSenses | None = None) -> SpatialMemory:
-    """Return the memory of frames with the depth that the robot knew, at poses where odometry believed it."""
-    memory, camera = SpatialMemory(), renderer.intrinsics
+def fill_memory(
+    renderer: Raycaster,
+    past: PastDrive,
+    device: str,
+    senses: DriveSenses | None = None,
+    memory: SpatialMemory | None = None,
+) -> SpatialMemory:
+    """Return the memory of frames with the depth that the robot knew, at poses where odometry believed it.
+
+    ``memory`` is what is filled: one of colours by default.
+    """
+    memory, camera = SpatialMemory() if memory is None else memory, renderer.intrinsics
     extrinsics = renderer.camera.T_base_camera
     poses = se3.transform_from_xyyaw(past.odometry_xyyaw.double().numpy())
     rate_hz = senses.rate_hz if senses else 1.0
@@ -79,6 +94,29 @@ def remembered_views(
             view = replace(view, facts=torch.stack([age_s, torch.full_like(age_s, trust)], 1))
         parts.append(view.packed())
     return torch.cat(parts)
+
+
+def memory_of_latents(encode: Encode, channels: int, device: str) -> SpatialMemory:
+    """Return an empty memory of the latents (C, h, w) that ``encode`` makes of images on ``device``."""
+
+    def latents_of(frame: Frame) -> torch.Tensor:
+        pixels = torch.from_numpy(frame.rgb).to(device).permute(2, 0, 1)[None]
+        return encode(images_from_bytes(pixels))[0].float().cpu()
+
+    return SpatialMemory(SpatialSettings("latent"), LatentFeatures(latents_of, channels))
+
+
+def remembered_latents(
+    memory: SpatialMemory, camera: MountedCamera, poses_odom_xyyaw: torch.Tensor, latent_size: int
+) -> torch.Tensor:
+    """Return what a memory of latents shows from odometry poses (S, 3), as plans read it: (S, C + 4, h, w) float16."""
+    source = RememberedLatents(memory, camera.intrinsics, camera.T_base_camera, _undecoded, latent_size)
+    parts = poses_odom_xyyaw.float().split(VIEWS_PER_CALL)
+    return torch.cat([with_facts(read_out(source, part, latent_size)).half() for part in parts])
+
+
+def _undecoded(latents: torch.Tensor) -> torch.Tensor:
+    return latents  # nobody asks for pixels
 
 
 def branch_poses(odometry_xyyaw: torch.Tensor, actions_xyyaw: torch.Tensor) -> torch.Tensor:

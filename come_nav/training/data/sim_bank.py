@@ -20,7 +20,13 @@ from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import World, WorldSettings, generate_world
 from come_nav.training.config import DataSettings
 from come_nav.training.data.bank import Encode, LatentBank, step_generator
-from come_nav.training.data.memory_views import PastDrive, fill_memory, remembered_views
+from come_nav.training.data.memory_views import (
+    PastDrive,
+    fill_memory,
+    memory_of_latents,
+    remembered_latents,
+    remembered_views,
+)
 from come_nav.training.data.memory_views import branch_poses as branch_poses_odom
 from come_nav.training.data.sensing import DriveSenses, DriveSensors, known_depth, renderer_of, yaw_rates
 from come_nav.world_model.images import bytes_from_images, images_from_bytes
@@ -223,7 +229,12 @@ def encode_drive(
     frames, branch_latents = _split(torch.cat(latents), count, branches)
     own_images, branch_images = _split(torch.cat(images), count, branches) if images else (None, None)
     actions = se2.relative(poses[:, None], branch_poses) if branches else branch_poses
-    memory, branch_memory = _memory(drive, renderer, actions, device, keep_on, senses)
+    memory = branch_memory = latent_memory = branch_latent_memory = None
+    if config.memory_features == "latent" and len(drive.before_world_xyyaw):
+        shown = _latent_memory(drive, renderer, actions, frames.shape[1:], encode, device, senses)
+        latent_memory, branch_latent_memory = _split(shown.to(keep_on), count, branches)
+    else:
+        memory, branch_memory = _memory(drive, renderer, actions, device, keep_on, senses)
     bank = LatentBank(
         latents=frames,
         poses_xyyaw=poses,
@@ -239,6 +250,8 @@ def encode_drive(
         camera_index=torch.zeros(count, dtype=torch.int64),
         memory=memory,
         branch_memory=branch_memory,
+        latent_memory=latent_memory,
+        branch_latent_memory=branch_latent_memory,
     )
     return bank if senses is None else _with_senses(bank, drive, mounted, senses, device, keep_on)
 
@@ -286,14 +299,38 @@ def memory_bytes(
 ) -> torch.Tensor:
     """Return bytes (F + F Q, 5 or 7, S, S) of what the memory of the time before shows at frames and branches."""
     before, (count, branches) = len(drive.before_world_xyyaw), drive.branch_frames.shape
-    odometry = drive.odometry_xyyaw
-    past = PastDrive(drive.before_world_xyyaw, odometry[:before], drive.measured, drive.seed)
-    memory = fill_memory(renderer, past, device, senses)
-    poses = torch.cat([odometry[before:], branch_poses_odom(odometry[before:], actions_xyyaw).reshape(-1, 3)])
+    memory = fill_memory(renderer, _past_of(drive), device, senses)
+    poses = _wanted_poses(drive, actions_xyyaw)
     now = torch.arange(before, before + count, dtype=torch.float64)
     now_s = torch.cat([now, now.repeat_interleave(branches)]) / (senses.rate_hz if senses else 1.0)
     facts = senses is not None and senses.facts
     return remembered_views(memory, renderer.camera, poses, now_s if facts else None, drive.measured)
+
+
+def _past_of(drive: Drive) -> PastDrive:
+    before = drive.before_world_xyyaw
+    return PastDrive(before, drive.odometry_xyyaw[: len(before)], drive.measured, drive.seed)
+
+
+def _wanted_poses(drive: Drive, actions_xyyaw: torch.Tensor) -> torch.Tensor:
+    """Return where odometry believes the frames and their branches, (F + F Q, 3)."""
+    poses = drive.odometry_xyyaw[len(drive.before_world_xyyaw) :]
+    return torch.cat([poses, branch_poses_odom(poses, actions_xyyaw).reshape(-1, 3)])
+
+
+def _latent_memory(
+    drive: Drive,
+    renderer: Raycaster,
+    actions_xyyaw: torch.Tensor,
+    latent_shape: Sequence[int],
+    encode: Encode,
+    device: str,
+    senses: DriveSenses | None,
+) -> torch.Tensor:
+    """Return (F + F Q, C + 4, h, w) of what a memory of latents of the time before shows at frames and branches."""
+    memory = memory_of_latents(encode, latent_shape[0], device)
+    fill_memory(renderer, _past_of(drive), device, senses, memory)
+    return remembered_latents(memory, renderer.camera, _wanted_poses(drive, actions_xyyaw), latent_shape[-1])
 
 
 def with_memory_made(drive: Drive, camera: CameraIntrinsics, senses: DriveSenses) -> Drive:

@@ -138,6 +138,8 @@ class TrainingData:
         if senses is not None:
             wanted += SENSES_FACTS
             facts["memory_facts"] = senses.facts
+        if data.memory_s and data.memory_features == "latent":  # banks of the other kind keep their names
+            facts["memory_features"] = data.memory_features
         facts |= {key: value for key, value in to_mapping(data).items() if key in wanted}
 
         def recipe() -> BankRecipe:

@@ -73,6 +73,7 @@ class WindowBatch:
             keeps none.
         goal_memory: (B, G, 5 or 7, S, S) uint8 what a spatial memory shows at the goals (a packed
             world_model.reprojection.RenderedView); None where there is none.
+        goal_latent_memory: (B, G, C + 4, h, w) what a memory of latents shows at the goals; None where there is none.
         T_base_camera: (B, T, 4, 4) extrinsics of the context frames, NaN = unknown; None where the bank keeps none.
         context_measured: (B, T, S, S) uint8 where ``context_depth_m`` was measured; None where the bank keeps none.
         older: frames before the context; None where not asked for.
@@ -89,6 +90,7 @@ class WindowBatch:
     context_depth_m: torch.Tensor | None = None
     camera: torch.Tensor | None = None
     goal_memory: torch.Tensor | None = None
+    goal_latent_memory: torch.Tensor | None = None
     T_base_camera: torch.Tensor | None = None
     context_measured: torch.Tensor | None = None
     older: PastFrames | None = None

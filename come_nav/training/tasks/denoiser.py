@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -11,9 +11,10 @@ import torch
 from come_nav.core.types import Context, ContextViews, OlderFrames
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.lora import random_gauge
-from come_nav.training.config import InputDropout, OptimiserSettings
+from come_nav.training.config import OptimiserSettings
 from come_nav.training.data.bank import WindowBatch, step_generator
 from come_nav.training.data.sharding import row_noise, shard
+from come_nav.training.input_dropout import InputDropout
 from come_nav.training.tasks.inputs import ToldInputs, drawn_inputs, stated_inputs
 from come_nav.training.tasks.optimisation import adamw_with_cosine
 from come_nav.training.tasks.views import ViewMaker
@@ -77,7 +78,7 @@ class DenoiserTask(pl.LightningModule):
 
     def _validated(self, batch: WindowBatch) -> dict[str, ToldInputs | None]:
         """Return what is measured by name; for a network with one view, None."""
-        remembered = batch.goal_memory is not None
+        remembered = batch.goal_memory is not None or batch.goal_latent_memory is not None
         if not self.apart:
             return {"loss": None, "memory_loss": None} if remembered else {"loss": None}
         measured: dict[str, ToldInputs | None] = {
@@ -174,10 +175,12 @@ class DenoiserTask(pl.LightningModule):
         if self.apart and self.views is not None:
             device = batch.goal_latents.device
             told = told or stated_inputs(batch)
-            shown = told.shown.to(device)
+            shown, latent = told.shown.to(device), None
+            if batch.goal_latent_memory is not None:
+                latent = batch.goal_latent_memory.flatten(0, 1) * shown[:, 2, None, None, None]
             if batch.goal_memory is None:
                 shown = shown & torch.tensor([True, True, False], device=device)
-            views = self.views.apart(batch, shown, told.camera.to(device))
+            views = replace(self.views.apart(batch, shown, told.camera.to(device)), latent_memory=latent)
             older = _older_frames(batch, told)
             if absolute_pose is not None and self.expert.model.settings.pose_embedding:
                 absolute = torch.where(told.absolute_pose[:, None], absolute_pose, torch.nan).to(device)

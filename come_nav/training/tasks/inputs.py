@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from come_nav.training.config import InputDropout
 from come_nav.training.data.windows import WindowBatch
+from come_nav.training.input_dropout import InputDropout
 
 CONTEXT, LONGER, MEMORY = range(3)  # of the views, in the order of ContextViews
 

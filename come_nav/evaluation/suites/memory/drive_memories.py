@@ -19,16 +19,21 @@ from come_nav.core.experts import MEMORY_EXPERTS
 from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2
 from come_nav.core.settings import to_mapping
+from come_nav.core.types import Context
 from come_nav.evaluation.protocols.memory_windows import MemoryDrive
+from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.protocols.results import settings_hash
 from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.evaluation.suites.memory.compositions import ComposedRow
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.replay import Replay, open_loop, show
+from come_nav.memory.frame_memory import FrameMemory
 from come_nav.memory.retrieval import FrameRetrieval
+from come_nav.memory.short_term import Remembered
 from come_nav.memory.spatial.building import remember
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.navigation.memories.remembered_space import SpaceViews, space_of, views_of
+from come_nav.navigation.planning.imagining import context_of
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.world_model.model import DiffusionWorldModel
@@ -112,6 +117,31 @@ class DriveMemories:
             found.add(frame.over_footprint(recording.T_odom_base[index]), pose)
             kept.append(number)
         return found, kept
+
+    @cached_property
+    def frames(self) -> FrameMemory:
+        """The frames of the memory phase that show something again, as the robot's settings keep them."""
+        kept = self.replay.stack.episode.frames
+        if kept is not None:
+            return kept
+        recording = self.drive.recording
+        frames = FrameMemory(self.settings.retrieval, self.model.image_size, self.model.images.aspect)
+        for number, pose in enumerate(self.poses_xyyaw.numpy()):
+            index = self.drive.memory.start + number
+            try:
+                frame = recording.frame(index).over_footprint(recording.T_odom_base[index])
+            except DataError:  # a damaged image does not cost the others
+                continue
+            frames.observe(Remembered(frame.stamp_s, np.asarray(pose, np.float64), frame, None))
+        return frames
+
+    def retrieved_past(self, window: Window, experts: ExpertsSettings) -> Context:
+        """Return the context at the start of ``window`` whose frames before it are remembered ones that show more."""
+        stack = self.replay.at(window)
+        context = context_of(self.model, stack.memory, experts.use, experts.older_frames, self.frames)
+        if context is None:
+            raise DataError(f"{window.recording_id}: before frame {window.start} the robot kept too few frames")
+        return context
 
     def composed(self, experts: ExpertsSettings) -> DiffusionWorldModel:
         """Return the robot's model that looks at ``experts``; raise DataError where one of them cannot work."""

@@ -19,9 +19,10 @@ from come_nav.navigation.settings import ExpertsSettings
 from come_nav.world_model.model import DiffusionWorldModel, guided_by
 
 LIKELIHOOD, ADAPTED_LIKELIHOOD, RETRIEVED = "likelihood", "base+ltm+likelihood", "retrieved"
-OPTIONAL_ROWS = (LIKELIHOOD, ADAPTED_LIKELIHOOD, RETRIEVED)
+STM_RETRIEVED = "stm-retrieved"
+OPTIONAL_ROWS = (LIKELIHOOD, ADAPTED_LIKELIHOOD, RETRIEVED, STM_RETRIEVED)
 LIKELIHOOD_TITLE, RETRIEVED_TITLE = "base + likelihood", "retrieved context"
-ADAPTED_LIKELIHOOD_TITLE = "base+LTM + likelihood"
+ADAPTED_LIKELIHOOD_TITLE, STM_RETRIEVED_TITLE = "base+LTM + likelihood", "STM, retrieved frames"
 
 
 def optional_rows(
@@ -42,6 +43,8 @@ def optional_rows(
         rows.append(likelihood_row(ADAPTED_LIKELIHOOD_TITLE, cache, BatchContexts(cache, base), adapted))
     if RETRIEVED in wanted:
         rows.append(retrieved_row(cache, base))
+    if STM_RETRIEVED in wanted:
+        rows.append(retrieved_past_row(cache, base))
     return rows
 
 
@@ -84,6 +87,21 @@ def retrieved_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:
         return model.decode(latents).cpu()[:, None]
 
     return QualityRow(RETRIEVED_TITLE, imagine)
+
+
+def retrieved_past_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:
+    """Return the row of the short-term expert alone, which sees remembered frames in place of the newest ones.
+
+    They are chosen as the robot chooses them (``retrieval``): for what lies ahead of it, without knowing the target.
+    """
+    contexts = BatchContexts(cache, base, retrieved=True)
+    alone = replace(base, use=("short_term",), mode="average", base=0.0, short_term=1.0)
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        memories = cache.of(batch.windows[0].window.recording_id)
+        return memories.model.decode(contexts.predicted(memories.composed(alone), batch)).cpu()[:, None]
+
+    return QualityRow(STM_RETRIEVED_TITLE, imagine)
 
 
 def retrieved_context(

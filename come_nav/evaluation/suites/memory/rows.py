@@ -165,8 +165,9 @@ class BatchContexts:
     Windows after a gap in the recording have fewer frames before them: those alike go together.
     """
 
-    def __init__(self, cache: MemoryCache, experts: ExpertsSettings) -> None:
-        self._cache, self._experts = cache, experts
+    def __init__(self, cache: MemoryCache, experts: ExpertsSettings, retrieved: bool = False) -> None:
+        """Take what the stack looks at; ``retrieved`` frames stand in for the newest before the context, if wanted."""
+        self._cache, self._experts, self._retrieved = cache, experts, retrieved
         self._newest: tuple[Batch, list[tuple[torch.Tensor, Context]]] | None = None
 
     def of(self, batch: Batch) -> list[tuple[torch.Tensor, Context]]:
@@ -188,11 +189,15 @@ class BatchContexts:
         return values[order.to(values.device)]
 
     def _made(self, batch: Batch) -> list[tuple[torch.Tensor, Context]]:
-        replay = _memories(self._cache, batch).replay
-        alike: dict[int, list[tuple[int, Context]]] = {}
+        memories = _memories(self._cache, batch)
+        replay = memories.replay
+        alike: dict[tuple[int, int], list[tuple[int, Context]]] = {}
         for number, item in enumerate(batch.windows):
             context = replay.context(item.window, self._experts)
-            alike.setdefault(len(replay.stack.memory), []).append((number, context))
+            if self._retrieved:
+                context = memories.retrieved_past(item.window, self._experts)
+            older = 0 if context.older_points is None else context.older_points.xyz.shape[1]
+            alike.setdefault((len(replay.stack.memory), older), []).append((number, context))
         return [
             (torch.tensor([number for number, _ in found]), Context.joined([context for _, context in found]))
             for found in alike.values()

@@ -12,6 +12,7 @@ from come_nav.evaluation.suites.inputs import SourceSettings
 from come_nav.evaluation.suites.memory.compositions import CompositionWeights
 from come_nav.experts.lora_settings import LoraSettings
 from come_nav.memory.episodic.settings import EpisodicSettings
+from come_nav.memory.retrieval_settings import FrameMemorySettings
 from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.navigation.device import choose_device
 from come_nav.navigation.settings import NavigationSettings
@@ -68,11 +69,13 @@ class MemorySettings:
     episodic: EpisodicSettings = field(default_factory=EpisodicSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     older_frames: int = 12
+    retrieval: FrameMemorySettings = field(default_factory=FrameMemorySettings)
 
     @classmethod
     def of(cls, navigation: NavigationSettings) -> MemorySettings:
         """Return how ``navigation`` wants memories to be made."""
-        return cls(navigation.spatial, navigation.episodic, navigation.lora, navigation.experts.older_frames)
+        older_frames = navigation.experts.older_frames
+        return cls(navigation.spatial, navigation.episodic, navigation.lora, older_frames, navigation.retrieval)
 
 
 def stored_settings(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from come_nav.core.checks import check_shape
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.spatial.lifting import FeatureGrid, centred_window
-from come_nav.memory.spatial.settings import DepthToGrid
+from come_nav.memory.spatial.settings import DepthToGrid, LiftAt
 
 FloatArray = NDArray[np.float32]
 
@@ -26,14 +26,17 @@ class LatentFeatures:
         channels: int,
         aspect: float = 1.0,
         depth: DepthToGrid = "bilinear",
+        lift: LiftAt = "cells",
     ) -> None:
         """Take a function from a frame to latents (C, h, w) of its largest centred window of ``aspect``.
 
-        ``depth`` is how a cell reads its depth, see :func:`depth_of_cells`.
+        ``depth`` is how a cell reads its depth, see :func:`depth_of_cells`; with ``lift`` "pixels" each pixel has its
+        own, and the latents of the cells around it.
         """
         self._encode = encode
         self._aspect = aspect
         self._depth: DepthToGrid = depth
+        self._lift: LiftAt = lift
         self.channels = channels
 
     def __call__(self, frame: Frame, depth_m: FloatArray, camera: CameraIntrinsics) -> FeatureGrid:
@@ -42,6 +45,9 @@ class LatentFeatures:
         rows, columns = (check_shape("latents", latents, f"{self.channels} h w")[letter] for letter in "hw")
         left, top, width, height = centred_window(camera.width, camera.height, self._aspect)
         window = depth_m[top : top + height, left : left + width]
+        if self._lift == "pixels":
+            spread = upsampled(latents, height, width).transpose(1, 2, 0)
+            return FeatureGrid(spread, window, camera.cropped(left, top, width, height), surface=(depth_m, camera))
         grid = camera.cropped(left, top, width, height).scaled(columns, rows)
         cells_m = depth_of_cells(window, rows, columns, self._depth)
         return FeatureGrid(latents.transpose(1, 2, 0), cells_m, grid, coarse=True, surface=(depth_m, camera))
@@ -78,6 +84,18 @@ def depth_of_cells(depth_m: FloatArray, rows: int, columns: int, how: DepthToGri
             for top, bottom in zip(tops, bottoms, strict=True)
         ]
     return np.array(cells, np.float32)
+
+
+def upsampled(latents: FloatArray, rows: int, columns: int) -> FloatArray:
+    """Return latents (C, rows, columns) between those (C, h, w) of the middles of cells, bilinearly."""
+    for axis, length in ((1, rows), (2, columns)):
+        cells = latents.shape[axis]
+        place = np.clip((np.arange(length) + 0.5) * cells / length - 0.5, 0.0, cells - 1.0)
+        before = np.floor(place).astype(int)
+        share = (place - before).astype(np.float32).reshape(-1, 1) if axis == 1 else (place - before).astype(np.float32)
+        after = np.minimum(before + 1, cells - 1)
+        latents = np.take(latents, before, axis) * (1.0 - share) + np.take(latents, after, axis) * share
+    return latents
 
 
 def _borders(length: int, cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
