@@ -115,6 +115,8 @@ def test_a_killed_run_with_every_input_resumes_to_the_same_weights(
     run_until(tmp_path / "parts", 3, monkeypatch)
     early = Run(CONFIG, tmp_path / "parts", MACHINE).export_newest()
     assert DiffusionWorldModel.load(early).base.model.settings == CONFIG.denoiser_model
+    card = (early / "card.md").read_text(encoding="utf-8")
+    assert "| training | 3 steps," in card, "as many as there were, not as many as there will be"
     elsewhere = replace(CONFIG, data=replace(DATA, workers=1))  # another machine may make drives in other processes
     resumed = Run(elsewhere, tmp_path / "parts", MACHINE).finish()
     assert whole is not None

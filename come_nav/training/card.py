@@ -6,6 +6,7 @@ import platform
 
 import torch
 
+from come_nav.sim.sensors.mounting import CameraRanges
 from come_nav.training.config import DataSettings, TrainSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -17,7 +18,7 @@ A world model of come_nav: from {frames} camera frames at {rate:g} Hz and a pose
 
 Trained with `come-nav train`; `config.yaml` in the run folder repeats it. Validation worlds are 10000-10099 and test
 worlds 20000-20099: neither was trained on. It knows the built-in worlds only (and the recordings named above): on real
-images expect poor predictions until it is fine-tuned.
+images expect less until it is fine-tuned.
 """
 
 
@@ -43,6 +44,8 @@ def model_card(config: TrainSettings, model: DiffusionWorldModel, device: str, f
         "built-in worlds": worlds if data.worlds else "none",
         "drives": f"{', '.join(data.drivers)}; {data.branches} further views per frame",
         "memory": _memory(data),
+        "cameras": "the built-in one" if data.cameras is None else _cameras(data.cameras),
+        "sensors": f"{data.sensors}; depth measured in {100 * data.measured_fraction:g} % of the drives",
         "recordings": ", ".join(data.recordings) or "none",
         "started from": "another model (fine-tuned)" if fine_tuned else config.denoiser_from or "nothing",
         "device": f"{hardware}, torch {torch.__version__}",
@@ -60,6 +63,15 @@ def _depth(config: TrainSettings, model: DiffusionWorldModel, fine_tuned: bool) 
     tuned = ", tuned on recordings that measure depth" if config.data.recordings else ""
     learned = f"from the initial model{tuned}" if fine_tuned else seen
     return f"estimated for reprojected views, U-Net, {_millions(model.depth)} parameters, {learned}"
+
+
+def _cameras(drawn: CameraRanges) -> str:
+    """Say what cameras the drives had."""
+    views, heights, pitches = drawn.horizontal_fov_deg, drawn.height_m, drawn.pitch_deg
+    return (
+        f"{views[0]:g} to {views[1]:g} degrees wide, {heights[0]:g} to {heights[1]:g} m high, "
+        f"pitched {pitches[0]:g} to {pitches[1]:g} degrees"
+    )
 
 
 def _memory(data: DataSettings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -223,8 +224,14 @@ class Run:
         target = self.folder / self.config.name
         with self.processes.first_alone() as first:
             if first:
-                model.save(target, model_card(self.config, model, self.machine.device, self.init is not None))
+                card = model_card(self._trained_config(), model, self.machine.device, self.init is not None)
+                model.save(target, card)
         return target
+
+    def _trained_config(self) -> TrainSettings:
+        """Return the configuration with as many steps of the denoiser as there were; runs are exported on their way."""
+        steps = steps_done(newest_checkpoint(self.folder / "denoiser"))
+        return replace(self.config, denoiser=replace(self.config.denoiser, steps=steps)) if steps else self.config
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
