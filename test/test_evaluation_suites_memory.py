@@ -421,7 +421,7 @@ def test_rows_that_are_asked_for_are_guided_or_look_at_retrieved_frames(memories
 def test_the_short_term_row_may_look_at_retrieved_frames(memories, drive, model):
     cache = MemoryCache(lambda name: memories)
     base = experts_of(CompositionWeights({}).composed_row("base", True), model, OLDER)
-    (row,) = optional_rows(("stm-retrieved",), cache, base)
+    (row,) = optional_rows(("stm-retrieved",), cache, base, base)
     assert row.name == "STM, retrieved frames"
     window = window_of(drive)
     batch = read_batch([window], images_of(model))
