@@ -104,6 +104,15 @@ def sequence_costs(result: dict[str, Any]) -> Sequence[Table]:
     return [(["row", "frames seen", "a frame [ms]", "a read-out [ms]", "state [MB]"], rows)]
 
 
+def memory_costs(result: dict[str, Any]) -> Sequence[Table]:
+    """Return what a frame, a read-out and each memory cost, by the frames that were seen."""
+    rows = [
+        [own["memory"], f"{own['frames']:,}", f"{own['frame_ms']:.2f}", f"{own['read_out_ms']:.2f}", f"{own['mb']:.2f}"]
+        for own in sorted(result["rows"], key=lambda own: (own["memory"], own["frames"]))
+    ]
+    return [(["memory", "frames seen", "a frame [ms]", "a read-out [ms]", "MB"], rows)]
+
+
 def _gain(each: dict[str, Any]) -> str:
     return _mean(each, "gain_psnr_db") if "gain_psnr_db" in each else ""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from composition_tables import adapters, by_age, calibrated, disagreement, sampled
-from memory_tables import latent_ablations, latent_memory, retrieval, sequence_costs, sequence_memories
+from memory_tables import latent_ablations, latent_memory, memory_costs, retrieval, sequence_costs, sequence_memories
 from ros_tables import fake_robots, kills, load, soak
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -986,6 +986,15 @@ SECTIONS = (
         "than 2 GB is extrapolated.",
         "benchmarks/sequence_costs.py",
         sequence_costs,
+    ),
+    Section(
+        "memory_costs.json",
+        "What memories of rooms cost by the length of a drive",
+        "Clouds of 10,000 points, 300 frames of retrieval, 33 of the short-term memory; synthetic frames along ever "
+        "longer drives. Processor time, medians of 40, on a busy machine: what the short-term memory takes a frame, "
+        "the same at any length, says how far times can be trusted.",
+        "benchmarks/memory_costs.py",
+        memory_costs,
     ),
     Section(
         "retrieval.json",
