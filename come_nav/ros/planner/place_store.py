@@ -50,7 +50,7 @@ class PlaceStore:
         except ComeNavError as error:  # places can be driven to without
             self._diagnose(error, "memory")
         features, self._features_saved = len(self._localisation), self._localisation.revision
-        return f"{self._saved} places and {features} key frames with features remembered from {self._store.path}"
+        return f"{self._saved} places remembered from {self._store.path}, and {features} key frames with features"
 
     def news(self) -> str | None:
         """Return where the robot is in what it remembers of before this start, once that is known; None else."""
