@@ -224,14 +224,11 @@ class Run:
         target = self.folder / self.config.name
         with self.processes.first_alone() as first:
             if first:
-                card = model_card(self._trained_config(), model, self.machine.device, self.init is not None)
+                card = model_card(
+                    as_trained(self.config, self.folder), model, self.machine.device, self.init is not None
+                )
                 model.save(target, card)
         return target
-
-    def _trained_config(self) -> TrainSettings:
-        """Return the configuration with as many steps of the denoiser as there were; runs are exported on their way."""
-        steps = steps_done(newest_checkpoint(self.folder / "denoiser"))
-        return replace(self.config, denoiser=replace(self.config.denoiser, steps=steps)) if steps else self.config
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -326,3 +323,9 @@ class Run:
         some = list(seeds)[: data.view_worlds or None]
         varied = (data.cameras, data.sensors, data.sets_of_worlds)
         return FrameStream(some, size, batch_size, seed, steps, device, rank, count, with_depth, progress, *varied)
+
+
+def as_trained(config: TrainSettings, folder: Path) -> TrainSettings:
+    """Return a run's configuration with as many steps of the denoiser as there were; runs are exported on their way."""
+    steps = steps_done(newest_checkpoint(folder / "denoiser"))
+    return replace(config, denoiser=replace(config.denoiser, steps=steps)) if steps else config
