@@ -92,6 +92,14 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return next(iter(numbered_checkpoints(folder)), None)
 
 
+def checkpoint_to_export(folder: Path, stage: str) -> Path:
+    """Return the checkpoint of a run's stage that can be exported; raise CheckpointError where there is none yet."""
+    newest = newest_checkpoint(folder / stage)
+    if newest is None:
+        raise CheckpointError(f"{folder}: the {stage} has no checkpoint yet; train on before you export")
+    return newest
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint of this package with its tensors on the CPU, mapped from the file.
 

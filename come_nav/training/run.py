@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,21 +10,20 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
-from come_nav.core.errors import CheckpointError
 from come_nav.core.files import atomic_path, writable_folder
 from come_nav.experts.base import BaseExpert
 from come_nav.sim.splits import VALIDATION_SEEDS
-from come_nav.training.callbacks import training_callbacks
 from come_nav.training.card import model_card
-from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
-from come_nav.training.config import OptimiserSettings, TrainSettings
+from come_nav.training.checkpoints import checkpoint_to_export, load_weights, newest_checkpoint, steps_done
+from come_nav.training.config import TrainSettings
 from come_nav.training.data.bank import LatentBank
 from come_nav.training.data.frames import FrameStream
 from come_nav.training.data.sources import TrainingData
 from come_nav.training.data.windows import Encode
-from come_nav.training.machine import Machine, make_trainer
+from come_nav.training.fitting import Stage
+from come_nav.training.machine import Machine
 from come_nav.training.pretrained import given_autoencoder
 from come_nav.training.run_parts import load_autoencoder, new_expert, pin_config, seeded_layers
 from come_nav.training.samples import SampleImages
@@ -73,9 +71,7 @@ class Run:
         Raises:
             CheckpointError: the denoiser has no checkpoint yet.
         """
-        newest = newest_checkpoint(self.folder / "denoiser")
-        if newest is None:
-            raise CheckpointError(f"{self.folder}: the denoiser has no checkpoint yet; train on before you export")
+        newest = checkpoint_to_export(self.folder, "denoiser")
         autoencoder = self.train_autoencoder()  # both stages are finished, or the denoiser had not begun
         depth = self.train_depth(autoencoder) if autoencoder is not None and self.config.depth_model else None
         assert autoencoder is not None
@@ -107,10 +103,8 @@ class Run:
         if self.config.autoencoder_model.kind == "lapped" and not newest_checkpoint(self.folder / "autoencoder"):
             first_views = self._frames(training_seeds, COMPONENT_VIEWS, self.config.seed + 2, range(1), shared=False)
             autoencoder.lapped.start_from_components(next(iter(first_views)).cpu())  # type: ignore[union-attr]
-        trained = self._fit(
+        trained = Stage("autoencoder", stage, self.folder, machine).fit(
             task,
-            "autoencoder",
-            stage,
             lambda start: frames(training_seeds, self.config.seed, start, stage.steps),
             frames(VALIDATION_SEEDS[: self.config.data.validation_worlds], 1, 0, VALIDATION_BATCHES),
             ("validation/psnr_db", "max"),
@@ -159,7 +153,7 @@ class Run:
         seeds = VALIDATION_SEEDS[: config.data.validation_worlds]
         held_out = self._frames(seeds, stage.batch_size, 1, range(VALIDATION_BATCHES), with_depth=True)
         task = DepthTask(estimator.train(), stage, config.seed)
-        trained = self._fit(task, "depth", stage, stream, held_out, ("validation/loss", "min"))
+        trained = Stage("depth", stage, self.folder, self.machine).fit(task, stream, held_out)
         if trained is None:
             return None
         estimator = trained.estimator.eval().cpu()
@@ -176,14 +170,11 @@ class Run:
         stage = config.denoiser
         held_out = data.held_out(VALIDATION_BATCHES)
         share = self.processes.rank, self.processes.count
-        trained = self._fit(
+        trained = Stage("denoiser", stage, self.folder, self.machine).fit(
             task,
-            "denoiser",
-            stage,
             lambda start: data.stream(stage.batch_size, start, stage.steps, *share),
             held_out,
-            ("validation/loss", "min"),
-            SampleImages(self.folder / "samples" / "denoiser", autoencoder, config.sampler),
+            samples=SampleImages(self.folder / "samples" / "denoiser", autoencoder, config.sampler),
         )
         return None if trained is None else trained.expert
 
@@ -248,39 +239,6 @@ class Run:
             config.data.memory_fraction if config.data.memory_s else 0.0,
             config.input_dropout,
         )
-
-    def _fit(
-        self,
-        task: TaskT,
-        name: str,
-        stage: OptimiserSettings,
-        stream: Callable[[int], IterableDataset[Any]],
-        validation: Any,
-        monitor: tuple[str, str],
-        samples: SampleImages | None = None,
-    ) -> TaskT | None:
-        """Train one stage from its newest checkpoint on; return it with averaged weights, None when time ran out."""
-        folder = self.folder / name
-        newest = newest_checkpoint(folder)
-        start = steps_done(newest)
-        trained = task
-        if start < stage.steps:
-            trained = copy.deepcopy(task) if self.machine.sharded else task  # FSDP takes the module apart
-            callbacks = training_callbacks(folder, stage, monitor, self.machine, samples)
-            trainer = make_trainer(self.machine, stage, self.folder, name, callbacks, start)
-            trainer.fit(
-                task,
-                DataLoader(stream(start), batch_size=None),
-                DataLoader(validation, batch_size=None),
-                ckpt_path=newest,
-                weights_only=True if start else None,
-            )
-            if trainer.global_step < stage.steps:
-                return None
-            newest = newest_checkpoint(folder)
-        assert newest is not None
-        load_weights(trained, newest)
-        return trained
 
     def _measured_depth(self, autoencoder: ImageAutoencoder) -> LatentBank | None:
         """Return the frames of all recordings with measured depth, or None where no recording has any."""

@@ -6,17 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
-from come_nav.core.errors import CheckpointError, ConfigError
+from come_nav.core.errors import ConfigError
 from come_nav.core.files import writable_folder
 from come_nav.policies.model import LearnedPolicy, make_network, parameter_count
 from come_nav.policies.settings import PolicySettings
 from come_nav.sim.splits import VALIDATION_SEEDS
-from come_nav.training.callbacks import training_callbacks
-from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
+from come_nav.training.checkpoints import checkpoint_to_export, load_weights
 from come_nav.training.data.prefetch import Prefetched
-from come_nav.training.machine import Machine, make_trainer
+from come_nav.training.fitting import Stage
+from come_nav.training.machine import Machine
 from come_nav.training.policies.frames import FrameBank, kept, recording_frames, world_frames
 from come_nav.training.policies.samples import PolicySamples
 from come_nav.training.policies.settings import PolicyTrainSettings
@@ -52,24 +51,12 @@ class PolicyRun:
             banks = self._training_banks()
             held_out = self._held_out_banks(banks)
         task, stage = self._task(), self.config.optimiser
-        newest = newest_checkpoint(self.folder / STAGE)
-        start = steps_done(newest)
-        if start < stage.steps:
-            callbacks = training_callbacks(self.folder / STAGE, stage, ("validation/loss", "min"), self.machine)
-            trainer = make_trainer(self.machine, stage, self.folder, STAGE, callbacks, start)
-            trainer.fit(
-                task,
-                DataLoader(Prefetched(self._samples(banks, range(start, stage.steps))), batch_size=None),
-                DataLoader(self._validation(held_out), batch_size=None),
-                ckpt_path=newest,
-                weights_only=True if start else None,
-            )
-            if trainer.global_step < stage.steps:
-                return None
-            newest = newest_checkpoint(self.folder / STAGE)
-        assert newest is not None
-        load_weights(task, newest)
-        return self._export(task, banks)
+        trained = Stage(STAGE, stage, self.folder, self.machine).fit(
+            task,
+            lambda start: Prefetched(self._samples(banks, range(start, stage.steps))),
+            self._validation(held_out),
+        )
+        return None if trained is None else self._export(trained, banks)
 
     def export_newest(self) -> Path:
         """Write the model folder of the newest checkpoint of a run that is not finished; train nothing.
@@ -77,9 +64,7 @@ class PolicyRun:
         Raises:
             CheckpointError: there is no checkpoint yet.
         """
-        newest = newest_checkpoint(self.folder / STAGE)
-        if newest is None:
-            raise CheckpointError(f"{self.folder}: the policy has no checkpoint yet; train on before you export")
+        newest = checkpoint_to_export(self.folder, STAGE)
         task = self._task()
         load_weights(task, newest)
         return self._export(task, self._training_banks())

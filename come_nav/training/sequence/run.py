@@ -6,19 +6,17 @@ import hashlib
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
-from come_nav.core.errors import CheckpointError
 from come_nav.core.files import writable_folder
 from come_nav.core.resources import find_resource
 from come_nav.experts.normalizer import Normalizer
 from come_nav.experts.sequence.expert import SequenceNetwork
 from come_nav.experts.sequence.network import SequenceDenoiser
 from come_nav.sim.splits import VALIDATION_SEEDS
-from come_nav.training.callbacks import training_callbacks
-from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
+from come_nav.training.checkpoints import checkpoint_to_export, load_weights
 from come_nav.training.data.windows import Encode
-from come_nav.training.machine import Machine, make_trainer
+from come_nav.training.fitting import Stage
+from come_nav.training.machine import Machine
 from come_nav.training.run_parts import pin_config, seeded_layers
 from come_nav.training.sequence.settings import SequenceTrainSettings
 from come_nav.training.sequence.task import SequenceTask
@@ -56,30 +54,16 @@ class SequenceRun:
         with self.processes.first_alone():
             bank, held_out = self.walks("train"), self.walks("validation")
         config, task, stage = self.config, self.task(), self.config.optimiser
-        newest = newest_checkpoint(self.folder / STAGE)
-        start = steps_done(newest)
-        if start < stage.steps:
-            share = self.processes.rank, self.processes.count
-            steps = range(start, stage.steps)
-            samples = SequenceSamples(bank, config.frames, stage.batch_size, config.seed, steps, share)
-            validation = SequenceSamples(
-                held_out, config.frames, VALIDATION_SEQUENCES, VALIDATION_SEED, range(VALIDATION_BATCHES)
-            )
-            callbacks = training_callbacks(self.folder / STAGE, stage, ("validation/loss", "min"), self.machine)
-            trainer = make_trainer(self.machine, stage, self.folder, STAGE, callbacks, start)
-            trainer.fit(
-                task,
-                DataLoader(samples, batch_size=None),
-                DataLoader(validation, batch_size=None),
-                ckpt_path=newest,
-                weights_only=True if start else None,
-            )
-            if trainer.global_step < stage.steps:
-                return None
-            newest = newest_checkpoint(self.folder / STAGE)
-        assert newest is not None
-        load_weights(task, newest)
-        return self._export(task)
+        share = self.processes.rank, self.processes.count
+
+        def batches(start: int) -> SequenceSamples:
+            return SequenceSamples(bank, config.frames, stage.batch_size, config.seed, range(start, stage.steps), share)
+
+        validation = SequenceSamples(
+            held_out, config.frames, VALIDATION_SEQUENCES, VALIDATION_SEED, range(VALIDATION_BATCHES)
+        )
+        trained = Stage(STAGE, stage, self.folder, self.machine).fit(task, batches, validation)
+        return None if trained is None else self._export(trained)
 
     def export_newest(self) -> Path:
         """Write the model folder of the newest checkpoint of a run that is not finished; train nothing.
@@ -87,9 +71,7 @@ class SequenceRun:
         Raises:
             CheckpointError: there is no checkpoint yet.
         """
-        newest = newest_checkpoint(self.folder / STAGE)
-        if newest is None:
-            raise CheckpointError(f"{self.folder}: the denoiser has no checkpoint yet; train on before you export")
+        newest = checkpoint_to_export(self.folder, STAGE)
         task = self.task()
         load_weights(task, newest)
         return self._export(task)
