@@ -16,7 +16,7 @@ from come_nav.localisation.features import Features
 from come_nav.localisation.keyframe_map import LocaliserSettings, VisualKeyframe
 from come_nav.localisation.saved.views import packed_views, unpacked_views
 from come_nav.localisation.view import View
-from come_nav.memory.store.feature_files import FeatureFiles
+from come_nav.memory.store.feature_files import STATE, FeatureFiles
 from come_nav.memory.store.store import MemoryStore
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.navigator import GoalRequest, Navigator
@@ -216,9 +216,17 @@ def test_a_kill_between_the_files_leaves_the_state_from_before(tmp_path: Path, m
     drive(navigator, FRAMES[:6], ODOM[:6])
     store.save()
     drive(navigator, FRAMES[6:9], ODOM[6:9])
-    monkeypatch.setattr(FeatureFiles, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    write = FeatureFiles._write
+
+    def dies_at_the_state(files: FeatureFiles, name: str, content: bytes) -> None:
+        if name == STATE:
+            raise KeyboardInterrupt
+        write(files, name, content)
+
+    monkeypatch.setattr(FeatureFiles, "_write", dies_at_the_state)
     with pytest.raises(KeyboardInterrupt):
         store.save()
+    assert len(list((tmp_path / "features").glob("views-*.npz"))) == 2
     keyframes, state = FeatureFiles(tmp_path).load()
     assert len(keyframes) == 6 == len(state["T_odom_base"])
 

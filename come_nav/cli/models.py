@@ -62,8 +62,9 @@ def _list(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     from come_nav.core.settings import to_mapping
+    from come_nav.core.weights_file import CARD_NAME
     from come_nav.policies.model import is_policy_folder, read_policy_file
-    from come_nav.world_model.files.checkpoint import CARD_NAME, read_config
+    from come_nav.world_model.files.checkpoint import read_config
 
     known = {row["name"]: row for row in _all_models()}
     row = known.get(args.name)

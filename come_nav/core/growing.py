@@ -40,6 +40,11 @@ class GrowingRows:
         self._count += 1
         return self._count - 1
 
+    def drop(self, index: int) -> None:
+        """Forget one row; those after it move up by one."""
+        self._table[index : self._count - 1] = self._table[index + 1 : self._count]
+        self._count -= 1
+
     def clear(self) -> None:
         """Forget all rows; the room stays."""
         self._count = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,43 @@ import torch
 from torch import Tensor, nn
 
 from come_nav.core.errors import CheckpointError, suggest
+from come_nav.core.files import atomic_path, atomic_write_text
+from come_nav.core.settings import to_mapping
 
-WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.yaml"
+WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.yaml", "card.md"
+
+
+def write_model_folder(
+    folder: Path,
+    tensors: dict[str, Tensor],
+    model_format: str,
+    settings_of: Callable[[str], Any],
+    card: str | None,
+) -> None:
+    """Write weights, then the config that holds their sha256, then the card; each file atomically.
+
+    A config that holds the checksum of its weights makes sure that no mixture of two saves loads.
+
+    Args:
+        folder: made if need be; files in it are replaced one by one.
+        tensors: on the CPU, contiguous.
+        model_format: goes into the weights file.
+        settings_of: returns the settings record of the config, given the sha256 of the weights.
+        card: text of the card; a present one stays where None.
+
+    Raises:
+        StorageError: when the folder cannot be written.
+    """
+    import yaml
+    from safetensors.torch import save_file
+
+    weights = folder / WEIGHTS_NAME
+    with atomic_path(weights) as temporary:
+        save_file(tensors, temporary, {"format": model_format})
+    content = to_mapping(settings_of(file_sha256(weights)))
+    atomic_write_text(folder / CONFIG_NAME, yaml.safe_dump(content, sort_keys=False))
+    if card is not None:
+        atomic_write_text(folder / CARD_NAME, card)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -28,6 +63,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {_damage(path, error)}; copy the model again") from error
+    return tensors
+
+
+def checked_weights(folder: Path, sha256: str | None) -> dict[str, Tensor]:
+    """Return the tensors of a model folder whose config tells their ``sha256``, if it does.
+
+    Raises:
+        CheckpointError: in one line where the file is missing, broken or of another save.
+    """
+    tensors = read_weights(folder / WEIGHTS_NAME)
+    if sha256 is not None:
+        check_sha256(folder / WEIGHTS_NAME, sha256)
     return tensors
 
 

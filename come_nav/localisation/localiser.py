@@ -63,8 +63,8 @@ class VisualLocaliser:
             DataError: for a frame without intrinsics or extrinsics, or a pose that is not finite.
         """
         if self.keyframes:
-            moved = se2.relative(self.keyframes[-1].pose_odom_xyyaw, se3.xyyaw_from_transform(T_odom_base))
-            if np.hypot(*moved[:2]) < self.config.spacing_m and abs(moved[2]) < self.config.spacing_rad:
+            last, pose = self.keyframes[-1].pose_odom_xyyaw, se3.xyyaw_from_transform(T_odom_base)
+            if not se2.is_apart(last, pose, self.config.spacing_m, self.config.spacing_rad):
                 return None
         return self.add_keyframe(frame, T_odom_base)
 

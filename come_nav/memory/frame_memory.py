@@ -76,10 +76,8 @@ class FrameMemory:
             self.rejected["no_calibration"] += 1
             return False
         pose, poses = self.map_frame.to_map(seen.pose_odom_xyyaw), self._found.poses_xyyaw
-        if len(poses):
-            moved = se2.relative(poses[-1], pose)
-            if np.hypot(moved[0], moved[1]) < self.config.spacing_m and abs(moved[2]) < self.config.spacing_rad:
-                return False
+        if len(poses) and not se2.is_apart(poses[-1], pose, self.config.spacing_m, self.config.spacing_rad):
+            return False
         kept = reduced(frame, self._image_size, self._aspect)
         with self._lock:
             self._found.add(kept, pose)

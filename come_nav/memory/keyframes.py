@@ -131,8 +131,7 @@ class Keyframes:
             if frame.stamp_s <= kept.stamps_s[-1]:
                 self.rejected["out_of_order"] += 1
                 return False
-            moved = se2.relative(kept.poses_xyyaw[-1], pose)
-            if np.hypot(moved[0], moved[1]) < self.config.spacing_m and abs(moved[2]) < self.config.spacing_rad:
+            if not se2.is_apart(kept.poses_xyyaw[-1], pose, self.config.spacing_m, self.config.spacing_rad):
                 return False
         kept.images.append(compress(frame.rgb, self.config.image_format, self.config.jpeg_quality))
         kept.stamps_s.append(float(frame.stamp_s))

@@ -49,7 +49,7 @@ class MapFrame:
 
     def to_map(self, pose_odom_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return poses (..., 3) of odom in map; the very same array where the two are one."""
-        return pose_odom_xyyaw if self.is_odom else se2.compose(self.T_map_odom_xyyaw, pose_odom_xyyaw)
+        return se2.compose_exactly(self.T_map_odom_xyyaw, pose_odom_xyyaw)
 
     def to_odom(self, pose_map_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return poses (..., 3) of map in odom as it is now; the very same array where the two are one."""
@@ -88,7 +88,7 @@ class MapFrame:
         if outside_xyyaw is not None:
             self.T_map_odom_xyyaw = self._of_odom(np.array(outside_xyyaw, np.float64))
         elif len(told):
-            self.T_map_odom_xyyaw = self._of_odom(se2.compose(base, told[-1]) if base.any() else told[-1])
+            self.T_map_odom_xyyaw = self._of_odom(se2.compose_exactly(base, told[-1]))
         if not moved.any():
             return None
         motions = np.zeros((self.anchor + 1, 3))
@@ -104,7 +104,7 @@ class MapFrame:
         """
         now = self.T_map_odom_xyyaw if T_map_odom_xyyaw is None else np.array(T_map_odom_xyyaw, np.float64)
         told = self._of_odom(self._told[-1] if len(self._told) else np.zeros(3))
-        self._base = se2.compose(now, se2.inverse(told)) if told.any() else now
+        self._base = se2.compose_exactly(now, se2.inverse(told))
         self.settled, self.T_map_odom_xyyaw = anchors, now
 
     def restart(self) -> None:
@@ -119,4 +119,4 @@ class MapFrame:
 
     def _of_odom(self, T_map_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where odom lies in map (3,), given where first odom lies in it."""
-        return se2.compose(T_map_first_xyyaw, self._T_first_odom) if self._T_first_odom.any() else T_map_first_xyyaw
+        return se2.compose_exactly(T_map_first_xyyaw, self._T_first_odom)

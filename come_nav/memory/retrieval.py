@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se2, se3
+from come_nav.core.growing import GrowingRows
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.memory.retrieval_settings import SAMPLES, RetrievalSettings
 from come_nav.memory.spatial.latent.features import depth_of_cells
@@ -46,29 +47,28 @@ class FrameRetrieval:
 
     def __init__(self, config: RetrievalSettings | None = None) -> None:
         self.config = config or RetrievalSettings()
-        self._count = 0
-        self._points: FloatArray = np.zeros((64, SAMPLES * SAMPLES, 3), np.float32)  # in the base of each frame
-        self._balls: FloatArray = np.zeros((64, 4), np.float32)  # centre in the base, and radius, of those points
-        self._centres: FloatArray = np.zeros((64, 3), np.float32)  # the same centres in the world
-        self._poses: NDArray[np.float64] = np.zeros((64, 3))
-        self._stamps_s: NDArray[np.float64] = np.zeros(64)
+        self._points = GrowingRows((SAMPLES * SAMPLES, 3), np.float32)  # in the base of each frame
+        self._balls = GrowingRows((4,), np.float32)  # centre in the base, and radius, of those points
+        self._centres = GrowingRows((3,), np.float32)  # the same centres in the world
+        self._poses = GrowingRows((3,))
+        self._stamps_s = GrowingRows(())
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._stamps_s)
 
     @property
     def nbytes(self) -> int:
         """Memory of what is kept of the frames, in bytes."""
-        return sum(int(own.nbytes) for own in self._arrays)
+        return sum(own.nbytes for own in self._columns)
 
     @property
-    def _arrays(self) -> tuple[NDArray[Any], ...]:
+    def _columns(self) -> tuple[GrowingRows, ...]:
         return self._points, self._balls, self._centres, self._poses, self._stamps_s
 
     @property
     def poses_xyyaw(self) -> NDArray[np.float64]:
         """Poses (N, 3) of the frames, in the order they were added."""
-        return self._poses[: self._count].copy()
+        return self._poses.rows.copy()
 
     def add(self, frame: Frame, pose_xyyaw: NDArray[Any]) -> None:
         """Remember what a frame shows from the pose (3,) of base_link.
@@ -78,30 +78,25 @@ class FrameRetrieval:
         """
         if frame.intrinsics is None or frame.T_base_camera is None:
             raise DataError("a frame is found again by what it shows: it needs intrinsics and T_base_camera")
-        if self._count == len(self._stamps_s):
-            self._points, self._balls, self._centres, self._poses, self._stamps_s = (
-                np.concatenate([own, np.zeros_like(own)]) for own in self._arrays
-            )
         points = sampled_points(frame, self.config.reach_m)
-        centre = points.mean(axis=0)
-        self._points[self._count] = points
-        self._balls[self._count] = [*centre, np.linalg.norm(points - centre, axis=1).max()]
-        self._poses[self._count], self._stamps_s[self._count] = pose_xyyaw, frame.stamp_s
-        self._centres[self._count] = _turned(centre[None], self._poses[self._count][None])[0]
-        self._count += 1
+        centre, pose = points.mean(axis=0), np.asarray(pose_xyyaw, np.float64)
+        self._points.append(points)
+        self._balls.append([*centre, np.linalg.norm(points - centre, axis=1).max()])
+        self._centres.append(_turned(centre[None], pose[None])[0])
+        self._poses.append(pose)
+        self._stamps_s.append(frame.stamp_s)
 
     def drop(self, index: int) -> None:
         """Forget one frame; those after it move up by one."""
-        if not 0 <= index < self._count:
-            raise DataError(f"retrieval: frame {index} must be in [0, {self._count - 1}]")
-        for own in self._arrays:
-            own[index : self._count - 1] = own[index + 1 : self._count]
-        self._count -= 1
+        if not 0 <= index < len(self):
+            raise DataError(f"retrieval: frame {index} must be in [0, {len(self) - 1}]")
+        for column in self._columns:
+            column.drop(index)
 
     def move(self, poses_xyyaw: NDArray[Any]) -> None:
         """Take the poses (N, 3) of all frames anew, e.g. after drift was taken out."""
-        self._poses[: self._count] = poses_xyyaw
-        self._centres[: self._count] = _turned(self._balls[: self._count, :3], self._poses[: self._count])
+        self._poses.rows[:] = poses_xyyaw
+        self._centres.rows[:] = _turned(self._balls.rows[:, :3], self._poses.rows)
 
     def query(
         self,
@@ -125,16 +120,16 @@ class FrameRetrieval:
             before_s: only frames older than this count.
         """
         nothing = Retrieved(np.zeros(0, np.int64), np.zeros(0), 0.0)
-        if not self._count or count < 1:
+        if not len(self) or count < 1:
             return nothing
-        poses, stamps_s = np.atleast_2d(np.asarray(poses_xyyaw, np.float64)), self._stamps_s[: self._count]
+        poses, stamps_s = np.atleast_2d(np.asarray(poses_xyyaw, np.float64)), self._stamps_s.rows
         views = [se3.inverse(se3.transform_from_xyyaw(pose) @ T_base_camera) for pose in poses]
-        centres, radii = self._centres[: self._count], self._balls[: self._count, 3]
+        centres, radii = self._centres.rows, self._balls.rows[:, 3]
         own = max(1, self.config.shortlist // len(views))
         radii = radii if np.isinf(before_s) else np.where(stamps_s < before_s, radii, np.float32(np.nan))  # in no view
         parts = [_in_front(centres, radii, view, camera, own) for view in views]
         near = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
-        points = _turned(self._points[near], self._poses[near]).astype(np.float32)
+        points = _turned(self._points.rows[near], self._poses.rows[near]).astype(np.float32)
         seen = np.concatenate([_cells_seen(points, view, camera, self.config) for view in views], axis=1)
         now_s = float(stamps_s.max()) if now_s is None else now_s
         ages_s = np.maximum(0.0, now_s - stamps_s[near])

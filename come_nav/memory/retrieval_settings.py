@@ -49,12 +49,6 @@ class FrameMemorySettings(RetrievalSettings):
         spacing_rad: or after this turn, rad, > 0.
         look_ahead_m: views from where the robot stands and from so far ahead, straight on and to both sides, are what
             frames are chosen for, m, >= 0.
-        cells: a side, that a view is divided into, >= 1; with more than a frame has points, what lies behind shines
-            through.
-        shortlist: frames whose points are looked at one by one, those nearest to the middle of the views first, >= 1.
-        forget_s: age at which a frame is worth half, s, > 0.
-        reach_m: where a frame's points are taken to lie whose depth is not known, m, > 0.
-        behind_ratio: a point farther than the nearest one of its cell by this fraction is hidden, >= 0.
     """
 
     use: bool = False

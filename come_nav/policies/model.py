@@ -12,16 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from come_nav.core.errors import CheckpointError, ConfigError, DataError
-from come_nav.core.files import atomic_path, atomic_write_text
-from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.core.settings import from_mapping, read_yaml
 from come_nav.core.types import Proposals
 from come_nav.core.weights_file import (
     CONFIG_NAME,
     WEIGHTS_NAME,
-    check_sha256,
-    file_sha256,
+    checked_weights,
     load_tensors,
-    read_weights,
+    write_model_folder,
 )
 from come_nav.policies.images import normalised, padded_context, pixels, stacked
 from come_nav.policies.networks.gnm import GNM
@@ -32,7 +30,6 @@ from come_nav.policies.sampling import sample_steps, steps_to_waypoints
 from come_nav.policies.settings import PolicySettings
 
 FORMAT = "come_nav policy 1"
-CARD_NAME = "card.md"
 GOALS_AT_ONCE = 16
 
 
@@ -83,12 +80,9 @@ class LearnedPolicy:
             ConfigError: for a value in ``config.yaml`` that breaks a rule.
         """
         content = read_policy_file(folder)
-        weights = folder / WEIGHTS_NAME
-        tensors = read_weights(weights)
-        if content.weights_sha256 is not None:
-            check_sha256(weights, content.weights_sha256)
+        tensors = checked_weights(folder, content.weights_sha256)
         network = make_network(content.policy)
-        load_tensors(network, tensors, weights)
+        load_tensors(network, tensors, folder / WEIGHTS_NAME)
         return cls(network, folder.resolve().name, device, spacing_m)
 
     @property
@@ -143,19 +137,14 @@ class LearnedPolicy:
         Raises:
             StorageError: when the folder cannot be written.
         """
-        import yaml
-        from safetensors.torch import save_file
-
         tensors = {
             name: (tensor.to(storage) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
             for name, tensor in self.network.state_dict().items()
         }
-        with atomic_path(folder / WEIGHTS_NAME) as temporary:
-            save_file(tensors, temporary, {"format": FORMAT})
-        content = PolicyFile(FORMAT, file_sha256(folder / WEIGHTS_NAME), self.settings)
-        atomic_write_text(folder / CONFIG_NAME, yaml.safe_dump(to_mapping(content), sort_keys=False))
         default = f"# {folder.name}\n\nA {self.settings.kind} policy of come_nav.\n"
-        atomic_write_text(folder / CARD_NAME, card or default)
+        write_model_folder(
+            folder, tensors, FORMAT, lambda digest: PolicyFile(FORMAT, digest, self.settings), card or default
+        )
 
     def _context(self, context: Sequence[NDArray[np.uint8]]) -> Tensor:
         if not context:

@@ -614,8 +614,7 @@ COMPOSITIONS = (
     Section(
         "composition_calibration_worlds.json",
         "What each expert is worth, worlds",
-        CALIBRATION
-        + "Validation worlds, true odometry, targets seen long before; 64 windows of eight worlds.",
+        CALIBRATION + "Validation worlds, true odometry, targets seen long before; 64 windows of eight worlds.",
         "benchmarks/composition_calibration.py --worlds 10000-10007 --windows 64",
         calibrated,
     ),

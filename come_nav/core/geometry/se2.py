@@ -27,6 +27,16 @@ def compose(pose_a_b: ArrayT, pose_b_c: ArrayT) -> ArrayT:
     return stack_last([x, y, yaw])  # type: ignore[no-any-return]
 
 
+def compose_exactly(pose_a_b: ArrayT, pose_b_c: ArrayT) -> ArrayT:
+    """Return :func:`compose`, but the very same array where the other of the two is the identity (3,), bit for bit.
+
+    Where nothing was ever corrected, poses are not touched by rounding.
+    """
+    if pose_a_b.ndim == 1 and not pose_a_b.any():
+        return pose_b_c
+    return pose_a_b if pose_b_c.ndim == 1 and not pose_b_c.any() else compose(pose_a_b, pose_b_c)
+
+
 def inverse(pose_a_b: ArrayT) -> ArrayT:
     """Return pose_b_a (..., 3)."""
     xp = namespace(pose_a_b)
@@ -39,6 +49,19 @@ def inverse(pose_a_b: ArrayT) -> ArrayT:
 def relative(pose_a_b: ArrayT, pose_a_c: ArrayT) -> ArrayT:
     """Return pose_b_c (..., 3): where c stands in the base frame of b. This is come_nav's action convention."""
     return compose(inverse(pose_a_b), pose_a_c)
+
+
+def motions(poses: ArrayT) -> ArrayT:
+    """Return the motion (..., T, 3) to each of poses (..., T, 3) in the base of the one before; zero to the first."""
+    moved: ArrayT = namespace(poses).zeros_like(poses)
+    moved[..., 1:, :] = relative(poses[..., :-1, :], poses[..., 1:, :])
+    return moved
+
+
+def is_apart(pose: ArrayT, other: ArrayT, distance_m: float, turn_rad: float) -> bool:
+    """Whether two poses (3,) are at least so far, or so much of a turn, from each other."""
+    away = relative(pose, other)
+    return bool(math.hypot(float(away[0]), float(away[1])) >= distance_m or abs(float(away[2])) >= turn_rad)
 
 
 def integrate_twist(v_mps: ArrayT, w_radps: ArrayT, duration_s: ArrayT | float, vy_mps: ArrayT | None = None) -> ArrayT:

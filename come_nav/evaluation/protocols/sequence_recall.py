@@ -22,7 +22,7 @@ from come_nav.core.geometry import se2
 from come_nav.evaluation.metrics.image_metrics import psnr, sharpness_ratio, ssim
 from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, paired_difference
 from come_nav.sim.builtin import ideal_camera
-from come_nav.sim.mazes.walks import walk
+from come_nav.sim.mazes.walks import distinct_poses, walk
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.world_sets import MAZE, world_set
 from come_nav.sim.worlds import generate_world
@@ -31,7 +31,6 @@ from come_nav.world_model.sequence.model import SequenceModel
 AGES = (10, 50, 100, 200, 400)  # frames; upper ends of the groups of ages
 NEVER = "never seen"
 METRICS = ("psnr_db", "ssim", "sharpness")
-SAME_POSE = 6  # decimals
 YAW_WEIGHT_M = 1.2  # of the cosine's fall between two headings, against metres: half a turn counts as two cells
 Answer = Callable[["SequenceWindow", int], Tensor]
 
@@ -100,10 +99,10 @@ def recall_walks(settings: SequenceRecallSettings) -> SequenceWalks:
     for seed in settings.worlds:
         world = generate_world(seed, world_set(MAZE))
         walked, _ = walk(world, settings.frames, settings.seed)
-        distinct, numbers = np.unique(walked.round(SAME_POSE), axis=0, return_inverse=True)
+        distinct, numbers = distinct_poses(walked)
         images.append(Raycaster([world], ideal_camera()).render(torch.from_numpy(distinct))[0])
         poses.append(torch.from_numpy(walked))
-        views.append(torch.from_numpy(numbers.reshape(-1)) + start)
+        views.append(torch.from_numpy(numbers) + start)
         start += len(distinct)
     numbers_of_frames = torch.stack(views)
     return SequenceWalks(torch.cat(images), torch.stack(poses), numbers_of_frames, ages_of(numbers_of_frames.numpy()))
@@ -124,9 +123,8 @@ def window_of(walks: SequenceWalks, latents: Tensor, context: int, asked: int) -
     """Return the last ``context`` + ``asked`` frames of each walk; ``latents`` (V, C, h, w) are of its images."""
     part = slice(walks.views.shape[1] - context - asked, None)
     poses = walks.poses_xyyaw[:, part]
-    moved = torch.zeros_like(poses)
-    moved[:, 1:] = se2.relative(poses[:, :-1], poses[:, 1:])
-    return SequenceWindow(latents[walks.views[:, part]], se2.relative(poses[:, :1], poses), moved, context)
+    places = se2.relative(poses[:, :1], poses)
+    return SequenceWindow(latents[walks.views[:, part]], places, se2.motions(poses), context)
 
 
 @torch.no_grad()

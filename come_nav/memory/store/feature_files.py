@@ -12,10 +12,7 @@ files until they are more than those in use; then everything is written anew.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +25,7 @@ from come_nav.core.errors import MemoryStoreError, ShapeError, StorageError
 from come_nav.core.files import atomic_path
 from come_nav.localisation.keyframe_map import VisualKeyframe
 from come_nav.localisation.saved.views import packed_views, unpacked_views
+from come_nav.memory.store.files import archive_of, arrays_of
 
 FOLDER = "features"
 STATE = "state.npz"
@@ -59,7 +57,8 @@ class FeatureFiles:
                 self._files.append((self._write_views(new, len(self._stamps_s)), len(new)))
                 self._stamps_s, self._held = stamps_s, self._held + _with_features(new)
             if self.folder.is_dir() or keyframes:
-                self._write(STATE, {**state, "files": np.array(json.dumps(self._files))})
+                files = {"files": np.array(json.dumps(self._files))}
+                self._write(STATE, archive_of({**state, **files}, "features"))
                 self._delete_others()
         except StorageError as error:
             raise MemoryStoreError(str(error)) from error
@@ -86,15 +85,14 @@ class FeatureFiles:
         return (keyframes, state) if keyframes else None
 
     def _write_views(self, keyframes: Sequence[VisualKeyframe], first: int) -> str:
-        content = _archive(packed_views(keyframes))
-        name = f"views-{first:06d}-{hashlib.sha256(content).hexdigest()[:8]}.npz"
-        with atomic_path(self.folder / name) as temporary:
-            temporary.write_bytes(content)
+        content = archive_of(packed_views(keyframes), "features")
+        name = f"views-{first:06d}-{_digest(content)}.npz"
+        self._write(name, content)
         return name
 
-    def _write(self, name: str, arrays: Arrays) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         with atomic_path(self.folder / name) as temporary:
-            temporary.write_bytes(_archive(arrays))
+            temporary.write_bytes(content)
 
     def _delete_others(self) -> None:
         """Delete files of views that the state does not name."""
@@ -109,20 +107,16 @@ def _with_features(keyframes: Sequence[VisualKeyframe]) -> int:
     return sum(len(keyframe.view.features) > 0 for keyframe in keyframes)
 
 
-def _archive(arrays: Arrays) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(values) for name, values in arrays.items()})  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
 def _read(path: Path, checked: bool = False) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file; ``checked`` against the digest in its name. Raises MemoryStoreError."""
     try:
         content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()[:8]
-        if checked and path.stem.rpartition("-")[2] != digest:
-            raise ValueError("it differs from what was written")
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if checked and path.stem.rpartition("-")[2] != _digest(content):
+            raise MemoryStoreError("it differs from what was written")
+        return arrays_of("it", content)
+    except (OSError, MemoryStoreError) as error:
         raise MemoryStoreError(f"{path}: cannot be read ({error}); delete the folder {path.parent}") from error
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]

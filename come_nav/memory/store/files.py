@@ -95,13 +95,7 @@ def encode(
     files: dict[str, bytes] = {}
     for part, arrays in ((CLOUD, cloud), (KEYFRAMES, keyframes)):
         if arrays is not None:
-            buffer = io.BytesIO()
-            plain: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
-            objects = [name for name, value in plain.items() if value.dtype.hasobject]
-            if objects:
-                raise MemoryStoreError(f"array '{objects[0]}' of the {part} holds Python objects; store numbers")
-            np.savez(buffer, **plain)
-            files[f"{part}.npz"] = buffer.getvalue()
+            files[f"{part}.npz"] = archive_of(arrays, part)
     for name, tensors in adapters.items():
         file_name = adapter_file(name)
         if tensors is not None:
@@ -109,6 +103,17 @@ def encode(
 
             files[file_name] = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
     return files
+
+
+def archive_of(arrays: Mapping[str, NDArray[Any]], part: str) -> bytes:
+    """Return the content of a file of arrays; raise MemoryStoreError for those of Python objects."""
+    buffer = io.BytesIO()
+    plain: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    objects = [name for name, value in plain.items() if value.dtype.hasobject]
+    if objects:
+        raise MemoryStoreError(f"array '{objects[0]}' of the {part} holds Python objects; store numbers")
+    np.savez(buffer, **plain)
+    return buffer.getvalue()
 
 
 def write_version(
@@ -215,7 +220,7 @@ def decode(version: Version, parts: Sequence[str], adapters: Sequence[str] | Non
         if part == ADAPTER:
             found.setdefault("adapters", {})[adapter] = _tensors(name, content)
         elif part in (CLOUD, KEYFRAMES):
-            found[part] = _arrays(name, content)
+            found[part] = arrays_of(name, content)
     return found
 
 
@@ -235,7 +240,8 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(handle.fileno())
 
 
-def _arrays(name: str, content: bytes) -> dict[str, NDArray[Any]]:
+def arrays_of(name: str, content: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays of :func:`archive_of`; raise MemoryStoreError, naming the file, where it is none."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {key: file[key] for key in file.files}

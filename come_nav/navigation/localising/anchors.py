@@ -97,8 +97,7 @@ class Anchors:
 
     def of_odom(self, T_frame_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where the present odom lies in a frame (3,), given where first odom lies in it."""
-        first = self.T_first_odom_xyyaw
-        return se2.compose(T_frame_first_xyyaw, first) if first.any() else T_frame_first_xyyaw.copy()
+        return se2.compose_exactly(T_frame_first_xyyaw, self.T_first_odom_xyyaw).copy()
 
     @property
     def keyframe_poses_odom_xyyaw(self) -> NDArray[np.float64]:
@@ -108,8 +107,7 @@ class Anchors:
 
     def before(self, pose_first_xyyaw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return poses (..., 3) of first odom in the odom of before, which the localiser's key frames are in."""
-        T = self.T_before_first_xyyaw
-        return se2.compose(T, pose_first_xyyaw) if T.any() else pose_first_xyyaw
+        return se2.compose_exactly(self.T_before_first_xyyaw, pose_first_xyyaw)
 
     def found_again(self, T_before_first_xyyaw: NDArray[np.float64]) -> None:
         """Take where first odom lies in the odom of before (3,), before there is a key frame of this start.
@@ -125,8 +123,7 @@ class Anchors:
         """Whether the robot has moved enough since the last anchor."""
         if not len(self._odom):
             return True
-        moved = se2.relative(self._odom.rows[-1], pose_odom_xyyaw)
-        return bool(np.hypot(*moved[:2]) >= spacing_m or abs(moved[2]) >= spacing_rad)
+        return se2.is_apart(self._odom.rows[-1], pose_odom_xyyaw, spacing_m, spacing_rad)
 
     def add(self, pose_odom_xyyaw: NDArray[np.float64]) -> int:
         """Keep an anchor where odometry says that the robot is; return its index."""
@@ -145,9 +142,8 @@ class Anchors:
         corrections, settled = np.zeros((count, 3)), len(self._before.corrections_xyyaw)
         corrections[:settled] = self._before.corrections_xyyaw
         known = np.flatnonzero((self._keyframes.rows >= settled) & (self._keyframes.rows < count))
-        T = self.T_before_first_xyyaw
-        own = se2.compose(self._corrections[known], se2.inverse(T)) if T.any() else self._corrections[known]
-        corrections[self._keyframes.rows[known]] = own
+        T_first_before = se2.inverse(self.T_before_first_xyyaw)
+        corrections[self._keyframes.rows[known]] = se2.compose_exactly(self._corrections[known], T_first_before)
         return corrections
 
     def follow(self, keyframes_xyyaw: NDArray[np.float64], move: tuple[float, float]) -> None:
@@ -160,8 +156,7 @@ class Anchors:
         known = np.flatnonzero(self._with_keyframe())
         if not len(known):
             return
-        T, own = self.T_before_first_xyyaw, keyframes_xyyaw[self._keyframes.rows[known]]
-        wanted[known] = se2.compose(own, T) if T.any() else own
+        wanted[known] = se2.compose_exactly(keyframes_xyyaw[self._keyframes.rows[known]], self.T_before_first_xyyaw)
         before = np.maximum.accumulate(np.where(self._with_keyframe(), np.arange(len(self)), -1))
         wanted = np.where(before[:, None] >= 0, wanted[before], wanted)
         away = wanted - self._corrections

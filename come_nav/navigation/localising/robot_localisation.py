@@ -159,8 +159,7 @@ class RobotLocalisation:
         """
         visual, frame = self.localiser.config, seen.frame
         with self._anchors_lock:
-            first, pose = self._anchors.T_first_odom_xyyaw, seen.pose_odom_xyyaw
-            pose = se2.compose(first, pose) if first.any() else pose
+            pose = se2.compose_exactly(self._anchors.T_first_odom_xyyaw, seen.pose_odom_xyyaw)
             if not self._anchors.due(pose, visual.spacing_m, visual.spacing_rad):
                 return False
             anchors, anchor = self._anchors, self._anchors.add(pose)

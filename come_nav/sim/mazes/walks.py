@@ -25,6 +25,7 @@ HEADINGS = 8
 MOVES_PER_S = 4.0  # the control rate of Memory Maze
 AHEAD = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 WALK_DRIVER = "walk"
+SAME_POSE = 6  # decimals of metres and radians
 
 Cell = tuple[int, int]
 
@@ -88,7 +89,7 @@ def walk(
         moves.append(walker.step())
         places.append(walker.place)
     lattice = np.array(places, np.float64)
-    yaw = np.arctan2(np.sin(lattice[:, 2] * math.pi / 4), np.cos(lattice[:, 2] * math.pi / 4))
+    yaw = se2.wrap_angle(lattice[:, 2] * math.pi / 4)
     return np.column_stack([cell_centre_m(lattice[:, :2] / 2.0), yaw]), np.array(moves, np.int64)
 
 
@@ -105,6 +106,12 @@ def walked_episode(world: World, frames: int, seed: int, settings: WalkSettings 
         collisions=0,
         seed=seed,
     )
+
+
+def distinct_poses(poses_xyyaw: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the poses (V, 3) among (N, 3) that differ by more than rounding, and which of them (N,) each is."""
+    distinct, numbers = np.unique(poses_xyyaw.round(SAME_POSE), axis=0, return_inverse=True)
+    return distinct, numbers.reshape(-1)
 
 
 class _Walker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.settings import to_mapping
 from come_nav.sim.builtin import ideal_camera
 from come_nav.sim.episodes import Episode, simulate_episode
-from come_nav.sim.mazes.walks import walked_episode
+from come_nav.sim.mazes.walks import distinct_poses, walked_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import World, generate_world
@@ -29,7 +29,6 @@ from come_nav.training.sequence.settings import SequenceDataSettings
 
 BATCH_STREAM = 80
 VIEWS_PER_CALL = 128
-SAME_POSE = 6  # decimals of metres and radians
 
 
 @dataclass
@@ -81,11 +80,8 @@ class WalkBank:
         """Return ``frames`` frames of walks (B,) from frames (B,) on."""
         index = starts[:, None] + torch.arange(frames)
         poses, views = self.poses_xyyaw[walks[:, None], index], self.views[walks[:, None], index]
-        moved = torch.zeros_like(poses)
-        moved[:, 1:] = se2.relative(poses[:, :-1], poses[:, 1:])
-        return SequenceBatch(
-            self.latents[views].float(), se2.relative(poses[:, :1], poses).float(), moved.float(), views
-        )
+        places, moved = se2.relative(poses[:, :1], poses), se2.motions(poses)
+        return SequenceBatch(self.latents[views].float(), places.float(), moved.float(), views)
 
 
 class SequenceSamples(torch.utils.data.IterableDataset[SequenceBatch]):
@@ -125,11 +121,11 @@ def make_walks(
     for number, seed in enumerate(tqdm(seeds, desc="walk through worlds", unit="world", disable=not progress)):
         world = generate_world(seed, settings)
         poses = _episode(world, number, data, rate_hz).poses_world_xyyaw
-        views, numbers = np.unique(poses.round(SAME_POSE), axis=0, return_inverse=True)
+        views, numbers = distinct_poses(poses)
         renderer = Raycaster([world], camera, device=device)
         chunks = torch.from_numpy(views).to(device).split(VIEWS_PER_CALL)
         latents = torch.cat([encode(renderer.render(chunk)[0]).half().cpu() for chunk in chunks])
-        banks.append(WalkBank(latents, torch.from_numpy(poses)[None], torch.from_numpy(numbers.reshape(1, -1))))
+        banks.append(WalkBank(latents, torch.from_numpy(poses)[None], torch.from_numpy(numbers)[None]))
     return WalkBank.concatenate(banks)
 
 
@@ -145,10 +141,10 @@ def spread_views(seeds: Sequence[int], data: SequenceDataSettings, rate_hz: floa
     return torch.cat(images)
 
 
-def kept_walks(path: Path, make: object) -> WalkBank:
+def kept_walks(path: Path, make: Callable[[], WalkBank]) -> WalkBank:
     """Return the bank in ``path``, which is made and written first where it is not there."""
     if not path.exists():
-        bank: WalkBank = make()  # type: ignore[operator]
+        bank = make()
         with atomic_path(path) as temporary:
             save_file({name: value.contiguous() for name, value in vars(bank).items()}, temporary)
     return WalkBank(**load_file(path))

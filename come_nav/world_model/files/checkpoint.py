@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from come_nav.core.checks import check_range
 from come_nav.core.errors import CheckpointError, ConfigError, suggest
 from come_nav.core.experts import BASE
-from come_nav.core.files import atomic_path, atomic_write_text
-from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.core.settings import from_mapping, read_yaml
 from come_nav.core.weights_file import (
+    CARD_NAME,
     CONFIG_NAME,
     WEIGHTS_NAME,
     check_sha256,
-    file_sha256,
     load_tensors,
     read_weights,
+    write_model_folder,
 )
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT, CDiTSettings
@@ -34,7 +34,6 @@ from come_nav.world_model.reprojection import ReprojectionSettings
 from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
 from come_nav.world_model.sampling.settings import SamplerSettings
 
-CARD_NAME = "card.md"
 FORMAT = "come_nav world model 1"
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".bin", ".pkl")
 HASHED_AT_LOAD_BYTES = 256 * 2**20  # larger files are hashed only when asked for: reading them twice takes long
@@ -114,35 +113,32 @@ def save_model(model: ModelParts, folder: Path, card: str | None = None, storage
         StorageError: when the folder cannot be written.
         ConfigError: for a schedule that is not described by settings.
     """
-    from safetensors.torch import save_file
-
-    if model.schedule.settings is None:
+    schedule = model.schedule.settings
+    if schedule is None:
         raise ConfigError("only models with a linear noise schedule can be saved, this one has its own betas")
     tensors = {name: _storable(tensor, storage) for name, tensor in _modules(model).state_dict().items()}
-    weights = folder / WEIGHTS_NAME
-    with atomic_path(weights) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT})
-    config = WorldModelSettings(
-        rate_hz=model.rate_hz,
-        storage=storage,
-        weights_sha256=file_sha256(weights),
-        autoencoder=model.autoencoder.settings,
-        expert=_expert_config(model.base),
-        memory_expert=None if model.memory_expert is None else _expert_config(model.memory_expert),
-        schedule=model.schedule.settings,
-        sampler=model.sampler,
-        composition=model.composition.of_first(),
-        images=model.images,
-        depth=None if model.depth is None else model.depth.settings,
-        reprojection=model.reprojection,
-        navigation=model.tuned.get("navigation"),
-        composition_weights=model.tuned.get("composition_weights"),
-    )
-    import yaml
 
-    atomic_write_text(folder / CONFIG_NAME, yaml.safe_dump(to_mapping(config), sort_keys=False))
-    if card is not None or not (folder / CARD_NAME).exists():
-        atomic_write_text(folder / CARD_NAME, card if card is not None else _default_card(folder.name, model))
+    def settings_of(weights_sha256: str) -> WorldModelSettings:
+        return WorldModelSettings(
+            rate_hz=model.rate_hz,
+            storage=storage,
+            weights_sha256=weights_sha256,
+            autoencoder=model.autoencoder.settings,
+            expert=_expert_config(model.base),
+            memory_expert=None if model.memory_expert is None else _expert_config(model.memory_expert),
+            schedule=schedule,
+            sampler=model.sampler,
+            composition=model.composition.of_first(),
+            images=model.images,
+            depth=None if model.depth is None else model.depth.settings,
+            reprojection=model.reprojection,
+            navigation=model.tuned.get("navigation"),
+            composition_weights=model.tuned.get("composition_weights"),
+        )
+
+    if card is None and not (folder / CARD_NAME).exists():
+        card = _default_card(folder.name, model)
+    write_model_folder(folder, tensors, FORMAT, settings_of, card)
 
 
 def load_model(folder: Path, kind: type[ModelT]) -> ModelT:

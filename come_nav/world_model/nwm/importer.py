@@ -14,13 +14,12 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import CheckpointError, StorageError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.settings import to_mapping
-from come_nav.core.weights_file import CONFIG_NAME, WEIGHTS_NAME
+from come_nav.core.weights_file import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
 from come_nav.experts.cdit import CDiTSettings
 from come_nav.experts.normalizer import Normalizer
 from come_nav.world_model.autoencoders.autoencoder import NWM_SCALING_FACTOR, AutoencoderSettings
 from come_nav.world_model.autoencoders.pretrained import NWM_AUTOENCODER, pretrained_autoencoder
 from come_nav.world_model.files.checkpoint import (
-    CARD_NAME,
     FORMAT,
     ExpertSettings,
     StorageType,

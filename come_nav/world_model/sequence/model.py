@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,25 +10,24 @@ from torch import Tensor, nn
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import CheckpointError, ConfigError
-from come_nav.core.files import atomic_path, atomic_write_text
-from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+from come_nav.core.settings import from_mapping, read_yaml
 from come_nav.core.weights_file import (
     CONFIG_NAME,
     WEIGHTS_NAME,
-    check_sha256,
-    file_sha256,
+    checked_weights,
     load_tensors,
-    read_weights,
+    write_model_folder,
 )
 from come_nav.experts.normalizer import Normalizer
 from come_nav.experts.sequence.expert import SequenceNetwork
 from come_nav.experts.sequence.network import SequenceDenoiser, SequenceState
 from come_nav.experts.sequence.settings import SequenceSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.sampling.sampler import sample
 from come_nav.world_model.sampling.schedule import NoiseSchedule, ScheduleSettings
+from come_nav.world_model.sampling.settings import SamplerSettings
 
 FORMAT = "come_nav sequence model 1"
-CARD_NAME = "card.md"
 
 
 @dataclass(frozen=True)
@@ -137,35 +136,22 @@ class SequenceModel:
         Returns:
             latents (B, C, h, w).
         """
-        latent, batch = self.settings.network, len(poses_xyyaw)
-        count = self.settings.sampler_steps if steps is None else steps
-        shape = (batch, latent.in_channels, latent.input_size, latent.input_size)
-        x_t = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
-        kept = self.schedule.respaced(f"trailing{count}")
-        poses, actions = poses_xyyaw.to(self.device), actions_xyyaw.to(self.device)
-        x_0 = x_t
-        for index in reversed(range(count)):  # DDIM (arXiv 2010.02502), equation 12 with eta 0
-            t = torch.full((batch,), int(kept.timestep_map[index]), device=self.device)
-            noise = self.network.noise(x_t, t, poses, actions, state)
-            x_0 = self.schedule.predict_x0(x_t, noise, t)
-            before = float(kept.alphas_cumprod_previous[index])
-            x_t = before**0.5 * x_0 + (1.0 - before) ** 0.5 * noise
-        return x_0
+        latent, poses, actions = self.settings.network, poses_xyyaw.to(self.device), actions_xyyaw.to(self.device)
+        shape = (len(poses), latent.in_channels, latent.input_size, latent.input_size)
+        sampler = SamplerSettings("ddim", self.settings.sampler_steps if steps is None else steps)
+
+        def noise(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.network.noise(x_t, t, poses, actions, state)
+
+        return sample(noise, shape, sampler, self.schedule, generator, device=self.device)
 
     def save(self, folder: Path, card: str | None = None) -> None:
         """Write weights, then the config that holds their checksum, then the card; each file atomically."""
-        from dataclasses import replace
-
-        import yaml
-        from safetensors.torch import save_file
-
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._modules().state_dict().items()}
-        with atomic_path(folder / WEIGHTS_NAME) as temporary:
-            save_file(tensors, temporary, {"format": FORMAT})
-        content = replace(self.settings, weights_sha256=file_sha256(folder / WEIGHTS_NAME))
-        atomic_write_text(folder / CONFIG_NAME, yaml.safe_dump(to_mapping(content), sort_keys=False))
         default = f"# {folder.name}\n\nA sequence model of come_nav: memory '{self.settings.network.memory}'.\n"
-        atomic_write_text(folder / CARD_NAME, card or default)
+        write_model_folder(
+            folder, tensors, FORMAT, lambda digest: replace(self.settings, weights_sha256=digest), card or default
+        )
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> SequenceModel:
@@ -185,12 +171,9 @@ class SequenceModel:
             settings = from_mapping(SequenceModelSettings, values)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
-        weights = Path(folder) / WEIGHTS_NAME
-        tensors = read_weights(weights)
-        if settings.weights_sha256 is not None:
-            check_sha256(weights, settings.weights_sha256)
+        tensors = checked_weights(Path(folder), settings.weights_sha256)
         model = cls(settings, SequenceDenoiser(settings.network), ImageAutoencoder(settings.autoencoder))
-        load_tensors(model._modules(), tensors, weights)
+        load_tensors(model._modules(), tensors, Path(folder) / WEIGHTS_NAME)
         return model.to(device)
 
     def _modules(self) -> nn.ModuleDict:
