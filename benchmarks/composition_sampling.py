@@ -44,7 +44,7 @@ from come_nav.evaluation.suites.memory.settings import RECALL, MemorySuiteSettin
 from come_nav.evaluation.suites.memory.setup import MemorySetup
 from come_nav.evaluation.suites.quality_rows import images_of
 from come_nav.world_model.prediction import product_of
-from come_nav.world_model.sampling.settings import SamplerSettings
+from come_nav.world_model.sampling.settings import SamplerName, SamplerSettings
 
 SHIPPED = {"base": 1.0, "spatial": 1.0}
 MIXED = {"base": 1.0, "long_term": 0.4, "spatial": 1.0}
@@ -57,7 +57,7 @@ class Configuration:
     """One row: weights, mode, sampler and the noise levels at which the experts count."""
 
     weights: Mapping[str, float]
-    sampler: str = "ddim"
+    sampler: SamplerName = "ddim"
     steps: int = 1
     mode: CompositionMode = "normalised"
     eta: float = 0.0
@@ -121,7 +121,7 @@ class Study:
             told = replace(experts_of(self.row, self.model, self.older_frames), mode=own.mode)
             model = memories.composed(told).composed(own.weights, own.mode)
             model.composition = replace(model.composition, interval=own.interval)
-            model.sampler = SamplerSettings(own.sampler, own.steps, own.eta)  # type: ignore[arg-type]
+            model.sampler = SamplerSettings(own.sampler, own.steps, own.eta)
             passes = len(product_of(model).exponents(len(model.schedule) - 1))
             views.append(model.decode(contexts.predicted(model, batch)).cpu())
         images = torch.cat(views)

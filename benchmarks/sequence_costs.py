@@ -21,6 +21,7 @@ from machine import machine_facts
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import from_mapping, read_yaml
+from come_nav.experts.sequence.mixers import Kept
 from come_nav.experts.sequence.network import CLEAN, SequenceDenoiser, SequenceState
 from come_nav.training.pretrained import merged
 from come_nav.training.sequence.settings import SequenceTrainSettings, default_values
@@ -78,16 +79,16 @@ def state_bytes(model: SequenceModel, frames: int) -> int:
 def filled_state(model: SequenceModel, frames: int) -> SequenceState:
     """Return a state of random numbers that has seen so many frames: what it holds does not change what it costs."""
     generator = torch.Generator().manual_seed(0)
-    layers = []
-    for memory, local in model.network.start().layers:
-        filled = []
-        for kept, grows in ((memory, model.settings.network.memory == "full"), (local, False)):
-            shapes = {key: [*own.shape] for key, own in kept.items()}
-            for shape in shapes.values():
-                shape[2] = frames if grows else shape[2]
-            filled.append({key: torch.randn(shape, generator=generator) for key, shape in shapes.items()})
-        layers.append(tuple(filled))
-    return SequenceState(tuple(layers), frames)  # type: ignore[arg-type]
+
+    def filled(kept: Kept, grows: bool) -> Kept:
+        shapes = {key: [*own.shape] for key, own in kept.items()}
+        for shape in shapes.values():
+            shape[2] = frames if grows else shape[2]
+        return {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+
+    grows = model.settings.network.memory == "full"
+    layers = [(filled(memory, grows), filled(local, False)) for memory, local in model.network.start().layers]
+    return SequenceState(tuple(layers), frames)
 
 
 def extrapolated(measured: list[dict[str, Any]], frames: int, size: int) -> dict[str, Any]:

@@ -24,6 +24,15 @@ SMALL_SEARCH = {
     "device": "cpu",
     "planner": {"initial_samples": 60, "samples": 20, "iterations": 3, "elites": 6},
 }
+LEAST_SEARCH = {"initial_samples": 20, "samples": 10, "iterations": 1, "elites": 4}
+NEVER_ARRIVES = {  # a planner that goes on planning, whatever it sees
+    "planner": LEAST_SEARCH,
+    "max_sensor_age_s": 30.0,
+    "use_obstacles": False,
+    "goal_difference": 1e-6,
+    "goal_tolerance_m": 0.01,
+    "max_failures": 10000,
+}
 IDEAL_64 = {
     "image_width": 64,
     "image_height": 64,

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped, Twist
 from nav_msgs.msg import Path as PathMessage
-from ros_harness import IDEAL_64, Bench
+from ros_harness import IDEAL_64, LEAST_SEARCH, Bench
 
 from come_nav.ros import messages
 from come_nav.ros.run import NODES, node_class
 
-SEARCH = {"initial_samples": 20, "samples": 10, "iterations": 1, "elites": 4}
-PLANNER = {"device": "cpu", "planner": SEARCH, "max_sensor_age_s": 30.0, "max_failures": 10000}
+PLANNER = {"device": "cpu", "planner": LEAST_SEARCH, "max_sensor_age_s": 30.0, "max_failures": 10000}
 ROBOT = ("simulator", "spatial_memory", "planner", "controller", "episodic_memory")
 
 

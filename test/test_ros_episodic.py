@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist
-from ros_harness import IDEAL_64, Bench
+from ros_harness import IDEAL_64, NEVER_ARRIVES, Bench
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -22,7 +22,6 @@ from come_nav.ros.qos import LATCHED
 
 pytestmark = pytest.mark.slow
 LORA = {"rank": 4, "alpha": 4}
-SEARCH = {"initial_samples": 20, "samples": 10, "iterations": 1, "elites": 4}
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +48,7 @@ def test_the_planner_uses_what_a_node_that_was_killed_has_learnt(bench: Bench):
     planner = {
         **common,
         "experts": {"use": ["long_term"], "adapter_store": str(folder)},
-        "planner": SEARCH,
-        "max_sensor_age_s": 30.0,
-        "use_obstacles": False,
-        "goal_difference": 1e-6,
-        "goal_tolerance_m": 0.01,
-        "max_failures": 10000,
+        **NEVER_ARRIVES,
     }
     bench.start("simulator", {**IDEAL_64, "world_seed": 10000, "publish_clock": True, "real_time_factor": 0.7})
     first = bench.start("episodic_memory", learner)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
 from geometry_msgs.msg import Twist
-from ros_harness import IDEAL_64, WORLD, Bench
+from ros_harness import IDEAL_64, NEVER_ARRIVES, WORLD, Bench
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
 
@@ -21,7 +21,6 @@ from come_nav.sim.builtin import BuiltInSimulator, ideal_camera
 from come_nav.sim.worlds import generate_world
 
 pytestmark = pytest.mark.slow
-SEARCH = {"initial_samples": 20, "samples": 10, "iterations": 1, "elites": 4}
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +46,7 @@ def test_the_planner_follows_the_latents_that_a_node_remembers(bench: Bench):
         **common,
         "experts": {"use": ["spatial"], "spatial_store": str(folder)},
         "spatial": {"features": "latent"},
-        "planner": SEARCH,
-        "max_sensor_age_s": 30.0,
-        "use_obstacles": False,
-        "goal_difference": 1e-6,
-        "goal_tolerance_m": 0.01,
-        "max_failures": 10000,
+        **NEVER_ARRIVES,
     }
     bench.start("simulator", {**IDEAL_64, "world_seed": WORLD, "publish_clock": True, "real_time_factor": 0.7})
     first = bench.start("spatial_memory", filler)
@@ -104,12 +98,7 @@ def test_a_planner_of_colours_says_why_it_cannot_follow_latents(bench: Bench):
         "device": "cpu",
         "diagnostics_rate_hz": 4.0,
         "experts": {"use": ["spatial"], "spatial_store": str(folder)},
-        "planner": SEARCH,
-        "max_sensor_age_s": 30.0,
-        "use_obstacles": False,
-        "goal_difference": 1e-6,
-        "goal_tolerance_m": 0.01,
-        "max_failures": 10000,
+        **NEVER_ARRIVES,
     }
     bench.diagnostics.clear()
     process = bench.start("planner", planner)

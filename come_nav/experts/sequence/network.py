@@ -49,10 +49,11 @@ class SequenceState:
         def rows(tensor: Tensor) -> Tensor:
             return tensor.unsqueeze(0).expand(batch, *tensor.shape).flatten(0, 1)
 
-        layers = tuple(
-            tuple({name: rows(own) for name, own in kept.items()} for kept in layer) for layer in self.layers
-        )
-        return SequenceState(layers, self.frames)  # type: ignore[arg-type]
+        def of_all(kept: Kept) -> Kept:
+            return {name: rows(own) for name, own in kept.items()}
+
+        layers = tuple((of_all(memory), of_all(local)) for memory, local in self.layers)
+        return SequenceState(layers, self.frames)
 
 
 class SequenceLayer(nn.Module):
@@ -80,6 +81,10 @@ class SequenceLayer(nn.Module):
         tokens = torch.addcmul(tokens, 1.0 + parts[5], mixed)
         mixed = self.narrow(gelu(self.widen(_modulated(tokens, parts[6:8])), approximate="tanh"))
         return torch.addcmul(tokens, 1.0 + parts[8], mixed), (memory, local)
+
+    def empty(self, batch: int, like: Tensor) -> tuple[Kept, Kept]:
+        """Return what is kept before the first frame."""
+        return self.memory.empty(batch, like), self.local.empty(batch, like)
 
 
 class SequenceDenoiser(nn.Module):
@@ -137,7 +142,7 @@ class SequenceDenoiser(nn.Module):
     def start(self, batch: int = 1) -> SequenceState:
         """Return the state before the first frame."""
         like = self.place
-        kept = [(layer.memory.empty(batch, like), layer.local.empty(batch, like)) for layer in self.layers]  # type: ignore[union-attr, operator]
+        kept = [layer.empty(batch, like) for layer in self.layers if isinstance(layer, SequenceLayer)]
         return SequenceState(tuple(kept), 0)
 
     def _condition(self, t: Tensor, features: Tensor, actions: Tensor) -> Tensor:

@@ -71,10 +71,11 @@ class SequenceTask(pl.LightningModule):
         flat = t.clamp(min=0).flatten()
         x_t = self.schedule.add_noise(x_0.flatten(0, 1), noise.flatten(0, 1), flat).view_as(x_0)
         x_t = torch.where(noisy[..., None, None, None], x_t, x_0)
-        parts = (x_t, t, batch.poses_xyyaw, batch.actions_xyyaw)
+        parts = [x_t, t, batch.poses_xyyaw, batch.actions_xyyaw]
         if levels.alone:
-            parts = tuple(part.flatten(0, 1)[:, None] for part in parts)  # type: ignore[assignment]
-        output = self.network.velocity(*parts)[0].reshape(x_0.shape)
+            parts = [part.flatten(0, 1)[:, None] for part in parts]
+        shown, told, poses, actions = parts
+        output = self.network.velocity(shown, told, poses, actions)[0].reshape(x_0.shape)
         target = self.schedule.velocity(x_0.flatten(0, 1), noise.flatten(0, 1), flat).view_as(x_0)
         error = (output - target).square().mean((2, 3, 4))
         if self.config.weighting == "x_0":  # x_0 = sqrt(abar) x_t - sqrt(1 - abar) v

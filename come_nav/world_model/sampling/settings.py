@@ -10,6 +10,8 @@ from come_nav.core.checks import check_range
 if TYPE_CHECKING:
     from come_nav.world_model.sampling.schedule import NoiseSchedule
 
+SamplerName = Literal["ddpm", "ddim", "dpm++"]
+
 
 @dataclass(frozen=True)
 class CorrectorSettings:
@@ -66,7 +68,7 @@ class SamplerSettings:
         resampling: particles of a Feynman-Kac corrected product; needs many steps (50 or more) to be exact.
     """
 
-    name: Literal["ddpm", "ddim", "dpm++"] = "ddim"
+    name: SamplerName = "ddim"
     steps: int = 4
     eta: float = 0.0
     spacing: Literal["trailing", "even", "ddim"] = "trailing"
