@@ -30,3 +30,13 @@ def test_scalars_and_types():
         table.append(value)
     assert table.rows.dtype == np.bool_
     assert table.rows.tolist() == [True, False, True]
+
+
+def test_rows_after_one_that_is_dropped_move_up():
+    table = GrowingRows((2,))
+    for number in range(5):
+        table.append((number, -number))
+    table.drop(1)
+    table.drop(3)  # the last
+    np.testing.assert_array_equal(table.rows, [(0, 0), (2, -2), (3, -3)])
+    assert table.append((9, 9)) == 3

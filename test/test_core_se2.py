@@ -149,3 +149,24 @@ def test_single_precision_keeps_the_bend_of_flat_arcs(yaw):
     one = torch.ones((), dtype=torch.float32)
     end = se2.integrate_twist(one, one * yaw, 1.0)
     assert float(end[1]) == pytest.approx(yaw / 2.0, rel=1e-5)
+
+
+def test_composing_with_the_identity_touches_nothing() -> None:
+    poses, identity = np.array([[1.0, 2.0, 0.3], [-4.0, 0.5, -2.0]]), np.zeros(3)
+    assert se2.compose_exactly(identity, poses) is poses
+    assert se2.compose_exactly(poses, identity) is poses
+    np.testing.assert_array_equal(se2.compose_exactly(poses[0], poses), se2.compose(poses[0], poses))
+
+
+def test_motions_lead_from_each_pose_to_the_next() -> None:
+    poses = np.array([[1.0, 2.0, 0.3], [1.5, 2.0, 1.0], [0.0, 0.0, -3.0]])
+    found = se2.motions(poses)
+    np.testing.assert_array_equal(found[0], 0.0)
+    np.testing.assert_allclose(se2.compose(poses[:-1], found[1:]), poses[1:], atol=1e-12)
+    torch.testing.assert_close(se2.motions(torch.from_numpy(poses)[None])[0], torch.from_numpy(found))
+
+
+def test_poses_are_apart_by_way_or_by_turn() -> None:
+    here = np.array([1.0, 2.0, 3.0])
+    for moved, apart in (([0.25, 0.0, 0.0], True), ([0.24, 0.0, 0.1], False), ([0.0, 0.0, -0.21], True)):
+        assert se2.is_apart(here, se2.compose(here, np.array(moved)), 0.25 - 1e-9, 0.2) is apart

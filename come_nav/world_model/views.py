@@ -99,7 +99,7 @@ def _views_apart(
         longer = layer.encoded_apart(encode)
     if ViewSource.MEMORY in wanted:
         memory = _memory_apart(parts, context, actions_xyyaw)
-        if parts.memory_base.reads_latents and isinstance(parts.spatial, LatentSpatialSource):
+        if isinstance(parts.spatial, LatentSpatialSource) and parts.memory_base.reads_latents:  # which waits for CUDA
             memory, branch = None, _branch(parts, memory)
     values = camera_values(camera, extrinsics).to(view.image)
     return ContextViews(view.encoded_apart(encode), longer, memory, latent_memory=branch, camera=values)

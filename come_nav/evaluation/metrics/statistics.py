@@ -82,7 +82,7 @@ def _bootstrap_ratio(
         raise ShapeError(f"bootstrap needs {count} denominators and cluster labels, got {len(denominators)}")
     if count == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0, 0)
-    labels = np.arange(count) if clusters is None else _labels(clusters)
+    labels = np.arange(count) if clusters is None else cluster_labels(clusters)
     groups = int(labels.max()) + 1
     sums = np.stack([np.bincount(labels, weights, groups) for weights in (numerators, denominators)])
     value = _divide(sums[:, None].sum(axis=2))[0]
@@ -102,7 +102,7 @@ def _divide(sums: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(sums[0] / sums[1])
 
 
-def _labels(clusters: Sequence[object]) -> NDArray[np.int64]:
+def cluster_labels(clusters: Sequence[object]) -> NDArray[np.int64]:
     """Number the clusters in order of first appearance, so that the draw does not depend on how they are named."""
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in clusters], dtype=np.int64)

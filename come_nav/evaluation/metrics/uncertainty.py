@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range
 from come_nav.core.errors import ShapeError
-from come_nav.evaluation.metrics.statistics import RESAMPLES, Interval
+from come_nav.evaluation.metrics.statistics import RESAMPLES, Interval, cluster_labels
 
 Values = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ def bootstrap_of(
     """
     check_range("windows", count, 1)
     everything = np.arange(count)
-    labels = everything if clusters is None else np.unique([str(label) for label in clusters], return_inverse=True)[1]
+    labels = everything if clusters is None else cluster_labels(clusters)
     members = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
     value = statistic(everything)
     if len(members) < 2:
