@@ -112,6 +112,7 @@ class Study:
         groups = setup.found.source.groups or {}
         names = [item.window.recording_id for batch, _ in self.batches for item in batch.windows]
         self.clusters = [groups.get(name, name) for name in names]
+        self.imagined(CONFIGURATIONS[0])  # makes memories and contexts, which no row is to pay for
 
     def imagined(self, own: Configuration) -> tuple[Tensor, float, int]:
         """Return views (W, 3, S, S), CPU ms of one, and how many passes a step takes at the noisy end."""
