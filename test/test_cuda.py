@@ -19,10 +19,12 @@ import torch
 from test_memory_splat_loops import CAMERA, MOST_OTHERS, SIZE, a_cloud, others, some_views, with_tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from come_nav.core.device.precision import full_float32
+from come_nav.core.device.streams import OwnStream
 from come_nav.core.device.transfer import to_device
 from come_nav.core.geometry.point_rendering import camera_fractions, close_gaps, level_camera, render_points
 from come_nav.core.resources import find_resource
-from come_nav.memory.spatial.splatting import SpatialView, Splats, Viewpoint, render_splats
+from come_nav.memory.spatial.splatting import SpatialView, Splats, Viewpoint, coarsened, render_splats
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.objectives import LatentDistance
 from come_nav.planning.settings import PlannerSettings
@@ -237,6 +239,41 @@ def test_a_tensor_moves_with_its_type() -> None:
     moved = to_device(torch.arange(3), "cpu", torch.float32)
     assert moved.dtype is torch.float32
     assert torch.equal(moved, torch.tensor([0.0, 1.0, 2.0]))
+
+
+def test_convolutions_are_float32_for_a_while() -> None:
+    cudnn = torch.backends.cudnn
+    flags, name = (cudnn.conv, "fp32_precision") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32")
+    before = getattr(flags, name)
+    with pytest.raises(ValueError, match="inside"), full_float32():
+        assert getattr(flags, name) in ("ieee", False)
+        raise ValueError("inside")
+    assert getattr(flags, name) == before
+
+
+@pytest.mark.cuda
+@needs_device
+def test_work_of_a_stream_of_its_own_is_done_when_it_ends() -> None:
+    device = torch.device(DEVICE)
+    beside, values = OwnStream(device), torch.ones(1 << 20, device=device)
+    with beside.used():
+        if device.type == "cuda":
+            assert torch.cuda.current_stream() != torch.cuda.default_stream()
+        doubled = values * 2
+    assert bool((doubled == 2.0).all())
+
+
+@pytest.mark.cuda
+@needs_device
+def test_a_cloud_is_merged_alike_in_each_run() -> None:
+    """Points of a cell are summed in an order that changes on a GPU."""
+    splats = a_cloud(0, 20_000)
+    moved = Splats(*(tensor.to(DEVICE) for tensor in splats.tensors))
+    first, again = (coarsened(moved, 0.3) for _ in range(2))
+    for one, other in zip(first.tensors, again.tensors, strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(first.tensors, coarsened(splats, 0.3).tensors, strict=True):
+        torch.testing.assert_close(one.cpu(), other, rtol=1e-4, atol=1e-4)
 
 
 INTERPRETED = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from come_nav.core.device.precision import full_float32
 from come_nav.core.errors import ConfigError
 from come_nav.world_model.depth_of_frames import focal_ratio
 from come_nav.world_model.parts import ModelParts
@@ -49,10 +50,11 @@ def estimate_depth_m(parts: ModelParts, images: Tensor, camera: Tensor | None = 
     """
     if parts.depth is None:
         raise ConfigError("this model has no depth estimator")
-    # in float32: bfloat16 has steps of 3 cm at 4 to 8 m
-    if parts.depth.settings.canonical_focal:  # it knows what a focal length does
-        return parts.depth.depth_m(images.to(parts.device), camera)
-    depth_m = parts.depth.depth_m(images.to(parts.device))
+    told = camera if parts.depth.settings.canonical_focal else None  # of those that know what a focal length does
+    with full_float32():  # bfloat16 has steps of 3 cm at 4 to 8 m
+        depth_m = parts.depth.depth_m(images.to(parts.device), told)
+    if parts.depth.settings.canonical_focal:
+        return depth_m
     if camera is None or not parts.images.horizontal_fov_deg:  # various cameras: the estimator knows no focal length
         return depth_m
     ratio = focal_ratio(camera, parts.images.camera())

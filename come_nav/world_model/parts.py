@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import torch
 
 from come_nav.core.checks import check_range
+from come_nav.core.device.precision import full_float32
 from come_nav.core.errors import ConfigError
 from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.experts.base import BaseExpert
@@ -128,7 +129,13 @@ class ModelParts:
         device = self.device.type
         fast = device == "cuda" or (device == "cpu" and _multiplies_bfloat16())
         use = self.inference.precision == "bfloat16" or (self.inference.precision == "auto" and fast)
-        return torch.autocast(device, torch.bfloat16, enabled=use)
+        return torch.autocast(device, torch.bfloat16) if use else _float32(device)
+
+
+@contextmanager
+def _float32(device: str) -> Iterator[None]:
+    with torch.autocast(device, torch.bfloat16, enabled=False), full_float32():
+        yield
 
 
 def _multiplies_bfloat16() -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from come_nav.core.device.streams import OwnStream
 from come_nav.core.errors import MemoryStoreError
 from come_nav.memory.episodic.settings import EpisodicSettings
 
@@ -21,6 +22,7 @@ class AdapterOptimiser:
     def __init__(self, network: nn.Module, settings: EpisodicSettings) -> None:
         self._settings = settings
         self._parameters = {name: own for name, own in network.named_parameters() if own.requires_grad}
+        self._beside = OwnStream(next(iter(self._parameters.values())).device)
         self.initial = self.values()
         self.restart()
 
@@ -43,7 +45,14 @@ class AdapterOptimiser:
         )
 
     def step(self, loss_of: Callable[[], Tensor]) -> float | None:
-        """Train one step; return its loss, or None where loss or gradient was not finite: nothing is changed then."""
+        """Train one step; return its loss, or None where loss or gradient was not finite: nothing is changed then.
+
+        On a GPU it runs beside plans, on a stream of its own.
+        """
+        with self._beside.used():
+            return self._step(loss_of)
+
+    def _step(self, loss_of: Callable[[], Tensor]) -> float | None:
         parameters = list(self._parameters.values())
         with torch.enable_grad():
             loss = loss_of()

@@ -186,12 +186,22 @@ def _merged(splats: Splats, cell_m: Tensor, level: Tensor) -> Splats:
     weights = splats.weights[:, None]
     parts = [splats.points_xyz, splats.features, splats.normals]
     values = torch.cat([*(part * weights for part in parts), weights], dim=1)
-    sums = values.new_zeros(count, values.shape[1]).index_add_(0, cell, values)
+    sums = _sums(values, cell, count)
     points, features, normals = (sums[:, :-1] / sums[:, -1:].clamp_min(1e-9)).split([p.shape[1] for p in parts], dim=1)
     sizes = torch.maximum(splats.sizes_m, cell_m)
     sizes = sizes.new_zeros(count).scatter_reduce_(0, cell, sizes, "amax")
     unit = normals / normals.norm(dim=1, keepdim=True).clamp_min(1e-6)
     return Splats(points, features, unit, sizes, sums[:, -1])
+
+
+def _sums(values: Tensor, place: Tensor, count: int) -> Tensor:
+    """Return sums (count, C) of the rows (N, C) that share a ``place`` (N,).
+
+    A GPU adds in an order that changes from run to run: in float64, so that the float32 result does not.
+    """
+    exact = torch.float64 if values.is_cuda else values.dtype
+    sums = torch.zeros(count, values.shape[1], dtype=exact, device=values.device)
+    return sums.index_add_(0, place, values.to(exact)).to(values.dtype)
 
 
 def render_splats(splats: Splats, view: Viewpoint, size: tuple[int, int], gaps: bool = True) -> SpatialView:
@@ -321,7 +331,7 @@ def _blend(splats: Splats, view: Viewpoint, size: tuple[int, int]) -> tuple[Tens
     weights = (splats.weights[chosen] * (cosine > BEHIND))[:, None]
     own = torch.stack([splats.sizes_m[chosen], depth, torch.ones_like(depth)], dim=1)
     values = torch.cat([splats.features[chosen], own], dim=1)
-    sums = values.new_zeros(batch * pixels, values.shape[1]).index_add_(0, pixel, values * weights)
+    sums = _sums(values * weights, pixel, batch * pixels)
     front = sums[:, -1] > 0
     means = sums[:, :-1] / torch.where(front, sums[:, -1], 1.0)[:, None]
     inverse = 1.0 / torch.where(front, means[:, -1], nearest)  # 0 where nothing is

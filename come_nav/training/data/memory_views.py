@@ -77,18 +77,19 @@ def remembered_views(
     poses_odom_xyyaw: torch.Tensor,
     now_s: torch.Tensor | None = None,
     measured: bool = True,
+    device: str = "cpu",
 ) -> torch.Tensor:
-    """Return bytes (S, 5, H, W) of what the memory shows from odometry poses (S, 3).
+    """Return bytes (S, 5, H, W) of what the memory shows from odometry poses (S, 3), rendered on ``device``.
 
     With the times ``now_s`` (S,) of the views, the bytes (S, 7, H, W) tell the age of what is shown as well, and the
-    trust in its depth.
+    trust in its depth. They are on the CPU.
     """
     source = RememberedViews(memory, camera.intrinsics, camera.T_base_camera)
     trust = 1.0 if measured else ESTIMATED_TRUST
     parts = []
     for rows in torch.arange(len(poses_odom_xyyaw)).split(VIEWS_PER_CALL):
         poses = poses_odom_xyyaw[rows].float()
-        view = RenderedView(*source.views(poses, camera.intrinsics.width))
+        view = RenderedView(*(own.cpu() for own in source.views(poses.to(device), camera.intrinsics.width)))
         if now_s is not None:
             age_s = source.ages_s(poses, view.inverse_depth, now_s=now_s[rows])
             view = replace(view, facts=torch.stack([age_s, torch.full_like(age_s, trust)], 1))
@@ -107,12 +108,15 @@ def memory_of_latents(encode: Encode, channels: int, device: str) -> SpatialMemo
 
 
 def remembered_latents(
-    memory: SpatialMemory, camera: MountedCamera, poses_odom_xyyaw: torch.Tensor, latent_size: int
+    memory: SpatialMemory, camera: MountedCamera, poses_odom_xyyaw: torch.Tensor, latent_size: int, device: str = "cpu"
 ) -> torch.Tensor:
-    """Return what a memory of latents shows from odometry poses (S, 3), as plans read it: (S, C + 4, h, w) float16."""
+    """Return what a memory of latents shows from odometry poses (S, 3), as plans read it: (S, C + 4, h, w) float16.
+
+    It is rendered on ``device``, and returned on the CPU.
+    """
     source = RememberedLatents(memory, camera.intrinsics, camera.T_base_camera, _undecoded, latent_size)
-    parts = poses_odom_xyyaw.float().split(VIEWS_PER_CALL)
-    return torch.cat([with_facts(read_out(source, part, latent_size)).half() for part in parts])
+    parts = poses_odom_xyyaw.float().to(device).split(VIEWS_PER_CALL)
+    return torch.cat([with_facts(read_out(source, part, latent_size)).half() for part in parts]).cpu()
 
 
 def _undecoded(latents: torch.Tensor) -> torch.Tensor:

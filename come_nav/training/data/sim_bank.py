@@ -304,7 +304,7 @@ def memory_bytes(
     now = torch.arange(before, before + count, dtype=torch.float64)
     now_s = torch.cat([now, now.repeat_interleave(branches)]) / (senses.rate_hz if senses else 1.0)
     facts = senses is not None and senses.facts
-    return remembered_views(memory, renderer.camera, poses, now_s if facts else None, drive.measured)
+    return remembered_views(memory, renderer.camera, poses, now_s if facts else None, drive.measured, device)
 
 
 def _past_of(drive: Drive) -> PastDrive:
@@ -330,7 +330,7 @@ def _latent_memory(
     """Return (F + F Q, C + 4, h, w) of what a memory of latents of the time before shows at frames and branches."""
     memory = memory_of_latents(encode, latent_shape[0], device)
     fill_memory(renderer, _past_of(drive), device, senses, memory)
-    return remembered_latents(memory, renderer.camera, _wanted_poses(drive, actions_xyyaw), latent_shape[-1])
+    return remembered_latents(memory, renderer.camera, _wanted_poses(drive, actions_xyyaw), latent_shape[-1], device)
 
 
 def with_memory_made(drive: Drive, camera: CameraIntrinsics, senses: DriveSenses) -> Drive:

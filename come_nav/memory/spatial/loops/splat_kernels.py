@@ -104,12 +104,13 @@ def _sums(  # noqa: PLR0913, PLR0917
     counts = same & (along > behind * tl.where(distance > 1e-6, distance, 1e-6))
     weight = tl.load(weights + index, mask=counts, other=0.0)
     place = sums + pixel * (CHANNELS + 3)
-    tl.atomic_add(place, weight, mask=counts)
-    tl.atomic_add(place + 1, weight * tl.load(sizes + index, mask=counts, other=0.0), mask=counts)
-    tl.atomic_add(place + 2, weight * depth, mask=counts)
+    size = tl.load(sizes + index, mask=counts, other=0.0)
+    tl.atomic_add(place, weight.to(tl.float64), mask=counts)
+    tl.atomic_add(place + 1, (weight * size).to(tl.float64), mask=counts)
+    tl.atomic_add(place + 2, (weight * depth).to(tl.float64), mask=counts)
     for channel in range(CHANNELS):
         value = tl.load(features + CHANNELS * index + channel, mask=counts, other=0.0)
-        tl.atomic_add(place + 3 + channel, weight * value, mask=counts)
+        tl.atomic_add(place + 3 + channel, (weight * value).to(tl.float64), mask=counts)
 
 
 def blend(
@@ -129,11 +130,11 @@ def blend(
     points, features, normals, sizes, weights = (tensor.contiguous() for tensor in tensors)
     (count, channels), batch, pixels = features.shape, len(projections), size[0] * size[1]
     nearest = torch.full((batch, pixels), INFINITY_BITS, dtype=torch.int32, device=points.device)
-    sums = points.new_zeros(batch, pixels, channels + 3)
+    sums = points.new_zeros(batch, pixels, channels + 3, dtype=torch.float64)  # added in an order that changes
     cameras, grid = (projections.contiguous(), positions.contiguous()), (triton.cdiv(count, BLOCK), batch)
     near = (rules.nearest_m, rules.farthest_m)
     _nearest[grid](points, cameras[0], nearest, count, *size, *near, BLOCK=BLOCK)
     behind = (rules.slab_m, rules.slab_ratio, rules.behind)
     values = (points, features, normals, sizes, weights, *cameras, nearest, sums)
     _sums[grid](*values, count, *size, *near, *behind, CHANNELS=channels, BLOCK=BLOCK)
-    return nearest.view(torch.float32), sums
+    return nearest.view(torch.float32), sums.float()

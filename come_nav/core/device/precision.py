@@ -1,0 +1,26 @@
+"""Convolutions in float32 on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Return a context in which cuDNN convolves float32 as it is: by default it rounds to TF32, which has 10 bits.
+
+    A CPU has no such default, so that depth and images of both agree. The flag is the process's.
+    """
+    cudnn = torch.backends.cudnn
+    newer: Any = getattr(cudnn, "conv", None)  # from torch 2.9 on; the older flag must not be mixed with it
+    flags, name, exact = (cudnn, "allow_tf32", False) if newer is None else (newer, "fp32_precision", "ieee")
+    before = getattr(flags, name)
+    setattr(flags, name, exact)
+    try:
+        yield
+    finally:
+        setattr(flags, name, before)
