@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from come_nav.core.errors import ConfigError, ShapeError
 from come_nav.core.geometry import se2
 from come_nav.core.types import Imagination, Plan, PlanStatus
+from come_nav.navigation.planning.objectives import motion_terms
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.follower import FollowerSettings, PathFollower
 from come_nav.planning.objectives import GoalPose, MotionPrior, Smoothness
@@ -175,12 +176,26 @@ def test_motion_prior_is_the_closed_form_of_a_random_walk():
                  ) == pytest.approx(0.0, abs=1e-6)  # fmt: skip
 
 
-def test_motion_prior_is_for_holonomic_robots_unless_told():
-    assert MotionPriorSettings().applies_to(HOLONOMIC)
-    assert MotionPriorSettings().applies_to(KinematicsSettings("car"))
-    assert not MotionPriorSettings().applies_to(KinematicsSettings())
-    assert MotionPriorSettings(use="always").applies_to(KinematicsSettings())
-    assert not MotionPriorSettings(use="never").applies_to(HOLONOMIC)
+def test_each_kind_of_robot_has_its_own_motion_prior():
+    prior = MotionPriorSettings(weight=0.5, differential_weight=0.02)
+    assert prior.weight_of(HOLONOMIC) == prior.weight_of(KinematicsSettings("car")) == 0.5
+    assert prior.weight_of(KinematicsSettings()) == 0.02
+    assert MotionPriorSettings().weight_of(KinematicsSettings()) == 0.0
+    assert MotionPriorSettings(use="always").weight_of(KinematicsSettings()) == MotionPriorSettings().weight
+    assert MotionPriorSettings(use="never").weight_of(HOLONOMIC) == 0.0
+
+
+def test_a_differential_robot_that_stands_has_no_motion_prior():
+    prior, moving = MotionPriorSettings(differential_weight=0.02), np.array([0.0, 0.0, 0.3])
+    terms, weights = motion_terms(moving, DT_S, prior, KinematicsSettings())
+    assert [term.name for term in terms] == ["motion_prior"]
+    assert weights == {"motion_prior": 0.02}
+    assert motion_terms(moving * 0.1, DT_S, prior, KinematicsSettings()) == ([], {})
+    assert motion_terms(moving * 0.0, DT_S, prior, HOLONOMIC)[1] == {"motion_prior": prior.weight}
+    assert motion_terms(None, DT_S, prior, HOLONOMIC) == ([], {})
+
+
+def test_bad_motion_priors_are_told():
     with pytest.raises(ConfigError, match=r"motion_prior\.vy_sigma_mps"):
         MotionPriorSettings(vy_sigma_mps=0.0)
     with pytest.raises(ConfigError, match=r"robot\.kinematics"):

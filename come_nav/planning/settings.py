@@ -80,8 +80,11 @@ class MotionPriorSettings:
     square root of t. Where the present twist is not known there is no prior.
 
     Attributes:
-        use: auto (for holonomic robots, whose search is wider, and for cars, which are fast), always or never.
-        weight: of minus the logarithm of its density, averaged over the path, >= 0.
+        use: auto (each robot by its own weight), always (``weight`` for every robot) or never.
+        weight: of minus the logarithm of its density, averaged over the path, >= 0; of holonomic robots, whose search
+            is wider, and of cars, which are fast.
+        differential_weight: the same of robots with a differential drive, while they move: of one that stands nobody
+            knows where it wants to go.
         v_sigma_mps: change of the forward speed in 1 s, m/s, > 0.
         vy_sigma_mps: change of the sideways speed in 1 s, m/s, > 0.
         w_sigma_radps: change of the yaw rate in 1 s, rad/s, > 0.
@@ -89,20 +92,23 @@ class MotionPriorSettings:
 
     use: Literal["auto", "always", "never"] = "auto"
     weight: float = 0.1
+    differential_weight: float = 0.0
     v_sigma_mps: float = 0.2
     vy_sigma_mps: float = 0.2
     w_sigma_radps: float = 0.4
 
     def __post_init__(self) -> None:
         check_choice("motion_prior.use", self.use, ("auto", "always", "never"))
-        check_range("motion_prior.weight", self.weight, 0.0)
+        for name in ("weight", "differential_weight"):
+            check_range(f"motion_prior.{name}", getattr(self, name), 0.0)
         for name in ("v_sigma_mps", "vy_sigma_mps", "w_sigma_radps"):
             check_range(f"motion_prior.{name}", getattr(self, name), 0.0, open_low=True)
 
-    def applies_to(self, robot: KinematicsSettings) -> bool:
-        """Whether it counts for such a robot."""
-        free = robot.kinematics != "differential"
-        return self.weight > 0.0 and (self.use == "always" or (self.use == "auto" and free))
+    def weight_of(self, robot: KinematicsSettings) -> float:
+        """Return how much it counts for such a robot; 0 where it does not."""
+        if self.use == "never":
+            return 0.0
+        return self.weight if self.use == "always" or robot.kinematics != "differential" else self.differential_weight
 
 
 @dataclass(frozen=True)

@@ -85,4 +85,4 @@ def stored_motion(navigation: NavigationSettings) -> Mapping[str, Any]:
     """Return what records depend on beyond a differential drive: nothing for one, whose folders of 0.1 go on."""
     robot, prior = navigation.robot, navigation.motion_prior
     found = {} if robot == KinematicsSettings() else {"robot": to_mapping(robot)}
-    return found | ({"motion_prior": to_mapping(prior)} if prior.applies_to(robot) else {})
+    return found | ({"motion_prior": to_mapping(prior)} if prior.weight_of(robot) > 0.0 else {})

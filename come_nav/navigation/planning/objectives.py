@@ -13,6 +13,8 @@ from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.planning.objectives import Doubt, GoalPose, ImageDistance, LatentDistance, MotionPrior, Smoothness
 from come_nav.planning.settings import KinematicsSettings, MotionPriorSettings, ObjectiveSettings
 
+STANDING_MPS, STANDING_RADPS = 0.05, 0.1
+
 
 def objectives_for(
     goal: Goal,
@@ -54,11 +56,17 @@ def motion_terms(
     twist: NDArray[np.float64] | None, dt_s: float, prior: MotionPriorSettings, robot: KinematicsSettings
 ) -> tuple[list[Objective], dict[str, float]]:
     """Return the prior of motion around the present ``twist`` (3,) and its weight; nothing where there is none."""
-    if twist is None or not prior.applies_to(robot):
+    weight = prior.weight_of(robot)
+    if twist is None or weight == 0.0 or (prior.use == "auto" and robot.kinematics == "differential" and stands(twist)):
         return [], {}
     sigmas = (prior.v_sigma_mps, prior.vy_sigma_mps, prior.w_sigma_radps)
     term = MotionPrior(torch.from_numpy(twist), dt_s, sigmas, sideways=robot.sideways)
-    return [term], {term.name: prior.weight}
+    return [term], {term.name: weight}
+
+
+def stands(twist: NDArray[np.float64]) -> bool:
+    """Whether a robot with this twist (3,), m/s and rad/s, moves no more than its odometry trembles."""
+    return bool(np.hypot(twist[0], twist[1]) < STANDING_MPS and abs(twist[2]) < STANDING_RADPS)
 
 
 def view_objective(wanted: ObjectiveSettings, goal_image: torch.Tensor, model: WorldModel) -> Objective:
