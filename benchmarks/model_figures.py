@@ -7,7 +7,8 @@
 Parts: "prediction" (PSNR, SSIM and sharpness at 1, 2, 4 and 8 s, over copying the last frame and over that copy blurred
 to the width that is best in hindsight), "images" (views after a turn of 60 degrees or more, which nothing shown to the
 model tells: kernel distance to real views and coverage by 16 samples, for each number of sampling steps), "planning"
-(2 s and 4 s without memory, as come-nav evaluate does it) and "depth" (of recordings, against what was measured).
+(2 s and 4 s without memory, as come-nav evaluate does it; also by whether the context
+shows a quarter of the goal's view) and "depth" (of recordings, against what was measured).
 Features of images are those of the depth network of models/tiny, whatever the model, so that figures compare. Worlds
 are test worlds, with realistic sensors unless --sensors says otherwise, once for each of --sets (furnished ones need
 come-nav assets collect). Every part is written when it is done; the same command goes on with what is missing.
@@ -36,11 +37,12 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import to_mapping
+from come_nav.core.types import ViewSource
 from come_nav.data.opening import open_recording
 from come_nav.evaluation.metrics.image_metrics import gradient_energy
 from come_nav.evaluation.metrics.image_sets import coverage, kernel_distance
 from come_nav.evaluation.metrics.statistics import bootstrap_mean, bootstrap_ratio, paired_difference
-from come_nav.evaluation.protocols.protocol import ProtocolSettings
+from come_nav.evaluation.protocols.protocol import ProtocolSettings, Window
 from come_nav.evaluation.protocols.quality import (
     Batch,
     QualityRow,
@@ -51,7 +53,7 @@ from come_nav.evaluation.protocols.quality import (
     read_batch,
 )
 from come_nav.evaluation.reports.quality_tables import quality_table
-from come_nav.evaluation.reports.tables import MIN_CLUSTERS
+from come_nav.evaluation.reports.tables import MIN_CLUSTERS, planning_table
 from come_nav.evaluation.suites.fingerprints import model_settings
 from come_nav.evaluation.suites.inputs import SourceSettings
 from come_nav.evaluation.suites.planning import PlanningSuiteSettings, run_planning
@@ -64,6 +66,7 @@ from come_nav.sim.sensors.settings import sensor_settings
 from come_nav.world_model.depth_of_frames import RATIO_PIXELS, measured_depth
 from come_nav.world_model.images import camera_of_frame
 from come_nav.world_model.model import DiffusionWorldModel
+from come_nav.world_model.views import rendered_views
 
 PARTS = ("prediction", "images", "planning", "depth")
 HORIZONS_S = (1.0, 2.0, 4.0, 8.0)
@@ -71,6 +74,7 @@ BLURS_PX = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 UNSEEN_S, TURN_DEG = 4.0, 60.0
 SAMPLES = 16
 BATCH = 16
+IN_SIGHT = 0.25  # share of a goal's image that the context shows; below it the context says nothing of the goal
 DEPTH_RANGE_M = (0.3, 10.0)
 
 
@@ -222,7 +226,22 @@ class Figures:
         wanted = PlanningSuiteSettings(source, ("trivial", "model", "perfect"), horizon_s=(horizon_s,), report=False)
         folder = self.args.work / Path(self.args.model).name / f"{set_name}_{horizon_s:g}s"
         outcome = run_planning(wanted, self.config, folder)
-        return {"table": outcome.evaluation.table.to_mapping()}
+        found, by_sight = outcome.evaluation, {}
+        shares = np.array([self.seen_share(window) for window in found.windows])
+        for name, chosen in (("in sight", shares >= IN_SIGHT), ("out of sight", shares < IN_SIGHT)):
+            numbers = np.flatnonzero(chosen)
+            if len(numbers):
+                records = {row: [own[number] for number in numbers] for row, own in found.records.items()}
+                windows = [found.windows[number] for number in numbers]
+                by_sight[name] = planning_table(windows, records, self.args.seed, outcome.source.groups).to_mapping()
+        return {"table": found.table.to_mapping(), "seen_shares": shares.round(3).tolist(), "by_sight": by_sight}
+
+    def seen_share(self, window: Window) -> float:
+        """Return the share of the goal's image that the context shows, moved there by its depth."""
+        context = Replay(NavStack(self.model, open_loop(self.config))).context(window)
+        action = torch.from_numpy(np.asarray(window.driven_xyyaw)[-1:]).float()
+        view = rendered_views(self.model, context, action, (ViewSource.CONTEXT,))[ViewSource.CONTEXT]
+        return float(view.known.float().mean())
 
     def depth(self, path: str) -> dict[str, Any]:
         """Return how far estimated depth is from what the camera of a recording measured."""

@@ -57,6 +57,7 @@ ATE_WAYS = [
     ("latents", "latent", "ddpm", 250, 8),
     ("latents", "latent", "ddim", 10, 8),
     ("latents", "latent", "ddim", 5, 8),
+    ("latents", "latent", "ddim", 2, 8),
 ]
 
 
@@ -83,6 +84,7 @@ def ways() -> list[Way]:
         Way("latent rollout and cost, DDIM 2", "latents", "latent", few[2], "and 2 deterministic steps"),
         Way("one jump, DDIM 10", "latents", "latent", few[10], "10 deterministic steps, latent cost, no rollout", True),
         Way("one jump, DDIM 5", "latents", "latent", few[5], "5 deterministic steps, latent cost, no rollout", True),
+        Way("one jump, DDIM 2", "latents", "latent", few[2], "2 deterministic steps, latent cost, no rollout", True),
     ]
 
 

@@ -144,12 +144,13 @@ def model_figures(result: dict[str, Any]) -> Sequence[Table]:
             shown = [figures.get("coverage", {}).get(key) for key in ("nearest", "mean", "spread")]
             sets.append([f"{name}, {row}", *cells, *("-" if value is None else interval(value, 2) for value in shown)])
     for name, found in parts.get("planning", {}).items():
-        table = found["table"]
-        closure = table.get("gap_closure", {})
-        plans += [
-            [f"{name}, {row['row']}", interval(row["ate_m"]), _closed(closure, row["row"]), str(row["n"])]
-            for row in table["rows"]
-        ]
+        tables = {name: found["table"], **{f"{name}, {own}": table for own, table in found.get("by_sight", {}).items()}}
+        for title, table in tables.items():
+            closure = table.get("gap_closure", {})
+            plans += [
+                [f"{title}, {row['row']}", interval(row["ate_m"]), _closed(closure, row["row"]), str(row["n"])]
+                for row in table["rows"]
+            ]
     for name, found in parts.get("depth", {}).items():
         columns = ("abs_rel", "abs_rel with the best scale", "abs_rel without the camera")
         ratio = found["median of estimated over measured"]
