@@ -5,11 +5,13 @@ hundred (p99) counts beside an adapter's training. Memory is that of the GPU, or
 
     python benchmarks/plan_rates.py --device cuda --plans 100 --out benchmarks/results/plan_rates_cuda.json
     python benchmarks/plan_rates.py --device cpu --plans 5                a dry run
+    python benchmarks/plan_rates.py --imagined 1.0 0.25                   also as robots over ROS do (config/ros_*.yaml)
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import threading
 import time
@@ -29,6 +31,7 @@ from come_nav.experts.forward_ways import ForwardWay
 from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.navigation.stack import NavStack
+from come_nav.planning.settings import PlannerSettings
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
@@ -36,12 +39,12 @@ from come_nav.sim.worlds import generate_world
 MOST_SLOWER = 1.05  # p99 of plans beside training over p99 without
 
 
-def times_s(stack: NavStack, goal: Goal, count: int) -> list[float]:
+def times_s(stack: NavStack, goal: Goal, count: int, search: PlannerSettings | None = None) -> list[float]:
     """Return seconds of each plan, after one that warms up."""
     found = []
     for number in range(count + 1):
         started_s = time.perf_counter()
-        plan = stack.plan(goal, generator=torch.Generator().manual_seed(number), registers=False)
+        plan = stack.plan(goal, generator=torch.Generator().manual_seed(number), planner=search, registers=False)
         assert plan.status is PlanStatus.OK, plan.message  # its costs came back, so the device has finished
         found.append(time.perf_counter() - started_s)
     return found[1:]
@@ -87,6 +90,9 @@ def main() -> None:
     parser.add_argument(
         "--compile", nargs="+", default=["eager"], choices=get_args(ForwardWay), help="how networks run"
     )
+    parser.add_argument(
+        "--imagined", nargs="+", type=float, default=[1.0], help="shares of the candidates that networks imagine"
+    )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     settings = NavigationSettings(model=args.model, device=args.device)
@@ -98,10 +104,12 @@ def main() -> None:
         stack = a_stack(settings, use, model)
         drive(stack, recording, range(args.frames))
         start_peak(args.device)
-        for way in args.compile:
+        for way, share in itertools.product(args.compile, args.imagined):
             model.inference = replace(settings.inference, compile=way)
-            spent_s = times_s(stack, goal, args.plans)
-            found = {"name": name, "compile": way, **rates(spent_s), "peak_bytes": peak_bytes(args.device)}
+            search = replace(settings.planner, imagined_share=share)
+            spent_s = times_s(stack, goal, args.plans, search)
+            facts = {"name": name, "compile": way, "imagined_share": share}
+            found = {**facts, **rates(spent_s), "peak_bytes": peak_bytes(args.device)}
             print(" ".join(f"{key} {value}" for key, value in found.items()), flush=True)
             rows.append(found)
         model.inference = settings.inference

@@ -340,6 +340,29 @@ def plan_curve(result: dict[str, Any]) -> Sequence[Table]:
     return [(headings, rows)]
 
 
+RATES = ("hz", "p50_s", "p99_s")
+
+
+def plan_rates(result: dict[str, Any]) -> Sequence[Table]:
+    """Return plans a second, and what an adapter that trains beside costs them."""
+    rows = [
+        [
+            own["name"],
+            f"{own['imagined_share']:g}",
+            *(f"{own[key]:.2f}" for key in ("hz", "p50_s", "p99_s")),
+            f"{own['n']}",
+        ]
+        for own in result["rows"]
+    ]
+    beside = result["training"]
+    training = [
+        [name, *(f"{beside[key][value]:.2f}" for value in RATES), f"{beside[key]['n']}"]
+        for name, key in (("alone", "alone"), (f"{beside['training_steps_per_s']:.1f} steps a second", "beside"))
+    ]
+    times = ["plans a second (median)", "median [s]", "slowest of a hundred [s]", "n"]
+    return [(["plan", "share imagined", *times], rows), (["beside an adapter's training", *times], training)]
+
+
 def process_memory(result: dict[str, Any]) -> Sequence[Table]:
     """Return what a planner's process is made of, step by step."""
     trees = result["trees"]
@@ -909,6 +932,15 @@ SECTIONS = (
         "benchmarks/plan_curve.py --windows 300 --worlds 60 --settings 240,40,5,1,float32 240,40,5,1,bfloat16 "
         "240,40,5,0.25,bfloat16 240,40,5,0.5,bfloat16",
         plan_curve,
+    ),
+    Section(
+        "plan_rates.json",
+        "Plans a second on two cores",
+        "`tiny` on two cores with AMX that do nothing else, with the planner's defaults (401 candidates) and as robots "
+        "over ROS 2 plan (a quarter imagined). The adapter trains as fast as it can, at the plan's own priority; a "
+        "robot's steps back, and takes ten steps a second at most.",
+        "benchmarks/plan_rates.py --plans 30 --imagined 1.0 0.25",
+        plan_rates,
     ),
     Section(
         "process_memory.json",
