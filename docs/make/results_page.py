@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -164,6 +165,20 @@ def model_figures(result: dict[str, Any]) -> Sequence[Table]:
         (["plan", "ATE [m]", "gap closed", "n"], plans),
         (["depth of", *errors, "frames"], depth),
     ]
+
+
+def training_log(result: dict[str, Any]) -> Sequence[Table]:
+    """Return validation losses of a run against its steps."""
+    tables = []
+    for stage, own in result["stages"].items():
+        checks: dict[str, Any] = own["validation"]
+        steps = sorted({step for found in checks.values() for step in found["step"]})
+        if not steps:
+            continue
+        by_step = {name: dict(zip(found["step"], found["value"], strict=True)) for name, found in checks.items()}
+        rows = [[f"{step:,}", *(f"{found.get(step, math.nan):.4f}" for found in by_step.values())] for step in steps]
+        tables.append(([f"{stage}: step ({own['hours']} h on the clock)", *checks], rows))
+    return tables
 
 
 def _closed(closure: dict[str, Any], row: str) -> str:
@@ -828,9 +843,44 @@ SECTIONS = (
     Section(
         "model_small.json",
         "All figures of `small`, realistic sensors",
-        "The same of `small`.",
-        "benchmarks/model_figures.py --model models/small --recordings kitchen cabinet",
+        "The same windows, views, plans and recordings, of `small`.",
+        "benchmarks/model_figures.py --model models/small --worlds 20000-20009 --plans 40 --windows 48 --views 64 "
+        "--places 8 --recordings kitchen cabinet",
         model_figures,
+    ),
+    Section(
+        "model_nwm_class.json",
+        "All figures of the plain class of NWM, realistic sensors",
+        "The same of a CDiT as NWM's: AutoencoderKL latents, noise prediction, four frames, no views, no camera, no depth; "
+        "DDIM. Trained by `config/train_nwm_class.yaml` for a quarter of the processor time of `small`'s last stage.",
+        "benchmarks/model_figures.py --model runs/nwm_class/nwm_class --worlds 20000-20009 --plans 40 --windows 48 "
+        "--views 64 --places 8",
+        model_figures,
+    ),
+    Section(
+        "training_small.json",
+        "Training of `small`",
+        "Losses on views of validation worlds. The denoiser's are those of the same held-out windows, levels and noise: "
+        "`loss` with the base's inputs, `null_loss` without the past, `longer_loss` and `memory_loss` with further views. "
+        "It begins with `tiny`'s weights. One core with AMX, bfloat16, other work beside it.",
+        "benchmarks/training_log.py runs/small --out benchmarks/results/training_small.json",
+        training_log,
+    ),
+    Section(
+        "training_nwm_class.json",
+        "Training of the plain class of NWM",
+        "As above; losses are of other latents and of noise, and compare with nothing else here.",
+        "benchmarks/training_log.py runs/nwm_class --out benchmarks/results/training_nwm_class.json",
+        training_log,
+    ),
+    Section(
+        "scaling.json",
+        "Sizes of `small` at equal compute",
+        "Each size from random weights, with all inputs of `small`, for the same processor time on one core with AMX "
+        "(bfloat16). Views of validation worlds 10020 to 10039 with ideal sensors.",
+        "benchmarks/denoiser_variants.py --base train_small.yaml --variants benchmarks/scaling.yaml --seconds 300 "
+        "--set data.pool_drives=8 --out benchmarks/results/scaling.json",
+        variants,
     ),
     Section(
         "recall_validation_worlds.json",
