@@ -851,8 +851,8 @@ SECTIONS = (
     Section(
         "model_nwm_class.json",
         "All figures of the plain class of NWM, realistic sensors",
-        "The same of a CDiT as NWM's: AutoencoderKL latents, noise prediction, four frames, no views, no camera, no depth; "
-        "DDIM. Trained by `config/train_nwm_class.yaml` for a quarter of the processor time of `small`'s last stage.",
+        "The same of a CDiT as NWM's: AutoencoderKL latents, noise prediction, four frames, no views, no camera, no "
+        "depth; DDIM. Trained by `config/train_nwm_class.yaml` for a quarter of the processor time of `small`'s last stage.",
         "benchmarks/model_figures.py --model runs/nwm_class/nwm_class --worlds 20000-20009 --plans 40 --windows 48 "
         "--views 64 --places 8",
         model_figures,
@@ -860,8 +860,9 @@ SECTIONS = (
     Section(
         "training_small.json",
         "Training of `small`",
-        "Losses on views of validation worlds. The denoiser's are those of the same held-out windows, levels and noise: "
-        "`loss` with the base's inputs, `null_loss` without the past, `longer_loss` and `memory_loss` with further views. "
+        "Losses on views of validation worlds. The denoiser's are those of the same held-out windows, levels and "
+        "noise: `loss` with the base's inputs, `null_loss` without the past, `longer_loss` and `memory_loss` with "
+        "further views. "
         "It begins with `tiny`'s weights. One core with AMX, bfloat16, other work beside it.",
         "benchmarks/training_log.py runs/small --out benchmarks/results/training_small.json",
         training_log,
