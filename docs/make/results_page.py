@@ -852,7 +852,8 @@ SECTIONS = (
         "model_nwm_class.json",
         "All figures of the plain class of NWM, realistic sensors",
         "The same of a CDiT as NWM's: AutoencoderKL latents, noise prediction, four frames, no views, no camera, no "
-        "depth; DDIM. Trained by `config/train_nwm_class.yaml` for a quarter of the processor time of `small`'s last stage.",
+        "depth; DDIM. Trained by `config/train_nwm_class.yaml` for a quarter of the processor time of `small`'s last "
+        "stage.",
         "benchmarks/model_figures.py --model runs/nwm_class/nwm_class --worlds 20000-20009 --plans 40 --windows 48 "
         "--views 64 --places 8",
         model_figures,
