@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch.optim.swa_utils import AveragedModel
 from training_samples import CONFIG, MACHINE, STAGE, state
 
 from come_nav.core.errors import CheckpointError, ComeNavError, ConfigError
+from come_nav.training.callbacks import AverageWeights
 from come_nav.training.data.bank import GoalSettings, LatentBank, step_generator
 from come_nav.training.run import Run
 from come_nav.training.tasks.autoencoder import AutoencoderTask
@@ -149,3 +151,20 @@ def test_the_denoiser_learns_a_toy_world() -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     assert sum(losses[-20:]) / 20 < 0.35 * sum(losses[:5]) / 5
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.998])
+def test_averaged_weights_begin_short(decay: float) -> None:
+    """A weight that jumps from 0 to 1 is averaged by the decays 2/11, 3/12, ... until the wanted one is reached."""
+    averaging, layer = AverageWeights(decay), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(layer.weight)
+    averaged = AveragedModel(layer, **averaging._kwargs)
+    averaged.update_parameters(layer)
+    torch.nn.init.ones_(layer.weight)
+    expected = 0.0
+    for steps in range(1, 30):
+        averaged.update_parameters(layer)
+        own = min(decay, (1 + steps) / (10 + steps))
+        expected = own * expected + (1.0 - own)
+        assert float(averaged.module.weight.detach()) == pytest.approx(expected, rel=1e-5)
+    assert averaging.state_key == "EMAWeightAveraging"

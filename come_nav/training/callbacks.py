@@ -16,7 +16,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
-from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
+from pytorch_lightning.callbacks.weight_averaging import WeightAveraging
+from torch import Tensor
 
 from come_nav.core.errors import ComeNavError
 from come_nav.training.checkpoints import BEST, CheckpointRotation
@@ -122,6 +123,25 @@ class ClipShardedGradients(Callback):
         trainer.strategy.model.clip_grad_norm_(self.clip_norm)  # type: ignore[operator, union-attr]
 
 
+class AverageWeights(WeightAveraging):
+    """Exponentially averaged weights; after n steps the decay is (1 + n) / (10 + n) at most, so that they begin short.
+
+    Otherwise those of a slice of some hundred steps would be mostly the untrained ones.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def averaged(average: Tensor, now: Tensor, count: Tensor) -> Tensor:
+            steps = float(count)
+            return average.lerp(now, 1.0 - min(decay, (1.0 + steps) / (10.0 + steps)))
+
+        super().__init__(avg_fn=averaged)
+
+    @property
+    def state_key(self) -> str:
+        """Lightning's name for it, under which checkpoints of before keep it."""
+        return "EMAWeightAveraging"
+
+
 def training_callbacks(
     folder: Path,
     config: OptimiserSettings,
@@ -139,7 +159,7 @@ def training_callbacks(
         images: draws samples at every validation.
     """
     name, mode = monitor
-    whole = [EMAWeightAveraging(decay=config.ema_decay), *([images] if images else [])]
+    whole = [AverageWeights(config.ema_decay), *([images] if images else [])]
     return [
         *([ClipShardedGradients(config.clip_norm)] if machine.sharded else whole),
         StopOnNonFiniteLoss(),
