@@ -133,13 +133,15 @@ class Comparison:
         task, bank = run.task(), run.walks("train")
         optimiser = torch.optim.AdamW(task.parameters())
         generator = torch.Generator().manual_seed(0)
-        started_s = 0.0
+        started_s, narrow = 0.0, self.machine.lightning_precision() == "bf16-mixed"
         samples = SequenceSamples(bank, config.frames, config.optimiser.batch_size, 0, range(CALIBRATION_STEPS + 2))
         for number, batch in enumerate(samples):
             if number == 2:
                 started_s = time.process_time()
             levels = draw_levels(len(batch.latents), config.frames, config, len(task.schedule), generator)
-            loss = task.loss(batch, replace(levels, alone=False), torch.randn(batch.latents.shape, generator=generator))
+            noise = torch.randn(batch.latents.shape, generator=generator)
+            with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+                loss = task.loss(batch, replace(levels, alone=False), noise)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
