@@ -62,7 +62,7 @@ RETRIEVAL = f"retrieval: {RETRIEVED} frames by pose, network of {RETRIEVING}"
 WITHOUT_MODEL = {"newest frame": copied, "nearest remembered frame": nearest_remembered}
 CALIBRATION_STEPS = 8
 FEATURES_OF = "tiny"
-LEAST_IMAGES = 20
+LEAST_IMAGES, SUBSETS = 20, 25  # of kernel distances
 
 
 def read_rows(path: Path, base: dict[str, Any], only: str | None) -> dict[str, SequenceTrainSettings]:
@@ -113,13 +113,13 @@ class Comparison:
             ema_decay=min(config.optimiser.ema_decay, 1.0 - 10.0 / max(20, facts["steps"])),
         )
         run = SequenceRun(replace(config, optimiser=stage), folder, self.machine)
-        if (folder / config.name / "config.yaml").exists():
-            return SequenceModel.load(folder / config.name)
-        run.walks("train")
-        started_s = time.process_time()
-        exported = run.finish()
-        facts["cpu_s"] += time.process_time() - started_s
-        facts["slices"] += 1
+        exported: Path | None = folder / config.name
+        if not (folder / config.name / "config.yaml").exists():
+            run.walks("train")
+            started_s = time.process_time()
+            exported = run.finish()
+            facts["cpu_s"] += time.process_time() - started_s
+            facts["slices"] += 1
         self.write()
         if exported is None:
             return None
@@ -183,7 +183,7 @@ class Comparison:
         chosen = {"all": ages >= -1, IN_CONTEXT: (ages > 10) & (ages <= context)}
         made, generator = self.features(images), torch.Generator().manual_seed(self.recall.seed)
         return {
-            group: asdict(kernel_distance(self.true_features[mask], made[mask], generator))
+            group: asdict(kernel_distance(self.true_features[mask], made[mask], generator, subsets=SUBSETS))
             for group, mask in chosen.items()
             if mask.sum() >= LEAST_IMAGES
         }
