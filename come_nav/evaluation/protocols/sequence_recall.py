@@ -185,7 +185,8 @@ def retrieved(
 def _distances(window: SequenceWindow, frames: int, now: int) -> Tensor:
     """Return how far (W, frames) the poses of the first frames are from that of frame ``now``, metres."""
     gap = window.poses_xyyaw[:, :frames] - window.poses_xyyaw[:, now : now + 1]
-    return gap[..., :2].norm(dim=-1) + YAW_WEIGHT_M * (1.0 - gap[..., 2].cos())
+    far: Tensor = gap[..., :2].norm(dim=-1) + YAW_WEIGHT_M * (1.0 - gap[..., 2].cos())
+    return far
 
 
 def _seen_again(window: SequenceWindow, frames: int) -> Tensor:
