@@ -14,12 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from machine import machine_facts
+from torch import Tensor
 
 from come_nav.cli.evaluate_flags import parse_worlds
 from come_nav.config import parse_override
@@ -27,13 +30,18 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import from_mapping, nested, read_yaml
+from come_nav.evaluation.metrics.image_sets import kernel_distance
 from come_nav.evaluation.protocols.sequence_recall import (
+    IN_CONTEXT,
     SequenceRecallSettings,
+    SequenceWalks,
+    SequenceWindow,
     copied,
     evaluate_answers,
     imagined,
     nearest_remembered,
     recall_walks,
+    retrieved,
     summarised,
     window_of,
 )
@@ -43,12 +51,18 @@ from come_nav.training.sequence.run import SequenceRun
 from come_nav.training.sequence.settings import SequenceTrainSettings, default_values
 from come_nav.training.sequence.task import draw_levels
 from come_nav.training.sequence.walks import SequenceSamples
+from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sequence.model import SequenceModel
 
 ROWS = Path(__file__).with_suffix(".yaml")
 BASELINE = "no memory"
+RETRIEVING = "full attention"  # whose network answers from frames that are retrieved as well
+RETRIEVED, NEWEST = 16, 10  # frames: by pose, and the last ones
+RETRIEVAL = f"retrieval: {RETRIEVED} frames by pose, network of {RETRIEVING}"
 WITHOUT_MODEL = {"newest frame": copied, "nearest remembered frame": nearest_remembered}
 CALIBRATION_STEPS = 8
+FEATURES_OF = "tiny"
+LEAST_IMAGES, SUBSETS = 20, 25  # of kernel distances
 
 
 def read_rows(path: Path, base: dict[str, Any], only: str | None) -> dict[str, SequenceTrainSettings]:
@@ -77,8 +91,9 @@ class Comparison:
         self.recall = SequenceRecallSettings(
             tuple(parse_worlds(args.worlds)), tuple(args.contexts), args.asked, steps=args.sampler_steps
         )
-        self.machine = Machine(accelerator="cpu", progress=False, precision="32-true", max_minutes=args.max_minutes)
-        self._walks: Any = None
+        self.machine = Machine(
+            accelerator="cpu", progress=False, precision=args.precision, max_minutes=args.max_minutes
+        )
 
     def train(self, name: str, config: SequenceTrainSettings) -> SequenceModel | None:
         """Return the trained model of a row, or None where time ran out; it goes on where it stopped."""
@@ -98,13 +113,13 @@ class Comparison:
             ema_decay=min(config.optimiser.ema_decay, 1.0 - 10.0 / max(20, facts["steps"])),
         )
         run = SequenceRun(replace(config, optimiser=stage), folder, self.machine)
-        if (folder / config.name / "config.yaml").exists():
-            return SequenceModel.load(folder / config.name)
-        run.walks("train")
-        started_s = time.process_time()
-        exported = run.finish()
-        facts["cpu_s"] += time.process_time() - started_s
-        facts["slices"] += 1
+        exported: Path | None = folder / config.name
+        if not (folder / config.name / "config.yaml").exists():
+            run.walks("train")
+            started_s = time.process_time()
+            exported = run.finish()
+            facts["cpu_s"] += time.process_time() - started_s
+            facts["slices"] += 1
         self.write()
         if exported is None:
             return None
@@ -118,13 +133,15 @@ class Comparison:
         task, bank = run.task(), run.walks("train")
         optimiser = torch.optim.AdamW(task.parameters())
         generator = torch.Generator().manual_seed(0)
-        started_s = 0.0
+        started_s, narrow = 0.0, self.machine.lightning_precision() == "bf16-mixed"
         samples = SequenceSamples(bank, config.frames, config.optimiser.batch_size, 0, range(CALIBRATION_STEPS + 2))
         for number, batch in enumerate(samples):
             if number == 2:
                 started_s = time.process_time()
             levels = draw_levels(len(batch.latents), config.frames, config, len(task.schedule), generator)
-            loss = task.loss(batch, replace(levels, alone=False), torch.randn(batch.latents.shape, generator=generator))
+            noise = torch.randn(batch.latents.shape, generator=generator)
+            with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+                loss = task.loss(batch, replace(levels, alone=False), noise)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -136,29 +153,60 @@ class Comparison:
             return
         walks = self.walks
         latents = torch.cat([model.encode(chunk) for chunk in walks.images.split(256)])
-        answers: dict[str, Any] = {name: lambda window: imagined(model, window, self.recall)}
-        if name == BASELINE:
-            answers |= {
-                **WITHOUT_MODEL,
-                "the autoencoder": lambda window: window.latents[:, window.context :],
-            }
-        for row, answer in answers.items():
+        for row, answer in self.answers(name, model).items():
             by_context = {}
             for context in self.recall.contexts:
                 window = window_of(walks, latents, context, self.recall.asked)
-                records = evaluate_answers(answer(window), model.decode, walks, self.recall.worlds)
+                answered = answer(window)
+                records = evaluate_answers(answered, model.decode, walks, self.recall.worlds)
                 self.document["records"].setdefault(row, {})[str(context)] = records
                 base = self.document["records"].get(BASELINE, {}).get(str(context))
-                by_context[str(context)] = summarised(records, self.recall.seed, None if row == BASELINE else base)
+                found = summarised(records, self.recall.seed, None if row == BASELINE else base, context)
+                for group, distance in self.kernel_distances(model.decode(answered.flatten(0, 1)), context).items():
+                    found[group]["kernel_distance"] = distance
+                by_context[str(context)] = found
             self.document["rows"][row] = by_context
         self.write()
 
-    @property
-    def walks(self) -> Any:
+    def answers(self, name: str, model: SequenceModel) -> dict[str, Callable[[SequenceWindow], Tensor]]:
+        """Return how a row and those that need nothing but its model answer a window."""
+        answers: dict[str, Any] = {name: lambda window: imagined(model, window, self.recall)}
+        if name == BASELINE:
+            answers |= {**WITHOUT_MODEL, "the autoencoder": lambda window: window.latents[:, window.context :]}
+        if name == RETRIEVING:
+            answers[RETRIEVAL] = lambda window: retrieved(model, window, self.recall, RETRIEVED, NEWEST)
+        return answers
+
+    def kernel_distances(self, images: Tensor, context: int) -> dict[str, dict[str, Any]]:
+        """Return the distance of images (worlds * asked, 3, H, W) to true ones: all, and what is in the context."""
+        ages = self.walks.ages[:, -self.recall.asked :].reshape(-1)
+        chosen = {"all": ages >= -1, IN_CONTEXT: (ages > 10) & (ages <= context)}
+        made, generator = self.features(images), torch.Generator().manual_seed(self.recall.seed)
+        return {
+            group: asdict(kernel_distance(self.true_features[mask], made[mask], generator, subsets=SUBSETS))
+            for group, mask in chosen.items()
+            if mask.sum() >= LEAST_IMAGES
+        }
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features (N, D) of the shipped model's depth network."""
+        return torch.cat([self.depth.features(chunk.clamp(-1.0, 1.0)) for chunk in images.split(64)])
+
+    @cached_property
+    def depth(self) -> Any:
+        """The network whose features are compared."""
+        return DiffusionWorldModel.load(find_resource("models", FEATURES_OF)).depth
+
+    @cached_property
+    def true_features(self) -> Tensor:
+        """Features of the frames that are asked for."""
+        return self.features(self.walks.images[self.walks.views[:, -self.recall.asked :].flatten()])
+
+    @cached_property
+    def walks(self) -> SequenceWalks:
         """The walks through test mazes, rendered once."""
-        if self._walks is None:
-            self._walks = recall_walks(self.recall)
-        return self._walks
+        return recall_walks(self.recall)
 
     def write(self) -> None:
         """Write the document, single records left out: they are in the work folder."""
@@ -195,7 +243,7 @@ def line_of(name: str, by_context: dict[str, Any], facts: dict[str, Any]) -> str
     """Return one line of the table: what was seen more than ten frames ago, and what never was."""
     parts = [f"{name:34s} {facts.get('steps', 0):6d} steps {facts.get('cpu_s', 0.0):6.0f} s"]
     for context, summary in by_context.items():
-        seen, never = summary["over 10, seen"]["psnr_db"], summary["never seen"]["psnr_db"]
+        seen, never = summary[IN_CONTEXT]["psnr_db"], summary["never seen"]["psnr_db"]
         parts.append(
             f"{context}: {seen['value']:.2f} [{seen['low']:.2f}, {seen['high']:.2f}] / {never['value']:.2f} dB"
         )
@@ -212,8 +260,13 @@ def main() -> None:
     parser.add_argument(
         "--max-minutes", type=float, help="stop each training after this time; go on by the same command"
     )
+    parser.add_argument(
+        "--precision", default="32-true", help="of training; bf16-mixed takes longer a step where layers are narrow"
+    )
     parser.add_argument("--worlds", default="20000-20019", help="mazes that are asked: test seeds")
-    parser.add_argument("--contexts", type=int, nargs="+", default=[100, 200, 400], help="frames before what is asked")
+    parser.add_argument(
+        "--contexts", type=int, nargs="+", default=[100, 200, 400, 800], help="frames before what is asked"
+    )
     parser.add_argument("--asked", type=int, default=24, help="frames at the end of each walk that are asked for")
     parser.add_argument("--sampler-steps", type=int, help="of the sampler (default: the model's)")
     parser.add_argument("--work", type=Path, default=Path("runs/sequence"), help="folder of the trainings")

@@ -7,6 +7,7 @@ import torch
 from come_nav.core.errors import ConfigError
 from come_nav.evaluation.protocols.sequence_recall import (
     AGES,
+    IN_CONTEXT,
     NEVER,
     SequenceRecallSettings,
     age_group,
@@ -16,6 +17,7 @@ from come_nav.evaluation.protocols.sequence_recall import (
     imagined,
     nearest_remembered,
     recall_walks,
+    retrieved,
     summarised,
     window_of,
 )
@@ -87,6 +89,28 @@ def test_each_frame_is_imagined_from_all_true_ones_before_it(walks):
     assert answers[0].flatten().tolist() == [90.0 + index for index in range(12)]
 
 
+class Listening(Answering):
+    """Notes the frames that it is shown."""
+
+    def all_observed(self, state, latents, poses, actions):
+        self.shown = latents.flatten(1)
+        return latents.shape[1]
+
+
+def test_retrieval_shows_the_nearest_poses_once_and_the_newest_frames_in_their_order(walks):
+    latents = torch.arange(len(walks.images)).float()[:, None, None, None]  # the number of the view
+    window, model = window_of(walks, latents, 90, 12), Listening()
+    answers = retrieved(model, window, SETTINGS, remembered=8, newest=5)
+    assert answers.shape == (2, 12, 1, 1, 1) and (answers == 13).all()  # so many frames, whatever the context
+    numbers = window.latents.flatten(1)
+    for row, shown in enumerate(model.shown):  # for the last frame
+        assert shown[-5:].tolist() == numbers[row, -6:-1].tolist()
+        older = numbers[row, :-6]
+        assert len(set(shown[:8].tolist())) == 8 and set(shown[:8].tolist()) <= set(older.tolist())
+        if numbers[row, -1] in older:
+            assert numbers[row, -1] in shown[:8]
+
+
 def test_records_and_their_summary(walks):
     number = torch.arange(len(walks.images))[:, None, None, None]
     window = window_of(walks, number.double(), 10, 12)
@@ -103,10 +127,14 @@ def test_records_and_their_summary(walks):
     assert moved and {record["world"] for record in last} == {20000, 20001}
     halves = [{**record, "psnr_db": 20.0} for record in last]
     better = [{**record, "psnr_db": 23.0} for record in last]
-    summary = summarised(better, 0, halves)
+    summary = summarised(better, 0, halves, context=20)
+    within = sum(10 < record["age"] <= 20 for record in better)
+    assert (summary[IN_CONTEXT]["psnr_db"]["n"] if within else 0) == within
     assert summary["all"]["psnr_db"]["value"] == 23.0 and summary["all"]["psnr_db"]["n"] == 24
     assert summary["all"]["gain_psnr_db"]["value"] == 3.0
-    counted = sum(found["psnr_db"]["n"] for name, found in summary.items() if name not in ("all", "over 10, seen"))
+    counted = sum(
+        found["psnr_db"]["n"] for name, found in summary.items() if name not in ("all", "over 10, seen", IN_CONTEXT)
+    )
     assert counted == 24
 
 

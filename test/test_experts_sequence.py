@@ -198,6 +198,24 @@ def test_kinds_have_about_the_same_size():
     assert max(counts.values()) < 1.05 * min(counts.values()), counts
 
 
+def test_at_first_what_is_looked_at_is_added_as_it_is():
+    attention = BandAttention(SMALL, "full").double()
+    generator = torch.Generator().manual_seed(0)
+    same = torch.randn(1, 1, 1, 16, generator=generator, dtype=torch.float64).expand(1, 3, SMALL.tokens, 16)
+    torch.testing.assert_close(attention(same, None, 0)[0], same, rtol=1e-5, atol=1e-6)  # whatever the weights
+
+
+def test_a_whole_turn_changes_no_pose_and_half_a_turn_the_odd_harmonics():
+    turns = torch.tensor([0.0, 2.0 * torch.pi, torch.pi])
+    poses = torch.stack([torch.ones(3), 2.0 * torch.ones(3), 0.3 + turns], -1)[None]
+    for harmonics in (1, 2, 4):
+        features = SequenceDenoiser(replace(SMALL, yaw_harmonics=harmonics))._pose_features(poses)[0]
+        assert features.shape == (3, 4 * SMALL.pose_octaves + 2 * harmonics)
+        torch.testing.assert_close(features[1], features[0], rtol=0, atol=1e-4)
+        changed = (features[2] - features[0]).abs() > 1e-3
+        assert int(changed.sum()) == 2 * ((harmonics + 1) // 2)
+
+
 def test_at_first_attention_finds_the_frame_of_the_same_pose():
     """Among views that say nothing, the one at the pose of the newest frame counts most."""
     torch.manual_seed(0)

@@ -90,6 +90,15 @@ def test_half_of_the_sequences_begin_clean_for_more_than_half_of_their_length():
     assert alone.alone and not (alone.t == CLEAN).any()
 
 
+def test_frames_of_the_other_sequences_are_clean_one_by_one():
+    config = settings(frames=12, context_dropout=0.0, prefix_share=0.25, clean_share=0.6)
+    clean = draw_levels(4000, 12, config, 1000, torch.Generator().manual_seed(0)).t == CLEAN
+    length = clean.long().cumprod(1).sum(1)
+    ordered = (clean == (torch.arange(12) < length[:, None])).all(1)
+    assert abs(float((ordered & (length > 6)).float().mean()) - 0.25) < 0.03
+    assert abs(float(clean[~ordered].float().mean()) - 0.6) < 0.02
+
+
 class Guess(torch.nn.Module):
     """Answers zero and notes what it was given."""
 

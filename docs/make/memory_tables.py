@@ -57,34 +57,38 @@ def retrieval(result: dict[str, Any]) -> Sequence[Table]:
 def sequence_memories(result: dict[str, Any]) -> Sequence[Table]:
     """Return what memories of sequences show by context and by age, and how they were trained."""
     contexts = [str(context) for context in result["settings"]["contexts"]]
-    longest = contexts[-1]
-    rows, trainings = result["rows"], result["trainings"]
-    seen = "over 10, seen"
-    by_context = [
-        [name, *(_mean(own[context][seen], "psnr_db") for context in contexts), _gain(own[longest].get(seen, {}))]
-        for name, own in rows.items()
-    ]
-    names = ("1-10", "11-50", "51-100", "101-200", "201-400", "never seen")
-    ages = [age for age in names if any(age in own[longest] for own in rows.values())]
-    by_age = [
+    trained_on = min(contexts, key=lambda context: abs(int(context) - result["settings"]["base"]["frames"]))
+    rows, trainings, longest = result["rows"], result["trainings"], contexts[-1]
+    counts = rows[next(iter(rows))]
+    old = "over 10, in the context"
+    by_context = [[name, *(_gain(own[context].get(old, {})) for context in contexts)] for name, own in rows.items()]
+    names = ("1-10", "11-50", "51-100", "101-200", "201-400", "over 400", "never seen")
+    ages = [age for age in names if age in counts[longest]]
+    by_age = [[name, *(_plain(own[longest].get(age, {}), "psnr_db") for age in ages)] for name, own in rows.items()]
+    quality = [
         [
             name,
-            *(_plain(own[longest].get(age, {}), "psnr_db") for age in ages),
-            *(_plain(own[longest]["all"], metric) for metric in ("ssim", "sharpness")),
+            *(_mean(own[context][old], "psnr_db") for context in (trained_on, longest)),
+            *(_plain(own[context][old], "ssim") for context in (trained_on, longest)),
+            *(_plain(own[context][old], "kernel_distance") for context in (trained_on, longest)),
+            *(_plain(own[context]["all"], "kernel_distance") for context in (trained_on, longest)),
         ]
         for name, own in rows.items()
     ]
     trained = [
-        [name, f"{own['cpu_s']:.0f}", f"{own['steps']:,}", f"{own['seconds_per_step']:.2f}", f"{own['parameters']:,}"]
+        [name, f"{own['cpu_s']:.0f}", f"{own['steps']:,}", f"{own['seconds_per_step']:.3f}", f"{own['parameters']:,}"]
         for name, own in trainings.items()
         if "parameters" in own
     ]
-    counts = rows[next(iter(rows))][longest]
-    frames = [f"{age} (n = {counts[age]['psnr_db']['n']})" if age in counts else age for age in ages]
-    context_heads = [f"{context} frames [dB]" for context in contexts]
+    heads = [f"{context} frames (n = {counts[context][old]['psnr_db']['n']})" for context in contexts]
+    metrics = ("PSNR [dB]", "SSIM", "kernel distance", "kernel distance of all")
     return [
-        (["row", *context_heads, "gain over no memory [dB]"], by_context),
-        (["row", *frames, "SSIM", "sharpness"], by_age),
+        (["PSNR over no memory [dB]", *heads], by_context),
+        (["row", *(f"{metric}, {context}" for metric in metrics for context in (trained_on, longest))], quality),
+        (
+            [f"PSNR [dB] by age, {longest} frames", *(f"{a} (n = {counts[longest][a]['psnr_db']['n']})" for a in ages)],
+            by_age,
+        ),
         (["row", "processor time [s]", "steps", "a step [s]", "parameters"], trained),
     ]
 

@@ -34,7 +34,7 @@ def ssim(images: torch.Tensor, references: torch.Tensor, value_range: tuple[floa
         ShapeError: for images smaller than the window.
     """
     _check_pair(images, references)
-    channels, height, width = images.shape[1:]
+    height, width = images.shape[2:]
     if min(height, width) < _SSIM_WINDOW:
         raise ShapeError(f"SSIM needs images of at least 11 x 11 pixels, got {height} x {width}")
     border = [_SSIM_WINDOW // 2] * 4
@@ -43,8 +43,8 @@ def ssim(images: torch.Tensor, references: torch.Tensor, value_range: tuple[floa
     first = functional.pad(images.double() - black, border, mode="reflect")
     second = functional.pad(references.double() - black, border, mode="reflect")
     products = [first, second, first * first, second * second, first * second]
-    window = _gaussian_window(channels).to(first.device)
-    means = functional.conv2d(torch.cat(products), window, groups=channels).chunk(len(products))
+    down, across = (_gaussian_means(size).to(first.device) for size in (height, width))
+    means = (down @ torch.cat(products) @ across.T).chunk(len(products))
     mean_1, mean_2 = means[0], means[1]
     variance_1 = (means[2] - mean_1**2).clamp_min(0.0)
     variance_2 = (means[3] - mean_2**2).clamp_min(0.0)
@@ -69,11 +69,14 @@ def gradient_energy(images: torch.Tensor) -> torch.Tensor:
     return across.flatten(1).mean(1) + down.flatten(1).mean(1)
 
 
-def _gaussian_window(channels: int) -> torch.Tensor:
+def _gaussian_means(size: int) -> torch.Tensor:
+    """Return the matrix (size, size + 10) of means under the window; on a CPU far faster than a convolution."""
     offsets = torch.arange(_SSIM_WINDOW, dtype=torch.float64) - (_SSIM_WINDOW - 1) / 2
     profile = torch.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
     profile = profile / profile.sum()
-    return torch.outer(profile, profile).expand(channels, 1, -1, -1).contiguous()
+    apart = torch.arange(size + _SSIM_WINDOW - 1) - torch.arange(size)[:, None]
+    inside = (apart >= 0) & (apart < _SSIM_WINDOW)
+    return torch.where(inside, profile[apart.clamp(0, _SSIM_WINDOW - 1)], 0.0)
 
 
 def _check_pair(images: torch.Tensor, references: torch.Tensor) -> None:

@@ -28,8 +28,10 @@ from come_nav.sim.world_sets import MAZE, world_set
 from come_nav.sim.worlds import generate_world
 from come_nav.world_model.sequence.model import SequenceModel
 
+SAME_POSE, FAR = 1e-3, 1e3
 AGES = (10, 50, 100, 200, 400)  # frames; upper ends of the groups of ages
 NEVER = "never seen"
+IN_CONTEXT = f"over {AGES[0]}, in the context"  # what a memory of the context alone can know
 METRICS = ("psnr_db", "ssim", "sharpness")
 YAW_WEIGHT_M = 1.2  # of the cosine's fall between two headings, against metres: half a turn counts as two cells
 Answer = Callable[["SequenceWindow", int], Tensor]
@@ -152,11 +154,47 @@ def nearest_remembered(window: SequenceWindow) -> Tensor:
     """Return the frame before each one that is asked whose pose is nearest to its pose (W, asked, C, h, w)."""
     rows, answers = torch.arange(len(window.latents)), []
     for now in range(window.context, window.latents.shape[1]):
-        gap = window.poses_xyyaw[:, :now] - window.poses_xyyaw[:, now : now + 1]
-        far = gap[..., :2].norm(dim=-1) + YAW_WEIGHT_M * (1.0 - gap[..., 2].cos())
-        newest_first = far.flip(1).argmin(1)
+        newest_first = _distances(window, now, now).flip(1).argmin(1)
         answers.append(window.latents[rows, now - 1 - newest_first])
     return torch.stack(answers, 1)
+
+
+def retrieved(
+    model: SequenceModel, window: SequenceWindow, settings: SequenceRecallSettings, remembered: int, newest: int
+) -> Tensor:
+    """Return the latents (W, asked, C, h, w) that a model imagines from few of the true frames before each one.
+
+    It is shown the ``remembered`` frames whose poses are nearest to the one that is asked, a pose once, and the
+    ``newest`` ones, in the order in which they were seen: retrieval, at a cost that does not grow.
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    rows, answers = torch.arange(len(window.latents))[:, None], []
+    for now in range(window.context, window.latents.shape[1]):
+        older = max(1, now - newest)
+        far = _distances(window, older, now) + _seen_again(window, older) * FAR
+        chosen = far.topk(min(remembered, older), largest=False).indices
+        recent = torch.arange(older, now).expand(len(rows), -1)
+        index = torch.cat([chosen, recent], 1).sort(1).values
+        parts = (part[rows, index] for part in (window.latents, window.poses_xyyaw, window.actions_xyyaw))
+        state = model.network.all_observed(None, *parts)
+        poses, actions = window.poses_xyyaw[:, now], window.actions_xyyaw[:, now]
+        answers.append(model.imagine(state, poses, actions, generator, settings.steps))
+    return torch.stack(answers, 1)
+
+
+def _distances(window: SequenceWindow, frames: int, now: int) -> Tensor:
+    """Return how far (W, frames) the poses of the first frames are from that of frame ``now``, metres."""
+    gap = window.poses_xyyaw[:, :frames] - window.poses_xyyaw[:, now : now + 1]
+    far: Tensor = gap[..., :2].norm(dim=-1) + YAW_WEIGHT_M * (1.0 - gap[..., 2].cos())
+    return far
+
+
+def _seen_again(window: SequenceWindow, frames: int) -> Tensor:
+    """Return which of the first frames (W, frames) have the pose of a later one among them."""
+    keys = window.poses_xyyaw[:, :frames]
+    keys = torch.cat([keys[..., :2], keys[..., 2:].cos(), keys[..., 2:].sin()], -1)
+    same = torch.cdist(keys, keys, compute_mode="donot_use_mm_for_euclid_dist") < SAME_POSE
+    return same.triu(1).any(2)
 
 
 def evaluate_answers(
@@ -190,17 +228,23 @@ def age_group(age: int) -> str:
 
 
 def summarised(
-    records: Sequence[Mapping[str, Any]], seed: int, baseline: Sequence[Mapping[str, Any]] | None = None
+    records: Sequence[Mapping[str, Any]],
+    seed: int,
+    baseline: Sequence[Mapping[str, Any]] | None = None,
+    context: int | None = None,
 ) -> dict[str, Any]:
     """Return means with intervals by age and of all that was seen before at all, resampled by world.
 
-    With a ``baseline`` of the same frames, "gain_psnr_db" is the paired difference to it.
+    With a ``baseline`` of the same frames, "gain_psnr_db" is the paired difference to it. With a ``context``, what was
+    seen within so many frames is a group of its own.
     """
     groups: dict[str, list[int]] = {"all": list(range(len(records)))}
     for index, record in enumerate(records):
         groups.setdefault(age_group(record["age"]), []).append(index)
         if record["age"] > AGES[0]:
             groups.setdefault(f"over {AGES[0]}, seen", []).append(index)
+        if context is not None and AGES[0] < record["age"] <= context:
+            groups.setdefault(IN_CONTEXT, []).append(index)
     summary: dict[str, Any] = {}
     for name, members in groups.items():
         worlds = [records[index]["world"] for index in members]

@@ -20,7 +20,7 @@ Kept = dict[str, Tensor]
 Band = Literal["window", "chunks", "full"]
 STEPS_BELOW = 8  # tokens of a scan that are taken one by one
 FIRST_STEP_SIZE = 0.1
-FIRST_GAIN = 1.4  # of keys and of queries: among hundreds of tokens one that is alike gets most of the attention
+FIRST_GAIN = 2.0  # of keys and of queries: among hundreds of tokens one that is alike gets most of the attention
 FULL_QUERY_FRAMES = 16  # frames whose queries are answered at once; a shorter band than that decides itself
 
 
@@ -128,6 +128,9 @@ class BandAttention(nn.Module):
             for norm in (self.norm_q, self.norm_k):
                 norm.weight.fill_(FIRST_GAIN)
         self.out_proj = nn.Linear(width, width, bias=False)
+        with torch.no_grad():  # at first what is looked at is added as it is
+            value = nn.init.orthogonal_(self.qkv.weight.chunk(3)[2])
+            self.out_proj.weight.copy_(value.T)
 
     @property
     def kept_frames(self) -> int | None:

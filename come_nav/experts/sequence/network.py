@@ -93,8 +93,9 @@ class SequenceDenoiser(nn.Module):
     def __init__(self, settings: SequenceSettings) -> None:
         super().__init__()
         self.settings, width = settings, settings.hidden_size
-        features = 4 * settings.pose_octaves + 4  # x and y by octave; yaw and twice yaw
+        features = 4 * settings.pose_octaves + 2 * settings.yaw_harmonics  # x and y by octave; yaw
         self.x_embedder = PatchEmbedder(settings.in_channels, width, settings.patch_size)
+        nn.init.orthogonal_(self.x_embedder.proj.weight.flatten(1))  # nothing of what is seen is lost at first
         self.place = nn.Parameter(torch.empty(settings.tokens, width))
         nn.init.normal_(self.place)
         self.noise_embedder = ScalarEmbedder(width)
@@ -154,12 +155,12 @@ class SequenceDenoiser(nn.Module):
         return told
 
     def _pose_features(self, poses: Tensor) -> Tensor:
-        """Return sines and cosines (B, T, 4 octaves + 4) of poses (B, T, 3)."""
+        """Return sines and cosines (B, T, 4 octaves + 2 harmonics) of poses (B, T, 3)."""
         settings, poses = self.settings, poses.to(self.place)
         turns = 2.0 * math.pi / settings.pose_wave * 2.0 ** torch.arange(settings.pose_octaves, device=poses.device)
         places = (poses[..., :2, None] * turns.to(poses)).flatten(-2)
-        yaw = poses[..., 2:]
-        angles = torch.cat([places, yaw, 2.0 * yaw], -1)
+        harmonics = torch.arange(1, settings.yaw_harmonics + 1, device=poses.device).to(poses)
+        angles = torch.cat([places, poses[..., 2:] * harmonics], -1)
         return torch.cat([angles.sin(), angles.cos()], -1)
 
 

@@ -38,6 +38,7 @@ class SequenceSettings:
             from [1, 16], which forgets within tens of tokens; a video's frame alone has more.
         pose_octaves: poses are told as sinusoids of x and y of so many octaves, from ``pose_wave`` units on.
         pose_wave: longest wavelength, in units of the normaliser.
+        yaw_harmonics: yaw is told as sinusoids of so many multiples of it.
     """
 
     memory: MemoryKind = "ssm"
@@ -58,12 +59,13 @@ class SequenceSettings:
     fastest_decay: float = 1.0
     pose_octaves: int = 6
     pose_wave: float = 32.0
+    yaw_harmonics: int = 2
 
     def __post_init__(self) -> None:
         check_choice("sequence.memory", self.memory, MEMORY_KINDS)
         for field in ("input_size", "patch_size", "in_channels", "depth", "num_heads", "window_frames"):
             check_range(f"sequence.{field}", getattr(self, field), 1)
-        for field in ("state_size", "scan_chunk", "pose_octaves"):
+        for field in ("state_size", "scan_chunk", "pose_octaves", "yaw_harmonics"):
             check_range(f"sequence.{field}", getattr(self, field), 1)
         check_range("sequence.mlp_ratio", self.mlp_ratio, 0.0, open_low=True)
         check_range("sequence.local_frames", self.local_frames, 0)

@@ -98,7 +98,8 @@ def draw_levels(
 ) -> Levels:
     """Draw the noise levels of ``count`` sequences of ``frames`` frames.
 
-    A share of the sequences has a clean prefix, of a length that is even over (frames / 2, frames).
+    A share of the sequences has a clean prefix, of a length that is even over (frames / 2, frames); in the others each
+    frame is clean by itself with the probability ``clean_share``.
     """
     share = torch.rand(count, frames, generator=generator)
     shifted = config.noise_shift * share / (1.0 + (config.noise_shift - 1.0) * share)
@@ -108,4 +109,6 @@ def draw_levels(
     prefixed = torch.rand(count, generator=generator) < config.prefix_share
     clean = prefixed[:, None] & (torch.arange(frames) < length.clamp(max=frames - 1)[:, None])
     alone = bool(torch.rand((), generator=generator) < config.context_dropout)
+    if config.clean_share > 0.0:
+        clean |= ~prefixed[:, None] & (torch.rand(count, frames, generator=generator) < config.clean_share)
     return Levels(t if alone else torch.where(clean, CLEAN, t), alone)
