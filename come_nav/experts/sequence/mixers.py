@@ -11,8 +11,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, silu, softplus
+from torch.nn.functional import silu, softplus
 
+from come_nav.experts.layers import attend
 from come_nav.experts.sequence.scan import scan_chunks, scan_steps
 from come_nav.experts.sequence.settings import SequenceSettings
 
@@ -169,7 +170,7 @@ class BandAttention(nn.Module):
         keys, values = key[:, :, part].flatten(2, 3), value[:, :, part].flatten(2, 3)
         mask = self._allowed(first, frames, lowest, query.device).repeat_interleave(count, 0)
         mask = mask.repeat_interleave(count, 1)
-        answer: Tensor = scaled_dot_product_attention(query.flatten(2, 3), keys, values, mask)
+        answer: Tensor = attend(query.flatten(2, 3), keys, values, mask)
         apart: Tensor = answer.unflatten(2, (frames, count))
         return apart
 
