@@ -89,6 +89,7 @@ class Figures:
         tiny = DiffusionWorldModel.load(find_resource("models", "tiny"))
         assert tiny.depth is not None, "models/tiny ships with a depth network"
         self.features = tiny.depth.features
+        self.looker = tiny if self.model.depth is None else self.model  # tells what of a goal is in sight
         self.generator = torch.Generator().manual_seed(args.seed)
         self.sensors = sensor_settings(args.sensors)
         settings = {
@@ -238,9 +239,9 @@ class Figures:
 
     def seen_share(self, window: Window) -> float:
         """Return the share of the goal's image that the context shows, moved there by its depth."""
-        context = Replay(NavStack(self.model, open_loop(self.config))).context(window)
+        context = Replay(NavStack(self.looker, open_loop(self.config))).context(window)
         action = torch.from_numpy(np.asarray(window.driven_xyyaw)[-1:]).float()
-        view = rendered_views(self.model, context, action, (ViewSource.CONTEXT,))[ViewSource.CONTEXT]
+        view = rendered_views(self.looker, context, action, (ViewSource.CONTEXT,))[ViewSource.CONTEXT]
         return float(view.known.float().mean())
 
     def depth(self, path: str) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, known: Tensor | None = Non
     if lowered is None or not torch.is_grad_enabled():
         return scaled_dot_product_attention(query, key, value, attn_mask=known)
     with torch.autocast("cpu", enabled=False):
-        exact = (part.float() for part in (query, key, value))
-        return scaled_dot_product_attention(*exact, attn_mask=known).to(lowered)
+        exact = scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=known)
+        return exact.to(lowered)
 
 
 class SelfAttention(nn.Module):
