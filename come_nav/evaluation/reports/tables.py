@@ -215,13 +215,12 @@ def registration_ratio_lines(
 
     With ``references``, to those alone.
     """
-    lines = [
-        [words, row, reference, *(format_interval(part.ratios[metric][row, reference]) for metric in PART_METRICS)]
-        + [str(part.ratios[PART_METRICS[0]][row, reference].n)]
-        for words, part in split.items()
-        for row, reference in part.ratios[PART_METRICS[0]]
-        if references is None or reference in references
-    ]
+    lines = []
+    for words, part in split.items():
+        for row, reference in part.ratios[PART_METRICS[0]]:
+            if references is None or reference in references:
+                found = [part.ratios[metric][row, reference] for metric in PART_METRICS]
+                lines.append([words, row, reference, *map(format_interval, found), str(found[0].n)])
     return ["the goal registers to", "row", "compared with", "ATE ratio", "RPE ratio", "n"], lines
 
 
@@ -269,9 +268,7 @@ def format_interval(interval: Interval, digits: int = 3) -> str:
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
-def _part(
-    records: Mapping[str, Sequence[Record]], seed: int, clusters: Mapping[str, str] | None
-) -> RegistrationPart:
+def _part(records: Mapping[str, Sequence[Record]], seed: int, clusters: Mapping[str, str] | None) -> RegistrationPart:
     """Return the figures of some of the windows, of each row those that it has."""
     found = {row: own for row, own in records.items() if own}
     windows = next(iter(found.values()))

@@ -122,25 +122,38 @@ def planning_rows(
     if MEMORY_NET in keys:
         told = experts_of(setup.settings.weights.composed_row("base", True), model, older_frames)
         rows.append(_memory_network_row(memory_network_alone(model), replay_of, model, told))
+    rows += _composed_rows(keys, compositions, setup, cache, registers="hybrid" in keys and not narrow)
+    return with_kinematics(rows, navigation.robot)
+
+
+def _composed_rows(
+    keys: Sequence[str], compositions: Sequence[ComposedRow], setup: MemorySetup, cache: MemoryCache, registers: bool
+) -> list[Row]:
+    """Return the rows of the compositions, and of those that the memory corrects as a likelihood.
+
+    The main one is there again as the robot plans where it ``registers`` goals as well.
+    """
+    navigation, model, main = setup.navigation, setup.model, main_row(compositions)
 
     def composed(name: str, experts: ExpertsSettings, registers: bool = False) -> Row:
         def checked(window: Window) -> Replay:
-            cache.of(window.recording_id).composed(experts)  # an expert that cannot work is no warning here
-            return replay_of(window)
+            memories = cache.of(window.recording_id)
+            memories.composed(experts)  # an expert that cannot work is no warning here
+            return memories.replay
 
         return searching_row(name, checked, model, experts, registers=registers)
 
-    main = main_row(compositions)
+    rows = []
     for row in compositions:
-        experts = experts_of(row, model, older_frames)
+        experts = experts_of(row, model, navigation.experts.older_frames)
         rows.append(composed(row.name, experts))
-        if row.name == main and "hybrid" in keys and not narrow:
+        if row.name == main and registers:
             rows.append(replace(composed(HYBRID, experts, registers=True), imagine=None))
-    for key, title in GUIDED.items():
-        if key in keys:
-            own = experts_of(setup.settings.weights.composed_row(GUIDED_ON[key], True), model, older_frames)
-            rows.append(composed(title, guided(own, navigation.experts.likelihood)))
-    return with_kinematics(rows, navigation.robot)
+    for key in (key for key in GUIDED if key in keys):
+        own = setup.settings.weights.composed_row(GUIDED_ON[key], True)
+        experts = guided(experts_of(own, model, navigation.experts.older_frames), navigation.experts.likelihood)
+        rows.append(composed(GUIDED[key], experts))
+    return rows
 
 
 def _memory_network_row(
