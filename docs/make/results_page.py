@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from composition_tables import adapters, by_age, calibrated, disagreement, sampled
+from composition_tables import (
+    adapters,
+    by_age,
+    calibrated,
+    disagreement,
+    doubted,
+    nwm_composition,
+    sampled,
+    split_plans,
+)
 from memory_tables import latent_ablations, latent_memory, memory_costs, retrieval, sequence_costs, sequence_memories
 from ros_tables import fake_robots, kills, load, soak
 
@@ -649,6 +658,61 @@ AGES = (
     "those that calibration found: base 1, LTM 0.37, SLTM 1.05; as shipped it is SLTM. "
 )
 AGED = "come-nav evaluate --suite recall --worlds 10000-10004 --windows 60 --ages 0.5-2,2-8,8-30,30- --contrast on"
+NWM_TOLD = (
+    "Context frames alone, noise prediction, latents of an AutoencoderKL, many steps: the code path of the official "
+    "weights, which are not here, in a network of the size of `tiny` with minutes of training, so that no row is good. "
+    "The weight of the adapter and the trust in the cloud were chosen in other worlds, which are validation worlds. "
+)
+NWM_BENCHMARK = "benchmarks/nwm_composition.py --model runs/nwm/nwm_class"
+NWM_CLASS = (
+    Section(
+        "nwm_composition_worlds.json",
+        "CoME on the class of NWM, reduced: test worlds",
+        NWM_TOLD + "Realistic sensors.",
+        f"{NWM_BENCHMARK} --worlds 20000-20007",
+        nwm_composition,
+    ),
+    Section(
+        "nwm_composition_kitchen.json",
+        "CoME on the class of NWM, reduced: a real kitchen",
+        NWM_TOLD,
+        f"{NWM_BENCHMARK} kitchen",
+        nwm_composition,
+    ),
+)
+SPLITTING = "come-nav evaluate --suite memory-planning --rows geometry,hybrid,base,all --contrast on {}"
+SPLIT_TOLD = (
+    "Goals seen half a second to minutes before, plans as robots make them (bfloat16, a quarter of the candidates "
+    "imagined), realistic sensors with a camera of 320 x 240 pixels; drift is corrected. *Registration* goes on with "
+    "constant velocity where it is not certain. "
+)
+HANDS_FLAGS = "kitchen --kinematics holonomic --set planner.limits.v_min_mps=-0.6"
+QUICK = "--set inference.precision=bfloat16 --set planner.imagined_share=0.25"
+SPLIT = tuple(
+    Section(
+        f"registered_plans_{name}_{horizon}s.json",
+        f"Plans of {horizon} s by what the goal registers to, {words}",
+        told,
+        SPLITTING.format(f"{flags} --horizon {horizon} {QUICK}"),
+        split_plans,
+    )
+    for name, words, told, flags in (
+        (
+            "worlds",
+            "test worlds",
+            SPLIT_TOLD,
+            "--worlds 20000-20004 --camera 320x240 --sensors realistic --ages 0.5-2,2-8,8-30,30- --test-frames 480",
+        ),
+        ("kitchen", "a real kitchen", "Measured depth; memory of the first 60 %.", HANDS_FLAGS),
+    )
+    for horizon in (2, 4)
+)
+DOUBT = (
+    "Goals seen half a second to minutes before, realistic sensors at 64 pixels, the shipped composition. A doubted "
+    "candidate is imagined twice, and its cost rises with the variance of the two; *two noises* takes the mean of two without "
+    "doubting. "
+)
+DOUBTING = f"benchmarks/doubt_planning.py --keys {QUICK.replace('--set ', '')}"
 COMPOSITIONS = (
     Section(
         "composition_calibration_worlds.json",
@@ -739,14 +803,21 @@ COMPOSITIONS = (
         "--ranks 8 128",
         adapters,
     ),
+    *NWM_CLASS,
+    *SPLIT,
     Section(
-        "recall_nwm_class.json",
-        "Memories of a model of the class of NWM, reduced",
-        "Context frames alone, noise prediction, 10 steps: the code path of the official weights, which are not here. "
-        "A network of the size of `tiny`, trained for 500 steps, so that all rows are far from good.",
-        "come-nav evaluate --suite recall --model nwm_mini --worlds 10000-10004 --windows 40 --memory-frames 160 "
-        "--rows nearest,geometry,base,base+ltm,likelihood,base+ltm+likelihood --contrast on",
-        recall,
+        "doubt_planning_validation.json",
+        "Plans that doubt, validation worlds",
+        DOUBT,
+        f"{DOUBTING} --worlds 10000-10007",
+        doubted,
+    ),
+    Section(
+        "doubt_planning_test.json",
+        "Plans that doubt, test worlds",
+        "The weight that was best in validation worlds, measured once.",
+        f"{DOUBTING} --worlds 20000-20007 --weights W",
+        doubted,
     ),
 )
 SECTIONS = (
