@@ -709,8 +709,8 @@ SPLIT = tuple(
 )
 DOUBT = (
     "Goals seen half a second to minutes before, realistic sensors at 64 pixels, the shipped composition. A doubted "
-    "candidate is imagined twice, and its cost rises with the variance of the two; *two noises* takes the mean of two without "
-    "doubting. "
+    "candidate is imagined twice, and its cost rises with the variance of the two; *two noises* takes the mean of two "
+    "without doubting. "
 )
 DOUBTING = f"benchmarks/doubt_planning.py --keys {QUICK.replace('--set ', '')}"
 COMPOSITIONS = (

@@ -166,8 +166,8 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
         report.table(*gap_lines(table), f"{GAP_CLOSURE}; {interval}")
     if table.registered:
         for metric in PART_METRICS:
-            lines = registration_lines(table.registered, metric)
-            report.table(*lines, f"By what the goal's image registers to; {interval}")
+            split = registration_lines(table.registered, metric)
+            report.table(*split, f"By what the goal's image registers to; {interval}")
     names = list(table.rows)
     ates = [table.rows[name]["ate_m"] for name in names]
     report.figure(
