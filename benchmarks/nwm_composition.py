@@ -120,7 +120,8 @@ def main() -> None:
     parser.add_argument("--worlds", default="20000-20007")
     parser.add_argument("--set-of-worlds", default=BUILT_IN)
     parser.add_argument("--sensors", default="realistic")
-    parser.add_argument("--windows", type=int, default=48, help="of recall, and of plans")
+    parser.add_argument("--windows", type=int, default=48, help="of recall")
+    parser.add_argument("--plans", type=int, default=48)
     parser.add_argument("--test-frames", type=int, default=800, help="of a drive that plans start from")
     parser.add_argument("--choose-worlds", default="10000-10002", help="validation worlds")
     parser.add_argument("--choose-windows", type=int, default=24)
@@ -147,7 +148,7 @@ def main() -> None:
     document["compositions"] = [row.to_mapping() for row in views.evaluation.passes]
     atomic_write_text(args.out, json.dumps(strict(document), indent=1) + "\n")
     shutil.copytree(recall / "adapters", plans / "adapters", dirs_exist_ok=True)  # the memory phases are the same
-    suite = suite_of(args, MEMORY_PLANNING, args.worlds, args.windows, found)
+    suite = suite_of(args, MEMORY_PLANNING, args.worlds, args.plans, found)
     driven = run_memory_planning(suite, load_config(None, [*keys, *args.plan_keys]), plans, Steps)
     document |= {"plans": driven.evaluation.table.to_mapping(), "planner": driven.evaluation.settings["planner"]}
     document["sampler of plans"] = driven.evaluation.settings["model"]["sampler"]
