@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=80)
     parser.add_argument("--ages", default="0.5-8,8-30,30-", help="s since the goal was last seen, as many of each")
     parser.add_argument("--test-frames", type=int, default=480, help="of a drive, after its memory phase")
-    parser.add_argument("--weights", type=float, nargs="+", default=[0.3, 1.0, 3.0, 10.0])
+    parser.add_argument("--weights", type=float, nargs="+", default=[10.0, 30.0, 100.0, 300.0])
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--keys", nargs="*", default=[], help="more of the configuration, KEY=VALUE")
     parser.add_argument("--folder", type=Path, default=Path("runs/doubt_planning"))

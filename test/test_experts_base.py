@@ -16,7 +16,6 @@ from come_nav.core.settings import from_mapping, to_mapping
 from come_nav.core.types import Context
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.normalizer import Normalizer
-from come_nav.experts.passes import Condition, Query, batched
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 
 SHAPE = {"input_size": 4, "context_size": 2, "hidden_size": 24, "depth": 2, "num_heads": 3}
@@ -92,23 +91,6 @@ def test_one_batch_gives_both_predictions(null_token: bool, context_batch: int) 
     _, eps_bar_other = expert.scores(query[0], query[1], other, query[2], query[3])
     torch.testing.assert_close(eps_bar, eps_bar_other, rtol=1e-4, atol=1e-5)
     assert (eps - eps_bar).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("null_token", [True, False])
-def test_passes_around_one_context_are_those_of_copies_of_it(null_token: bool) -> None:
-    """A shared context is attended to by each half of the passes as it is, also by the half that ignores it."""
-    expert = BaseExpert(randomised(**SHAPE, context_dropout=null_token, context_pose=True), Normalizer()).eval()
-    (x_t, t, action, rel_time), shared = a_query(3), a_context(1)
-    conditions = [Condition(context=False), Condition(), Condition(context=False), Condition()]
-    one = expert.noises(conditions, Query(x_t, t, shared, action, rel_time))
-    copies = expert.noises(conditions, Query(x_t, t, shared.expand(3), action, rel_time))
-    assert one.shape == (4, *x_t.shape)
-    torch.testing.assert_close(one, copies, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(one[0], one[2], rtol=1e-4, atol=1e-5)
-    assert (one[0] - one[1]).abs().max() > 1e-3
-    _, drop = batched(conditions[::2], Query(x_t, t, shared, action, rel_time), needs_view=False)
-    assert drop is not None
-    assert drop.shape == (1,)
 
 
 def test_variance_values_follow_the_noise() -> None:

@@ -97,18 +97,8 @@ class BaseExpert(nn.Module):
         return None if self.abar is None else schedule_digest(self.abar.cpu())
 
     def noises(self, conditions: Sequence[Condition], query: Query) -> Tensor:
-        """Return the noise (P, B, C, h, w) under P conditions from one batch of P*B.
-
-        On a CPU, where a batch saves nothing, those with the context and those without it go apart where all rows share
-        one context: each half then attends to one context, and not every row to a copy of its own.
-        """
-        settings, on_cpu = self.model.settings, query.x_t.device.type == "cpu"
-        if on_cpu and len(query.context) == 1 and len({own.context for own in conditions}) > 1:
-            halves = {
-                side: iter(self.noises([own for own in conditions if own.context is side], query))
-                for side in (True, False)
-            }
-            return torch.stack([next(halves[own.context]) for own in conditions])
+        """Return the noise (P, B, C, h, w) under P conditions from one batch of P*B."""
+        settings = self.model.settings
         wide, drop = batched(conditions, query, settings.extra_channels > 0, apart=settings.view_groups > 0)
         epsilon = self._epsilon(wide.x_t, wide.t, wide.context, wide.action, wide.rel_time, drop)
         stacked: Tensor = epsilon.unflatten(0, (len(conditions), len(query.x_t)))
@@ -149,8 +139,7 @@ class BaseExpert(nn.Module):
             context: of batch B, or 1 for all.
             action: (B, 3) target pose (dx m, dy m, dyaw rad) in the newest context frame's base.
             rel_time: (B,) time from that frame to the target, protocol frames.
-            drop_context: (B,) bool, or (1,) for all, where the context is to be ignored, and with it all that shows
-                the past.
+            drop_context: (B,) bool, where the context is to be ignored, and with it all that shows the past.
             keep_past: with ``drop_context``, ignore only the context's own tokens (networks with ``view_groups``).
         """
         options: dict[str, Any] = {}

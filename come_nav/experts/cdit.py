@@ -179,7 +179,7 @@ class CDiT(nn.Module):
             x_cond: (B, T, C, h, w) context latents, oldest first; batch 1 is shared by all targets.
             rel_t: (B,) frames / 128 from the newest context frame to the target.
             context_pose: (B or 1, T, 5 + 4 octaves) x, y, sin yaw, cos yaw, time offset and the waves of each frame.
-            drop_context: (B or 1,) bool, True where the context is to be ignored; see :meth:`embed_context`.
+            drop_context: (B,) bool, True where the context is to be ignored; see :meth:`embed_context`.
             extra: (B, E, h, w) further target channels, for models with ``extra_channels``; None is all zero.
             absolute_pose: (B, 4) x, y, sin yaw, cos yaw, for models with ``pose_embedding``; None, and NaN in a row,
                 leave it out.

@@ -124,7 +124,7 @@ def looks_at(expert: Any, view: ViewSource) -> bool:
 def batched(
     conditions: Sequence[Condition], query: Query, needs_view: bool, apart: bool = False
 ) -> tuple[Query, Tensor | None]:
-    """Lay P conditions of B rows behind one another: the query of P*B rows, and where (P*B or 1,) to drop the context.
+    """Lay P conditions of B rows behind one another: the query of P*B rows, and where (P*B,) to drop the context.
 
     A context of batch 1 stays one. Of its views each row keeps the one that it is to look at; a network whose views
     come ``apart`` is told which of them each row looks at, and frames before the context only where the view says so.
@@ -174,8 +174,6 @@ def _wide(conditions: Sequence[Condition], query: Query, context: Context) -> tu
     )
     dropped = _constant([not condition.context for condition in conditions], x_t.device)
     drop = None if all(condition.context for condition in conditions) else dropped.repeat_interleave(batch)
-    if not any(condition.context for condition in conditions):
-        drop = dropped[:1]  # for all rows: a context that they share stays one
     return Query(x_t, t, context, action, rel_time), drop
 
 
