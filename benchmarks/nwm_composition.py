@@ -48,6 +48,7 @@ from come_nav.sim.world_sets import BUILT_IN
 ROWS = ("base", "base+ltm", LIKELIHOOD, ADAPTED_LIKELIHOOD)
 WEIGHTS = (0.25, 0.5, 0.75, 1.0)  # of the adapter
 VARIANCES = (0.1, 0.3, 1.0, 3.0)  # of what the cloud shows, around the true latents
+CHOSEN = ("long_term", "variance")  # what they are called in the file
 # What suits a network of this size, as in the shipped model's own config.yaml; larger ones have the defaults.
 ADAPTER = ("episodic.reach=40", "episodic.batch_size=8", "episodic.learning_rate=0.001", "episodic.steps_per_frame=1")
 ADAPTER += ("lora.rank=16", "lora.alpha=16")
@@ -96,8 +97,8 @@ def chosen(choosing: Choosing, config: NavigationSettings) -> dict[str, Any]:
         "base": choosing.psnr_db(base),
         "long_term weight": ltm,
         "render_variance": likelihood,
-        "long_term": float(max(ltm, key=lambda own: ltm[own])),
-        "variance": float(max(likelihood, key=lambda own: likelihood[own])),
+        CHOSEN[0]: float(max(ltm, key=lambda own: ltm[own])),
+        CHOSEN[1]: float(max(likelihood, key=lambda own: likelihood[own])),
     }
 
 
@@ -107,7 +108,7 @@ def suite_of(args: argparse.Namespace, name: str, worlds: str, windows: int, fou
     source = SourceSettings(name, bags, parse_worlds(worlds), windows)
     if not bags:
         source = replace(source, sensors=sensor_settings(args.sensors), world_set=args.set_of_worlds)
-    weights = CompositionWeights({CONTRAST: {"base+ltm": {"base": 1.0, "long_term": found.get("long_term", 1.0)}}})
+    weights = CompositionWeights({CONTRAST: {"base+ltm": {"base": 1.0, "long_term": found.get(CHOSEN[0], 1.0)}}})
     frames = args.test_frames if name == MEMORY_PLANNING and not bags else None
     return MemorySuiteSettings(source, weights, ROWS, "on", test_frames=frames, report=False)
 
@@ -125,6 +126,9 @@ def main() -> None:
     parser.add_argument("--test-frames", type=int, default=800, help="of a drive that plans start from")
     parser.add_argument("--choose-worlds", default="10000-10002", help="validation worlds")
     parser.add_argument("--choose-windows", type=int, default=24)
+    parser.add_argument(
+        "--chosen", type=float, nargs=2, metavar=("WEIGHT", "VARIANCE"), help="take these, and choose nothing"
+    )
     parser.add_argument("--keys", nargs="*", default=[], help="more of the configuration, KEY=VALUE")
     parser.add_argument("--plan-keys", nargs="*", default=["sampler.steps=5"], help="of plans alone")
     parser.add_argument("--folder", type=Path, default=Path("runs/nwm_composition"))
@@ -133,14 +137,15 @@ def main() -> None:
     keys = [f"model={args.model}", *ADAPTER, *args.keys]
     args.folder.mkdir(parents=True, exist_ok=True)
     path = args.folder / "chosen.json"
-    if not path.exists():
+    if args.chosen is None and not path.exists():
         suite = suite_of(args, RECALL, args.choose_worlds, args.choose_windows, {})
         config = load_config(None, keys)
         atomic_write_text(path, json.dumps(chosen(Choosing(suite, config, args.folder / "choice"), config)) + "\n")
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text()) if args.chosen is None else dict(zip(CHOSEN, args.chosen, strict=True))
     print(json.dumps(found), flush=True)
-    keys.append(f"experts.likelihood.render_variance={found['variance']}")
-    document: dict[str, Any] = {"machine": machine_facts(), "chosen": found, "choice": args.choose_worlds}
+    keys.append(f"experts.likelihood.render_variance={found[CHOSEN[1]]}")
+    document: dict[str, Any] = {"machine": machine_facts(), "chosen": found}
+    document["choice"] = args.choose_worlds if args.chosen is None else "none"
     recall, plans = args.folder / "recall", args.folder / "plans"
     views = run_recall(suite_of(args, RECALL, args.worlds, args.windows, found), load_config(None, keys), recall, Steps)
     document |= {"title": views.source.title, "settings": views.evaluation.settings}
