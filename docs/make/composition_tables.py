@@ -141,7 +141,7 @@ def adapters(result: dict[str, Any]) -> Sequence[Table]:
 
 def nwm_composition(result: dict[str, Any]) -> Sequence[Table]:
     """Return views and plans of the class of NWM with memories, each with its paired difference to the base."""
-    views, plans = result["recall"], result["plans"]
+    views = result["recall"]
     gains = {own["row"]: own for own in views["gains"] if own["part"] == "all" and own["reference"] == "base"}
     shown = [
         [
@@ -156,7 +156,10 @@ def nwm_composition(result: dict[str, Any]) -> Sequence[Table]:
         if own["part"] == "all"
     ]
     header = ["view", "PSNR [dB]", "SSIM", "sharpness ratio", "PSNR over base [dB], paired", "SSIM over base", "n"]
-    return [(header, shown), _plans(plans, "base")]
+    chosen = [f"{result['chosen'][name]:g}" for name in ("long_term", "variance")]
+    told = ["weight of the adapter", "variance of what the cloud shows", "chosen in validation worlds"]
+    plans = [_plans(result["plans"], "base")] if "plans" in result else []
+    return [(header, shown), *plans, (told, [[*chosen, result["choice"]]])]
 
 
 def split_plans(result: dict[str, Any]) -> Sequence[Table]:
