@@ -663,20 +663,23 @@ NWM_TOLD = (
     "weights, which are not here, in a network of the size of `tiny` that was trained for less than an hour, so that "
     "no row is good. The last row is all of CoME that such a model can have. "
 )
-NWM_BENCHMARK = "benchmarks/nwm_composition.py --model runs/nwm/nwm_class"
+NWM_BENCHMARK = (
+    "benchmarks/nwm_composition.py {} --model runs/nwm/nwm_class --chosen 0.75 0.3 --keys "
+    "inference.precision=bfloat16 --plan-keys sampler.steps=5 planner.imagined_share=0.25"
+)
 NWM_CLASS = (
     Section(
         "nwm_composition_worlds.json",
         "CoME on the class of NWM, reduced: test worlds",
         NWM_TOLD + "Realistic sensors.",
-        f"{NWM_BENCHMARK} --worlds 20000-20007",
+        NWM_BENCHMARK.format("--worlds 20000-20001 --windows 40"),
         nwm_composition,
     ),
     Section(
         "nwm_composition_kitchen.json",
         "CoME on the class of NWM, reduced: a real kitchen",
         NWM_TOLD,
-        f"{NWM_BENCHMARK} kitchen",
+        NWM_BENCHMARK.format("kitchen --windows 60 --plans 12"),
         nwm_composition,
     ),
 )
@@ -820,8 +823,8 @@ COMPOSITIONS = (
     Section(
         "doubt_planning_validation.json",
         "Plans that doubt, validation worlds",
-        DOUBT,
-        f"{DOUBTING} --worlds 10000-10007",
+        DOUBT + "No weight is better for certain, and plans take twice the time: it stays 0.",
+        f"{DOUBTING} --worlds 10000-10003 --windows 24 --test-frames 240 --weights 30 100 300",
         doubted,
     ),
     Section(
