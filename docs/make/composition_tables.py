@@ -197,12 +197,11 @@ def doubted(result: dict[str, Any]) -> Sequence[Table]:
             _interval(own["ate_m"]),
             *(_interval(own[f"ate_m minus {name}"], 4) if f"ate_m minus {name}" in own else "" for name in others),
             _interval(own["rpe_m"]),
-            f"{own['plan_s']:.2f}",
             str(own["ate_m"]["n"]),
         ]
         for own in result["rows"]
     ]
-    header = ["row", "ATE [m]", *(f"minus {name}, paired" for name in others), "RPE [m]", "a plan [s]", "n"]
+    header = ["row", "ATE [m]", *(f"minus {name}, paired" for name in others), "RPE [m]", "n"]
     return [(header, rows)]
 
 

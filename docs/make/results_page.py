@@ -823,7 +823,7 @@ COMPOSITIONS = (
     Section(
         "doubt_planning_validation.json",
         "Plans that doubt, validation worlds",
-        DOUBT + "No weight is better for certain, and plans take twice the time: it stays 0.",
+        DOUBT + "No weight is better for certain, and each costs a second look at every candidate: it stays 0.",
         f"{DOUBTING} --worlds 10000-10003 --windows 24 --test-frames 240 --weights 30 100 300",
         doubted,
     ),
