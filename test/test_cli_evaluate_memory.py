@@ -7,6 +7,7 @@ import re
 
 import pytest
 import yaml
+from model_samples import small_model
 
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError
@@ -126,6 +127,26 @@ def test_plans_to_remembered_views(tmp_path, capsys):
         "base",
     ]
     assert {line["n"] for line in rows.values()} == {1}
+
+
+def test_a_model_that_looks_at_no_views_composes_an_adapter_and_a_likelihood(tmp_path, capsys):
+    """The class of NWM: base, LTM, the spatial memory as a likelihood, and all of them, as views and as plans."""
+    few = ["--set", "planner.samples=4", "--set", "planner.initial_samples=4", "--set", "planner.iterations=1"]
+    few += ["--set", "planner.elites=2", "--model", str(small_model(tmp_path / "model")), "--no-report"]
+    few += ["--rows", "base,base+ltm,likelihood,base+ltm+likelihood", "--contrast", "on"]
+    names = ["base", "base+LTM", "base + likelihood", "base+LTM + likelihood"]
+    views = document(capsys, *WORLD, "--suite", "recall", "--out", str(tmp_path / "recall"), *few)
+    rows = rows_of(views)
+    assert list(rows) == ["copy the last frame", *names]
+    assert len({row["psnr_db"]["value"] for row in rows.values()}) == 5, "each row is another image"
+    assert {(name, "base") for name in names[1:]} <= {(own["row"], own["reference"]) for own in views["table"]["gains"]}
+    words = [*WORLD, "--suite", "memory-planning", "--out", str(tmp_path / "plans"), *few]
+    words[words.index("--windows") + 1] = "1"
+    plans = document(capsys, *words)
+    assert list(rows_of(plans)) == ["stand still", "constant velocity", *names]
+    compared = {(own["row"], own["reference"]) for own in plans["table"]["ate_ratios"]}
+    assert {(name, "base") for name in names[1:]} <= compared
+    assert "likelihood" in plans["settings"]["memory"]
 
 
 def test_weights_are_chosen_on_validation_worlds_alone(tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,15 @@ from come_nav.core.types import IterationTrace, Plan, PlanStatus, PlanTrace
 from come_nav.evaluation.metrics.success import SuccessSettings
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.protocols.results import ResultStore, evaluate_windows, settings_hash
-from come_nav.evaluation.protocols.rows import HINDSIGHT, Row, evaluate, trivial_rows
+from come_nav.evaluation.protocols.rows import HINDSIGHT, REGISTRATION, Row, evaluate, trivial_rows
 from come_nav.evaluation.reports.report import Evaluation, write_report, write_results
-from come_nav.evaluation.reports.tables import format_interval, plan_lines, planning_table
+from come_nav.evaluation.reports.tables import (
+    format_interval,
+    plan_lines,
+    planning_table,
+    registration_lines,
+    registration_ratio_lines,
+)
 
 SETTINGS = {"planner": {"samples": 8}, "seed": 0}
 
@@ -51,6 +58,45 @@ def run(path, chosen=None, plan=random_plan, settings=None, fresh=False):
         evaluate_windows(chosen, rows(plan), store)
         records = {name: store.table(chosen, name) for row in rows(plan) for name in row.names}
     return planning_table(chosen, records, seed=0).to_mapping()
+
+
+def test_figures_are_split_by_what_the_goal_registers_to(tmp_path):
+    """The row that registers says to what; every row is then measured on those windows, paired with every other."""
+    chosen = windows(7)
+    found_by = ["newest frames", "newest frames", "key frame", "key frame", "key frame", "nothing", "nothing"]
+    told = {window.start: name for window, name in zip(chosen, found_by, strict=True)}
+
+    def registered(window, generator) -> Plan:
+        return replace(random_plan(window, generator), registered_to=told[window.start])
+
+    own = [Row(name, random_plan) for name in ("geometry only", "base")] + [Row(REGISTRATION, registered)]
+    with ResultStore(tmp_path / "r.jsonl", SETTINGS) as store:
+        evaluate_windows(chosen, own, store)
+        records = {row.name: store.table(chosen, row.name) for row in own}
+    split = planning_table(chosen, records, seed=0).registered
+    assert {words: part.windows for words, part in split.items()} == {"context": 2, "memory": 3, "not at all": 2}
+    for metric in ("ate_m", "rpe_m"):
+        values = {row: [record[metric] for record in found] for row, found in records.items()}
+        for words, (first, last) in {"context": (0, 2), "memory": (2, 5), "not at all": (5, 7)}.items():
+            mine = {row: np.mean(found[first:last]) for row, found in values.items()}
+            assert {row: found[metric].value for row, found in split[words].rows.items()} == pytest.approx(mine)
+            ratio = split[words].ratios[metric]["base", "geometry only"]
+            assert (ratio.value, ratio.n) == (pytest.approx(mine["base"] / mine["geometry only"]), last - first)
+    assert set(split["memory"].ratios["ate_m"]) == {
+        ("base", "geometry only"),
+        (REGISTRATION, "geometry only"),
+        (REGISTRATION, "base"),
+    }
+    kept = planning_table(chosen, records, seed=0).to_mapping()["by_registration"]["memory"]
+    assert kept["windows"] == 3
+    assert kept["rows"]["base"]["rpe_m"]["n"] == 3
+    assert {own["row"] for own in kept["ratios"]} == {"base", REGISTRATION}
+    header, lines = registration_lines(split, "rpe_m")
+    assert header == ["RPE [m] where the goal registers to", "context (n 2)", "memory (n 3)", "not at all (n 2)"]
+    assert [line[0] for line in lines] == list(records)
+    header, lines = registration_ratio_lines(split, ["base"])
+    assert [line[:3] for line in lines] == [[words, REGISTRATION, "base"] for words in split]
+    assert "by_registration" not in run(tmp_path / "without.jsonl")
 
 
 def forbidden(window, generator):

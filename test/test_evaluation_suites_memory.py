@@ -204,6 +204,24 @@ def test_a_model_without_views_still_has_the_geometry_to_compare_with(drive, tmp
             available_rows([key], True, plain)
 
 
+def test_a_model_without_views_has_an_adapter_that_is_told_where_it_looks_from(drive, tmp_path):
+    plain = DiffusionWorldModel.load(small_model(tmp_path / "model"))
+    memories = DriveMemories(drive, plain, SETTINGS, tmp_path, "small")
+    weights = CompositionWeights({"contrast": {"base+ltm": {"base": 1.0, "long_term": 0.5}}})
+    rows, _ = rows_of(memories, plain, ["ltm", "base+ltm"], weights)
+    assert list(rows) == ["copy the last frame", "base", "LTM", "base+LTM"]
+    batch = read_batch([window_of(drive)], images_of(plain))
+    images = {name: row.imagine(batch) for name, row in rows.items()}
+    # the adapter is trained a little and its key begins at zero: what it is told must arrive all the same
+    keyed = {name: tensor for name, tensor in memories.replay.stack.episode.adapter.tensors.items() if "pose" in name}
+    assert keyed
+    own = memories.replay.stack.episode.adapter.tensors
+    memories.replay.stack.episode.use_adapter({**own, **{name: tensor + 0.5 for name, tensor in keyed.items()}})
+    for name in ("LTM", "base+LTM"):
+        assert (rows[name].imagine(batch) - images[name]).abs().mean() > 1e-4
+    assert torch.equal(rows["base"].imagine(batch), images["base"])
+
+
 def rows_of(memories, model, wanted, weights):
     cache = MemoryCache(lambda name: memories)
     rows, compositions = recall_rows(wanted, "on", weights, model, cache, OLDER)

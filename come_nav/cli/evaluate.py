@@ -221,6 +221,7 @@ def print_plans(outcome: Outcome[Evaluation]) -> None:
         plan_lines,
         ratio_lines,
         registration_lines,
+        registration_ratio_lines,
     )
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
@@ -233,6 +234,8 @@ def print_plans(outcome: Outcome[Evaluation]) -> None:
     if table.registered:
         print(format_table(*registration_lines(table.registered)) + "\n")
     print(format_table(*ratio_lines(table)))
+    if table.registered:
+        print("\n" + format_table(*registration_ratio_lines(table.registered)))
     for lines in (image_lines(table), group_lines(table) if len(table.groups) > 1 else ([], [])):
         if lines[1]:
             print("\n" + format_table(*lines))

@@ -175,7 +175,13 @@ def _print_plans(outcome: MemoryPlanningOutcome) -> None:
     from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY
     from come_nav.evaluation.reports.composition_tables import marked_lines, marks_of, pass_lines
     from come_nav.evaluation.reports.memory_tables import GEOMETRY, NEAREST
-    from come_nav.evaluation.reports.tables import gap_lines, plan_lines, ratio_lines, registration_lines
+    from come_nav.evaluation.reports.tables import (
+        gap_lines,
+        plan_lines,
+        ratio_lines,
+        registration_lines,
+        registration_ratio_lines,
+    )
     from come_nav.evaluation.suites.memory.compositions import base_row, weight_lines
 
     evaluation, table = outcome.evaluation, outcome.evaluation.table
@@ -191,8 +197,10 @@ def _print_plans(outcome: MemoryPlanningOutcome) -> None:
     if table.registered:
         print("\n" + format_table(*registration_lines(table.registered)))
     base = base_row(outcome.compositions)
-    ratios = ratio_lines(table, [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST])
-    print("\n" + format_table(*marked_lines(ratios, marks)))
+    references = [base, CONSTANT_VELOCITY, GEOMETRY, NEAREST]
+    print("\n" + format_table(*marked_lines(ratio_lines(table, references), marks)))
+    if table.registered:
+        print("\n" + format_table(*registration_ratio_lines(table.registered, references)))
     print("\n" + format_table(*weight_lines(outcome.compositions)))
     print("\n" + format_table(*pass_lines(evaluation.passes)))
     print_files(outcome.folder, outcome.page)

@@ -7,6 +7,7 @@ from typing import Any
 
 Rows = list[list[str]]
 Table = tuple[list[str], Rows]
+IMAGE, PLAN = ("psnr_db", "ssim"), ("ate_m", "rpe_m")
 EXPERTS = {"base": "base", "short_term": "STM", "long_term": "LTM", "spatial": "SLTM"}
 
 
@@ -136,6 +137,86 @@ def adapters(result: dict[str, Any]) -> Sequence[Table]:
     ]
     header = ["frames", "rank", "error, unadapted", "adapted over unadapted", "the same at level 0.4"]
     return [([*header, "PSNR gained [dB]", "windows of drives"], rows)]
+
+
+def nwm_composition(result: dict[str, Any]) -> Sequence[Table]:
+    """Return views and plans of the class of NWM with memories, each with its paired difference to the base."""
+    views = result["recall"]
+    gains = {own["row"]: own for own in views["gains"] if own["part"] == "all" and own["reference"] == "base"}
+    shown = [
+        [
+            own["row"],
+            _interval(own["psnr_db"], 2),
+            _interval(own["ssim"]),
+            _interval(own["sharpness"], 2),
+            *(_interval(gains[own["row"]][key], 2 + (key == "ssim")) if own["row"] in gains else "" for key in IMAGE),
+            str(own["psnr_db"]["n"]),
+        ]
+        for own in views["rows"]
+        if own["part"] == "all"
+    ]
+    header = ["view", "PSNR [dB]", "SSIM", "sharpness ratio", "PSNR over base [dB], paired", "SSIM over base", "n"]
+    chosen = [f"{result['chosen'][name]:g}" for name in ("long_term", "variance")]
+    told = ["weight of the adapter", "variance of what the cloud shows", "chosen in validation worlds"]
+    plans = [_plans(result["plans"], "base")] if "plans" in result else []
+    return [(header, shown), *plans, (told, [[*chosen, result["choice"]]])]
+
+
+def split_plans(result: dict[str, Any]) -> Sequence[Table]:
+    """Return plans over all windows and where the goal registers to the context, to memory, or not at all."""
+    table = result["table"]
+    parts = table["by_registration"]
+    references = [name for name in ("base", "geometry only") if any(own["row"] == name for own in table["rows"])]
+    names = [f"{words} (n {part['windows']})" for words, part in parts.items()]
+    errors = [
+        [
+            own["row"],
+            _interval(own["ate_m"]),
+            *(_interval(part["rows"][own["row"]]["ate_m"]) for part in parts.values()),
+        ]
+        for own in table["rows"]
+    ]
+    ratios = []
+    for name, part in parts.items():
+        for reference in references:
+            found = [own for own in part["ratios"] if own["reference"] == reference and own["row"] not in references]
+            ratios += [[name, own["row"], reference, *(_interval(own[key]) for key in PLAN)] for own in found]
+    return [
+        _plans(table, *references),
+        (["ATE [m] where the goal registers to", "all windows", *names], errors),
+        (["where the goal registers to", "row", "over", "ATE ratio, paired", "RPE ratio"], ratios),
+    ]
+
+
+def doubted(result: dict[str, Any]) -> Sequence[Table]:
+    """Return plans by the weight of the doubt."""
+    others = ("weight 0", "two noises, weight 0")
+    rows = [
+        [
+            own["row"],
+            _interval(own["ate_m"]),
+            *(_interval(own[f"ate_m minus {name}"], 4) if f"ate_m minus {name}" in own else "" for name in others),
+            _interval(own["rpe_m"]),
+            str(own["ate_m"]["n"]),
+        ]
+        for own in result["rows"]
+    ]
+    header = ["row", "ATE [m]", *(f"minus {name}, paired" for name in others), "RPE [m]", "n"]
+    return [(header, rows)]
+
+
+def _plans(table: dict[str, Any], *references: str) -> Table:
+    """Return ATE and RPE of every row with their paired ratios to some rows."""
+    ratios = [{(own["row"], own["reference"]): own for own in table[name]} for name in ("ate_ratios", "rpe_ratios")]
+    rows = []
+    for own in table["rows"]:
+        cells = [own["row"], _interval(own["ate_m"]), _interval(own["rpe_m"])]
+        for reference in references:
+            pair = own["row"], reference
+            cells += [_interval(found[pair]) if pair in found else "" for found in ratios]
+        rows.append([*cells, str(own["n"])])
+    compared = [f"{metric} over {name}, paired" for name in references for metric in ("ATE", "RPE")]
+    return ["plan", "ATE [m]", "RPE [m]", *compared, "n"], rows
 
 
 def _left(own: dict[str, Any], key: str) -> str:

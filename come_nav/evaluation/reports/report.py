@@ -19,6 +19,7 @@ from come_nav.evaluation.protocols.results import Record, flat
 from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY, PERFECT_MODEL, WORLD_MODEL, Row
 from come_nav.evaluation.reports import examples as show
 from come_nav.evaluation.reports.composition_tables import RowPasses, marked, marked_lines, marks_of, pass_lines
+from come_nav.evaluation.reports.registration_tables import PART_METRICS
 from come_nav.evaluation.reports.tables import (
     PlanningTable,
     format_interval,
@@ -28,6 +29,7 @@ from come_nav.evaluation.reports.tables import (
     plan_lines,
     ratio_lines,
     registration_lines,
+    registration_ratio_lines,
 )
 from come_nav.viz.figures import plot_bars_with_intervals, plot_error_over_time
 from come_nav.viz.report import HtmlReport
@@ -163,7 +165,9 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
     if table.gap_closure:
         report.table(*gap_lines(table), f"{GAP_CLOSURE}; {interval}")
     if table.registered:
-        report.table(*registration_lines(table.registered), f"By what the goal's image registers to; {interval}")
+        for metric in PART_METRICS:
+            split = registration_lines(table.registered, metric)
+            report.table(*split, f"By what the goal's image registers to; {interval}")
     names = list(table.rows)
     ates = [table.rows[name]["ate_m"] for name in names]
     report.figure(
@@ -184,6 +188,9 @@ def _add_results(report: HtmlReport, evaluation: Evaluation) -> None:
     report.heading("Compared on the same windows", 3)
     compared = "mean error of the row over that of the other, below 1 is better; differences below 0 are better"
     report.table(*marked_lines(ratio_lines(table), marks), compared)
+    if table.registered:
+        ratios = registration_ratio_lines(table.registered)
+        report.table(*ratios, "The same where the goal's image registers to the context, to memory, or not at all")
     if evaluation.passes:
         report.heading("Passes of each composition", 3)
         report.table(*pass_lines(evaluation.passes), PASSES)

@@ -16,9 +16,10 @@ from come_nav.evaluation.metrics.success import SuccessSettings, success_rate
 from come_nav.evaluation.protocols.protocol import Window, waypoint_spacing_m
 from come_nav.evaluation.protocols.results import Record
 from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY, HINDSIGHT, PERFECT_MODEL, STAND_STILL
-from come_nav.evaluation.reports.registration_tables import Split, registration_split
+from come_nav.evaluation.reports.registration_tables import PART_METRICS, RegistrationPart, Split, by_registration
 
 PLAN_METRICS = ("ate_m", "rpe_m", "final_m", "final_yaw_rad")
+PLAN_HEADINGS = {"ate_m": "ATE [m]", "rpe_m": "RPE [m]"}
 MIN_CLUSTERS = 5  # the bootstrap of fewer groups gives intervals that are far too narrow
 HEADINGS = {"psnr_db": "PSNR [dB]", "ssim": "SSIM", "sharpness": "sharpness ratio", "lpips": "LPIPS"}
 DIGITS = {"psnr_db": 2, "ssim": 3, "sharpness": 2, "lpips": 3}
@@ -50,7 +51,7 @@ class PlanningTable:
         success: row -> share of plans that end at the goal pose, with Wilson's interval over windows.
         success_settings: how near that is.
         kinematics: row -> that of its paths; empty where there is no motion.
-        registered: what the goal registers to -> row -> mean ATE there; empty where nothing was registered.
+        registered: what the goal registers to -> figures of those windows; empty without the row that registers.
     """
 
     spacing_m: float
@@ -76,7 +77,7 @@ class PlanningTable:
         def plain(intervals: Mapping[str, Interval]) -> dict[str, Any]:
             return {name: asdict(interval) for name, interval in intervals.items()}
 
-        registered = {name: plain(rows) for name, rows in self.registered.items()}
+        registered = {name: part.to_mapping() for name, part in self.registered.items()}
         return {
             "waypoint_spacing_m": self.spacing_m,
             "resampled": self.resampled,
@@ -106,7 +107,7 @@ class PlanningTable:
             "images": [{"row": row, "image": kind, **plain(metrics)} for (row, kind), metrics in self.images.items()],
             "error_by_step_m": self.error_by_step,
             "steps_s": self.steps_s,
-            **({"ate_m_by_registration": registered} if registered else {}),
+            **({"by_registration": registered} if registered else {}),
         }
 
 
@@ -161,7 +162,7 @@ def planning_table(
         success={row: success_rate(found, success) for row, found in records.items()},
         success_settings=success,
         kinematics={row: (kinematics or {}).get(row, "") for row in records},
-        registered=registration_split(records, seed, clusters),
+        registered={name: _part(own, seed, clusters) for name, own in by_registration(records).items()},
     )
 
 
@@ -198,14 +199,29 @@ def gap_lines(table: PlanningTable) -> tuple[list[str], list[list[str]]]:
     return [f"gap closed from '{CONSTANT_VELOCITY}' (0) to '{PERFECT_MODEL}' (1)", "gap closure", "n"], lines
 
 
-def registration_lines(split: Split) -> tuple[list[str], list[list[str]]]:
-    """Return header and text cells: mean ATE of every row by what the goal registers to."""
-    counts = {words: max(interval.n for interval in rows.values()) for words, rows in split.items()}
-    header = ["ATE [m] where the goal registers to", *(f"{words} (n {count})" for words, count in counts.items())]
-    rows = dict.fromkeys(row for found in split.values() for row in found)
-    return header, [
-        [row, *(format_interval(found[row]) if row in found else "-" for found in split.values())] for row in rows
-    ]
+def registration_lines(split: Split, metric: str = PART_METRICS[0]) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells: mean error of every row by what the goal registers to."""
+    counts = (f"{words} (n {part.windows})" for words, part in split.items())
+    header = [f"{PLAN_HEADINGS[metric]} where the goal registers to", *counts]
+    rows = dict.fromkeys(row for part in split.values() for row in part.rows)
+    parts = [part.rows for part in split.values()]
+    return header, [[row, *(format_interval(own[row][metric]) if row in own else "-" for own in parts)] for row in rows]
+
+
+def registration_ratio_lines(
+    split: Split, references: Sequence[str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of the paired ratios by what the goal registers to, ATE and RPE.
+
+    With ``references``, to those alone.
+    """
+    lines = []
+    for words, part in split.items():
+        for row, reference in part.ratios[PART_METRICS[0]]:
+            if references is None or reference in references:
+                found = [part.ratios[metric][row, reference] for metric in PART_METRICS]
+                lines.append([words, row, reference, *map(format_interval, found), str(found[0].n)])
+    return ["the goal registers to", "row", "compared with", "ATE ratio", "RPE ratio", "n"], lines
 
 
 def horizon_lines(tables: Sequence[PlanningTable]) -> tuple[list[str], list[list[str]]]:
@@ -250,6 +266,19 @@ def format_interval(interval: Interval, digits: int = 3) -> str:
     if math.isnan(interval.low):
         return f"{interval.value:.{digits}f}"
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _part(records: Mapping[str, Sequence[Record]], seed: int, clusters: Mapping[str, str] | None) -> RegistrationPart:
+    """Return the figures of some of the windows, of each row those that it has."""
+    found = {row: own for row, own in records.items() if own}
+    windows = next(iter(found.values()))
+    groups = clusters if len(set(_labels(windows, clusters) or ())) >= MIN_CLUSTERS else None
+    rows = {
+        row: {metric: bootstrap_mean(_column(own, metric), seed, _labels(own, groups)) for metric in PART_METRICS}
+        for row, own in found.items()
+    }
+    ratios = {metric: _ratios(found, metric, seed, groups) for metric in PART_METRICS}
+    return RegistrationPart(len(windows), rows, ratios)
 
 
 def _ratios(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from come_nav.core.errors import DataError
-from come_nav.core.experts import MEMORY_EXPERTS
+from come_nav.core.experts import LONG_TERM, MEMORY_EXPERTS, SPATIAL
 from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2
 from come_nav.core.settings import to_mapping
@@ -30,9 +31,7 @@ from come_nav.evaluation.suites.replay import Replay, open_loop, show
 from come_nav.memory.frame_memory import FrameMemory
 from come_nav.memory.retrieval import FrameRetrieval
 from come_nav.memory.short_term import Remembered
-from come_nav.memory.spatial.building import remember
-from come_nav.memory.spatial.cloud import SpatialMemory
-from come_nav.navigation.memories.remembered_space import SpaceViews, space_of, views_of
+from come_nav.navigation.memories.remembered_space import SpaceViews
 from come_nav.navigation.planning.imagining import context_of
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.navigation.stack import NavStack
@@ -67,8 +66,8 @@ class DriveMemories:
         progress: Progress = silent,
     ) -> None:
         self.drive, self.model = drive, model
-        use = supported(model) if long_term else [name for name in supported(model) if name != "long_term"]
-        self.settings = open_loop(navigation, use)
+        use = [name for name in (*supported(model), SPATIAL) if long_term or name != LONG_TERM]
+        self.settings = _keeping_a_cloud(open_loop(navigation, tuple(dict.fromkeys(use))), model)
         self._folder, self._model_name, self._progress = folder, model_name, progress
         believed = np.asarray(drive.recording.poses_xyyaw, float)[_slice(drive.memory)]
         corrected = drive.remembered_xyyaw
@@ -83,17 +82,17 @@ class DriveMemories:
         """
         stack = NavStack(self.model, self.settings, background_training=False)
         show(stack, self.drive.recording, self.drive.memory)
-        if "long_term" in self.settings.experts.use:
+        if LONG_TERM in self.settings.experts.use:
             self._bring_adapter(stack)
         return Replay(stack, self.settings.experts.older_frames)
 
     @cached_property
     def views(self) -> SpaceViews:
         """The point cloud of the memory phase, seen through the model's camera."""
-        episode = self.replay.stack.episode
-        views, memory = (episode.views, episode.spatial) if episode.spatial is not None else self._own_views()
-        if views is None or not len(memory):
-            raise DataError(f"{self.drive.name}: the spatial memory kept no point; why: {dict(memory.rejected)}")
+        views, memory = self.replay.stack.episode.views, self.replay.stack.episode.spatial
+        if views is None or memory is None or not len(memory):
+            why = {} if memory is None else dict(memory.rejected)
+            raise DataError(f"{self.drive.name}: the spatial memory kept no point; why: {why}")
         return views
 
     @cached_property
@@ -152,7 +151,8 @@ class DriveMemories:
             raise DataError(f"{self.drive.name}: {reasons}")
         found, warnings = episode.model(experts)
         model = cast(DiffusionWorldModel, found)
-        if any(name not in model.experts for name in experts.use):
+        likelihood = {SPATIAL} if experts.likelihood.use else set()  # which is no expert
+        if any(name not in model.experts for name in {*experts.use} - likelihood):
             raise DataError(f"{self.drive.name}: {'; '.join(warnings)}")
         return model
 
@@ -173,15 +173,6 @@ class DriveMemories:
         """Return which share (S,) of views from poses (S, 3), extrinsics (S or 1, 4, 4), the point cloud knows."""
         _, known, _ = self.views.views(poses_odom_xyyaw, self.model.image_size, T_base_camera)
         return known.float().flatten(1).mean(dim=1)
-
-    def _own_views(self) -> tuple[SpaceViews | None, SpatialMemory]:
-        """Return the cloud where the robot keeps none, as its model looks at no views: geometry stays a reference."""
-        recording, memory = self.drive.recording, space_of(self.model, self.settings.spatial)
-        remember(recording, [memory], self.drive.memory.start, self.drive.memory.stop)
-        camera, extrinsics = recording.intrinsics, recording.T_base_camera
-        if camera is None or extrinsics is None:
-            return None, memory
-        return views_of(self.model, memory, camera, extrinsics), memory
 
     def _bring_adapter(self, stack: NavStack) -> None:
         """Put the adapter of the drive in use: from the folder where it was trained before with these settings."""
@@ -255,6 +246,17 @@ def experts_of(row: ComposedRow, model: DiffusionWorldModel, older_frames: int) 
         spatial=weights.get("spatial", 0.0),
         older_frames=older_frames,
     )
+
+
+def _keeping_a_cloud(settings: NavigationSettings, model: DiffusionWorldModel) -> NavigationSettings:
+    """Return settings of a robot that keeps a cloud, which is a reference of every table, whatever its model looks at.
+
+    Where no network looks at it, it can enter as a likelihood alone.
+    """
+    if SPATIAL in supported(model):
+        return settings
+    experts = settings.experts
+    return replace(settings, experts=replace(experts, likelihood=replace(experts.likelihood, use=True)))
 
 
 def _read_adapter(path: Path, key: str) -> dict[str, torch.Tensor] | None:

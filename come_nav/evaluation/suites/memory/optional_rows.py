@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from come_nav.core.experts import SPATIAL
 from come_nav.core.geometry import se2
 from come_nav.core.types import Context
 from come_nav.evaluation.protocols.protocol import Window
@@ -16,13 +17,16 @@ from come_nav.evaluation.protocols.quality import Batch, QualityRow
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache
 from come_nav.evaluation.suites.memory.rows import BatchContexts
 from come_nav.navigation.settings import ExpertsSettings
-from come_nav.world_model.model import DiffusionWorldModel, guided_by
+from come_nav.world_model.calibration.prior import LikelihoodPriorSettings
+from come_nav.world_model.model import DiffusionWorldModel
 
 LIKELIHOOD, ADAPTED_LIKELIHOOD, RETRIEVED = "likelihood", "base+ltm+likelihood", "retrieved"
 STM_RETRIEVED = "stm-retrieved"
 OPTIONAL_ROWS = (LIKELIHOOD, ADAPTED_LIKELIHOOD, RETRIEVED, STM_RETRIEVED)
 LIKELIHOOD_TITLE, RETRIEVED_TITLE = "base + likelihood", "retrieved context"
 ADAPTED_LIKELIHOOD_TITLE, STM_RETRIEVED_TITLE = "base+LTM + likelihood", "STM, retrieved frames"
+GUIDED = {LIKELIHOOD: LIKELIHOOD_TITLE, ADAPTED_LIKELIHOOD: ADAPTED_LIKELIHOOD_TITLE}  # any model can have these
+GUIDED_ON = {LIKELIHOOD: "base", ADAPTED_LIKELIHOOD: "base+ltm"}  # the row whose product the spatial memory corrects
 
 
 def optional_rows(
@@ -56,18 +60,16 @@ def likelihood_row(title: str, cache: MemoryCache, contexts: BatchContexts, expe
 
     def imagine(batch: Batch) -> torch.Tensor:
         memories = cache.of(batch.windows[0].window.recording_id)
-        prior = memories.settings.experts.likelihood
-        model = guided_by(memories.composed(experts), memories.views, prior)
-        starts = torch.from_numpy(np.stack([item.window.start_odom_xyyaw for item in batch.windows]))
-        times, actions, generator = batch.rel_frames, batch.actions_xyyaw, batch.generator()
-
-        def predicted(own: torch.Tensor, context: Context) -> torch.Tensor:
-            context = replace(context, absolute_pose_xyyaw=starts[own].to(context.latents.device))
-            return model.predict(context, actions[own], times[own], generator)
-
-        return model.decode(contexts.each(batch, predicted)).cpu()[:, None]
+        model = memories.composed(guided(experts, memories.settings.experts.likelihood))
+        return model.decode(contexts.predicted(model, batch)).cpu()[:, None]
 
     return QualityRow(title, imagine)
+
+
+def guided(experts: ExpertsSettings, prior: LikelihoodPriorSettings) -> ExpertsSettings:
+    """Return the same experts, whose product the spatial memory corrects as far as ``prior`` trusts it."""
+    use = (*(name for name in experts.use if name != SPATIAL), SPATIAL)
+    return replace(experts, use=use, spatial=1.0, likelihood=replace(prior, use=True))
 
 
 def retrieved_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:

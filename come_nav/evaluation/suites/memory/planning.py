@@ -34,6 +34,7 @@ from come_nav.evaluation.suites.memory.compositions import (
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache, experts_of
 from come_nav.evaluation.suites.memory.drives import Selection
 from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
+from come_nav.evaluation.suites.memory.optional_rows import GUIDED, GUIDED_ON, guided
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.rows import available_rows, geometry_images, start_extrinsics
 from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
@@ -54,7 +55,7 @@ from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 REFERENCES = ("perfect", "nearest", "geometry", "hybrid", MEMORY_NET)
-MEMORY_PLANNING_ROWS = (*REFERENCES, *TITLES)
+MEMORY_PLANNING_ROWS = (*REFERENCES, *TITLES, *GUIDED)
 DEFAULT_ROWS = ("perfect", "nearest", "geometry", "hybrid", MEMORY_NET, "base", "stm", "ltm", "sltm", "all")
 HORIZON_S = (2.0,)
 
@@ -83,7 +84,8 @@ def run_memory_planning(
     keys = available_rows(settings.rows or DEFAULT_ROWS, settings.rows is not None, model)
     contrast = "on" if settings.rows is None and settings.contrast != "off" else settings.contrast
     compositions = settings.weights.compositions(keys, contrast)
-    rows = planning_rows(keys, compositions, setup, setup.cache(compositions))
+    adapted = [settings.weights.composed_row(GUIDED_ON[key], True) for key in GUIDED if key in keys]
+    rows = planning_rows(keys, compositions, setup, setup.cache([*compositions, *adapted]))
     evaluation = _evaluate(setup, rows, compositions)
     write_results(folder, evaluation)
     page = write_report(folder, evaluation) if settings.report else None
@@ -120,18 +122,38 @@ def planning_rows(
     if MEMORY_NET in keys:
         told = experts_of(setup.settings.weights.composed_row("base", True), model, older_frames)
         rows.append(_memory_network_row(memory_network_alone(model), replay_of, model, told))
-    main = main_row(compositions)
-    for row in compositions:
-        experts = experts_of(row, model, older_frames)
-
-        def checked(window: Window, experts: ExpertsSettings = experts) -> Replay:
-            cache.of(window.recording_id).composed(experts)  # an expert that cannot work is no warning here
-            return replay_of(window)
-
-        rows.append(searching_row(row.name, checked, model, experts))
-        if row.name == main and "hybrid" in keys and not narrow:
-            rows.append(replace(searching_row(HYBRID, checked, model, experts, registers=True), imagine=None))
+    rows += _composed_rows(keys, compositions, setup, cache, registers="hybrid" in keys and not narrow)
     return with_kinematics(rows, navigation.robot)
+
+
+def _composed_rows(
+    keys: Sequence[str], compositions: Sequence[ComposedRow], setup: MemorySetup, cache: MemoryCache, registers: bool
+) -> list[Row]:
+    """Return the rows of the compositions, and of those that the memory corrects as a likelihood.
+
+    The main one is there again as the robot plans where it ``registers`` goals as well.
+    """
+    navigation, model, main = setup.navigation, setup.model, main_row(compositions)
+
+    def composed(name: str, experts: ExpertsSettings, registers: bool = False) -> Row:
+        def checked(window: Window) -> Replay:
+            memories = cache.of(window.recording_id)
+            memories.composed(experts)  # an expert that cannot work is no warning here
+            return memories.replay
+
+        return searching_row(name, checked, model, experts, registers=registers)
+
+    rows = []
+    for row in compositions:
+        experts = experts_of(row, model, navigation.experts.older_frames)
+        rows.append(composed(row.name, experts))
+        if row.name == main and registers:
+            rows.append(replace(composed(HYBRID, experts, registers=True), imagine=None))
+    for key in (key for key in GUIDED if key in keys):
+        own = setup.settings.weights.composed_row(GUIDED_ON[key], True)
+        experts = guided(experts_of(own, model, navigation.experts.older_frames), navigation.experts.likelihood)
+        rows.append(composed(GUIDED[key], experts))
+    return rows
 
 
 def _memory_network_row(

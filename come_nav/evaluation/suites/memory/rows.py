@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -196,12 +197,21 @@ class BatchContexts:
             context = replay.context(item.window, self._experts)
             if self._retrieved:
                 context = memories.retrieved_past(item.window, self._experts)
+            context = _placed(context, item.window)
             older = 0 if context.older_points is None else context.older_points.xyz.shape[1]
             alike.setdefault((len(replay.stack.memory), older), []).append((number, context))
         return [
             (torch.tensor([number for number, _ in found]), Context.joined([context for _, context in found]))
             for found in alike.values()
         ]
+
+
+def _placed(context: Context, window: Window) -> Context:
+    """Return a context that tells where it stands in odom: rows share it, and adapters and clouds are keyed by that."""
+    if context.absolute_pose_xyyaw is not None:
+        return context
+    start = torch.from_numpy(np.asarray(window.start_odom_xyyaw, np.float64))[None]
+    return replace(context, absolute_pose_xyyaw=start.to(context.latents.device))
 
 
 def target_poses(batch: Batch) -> torch.Tensor:

@@ -16,6 +16,7 @@ from come_nav.memory.retrieval_settings import FrameMemorySettings
 from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.navigation.device import choose_device
 from come_nav.navigation.settings import NavigationSettings
+from come_nav.world_model.calibration.prior import LikelihoodPriorSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
 RECALL, MEMORY_PLANNING = "recall", "memory-planning"
@@ -70,12 +71,20 @@ class MemorySettings:
     lora: LoraSettings = field(default_factory=LoraSettings)
     older_frames: int = 12
     retrieval: FrameMemorySettings = field(default_factory=FrameMemorySettings)
+    likelihood: LikelihoodPriorSettings = field(default_factory=LikelihoodPriorSettings)
 
     @classmethod
     def of(cls, navigation: NavigationSettings) -> MemorySettings:
         """Return how ``navigation`` wants memories to be made."""
-        older_frames = navigation.experts.older_frames
-        return cls(navigation.spatial, navigation.episodic, navigation.lora, older_frames, navigation.retrieval)
+        experts = navigation.experts
+        return cls(
+            navigation.spatial,
+            navigation.episodic,
+            navigation.lora,
+            experts.older_frames,
+            navigation.retrieval,
+            experts.likelihood,
+        )
 
 
 def stored_settings(
