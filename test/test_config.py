@@ -97,6 +97,11 @@ def test_shipped_planner_files_load():
     assert nwm.imagination == "rollout"
 
 
+def test_models_are_folders():
+    with pytest.raises(ConfigError, match="known: small, tiny$"):
+        find_resource("models", "none of them")
+
+
 def test_find_resource_prefers_paths_then_share_then_repository(tmp_path, monkeypatch):
     own = tmp_path / "model"
     own.mkdir()

@@ -38,7 +38,7 @@ def find_resource(kind: str, name: str) -> Path:
         for entry in (folder / name, folder / f"{name}.yaml", folder / f"{name}.launch.py"):
             if entry.exists() and name:
                 return entry
-        known.update(_names(folder))
+        known.update(_names(kind, folder))
     hint = suggest(name, known) or f"; this installation has no {kind}"
     raise ConfigError(f"'{name}' is neither a path nor one of the {kind} of come_nav{hint}")
 
@@ -62,12 +62,11 @@ def user_models_folder() -> Path:
     return Path(data_home) / "come_nav" / "models"
 
 
-def _names(folder: Path) -> set[str]:
+def _names(kind: str, folder: Path) -> set[str]:
+    """Return what can be asked for by name: models are folders, the list of models beside them is none."""
     if not folder.is_dir():
         return set()
     names = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))}
-    return (
-        names
-        | {path.name.split(".")[0] for path in folder.glob("*.yaml")}
-        | {path.name.split(".")[0] for path in folder.glob("*.launch.py")}
-    )
+    if kind == "models":
+        return names
+    return names | {path.name.split(".")[0] for ending in ("yaml", "launch.py") for path in folder.glob(f"*.{ending}")}
