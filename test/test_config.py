@@ -97,8 +97,9 @@ def test_shipped_planner_files_load():
     assert nwm.imagination == "rollout"
 
 
-def test_models_are_folders():
-    with pytest.raises(ConfigError, match="known: small, tiny$"):
+def test_models_are_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"known: small, tiny$"):
         find_resource("models", "none of them")
 
 
