@@ -664,8 +664,8 @@ NWM_TOLD = (
     "no row is good. The last row is all of CoME that such a model can have. "
 )
 NWM_BENCHMARK = (
-    "benchmarks/nwm_composition.py {} --model runs/nwm/nwm_class --chosen 0.75 0.3 --keys "
-    "inference.precision=bfloat16 --plan-keys sampler.steps=5 planner.imagined_share=0.25"
+    "benchmarks/nwm_composition.py {} --model runs/nwm_class/nwm_class --chosen 0.75 0.3 --keys "
+    "inference.precision=bfloat16"
 )
 NWM_CLASS = (
     Section(
@@ -679,7 +679,7 @@ NWM_CLASS = (
         "nwm_composition_kitchen.json",
         "CoME on the class of NWM, reduced: a real kitchen",
         NWM_TOLD,
-        NWM_BENCHMARK.format("kitchen --windows 60 --plans 12"),
+        NWM_BENCHMARK.format("kitchen --windows 60"),
         nwm_composition,
     ),
 )
