@@ -861,6 +861,22 @@ SECTIONS = (
         beside_baselines,
     ),
     Section(
+        "planning_small_test_worlds.json",
+        "`small` on the windows of that NoMaD",
+        "Built-in test worlds, `ideal-64`, the same windows: standing still and constant velocity have the same "
+        "figures.",
+        "come-nav evaluate --suite planning --worlds 20000-20019 --windows 60 --rows trivial,model --model small",
+        planning,
+    ),
+    Section(
+        "planning_nwm_class_test_worlds.json",
+        "The plain class of NWM on the windows of that NoMaD",
+        "The same; DDIM of 5 steps.",
+        "come-nav evaluate --suite planning --worlds 20000-20019 --windows 60 --rows trivial,model "
+        "--model runs/nwm_class/nwm_class --set sampler.steps=5",
+        planning,
+    ),
+    Section(
         "policy_furnished.json",
         "The same NoMaD in furnished worlds",
         "The same seeds with modelled furniture that it never saw (`come-nav assets collect`).",
@@ -1148,8 +1164,8 @@ SECTIONS = (
         "views that were last seen more than ten frames ago and within the context; differences are paired by view, "
         "intervals are resampled by maze. *no memory* still has the local attention of the others, which reaches back "
         "10 to 14 frames. *sliding window* reaches back at most 48 and gains about as much on what was never seen: it "
-        "uses views nearby, and only what full attention and retrieval gain beyond it is recall. The rows of the "
-        "state space are not trained yet. Kernel distances are of features of the depth network of `tiny`; 0 is best, "
+        "uses views nearby, and only what full attention and retrieval gain beyond it is recall. The state "
+        "space recalls nothing after so short a training: its rows lie around *no memory* or below. Kernel distances are of features of the depth network of `tiny`; 0 is best, "
         "a mean of many guesses is far away, a copy of a wrong frame near. *nearest remembered frame* knows every "
         "pose exactly; *the autoencoder* is what any row could reach.",
         "benchmarks/sequence_memories.py --seconds 80",
