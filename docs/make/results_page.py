@@ -1165,7 +1165,8 @@ SECTIONS = (
         "intervals are resampled by maze. *no memory* still has the local attention of the others, which reaches back "
         "10 to 14 frames. *sliding window* reaches back at most 48 and gains about as much on what was never seen: it "
         "uses views nearby, and only what full attention and retrieval gain beyond it is recall. The state "
-        "space recalls nothing after so short a training: its rows lie around *no memory* or below. Kernel distances are of features of the depth network of `tiny`; 0 is best, "
+        "space recalls nothing after so short a training: its rows lie around *no memory* or below. Kernel "
+        "distances are of features of the depth network of `tiny`; 0 is best, "
         "a mean of many guesses is far away, a copy of a wrong frame near. *nearest remembered frame* knows every "
         "pose exactly; *the autoencoder* is what any row could reach.",
         "benchmarks/sequence_memories.py --seconds 80",
