@@ -51,7 +51,12 @@ def parameters(network):
 
 
 def close(got, wanted):
-    torch.testing.assert_close(got, torch.tensor(wanted), rtol=1e-7, atol=1e-7)
+    """Agree to 1e-5, the parity that is promised.
+
+    Sines that scatter the weights differ by their last bit from processor to processor: 5e-6 after a chain of denoising,
+    2e-7 without one, between two of them.
+    """
+    torch.testing.assert_close(got, torch.tensor(wanted), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", DIRECT)

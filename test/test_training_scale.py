@@ -120,9 +120,9 @@ def left_out(folder: str, names: list[str]) -> list[str]:
 
 def compare(folder: Path, stage: str) -> None:
     one, two = (torch.load(folder / name / stage / "last.ckpt", weights_only=True) for name in ("one", "two"))
-    for weights, tolerance in (("current_model_state", ROUND_OFF), ("state_dict", ROUND_OFF / 10)):
+    for weights in ("current_model_state", "state_dict"):  # averages, which follow the first steps, differ as those do
         for key, tensor in one[weights].items():
-            torch.testing.assert_close(two[weights][key], tensor, atol=tolerance, rtol=0)
+            torch.testing.assert_close(two[weights][key], tensor, atol=ROUND_OFF, rtol=0)
     figures = [last_validation(folder / name, stage) for name in ("one", "two")]
     assert figures[1] == pytest.approx(figures[0], rel=1e-4)
 

@@ -131,6 +131,8 @@ class AverageWeights(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         def averaged(average: Tensor, now: Tensor, count: Tensor) -> Tensor:
+            if not now.is_floating_point():  # a counter
+                return now
             steps = float(count)
             return average.lerp(now, 1.0 - min(decay, (1.0 + steps) / (10.0 + steps)))
 
