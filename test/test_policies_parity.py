@@ -53,8 +53,8 @@ def parameters(network):
 def close(got, wanted):
     """Agree to 1e-5, the parity that is promised.
 
-    Sines that scatter the weights differ by their last bit from processor to processor: 5e-6 after a chain of denoising,
-    2e-7 without one, between two of them.
+    Sines that scatter the weights differ by their last bit from processor to processor: 5e-6 after a chain of
+    denoising, 2e-7 without one, between two of them.
     """
     torch.testing.assert_close(got, torch.tensor(wanted), rtol=1e-5, atol=1e-5)
 

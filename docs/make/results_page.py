@@ -1091,10 +1091,10 @@ SECTIONS = (
     Section(
         "plan_rates.json",
         "Plans a second on two cores",
-        "`tiny` on two cores with AMX that do nothing else, with the planner's defaults (401 candidates) and as robots "
-        "over ROS 2 plan (a quarter imagined). The adapter trains as fast as it can, at the plan's own priority; a "
-        "robot's steps back, and takes ten steps a second at most.",
-        "benchmarks/plan_rates.py --plans 30 --imagined 1.0 0.25",
+        "`tiny` on two cores with AMX that do nothing else, with the planner's defaults (401 candidates, all imagined). "
+        "The adapter trains as fast as it can, at the plan's own priority; a robot's steps back, and takes ten steps a "
+        "second at most.",
+        "benchmarks/plan_rates.py --plans 30",
         plan_rates,
     ),
     Section(
