@@ -1092,8 +1092,8 @@ SECTIONS = (
         "plan_rates.json",
         "Plans a second on two cores",
         "`tiny` on two cores with AMX that do nothing else, with the planner's defaults (401 candidates, all "
-        "imagined). The adapter trains as fast as it can, at the plan's own priority; a robot's steps back, and takes ten steps a "
-        "second at most.",
+        "imagined). The adapter trains as fast as it can, at the plan's own priority; a robot's steps back, and takes "
+        "ten steps a second at most.",
         "benchmarks/plan_rates.py --plans 30",
         plan_rates,
     ),
