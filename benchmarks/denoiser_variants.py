@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import json
 import os
 import platform
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from training_log import logged
 
 from come_nav.cli.evaluate_flags import parse_worlds
 from come_nav.core.errors import ConfigError
@@ -219,12 +219,7 @@ class Comparison:
 
 def loss_curve(folder: Path, step_s: float) -> dict[str, list[float]]:
     """Return steps, seconds and validation losses of the denoiser from the run's CSV logs."""
-    found = {}
-    for path in sorted(folder.rglob("metrics.csv")):
-        with path.open(newline="") as handle:
-            for line in csv.DictReader(handle):
-                if "denoiser" in str(path.parent) and line.get("validation/loss"):
-                    found[int(line["step"]) + 1] = float(line["validation/loss"])
+    found = logged(folder, "denoiser").get("validation/loss", {})
     steps = sorted(found)
     return {"steps": steps, "seconds": [step * step_s for step in steps], "loss": [found[step] for step in steps]}
 

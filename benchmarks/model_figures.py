@@ -7,8 +7,8 @@
 Parts: "prediction" (PSNR, SSIM and sharpness at 1, 2, 4 and 8 s, over copying the last frame and over that copy blurred
 to the width that is best in hindsight), "images" (views after a turn of 60 degrees or more, which nothing shown to the
 model tells: kernel distance to real views and coverage by 16 samples, for each number of sampling steps), "planning"
-(2 s and 4 s without memory, as come-nav evaluate does it; also by whether the context
-shows a quarter of the goal's view) and "depth" (of recordings, against what was measured).
+(2 s and 4 s without memory, as come-nav evaluate does it; also by whether the context shows a quarter of the goal's
+view) and "depth" (of recordings, against what was measured).
 Features of images are those of the depth network of models/tiny, whatever the model, so that figures compare. Worlds
 are test worlds, with realistic sensors unless --sensors says otherwise, once for each of --sets (furnished ones need
 come-nav assets collect). Every part is written when it is done; the same command goes on with what is missing.
@@ -37,7 +37,7 @@ from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import to_mapping
-from come_nav.core.types import ViewSource
+from come_nav.core.types import Context, ViewSource
 from come_nav.data.opening import open_recording
 from come_nav.evaluation.metrics.image_metrics import gradient_energy
 from come_nav.evaluation.metrics.image_sets import coverage, kernel_distance
@@ -228,7 +228,8 @@ class Figures:
         folder = self.args.work / Path(self.args.model).name / f"{set_name}_{horizon_s:g}s"
         outcome = run_planning(wanted, self.config, folder)
         found, by_sight = outcome.evaluation, {}
-        shares = np.array([self.seen_share(window) for window in found.windows])
+        replay = Replay(NavStack(self.looker, open_loop(self.config)))
+        shares = np.array([self.seen_share(replay.context(window), window) for window in found.windows])
         for name, chosen in (("in sight", shares >= IN_SIGHT), ("out of sight", shares < IN_SIGHT)):
             numbers = np.flatnonzero(chosen)
             if len(numbers):
@@ -237,9 +238,8 @@ class Figures:
                 by_sight[name] = planning_table(windows, records, self.args.seed, outcome.source.groups).to_mapping()
         return {"table": found.table.to_mapping(), "seen_shares": shares.round(3).tolist(), "by_sight": by_sight}
 
-    def seen_share(self, window: Window) -> float:
+    def seen_share(self, context: Context, window: Window) -> float:
         """Return the share of the goal's image that the context shows, moved there by its depth."""
-        context = Replay(NavStack(self.looker, open_loop(self.config))).context(window)
         action = torch.from_numpy(np.asarray(window.driven_xyyaw)[-1:]).float()
         view = rendered_views(self.looker, context, action, (ViewSource.CONTEXT,))[ViewSource.CONTEXT]
         return float(view.known.float().mean())
