@@ -8,6 +8,7 @@ import re
 import pytest
 import yaml
 from model_samples import small_model
+from policy_samples import fill
 
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError
@@ -19,6 +20,8 @@ from come_nav.evaluation.suites.memory.compositions import (
     write_weights,
 )
 from come_nav.evaluation.suites.memory.weights import climb
+from come_nav.policies.model import LearnedPolicy, make_network
+from come_nav.policies.settings import published
 
 SMALL = ["--device", "cpu", "--memory-frames", "100", "--test-frames", "90", "--horizon", "6", "--windows", "3"]
 SMALL += ["--set", "lora.rank=2", "--set", "episodic.steps_per_frame=0.02", "--set", "episodic.batch_size=2"]
@@ -127,6 +130,26 @@ def test_plans_to_remembered_views(tmp_path, capsys):
         "base",
     ]
     assert {line["n"] for line in rows.values()} == {1}
+
+
+def test_a_policy_beside_memories_and_ranked_by_the_composition(tmp_path, capsys):
+    policy = tmp_path / "nomad"
+    shape = {"context_size": 1, "encoding_size": 16, "heads": 2, "layers": 1, "ff_factor": 1, "down_dims": (8, 16)}
+    LearnedPolicy(fill(make_network(published("nomad", **shape)))).save(policy)
+    words = [*WORLD, "--out", str(tmp_path / "plans"), "--no-report", "--rows", "base,all", "--policy", str(policy)]
+    words += ["--contrast", "on"]
+    words += ["--set", "planner.samples=4", "--set", "planner.initial_samples=4", "--set", "planner.iterations=1"]
+    words += ["--set", "planner.elites=2"]
+    words[words.index("--windows") + 1] = "1"
+    result = document(capsys, *words, "--suite", "memory-planning")
+    main_row = "all (CoME)"
+    ranked = [f"nomad x{count}, ranked by {main_row}" for count in (16, 32)]
+    names = ["stand still", "constant velocity", "base", main_row, "nomad", f"{main_row} + nomad", *ranked]
+    assert list(rows_of(result)) == names
+    assert [own["name"] for own in result["settings"]["policies"]] == ["nomad"]
+    candidates = {row: rows_of(result)[row]["ate_m"]["value"] for row in names}
+    assert len({*candidates.values()}) > 4, "rows are plans of their own"
+    assert "--policy is for plans" in error_of(capsys, *words, "--suite", "recall")
 
 
 def test_a_model_that_looks_at_no_views_composes_an_adapter_and_a_likelihood(tmp_path, capsys):

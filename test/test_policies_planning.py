@@ -20,7 +20,7 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Frame, Goal, Imagination, Odometry, Plan, PlanStatus, Proposals
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.suites.fingerprints import planner_settings
-from come_nav.evaluation.suites.policy_rows import context_images, policy_rows, proposing_row
+from come_nav.evaluation.suites.policy_rows import context_images, policy_rows, proposing_row, world_model_searcher
 from come_nav.navigation.exploring import Explorer, clearest
 from come_nav.navigation.goals.mission import ArrivalSettings, MissionState
 from come_nav.navigation.goals.settings import ObstacleSettings
@@ -322,7 +322,9 @@ def test_rows_and_settings_of_a_table(nomad):
 def test_with_a_world_model_proposals_are_ranked_and_searched_beside(nomad, tmp_path):
     model = DiffusionWorldModel.load(small_model(tmp_path / "small"))
     search = PlannerSettings(samples=4, initial_samples=6, iterations=1, elites=2)
-    rows = {row.name: row for row in policy_rows([str(nomad)], NavigationSettings(planner=search, device="cpu"), model)}
+    navigation = NavigationSettings(planner=search, device="cpu")
+    searcher = world_model_searcher([str(nomad)], navigation, model)
+    rows = {row.name: row for row in policy_rows([str(nomad)], navigation, searcher)}
     assert list(rows) == ["nomad", "world model + nomad", "nomad x16, ranked", "nomad x32, ranked"]
     window = choose_windows([("drive", SampleRecording(40))], ProtocolSettings(model.context_frames, 8), 1)[0]
     tried = {}

@@ -159,6 +159,8 @@ def run(args: argparse.Namespace) -> int:
         return evaluate_nwm.run(args)
     if args.suite in (RECALL, MEMORY_PLANNING, QUALITY) and args.share is not None:
         raise ConfigError(f"--share is for plans, not for --suite {args.suite}")
+    if args.suite in (RECALL, QUALITY) and args.policy:
+        raise ConfigError(f"--policy is for plans (--suite planning or memory-planning), not for --suite {args.suite}")
     if args.suite in (RECALL, MEMORY_PLANNING):
         return evaluate_memory.run(args)
     if args.suite == QUALITY:

@@ -22,6 +22,7 @@ from come_nav.evaluation.suites.worlds import Place
 from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.navigation.stack import NavStack
+from come_nav.planning.settings import PlannerSettings
 from come_nav.world_model.images import rgb_from_images
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -49,6 +50,7 @@ def searching_row(
     experts: ExpertsSettings | None = None,
     make: MakeImaginer | None = None,
     registers: bool = False,
+    planner: PlannerSettings | None = None,
 ) -> Row:
     """Return the row that plans as the robot does.
 
@@ -59,6 +61,7 @@ def searching_row(
         experts: what the imagination looks at; as the stack's settings say where None.
         make: another imaginer than the stack's own.
         registers: whether goal images are registered as well, and certain ones driven to.
+        planner: the search; as the stack's settings say where None.
     """
 
     def imaginer(window: Window, decode: bool) -> Imaginer:
@@ -68,7 +71,7 @@ def searching_row(
         replay = replay_of(window)
         decode = replay.stack.settings.objective.view_distance.startswith("image")
         given = None if make is None else make(window, decode)
-        return replay.plan(window, generator, experts, given, registers)
+        return replay.plan(window, generator, experts, given, registers, planner)
 
     def imagine(window: Window, paths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         images = imaginer(window, True).imagine(paths, generator).images

@@ -1,9 +1,9 @@
-"""Rows of learned planners in the planning table: alone, ranked by the world model, and mixed into its search."""
+"""Rows of learned planners in planning tables: alone, ranked by a row that searches, and mixed into its search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from come_nav.core.types import Plan, PlanStatus
 from come_nav.evaluation.protocols.protocol import Window, segments_of_recording
 from come_nav.evaluation.protocols.rows import WORLD_MODEL, Row
 from come_nav.evaluation.suites.fingerprints import model_fingerprint
-from come_nav.evaluation.suites.planning_rows import searching_row
+from come_nav.evaluation.suites.planning_rows import ReplayOf, searching_row
 from come_nav.evaluation.suites.replay import Replay, open_loop
+from come_nav.navigation.navigation_model import NavigationModel
 from come_nav.navigation.planning.proposing import Proposer
-from come_nav.navigation.settings import NavigationSettings
+from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.planning.proposals import drivable_paths
 from come_nav.planning.settings import PlannerSettings
@@ -28,21 +29,46 @@ from come_nav.world_model.model import DiffusionWorldModel
 RANKED = (16, 32)  # proposals that NWM's paper ranks
 
 
-def policy_rows(names: Sequence[str], navigation: NavigationSettings, model: DiffusionWorldModel | None) -> list[Row]:
-    """Return the rows of each policy: the path that it proposes first and, with a world model, what that makes of it.
+@dataclass(frozen=True)
+class Searcher:
+    """A row that searches, and may rank what a policy proposes.
+
+    Attributes:
+        name: of the row.
+        replay_of: the stack of a window's drive.
+        model: its model.
+        experts: what its imagination looks at; as the stack's settings say where None.
+    """
+
+    name: str
+    replay_of: ReplayOf
+    model: NavigationModel
+    experts: ExpertsSettings | None = None
+
+
+def policy_rows(names: Sequence[str], navigation: NavigationSettings, searcher: Searcher | None) -> list[Row]:
+    """Return the rows of each policy: the path that it proposes first and what ``searcher`` makes of its paths.
 
     Raises:
         ConfigError, CheckpointError: a policy is not there.
     """
     rows: list[Row] = []
-    for name in names:
-        search = replace(navigation.planner, proposals=name, proposals_alone=False)
-        policy = Proposer(navigation.device).policy(search)
-        assert policy is not None
+    for policy, search in _policies(names, navigation):
         rows.append(proposing_row(policy, navigation))
-        if model is not None:
-            rows += _searching_rows(policy, search, navigation, model)
+        if searcher is not None:
+            rows += _searching_rows(policy, search, searcher)
     return rows
+
+
+def world_model_searcher(
+    names: Sequence[str], navigation: NavigationSettings, model: DiffusionWorldModel | None
+) -> Searcher | None:
+    """Return the world model alone, whose stack keeps as many frames as each policy looks at; None without one."""
+    if model is None or not names:
+        return None
+    frames = max(policy.frames for policy, _ in _policies(names, navigation))
+    replay = Replay(NavStack(model, open_loop(navigation)), max(0, frames - model.context_frames))
+    return Searcher(WORLD_MODEL, lambda window: replay, model)
 
 
 def proposing_row(policy: Policy, navigation: NavigationSettings) -> Row:
@@ -71,22 +97,26 @@ def stored_policies(names: Sequence[str]) -> dict[str, Any]:
     return {"policies": [model_fingerprint(name) for name in names]} if names else {}
 
 
-def _searching_rows(
-    policy: LearnedPolicy, search: PlannerSettings, navigation: NavigationSettings, model: DiffusionWorldModel
-) -> list[Row]:
-    """Return the rows in which the world model ranks the policy's paths, and in which it searches beside them."""
-    searches = {f"{WORLD_MODEL} + {policy.name}": search}
+def _policies(names: Sequence[str], navigation: NavigationSettings) -> Iterator[tuple[LearnedPolicy, PlannerSettings]]:
+    """Yield each policy and the search that takes its paths."""
+    for name in names:
+        search = replace(navigation.planner, proposals=name, proposals_alone=False)
+        policy = Proposer(navigation.device).policy(search)
+        assert policy is not None
+        yield policy, search
+
+
+def _searching_rows(policy: LearnedPolicy, search: PlannerSettings, searcher: Searcher) -> list[Row]:
+    """Return the rows in which ``searcher`` ranks the policy's paths, and in which it searches beside them."""
+    searches = {f"{searcher.name} + {policy.name}": search}
     if policy.settings.kind == "nomad":  # the others have one path, and nothing to rank
+        by = "" if searcher.name == WORLD_MODEL else f" by {searcher.name}"
         for count in RANKED:
             alone = replace(search, proposals_alone=True, proposed_paths=count, result="best")
-            searches[f"{policy.name} x{count}, ranked"] = alone
-    rows = []
-    for name, planner in searches.items():
-        older = max(0, policy.frames - model.context_frames)
-        replay = Replay(NavStack(model, open_loop(replace(navigation, planner=planner))), older)
-
-        def replay_of(window: Window, replay: Replay = replay) -> Replay:
-            return replay
-
-        rows.append(replace(searching_row(name, replay_of, model), imagine=None))
-    return rows
+            searches[f"{policy.name} x{count}, ranked{by}"] = alone
+    return [
+        replace(
+            searching_row(name, searcher.replay_of, searcher.model, searcher.experts, planner=planner), imagine=None
+        )
+        for name, planner in searches.items()
+    ]

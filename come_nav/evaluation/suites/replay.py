@@ -119,10 +119,11 @@ class Replay:
         experts: ExpertsSettings | None = None,
         imaginer: Imaginer | None = None,
         registers: bool = False,
+        planner: PlannerSettings | None = None,
     ) -> Plan:
         """Plan to the goal image of ``window`` with its own time between waypoints (see ``NavStack.plan``)."""
         goal = Goal(image_rgb=window.goal_frame().rgb)
-        search = self.search_of(window)
+        search = self.search_of(window, planner)
         return self.at(window).plan(
             goal, generator=generator, planner=search, experts=experts, imaginer=imaginer, registers=registers
         )
@@ -134,6 +135,7 @@ class Replay:
         assert imaginer is not None  # there is a context
         return imaginer
 
-    def search_of(self, window: Window) -> PlannerSettings:
-        """Return the configured search with the waypoints of ``window``."""
-        return replace(self.stack.settings.planner, horizon_steps=len(window.driven_xyyaw), dt_s=window.dt_s)
+    def search_of(self, window: Window, planner: PlannerSettings | None = None) -> PlannerSettings:
+        """Return ``planner``, the configured search where None, with the waypoints of ``window``."""
+        search = planner or self.stack.settings.planner
+        return replace(search, horizon_steps=len(window.driven_xyyaw), dt_s=window.dt_s)

@@ -41,6 +41,7 @@ from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettin
 from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import ReplayOf, perfect_model_row, searching_row
+from come_nav.evaluation.suites.policy_rows import Searcher, policy_rows, stored_policies
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.registration_rows import (
     registration_facts,
@@ -123,6 +124,10 @@ def planning_rows(
         told = experts_of(setup.settings.weights.composed_row("base", True), model, older_frames)
         rows.append(_memory_network_row(memory_network_alone(model), replay_of, model, told))
     rows += _composed_rows(keys, compositions, setup, cache, registers="hybrid" in keys and not narrow)
+    if setup.settings.policies:
+        main = next(row for row in compositions if row.name == main_row(compositions))
+        searcher = Searcher(main.name, replay_of, model, experts_of(main, model, older_frames))
+        rows += policy_rows(setup.settings.policies, navigation, searcher)
     return with_kinematics(rows, navigation.robot)
 
 
@@ -215,6 +220,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         "imagination": navigation.imagination,
         "images": IMAGES,
         **stored_motion(navigation),
+        **stored_policies(setup.settings.policies),
         **stored_registration(navigation, narrow),
     }
     with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:
