@@ -2,6 +2,8 @@
 
     python benchmarks/sequence_memories.py --seconds 3600 --work runs/sequence
     python benchmarks/sequence_memories.py --only "full attention;state space, block-wise" --seconds 600
+    python benchmarks/sequence_memories.py --only "no memory" --robot tiny      ... and the robot's stack with a model
+    python benchmarks/sequence_memories.py --recorded episodes --out real.json  the trained rows in other mazes
 
 Every row is config/train_sequence.yaml with the kind of memory and a few keys changed (sequence_memories.yaml). Its
 speed is measured first, then it gets as many steps as fit, so that warm-up and decay are whole. Walks are encoded once
@@ -25,7 +27,7 @@ from machine import machine_facts
 from torch import Tensor
 
 from come_nav.cli.evaluate_flags import parse_worlds
-from come_nav.config import parse_override
+from come_nav.config import load_config, parse_override
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
@@ -33,6 +35,7 @@ from come_nav.core.settings import from_mapping, nested, read_yaml
 from come_nav.evaluation.metrics.image_sets import kernel_distance
 from come_nav.evaluation.protocols.sequence_recall import (
     IN_CONTEXT,
+    NEVER,
     SequenceRecallSettings,
     SequenceWalks,
     SequenceWindow,
@@ -41,10 +44,15 @@ from come_nav.evaluation.protocols.sequence_recall import (
     imagined,
     nearest_remembered,
     recall_walks,
+    recorded_walks,
     retrieved,
     summarised,
     window_of,
 )
+from come_nav.evaluation.suites.memory.compositions import find_weights
+from come_nav.evaluation.suites.walk_memories import maze_recordings, rows_of_walks
+from come_nav.navigation.loading import load_configured_model
+from come_nav.sim.mazes import maze_looks, memory_maze
 from come_nav.training.machine import Machine
 from come_nav.training.pretrained import merged
 from come_nav.training.sequence.run import SequenceRun
@@ -88,17 +96,18 @@ class Comparison:
 
     def __init__(self, args: argparse.Namespace, document: dict[str, Any]) -> None:
         self.args, self.document = args, document
-        self.recall = SequenceRecallSettings(
-            tuple(parse_worlds(args.worlds)), tuple(args.contexts), args.asked, steps=args.sampler_steps
-        )
+        walks = parse_worlds(args.worlds) if args.recorded is None else [own.seed for own in recorded(args.recorded)]
+        self.recall = SequenceRecallSettings(tuple(walks), tuple(args.contexts), args.asked, steps=args.sampler_steps)
         self.machine = Machine(
             accelerator="cpu", progress=False, precision=args.precision, max_minutes=args.max_minutes
         )
 
     def train(self, name: str, config: SequenceTrainSettings) -> SequenceModel | None:
         """Return the trained model of a row, or None where time ran out; it goes on where it stopped."""
-        facts = self.document["trainings"].setdefault(name, {"cpu_s": 0.0, "slices": 0})
         folder = self.args.work / name.replace(",", "").replace(" ", "_")
+        if self.args.recorded is not None:  # as they were trained: nothing is learned of other mazes
+            return SequenceModel.load(folder / config.name)
+        facts = self.document["trainings"].setdefault(name, {"cpu_s": 0.0, "slices": 0})
         config = replace(config, data=replace(config.data, cache_folder=self.args.work / "walks"))
         if "steps" not in facts:
             facts["seconds_per_step"] = self.seconds_per_step(config, folder)
@@ -154,19 +163,43 @@ class Comparison:
         walks = self.walks
         latents = torch.cat([model.encode(chunk) for chunk in walks.images.split(256)])
         for row, answer in self.answers(name, model).items():
-            by_context = {}
             for context in self.recall.contexts:
                 window = window_of(walks, latents, context, self.recall.asked)
-                answered = answer(window)
-                records = evaluate_answers(answered, model.decode, walks, self.recall.worlds)
-                self.document["records"].setdefault(row, {})[str(context)] = records
-                base = self.document["records"].get(BASELINE, {}).get(str(context))
-                found = summarised(records, self.recall.seed, None if row == BASELINE else base, context)
-                for group, distance in self.kernel_distances(model.decode(answered.flatten(0, 1)), context).items():
-                    found[group]["kernel_distance"] = distance
-                by_context[str(context)] = found
-            self.document["rows"][row] = by_context
+                self.keep(row, context, answer(window), model.decode)
         self.write()
+
+    def keep(self, row: str, context: int, answered: Tensor, decode: Callable[[Tensor], Tensor]) -> None:
+        """Keep the figures of what a row answered (W, asked, ...), which ``decode`` makes images of."""
+        records = evaluate_answers(answered, decode, self.walks, self.recall.worlds)
+        self.document["records"].setdefault(row, {})[str(context)] = records
+        base = self.document["records"].get(BASELINE, {}).get(str(context))
+        found = summarised(records, self.recall.seed, None if row == BASELINE else base, context)
+        for group, distance in self.kernel_distances(decode(answered.flatten(0, 1)), context).items():
+            found[group]["kernel_distance"] = distance
+        self.document["rows"].setdefault(row, {})[str(context)] = found
+
+    def evaluate_robot(self, name: str, steps_per_frame: float) -> None:
+        """Ask the robot's stack with the model ``name``: clouds, an adapter and compositions, none of it trained here.
+
+        Differences to no memory are paired by view; what its autoencoder leaves of the true views is a row as well.
+        """
+        words = (f"model={name}", "device=cpu", f"episodic.steps_per_frame={steps_per_frame}")
+        navigation = load_config(None, words)
+        model, weights = load_configured_model(navigation), find_weights(None, name)
+        facts = self.document["trainings"].setdefault(f"robot, {name}", {"answer_cpu_s": {}})
+        facts |= {"adapter_steps_per_frame": steps_per_frame, "weights": weights.to_mapping()["contrast"]["all"]}
+        recordings = maze_recordings(self.recall)
+        for context in self.recall.contexts:
+            if str(context) in facts["answer_cpu_s"]:
+                continue
+            started_s = time.process_time()
+            answers = rows_of_walks(model, navigation, weights, recordings, context, self.recall)
+            true = self.walks.images[self.walks.views[:, -self.recall.asked :]]
+            answers["autoencoder"] = torch.stack([model.decode(model.encode(own)).cpu() for own in true])
+            for row, images in answers.items():
+                self.keep(f"{name}: {row}", context, images, lambda images: images)
+            facts["answer_cpu_s"][str(context)] = time.process_time() - started_s
+            self.write()
 
     def answers(self, name: str, model: SequenceModel) -> dict[str, Callable[[SequenceWindow], Tensor]]:
         """Return how a row and those that need nothing but its model answer a window."""
@@ -205,8 +238,10 @@ class Comparison:
 
     @cached_property
     def walks(self) -> SequenceWalks:
-        """The walks through test mazes, rendered once."""
-        return recall_walks(self.recall)
+        """The walks through test mazes, rendered once, or those that were recorded elsewhere."""
+        if self.args.recorded is None:
+            return recall_walks(self.recall)
+        return recorded_walks(recorded(self.args.recorded), self.recall, maze_looks.CELL_M / memory_maze.CELL_M)
 
     def write(self) -> None:
         """Write the document, single records left out: they are in the work folder."""
@@ -216,13 +251,21 @@ class Comparison:
         atomic_write_text(self.args.work / "records.json", json.dumps(self.document["records"]) + "\n")
 
 
+def recorded(folder: Path) -> list[memory_maze.MemoryMazeWalk]:
+    """Return the episodes of Memory Maze in a folder; raise ConfigError where there is none."""
+    walks = [memory_maze.load_walk(path) for path in sorted(folder.glob("*.npz"))]
+    if not walks:
+        raise ConfigError(f"{folder} holds no episode (.npz); record some with record_memory_maze and save_walk")
+    return walks
+
+
 def open_document(args: argparse.Namespace, base: dict[str, Any]) -> dict[str, Any]:
     """Return the document to go on with, or a new one; raise ConfigError where the file has other settings."""
     settings = {
         "base": base,
         "rows": read_yaml(args.rows),
         "budget_cpu_s": args.seconds,
-        "worlds": args.worlds,
+        "worlds": args.worlds if args.recorded is None else [own.name for own in recorded(args.recorded)],
         "contexts": args.contexts,
         "asked": args.asked,
         "sampler_steps": args.sampler_steps,
@@ -243,10 +286,9 @@ def line_of(name: str, by_context: dict[str, Any], facts: dict[str, Any]) -> str
     """Return one line of the table: what was seen more than ten frames ago, and what never was."""
     parts = [f"{name:34s} {facts.get('steps', 0):6d} steps {facts.get('cpu_s', 0.0):6.0f} s"]
     for context, summary in by_context.items():
-        seen, never = summary[IN_CONTEXT]["psnr_db"], summary["never seen"]["psnr_db"]
-        parts.append(
-            f"{context}: {seen['value']:.2f} [{seen['low']:.2f}, {seen['high']:.2f}] / {never['value']:.2f} dB"
-        )
+        groups = (summary.get(group, {}).get("psnr_db") for group in (IN_CONTEXT, NEVER))
+        told = ["-" if own is None else f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]" for own in groups]
+        parts.append(f"{context}: {' / '.join(told)} dB")
     return "  ".join(parts)
 
 
@@ -263,11 +305,14 @@ def main() -> None:
     parser.add_argument(
         "--precision", default="32-true", help="of training; bf16-mixed takes longer a step where layers are narrow"
     )
+    parser.add_argument("--recorded", type=Path, help="folder of episodes of Memory Maze, asked in place of --worlds")
     parser.add_argument("--worlds", default="20000-20019", help="mazes that are asked: test seeds")
     parser.add_argument(
         "--contexts", type=int, nargs="+", default=[100, 200, 400, 800], help="frames before what is asked"
     )
     parser.add_argument("--asked", type=int, default=24, help="frames at the end of each walk that are asked for")
+    parser.add_argument("--robot", metavar="NAME", help="model whose stack answers as well, with depth and memories")
+    parser.add_argument("--adapter-steps", type=float, default=0.1, help="of that robot's adapter, for each frame")
     parser.add_argument("--sampler-steps", type=int, help="of the sampler (default: the model's)")
     parser.add_argument("--work", type=Path, default=Path("runs/sequence"), help="folder of the trainings")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sequence_memories.json"))
@@ -282,8 +327,10 @@ def main() -> None:
         if model is None:
             raise SystemExit(f"{name}: stopped; the same command goes on from {args.work}")
         comparison.evaluate(name, model)
-        facts = comparison.document["trainings"][name]
+        facts = comparison.document["trainings"].get(name, {})
         print(line_of(name, comparison.document["rows"][name], facts), flush=True)
+    if args.robot is not None:
+        comparison.evaluate_robot(args.robot, args.adapter_steps)
 
 
 if __name__ == "__main__":

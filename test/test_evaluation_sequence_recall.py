@@ -1,26 +1,31 @@
 """Recall of sequences: ages, the same frames for every context, rows without a model, and what is summed up."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from come_nav.core.errors import ConfigError
+from come_nav.core.errors import ConfigError, DataError
 from come_nav.evaluation.protocols.sequence_recall import (
     AGES,
     IN_CONTEXT,
     NEVER,
     SequenceRecallSettings,
     age_group,
+    ages_by_pose,
     ages_of,
     copied,
     evaluate_answers,
     imagined,
     nearest_remembered,
     recall_walks,
+    recorded_walks,
     retrieved,
     summarised,
     window_of,
 )
+from come_nav.sim.mazes.memory_maze import MemoryMazeWalk
 
 SETTINGS = SequenceRecallSettings(worlds=(20000, 20001), contexts=(10, 90), asked=12)
 
@@ -33,6 +38,29 @@ def walks():
 def test_an_age_is_the_time_since_the_same_view():
     ages = ages_of(np.array([[3, 4, 3, 3, 5, 4], [1, 2, 1, 2, 1, 9]]))
     np.testing.assert_array_equal(ages, [[-1, -1, 2, 1, -1, 4], [-1, -1, 2, 2, 2, -1]])
+
+
+def test_ages_of_poses_that_are_never_the_same_twice():
+    there = np.column_stack([np.arange(6.0), np.zeros(6), np.zeros(6)])
+    turned = there[::-1] + np.array([0.0, 0.0, math.pi])
+    back = there + np.array([0.1, 0.1, 0.2])
+    (ages,) = ages_by_pose(np.concatenate([there, turned, back])[None])
+    np.testing.assert_array_equal(ages, [-1] * 12 + [12] * 6)
+    np.testing.assert_array_equal(ages_by_pose(np.zeros((1, 4, 3))), [[-1] * 4])  # never elsewhere
+
+
+def test_walks_that_were_recorded_elsewhere_are_asked_alike():
+    images = np.arange(30, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    poses = np.column_stack([np.arange(30.0), np.zeros(30), np.zeros(30)])
+    recording = MemoryMazeWalk(images, poses, np.zeros(30, np.int64), "9x9", 3)
+    settings = SequenceRecallSettings(worlds=(3,), contexts=(6,), asked=4)
+    walks = recorded_walks([recording], settings, 0.6)
+    assert walks.images.shape == (10, 3, 8, 8)
+    assert walks.images[0, 0, 0, 0] == pytest.approx(20 / 127.5 - 1.0)
+    window = window_of(walks, walks.images, 6, 4)
+    torch.testing.assert_close(window.poses_xyyaw[0, :, 0], 0.6 * torch.arange(10).double())
+    with pytest.raises(DataError, match="has 30 frames, and 31"):
+        recorded_walks([recording], SequenceRecallSettings(worlds=(3,), contexts=(6,), asked=25), 1.0)
 
 
 def test_groups_of_ages_cover_all_of_them():

@@ -114,7 +114,7 @@ def test_without_the_package_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "memory_maze", None)
     monkeypatch.setitem(sys.modules, "memory_maze.tasks", None)
     with pytest.raises(
-        ConfigError, match=r"pip install memory-maze 'dm-control==1\.0\.31' 'mujoco==3\.3\.3'"
+        ConfigError, match=r"pip install memory-maze gym 'dm-control==1\.0\.31' 'mujoco==3\.3\.3'"
     ) as caught:
         record_memory_maze(5, 0)
     assert "\n" not in str(caught.value)

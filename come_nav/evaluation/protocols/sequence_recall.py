@@ -7,6 +7,7 @@ asked has the age of the newest frame before it that was seen from the same pose
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from come_nav.core.checks import check_range
-from come_nav.core.errors import ConfigError
+from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
+from come_nav.core.protocols import Recording
 from come_nav.evaluation.metrics.image_metrics import psnr, sharpness_ratio, ssim
 from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, paired_difference
 from come_nav.sim.builtin import ideal_camera
@@ -33,6 +35,7 @@ AGES = (10, 50, 100, 200, 400)  # frames; upper ends of the groups of ages
 NEVER = "never seen"
 IN_CONTEXT = f"over {AGES[0]}, in the context"  # what a memory of the context alone can know
 METRICS = ("psnr_db", "ssim", "sharpness")
+NEAR_M, NEAR_RAD = 0.3, math.radians(20.0)  # a quarter of a cell; of walks whose poses are no lattice
 YAW_WEIGHT_M = 1.2  # of the cosine's fall between two headings, against metres: half a turn counts as two cells
 Answer = Callable[["SequenceWindow", int], Tensor]
 
@@ -108,6 +111,48 @@ def recall_walks(settings: SequenceRecallSettings) -> SequenceWalks:
         start += len(distinct)
     numbers_of_frames = torch.stack(views)
     return SequenceWalks(torch.cat(images), torch.stack(poses), numbers_of_frames, ages_of(numbers_of_frames.numpy()))
+
+
+def recorded_walks(recordings: Sequence[Recording], settings: SequenceRecallSettings, scale: float) -> SequenceWalks:
+    """Return the last frames of walks that were recorded elsewhere, whose poses are never the same twice.
+
+    Args:
+        recordings: one for each of ``settings.worlds``, images of the size that the models look at.
+        settings: how many frames are asked, from which contexts.
+        scale: metres that a metre of theirs counts as, so that cells are as large as those of training.
+
+    Raises:
+        DataError: where a walk is too short.
+    """
+    images, poses = [], []
+    for recording in recordings:
+        first = len(recording) - settings.frames
+        if first < 0:
+            raise DataError(f"{recording.name} has {len(recording)} frames, and {settings.frames} are asked for")
+        rgb = np.stack([recording.frame(index).rgb for index in range(first, len(recording))])
+        images.append(torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1.0)
+        walked = torch.from_numpy(np.asarray(recording.poses_xyyaw[first:], float)).clone()
+        walked[:, :2] *= scale
+        poses.append(walked)
+    views = torch.arange(len(poses) * settings.frames).view(len(poses), settings.frames)
+    walked_xyyaw = torch.stack(poses)
+    return SequenceWalks(torch.cat(images), walked_xyyaw, views, ages_by_pose(walked_xyyaw.numpy()))
+
+
+def ages_by_pose(poses_xyyaw: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return how many frames ago each walker (W, N, 3) was last about where it is; -1 where never.
+
+    About: within NEAR_M and NEAR_RAD, and elsewhere since: who moves slowly comes back to nothing.
+    """
+    ages = np.full(poses_xyyaw.shape[:2], -1)
+    for row, own in enumerate(poses_xyyaw):
+        for index in range(len(own)):
+            gap = own[:index] - own[index]
+            near = (np.hypot(gap[:, 0], gap[:, 1]) < NEAR_M) & (np.abs(se2.wrap_angle(gap[:, 2])) < NEAR_RAD)
+            away = np.flatnonzero(~near)
+            before = np.flatnonzero(near[: away[-1]]) if len(away) else away
+            ages[row, index] = index - before[-1] if len(before) else -1
+    return ages
 
 
 def ages_of(views: NDArray[np.int64]) -> NDArray[np.int64]:

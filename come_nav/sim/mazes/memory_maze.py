@@ -23,7 +23,7 @@ from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2, se3
 from come_nav.core.types import CameraIntrinsics, Frame
 
-INSTALL = "pip install memory-maze 'dm-control==1.0.31' 'mujoco==3.3.3'  (and set MUJOCO_GL=osmesa without a GPU)"
+INSTALL = "pip install memory-maze gym 'dm-control==1.0.31' 'mujoco==3.3.3'  (and set MUJOCO_GL=osmesa without a GPU)"
 SIZES = ("9x9", "11x11", "13x13", "15x15")
 CELL_M = 2.0  # xy_scale of the package
 RATE_HZ = 4.0  # its control rate
