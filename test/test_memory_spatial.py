@@ -198,6 +198,23 @@ def test_a_person_who_left_is_forgotten_and_the_wall_stays():
     assert (kept.points_xyz[:, 0] < 2.0).any(), "without carving the ghost stays"
 
 
+def test_what_is_told_to_move_is_never_remembered_and_the_rest_is_as_ever():
+    depth = np.full((32, 32), 3.0)
+    depth[8:28, 12:20] = 1.2
+    told = dataclasses.replace(frame(depth), moving=depth < 2.0)
+    plain, masked = SpatialMemory(), SpatialMemory()
+    plain.observe(frame(depth), ORIGIN)
+    assert masked.observe(told, ORIGIN) is InsertResult.KEPT
+    wall = plain.points_xyz[:, 0] > 2.0
+    assert (~wall).sum() > 50
+    assert (masked.points_xyz[:, 0] > 2.0).all()
+    assert {*map(tuple, plain.points_xyz[wall].round(4))} <= {*map(tuple, masked.points_xyz.round(4))}
+    nothing = dataclasses.replace(told, moving=np.ones((32, 32), bool))
+    assert SpatialMemory().observe(nothing, ORIGIN) is InsertResult.NO_POINTS
+    with pytest.raises(ShapeError, match=r"Frame\.moving must be of rgb's size"):
+        dataclasses.replace(told, moving=np.ones((16, 32), bool))
+
+
 def test_what_does_not_move_is_not_carved_by_turning_and_driving():
     memory = SpatialMemory()
     for step in range(40):  # towards a wall at x = 5, over a floor, with a wobble in the pose that odometry has

@@ -47,7 +47,7 @@ def matched(
     depth_info: SimpleNamespace | None = None,
     rgb: np.ndarray = RGB,
 ) -> SimpleNamespace:
-    facts = {"info": calibration or info(), "depth_info": depth_info, "odometry": None}
+    facts = {"info": calibration or info(), "depth_info": depth_info, "odometry": None, "mask": None}
     return SimpleNamespace(stamp_s=1.0, image=image(rgb, "rgb8"), depth=depth, **facts)
 
 

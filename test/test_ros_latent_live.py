@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 from come_nav.core.errors import ComeNavError
 from come_nav.memory.store.store import MemoryStore
 from come_nav.ros import messages
-from come_nav.ros.qos import LATCHED
+from come_nav.ros.qos import LATCHED, SENSOR
 from come_nav.sim.builtin import BuiltInSimulator, ideal_camera
 from come_nav.sim.worlds import generate_world
 
@@ -89,6 +89,34 @@ def test_the_planner_follows_the_latents_that_a_node_remembers(bench: Bench):
     for process in (again, user):
         assert process.stop() == 0
         assert "Traceback" not in process.log()
+
+
+def test_what_a_mask_tells_to_move_is_not_remembered(bench: Bench):
+    """A segmentation node answers each image of the simulator: everything moves, then nothing does."""
+    for process in bench.processes:
+        process.stop()
+    masks, moving = bench.publisher(Image, "camera/color/mask", SENSOR), [255]
+
+    def answer(message: Image) -> None:
+        mask = np.full((message.height // 2, message.width // 2), moving[0], np.uint8)
+        told = messages.image_message(np.repeat(mask[..., None], 3, axis=2), 0.0, message.header.frame_id)
+        told.header.stamp = message.header.stamp
+        masks.publish(told)
+
+    bench.node.create_subscription(Image, "camera/color/image_raw", answer, SENSOR)
+    bench.start("simulator", {**IDEAL_64, "world_seed": WORLD, "publish_clock": True, "real_time_factor": 0.7})
+    bench.start(
+        "spatial_memory", {"use_sim_time": True, "device": "cpu", "diagnostics_rate_hz": 4.0, "masks": "required"}
+    )
+    bench.diagnostics.clear()
+
+    def told(entry: str) -> int:
+        return int(bench.told("spatial_memory", "memory").get(entry, 0))
+
+    bench.wait("frames of which nothing stays", lambda: told("frames no_points") >= 3)
+    assert told("points") == 0
+    moving[0] = 0
+    bench.wait("points once nothing moves", lambda: told("points") > 100)
 
 
 def test_a_planner_of_colours_says_why_it_cannot_follow_latents(bench: Bench):

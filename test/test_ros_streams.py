@@ -121,6 +121,25 @@ def test_images_of_a_camera_without_depth_wait_for_it_only_once():
     assert list(sync.ready()) == []
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_an_image_waits_for_the_mask_of_its_time_as_long_as_masks_come(late):
+    sync = Synchroniser("optional", patience_s=0.5, masks="optional")
+    sync.add_depth(1.0, "depth")
+    sync.add_odometry(odometry(1.0))
+    sync.add_image(1.0, "first")
+    assert list(sync.ready()) == []
+    if late:
+        sync.add_odometry(odometry(1.6))
+    else:
+        sync.add_mask(1.01, "mask")
+    (found,) = sync.ready()
+    assert (found.image, found.depth, found.mask) == ("first", "depth", None if late else "mask")
+    sync.add_odometry(odometry(1.7))
+    sync.add_image(1.7, "second")
+    sync.add_depth(1.7, "depth")
+    assert len(list(sync.ready())) == int(late), "who publishes none is not waited for again"
+
+
 def image(encoding: str = "rgb8", height: int = 4, width: int = 6, channels: int = 3) -> SimpleNamespace:
     return SimpleNamespace(
         header=SimpleNamespace(frame_id="cam"),
@@ -134,7 +153,8 @@ def image(encoding: str = "rgb8", height: int = 4, width: int = 6, channels: int
 
 
 def matched(image: SimpleNamespace, depth: SimpleNamespace | None = None) -> SimpleNamespace:
-    return SimpleNamespace(stamp_s=1.0, image=image, depth=depth, info=None, depth_info=None, odometry=odometry(1.0))
+    own = odometry(1.0)
+    return SimpleNamespace(stamp_s=1.0, image=image, depth=depth, info=None, depth_info=None, odometry=own, mask=None)
 
 
 def test_frames_are_decoded_and_wrong_ones_name_the_cause():
@@ -145,6 +165,20 @@ def test_frames_are_decoded_and_wrong_ones_name_the_cause():
         LiveCamera().decode(matched(image("banana")), None, [])
     with pytest.raises(DataError, match="depth is 8x4 but the image is 6x4"):
         LiveCamera().decode(matched(image(), image("16UC1", 4, 8, 2)), None, [])
+
+
+def test_a_mask_is_brought_to_the_size_of_the_image():
+    half = image("mono8", 2, 3, 1)
+    half.data[4] = 1  # the middle of the second row: a label, not a grey value
+    found = matched(image())
+    found.mask = half
+    moving = LiveCamera().decode(found, None, []).moving
+    assert moving.dtype == bool
+    np.testing.assert_array_equal(np.argwhere(moving), [[2, 2], [2, 3], [3, 2], [3, 3]])
+    assert LiveCamera().decode(matched(image()), None, []).moving is None
+    found.mask = image("mono16", 4, 6, 2)
+    with pytest.raises(DataError, match=r"encoding mono16; publish one of 8 bits \(mono8\)"):
+        LiveCamera().decode(found, None, [])
 
 
 # -- transforms ----------------------------------------------------------------------------------------------------

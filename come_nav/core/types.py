@@ -126,6 +126,8 @@ class Frame:
         intrinsics: of ``rgb`` (and of ``depth_m``, which is registered to it); None when unknown.
         T_base_camera: (4, 4) pose of the optical frame in base_link; None when unknown.
         frame_id: name of the optical frame.
+        moving: (H, W) pixels of what moves (people, vehicles), which is seen and not remembered; None where nobody
+            tells.
     """
 
     stamp_s: float
@@ -134,6 +136,7 @@ class Frame:
     intrinsics: CameraIntrinsics | None = None
     T_base_camera: NDArray[np.float64] | None = None
     frame_id: str = "camera_color_optical_frame"
+    moving: NDArray[np.bool_] | None = None
 
     def over_footprint(self, T_odom_base: NDArray[np.float64]) -> Frame:
         """Return the frame with its camera mounted on base_footprint, the planar pose under base_link (REP-120).
@@ -150,6 +153,8 @@ class Frame:
             raise ShapeError(f"Frame.rgb must be uint8, got {self.rgb.dtype}")
         if self.depth_m is not None and self.depth_m.shape != self.rgb.shape[:2]:
             raise ShapeError(f"Frame.depth_m must be registered to rgb {self.rgb.shape[:2]}, got {self.depth_m.shape}")
+        if self.moving is not None and self.moving.shape != self.rgb.shape[:2]:
+            raise ShapeError(f"Frame.moving must be of rgb's size {self.rgb.shape[:2]}, got {self.moving.shape}")
 
 
 @dataclass(frozen=True)

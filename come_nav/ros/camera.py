@@ -22,6 +22,7 @@ from come_nav.data.cameras.frames import is_optical
 from come_nav.data.timing.odometry_track import OdometryTrack
 from come_nav.ros import messages
 from come_nav.ros.decoding import LiveCamera, LiveCameraSettings
+from come_nav.ros.diagnostics import Stream
 from come_nav.ros.inputs.extrinsics import Extrinsics
 from come_nav.ros.inputs.image_bridge import converter
 from come_nav.ros.inputs.odometry_frames import check_odometry_frame, is_base
@@ -63,7 +64,18 @@ CAMERA_PARAMETERS = (
     ),
 )
 
-COLOUR = "camera/color/image_raw"
+MASK_PARAMETERS = (
+    Parameter(
+        "masks",
+        "none",
+        "images beside the colour images (camera/color/mask, 8 bits), not 0 where something moves: that is seen and "
+        "not remembered in the cloud; images whose mask does not come are dropped where required, taken where optional",
+        choices=("none", "optional", "required"),
+        when="start",
+    ),
+)
+
+COLOUR, MASK = "camera/color/image_raw", "camera/color/mask"
 DEPTH, DEPTH_INFO = "camera/depth/image_raw", "camera/depth/camera_info"
 
 
@@ -79,7 +91,8 @@ class CameraInput:
         """Subscribe; ``depth`` is "none", "optional" or "required"."""
         self._node, self._lock = node, threading.Lock()
         values = node.values
-        self._sync = Synchroniser(depth, values["sync_slop_s"])
+        masks = values.get("masks", "none")
+        self._sync = Synchroniser(depth, values["sync_slop_s"], masks=masks)
         self._receipts: dict[float, float] = {}
         self.transforms = listen(node)
         if len(values["camera_xyz_rpy"]) != 6:
@@ -94,8 +107,11 @@ class CameraInput:
         if depth != "none":
             self.depth = node.watch("depth", DEPTH, limit_s, required=depth == "required")
             transport = values["depth_transport"], "compressedDepth"
-            ImageTopic(node, self.depth, DEPTH, transport, self._take_depth)
+            ImageTopic(node, self.depth, DEPTH, transport, self._takes(self.depth, self._sync.add_depth))
             node.subscribe(CameraInfo, depth_info_topic(node), self._take_depth_info, SENSOR)
+        if masks != "none":
+            mask = node.watch("mask", MASK, limit_s, required=masks == "required")
+            ImageTopic(node, mask, MASK, (AUTO, "compressed"), self._takes(mask, self._sync.add_mask))
         node.log.info(f"images are converted by {converter()}")
         self.warnings: list[str] = []
         self.extrinsics = Extrinsics(node, self.transforms, camera_pose(values["camera_xyz_rpy"]))
@@ -245,10 +261,15 @@ class CameraInput:
             self._receipts[stamp_s] = steady_s
             self._sync.add_image(stamp_s, message)
 
-    def _take_depth(self, message: Any) -> None:
-        self.depth.received(time.monotonic(), self._node.delay_s(message.header.stamp))
-        with self._lock:
-            self._sync.add_depth(messages.seconds_from_stamp(message.header.stamp), message)
+    def _takes(self, stream: Stream, add: Callable[[float, Any], None]) -> Callable[[Any], None]:
+        """Return what takes messages of an input that comes beside colour images."""
+
+        def take(message: Any) -> None:
+            stream.received(time.monotonic(), self._node.delay_s(message.header.stamp))
+            with self._lock:
+                add(messages.seconds_from_stamp(message.header.stamp), message)
+
+        return take
 
     def _take_depth_info(self, message: Any) -> None:
         with self._lock:

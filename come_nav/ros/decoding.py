@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +43,23 @@ class LiveCameraSettings:
 def frame_of(message: Any) -> str:
     """Return the frame in a message's header, without a leading slash."""
     return str(message.header.frame_id).lstrip("/")
+
+
+def moving_of(message: Any, size: Size, lens: Lens | None) -> NDArray[np.bool_]:
+    """Return where (H, W) a mask of the colour image is not 0; it may be smaller or larger than the image.
+
+    Raises:
+        DataError: for labels of more than eight bits, the small ones of which would be lost.
+    """
+    encoding = str(getattr(message, "encoding", "mono8")).lower()
+    if "16" in encoding or "32" in encoding:
+        raise DataError(f"a mask of what moves has encoding {encoding}; publish one of 8 bits (mono8), 0 where nothing")
+    mask = (colour_of(message).max(axis=2) > 0).astype(np.uint8) * 255
+    mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    if lens is not None:
+        mask = lens.straighten(np.repeat(mask[..., None], 3, axis=2))[..., 0]
+    moving: NDArray[np.bool_] = mask > 0
+    return moving
 
 
 class LiveLens:
@@ -97,8 +115,8 @@ class LiveCamera:
             T_colour_depth: (4, 4) of the transforms between the frames of both images, None where they are unknown.
 
         Raises:
-            DataError: for an encoding that is not supported, sizes that do not agree, damaged bytes, or depth that
-                cannot be brought into the colour image.
+            DataError: for an encoding that is not supported, masks of more than eight bits, sizes that do not agree,
+                damaged bytes, or depth that cannot be brought into the colour image.
         """
         rgb = colour_of(matched.image)
         size = (rgb.shape[1], rgb.shape[0])
@@ -107,11 +125,12 @@ class LiveCamera:
         depth_m = None if matched.depth is None else self._depth_in_colour(matched, size, lens, T_colour_depth, notes)
         warnings += [note for note in notes if note not in self._told]
         self._told.update(notes)
+        moving = None if matched.mask is None else moving_of(matched.mask, size, lens)
         if lens is not None:
             rgb = lens.straighten(rgb)
         frame_id = self.frames(matched)[0] or "camera_color_optical_frame"
         intrinsics = None if lens is None else lens.pinhole
-        return Frame(matched.stamp_s, rgb, depth_m, intrinsics, T_base_camera, frame_id)
+        return Frame(matched.stamp_s, rgb, depth_m, intrinsics, T_base_camera, frame_id, moving)
 
     def _change_of_size(self, size: Size) -> list[str]:
         """Return a note where images have another size than the one before: its calibration is read anew."""

@@ -301,6 +301,8 @@ class SpatialMemory:
             depth = self._depth_source(frame, pose)
         if depth is None:
             return InsertResult.NO_DEPTH, None
+        if frame.moving is not None:  # what passes by is nowhere to be found again
+            depth = np.where(frame.moving, np.float32(np.nan), depth)
         return InsertResult.KEPT, self.features(frame, depth, camera)
 
     def _take(self, stamp_s: float, grid: FeatureGrid, T_map_camera: Array) -> InsertResult:

@@ -25,7 +25,7 @@ from come_nav.evaluation.running_accuracy import RunningAccuracy
 from come_nav.navigation.loading import load_stack
 from come_nav.navigation.navigation_model import looks_at_depth
 from come_nav.navigation.navigator import Navigator
-from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
+from come_nav.ros.camera import CAMERA_PARAMETERS, MASK_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.inputs.odometry_reset import OdometryReset, forgets, motion_of_odom
 from come_nav.ros.map_odom import MAP_PARAMETERS, MapOdomFollower, MapOdomPublisher
@@ -51,6 +51,7 @@ class PlannerNode(ManagedNode):
 
     PARAMETERS = (
         *CAMERA_PARAMETERS,
+        *MASK_PARAMETERS,
         *MAP_PARAMETERS,
         Parameter("plan_rate_hz", 2.0, "most plans per second, Hz", 0.05, 20.0),
         *OUTPUT_PARAMETERS,

@@ -24,7 +24,7 @@ from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.memories.remembered_space import space_of
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.ros import messages
-from come_nav.ros.camera import CAMERA_PARAMETERS, CameraInput
+from come_nav.ros.camera import CAMERA_PARAMETERS, MASK_PARAMETERS, CameraInput
 from come_nav.ros.diagnostics import Latency, Level, Report
 from come_nav.ros.inputs.odometry_reset import OdometryReset, motion_of_odom
 from come_nav.ros.map_odom import FOLLOW_PARAMETERS, MapOdomFollower
@@ -40,6 +40,7 @@ class SpatialMemoryNode(MemoryNode):
     FORGOTTEN = "memory is forgotten"
     PARAMETERS = (
         *CAMERA_PARAMETERS,
+        *MASK_PARAMETERS,
         *FOLLOW_PARAMETERS,
         Parameter("rate_hz", 4.0, "most frames remembered per second, Hz", 0.1, 60.0),
         Parameter("publish_period_s", 2.0, "publish the cloud this often, s", 0.1, 600.0),
