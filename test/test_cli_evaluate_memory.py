@@ -61,6 +61,7 @@ def test_recall_from_end_to_end_and_again(tmp_path, capsys):
     ]
     assert rows["SLTM, render blend"]["psnr_db"]["value"] != rows["SLTM"]["psnr_db"]["value"]
     assert rows["all (CoME)"]["psnr_db"] == rows["SLTM"]["psnr_db"]
+    assert rows["base"]["kernel_distance"]["value"] is None, "three images are no set"
     made_of = {line["row"]: line for line in result["compositions"]}
     assert (made_of["all (CoME)"]["equals"], made_of["all (CoME)"]["one_pass"]) == ("SLTM", True)
     assert any(note.startswith("base: sees views of its context") for note in result["notes"])

@@ -18,7 +18,7 @@ from come_nav.evaluation.protocols.memory_windows import (
     find_revisits,
 )
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
-from come_nav.evaluation.reports.memory_tables import FACTS, recall_table
+from come_nav.evaluation.reports.memory_tables import FACTS, recall_table, set_distance
 
 CAMERA = CameraIntrinsics.from_field_of_view(32, 32, np.pi / 2)
 T_BASE_CAMERA = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))
@@ -227,6 +227,20 @@ def test_the_table_splits_and_pairs():
     old = aged.gains["all", "base"]["psnr_db"][f"last seen > {middle:g} s ago"]
     assert old.n == (since_s >= middle).sum() > 0
     assert old.value == pytest.approx(np.where(coverage < 0.6, 1.0, 3.0)[since_s >= middle].mean())
+
+
+def test_sets_of_images_are_compared_with_the_set_of_true_ones():
+    rng = np.random.default_rng(0)
+    true, alike, mean = rng.normal(size=(40, 6)), rng.normal(size=(40, 6)), np.zeros((40, 6))
+
+    def distance(made, count=40):
+        records = [{"features": [m.tolist()], "truth_features": [t.tolist()]} for m, t in zip(made, true, strict=True)]
+        return set_distance(records[:count], seed=0)
+
+    assert abs(distance(alike).value) < 0.1 < distance(mean).value  # alike as sets, whichever image stands where
+    assert distance(alike).low < distance(alike).value < distance(alike).high
+    few = distance(alike, count=19)
+    assert np.isnan([few.value, few.low, few.high]).all() and few.n == 19, "of so few it would be noise"
 
 
 def test_as_many_targets_of_each_age_and_no_start_twice():

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +32,12 @@ JUMP = "world model, jump"
 ROLLOUT = "world model, rollout"
 
 WINDOWS_PER_BATCH = 16
+SET_COLUMNS = ("features", "truth_features")
 
 # camera frames -> (N, 3, H, W) in [-1, 1], at the size at which images are compared
 ImagesFunction = Callable[[Sequence[Frame]], torch.Tensor]
+# images (N, 3, H, W) in [-1, 1] -> features (N, D)
+FeaturesFunction = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -183,19 +187,20 @@ def evaluate_quality(
     on_record: Callable[[Record], None] = lambda record: None,
     batch_size: int = WINDOWS_PER_BATCH,
     distance: Distance | None = None,
+    features: FeaturesFunction | None = None,
 ) -> None:
     """Evaluate every row on every window that ``store`` does not have yet, ``batch_size`` windows at a time.
 
     A batch with any record missing is imagined as a whole, so that a resumed run draws the same noise.
     ``on_record`` is called with every record, those found in the store included, for a progress bar. ``distance`` is
-    measured too where it is given (column "lpips").
+    measured too where it is given (column "lpips"), and ``features`` of images and truth are kept.
     """
     for part in _parts(windows, batch_size):
         missing = [row for row in rows if any(store.get(item.window, row.name) is None for item in part)]
         batch = read_batch(part, images) if missing else None
         for row in rows:
             if batch is not None and row in missing:
-                for item, record in zip(part, evaluate_batch(row, batch, distance), strict=True):
+                for item, record in zip(part, evaluate_batch(row, batch, distance, features), strict=True):
                     if store.get(item.window, row.name) is None:
                         store.add(record)
             for item in part:
@@ -204,8 +209,13 @@ def evaluate_quality(
                 on_record(found)
 
 
-def evaluate_batch(row: QualityRow, batch: Batch, distance: Distance | None = None) -> list[Record]:
-    """Return one record per window: PSNR, SSIM, gradient energies and perhaps a distance at each target."""
+def evaluate_batch(
+    row: QualityRow, batch: Batch, distance: Distance | None = None, features: FeaturesFunction | None = None
+) -> list[Record]:
+    """Return one record per window: PSNR, SSIM, gradient energies and perhaps a distance at each target, and features.
+
+    Features are of the image ("features") and of what the camera saw ("truth_features"): sets of them are compared.
+    """
     started_s = time.perf_counter()
     images = row.imagine(batch)
     seconds = (time.perf_counter() - started_s) / len(batch.windows)
@@ -213,6 +223,9 @@ def evaluate_batch(row: QualityRow, batch: Batch, distance: Distance | None = No
     columns = measure(images.flatten(0, 1), batch.truth.flatten(0, 1))
     if distance is not None:
         columns["lpips"] = distance(images.flatten(0, 1).clamp(-1.0, 1.0), batch.truth.flatten(0, 1)).cpu()
+    if features is not None:
+        both = (images.flatten(0, 1).float().clamp(-1.0, 1.0), batch.truth.flatten(0, 1).float())
+        columns |= dict(zip(SET_COLUMNS, (features(own).cpu() for own in both), strict=True))
     count = batch.truth.shape[1]
     records = []
     for index, item in enumerate(batch.windows):
@@ -223,11 +236,18 @@ def evaluate_batch(row: QualityRow, batch: Batch, distance: Distance | None = No
                 "start": item.window.start,
                 "row": row.name,
                 "targets": list(item.targets),
-                **{name: [float(value) for value in column[part]] for name, column in columns.items()},
+                **{name: rounded(column[part]) for name, column in columns.items()},
                 "seconds": seconds,
             }
         )
     return records
+
+
+def rounded(values: torch.Tensor) -> list[Any]:
+    """Return values (N,) as they are, and features (N, D) to six digits: they fill the files of results."""
+    if values.dim() == 1:
+        return [float(value) for value in values]
+    return [[float(f"{value:.6g}") for value in row] for row in values.tolist()]
 
 
 def measure(images: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from come_nav.evaluation.metrics.image_sets import kernel_distance
 from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
 from come_nav.evaluation.protocols.memory_windows import OFFSET_BINS, MemoryWindow
+from come_nav.evaluation.protocols.quality import SET_COLUMNS
 from come_nav.evaluation.protocols.results import Record
 from come_nav.evaluation.reports.tables import DIGITS, HEADINGS, MIN_CLUSTERS, format_interval
 
@@ -21,7 +24,8 @@ CONTEXT_GEOMETRY = "context geometry"
 FACTS = "(window)"  # name of the records that hold what is true of a window whatever the row
 ALL = "all"
 COVERED = 0.6  # share of the target that the point cloud knows: below it imagination has to earn its cost
-METRICS = ("psnr_db", "ssim", "sharpness", "lpips")
+METRICS = ("psnr_db", "ssim", "sharpness", "kernel_distance", "lpips")
+LEAST_IMAGES = 20  # of a set: the kernel distance of fewer is noise
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class RecallTable:
     Attributes:
         resampled: what the bootstrap draws.
         counts: part -> number of windows; the part "all" comes first.
-        rows: row -> metric -> part -> interval; sharpness is the gradient energy of all images over the truth's.
+        rows: row -> metric -> part -> interval; sharpness is the gradient energy of all images over the truth's, the
+            kernel distance that of all images to all true ones (NaN where they are too few), the interval of it the
+            middle 95 % of subsets.
         gains: (row, reference) -> metric -> part -> interval of the paired difference.
         windows: mean share visible from the context, mean share remembered, median age in frames, mean coverage.
     """
@@ -87,6 +93,12 @@ def recall_table(
     names = None if groups is None else np.array([groups[window.window.recording_id] for window in windows])
     columns = {row: _columns(found) for row, found in records.items()}
     rows = {row: _metrics(found, parts, seed, names) for row, found in columns.items()}
+    for row, metrics in rows.items():
+        if all("features" in record for record in records[row]):
+            metrics["kernel_distance"] = {
+                part: set_distance([own for own, chosen in zip(records[row], mask, strict=True) if chosen], seed)
+                for part, mask in parts.items()
+            }
     gains = {
         (row, reference): _gains(columns[row], columns[reference], parts, seed, names)
         for row in records
@@ -195,6 +207,15 @@ def _gains(
         for metric in ("psnr_db", "ssim", "lpips")
         if metric in row and metric in reference
     }
+
+
+def set_distance(records: Sequence[Record], seed: int) -> Interval:
+    """Return the kernel distance of the images of some records to what the camera saw; NaN for too few of them."""
+    if len(records) < LEAST_IMAGES:
+        return Interval(math.nan, math.nan, math.nan, len(records), 0)
+    made, true = (torch.tensor([record[name][0] for record in records]) for name in SET_COLUMNS)
+    found = kernel_distance(true, made, torch.Generator().manual_seed(seed))
+    return Interval(found.value, found.low, found.high, len(records), 0)
 
 
 def _clusters(names: NDArray[np.str_] | None, mask: NDArray[np.bool_] | None = None) -> list[str] | None:

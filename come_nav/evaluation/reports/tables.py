@@ -21,8 +21,14 @@ from come_nav.evaluation.reports.registration_tables import PART_METRICS, Regist
 PLAN_METRICS = ("ate_m", "rpe_m", "final_m", "final_yaw_rad")
 PLAN_HEADINGS = {"ate_m": "ATE [m]", "rpe_m": "RPE [m]"}
 MIN_CLUSTERS = 5  # the bootstrap of fewer groups gives intervals that are far too narrow
-HEADINGS = {"psnr_db": "PSNR [dB]", "ssim": "SSIM", "sharpness": "sharpness ratio", "lpips": "LPIPS"}
-DIGITS = {"psnr_db": 2, "ssim": 3, "sharpness": 2, "lpips": 3}
+HEADINGS = {
+    "psnr_db": "PSNR [dB]",
+    "ssim": "SSIM",
+    "sharpness": "sharpness ratio",
+    "kernel_distance": "kernel distance",
+    "lpips": "LPIPS",
+}
+DIGITS = {"psnr_db": 2, "ssim": 3, "sharpness": 2, "kernel_distance": 2, "lpips": 3}
 IMAGE_KINDS = {
     "imagined": "imagined at the chosen pose",
     "prediction": "imagined at the true pose",

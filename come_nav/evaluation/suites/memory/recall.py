@@ -9,12 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from come_nav.core.errors import ComeNavError
+from come_nav.core.resources import find_resource
 from come_nav.core.settings import to_mapping
 from come_nav.evaluation.metrics.perceptual import Distance, pair_distance
 from come_nav.evaluation.protocols.memory_windows import MemoryWindow
-from come_nav.evaluation.protocols.quality import WINDOWS_PER_BATCH, ImagesFunction, QualityRow, evaluate_quality
+from come_nav.evaluation.protocols.quality import (
+    WINDOWS_PER_BATCH,
+    FeaturesFunction,
+    ImagesFunction,
+    QualityRow,
+    evaluate_quality,
+)
 from come_nav.evaluation.protocols.results import Record, ResultStore
 from come_nav.evaluation.reports.memory_report import RecallEvaluation, write_recall_report, write_recall_results
 from come_nav.evaluation.reports.memory_tables import FACTS, GEOMETRY, NEAREST, recall_table
@@ -40,8 +48,10 @@ from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.quality_rows import images_of
 from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.settings import NavigationSettings
+from come_nav.world_model.model import DiffusionWorldModel
 
 LONGEST_S = (16.0,)  # to the farthest target
+FEATURES_OF = "tiny"  # the model whose depth network tells sets of images apart
 
 
 def run_recall(
@@ -79,6 +89,24 @@ def image_distance(device: torch.device | str) -> tuple[Distance | None, str]:
         return pair_distance("lpips", device), ""
     except ComeNavError as error:
         return None, f"LPIPS left out: {str(error).splitlines()[0]}"
+
+
+def reference_features(device: torch.device | str) -> FeaturesFunction:
+    """Return the features in which sets of images are compared: those of the shipped model's depth network.
+
+    The same network for every model, so that tables compare.
+    """
+    model = DiffusionWorldModel.load(find_resource("models", FEATURES_OF), device)
+    depth, size = model.depth, (model.image_size, model.image_size)
+    assert depth is not None  # it ships with one
+
+    @torch.no_grad()
+    def features(images: torch.Tensor) -> torch.Tensor:
+        if images.shape[-2:] != size:
+            images = functional.interpolate(images, size, mode="bilinear", antialias=True)
+        return depth.features(images.to(device))
+
+    return features
 
 
 def note_coverage(windows: Sequence[MemoryWindow], cache: MemoryCache, store: ResultStore) -> None:
@@ -125,12 +153,18 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
     images = images_of(setup.model)
     stored = stored_settings(found.source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, weights) | {
         "limits": selection.stored,
-        "recall": {"windows_per_batch": WINDOWS_PER_BATCH, "lpips": distance is not None, "images": IMAGES},
+        "recall": {
+            "windows_per_batch": WINDOWS_PER_BATCH,
+            "lpips": distance is not None,
+            "images": IMAGES,
+            "features": FEATURES_OF,
+        },
     }
     chosen = [item.window for item in windows]
     with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:
         with setup.progress(len(windows) * len(rows), "views", "window") as bar:
-            _drive_by_drive(windows, rows, images, cache, store, distance, lambda record: bar.add(record["row"]))
+            measures = (distance, reference_features(setup.model.device))
+            _drive_by_drive(windows, rows, images, cache, store, measures, lambda record: bar.add(record["row"]))
         records = {row.name: store.table(chosen, row.name) for row in rows}
         facts = store.table(chosen, FACTS)
     main = main_row(compositions)
@@ -165,11 +199,12 @@ def _drive_by_drive(
     images: ImagesFunction,
     cache: MemoryCache,
     store: ResultStore,
-    distance: Distance | None,
+    measures: tuple[Distance | None, FeaturesFunction],
     on_record: Callable[[Record], None],
 ) -> None:
     """Evaluate every row on all windows, drive by drive: the windows of one drive share its memories."""
+    distance, features = measures
     for _, own in groupby(windows, key=lambda window: window.window.recording_id):
         part = list(own)
         note_coverage(part, cache, store)
-        evaluate_quality(part, rows, images, store, on_record, distance=distance)
+        evaluate_quality(part, rows, images, store, on_record, distance=distance, features=features)
