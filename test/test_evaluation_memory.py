@@ -231,9 +231,9 @@ def test_the_table_splits_and_pairs():
 
 def test_sets_of_images_are_compared_with_the_set_of_true_ones():
     rng = np.random.default_rng(0)
-    true, alike, mean = rng.normal(size=(40, 6)), rng.normal(size=(40, 6)), np.zeros((40, 6))
+    true, alike, mean = rng.normal(size=(400, 6)), rng.normal(size=(400, 6)), np.zeros((400, 6))
 
-    def distance(made, count=40):
+    def distance(made, count=400):
         records = [{"features": [m.tolist()], "truth_features": [t.tolist()]} for m, t in zip(made, true, strict=True)]
         return set_distance(records[:count], seed=0)
 
