@@ -82,15 +82,15 @@ def sequence_memories(result: dict[str, Any]) -> Sequence[Table]:
     ]
     heads = [f"{context} frames (n = {counts[context][old]['psnr_db']['n']})" for context in contexts]
     metrics = ("PSNR [dB]", "SSIM", "kernel distance", "kernel distance of all")
-    tables: list[Table] = [
+    return [
         (["PSNR over no memory [dB]", *heads], by_context),
         (["row", *(f"{metric}, {context}" for metric in metrics for context in (trained_on, longest))], quality),
         (
             [f"PSNR [dB] by age, {longest} frames", *(f"{a} (n = {counts[longest][a]['psnr_db']['n']})" for a in ages)],
             by_age,
         ),
+        (["row", "processor time [s]", "steps", "a step [s]", "parameters"], trained),
     ]
-    return [*tables, (["row", "processor time [s]", "steps", "a step [s]", "parameters"], trained)][: 3 + bool(trained)]
 
 
 def sequence_costs(result: dict[str, Any]) -> Sequence[Table]:

@@ -10,8 +10,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from composition_tables import (
 )
 from memory_tables import latent_ablations, latent_memory, memory_costs, retrieval, sequence_costs, sequence_memories
 from ros_tables import fake_robots, kills, load, soak
+from sections import Section, Table, interval
+from small_sections import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = ("rss_mb", "private_dirty_mb")
@@ -43,32 +44,6 @@ The preset `ideal-64` is a camera of 64 x 64 pixels and 90 degrees, 0.5 m high a
 without noise, unless a row says how it drifts; contexts look at estimated depth (`--depth estimated`). "base" is this
 project's small network, which sees rendered views of its context; it is not the class of Navigation World Models. CoME
 is the composition of all experts."""
-
-Rows = list[list[str]]
-Table = tuple[list[str], Rows]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table of the page: the file it is made from, its heading, what it shows and how it is read."""
-
-    file: str
-    heading: str
-    text: str
-    command: str
-    tables: Callable[[dict[str, Any]], Sequence[Table]]
-    blended: bool = False  # rows with the spatial expert show the render blend
-
-    def named(self, cell: str) -> str:
-        """Return a row's present name: files keep the names of their time."""
-        if self.blended and ("SLTM" in cell or "CoME" in cell) and not cell.startswith("PSNR"):
-            cell = f"{cell}, render blend"
-        return cell.replace("base (NWM)", "base")
-
-
-def interval(value: dict[str, Any], digits: int = 3) -> str:
-    """Return a mean with its interval."""
-    return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
 def planning(result: dict[str, Any]) -> Sequence[Table]:
@@ -820,6 +795,7 @@ COMPOSITIONS = (
     ),
     *NWM_CLASS,
     *SPLIT,
+    *SMALL,
     Section(
         "doubt_planning_validation.json",
         "Plans that doubt, validation worlds",
@@ -1176,9 +1152,9 @@ SECTIONS = (
     Section(
         "sequence_memories_real.json",
         "The same memories in mazes of another simulator",
-        "The rows of the table above as they were trained, shown 10 episodes of Memory Maze 9x9 (424 frames each, drawn "
-        "by MuJoCo): other textures, another camera, poses between the cells, two metres a cell (counted as 1.2). "
-        "Nothing was learned of them. *In the context*: where the walker was within 0.3 m and 20 degrees more than ten "
+        "The rows of the table above as they were trained, shown 10 episodes of Memory Maze 9x9 (424 frames each, "
+        "drawn by MuJoCo): other textures, another camera, poses between the cells, two metres a cell (counted as "
+        "1.2). Nothing was learned of them. *In the context*: where the walker was within 0.3 m and 20 degrees more than ten "
         "frames ago and within the context, and elsewhere since. Rows that need depth or a calibrated camera are not "
         "there: these episodes have none.",
         "benchmarks/sequence_memories.py --recorded runs/memory_maze --contexts 100 200 400 --seconds 80 "

@@ -1,0 +1,155 @@
+"""Sections of the model `small`: compositions on recordings and in worlds, and policies beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from composition_tables import split_plans
+from sections import Section, Table, interval
+
+METRICS = {
+    "psnr_db": ("PSNR [dB]", 2),
+    "ssim": ("SSIM", 3),
+    "sharpness": ("sharpness ratio", 2),
+    "kernel_distance": ("kernel distance", 2),
+}
+MAIN = "all (CoME)"
+
+
+def recalled(result: dict[str, Any]) -> Sequence[Table]:
+    """Return remembered views with how sets of them compare, the gains over the base, and those of the composition."""
+    table = result["table"]
+    shown = [row for row in table["rows"] if row["part"] == "all"]
+    rows = [
+        [row["row"], *(interval(row[key], digits) for key, (_, digits) in METRICS.items()), str(row["psnr_db"]["n"])]
+        for row in shown
+    ]
+    gains = [own for own in table["gains"] if own["part"] == "all"]
+    over_base = [_gain(own, "row") for own in gains if own["reference"] == "base"]
+    of_main = [_gain(own, "reference") for own in gains if own["row"] == MAIN and own["reference"] != "base"]
+    return [
+        (["row", *(name for name, _ in METRICS.values()), "n"], rows),
+        (["row", "PSNR over base [dB], paired", "SSIM"], over_base),
+        ([f"{MAIN} over", "PSNR [dB], paired", "SSIM"], of_main),
+    ]
+
+
+def policies(result: dict[str, Any]) -> Sequence[Table]:
+    """Return plans with the time of one, and paired ratios over constant velocity."""
+    table, timing = result["table"], result["timing"]
+    rows = [
+        [
+            row["row"],
+            interval(row["ate_m"]),
+            interval(row["rpe_m"]),
+            interval(row["success"], 2),
+            f"{1e3 * timing[row['row']]['median_s']:.0f}",
+            str(row["n"]),
+        ]
+        for row in table["rows"]
+    ]
+    rpe = {(own["row"], own["reference"]): own for own in table["rpe_ratios"]}
+    ratios = [
+        [own["row"], own["reference"], interval(own), interval(rpe[own["row"], own["reference"]])]
+        for own in table["ate_ratios"]
+        if own["reference"] in ("constant velocity", "base") and own["value"] is not None
+    ]
+    return [
+        (["row", "ATE [m]", "RPE [m]", "success (0.25 m, 15 deg)", "a plan [ms]", "n"], rows),
+        (["row", "over", "ATE ratio, paired", "RPE ratio"], ratios),
+    ]
+
+
+def _gain(own: dict[str, Any], name: str) -> list[str]:
+    return [own[name], interval(own["psnr_db"], 2), interval(own["ssim"])]
+
+
+QUICK = "--set inference.precision=bfloat16 --set planner.imagined_share=0.25"
+HANDS = "--kinematics holonomic --set planner.limits.v_min_mps=-0.6"
+WORLDS = "--sensors realistic --worlds 20000-20004 --camera 320x240"
+RECALL = (
+    "come-nav evaluate --suite recall --model small --contrast on --windows 60 --rows nearest,geometry,base,stm,ltm,"
+    "sltm,base+stm,base+ltm,base+sltm,stm+ltm,all,likelihood"
+)
+PLANS = (
+    "come-nav evaluate --suite memory-planning --model small --contrast on --windows 60 --rows geometry,hybrid,base,"
+    f"stm,ltm,sltm,all {QUICK}"
+)
+TOLD = (
+    "Weights of the experts were chosen in validation worlds with realistic sensors, where all four count. Kernel "
+    "distances are of features of the depth network of `tiny`: a mean of many guesses is far from real images, "
+    "whatever its PSNR. "
+)
+CORRECTED = "A camera of 320 x 240 pixels, whose images correct the drift of realistic odometry. "
+REAL = "Memory and adapter of the first 60 %, measured depth; nothing of it was trained on. "
+POLICIES = (
+    "Goals seen before, plans of 2 s on the same windows: a small NoMaD (config/train_nomad.yaml, 3,000 steps), its "
+    "paths ranked by the composition and in its search, the base and the composition of `small`. Goals lie farther "
+    "from what the robot sees than those of the tables without memory. "
+)
+NWM = "The plain class of NWM on the windows of the table before: rows without a model have the same figures."
+BESIDE = (
+    "come-nav evaluate --suite memory-planning --model small --contrast on --rows geometry,base,all --policy "
+    f"runs/nomad/nomad {QUICK}"
+)
+NWM_BESIDE = (
+    "come-nav evaluate --suite memory-planning --model runs/nwm_class/nwm_class --set sampler.steps=5 --contrast on "
+    f"--rows base,likelihood {QUICK}"
+)
+PLACES = (
+    ("kitchen", "a real kitchen", f"kitchen --windows 40 {HANDS}"),
+    ("cabinet", "round a real cabinet", f"cabinet --windows 40 {HANDS}"),
+    ("worlds", "test worlds", "--worlds 20000-20009 --windows 40 --test-frames 400"),
+    ("furnished", "furnished worlds", "--set-of-worlds furnished --worlds 20000-20009 --windows 40 --test-frames 400"),
+)
+
+RECALLED = tuple(
+    Section(
+        f"recall_small_{name}.json", f"Remembered views by `small`, {words}", TOLD + told, f"{RECALL} {flags}", recalled
+    )
+    for name, words, told, flags in (
+        ("kitchen", "a real kitchen", REAL, "kitchen"),
+        ("cabinet", "round a real cabinet", REAL, "cabinet"),
+        ("worlds_320", "test worlds", CORRECTED, WORLDS),
+        (
+            "worlds",
+            "test worlds, drift uncorrected",
+            "A camera of 64 pixels, which corrects nothing. ",
+            "--sensors realistic --worlds 20000-20004",
+        ),
+        ("furnished_320", "furnished worlds", CORRECTED, f"{WORLDS} --set-of-worlds furnished"),
+    )
+)
+AGES = "--ages 0.5-2,2-8,8-30,30- --test-frames 480"
+SPLIT = tuple(
+    Section(
+        f"plans_small_{name}_{horizon}s.json",
+        f"Plans of {horizon} s by `small`, {words}",
+        TOLD + told,
+        f"{PLANS} {flags} --horizon {horizon}",
+        split_plans,
+    )
+    for name, words, told, flags in (
+        ("kitchen", "a real kitchen", REAL, f"kitchen {HANDS}"),
+        ("cabinet", "round a real cabinet", f"{REAL}Images at 1.5 Hz. ", f"cabinet {HANDS}"),
+        ("worlds_320", "test worlds", CORRECTED, f"{WORLDS} {AGES}"),
+        ("furnished_320", "furnished worlds", CORRECTED, f"{WORLDS} --set-of-worlds furnished {AGES}"),
+    )
+    for horizon in (2, 4)
+)
+BESIDE_POLICIES = tuple(
+    section
+    for name, words, flags in PLACES
+    for section in (
+        Section(f"policies_{name}.json", f"NoMaD beside CoME, {words}", POLICIES, f"{BESIDE} {flags}", policies),
+        Section(
+            f"policies_nwm_{name}.json",
+            f"The plain class of NWM on those windows, {words}",
+            NWM,
+            f"{NWM_BESIDE} {flags}",
+            policies,
+        ),
+    )
+)
+SMALL = (*RECALLED, *SPLIT, *BESIDE_POLICIES)
