@@ -1154,9 +1154,9 @@ SECTIONS = (
         "The same memories in mazes of another simulator",
         "The rows of the table above as they were trained, shown 10 episodes of Memory Maze 9x9 (424 frames each, "
         "drawn by MuJoCo): other textures, another camera, poses between the cells, two metres a cell (counted as "
-        "1.2). Nothing was learned of them. *In the context*: where the walker was within 0.3 m and 20 degrees more than ten "
-        "frames ago and within the context, and elsewhere since. Rows that need depth or a calibrated camera are not "
-        "there: these episodes have none.",
+        "1.2). Nothing was learned of them. *In the context*: where the walker was within 0.3 m and 20 degrees more "
+        "than ten frames ago and within the context, and elsewhere since. Rows that need depth or a calibrated "
+        "camera are not there: these episodes have none.",
         "benchmarks/sequence_memories.py --recorded runs/memory_maze --contexts 100 200 400 --seconds 80 "
         "--work runs/mazes",
         sequence_memories,
