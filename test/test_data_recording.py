@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -336,6 +338,10 @@ def test_resized_recording(tmp_path):
         np.testing.assert_allclose(frame.rgb[0, :, 1], np.arange(12) * 2 + 0.5, atol=0.51)
         assert frame.intrinsics == recording.intrinsics.scaled(12, 8) == small.intrinsics
         assert small.rate_hz == 4.0
+        whole = recording.frame(1)
+        told = replace(whole, moving=np.arange(whole.rgb.shape[1]) * np.ones((len(whole.rgb), 1)) < 8)
+        moving = ResizedRecording(SimpleNamespace(frame=lambda _: told, intrinsics=None), 12, 8).frame(1).moving
+        np.testing.assert_array_equal(moving, np.arange(12) * np.ones((8, 1)) < 4)
 
 
 @pytest.mark.shared_data

@@ -106,6 +106,8 @@ def test_a_reduced_frame_is_what_the_model_sees(aspect: float) -> None:
     whole = Frame(0.0, rgb, depth, CameraIntrinsics(320, 240, 160.0, 160.0, 160.0, 120.0), EXTRINSICS)
     small = reduced(whole, 64, aspect)
     assert small.rgb.shape == ((64, 64, 3) if aspect == 1.0 else (66, 88, 3))
+    told = reduced(replace(whole, moving=np.ones((240, 320), bool)), 64, aspect)
+    np.testing.assert_array_equal(told.rgb, small.rgb)
     one, two = (images_from_rgb([own.rgb], 64, aspect) for own in (whole, small))
     assert float((one - two).abs().mean()) < 0.005
     if aspect == 1.0:

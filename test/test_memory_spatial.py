@@ -215,6 +215,20 @@ def test_what_is_told_to_move_is_never_remembered_and_the_rest_is_as_ever():
         dataclasses.replace(told, moving=np.ones((16, 32), bool))
 
 
+def test_who_passes_in_front_of_a_thing_does_not_carve_it():
+    thing = np.full((32, 32), 3.0)
+    thing[8:28, 12:20] = 1.6
+    hidden = thing < 2.0
+    person = np.where(hidden, 1.0, 3.0)
+    memory = SpatialMemory()
+    memory.observe(frame(thing), ORIGIN)
+    known = (memory.points_xyz[:, 0] < 2.0).sum()
+    assert known > 50
+    for _ in range(20):
+        memory.observe(dataclasses.replace(frame(person), moving=hidden), ORIGIN)
+    assert (memory.points_xyz[:, 0] < 2.0).sum() == known, "its border is where the wall beside it can be seen"
+
+
 def test_what_does_not_move_is_not_carved_by_turning_and_driving():
     memory = SpatialMemory()
     for step in range(40):  # towards a wall at x = 5, over a floor, with a wobble in the pose that odometry has

@@ -25,6 +25,7 @@ from come_nav.planning.objectives import Smoothness
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
+from come_nav.world_model.images import cells_touched
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.views import memory_view
 
@@ -146,6 +147,21 @@ def test_a_memory_without_depth_is_left_out_with_a_warning(model, drive):
     estimating = stack_of(model, drive, ["spatial"], blind, **{"experts.estimate_depth": True})
     assert estimating.plan(Goal(image_rgb=drive.frame(0).rgb)).message == ""
     assert len(estimating.episode.spatial) > 1000
+
+
+def test_depth_that_is_estimated_is_not_remembered_where_something_moves(model, drive):
+    def everywhere(frame):
+        return replace(frame, depth_m=None, moving=np.ones(frame.rgb.shape[:2], bool))
+
+    stack = stack_of(model, drive, ["spatial"], everywhere, **{"experts.estimate_depth": True})
+    assert len(stack.episode.spatial) == 0
+    assert stack.episode.spatial.rejected == {"no_points": FRAMES}
+
+
+def test_a_pixel_of_the_model_moves_where_any_of_the_camera_does():
+    mask = np.zeros((6, 12), bool)
+    mask[1, 4] = mask[5, 11] = True  # the second one is outside of the window
+    np.testing.assert_array_equal(cells_touched(mask, 3), [[True, False, False], [False] * 3, [False] * 3])
 
 
 def test_the_long_term_expert_trains_while_the_robot_plans(model, drive):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -176,6 +177,13 @@ def test_a_mask_is_brought_to_the_size_of_the_image():
     assert moving.dtype == bool
     np.testing.assert_array_equal(np.argwhere(moving), [[2, 2], [2, 3], [3, 2], [3, 3]])
     assert LiveCamera().decode(matched(image()), None, []).moving is None
+    found.mask = image("mono8", 4, 4, 1)
+    with pytest.raises(DataError, match=r"has 4 x 4 pixels, and its image 6 x 4; publish it in the image's proportions"):
+        LiveCamera().decode(found, None, [])
+    _, png = cv2.imencode(".png", np.ones((4, 6), np.uint16))
+    found.mask = SimpleNamespace(header=SimpleNamespace(frame_id="cam"), format="png", data=png.tobytes())
+    with pytest.raises(DataError, match=r"encoding 16-bit png; publish one of 8 bits"):
+        LiveCamera().decode(found, None, [])
     found.mask = image("mono16", 4, 6, 2)
     with pytest.raises(DataError, match=r"encoding mono16; publish one of 8 bits \(mono8\)"):
         LiveCamera().decode(found, None, [])

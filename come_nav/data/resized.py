@@ -81,4 +81,8 @@ class ResizedRecording:
         if frame.depth_m is not None:
             depth = np.asarray(cv2.resize(frame.depth_m, size, interpolation=cv2.INTER_NEAREST), np.float32)
         intrinsics = frame.intrinsics.scaled(*size) if frame.intrinsics is not None else None
-        return Frame(frame.stamp_s, np.asarray(rgb, np.uint8), depth, intrinsics, frame.T_base_camera, frame.frame_id)
+        moving = None
+        if frame.moving is not None:
+            moving = cv2.resize(frame.moving.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        seen = np.asarray(rgb, np.uint8)
+        return Frame(frame.stamp_s, seen, depth, intrinsics, frame.T_base_camera, frame.frame_id, moving)

@@ -142,6 +142,7 @@ def reduced(frame: Frame, image_size: int, aspect: float) -> Frame:
 
     The window of ``aspect`` = width / height is about ``image_size`` rows high; smaller images stay as they are. Depth
     is that of the pixel at each centre, as :func:`come_nav.world_model.depth_of_frames.measured_depth` reads it.
+    Which pixels move is left out: networks look at all of them.
     """
     camera = frame.intrinsics
     assert camera is not None  # the caller has checked
@@ -157,7 +158,7 @@ def reduced(frame: Frame, image_size: int, aspect: float) -> Frame:
     if frame.depth_m is not None:
         depth = depth_of_cells(frame.depth_m[top : top + height, left : left + width], rows, columns, "nearest")
     small = camera.cropped(left, top, width, height).scaled(columns, rows)
-    return replace(frame, rgb=rgb, depth_m=depth, intrinsics=small)
+    return replace(frame, rgb=rgb, depth_m=depth, intrinsics=small, moving=None)
 
 
 def _size(image_size: int, aspect: float) -> tuple[int, int]:

@@ -87,11 +87,10 @@ class CameraInput:
         map_resets: whether who tells where odom lies in the map knows of odometry that began anew.
     """
 
-    def __init__(self, node: Any, depth: str = "none") -> None:
-        """Subscribe; ``depth`` is "none", "optional" or "required"."""
+    def __init__(self, node: Any, depth: str = "none", masks: str = "none") -> None:
+        """Subscribe; ``depth`` and ``masks`` of what moves are "none", "optional" or "required"."""
         self._node, self._lock = node, threading.Lock()
         values = node.values
-        masks = values.get("masks", "none")
         self._sync = Synchroniser(depth, values["sync_slop_s"], masks=masks)
         self._receipts: dict[float, float] = {}
         self.transforms = listen(node)

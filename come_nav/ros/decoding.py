@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from come_nav.core.errors import DataError
 from come_nav.core.types import Frame
 from come_nav.data.bags.calibration import read_lens
-from come_nav.data.bags.images import MILLIMETRE, Depth
+from come_nav.data.bags.images import MILLIMETRE, Depth, png_values
 from come_nav.data.cameras.depth_alignment import DepthView, align_depth
 from come_nav.data.cameras.lens import Lens
 from come_nav.ros.inputs.image_bridge import colour_of, depth_of
@@ -49,12 +49,21 @@ def moving_of(message: Any, size: Size, lens: Lens | None) -> NDArray[np.bool_]:
     """Return where (H, W) a mask of the colour image is not 0; it may be smaller or larger than the image.
 
     Raises:
-        DataError: for labels of more than eight bits, the small ones of which would be lost.
+        DataError: for labels of more than eight bits, the small ones of which would be lost, or a mask of another
+            part of the view than the image, which its shape tells.
     """
-    encoding = str(getattr(message, "encoding", "mono8")).lower()
+    encoding = str(getattr(message, "encoding", "")).lower()
+    if not encoding and png_values(bytes(message.data)) is not None:
+        encoding = "16-bit png"
     if "16" in encoding or "32" in encoding:
         raise DataError(f"a mask of what moves has encoding {encoding}; publish one of 8 bits (mono8), 0 where nothing")
     mask = (colour_of(message).max(axis=2) > 0).astype(np.uint8) * 255
+    height, width = mask.shape
+    if abs(width - size[0] * height / size[1]) > 1.0 and abs(height - size[1] * width / size[0]) > 1.0:
+        raise DataError(
+            f"a mask of what moves has {width} x {height} pixels, and its image {size[0]} x {size[1]}; publish it in the "
+            "image's proportions, without the border or the cut that a network's input has"
+        )
     mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
     if lens is not None:
         mask = lens.straighten(np.repeat(mask[..., None], 3, axis=2))[..., 0]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_max_pool2d, interpolate
 
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import ShapeError
@@ -71,6 +71,14 @@ def crop_window(height: int, width: int, aspect: float) -> tuple[int, int, int, 
     else:
         rows, columns = int(width / aspect), width
     return round((height - rows) / 2), round((width - columns) / 2), rows, columns
+
+
+def cells_touched(mask: NDArray[np.bool_], image_size: int, aspect: float = 1.0) -> NDArray[np.bool_]:
+    """Return which pixels (S, S) of the model's image show any of a mask (H, W) of the camera's."""
+    top, left, rows, columns = crop_window(*mask.shape, aspect)
+    window = torch.from_numpy(np.ascontiguousarray(mask[top : top + rows, left : left + columns])).float()[None]
+    touched: NDArray[np.bool_] = (adaptive_max_pool2d(window, (image_size, image_size))[0] > 0).numpy()
+    return touched
 
 
 def images_from_rgb(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -301,9 +302,11 @@ class SpatialMemory:
             depth = self._depth_source(frame, pose)
         if depth is None:
             return InsertResult.NO_DEPTH, None
-        if frame.moving is not None:  # what passes by is nowhere to be found again
-            depth = np.where(frame.moving, np.float32(np.nan), depth)
-        return InsertResult.KEPT, self.features(frame, depth, camera)
+        if frame.moving is None:
+            return InsertResult.KEPT, self.features(frame, depth, camera)
+        # What passes by is nowhere to be found again, and hides what is behind it: that is not seen through.
+        grid = self.features(frame, np.where(frame.moving, np.float32(np.nan), depth), camera)
+        return InsertResult.KEPT, replace(grid, surface=(depth, camera))
 
     def _take(self, stamp_s: float, grid: FeatureGrid, T_map_camera: Array) -> InsertResult:
         settings = self.config

@@ -23,7 +23,7 @@ from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.memory.spatial.settings import LATENT, SpatialSettings
 from come_nav.memory.spatial.shared_cloud import SharedCloud
 from come_nav.memory.store.store import MemoryStore
-from come_nav.world_model.images import camera_of_frame, rgb_from_images
+from come_nav.world_model.images import camera_of_frame, cells_touched, rgb_from_images
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import RenderedView
 
@@ -132,7 +132,8 @@ class RememberedSpace:
         camera = model_camera(frame.intrinsics, model.image_size, model.images.aspect)
         seen_by = camera_of_frame(frame.intrinsics, model.images.aspect)
         depth_m = model.estimate_depth_m(image, seen_by)[0].float().cpu().numpy()
-        return Frame(frame.stamp_s, rgb_from_images(image)[0], depth_m, camera, frame.T_base_camera)
+        moving = None if frame.moving is None else cells_touched(frame.moving, model.image_size, model.images.aspect)
+        return Frame(frame.stamp_s, rgb_from_images(image)[0], depth_m, camera, frame.T_base_camera, moving=moving)
 
 
 def space_of(

@@ -81,7 +81,9 @@ class PlannerNode(ManagedNode):
         space = self._stack.episode.space
         fills_cloud = space is not None and space.shared is None  # else another node's store is followed
         looks = fills_cloud or looks_at_depth(self._stack.model)
-        self._camera = CameraInput(self, depth="optional" if looks else "none")
+        # Where another node fills the cloud, images wait for no mask here: nothing would look at it.
+        masks = values["masks"] if fills_cloud else "none"
+        self._camera = CameraInput(self, depth="optional" if looks else "none", masks=masks)
         self._map_odom = MapOdomFollower(
             self, self._camera.transforms, self._stack.localisation, self._navigator.correct, self._camera.map_resets
         )

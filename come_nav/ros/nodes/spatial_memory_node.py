@@ -68,7 +68,7 @@ class SpatialMemoryNode(MemoryNode):
         self._memory = self._surfaces if settings.features == RGB else self._of_latents(settings)
         self._clouds = dict.fromkeys((self._surfaces, self._memory))
         load_cloud(self, self._memory)
-        self._camera = CameraInput(self, depth="required")
+        self._camera = CameraInput(self, depth="required", masks=self.values["masks"])
         self._camera.on_reset = self._requests.append
         # Anchors alone, without features: what was seen at each moves as another localiser says.
         self._localisation = RobotLocalisation(LocalisationSettings(use=False))
