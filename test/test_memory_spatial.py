@@ -215,18 +215,22 @@ def test_what_is_told_to_move_is_never_remembered_and_the_rest_is_as_ever():
         dataclasses.replace(told, moving=np.ones((16, 32), bool))
 
 
-def test_who_passes_in_front_of_a_thing_does_not_carve_it():
-    thing = np.full((32, 32), 3.0)
-    thing[8:28, 12:20] = 1.6
-    hidden = thing < 2.0
-    person = np.where(hidden, 1.0, 3.0)
-    memory = SpatialMemory()
-    memory.observe(frame(thing), ORIGIN)
-    known = (memory.points_xyz[:, 0] < 2.0).sum()
-    assert known > 50
-    for _ in range(20):
-        memory.observe(dataclasses.replace(frame(person), moving=hidden), ORIGIN)
-    assert (memory.points_xyz[:, 0] < 2.0).sum() == known, "its border is where the wall beside it can be seen"
+def test_the_room_up_to_who_moves_is_seen_to_be_free_and_what_they_hide_stays():
+    near, far = np.full((32, 32), 3.0), np.full((32, 32), 3.0)
+    near[8:28, 12:20], far[8:28, 12:20] = 1.0, 2.0
+    person = far < 3.0
+    gone, hidden = SpatialMemory(), SpatialMemory()
+    for _ in range(3):
+        gone.observe(frame(near), ORIGIN)
+        hidden.observe(frame(np.full((32, 32), 2.5)), ORIGIN)
+    assert (gone.points_xyz[:, 0] < 1.5).sum() > 50
+    known = len(hidden)
+    for _ in range(30):
+        told = dataclasses.replace(frame(far), moving=person)
+        gone.observe(told, ORIGIN)
+        hidden.observe(dataclasses.replace(frame(np.where(person, 2.0, 2.5)), moving=person), ORIGIN)
+    assert not (gone.points_xyz[:, 0] < 2.5).any(), "where something stood, a person stands behind now"
+    assert len(hidden) == known
 
 
 def test_what_does_not_move_is_not_carved_by_turning_and_driving():

@@ -61,8 +61,8 @@ def moving_of(message: Any, size: Size, lens: Lens | None) -> NDArray[np.bool_]:
     height, width = mask.shape
     if abs(width - size[0] * height / size[1]) > 1.0 and abs(height - size[1] * width / size[0]) > 1.0:
         raise DataError(
-            f"a mask of what moves has {width} x {height} pixels, and its image {size[0]} x {size[1]}; publish it in the "
-            "image's proportions, without the border or the cut that a network's input has"
+            f"a mask of what moves has {width} x {height} pixels, and its image {size[0]} x {size[1]}; publish it in "
+            "the image's proportions, without the border or the cut that a network's input has"
         )
     mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
     if lens is not None:
