@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,12 +21,18 @@ from come_nav.core.geometry import se2, se3
 from come_nav.core.types import Frame, Goal, Imagination, Odometry, Plan, PlanStatus, Proposals
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.suites.fingerprints import planner_settings
-from come_nav.evaluation.suites.policy_rows import context_images, policy_rows, proposing_row, world_model_searcher
+from come_nav.evaluation.suites.policy_rows import (
+    Searcher,
+    context_images,
+    policy_rows,
+    proposing_row,
+    world_model_searcher,
+)
 from come_nav.navigation.exploring import Explorer, clearest
 from come_nav.navigation.goals.mission import ArrivalSettings, MissionState
 from come_nav.navigation.goals.settings import ObstacleSettings
 from come_nav.navigation.navigator import GoalRequest, Navigator
-from come_nav.navigation.settings import NavigationSettings, NavigatorSettings
+from come_nav.navigation.settings import ExpertsSettings, NavigationSettings, NavigatorSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.planning.cem import CemPlanner
 from come_nav.planning.novelty import Familiarity
@@ -337,6 +344,26 @@ def test_with_a_world_model_proposals_are_ranked_and_searched_beside(nomad, tmp_
             if "ranked" in name:
                 assert plan.cost == pytest.approx(float(first.costs.min()))
     assert tried == {"world model + nomad": 22, "nomad x16, ranked": 16, "nomad x32, ranked": 32}
+    with pytest.raises(ConfigError, match="another policy is named 'nomad' too"):
+        policy_rows([str(nomad), str(nomad)], navigation, None)
+
+
+def test_rows_that_rank_imagine_every_proposal_by_the_experts_of_their_searcher(nomad):
+    asked = []
+
+    class Asked:
+        stack = SimpleNamespace(settings=NavigationSettings())
+
+        def plan(self, window, generator, experts, imaginer, registers, planner):
+            asked.append((experts, planner.proposed_paths, planner.proposals_alone, planner.imagined_share))
+
+    experts = ExpertsSettings(use=("spatial",), spatial=0.5)
+    navigation = NavigationSettings(planner=PlannerSettings(imagined_share=0.25), device="cpu")
+    rows = policy_rows([str(nomad)], navigation, Searcher("all", lambda _: Asked(), None, experts))
+    for row in rows[1:]:
+        row.plan(None, None)
+    beside = navigation.planner.proposed_paths
+    assert asked == [(experts, beside, False, 0.25), (experts, 16, True, 1.0), (experts, 32, True, 1.0)]
 
 
 def test_the_command_line_roams_in_a_built_in_world(nomad, tmp_path, capsys):

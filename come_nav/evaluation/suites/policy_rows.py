@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from come_nav.core.errors import ConfigError
 from come_nav.core.protocols import Policy
 from come_nav.core.types import Plan, PlanStatus
 from come_nav.evaluation.protocols.protocol import Window, segments_of_recording
@@ -50,10 +51,14 @@ def policy_rows(names: Sequence[str], navigation: NavigationSettings, searcher: 
     """Return the rows of each policy: the path that it proposes first and what ``searcher`` makes of its paths.
 
     Raises:
-        ConfigError, CheckpointError: a policy is not there.
+        ConfigError, CheckpointError: a policy is not there, or two have one name.
     """
     rows: list[Row] = []
     for policy, search in _policies(names, navigation):
+        if policy.name in (row.name for row in rows):  # records are kept by the names of rows
+            raise ConfigError(
+                f"--policy {search.proposals}: another policy is named '{policy.name}' too; rename a folder"
+            )
         rows.append(proposing_row(policy, navigation))
         if searcher is not None:
             rows += _searching_rows(policy, search, searcher)
@@ -112,7 +117,8 @@ def _searching_rows(policy: LearnedPolicy, search: PlannerSettings, searcher: Se
     if policy.settings.kind == "nomad":  # the others have one path, and nothing to rank
         by = "" if searcher.name == WORLD_MODEL else f" by {searcher.name}"
         for count in RANKED:
-            alone = replace(search, proposals_alone=True, proposed_paths=count, result="best")
+            # All are imagined: the ranking is that of the row, not of what chooses candidates for a search.
+            alone = replace(search, proposals_alone=True, proposed_paths=count, result="best", imagined_share=1.0)
             searches[f"{policy.name} x{count}, ranked{by}"] = alone
     return [
         replace(
