@@ -67,6 +67,37 @@ def test_the_answer_to_a_frame_does_not_depend_on_frames_after_it(robot):
         torch.testing.assert_close(images[0], more[name][0], rtol=0, atol=0)
 
 
+class Spoilt:
+    """A recording of which some frames are other ones."""
+
+    def __init__(self, recording, spoil):
+        self._recording, self._spoil = recording, spoil
+
+    def __getattr__(self, name):
+        return getattr(self._recording, name)
+
+    def frame(self, index):
+        return self._spoil(index, self._recording.frame(index))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda _, frame: replace(frame, intrinsics=None),
+            "row 'base . cloud of colours': the spatial expert cannot work",
+        ),
+        (lambda index, frame: replace(frame, stamp_s=frame.stamp_s - (index == 40) * 0.25), "frame 40 was not kept"),
+    ],
+)
+def test_no_row_is_answered_without_its_experts_or_from_another_frame(robot, spoil, message):
+    model, navigation, weights = robot
+    rows = {CLOUD: composed_rows(model, navigation, weights)[CLOUD]}
+    (recording,) = maze_recordings(SETTINGS)
+    with pytest.raises(DataError, match=message.replace(".", "[+]")):
+        answered_views(model, navigation, Spoilt(recording, spoil), range(20, 40), 2, rows, torch.Generator())
+
+
 def test_a_context_that_is_too_short_says_so(robot):
     model, navigation, weights = robot
     (recording,) = maze_recordings(SETTINGS)

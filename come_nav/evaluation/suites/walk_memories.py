@@ -15,6 +15,7 @@ from come_nav.evaluation.protocols.sequence_recall import SequenceRecallSettings
 from come_nav.evaluation.suites.memory.compositions import TITLES, CompositionWeights
 from come_nav.evaluation.suites.memory.drive_memories import experts_of
 from come_nav.evaluation.suites.memory.optional_rows import guided
+from come_nav.evaluation.suites.memory.rows import available_rows
 from come_nav.evaluation.suites.replay import odometry_at, open_loop, show
 from come_nav.navigation.planning.imagining import bound
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
@@ -43,9 +44,13 @@ def maze_recordings(settings: SequenceRecallSettings) -> list[EpisodeRecording]:
 
 
 def composed_rows(model: DiffusionWorldModel, navigation: NavigationSettings, weights: CompositionWeights) -> Rows:
-    """Return the rows of a stack that keeps a cloud of colours: compositions, and the base that the cloud corrects."""
+    """Return the rows of a stack that keeps a cloud of colours: compositions, and the base that the cloud corrects.
+
+    Compositions of experts that the model has not are left out.
+    """
     older = navigation.experts.older_frames
-    rows = {TITLES[key]: experts_of(weights.composed_row(key, True), model, older) for key in COMPOSED}
+    keys = available_rows(COMPOSED, False, model)
+    rows = {TITLES[key]: experts_of(weights.composed_row(key, True), model, older) for key in keys}
     return {**rows, CLOUD: guided(rows[TITLES["base"]], navigation.experts.likelihood)}
 
 
@@ -75,7 +80,8 @@ def answered_views(
     next frame, then observes that as well, as long as one is asked. Frames are one step of the protocol apart.
 
     Raises:
-        DataError: for a frame that the stack does not keep, or no adapter that could be trained.
+        DataError: for a frame that the stack does not keep, an expert that cannot work, or no adapter that could be
+            trained.
     """
     use = dict.fromkeys(name for experts in rows.values() for name in experts.use)
     settings = open_loop(navigation, tuple(use))
@@ -97,13 +103,29 @@ def answered_views(
         context = stack.context(next(iter(rows.values())))  # all rows are told the same past
         if context is None:
             raise DataError(f"{recording.name}: too few frames before frame {index} to imagine from")
+        _check_newest(stack, recording, index - 1)  # which the motion to the next one begins at
         for name, experts in rows.items():
+            _check_experts(stack, recording, name, experts)
             found, _ = stack.episode.model(experts)
             images = bound(found, context, one_step, settings, True).imagine(path, generator).images
             assert images is not None
             answers[name].append(images[0].cpu())
         stack.observe(recording.frame(index), odometry_at(recording, index))
     return {name: torch.stack(found) for name, found in answers.items()}
+
+
+def _check_newest(stack: NavStack, recording: Recording, index: int) -> None:
+    newest = stack.memory.newest
+    if newest is None or newest.stamp_s != float(recording.stamps_s[index]):
+        raise DataError(f"{recording.name}: frame {index} was not kept, and the next one is asked from there")
+
+
+def _check_experts(stack: NavStack, recording: Recording, name: str, experts: ExpertsSettings) -> None:
+    """Raise DataError where a row would be answered without one of its experts, under its name all the same."""
+    unfit = {own: why for own, why in stack.episode.diagnostics.items() if own in experts.use}
+    if unfit:
+        reasons = "; ".join(f"the {own} expert cannot work: {why}" for own, why in unfit.items())
+        raise DataError(f"{recording.name}: row '{name}': {reasons}")
 
 
 def rows_of_walks(
