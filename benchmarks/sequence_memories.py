@@ -248,7 +248,7 @@ class Comparison:
         public = {name: value for name, value in self.document.items() if name != "records"}
         atomic_write_text(self.args.out, json.dumps(public, indent=1) + "\n")
         self.args.work.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(self.args.work / "records.json", json.dumps(self.document["records"]) + "\n")
+        atomic_write_text(records_file(self.args), json.dumps(self.document["records"]) + "\n")
 
 
 def recorded(folder: Path) -> list[memory_maze.MemoryMazeWalk]:
@@ -257,6 +257,11 @@ def recorded(folder: Path) -> list[memory_maze.MemoryMazeWalk]:
     if not walks:
         raise ConfigError(f"{folder} holds no episode (.npz); record some with record_memory_maze and save_walk")
     return walks
+
+
+def records_file(args: argparse.Namespace) -> Path:
+    """Return where the records of a document are kept: its own, for trainings are shared by several documents."""
+    return Path(args.work) / f"records_{args.out.stem}.json"
 
 
 def open_document(args: argparse.Namespace, base: dict[str, Any]) -> dict[str, Any]:
@@ -274,7 +279,9 @@ def open_document(args: argparse.Namespace, base: dict[str, Any]) -> dict[str, A
         document: dict[str, Any] = json.loads(args.out.read_text())
         if document["settings"] != json.loads(json.dumps(settings)):
             raise ConfigError(f"{args.out} holds results of other settings; choose another --out")
-        kept = args.work / "records.json"
+        kept = records_file(args)
+        if document["rows"] and not kept.exists():
+            raise ConfigError(f"{kept}: the single records of {args.out} are not there; begin anew with another --out")
         document["records"] = json.loads(kept.read_text()) if kept.exists() else {}
         return document
     what = __doc__.splitlines()[0]
@@ -317,6 +324,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/sequence"), help="folder of the trainings")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sequence_memories.json"))
     args = parser.parse_args()
+    if args.robot is not None and args.recorded is not None:
+        parser.error("--robot needs depth and a calibrated camera, which episodes of --recorded do not have")
     torch.set_num_threads(1)
     overrides = nested(dict(map(parse_override, args.set)))
     base = merged(read_yaml(find_resource("config", args.base)), overrides)
