@@ -75,7 +75,7 @@ def crop_window(height: int, width: int, aspect: float) -> tuple[int, int, int, 
 
 def cells_touched(mask: NDArray[np.bool_], image_size: int, aspect: float = 1.0) -> NDArray[np.bool_]:
     """Return which pixels (S, S) of the model's image show any of a mask (H, W) of the camera's."""
-    top, left, rows, columns = crop_window(*mask.shape, aspect)
+    top, left, rows, columns = crop_window(mask.shape[0], mask.shape[1], aspect)
     window = torch.from_numpy(np.ascontiguousarray(mask[top : top + rows, left : left + columns])).float()[None]
     touched: NDArray[np.bool_] = (adaptive_max_pool2d(window, (image_size, image_size))[0] > 0).numpy()
     return touched
