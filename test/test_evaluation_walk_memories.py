@@ -19,6 +19,7 @@ from come_nav.evaluation.suites.walk_memories import (
     maze_recordings,
     rows_of_walks,
 )
+from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.navigation.loading import load_configured_model
 
 SETTINGS = SequenceRecallSettings(worlds=(20000,), contexts=(60,), asked=6)
@@ -96,6 +97,23 @@ def test_no_row_is_answered_without_its_experts_or_from_another_frame(robot, spo
     (recording,) = maze_recordings(SETTINGS)
     with pytest.raises(DataError, match=message.replace(".", "[+]")):
         answered_views(model, navigation, Spoilt(recording, spoil), range(20, 40), 2, rows, torch.Generator())
+
+
+def test_clouds_of_all_rows_hold_all_frames_before_the_one_that_is_asked(robot, monkeypatch):
+    model, navigation, weights = robot
+    (recording,), held, observe = maze_recordings(SETTINGS), [], SpatialMemory.observe
+
+    def counted(cloud, frame, pose):
+        held.append(frame.stamp_s)
+        return observe(cloud, frame, pose)
+
+    monkeypatch.setattr(SpatialMemory, "observe", counted)
+    composed, stamps = composed_rows(model, navigation, weights), recording.stamps_s[6:63].tolist()
+    for name in (CLOUD, "base+LTM"):
+        rows = {own: composed[own] for own in dict.fromkeys((name, CLOUD))}
+        answered_views(model, navigation, recording, range(6, 60), 3, rows, torch.Generator().manual_seed(0))
+        assert held == stamps
+        held.clear()
 
 
 def test_a_context_that_is_too_short_says_so(robot):

@@ -77,7 +77,8 @@ def answered_views(
     """Return the images (asked, 3, H, W) in [-1, 1] that each row imagines, each from all true frames before it.
 
     The stack observes ``frames``, trains its adapter on them where a row looks at one, is asked for the view of the
-    next frame, then observes that as well, as long as one is asked. Frames are one step of the protocol apart.
+    next frame, then observes that as well, as long as one is asked: its clouds grow, the adapter stays as it is. Frames
+    are one step of the protocol apart.
 
     Raises:
         DataError: for a frame that the stack does not keep, an expert that cannot work, or no adapter that could be
@@ -94,7 +95,6 @@ def answered_views(
         stack.episode.train()
         if stack.episode.adapter is None:
             raise DataError(f"{recording.name}: no adapter could be trained: too few frames in a row")
-    stack.episode.frozen = LONG_TERM in use  # the cloud and the adapter are those of the same frames
     one_step = replace(settings.planner, horizon_steps=1, v_knots=1, w_knots=1, dt_s=1.0 / recording.rate_hz)
     answers: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     for index in range(frames.stop, frames.stop + asked):
