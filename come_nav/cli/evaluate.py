@@ -153,14 +153,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or go on with an evaluation; print the table and where the report is."""
+    _check_flags(args)
     if args.protocol is not None:
-        if args.share is not None:
-            raise ConfigError("--share is for plans of come_nav's own protocol, not for --protocol")
         return evaluate_nwm.run(args)
-    if args.suite in (RECALL, MEMORY_PLANNING, QUALITY) and args.share is not None:
-        raise ConfigError(f"--share is for plans, not for --suite {args.suite}")
-    if args.suite in (RECALL, QUALITY) and args.policy:
-        raise ConfigError(f"--policy is for plans (--suite planning or memory-planning), not for --suite {args.suite}")
     if args.suite in (RECALL, MEMORY_PLANNING):
         return evaluate_memory.run(args)
     if args.suite == QUALITY:
@@ -182,6 +177,18 @@ def run(args: argparse.Namespace) -> int:
     if len(outcomes) > 1:
         _print_horizons(outcomes)
     return 0
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Refuse --share and --policy where they would say nothing."""
+    if args.protocol is not None:
+        for flag, given in (("--share", args.share is not None), ("--policy", bool(args.policy))):
+            if given:
+                raise ConfigError(f"{flag} is for plans of come_nav's own protocol, not for --protocol")
+    if args.suite in (RECALL, MEMORY_PLANNING, QUALITY) and args.share is not None:
+        raise ConfigError(f"--share is for plans, not for --suite {args.suite}")
+    if args.suite in (RECALL, QUALITY) and args.policy:
+        raise ConfigError(f"--policy is for plans (--suite planning or memory-planning), not for --suite {args.suite}")
 
 
 def evaluate_plans(args: argparse.Namespace) -> Outcome[Evaluation]:

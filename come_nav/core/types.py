@@ -126,8 +126,8 @@ class Frame:
         intrinsics: of ``rgb`` (and of ``depth_m``, which is registered to it); None when unknown.
         T_base_camera: (4, 4) pose of the optical frame in base_link; None when unknown.
         frame_id: name of the optical frame.
-        moving: (H, W) pixels of what moves (people, vehicles), which is seen and not remembered; None where nobody
-            tells.
+        moving: (H, W) pixels of what moves (people, vehicles), which is seen and not remembered in clouds; None where
+            nobody tells.
     """
 
     stamp_s: float
