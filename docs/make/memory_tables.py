@@ -61,17 +61,23 @@ def sequence_memories(result: dict[str, Any]) -> Sequence[Table]:
     rows, trainings, longest = result["rows"], result["trainings"], contexts[-1]
     counts = rows[next(iter(rows))]
     old = "over 10, in the context"
-    by_context = [[name, *(_gain(own[context].get(old, {})) for context in contexts)] for name, own in rows.items()]
+    by_context = [
+        [name, *(_gain(own.get(context, {}).get(old, {})) for context in contexts)] for name, own in rows.items()
+    ]
     names = ("1-10", "11-50", "51-100", "101-200", "201-400", "over 400", "never seen")
     ages = [age for age in names if age in counts[longest]]
-    by_age = [[name, *(_plain(own[longest].get(age, {}), "psnr_db") for age in ages)] for name, own in rows.items()]
+    by_age = [
+        [name, *(_plain(own[longest].get(age, {}), "psnr_db") for age in ages)]
+        for name, own in rows.items()
+        if longest in own
+    ]
     quality = [
         [
             name,
-            *(_mean(own[context][old], "psnr_db") for context in (trained_on, longest)),
-            *(_plain(own[context][old], "ssim") for context in (trained_on, longest)),
-            *(_plain(own[context][old], "kernel_distance") for context in (trained_on, longest)),
-            *(_plain(own[context]["all"], "kernel_distance") for context in (trained_on, longest)),
+            *(_mean(own.get(context, {}).get(old, {}), "psnr_db") for context in (trained_on, longest)),
+            *(_plain(own.get(context, {}).get(old, {}), "ssim") for context in (trained_on, longest)),
+            *(_plain(own.get(context, {}).get(old, {}), "kernel_distance") for context in (trained_on, longest)),
+            *(_plain(own.get(context, {}).get("all", {}), "kernel_distance") for context in (trained_on, longest)),
         ]
         for name, own in rows.items()
     ]
@@ -118,7 +124,7 @@ def memory_costs(result: dict[str, Any]) -> Sequence[Table]:
 
 
 def _gain(each: dict[str, Any]) -> str:
-    return _mean(each, "gain_psnr_db") if "gain_psnr_db" in each else ""
+    return _mean(each, "gain_psnr_db")
 
 
 def _plain(each: dict[str, Any], key: str) -> str:
@@ -126,6 +132,8 @@ def _plain(each: dict[str, Any], key: str) -> str:
 
 
 def _mean(each: dict[str, Any], key: str) -> str:
+    if key not in each:
+        return ""
     own = each[key]
     return f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]"
 

@@ -73,8 +73,8 @@ RECALL = (
     "sltm,base+stm,base+ltm,base+sltm,stm+ltm,all,likelihood"
 )
 PLANS = (
-    "come-nav evaluate --suite memory-planning --model small --contrast on --windows 60 --rows geometry,hybrid,base,"
-    f"stm,ltm,sltm,all {QUICK}"
+    "come-nav evaluate --suite memory-planning --model small --contrast on --rows geometry,hybrid,base,sltm,all "
+    f"{QUICK}"
 )
 TOLD = (
     "Weights of the experts were chosen in validation worlds with realistic sensors, where all four count. Kernel "
@@ -100,8 +100,8 @@ NWM_BESIDE = (
 PLACES = (
     ("kitchen", "a real kitchen", f"kitchen --windows 40 {HANDS}"),
     ("cabinet", "round a real cabinet", f"cabinet --windows 40 {HANDS}"),
-    ("worlds", "test worlds", "--worlds 20000-20009 --windows 40 --test-frames 400"),
-    ("furnished", "furnished worlds", "--set-of-worlds furnished --worlds 20000-20009 --windows 40 --test-frames 400"),
+    ("worlds", "test worlds", "--worlds 20000-20007 --windows 40 --test-frames 400"),
+    ("furnished", "furnished worlds", "--set-of-worlds furnished --worlds 20000-20007 --windows 40 --test-frames 400"),
 )
 
 RECALLED = tuple(
@@ -121,7 +121,7 @@ RECALLED = tuple(
         ("furnished_320", "furnished worlds", CORRECTED, f"{WORLDS} --set-of-worlds furnished"),
     )
 )
-AGES = "--ages 0.5-2,2-8,8-30,30- --test-frames 480"
+AGES = "--ages 0.5-2,2-8,8-30,30- --test-frames 320 --windows 48"
 SPLIT = tuple(
     Section(
         f"plans_small_{name}_{horizon}s.json",
@@ -131,8 +131,8 @@ SPLIT = tuple(
         split_plans,
     )
     for name, words, told, flags in (
-        ("kitchen", "a real kitchen", REAL, f"kitchen {HANDS}"),
-        ("cabinet", "round a real cabinet", f"{REAL}Images at 1.5 Hz. ", f"cabinet {HANDS}"),
+        ("kitchen", "a real kitchen", REAL, f"kitchen --windows 60 {HANDS}"),
+        ("cabinet", "round a real cabinet", f"{REAL}Images at 1.5 Hz. ", f"cabinet --windows 60 {HANDS}"),
         ("worlds_320", "test worlds", CORRECTED, f"{WORLDS} {AGES}"),
         ("furnished_320", "furnished worlds", CORRECTED, f"{WORLDS} --set-of-worlds furnished {AGES}"),
     )
