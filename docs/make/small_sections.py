@@ -22,7 +22,7 @@ def recalled(result: dict[str, Any]) -> Sequence[Table]:
     table = result["table"]
     shown = [row for row in table["rows"] if row["part"] == "all"]
     rows = [
-        [row["row"], *(interval(row[key], digits) for key, (_, digits) in METRICS.items()), str(row["psnr_db"]["n"])]
+        [row["row"], *(_cell(row[key], digits) for key, (_, digits) in METRICS.items()), str(row["psnr_db"]["n"])]
         for row in shown
     ]
     gains = [own for own in table["gains"] if own["part"] == "all"]
@@ -59,6 +59,11 @@ def policies(result: dict[str, Any]) -> Sequence[Table]:
         (["row", "ATE [m]", "RPE [m]", "success (0.25 m, 15 deg)", "a plan [ms]", "n"], rows),
         (["row", "over", "ATE ratio, paired", "RPE ratio"], ratios),
     ]
+
+
+def _cell(own: dict[str, Any], digits: int) -> str:
+    """Return a figure; nothing where there are too few images for it."""
+    return "" if own["value"] is None else interval(own, digits)
 
 
 def _gain(own: dict[str, Any], name: str) -> list[str]:
