@@ -1145,8 +1145,10 @@ SECTIONS = (
         "space recalls nothing after so short a training: its rows lie around *no memory* or below. Kernel "
         "distances are of features of the depth network of `tiny`; 0 is best, "
         "a mean of many guesses is far away, a copy of a wrong frame near. *nearest remembered frame* knows every "
-        "pose exactly; *the autoencoder* is what any row could reach.",
-        "benchmarks/sequence_memories.py --seconds 80",
+        "pose exactly; *the autoencoder* is what any row could reach. Rows of `tiny` are the robot's own stack, which "
+        "measures depth and has learned nothing of mazes (adapters of 10 steps each, 100 frames alone; its autoencoder "
+        "keeps more, so that its rows are to be read against that one).",
+        "benchmarks/sequence_memories.py --seconds 80 --robot tiny",
         sequence_memories,
     ),
     Section(
