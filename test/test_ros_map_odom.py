@@ -233,7 +233,8 @@ def send(node, frame, odometry, stamp_s: float, forward_m: float = 0.0) -> None:
     camera._take_info(messages.camera_info_message(frame.intrinsics, stamp_s, "camera"))
     camera._take_image(messages.image_message(frame.rgb, stamp_s, "camera"))
     if hasattr(camera, "depth"):
-        camera._take_depth(messages.depth_message(frame.depth_m, stamp_s, "camera"))
+        take_depth = camera._takes(camera.depth, camera._sync.add_depth)
+        take_depth(messages.depth_message(frame.depth_m, stamp_s, "camera"))
     now = type(odometry)(stamp_s, T)
     node._take_odometry(messages.odometry_message(now, ("odom", "base_link")))
 
