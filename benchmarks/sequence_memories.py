@@ -49,8 +49,9 @@ from come_nav.evaluation.protocols.sequence_recall import (
     summarised,
     window_of,
 )
+from come_nav.evaluation.reports.composition_tables import marked
 from come_nav.evaluation.suites.memory.compositions import find_weights
-from come_nav.evaluation.suites.walk_memories import maze_recordings, rows_of_walks
+from come_nav.evaluation.suites.walk_memories import marks_of_rows, maze_recordings, rows_of_walks
 from come_nav.navigation.loading import load_configured_model
 from come_nav.sim.mazes import maze_looks, memory_maze
 from come_nav.training.machine import Machine
@@ -188,7 +189,7 @@ class Comparison:
         model, weights = load_configured_model(navigation), find_weights(None, name)
         facts = self.document["trainings"].setdefault(f"robot, {name}", {"answer_cpu_s": {}})
         facts |= {"adapter_steps_per_frame": steps_per_frame, "weights": weights.to_mapping()["contrast"]["all"]}
-        recordings = maze_recordings(self.recall)
+        recordings, marks = maze_recordings(self.recall), marks_of_rows(model, weights)
         for context in self.recall.contexts:
             if str(context) in facts["answer_cpu_s"]:
                 continue
@@ -197,7 +198,7 @@ class Comparison:
             true = self.walks.images[self.walks.views[:, -self.recall.asked :]]
             answers["autoencoder"] = torch.stack([model.decode(model.encode(own)).cpu() for own in true])
             for row, images in answers.items():
-                self.keep(f"{name}: {row}", context, images, lambda images: images)
+                self.keep(f"{name}: {marked(row, marks)}", context, images, lambda images: images)
             facts["answer_cpu_s"][str(context)] = time.process_time() - started_s
             self.write()
 

@@ -18,7 +18,7 @@ from come_nav.evaluation.protocols.memory_windows import (
     find_revisits,
 )
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
-from come_nav.evaluation.reports.memory_tables import FACTS, recall_table, set_distance
+from come_nav.evaluation.reports.memory_tables import FACTS, features_of, recall_table, set_distance
 
 CAMERA = CameraIntrinsics.from_field_of_view(32, 32, np.pi / 2)
 T_BASE_CAMERA = se3.make_transform(se3.R_BODY_OPTICAL, np.array([0.0, 0.0, 0.5]))
@@ -234,8 +234,8 @@ def test_sets_of_images_are_compared_with_the_set_of_true_ones():
     true, alike, mean = rng.normal(size=(400, 6)), rng.normal(size=(400, 6)), np.zeros((400, 6))
 
     def distance(made, count=400):
-        records = [{"features": [m.tolist()], "truth_features": [t.tolist()]} for m, t in zip(made, true, strict=True)]
-        return set_distance(records[:count], seed=0)
+        sets = ([{"features": [own.tolist()]} for own in images[:count]] for images in (made, true))
+        return set_distance(*map(features_of, sets), seed=0)
 
     assert abs(distance(alike).value) < 0.1 < distance(mean).value  # alike as sets, whichever image stands where
     assert distance(alike).low < distance(alike).value < distance(alike).high

@@ -24,6 +24,7 @@ from come_nav.evaluation.suites.fingerprints import planner_settings
 from come_nav.evaluation.suites.policy_rows import (
     Searcher,
     context_images,
+    load_policies,
     policy_rows,
     proposing_row,
     world_model_searcher,
@@ -316,7 +317,8 @@ def test_the_row_of_a_policy_is_its_first_path_as_the_robot_can_drive_it():
 
 def test_rows_and_settings_of_a_table(nomad):
     window = choose_windows([("drive", SampleRecording(40))], ProtocolSettings(4, 8), 1)[0]
-    (row,) = policy_rows([str(nomad)], NavigationSettings(device="cpu"), None)
+    navigation = NavigationSettings(device="cpu")
+    (row,) = policy_rows(load_policies([str(nomad)], navigation), navigation, None)
     assert row.name == "nomad"
     plans = [row.plan(window, window.generator()).poses_xyyaw for _ in range(2)]
     np.testing.assert_array_equal(*plans)
@@ -330,8 +332,9 @@ def test_with_a_world_model_proposals_are_ranked_and_searched_beside(nomad, tmp_
     model = DiffusionWorldModel.load(small_model(tmp_path / "small"))
     search = PlannerSettings(samples=4, initial_samples=6, iterations=1, elites=2)
     navigation = NavigationSettings(planner=search, device="cpu")
-    searcher = world_model_searcher([str(nomad)], navigation, model)
-    rows = {row.name: row for row in policy_rows([str(nomad)], navigation, searcher)}
+    policies = load_policies([str(nomad)], navigation)
+    searcher = world_model_searcher(policies, navigation, model)
+    rows = {row.name: row for row in policy_rows(policies, navigation, searcher)}
     assert list(rows) == ["nomad", "world model + nomad", "nomad x16, ranked", "nomad x32, ranked"]
     window = choose_windows([("drive", SampleRecording(40))], ProtocolSettings(model.context_frames, 8), 1)[0]
     tried = {}
@@ -345,7 +348,7 @@ def test_with_a_world_model_proposals_are_ranked_and_searched_beside(nomad, tmp_
                 assert plan.cost == pytest.approx(float(first.costs.min()))
     assert tried == {"world model + nomad": 22, "nomad x16, ranked": 16, "nomad x32, ranked": 32}
     with pytest.raises(ConfigError, match="another policy is named 'nomad' too"):
-        policy_rows([str(nomad), str(nomad)], navigation, None)
+        load_policies([str(nomad), str(nomad)], navigation)
 
 
 def test_rows_that_rank_imagine_every_proposal_by_the_experts_of_their_searcher(nomad):
@@ -359,7 +362,9 @@ def test_rows_that_rank_imagine_every_proposal_by_the_experts_of_their_searcher(
 
     experts = ExpertsSettings(use=("spatial",), spatial=0.5)
     navigation = NavigationSettings(planner=PlannerSettings(imagined_share=0.25), device="cpu")
-    rows = policy_rows([str(nomad)], navigation, Searcher("all", lambda _: Asked(), None, experts))
+    rows = policy_rows(
+        load_policies([str(nomad)], navigation), navigation, Searcher("all", lambda _: Asked(), None, experts)
+    )
     for row in rows[1:]:
         row.plan(None, None)
     beside = navigation.planner.proposed_paths

@@ -66,7 +66,7 @@ def moving_of(message: Any, size: Size, lens: Lens | None) -> NDArray[np.bool_]:
         )
     mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
     if lens is not None:
-        mask = lens.straighten(np.repeat(mask[..., None], 3, axis=2))[..., 0]
+        mask = lens.straighten(mask)
     moving: NDArray[np.bool_] = mask > 0
     return moving
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-Rows = list[list[str]]
-Table = tuple[list[str], Rows]
+from sections import Table, interval
+
 IMAGE, PLAN = ("psnr_db", "ssim"), ("ate_m", "rpe_m")
 EXPERTS = {"base": "base", "short_term": "STM", "long_term": "LTM", "spatial": "SLTM"}
 
@@ -57,14 +57,14 @@ def disagreement(result: dict[str, Any]) -> Sequence[Table]:
         [
             name,
             *(
-                _interval(own[key]) if key in own else ""
+                interval(own[key]) if key in own else ""
                 for key in ("rank correlation", f"rank correlation, {less}", "AUSE", f"AUSE, {less}")
             ),
         ]
         for name, own in result["rows"].items()
     ]
     told = [
-        [name, *(f"{point['told']:.2f}: {_interval(point['error'], 2)}" for point in points)]
+        [name, *(f"{point['told']:.2f}: {interval(point['error'], 2)}" for point in points)]
         for name, points in result["reliability"].items()
     ]
     bins = [f"bin {number}" for number in range(1, len(told[0]))]
@@ -94,7 +94,7 @@ def by_age(result: dict[str, Any]) -> Sequence[Table]:
         for name in names
     ]
     compared = [
-        [name, *(_interval(gains[name, part]["psnr_db"], 1) for part in parts)]
+        [name, *(interval(gains[name, part]["psnr_db"], 1) for part in parts)]
         for name in names
         if (name, parts[0]) in gains
     ]
@@ -107,16 +107,16 @@ def sampled(result: dict[str, Any]) -> Sequence[Table]:
         [
             own["name"],
             str(own["passes"]),
-            _interval(own["psnr_db"], 2),
-            _interval(own["psnr_db gained"], 2) if "psnr_db gained" in own else "",
+            interval(own["psnr_db"], 2),
+            interval(own["psnr_db gained"], 2) if "psnr_db gained" in own else "",
             f"{own['ssim']['value']:.3f}",
-            _interval(own["sharpness"], 2),
-            _interval(own["kernel_distance"], 2),
+            interval(own["sharpness"], 2),
+            interval(own["kernel_distance"], 2),
             f"{own['cpu_ms']:.0f}",
         ]
         for own in result["rows"]
     ]
-    real = ["true images against others", "", "", "", "", "", _interval(result["true images against others"], 2), ""]
+    real = ["true images against others", "", "", "", "", "", interval(result["true images against others"], 2), ""]
     header = ["composition: sampler, steps", "passes", "PSNR [dB]", "over the first, paired", "SSIM", "sharpness ratio"]
     return [([*header, "kernel distance, middle 95 % of subsets", "a view [CPU ms]"], [*rows, real])]
 
@@ -128,9 +128,9 @@ def adapters(result: dict[str, Any]) -> Sequence[Table]:
             str(own["frames"]),
             str(own["rank"]),
             f"{own['unadapted, 1']:.3f}",
-            _interval(own["ratio, 1"]),
-            _interval(own["ratio, 0.4"]),
-            _interval(own["psnr_db gained"], 2),
+            interval(own["ratio, 1"]),
+            interval(own["ratio, 0.4"]),
+            interval(own["psnr_db gained"], 2),
             f"{own['windows']} of {own['drives']}",
         ]
         for own in result["rows"]
@@ -146,10 +146,10 @@ def nwm_composition(result: dict[str, Any]) -> Sequence[Table]:
     shown = [
         [
             own["row"],
-            _interval(own["psnr_db"], 2),
-            _interval(own["ssim"]),
-            _interval(own["sharpness"], 2),
-            *(_interval(gains[own["row"]][key], 2 + (key == "ssim")) if own["row"] in gains else "" for key in IMAGE),
+            interval(own["psnr_db"], 2),
+            interval(own["ssim"]),
+            interval(own["sharpness"], 2),
+            *(interval(gains[own["row"]][key], 2 + (key == "ssim")) if own["row"] in gains else "" for key in IMAGE),
             str(own["psnr_db"]["n"]),
         ]
         for own in views["rows"]
@@ -171,8 +171,8 @@ def split_plans(result: dict[str, Any]) -> Sequence[Table]:
     errors = [
         [
             own["row"],
-            _interval(own["ate_m"]),
-            *(_interval(part["rows"][own["row"]]["ate_m"]) for part in parts.values()),
+            interval(own["ate_m"]),
+            *(interval(part["rows"][own["row"]]["ate_m"]) for part in parts.values()),
         ]
         for own in table["rows"]
     ]
@@ -180,7 +180,7 @@ def split_plans(result: dict[str, Any]) -> Sequence[Table]:
     for name, part in parts.items():
         for reference in references:
             found = [own for own in part["ratios"] if own["reference"] == reference and own["row"] not in references]
-            ratios += [[name, own["row"], reference, *(_interval(own[key]) for key in PLAN)] for own in found]
+            ratios += [[name, own["row"], reference, *(interval(own[key]) for key in PLAN)] for own in found]
     return [
         _plans(table, *references),
         (["ATE [m] where the goal registers to", "all windows", *names], errors),
@@ -194,9 +194,9 @@ def doubted(result: dict[str, Any]) -> Sequence[Table]:
     rows = [
         [
             own["row"],
-            _interval(own["ate_m"]),
-            *(_interval(own[f"ate_m minus {name}"], 4) if f"ate_m minus {name}" in own else "" for name in others),
-            _interval(own["rpe_m"]),
+            interval(own["ate_m"]),
+            *(interval(own[f"ate_m minus {name}"], 4) if f"ate_m minus {name}" in own else "" for name in others),
+            interval(own["rpe_m"]),
             str(own["ate_m"]["n"]),
         ]
         for own in result["rows"]
@@ -210,10 +210,10 @@ def _plans(table: dict[str, Any], *references: str) -> Table:
     ratios = [{(own["row"], own["reference"]): own for own in table[name]} for name in ("ate_ratios", "rpe_ratios")]
     rows = []
     for own in table["rows"]:
-        cells = [own["row"], _interval(own["ate_m"]), _interval(own["rpe_m"])]
+        cells = [own["row"], interval(own["ate_m"]), interval(own["rpe_m"])]
         for reference in references:
             pair = own["row"], reference
-            cells += [_interval(found[pair]) if pair in found else "" for found in ratios]
+            cells += [interval(found[pair]) if pair in found else "" for found in ratios]
         rows.append([*cells, str(own["n"])])
     compared = [f"{metric} over {name}, paired" for name in references for metric in ("ATE", "RPE")]
     return ["plan", "ATE [m]", "RPE [m]", *compared, "n"], rows
@@ -222,10 +222,6 @@ def _plans(table: dict[str, Any], *references: str) -> Table:
 def _left(own: dict[str, Any], key: str) -> str:
     passes = own["passes"]
     return f"{passes[key.removesuffix(' over calibrated')]} of {passes['calibrated']}: {_listed(own[key], 4)}"
-
-
-def _interval(value: dict[str, Any], digits: int = 3) -> str:
-    return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
 def _listed(value: list[float], digits: int = 3, scale: float = 1.0) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-Rows = list[list[str]]
-Table = tuple[list[str], Rows]
+from sections import Table
 
 
 def latent_memory(result: dict[str, Any]) -> Sequence[Table]:

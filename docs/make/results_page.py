@@ -27,7 +27,7 @@ from composition_tables import (
 from memory_tables import latent_ablations, latent_memory, memory_costs, retrieval, sequence_costs, sequence_memories
 from ros_tables import fake_robots, kills, load, soak
 from sections import Section, Table, interval
-from small_sections import SMALL
+from small_sections import SMALL, recall
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = ("rss_mb", "private_dirty_mb")
@@ -71,27 +71,6 @@ def beside_baselines(result: dict[str, Any]) -> Sequence[Table]:
         if any(other in row for other in apart)
     ]
     return [(header, rows), (["ATE [m], paired", *apart], differences)]
-
-
-def recall(result: dict[str, Any]) -> Sequence[Table]:
-    """Return the table of remembered views and the gains over the base."""
-    table = result["table"]
-    shown = [row for row in table["rows"] if row["part"] == "all"]
-    metrics = {"psnr_db": ("PSNR [dB]", 2), "ssim": ("SSIM", 3), "sharpness": ("sharpness ratio", 2)}
-    rows = [
-        [row["row"], *(interval(row[key], digits) for key, (_, digits) in metrics.items()), str(row["psnr_db"]["n"])]
-        for row in shown
-    ]
-    base = next(row["row"] for row in shown if row["row"].startswith("base"))
-    gains = [
-        [own["row"], interval(own["psnr_db"], 2), interval(own["ssim"])]
-        for own in table["gains"]
-        if own["part"] == "all" and own["reference"] == base
-    ]
-    return [
-        (["row", *(name for name, _ in metrics.values()), "n"], rows),
-        (["row", f"PSNR over {base} [dB], paired", "SSIM"], gains),
-    ]
 
 
 def quality(result: dict[str, Any]) -> Sequence[Table]:

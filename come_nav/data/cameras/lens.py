@@ -95,7 +95,7 @@ class Lens:
         return float(np.nan_to_num(shift, nan=np.inf).max())
 
     def straighten(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return (H, W, 3) as a pinhole camera would have seen it, linearly interpolated, black where nothing was."""
+        """Return (H, W, 3) or (H, W) as a pinhole camera would have seen it, interpolated, black where nothing was."""
         if self.is_pinhole:
             return rgb
         import cv2

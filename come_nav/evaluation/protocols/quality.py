@@ -32,7 +32,7 @@ JUMP = "world model, jump"
 ROLLOUT = "world model, rollout"
 
 WINDOWS_PER_BATCH = 16
-SET_COLUMNS = ("features", "truth_features")
+TRUTH = "(truth)"  # row of what the camera saw itself
 
 # camera frames -> (N, 3, H, W) in [-1, 1], at the size at which images are compared
 ImagesFunction = Callable[[Sequence[Frame]], torch.Tensor]
@@ -150,6 +150,11 @@ def copy_last_row() -> QualityRow:
     return QualityRow(COPY_LAST, lambda batch: batch.last[:, None].expand_as(batch.truth))
 
 
+def truth_row() -> QualityRow:
+    """Return the row of what the camera saw: no competitor, but what sets of images are compared with."""
+    return QualityRow(TRUTH, lambda batch: batch.truth)
+
+
 def depth_warp_row() -> QualityRow:
     """Return the geometric reference, which is told the true depth and the true poses."""
 
@@ -193,7 +198,7 @@ def evaluate_quality(
 
     A batch with any record missing is imagined as a whole, so that a resumed run draws the same noise.
     ``on_record`` is called with every record, those found in the store included, for a progress bar. ``distance`` is
-    measured too where it is given (column "lpips"), and ``features`` of images and truth are kept.
+    measured too where it is given (column "lpips"), and ``features`` of images are kept.
     """
     for part in _parts(windows, batch_size):
         missing = [row for row in rows if any(store.get(item.window, row.name) is None for item in part)]
@@ -214,7 +219,7 @@ def evaluate_batch(
 ) -> list[Record]:
     """Return one record per window: PSNR, SSIM, gradient energies and perhaps a distance at each target, and features.
 
-    Features are of the image ("features") and of what the camera saw ("truth_features"): sets of them are compared.
+    Sets of features are compared: those of a row's images with those of :func:`truth_row`.
     """
     started_s = time.perf_counter()
     images = row.imagine(batch)
@@ -224,8 +229,7 @@ def evaluate_batch(
     if distance is not None:
         columns["lpips"] = distance(images.flatten(0, 1).clamp(-1.0, 1.0), batch.truth.flatten(0, 1)).cpu()
     if features is not None:
-        both = (images.flatten(0, 1).float().clamp(-1.0, 1.0), batch.truth.flatten(0, 1).float())
-        columns |= dict(zip(SET_COLUMNS, (features(own).cpu() for own in both), strict=True))
+        columns["features"] = features(images.flatten(0, 1).float().clamp(-1.0, 1.0)).cpu()
     count = batch.truth.shape[1]
     records = []
     for index, item in enumerate(batch.windows):

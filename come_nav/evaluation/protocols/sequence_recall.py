@@ -28,6 +28,7 @@ from come_nav.sim.mazes.walks import distinct_poses, walk
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.world_sets import MAZE, world_set
 from come_nav.sim.worlds import generate_world
+from come_nav.world_model.images import images_from_bytes
 from come_nav.world_model.sequence.model import SequenceModel
 
 SAME_POSE, FAR = 1e-3, 1e3
@@ -130,7 +131,7 @@ def recorded_walks(recordings: Sequence[Recording], settings: SequenceRecallSett
         if first < 0:
             raise DataError(f"{recording.name} has {len(recording)} frames, and {settings.frames} are asked for")
         rgb = np.stack([recording.frame(index).rgb for index in range(first, len(recording))])
-        images.append(torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1.0)
+        images.append(images_from_bytes(torch.from_numpy(rgb).permute(0, 3, 1, 2)))
         walked = torch.from_numpy(np.asarray(recording.poses_xyyaw[first:], float)).clone()
         walked[:, :2] *= scale
         poses.append(walked)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from come_nav.evaluation.metrics.image_sets import kernel_distance
 from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
 from come_nav.evaluation.protocols.memory_windows import OFFSET_BINS, MemoryWindow
-from come_nav.evaluation.protocols.quality import SET_COLUMNS
 from come_nav.evaluation.protocols.results import Record
 from come_nav.evaluation.reports.tables import DIGITS, HEADINGS, MIN_CLUSTERS, format_interval
 
@@ -76,6 +75,7 @@ def recall_table(
     seed: int,
     groups: Mapping[str, str] | None = None,
     ages_s: Sequence[tuple[float, float]] = (),
+    truths: Sequence[Record] = (),
 ) -> RecallTable:
     """Summarise.
 
@@ -87,17 +87,19 @@ def recall_table(
         seed: of the bootstrap.
         groups: recording id -> group whose windows are not independent (a world).
         ages_s: bins of seconds since a target was last seen, which are parts too.
+        truths: one record per window of what the camera saw, with its features; without them no sets are compared.
     """
     coverage = np.array([record["coverage"] for record in facts], float)
     parts = _parts(windows, coverage, ages_s)
     names = None if groups is None else np.array([groups[window.window.recording_id] for window in windows])
     columns = {row: _columns(found) for row, found in records.items()}
     rows = {row: _metrics(found, parts, seed, names) for row, found in columns.items()}
-    for row, metrics in rows.items():
-        if all("features" in record for record in records[row]):
+    if truths:
+        true = features_of(truths)
+        for row, metrics in rows.items():
+            made = features_of(records[row])
             metrics["kernel_distance"] = {
-                part: set_distance([own for own, chosen in zip(records[row], mask, strict=True) if chosen], seed)
-                for part, mask in parts.items()
+                part: set_distance(made[mask], true[mask], seed) for part, mask in parts.items()
             }
     gains = {
         (row, reference): _gains(columns[row], columns[reference], parts, seed, names)
@@ -209,13 +211,17 @@ def _gains(
     }
 
 
-def set_distance(records: Sequence[Record], seed: int) -> Interval:
-    """Return the kernel distance of the images of some records to what the camera saw; NaN for too few of them."""
-    if len(records) < LEAST_IMAGES:
-        return Interval(math.nan, math.nan, math.nan, len(records), 0)
-    made, true = (torch.tensor([record[name][0] for record in records]) for name in SET_COLUMNS)
+def features_of(records: Sequence[Record]) -> torch.Tensor:
+    """Return the features (N, D) of the first target of each record."""
+    return torch.tensor([record["features"][0] for record in records])
+
+
+def set_distance(made: torch.Tensor, true: torch.Tensor, seed: int) -> Interval:
+    """Return the kernel distance of features of images (N, D) to those of what the camera saw; NaN for too few."""
+    if len(made) < LEAST_IMAGES:
+        return Interval(math.nan, math.nan, math.nan, len(made), 0)
     found = kernel_distance(true, made, torch.Generator().manual_seed(seed))
-    return Interval(found.value, found.low, found.high, len(records), 0)
+    return Interval(found.value, found.low, found.high, len(made), 0)
 
 
 def _clusters(names: NDArray[np.str_] | None, mask: NDArray[np.bool_] | None = None) -> list[str] | None:

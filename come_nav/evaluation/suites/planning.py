@@ -25,7 +25,7 @@ from come_nav.evaluation.suites.kinematics import (
 )
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import hybrid_row, perfect_model_row, world_model_row
-from come_nav.evaluation.suites.policy_rows import policy_rows, stored_policies, world_model_searcher
+from come_nav.evaluation.suites.policy_rows import load_policies, policy_rows, stored_policies, world_model_searcher
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.registration_rows import (
     registration_facts,
@@ -112,8 +112,9 @@ def run_horizons(
     count = source.default_windows if settings.source.windows is None else settings.source.windows
     windows = [choose_windows(source.recordings, protocol, count) for protocol in protocols]
     rows = _rows(wanted, settings.rows is not None, source, navigation, model)
-    searcher = world_model_searcher(settings.policies, navigation, model)
-    rows += with_kinematics(policy_rows(settings.policies, navigation, searcher), navigation.robot)
+    policies = load_policies(settings.policies, navigation)
+    searcher = world_model_searcher(policies, navigation, model)
+    rows += with_kinematics(policy_rows(policies, navigation, searcher), navigation.robot)
     outcomes = []
     for protocol, chosen in zip(protocols, windows, strict=True):
         own = folder if len(protocols) == 1 else folder / f"{protocol.horizon_s:g}s"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from come_nav.policies.model import LearnedPolicy
 from come_nav.world_model.model import DiffusionWorldModel
 
 RANKED = (16, 32)  # proposals that NWM's paper ranks
+Policies = list[tuple[LearnedPolicy, PlannerSettings]]
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,27 @@ class Searcher:
     experts: ExpertsSettings | None = None
 
 
-def policy_rows(names: Sequence[str], navigation: NavigationSettings, searcher: Searcher | None) -> list[Row]:
-    """Return the rows of each policy: the path that it proposes first and what ``searcher`` makes of its paths.
+def load_policies(names: Sequence[str], navigation: NavigationSettings) -> Policies:
+    """Return each policy and the search that takes its paths.
 
     Raises:
         ConfigError, CheckpointError: a policy is not there, or two have one name.
     """
+    found: Policies = []
+    for name in names:
+        search = replace(navigation.planner, proposals=name, proposals_alone=False)
+        policy = Proposer(navigation.device).policy(search)
+        assert policy is not None
+        if policy.name in (other.name for other, _ in found):  # records are kept by the names of rows
+            raise ConfigError(f"--policy {name}: another policy is named '{policy.name}' too; rename a folder")
+        found.append((policy, search))
+    return found
+
+
+def policy_rows(policies: Policies, navigation: NavigationSettings, searcher: Searcher | None) -> list[Row]:
+    """Return the rows of each policy: the path that it proposes first and what ``searcher`` makes of its paths."""
     rows: list[Row] = []
-    for policy, search in _policies(names, navigation):
-        if policy.name in (row.name for row in rows):  # records are kept by the names of rows
-            raise ConfigError(
-                f"--policy {search.proposals}: another policy is named '{policy.name}' too; rename a folder"
-            )
+    for policy, search in policies:
         rows.append(proposing_row(policy, navigation))
         if searcher is not None:
             rows += _searching_rows(policy, search, searcher)
@@ -66,12 +76,12 @@ def policy_rows(names: Sequence[str], navigation: NavigationSettings, searcher: 
 
 
 def world_model_searcher(
-    names: Sequence[str], navigation: NavigationSettings, model: DiffusionWorldModel | None
+    policies: Policies, navigation: NavigationSettings, model: DiffusionWorldModel | None
 ) -> Searcher | None:
     """Return the world model alone, whose stack keeps as many frames as each policy looks at; None without one."""
-    if model is None or not names:
+    if model is None or not policies:
         return None
-    frames = max(policy.frames for policy, _ in _policies(names, navigation))
+    frames = max(policy.frames for policy, _ in policies)
     replay = Replay(NavStack(model, open_loop(navigation)), max(0, frames - model.context_frames))
     return Searcher(WORLD_MODEL, lambda window: replay, model)
 
@@ -100,15 +110,6 @@ def context_images(window: Window, count: int) -> list[NDArray[np.uint8]]:
 def stored_policies(names: Sequence[str]) -> dict[str, Any]:
     """Return what records of policies depend on; nothing without one."""
     return {"policies": [model_fingerprint(name) for name in names]} if names else {}
-
-
-def _policies(names: Sequence[str], navigation: NavigationSettings) -> Iterator[tuple[LearnedPolicy, PlannerSettings]]:
-    """Yield each policy and the search that takes its paths."""
-    for name in names:
-        search = replace(navigation.planner, proposals=name, proposals_alone=False)
-        policy = Proposer(navigation.device).policy(search)
-        assert policy is not None
-        yield policy, search
 
 
 def _searching_rows(policy: LearnedPolicy, search: PlannerSettings, searcher: Searcher) -> list[Row]:

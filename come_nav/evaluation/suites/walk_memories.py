@@ -12,9 +12,11 @@ from come_nav.core.experts import LONG_TERM
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
 from come_nav.evaluation.protocols.sequence_recall import SequenceRecallSettings
+from come_nav.evaluation.reports.composition_tables import marks_of
 from come_nav.evaluation.suites.memory.compositions import TITLES, CompositionWeights
-from come_nav.evaluation.suites.memory.drive_memories import experts_of
+from come_nav.evaluation.suites.memory.drive_memories import composed_model, experts_of, with_likelihood
 from come_nav.evaluation.suites.memory.optional_rows import guided
+from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.rows import available_rows
 from come_nav.evaluation.suites.replay import odometry_at, open_loop, show
 from come_nav.navigation.planning.imagining import bound
@@ -54,6 +56,12 @@ def composed_rows(model: DiffusionWorldModel, navigation: NavigationSettings, we
     return {**rows, CLOUD: guided(rows[TITLES["base"]], navigation.experts.likelihood)}
 
 
+def marks_of_rows(model: DiffusionWorldModel, weights: CompositionWeights) -> dict[str, str]:
+    """Return row -> mark of the compositions that are fewer passes, or another row, than their names say."""
+    keys = available_rows(COMPOSED, False, model)
+    return marks_of(passes_of_rows([weights.composed_row(key, True) for key in keys], model))
+
+
 def latent_rows(model: DiffusionWorldModel, navigation: NavigationSettings, weights: CompositionWeights) -> Rows:
     """Return the row of a stack that keeps a cloud of latents, by which the base is corrected."""
     base = experts_of(weights.composed_row("base", True), model, navigation.experts.older_frames)
@@ -87,8 +95,7 @@ def answered_views(
     use = dict.fromkeys(name for experts in rows.values() for name in experts.use)
     settings = open_loop(navigation, tuple(use))
     if any(experts.likelihood.use for experts in rows.values()):
-        likelihood = replace(settings.experts.likelihood, use=True)
-        settings = replace(settings, experts=replace(settings.experts, likelihood=likelihood))
+        settings = with_likelihood(settings)
     stack = NavStack(model, settings, background_training=False)
     show(stack, recording, frames)
     if LONG_TERM in use:
@@ -105,8 +112,7 @@ def answered_views(
             raise DataError(f"{recording.name}: too few frames before frame {index} to imagine from")
         _check_newest(stack, recording, index - 1)  # which the motion to the next one begins at
         for name, experts in rows.items():
-            _check_experts(stack, recording, name, experts)
-            found, _ = stack.episode.model(experts)
+            found = composed_model(stack, experts, f"{recording.name}: row '{name}'")
             images = bound(found, context, one_step, settings, True).imagine(path, generator).images
             assert images is not None
             answers[name].append(images[0].cpu())
@@ -118,14 +124,6 @@ def _check_newest(stack: NavStack, recording: Recording, index: int) -> None:
     newest = stack.memory.newest
     if newest is None or newest.stamp_s != float(recording.stamps_s[index]):
         raise DataError(f"{recording.name}: frame {index} was not kept, and the next one is asked from there")
-
-
-def _check_experts(stack: NavStack, recording: Recording, name: str, experts: ExpertsSettings) -> None:
-    """Raise DataError where a row would be answered without one of its experts, under its name all the same."""
-    unfit = {own: why for own, why in stack.episode.diagnostics.items() if own in experts.use}
-    if unfit:
-        reasons = "; ".join(f"the {own} expert cannot work: {why}" for own, why in unfit.items())
-        raise DataError(f"{recording.name}: row '{name}': {reasons}")
 
 
 def rows_of_walks(

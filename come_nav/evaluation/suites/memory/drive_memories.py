@@ -144,17 +144,7 @@ class DriveMemories:
 
     def composed(self, experts: ExpertsSettings) -> DiffusionWorldModel:
         """Return the robot's model that looks at ``experts``; raise DataError where one of them cannot work."""
-        episode = self.replay.stack.episode
-        unfit = {name: why for name, why in episode.diagnostics.items() if name in experts.use}
-        if unfit:
-            reasons = "; ".join(f"the {name} expert cannot work: {why}" for name, why in unfit.items())
-            raise DataError(f"{self.drive.name}: {reasons}")
-        found, warnings = episode.model(experts)
-        model = cast(DiffusionWorldModel, found)
-        likelihood = {SPATIAL} if experts.likelihood.use else set()  # which is no expert
-        if any(name not in model.experts for name in {*experts.use} - likelihood):
-            raise DataError(f"{self.drive.name}: {'; '.join(warnings)}")
-        return model
+        return composed_model(self.replay.stack, experts, self.drive.name)
 
     def nearest(self, poses_odom_xyyaw: torch.Tensor) -> torch.Tensor:
         """Return which remembered frames (S,) lie nearest to poses (S, 3): metres plus half a metre per radian."""
@@ -225,6 +215,20 @@ class MemoryCache:
         return self._kept[name]
 
 
+def composed_model(stack: NavStack, experts: ExpertsSettings, name: str) -> DiffusionWorldModel:
+    """Return the model of a stack that looks at ``experts``; raise DataError of ``name`` where one cannot work."""
+    unfit = {own: why for own, why in stack.episode.diagnostics.items() if own in experts.use}
+    if unfit:
+        reasons = "; ".join(f"the {own} expert cannot work: {why}" for own, why in unfit.items())
+        raise DataError(f"{name}: {reasons}")
+    found, warnings = stack.episode.model(experts)
+    model = cast(DiffusionWorldModel, found)
+    likelihood = {SPATIAL} if experts.likelihood.use else set()  # which is no expert
+    if any(own not in model.experts for own in {*experts.use} - likelihood):
+        raise DataError(f"{name}: {'; '.join(warnings)}")
+    return model
+
+
 def supported(model: DiffusionWorldModel) -> list[str]:
     """Return the memory experts that a model can have."""
     return [name for name in MEMORY_EXPERTS if name in model.supported_experts]
@@ -253,8 +257,11 @@ def _keeping_a_cloud(settings: NavigationSettings, model: DiffusionWorldModel) -
 
     Where no network looks at it, it can enter as a likelihood alone.
     """
-    if SPATIAL in supported(model):
-        return settings
+    return settings if SPATIAL in supported(model) else with_likelihood(settings)
+
+
+def with_likelihood(settings: NavigationSettings) -> NavigationSettings:
+    """Return settings of a robot whose cloud may correct what its experts say."""
     experts = settings.experts
     return replace(settings, experts=replace(experts, likelihood=replace(experts.likelihood, use=True)))
 

@@ -41,7 +41,7 @@ from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettin
 from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.planning_rows import ReplayOf, perfect_model_row, searching_row
-from come_nav.evaluation.suites.policy_rows import Searcher, policy_rows, stored_policies
+from come_nav.evaluation.suites.policy_rows import Searcher, load_policies, policy_rows, stored_policies
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.registration_rows import (
     registration_facts,
@@ -127,7 +127,7 @@ def planning_rows(
     if setup.settings.policies:
         main = next(row for row in compositions if row.name == main_row(compositions))
         searcher = Searcher(main.name, replay_of, model, experts_of(main, model, older_frames))
-        rows += policy_rows(setup.settings.policies, navigation, searcher)
+        rows += policy_rows(load_policies(setup.settings.policies, navigation), navigation, searcher)
     return with_kinematics(rows, navigation.robot)
 
 

@@ -17,11 +17,13 @@ from come_nav.core.settings import to_mapping
 from come_nav.evaluation.metrics.perceptual import Distance, pair_distance
 from come_nav.evaluation.protocols.memory_windows import MemoryWindow
 from come_nav.evaluation.protocols.quality import (
+    TRUTH,
     WINDOWS_PER_BATCH,
     FeaturesFunction,
     ImagesFunction,
     QualityRow,
     evaluate_quality,
+    truth_row,
 )
 from come_nav.evaluation.protocols.results import Record, ResultStore
 from come_nav.evaluation.reports.memory_report import RecallEvaluation, write_recall_report, write_recall_results
@@ -162,11 +164,12 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
     }
     chosen = [item.window for item in windows]
     with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:
-        with setup.progress(len(windows) * len(rows), "views", "window") as bar:
+        evaluated = [*rows, truth_row()]
+        with setup.progress(len(windows) * len(evaluated), "views", "window") as bar:
             measures = (distance, reference_features(setup.model.device))
-            _drive_by_drive(windows, rows, images, cache, store, measures, lambda record: bar.add(record["row"]))
+            _drive_by_drive(windows, evaluated, images, cache, store, measures, lambda record: bar.add(record["row"]))
         records = {row.name: store.table(chosen, row.name) for row in rows}
-        facts = store.table(chosen, FACTS)
+        facts, truths = store.table(chosen, FACTS), store.table(chosen, TRUTH)
     main = main_row(compositions)
     compared = references([row.name for row in rows], compositions, main)
     return RecallEvaluation(
@@ -177,7 +180,7 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
         images=images,
         records=records,
         table=recall_table(
-            windows, records, facts, compared, navigation.seed, found.source.groups, setup.settings.ages_s
+            windows, records, facts, compared, navigation.seed, found.source.groups, setup.settings.ages_s, truths
         ),
         limits=selection.limits,
         weights=weight_lines(compositions),
