@@ -110,7 +110,7 @@ def _remember(args: argparse.Namespace, episode: Path, settings: list[str]) -> M
         return None
     common = [str(episode), "--seed", str(args.seed), "--rows", MEMORY_ROWS, "--contrast", "on", *settings]
     common += ["--fresh"] if args.fresh else []
-    _tell(4, "remembering the first 60 % of the drive; then NWM without and CoME with memories, on places seen before")
+    _tell(4, "remembering the first 60 % of the drive; then places seen before: the base without, CoME with memories")
     words = ["--suite", "recall", "--windows", str(MEMORY_WINDOWS), "--out", str(args.out / "recall")]
     try:
         recall = evaluate_memory.evaluate_recall(_parse(evaluate, [*common, *words]))
