@@ -65,10 +65,11 @@ def test_the_action_of_an_image(bench: Bench):
     def send(image: np.ndarray, encoding: str = "rgb8"):
         image = messages.image_message(image, 0.0, "camera")
         image.encoding = encoding
-        future = client.send_goal_async(NavigateToImage.Goal(image=image), lambda told: feedback.append(told.feedback))
+        goal = NavigateToImage.Goal(image=image)
+        future = bench.between_callbacks(client.send_goal_async, goal, lambda told: feedback.append(told.feedback))
         bench.wait("an answer", future.done)
         assert future.result().accepted
-        return future.result(), future.result().get_result_async()
+        return future.result(), bench.between_callbacks(future.result().get_result_async)
 
     grey = np.full((64, 64, 3), 128, np.uint8)
     bad = send(grey, "banana8")[1]
@@ -81,7 +82,7 @@ def test_the_action_of_an_image(bench: Bench):
     handle, second = send(grey)
     bench.wait("replacement", first.done)
     assert first.result().result.outcome == NavigateToImage.Result.REPLACED
-    cancelling = handle.cancel_goal_async()
+    cancelling = bench.between_callbacks(handle.cancel_goal_async)
     bench.wait("cancelling", cancelling.done)
     bench.wait("the end", second.done)
     assert (second.result().status, second.result().result.outcome) == (5, NavigateToImage.Result.CANCELLED)

@@ -68,9 +68,9 @@ def test_paths_for_nav2_are_whole_or_refused_with_its_codes(bench: Bench):
     def ask(frame: str, pose: np.ndarray, planner_id: str = ""):
         goal: PoseStamped = messages.pose_list(pose[None], [0.0], frame)[0]
         request = ComputePathToPose.Goal(goal=goal, planner_id=planner_id)
-        sent = client.send_goal_async(request)
+        sent = bench.between_callbacks(client.send_goal_async, request)
         bench.wait("acceptance", sent.done)
-        answer = sent.result().get_result_async()
+        answer = bench.between_callbacks(sent.result().get_result_async)
         bench.wait("an answer", answer.done)
         return answer.result().result
 
