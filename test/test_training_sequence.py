@@ -52,7 +52,7 @@ def bank(walks=3, frames=20):
 
 def test_a_cut_sequence_counts_poses_from_its_first_frame_and_motions_from_the_one_before():
     source = bank()
-    batch = source.cut(torch.tensor([2, 0]), torch.tensor([5, 0]), 6)
+    batch = source.cut(torch.tensor([2, 0]), torch.tensor([[5], [0]]) + torch.arange(6))
     torch.testing.assert_close(batch.latents[0], source.latents[45:51].float(), rtol=0, atol=0)
     assert batch.views[1].tolist() == [0, 1, 2, 3, 4, 5]
     own = source.poses_xyyaw[2, 5:11]
@@ -71,6 +71,20 @@ def test_a_batch_depends_on_seed_and_step_alone_and_processes_share_it_out():
     assert not torch.equal(whole[0].views, whole[1].views)
     parts = [next(iter(SequenceSamples(source, 5, 4, 3, range(1), (rank, 2)))) for rank in range(2)]
     torch.testing.assert_close(torch.cat([part.views for part in parts]), whole[0].views)
+
+
+def test_frames_of_some_sequences_are_drawn_from_a_whole_walk_in_order():
+    source = bank()
+    plain = list(SequenceSamples(source, 5, 8, 3, range(40)))
+    drawn = list(SequenceSamples(source, 5, 8, 3, range(40), scattered=0.5))
+    gaps = torch.cat([batch.views.diff(dim=1) for batch in drawn])
+    assert bool((gaps > 0).all())  # numbers of views rise along a walk, and no frame comes twice
+    neighbours = (gaps == 1).all(1)
+    assert abs(float(neighbours.float().mean()) - 0.5) < 0.1
+    same = torch.cat([batch.views for batch in plain])[neighbours]
+    assert torch.equal(same, torch.cat([batch.views for batch in drawn])[neighbours])
+    others = torch.cat([batch.views for batch in drawn])[~neighbours] % 20  # frames of the walk
+    assert set(others[:, 0].tolist()) >= set(range(8)) and set(others[:, -1].tolist()) >= set(range(12, 20))
 
 
 def test_half_of_the_sequences_begin_clean_for_more_than_half_of_their_length():
@@ -111,7 +125,7 @@ class Guess(torch.nn.Module):
 def test_the_loss_counts_noisy_frames_alone(weighting):
     config, schedule = settings(weighting=weighting), NoiseSchedule.linear()
     task = SequenceTask(Guess(), schedule, config)
-    batch = bank().cut(torch.tensor([0]), torch.tensor([0]), 4)
+    batch = bank().cut(torch.tensor([0]), torch.arange(4)[None])
     t = torch.tensor([[CLEAN, CLEAN, 900, 30]])
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(5))
     loss = task.loss(batch, Levels(t, False), noise)
@@ -173,9 +187,10 @@ def test_training_goes_on_where_it_stopped_bit_for_bit_and_its_model_can_be_load
         SequenceRun(settings(frames=11), cut, CPU)
 
 
+@pytest.mark.parametrize("file", ["train_sequence.yaml", "train_sequence_rooms.yaml"])
 @pytest.mark.parametrize("kind", MEMORY_KINDS)
-def test_one_file_configures_every_kind(kind):
-    path = find_resource("config", "train_sequence.yaml")
+def test_one_file_configures_every_kind(kind, file):
+    path = find_resource("config", file)
     config = from_mapping(SequenceTrainSettings, merged(default_values(kind), read_yaml(path)))
     assert config.network.memory == kind and config.name == f"sequence_{kind}"
     assert config.data.first_world + config.data.worlds <= 10000

@@ -114,6 +114,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also a learned planner: model name or folder of a gnm, vint or nomad (may be repeated)",
     )
     parser.add_argument(
+        "--sequence-model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="recall, memory-planning: also a memory of sequences, a model folder that come-nav train --sequence wrote "
+        "(may be repeated)",
+    )
+    parser.add_argument(
         "--depth",
         choices=("measured", "estimated"),
         help="what context frames are moved by: what the camera measured, where it did (default), or the model's "
@@ -187,6 +195,8 @@ def _check_flags(args: argparse.Namespace) -> None:
                 raise ConfigError(f"{flag} is for plans of come_nav's own protocol, not for --protocol")
     if args.suite in (RECALL, MEMORY_PLANNING, QUALITY) and args.share is not None:
         raise ConfigError(f"--share is for plans, not for --suite {args.suite}")
+    if args.suite not in (RECALL, MEMORY_PLANNING) and args.sequence_model:
+        raise ConfigError("--sequence-model is a memory: it goes with --suite recall or memory-planning")
     if args.suite in (RECALL, QUALITY) and args.policy:
         raise ConfigError(f"--policy is for plans (--suite planning or memory-planning), not for --suite {args.suite}")
 

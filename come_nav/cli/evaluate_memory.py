@@ -106,6 +106,7 @@ def memory_settings(args: argparse.Namespace, model: str, rows: Sequence[str] | 
         weights=find_weights(args.weights, model),
         rows=None if rows is None else tuple(rows),
         policies=tuple(args.policy),
+        sequences=tuple(args.sequence_model),
         contrast=args.contrast,
         horizons_s=parse_horizons(args.horizon),
         ages_s=parse_ages(args.ages),

@@ -54,13 +54,19 @@ class SequenceRun:
         with self.processes.first_alone():
             bank, held_out = self.walks("train"), self.walks("validation")
         config, task, stage = self.config, self.task(), self.config.optimiser
-        share = self.processes.rank, self.processes.count
+        share, scattered = (self.processes.rank, self.processes.count), config.scattered_share
 
         def batches(start: int) -> SequenceSamples:
-            return SequenceSamples(bank, config.frames, stage.batch_size, config.seed, range(start, stage.steps), share)
+            steps = range(start, stage.steps)
+            return SequenceSamples(bank, config.frames, stage.batch_size, config.seed, steps, share, scattered)
 
         validation = SequenceSamples(
-            held_out, config.frames, VALIDATION_SEQUENCES, VALIDATION_SEED, range(VALIDATION_BATCHES)
+            held_out,
+            config.frames,
+            VALIDATION_SEQUENCES,
+            VALIDATION_SEED,
+            range(VALIDATION_BATCHES),
+            scattered=scattered,
         )
         trained = Stage(STAGE, stage, self.folder, self.machine).fit(task, batches, validation)
         return None if trained is None else self._export(trained)

@@ -67,6 +67,8 @@ class SequenceTrainSettings:
             is over the rest (LSSVWM, arXiv 2505.20171: half of them).
         clean_share: of the frames of the other sequences, drawn one by one, are clean: what surrounds a noisy frame is
             then worth remembering, and most sequences teach at many places at once.
+        scattered_share: of the sequences are frames drawn from a whole walk, in their order, in place of neighbours:
+            what is remembered is then asked for from afar, as a planner does.
         context_dropout: share of steps in which every frame is alone, which trains the side without memory.
         weighting: of the squared errors by noise level: "uniform" counts velocities, "x_0" what they say of the clean
             latents, which leaves out what a token is too narrow to pass on, the noise of nearly clean frames.
@@ -87,6 +89,7 @@ class SequenceTrainSettings:
     autoencoder_from: str | None = None
     prefix_share: float = 0.5
     clean_share: float = 0.0
+    scattered_share: float = 0.0
     context_dropout: float = 0.05
     weighting: Literal["uniform", "x_0"] = "x_0"
     noise_shift: float = 1.0
@@ -107,6 +110,7 @@ class SequenceTrainSettings:
         check_range("scale_m", self.scale_m, 0.0, open_low=True)
         check_range("prefix_share", self.prefix_share, 0.0, 1.0)
         check_range("clean_share", self.clean_share, 0.0, 0.9)
+        check_range("scattered_share", self.scattered_share, 0.0, 1.0)
         check_range("context_dropout", self.context_dropout, 0.0, 0.9)
         check_choice("weighting", self.weighting, ("uniform", "x_0"))
         check_range("noise_shift", self.noise_shift, 0.01, 100.0)

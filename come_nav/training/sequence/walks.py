@@ -76,9 +76,8 @@ class WalkBank:
             torch.cat([bank.views + int(start) for bank, start in zip(banks, starts, strict=False)]),
         )
 
-    def cut(self, walks: Tensor, starts: Tensor, frames: int) -> SequenceBatch:
-        """Return ``frames`` frames of walks (B,) from frames (B,) on."""
-        index = starts[:, None] + torch.arange(frames)
+    def cut(self, walks: Tensor, index: Tensor) -> SequenceBatch:
+        """Return frames ``index`` (B, T) of walks (B,)."""
         poses, views = self.poses_xyyaw[walks[:, None], index], self.views[walks[:, None], index]
         places, moved = se2.relative(poses[:, :1], poses), se2.motions(poses)
         return SequenceBatch(self.latents[views].float(), places.float(), moved.float(), views)
@@ -94,22 +93,40 @@ class SequenceSamples(torch.utils.data.IterableDataset[SequenceBatch]):
         seed: of the run.
         steps: first and last step.
         share: rank of this process, and how many there are.
+        scattered: share of the sequences whose frames are drawn from all of a walk, in their order.
     """
 
     def __init__(
-        self, bank: WalkBank, frames: int, batch_size: int, seed: int, steps: range, share: tuple[int, int] = (0, 1)
+        self,
+        bank: WalkBank,
+        frames: int,
+        batch_size: int,
+        seed: int,
+        steps: range,
+        share: tuple[int, int] = (0, 1),
+        scattered: float = 0.0,
     ) -> None:
         super().__init__()
         self.bank, self.frames, self.batch_size = bank, frames, batch_size
-        self.seed, self.steps, self.share = seed, steps, share
+        self.seed, self.steps, self.share, self.scattered = seed, steps, share, scattered
 
     def __iter__(self) -> Iterator[SequenceBatch]:
         for step in self.steps:
             generator = step_generator(self.seed, BATCH_STREAM, step)
             walks = torch.randint(len(self.bank.views), (self.batch_size,), generator=generator)
             starts = torch.randint(self.bank.views.shape[1] - self.frames + 1, (self.batch_size,), generator=generator)
+            index = starts[:, None] + torch.arange(self.frames)
+            if self.scattered:
+                index = self._scattered(index, generator)
             rows = shard(self.batch_size, *self.share)
-            yield self.bank.cut(walks[rows], starts[rows], self.frames)
+            yield self.bank.cut(walks[rows], index[rows])
+
+    def _scattered(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the frames (B, T) of sequences, those of some of them drawn anew from the whole walk."""
+        chances = torch.rand(len(index), self.bank.views.shape[1], generator=generator)
+        drawn = chances.topk(self.frames).indices.sort().values
+        chosen = torch.rand(len(index), 1, generator=generator) < self.scattered
+        return torch.where(chosen, drawn, index)
 
 
 def make_walks(

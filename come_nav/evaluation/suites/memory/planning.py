@@ -37,6 +37,11 @@ from come_nav.evaluation.suites.memory.memory_network import memory_network_alon
 from come_nav.evaluation.suites.memory.optional_rows import GUIDED, GUIDED_ON, guided
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.rows import available_rows, geometry_images, start_extrinsics
+from come_nav.evaluation.suites.memory.sequence_rows import (
+    load_sequences,
+    sequence_planning_rows,
+    stored_sequences,
+)
 from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
 from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
@@ -124,6 +129,8 @@ def planning_rows(
         told = experts_of(setup.settings.weights.composed_row("base", True), model, older_frames)
         rows.append(_memory_network_row(memory_network_alone(model), replay_of, model, told))
     rows += _composed_rows(keys, compositions, setup, cache, registers="hybrid" in keys and not narrow)
+    sequences = load_sequences(setup.settings.sequences, navigation, model)
+    rows += sequence_planning_rows(sequences, cache, older_frames, replay_of, model)
     if setup.settings.policies:
         main = next(row for row in compositions if row.name == main_row(compositions))
         searcher = Searcher(main.name, replay_of, model, experts_of(main, model, older_frames))
@@ -221,6 +228,7 @@ def _evaluate(setup: MemorySetup, rows: list[Row], compositions: list[ComposedRo
         "images": IMAGES,
         **stored_motion(navigation),
         **stored_policies(setup.settings.policies),
+        **stored_sequences(setup.settings.sequences),
         **stored_registration(navigation, narrow),
     }
     with ResultStore(setup.folder / "results.jsonl", stored, setup.settings.fresh) as store:

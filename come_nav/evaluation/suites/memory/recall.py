@@ -43,6 +43,7 @@ from come_nav.evaluation.suites.memory.drive_memories import MemoryCache, expert
 from come_nav.evaluation.suites.memory.optional_rows import ADAPTED_LIKELIHOOD, optional_rows
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.rows import RECALL_ROWS, available_rows, recall_rows, start_extrinsics
+from come_nav.evaluation.suites.memory.sequence_rows import load_sequences, sequence_recall_rows, stored_sequences
 from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
 from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
@@ -152,9 +153,12 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
     rows, compositions = recall_rows(wanted, contrast, weights, setup.model, cache, older_frames)
     told = [experts_of(row, setup.model, older_frames) for row in (weights.composed_row("base", True), adapted)]
     rows += optional_rows(wanted, cache, *told)
+    sequences = load_sequences(setup.settings.sequences, navigation, setup.model)
+    rows += sequence_recall_rows(sequences, cache, older_frames, setup.model)
     images = images_of(setup.model)
     stored = stored_settings(found.source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, weights) | {
         "limits": selection.stored,
+        **stored_sequences(setup.settings.sequences),
         "recall": {
             "windows_per_batch": WINDOWS_PER_BATCH,
             "lpips": distance is not None,

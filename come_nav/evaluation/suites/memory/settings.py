@@ -33,6 +33,7 @@ class MemorySuiteSettings:
         weights: of the experts in each row.
         rows: that are wanted; None takes the suite's own choice of those that the model has experts for.
         policies: learned planners whose rows are there as well, of plans alone.
+        sequences: memories of sequences whose rows are there as well.
         contrast: compositions with the contrast on, off or both; "both" is "on" for plans that name no rows.
         horizons_s: seconds to the farthest target (the last of them counts), of plans to the goal (one number).
         ages_s: bins (from, up to) of seconds since a target was last seen, of which as many windows each are chosen;
@@ -51,6 +52,7 @@ class MemorySuiteSettings:
     weights: CompositionWeights
     rows: tuple[str, ...] | None = None
     policies: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
     contrast: Contrast = "both"
     horizons_s: tuple[float, ...] | None = None
     ages_s: tuple[tuple[float, float], ...] = ()
