@@ -12,12 +12,19 @@ from come_nav.core.resources import find_resource
 from come_nav.core.settings import from_mapping, read_yaml
 from come_nav.experts.sequence.network import CLEAN
 from come_nav.experts.sequence.settings import MEMORY_KINDS
+from come_nav.sim.episodes import EpisodeRecording, simulate_episode
+from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.sensors.chain import CAMERA, generator_of
+from come_nav.sim.sensors.mounting import draw_camera
+from come_nav.sim.sensors.settings import sensor_settings
+from come_nav.sim.worlds import generate_world
 from come_nav.training.machine import Machine
 from come_nav.training.pretrained import merged
 from come_nav.training.sequence.run import SequenceRun
-from come_nav.training.sequence.settings import SequenceTrainSettings, default_values
+from come_nav.training.sequence.settings import SequenceDataSettings, SequenceTrainSettings, default_values
 from come_nav.training.sequence.task import Levels, SequenceTask, draw_levels
-from come_nav.training.sequence.walks import SequenceSamples, WalkBank, make_walks
+from come_nav.training.sequence.walks import SequenceSamples, WalkBank, make_walks, walks_name
+from come_nav.world_model.images import images_from_rgb
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 from come_nav.world_model.sequence.model import SequenceModel
 
@@ -85,6 +92,22 @@ def test_frames_of_some_sequences_are_drawn_from_a_whole_walk_in_order():
     assert torch.equal(same, torch.cat([batch.views for batch in drawn])[neighbours])
     others = torch.cat([batch.views for batch in drawn])[~neighbours] % 20  # frames of the walk
     assert set(others[:, 0].tolist()) >= set(range(8)) and set(others[:, -1].tolist()) >= set(range(12, 20))
+
+
+def test_walks_are_seen_by_the_sensors_that_are_asked_for():
+    plain = SequenceDataSettings(set_of_worlds="built-in", walk_frames=6)
+    real = replace(plain, sensors="realistic")
+    banks = [make_walks([3], data, 4.0, lambda images: images[:, :, ::8, ::8], "cpu", False) for data in (plain, real)]
+    assert torch.equal(banks[0].poses_xyyaw, banks[1].poses_xyyaw)  # the same drive
+    world, sensors = generate_world(3), sensor_settings("realistic")
+    drawn = draw_camera(sensors.camera, generator_of(3, CAMERA, 3))
+    camera = Raycaster([world], drawn.intrinsics, drawn.height_m, pitch_rad=drawn.pitch_rad)
+    episode = simulate_episode(world, "wander", 1.25, 4.0, 3)
+    recording = EpisodeRecording(episode, camera, sensors=sensors)
+    seen = images_from_rgb([recording.frame(index).rgb for index in range(6)], 64)
+    assert torch.equal(banks[1].latents[banks[1].views[0]], seen[:, :, ::8, ::8].half())
+    assert float((banks[1].latents - banks[0].latents[banks[0].views[0]]).abs().mean()) > 0.01
+    assert walks_name("train", [3], plain, 4.0, "") != walks_name("train", [3], real, 4.0, "")
 
 
 def test_half_of_the_sequences_begin_clean_for_more_than_half_of_their_length():

@@ -10,6 +10,7 @@ from come_nav.core.checks import check_choice, check_range
 from come_nav.core.errors import ConfigError
 from come_nav.core.settings import to_mapping
 from come_nav.experts.sequence.settings import MEMORY_KINDS, SequenceSettings
+from come_nav.sim.sensors.settings import sensor_settings
 from come_nav.sim.world_sets import MAZE, world_set
 from come_nav.training.config import OptimiserSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
@@ -25,6 +26,7 @@ class SequenceDataSettings:
         first_world, worlds: seeds [first_world, first_world + worlds); must be training seeds.
         validation_worlds: number of worlds from seed 10000 on that measure the validation loss.
         set_of_worlds: how they are drawn (come_nav/sim/world_sets.py); mazes are walked by discrete moves.
+        sensors: preset of what the camera delivers, and of the camera that each walk draws (come_nav/sim/sensors).
         walk_frames: of each walk or drive; sequences are cut out of it.
         drivers: scripted drivers of worlds that are no mazes, taken in turn.
         cache_folder: where encoded walks are kept for several runs; the run folder where null.
@@ -34,6 +36,7 @@ class SequenceDataSettings:
     worlds: int = 200
     validation_worlds: int = 8
     set_of_worlds: str = MAZE
+    sensors: str = "ideal"
     walk_frames: int = 500
     drivers: tuple[str, ...] = ("wander", "tour")
     cache_folder: Path | None = None
@@ -44,6 +47,7 @@ class SequenceDataSettings:
         check_range("data.validation_worlds", self.validation_worlds, 1, 100)
         check_range("data.walk_frames", self.walk_frames, 2, 100_000)
         world_set(self.set_of_worlds)
+        sensor_settings(self.sensors)
         for name in self.drivers:
             check_choice("data.drivers", name, ("wander", "tour"))
         if not self.drivers:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,18 @@ from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2
 from come_nav.core.settings import to_mapping
 from come_nav.sim.builtin import ideal_camera
-from come_nav.sim.episodes import Episode, simulate_episode
+from come_nav.sim.episodes import Episode, EpisodeRecording, simulate_episode
 from come_nav.sim.mazes.walks import distinct_poses, walked_episode
 from come_nav.sim.raycaster import Raycaster
+from come_nav.sim.sensors.chain import CAMERA, generator_of
+from come_nav.sim.sensors.mounting import draw_camera
+from come_nav.sim.sensors.settings import DEFAULT_SENSORS, SensorSettings, sensor_settings
 from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import World, generate_world
 from come_nav.training.data.sharding import shard
 from come_nav.training.data.windows import Encode, step_generator
 from come_nav.training.sequence.settings import SequenceDataSettings
+from come_nav.world_model.images import images_from_rgb
 
 BATCH_STREAM = 80
 VIEWS_PER_CALL = 128
@@ -133,17 +138,31 @@ def make_walks(
     seeds: Sequence[int], data: SequenceDataSettings, rate_hz: float, encode: Encode, device: str, progress: bool = True
 ) -> WalkBank:
     """Return one encoded walk through each world of ``seeds``."""
-    settings, camera = world_set(data.set_of_worlds), ideal_camera()
+    settings, sensors = world_set(data.set_of_worlds), sensor_settings(data.sensors)
     banks = []
     for number, seed in enumerate(tqdm(seeds, desc="walk through worlds", unit="world", disable=not progress)):
         world = generate_world(seed, settings)
-        poses = _episode(world, number, data, rate_hz).poses_world_xyyaw
-        views, numbers = distinct_poses(poses)
-        renderer = Raycaster([world], camera, device=device)
-        chunks = torch.from_numpy(views).to(device).split(VIEWS_PER_CALL)
-        latents = torch.cat([encode(renderer.render(chunk)[0]).half().cpu() for chunk in chunks])
+        episode = _episode(world, number, data, rate_hz)
+        poses, numbers = episode.poses_world_xyyaw, np.arange(data.walk_frames)
+        found: Iterable[Tensor] = _sensed(world, episode, sensors, device)
+        if sensors == SensorSettings():  # no two views of a pose differ
+            views, numbers = distinct_poses(poses)
+            renderer = Raycaster([world], ideal_camera(), device=device)
+            found = (renderer.render(chunk)[0] for chunk in torch.from_numpy(views).to(device).split(VIEWS_PER_CALL))
+        latents = torch.cat([encode(images.to(device)).half().cpu() for images in found])
         banks.append(WalkBank(latents, torch.from_numpy(poses)[None], torch.from_numpy(numbers)[None]))
     return WalkBank.concatenate(banks)
+
+
+def _sensed(world: World, episode: Episode, sensors: SensorSettings, device: str) -> Iterator[Tensor]:
+    """Yield the frames (N, 3, S, S) in [-1, 1] of a drive as the camera that ``sensors`` draw for it delivers them."""
+    drawn = draw_camera(sensors.camera, generator_of(episode.seed, CAMERA, world.seed))
+    renderer = Raycaster([world], drawn.intrinsics, drawn.height_m, device, drawn.pitch_rad)
+    recording = EpisodeRecording(episode, renderer, use_truth=True, sensors=sensors)
+    size = ideal_camera().width
+    for first in range(0, len(recording), VIEWS_PER_CALL):
+        frames = range(first, min(len(recording), first + VIEWS_PER_CALL))
+        yield images_from_rgb([recording.frame(index).rgb for index in frames], size)
 
 
 def spread_views(seeds: Sequence[int], data: SequenceDataSettings, rate_hz: float, each: int) -> Tensor:
@@ -169,7 +188,9 @@ def kept_walks(path: Path, make: Callable[[], WalkBank]) -> WalkBank:
 
 def walks_name(part: str, seeds: Sequence[int], data: SequenceDataSettings, rate_hz: float, autoencoder: str) -> str:
     """Return the name of the file of walks: other walks or another autoencoder have another one."""
-    facts = {name: value for name, value in to_mapping(data).items() if name != "cache_folder"}
+    facts: dict[str, Any] = {name: value for name, value in to_mapping(data).items() if name != "cache_folder"}
+    if facts["sensors"] == DEFAULT_SENSORS:  # walks of before sensors had a name
+        del facts["sensors"]
     facts |= {"rate_hz": rate_hz, "autoencoder": autoencoder, "seeds": [seeds[0], len(seeds)]}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     return f"{part}_{digest}.safetensors"
