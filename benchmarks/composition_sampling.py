@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from come_nav.core.files import atomic_write_text
 from come_nav.evaluation.metrics.image_metrics import gradient_energy
 from come_nav.evaluation.metrics.image_sets import kernel_distance
 from come_nav.evaluation.metrics.statistics import bootstrap_mean, bootstrap_ratio, paired_difference
-from come_nav.evaluation.protocols.quality import WINDOWS_PER_BATCH, measure, read_batch
+from come_nav.evaluation.protocols.quality import WINDOWS_PER_BATCH, FeaturesFunction, measure, read_batch
 from come_nav.evaluation.suites.inputs import SourceSettings
 from come_nav.evaluation.suites.memory.compositions import ComposedRow, find_weights
 from come_nav.evaluation.suites.memory.drive_memories import experts_of
@@ -43,6 +44,7 @@ from come_nav.evaluation.suites.memory.rows import BatchContexts
 from come_nav.evaluation.suites.memory.settings import RECALL, MemorySuiteSettings
 from come_nav.evaluation.suites.memory.setup import MemorySetup
 from come_nav.evaluation.suites.quality_rows import images_of
+from come_nav.evaluation.suites.set_features import features_of
 from come_nav.world_model.prediction import product_of
 from come_nav.world_model.sampling.settings import SamplerName, SamplerSettings
 
@@ -128,10 +130,11 @@ class Study:
         images = torch.cat(views)
         return images, 1e3 * (time.process_time() - started_s) / len(images), passes
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the features (W, D) of the depth network."""
-        with torch.no_grad():
-            return torch.cat([self.model.depth.features(part.clamp(-1.0, 1.0)) for part in images.split(64)])
+    @cached_property
+    def features(self) -> FeaturesFunction:
+        """Images (W, 3, H, W) to the features (W, D) of the model's own depth network."""
+        assert self.model.depth is not None  # whose contexts have views
+        return features_of(self.model.depth, self.model.image_size)
 
 
 def entry_of(study: Study, own: Configuration, first: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:

@@ -59,6 +59,7 @@ from come_nav.evaluation.suites.inputs import SourceSettings
 from come_nav.evaluation.suites.planning import PlanningSuiteSettings, run_planning
 from come_nav.evaluation.suites.quality_rows import batched_context, images_of, jump_row
 from come_nav.evaluation.suites.replay import Replay, open_loop
+from come_nav.evaluation.suites.set_features import reference_features
 from come_nav.evaluation.suites.worlds import Drives, drive_worlds
 from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.stack import NavStack
@@ -87,8 +88,7 @@ class Figures:
         self.config: Config = load_config(None, [*args.set, *words])
         self.model: DiffusionWorldModel = load_configured_model(self.config)
         tiny = DiffusionWorldModel.load(find_resource("models", "tiny"))
-        assert tiny.depth is not None, "models/tiny ships with a depth network"
-        self.features = tiny.depth.features
+        self.features_of = reference_features()
         self.looker = tiny if self.model.depth is None else self.model  # tells what of a goal is in sight
         self.generator = torch.Generator().manual_seed(args.seed)
         self.sensors = sensor_settings(args.sensors)
@@ -210,9 +210,6 @@ class Figures:
         return {name: asdict(bootstrap_mean(values, self.args.seed, labels)) for name, values in vars(result).items()}
 
     @torch.no_grad()
-    def features_of(self, images: Tensor) -> Tensor:
-        return torch.cat([self.features(chunk.clamp(-1.0, 1.0)) for chunk in images.split(64)])
-
     # -- plans and depth ---------------------------------------------------------------------------------------------
 
     def planning(self, set_name: str, horizon_s: float) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import from_mapping, nested, read_yaml
 from come_nav.evaluation.metrics.image_sets import kernel_distance
+from come_nav.evaluation.protocols.quality import FeaturesFunction
 from come_nav.evaluation.protocols.sequence_recall import (
     IN_CONTEXT,
     NEVER,
@@ -51,6 +52,7 @@ from come_nav.evaluation.protocols.sequence_recall import (
 )
 from come_nav.evaluation.reports.composition_tables import marked
 from come_nav.evaluation.suites.memory.compositions import find_weights
+from come_nav.evaluation.suites.set_features import reference_features
 from come_nav.evaluation.suites.walk_memories import marks_of_rows, maze_recordings, rows_of_walks
 from come_nav.navigation.loading import load_configured_model
 from come_nav.sim.mazes import maze_looks, memory_maze
@@ -60,7 +62,6 @@ from come_nav.training.sequence.run import SequenceRun
 from come_nav.training.sequence.settings import SequenceTrainSettings, default_values
 from come_nav.training.sequence.task import draw_levels
 from come_nav.training.sequence.walks import SequenceSamples
-from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sequence.model import SequenceModel
 
 ROWS = Path(__file__).with_suffix(".yaml")
@@ -70,7 +71,6 @@ RETRIEVED, NEWEST = 16, 10  # frames: by pose, and the last ones
 RETRIEVAL = f"retrieval: {RETRIEVED} frames by pose, network of {RETRIEVING}"
 WITHOUT_MODEL = {"newest frame": copied, "nearest remembered frame": nearest_remembered}
 CALIBRATION_STEPS = 8
-FEATURES_OF = "tiny"
 LEAST_IMAGES, SUBSETS = 20, 25  # of kernel distances
 
 
@@ -222,15 +222,10 @@ class Comparison:
             if mask.sum() >= LEAST_IMAGES
         }
 
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """Return the features (N, D) of the shipped model's depth network."""
-        return torch.cat([self.depth.features(chunk.clamp(-1.0, 1.0)) for chunk in images.split(64)])
-
     @cached_property
-    def depth(self) -> Any:
-        """The network whose features are compared."""
-        return DiffusionWorldModel.load(find_resource("models", FEATURES_OF)).depth
+    def features(self) -> FeaturesFunction:
+        """Images (N, 3, H, W) to what sets of them are compared in."""
+        return reference_features()
 
     @cached_property
     def true_features(self) -> Tensor:

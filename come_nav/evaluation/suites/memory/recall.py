@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from come_nav.core.errors import ComeNavError
-from come_nav.core.resources import find_resource
 from come_nav.core.settings import to_mapping
 from come_nav.evaluation.metrics.perceptual import Distance, pair_distance
 from come_nav.evaluation.protocols.memory_windows import MemoryWindow
@@ -49,12 +47,11 @@ from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
 from come_nav.evaluation.suites.outcome import Outcome
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.evaluation.suites.quality_rows import images_of
+from come_nav.evaluation.suites.set_features import FEATURES_OF, reference_features
 from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.settings import NavigationSettings
-from come_nav.world_model.model import DiffusionWorldModel
 
 LONGEST_S = (16.0,)  # to the farthest target
-FEATURES_OF = "tiny"  # the model whose depth network tells sets of images apart
 
 
 def run_recall(
@@ -92,24 +89,6 @@ def image_distance(device: torch.device | str) -> tuple[Distance | None, str]:
         return pair_distance("lpips", device), ""
     except ComeNavError as error:
         return None, f"LPIPS left out: {str(error).splitlines()[0]}"
-
-
-def reference_features(device: torch.device | str) -> FeaturesFunction:
-    """Return the features in which sets of images are compared: those of the shipped model's depth network.
-
-    The same network for every model, so that tables compare.
-    """
-    model = DiffusionWorldModel.load(find_resource("models", FEATURES_OF), device)
-    depth, size = model.depth, (model.image_size, model.image_size)
-    assert depth is not None  # it ships with one
-
-    @torch.no_grad()
-    def features(images: torch.Tensor) -> torch.Tensor:
-        if images.shape[-2:] != size:
-            images = functional.interpolate(images, size, mode="bilinear", antialias=True)
-        return depth.features(images.to(device))
-
-    return features
 
 
 def note_coverage(windows: Sequence[MemoryWindow], cache: MemoryCache, store: ResultStore) -> None:
