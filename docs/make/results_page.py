@@ -25,6 +25,7 @@ from composition_tables import (
     split_plans,
 )
 from memory_tables import latent_ablations, latent_memory, memory_costs, retrieval, sequence_costs, sequence_memories
+from room_sections import ROOMS
 from ros_tables import fake_robots, kills, load, soak
 from sections import Section, Table, interval
 from small_sections import SMALL, recall
@@ -1086,6 +1087,7 @@ SECTIONS = (
         "--contrast on --set spatial.features=latent",
         recall,
     ),
+    *ROOMS,
     Section(
         "latent_memory.json",
         "Latents in space against colours that are rendered and encoded",
@@ -1128,6 +1130,14 @@ SECTIONS = (
         "measures depth and has learned nothing of mazes (adapters of 10 steps each, 100 frames alone; its autoencoder "
         "keeps more, so that its rows are to be read against that one).",
         "benchmarks/sequence_memories.py --seconds 80 --robot tiny",
+        sequence_memories,
+    ),
+    Section(
+        "sequence_memories_long.json",
+        "Memories of sequences on mazes, trained eleven times as long",
+        "The same command with 900 seconds of processor time a row, and without the robot's rows: what a state space "
+        "and attention learn when they are given more than a minute. ",
+        "benchmarks/sequence_memories.py --seconds 900",
         sequence_memories,
     ),
     Section(
