@@ -24,7 +24,9 @@ SMALL = SequenceSettings(
     in_channels=3, hidden_size=16, depth=2, num_heads=2, window_frames=4, local_frames=4, state_size=5, scan_chunk=7,
     block_sizes=(2, 1),
 )  # fmt: skip
+WAVES = replace(SMALL, memory="ssm", place_waves=6, state_size=12)
 EXACT = 1e-10
+KINDS = [*(replace(SMALL, memory=kind) for kind in MEMORY_KINDS), WAVES]
 
 
 def network(settings: SequenceSettings) -> SequenceDenoiser:
@@ -82,10 +84,10 @@ def test_the_scan_in_chunks_has_finite_gradients_where_the_state_decays_at_once(
     assert torch.isfinite(y).all() and dt.grad is not None and torch.isfinite(dt.grad).all()
 
 
-@pytest.mark.parametrize("kind", MEMORY_KINDS)
+@pytest.mark.parametrize("settings", KINDS)
 @pytest.mark.parametrize("cut", [1, 5, 12])
-def test_frame_by_frame_is_the_whole_pass(kind, cut):
-    made, inputs = network(replace(SMALL, memory=kind)), sequence(13)
+def test_frame_by_frame_is_the_whole_pass(settings, cut):
+    made, inputs = network(settings), sequence(13)
     whole, after = made(*inputs)
     first, state = made(*(part[:, :cut] for part in inputs))
     outputs = [first]
@@ -102,15 +104,15 @@ def test_frame_by_frame_is_the_whole_pass(kind, cut):
                 torch.testing.assert_close(newest, wanted[name], rtol=EXACT, atol=EXACT)
 
 
-@pytest.mark.parametrize("kind", MEMORY_KINDS)
-def test_an_empty_state_is_no_state(kind):
-    made, inputs = network(replace(SMALL, memory=kind)), sequence(6)
+@pytest.mark.parametrize("settings", KINDS)
+def test_an_empty_state_is_no_state(settings):
+    made, inputs = network(settings), sequence(6)
     torch.testing.assert_close(made(*inputs, made.start(2))[0], made(*inputs)[0], rtol=EXACT, atol=EXACT)
 
 
-@pytest.mark.parametrize("kind", MEMORY_KINDS)
-def test_a_later_frame_never_changes_an_earlier_output(kind):
-    made, (x, t, poses, actions) = network(replace(SMALL, memory=kind)), sequence(11)
+@pytest.mark.parametrize("settings", KINDS)
+def test_a_later_frame_never_changes_an_earlier_output(settings):
+    made, (x, t, poses, actions) = network(settings), sequence(11)
     before, _ = made(x, t, poses, actions)
     x, t, poses = x.clone(), t.clone(), poses.clone()
     x[:, 7:] += 1.0
@@ -119,6 +121,42 @@ def test_a_later_frame_never_changes_an_earlier_output(kind):
     after, _ = made(x, t, poses, actions)
     torch.testing.assert_close(after[:, :7], before[:, :7], rtol=0.0, atol=0.0)
     assert (after[:, 7:] - before[:, 7:]).abs().amax((0, 2, 3, 4)).min() > 1e-3
+
+
+def test_waves_tell_poses_apart_by_distance_and_turn_together():
+    settings = replace(WAVES, place_waves=4000, place_length=0.5, place_turns=2.0)
+    torch.manual_seed(0)
+    made = SequenceDenoiser(settings).double()
+    length, steps = settings.place_length, torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64)
+    poses = torch.stack([0.6 * steps, 0.8 * steps, torch.zeros(4)], -1)  # along a slanted line
+    turned = poses + torch.tensor([0.0, 0.0, 0.6])
+    codes = made._places(torch.stack([poses, turned]))
+    likeness = codes @ codes[0, 0] / settings.place_waves
+    wanted = torch.exp(-0.5 * (steps / length) ** 2)
+    torch.testing.assert_close(likeness[0], wanted, atol=0.04, rtol=0)
+    draws = (settings.place_turns * torch.randn(100_000, dtype=torch.float64)).round()
+    torch.testing.assert_close(likeness[1], wanted * (0.6 * draws).cos().mean(), atol=0.05, rtol=0)
+
+
+def test_at_first_a_scan_reads_what_was_written_where_it_stands():
+    settings = replace(WAVES, place_waves=64, state_size=128, hidden_size=32, block_sizes=(1,), conv_width=0)
+    torch.manual_seed(0)
+    made = SequenceDenoiser(settings)
+    layer, frames = SsmMixer(settings, 0), 40
+    poses = torch.randn(1, frames, 3) * torch.tensor([3.0, 3.0, 1.5])
+    poses[:, -1] = poses[:, 11]  # where it was before
+    tokens = torch.randn(1, frames, settings.tokens, settings.hidden_size)
+    places = made._places(poses)
+
+    def effect(of: int) -> float:
+        other = tokens.clone()
+        other[:, of] = torch.randn_like(other[:, of])
+        changed = layer(other, None, 0, places)[0] - layer(tokens, None, 0, places)[0]
+        return float(changed.detach()[:, -1].norm())
+
+    others = torch.tensor([effect(index) for index in range(39) if index != 11])
+    assert effect(11) > 3.0 * float(others.mean())
+    assert effect(11) > float(others.max())
 
 
 def test_what_lies_beyond_reach_is_forgotten_and_what_lies_within_is_not():

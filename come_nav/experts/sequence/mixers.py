@@ -21,6 +21,8 @@ Kept = dict[str, Tensor]
 Band = Literal["window", "chunks", "full"]
 STEPS_BELOW = 8  # tokens of a scan that are taken one by one
 FIRST_STEP_SIZE = 0.1
+FIRST_LOOKS = 0.1  # of what a token looks like in the gate, and in what writes and reads beside where it stands
+OPEN_GATE = 1.2784645  # where SiLU is 1
 FIRST_GAIN = 2.0  # of keys and of queries: among hundreds of tokens one that is alike gets most of the attention
 FULL_QUERY_FRAMES = 16  # frames whose queries are answered at once; a shorter band than that decides itself
 
@@ -29,7 +31,8 @@ class SsmMixer(nn.Module):
     """Mamba-2 layer that scans each block of tokens through time by itself, and keeps a state for each block.
 
     What writes to the state and reads from it (b, c) is normalised, as keys and queries of the attention here are, and
-    has no SiLU, which would make all of it alike.
+    has no SiLU, which would make all of it alike; what is written (x) has none either, and is read as it was. With
+    ``place_waves`` the layer is told where each frame stands as well.
     """
 
     def __init__(self, settings: SequenceSettings, layer: int) -> None:
@@ -41,9 +44,23 @@ class SsmMixer(nn.Module):
         self.sizes = [width, width, self.state_size, self.state_size, heads]  # gate, x, b, c, dt
         self.inner = width + 2 * self.state_size
         self.in_proj = nn.Linear(width, sum(self.sizes), bias=False)
-        with torch.no_grad():  # at first a token reads what was written by those that are like it
-            _, _, written, read, _ = self.in_proj.weight.split(self.sizes)
+        self.gate_bias = nn.Parameter(torch.full((width,), OPEN_GATE))
+        self.out_proj = nn.Linear(width, width, bias=False)
+        with torch.no_grad():  # at first a token reads what was written by those that are like it, and adds it as it is
+            gate, passed, written, read, _ = self.in_proj.weight.split(self.sizes)
+            gate.mul_(FIRST_LOOKS)
+            self.out_proj.weight.copy_(nn.init.orthogonal_(passed).T)
+            if settings.place_waves:  # and those that stand where it stands, whatever they look like
+                written.mul_(FIRST_LOOKS)
             read.copy_(written)
+        self.writes_at = self.reads_at = None
+        if settings.place_waves:
+            self.writes_at, self.reads_at = (
+                nn.Linear(2 * settings.place_waves, self.state_size, bias=False) for _ in range(2)
+            )
+            with torch.no_grad():
+                nn.init.orthogonal_(self.writes_at.weight)
+                self.reads_at.weight.copy_(self.writes_at.weight)
         if self.conv_width:
             weight = torch.zeros(self.conv_width, self.inner)
             weight[-1] = 1.0  # at first every token is passed on as it is
@@ -55,10 +72,14 @@ class SsmMixer(nn.Module):
         self.skip = nn.Parameter(torch.ones(heads))
         self.norm_b, self.norm_c = nn.RMSNorm(self.state_size), nn.RMSNorm(self.state_size)
         self.norm = nn.RMSNorm(width)
-        self.out_proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, tokens: Tensor, kept: Kept | None, first_frame: int) -> tuple[Tensor, Kept]:
-        """Return tokens (B, T, L, width) and what is kept: each block's state and last inputs."""
+    def forward(
+        self, tokens: Tensor, kept: Kept | None, first_frame: int, places: Tensor | None = None
+    ) -> tuple[Tensor, Kept]:
+        """Return tokens (B, T, L, width) and what is kept: each block's state and last inputs.
+
+        ``places`` (B, T, 2 waves) tell where each frame stands; nothing where there are no waves.
+        """
         batch, frames = tokens.shape[:2]
         gate, x, b, c, dt = self._in_blocks(self.in_proj(tokens)).split(self.sizes, -1)
         mixed = torch.cat([x, b, c], -1)
@@ -67,14 +88,16 @@ class SsmMixer(nn.Module):
         if self.conv_width:
             mixed, keep["conv"] = self._convolved(mixed, kept.get("conv"))
         x, b, c = mixed.split(self.sizes[1:4], -1)
-        x, step = silu(x).unflatten(-1, (self.heads, -1)), softplus(dt + self.dt_bias)
+        x, step = x.unflatten(-1, (self.heads, -1)), softplus(dt + self.dt_bias)
+        if self.writes_at is not None and self.reads_at is not None and places is not None:
+            b, c = b + self._of_tokens(self.writes_at(places)), c + self._of_tokens(self.reads_at(places))
         b, c, rate = self.norm_b(b), self.norm_c(c), -self.log_rate.exp()
         if x.shape[1] < STEPS_BELOW:
             y, keep["state"] = scan_steps(x, step, rate, b, c, kept.get("state"))
         else:
             y, keep["state"] = scan_chunks(x, step, rate, b, c, kept.get("state"), self.chunk)
         y = (y + self.skip[:, None] * x).flatten(2)
-        return self._in_frames(self.out_proj(self.norm(y * silu(gate))), batch, frames), keep
+        return self._in_frames(self.out_proj(self.norm(y * silu(gate + self.gate_bias))), batch, frames), keep
 
     def empty(self, batch: int, like: Tensor) -> Kept:
         """Return what is kept before the first frame."""
@@ -95,6 +118,11 @@ class SsmMixer(nn.Module):
         for index in range(self.conv_width):
             total = torch.addcmul(total, whole[:, index : index + length], self.conv_weight[index])
         return total, whole[:, length:]
+
+    def _of_tokens(self, frames: Tensor) -> Tensor:
+        """(B, T, N) of frames -> (B * blocks, T * tokens of a block, N)."""
+        own = frames.repeat_interleave(self.block**2, 1)
+        return own.repeat_interleave((self.grid // self.block) ** 2, 0)
 
     def _in_blocks(self, tokens: Tensor) -> Tensor:
         """(B, T, L, width) -> (B * blocks, T * tokens of a block, width), in time, then row by row in the block."""
@@ -138,7 +166,9 @@ class BandAttention(nn.Module):
         """Frames whose keys and values are kept; None = all."""
         return None if self.band == "full" else self.reach - 1 if self.band == "window" else 2 * self.reach - 1
 
-    def forward(self, tokens: Tensor, kept: Kept | None, first_frame: int) -> tuple[Tensor, Kept]:
+    def forward(
+        self, tokens: Tensor, kept: Kept | None, first_frame: int, places: Tensor | None = None
+    ) -> tuple[Tensor, Kept]:
         """Return tokens (B, T, L, width) and the keys and values that later frames may look at."""
         batch, frames, count, _ = tokens.shape
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5)

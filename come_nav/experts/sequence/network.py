@@ -70,12 +70,17 @@ class SequenceLayer(nn.Module):
         nn.init.zeros_(self.condition.bias)
 
     def forward(
-        self, tokens: Tensor, condition: Tensor, kept: tuple[Kept, Kept] | None, first_frame: int
+        self,
+        tokens: Tensor,
+        condition: Tensor,
+        kept: tuple[Kept, Kept] | None,
+        first_frame: int,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Kept, Kept]]:
         """Return tokens (B, T, L, width) under conditions (B, T, width), and what is kept."""
         parts = self.condition(condition)[:, :, None].chunk(3 * SUBLAYERS, -1)
         before = kept or (None, None)
-        mixed, memory = self.memory(_modulated(tokens, parts[0:2]), before[0], first_frame)
+        mixed, memory = self.memory(_modulated(tokens, parts[0:2]), before[0], first_frame, places)
         tokens = torch.addcmul(tokens, 1.0 + parts[2], mixed)
         mixed, local = self.local(_modulated(tokens, parts[3:5]), before[1], first_frame)
         tokens = torch.addcmul(tokens, 1.0 + parts[5], mixed)
@@ -101,6 +106,8 @@ class SequenceDenoiser(nn.Module):
         self.noise_embedder = ScalarEmbedder(width)
         self.pose_in_tokens = nn.Linear(features, width, bias=False)
         nn.init.normal_(self.pose_in_tokens.weight, std=math.sqrt(2.0 / features) * FIRST_POSE_SPREAD)
+        self.place_waves: Tensor | None
+        self.register_buffer("place_waves", _place_waves(settings))
         self.motion_embedder = nn.Sequential(nn.Linear(features + 4, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(SequenceLayer(settings, layer) for layer in range(settings.depth))
         self.final_condition = nn.Linear(width, 2 * width)
@@ -129,11 +136,11 @@ class SequenceDenoiser(nn.Module):
         features = self._pose_features(poses)
         tokens = self.x_embedder(x.flatten(0, 1)).unflatten(0, (batch, frames))
         tokens = tokens + self.place + self.pose_in_tokens(features)[:, :, None]
-        condition = self._condition(t, features, actions)
+        condition, places = self._condition(t, features, actions), self._places(poses)
         first = 0 if state is None else state.frames
         kept: list[tuple[Kept, Kept]] = []
         for index, layer in enumerate(self.layers):
-            tokens, own = layer(tokens, condition, None if state is None else state.layers[index], first)
+            tokens, own = layer(tokens, condition, None if state is None else state.layers[index], first, places)
             kept.append(own)
         shift_scale = self.final_condition(condition)[:, :, None].chunk(2, -1)
         grid = self.head(_modulated(tokens, shift_scale)).flatten(0, 1)
@@ -154,6 +161,13 @@ class SequenceDenoiser(nn.Module):
         told: Tensor = nn.functional.silu(noise + self.motion_embedder(torch.cat([features, motion], -1)))
         return told
 
+    def _places(self, poses: Tensor) -> Tensor | None:
+        """Return cosines and sines (B, T, 2 waves) of poses (B, T, 3) along all waves; None without any."""
+        if self.place_waves is None:
+            return None
+        angles = poses.to(self.place) @ self.place_waves
+        return torch.cat([angles.cos(), angles.sin()], -1)
+
     def _pose_features(self, poses: Tensor) -> Tensor:
         """Return sines and cosines (B, T, 4 octaves + 2 harmonics) of poses (B, T, 3)."""
         settings, poses = self.settings, poses.to(self.place)
@@ -162,6 +176,16 @@ class SequenceDenoiser(nn.Module):
         harmonics = torch.arange(1, settings.yaw_harmonics + 1, device=poses.device).to(poses)
         angles = torch.cat([places, poses[..., 2:] * harmonics], -1)
         return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def _place_waves(settings: SequenceSettings) -> Tensor | None:
+    """Draw waves (3, waves) through x, y [1 / unit] and yaw, whole numbers of turns; None where there are none."""
+    if not settings.place_waves:
+        return None
+    waves = torch.randn(3, settings.place_waves)
+    waves[:2] /= settings.place_length
+    waves[2] = (settings.place_turns * waves[2]).round()
+    return waves
 
 
 def _modulated(tokens: Tensor, shift_scale: tuple[Tensor, ...]) -> Tensor:

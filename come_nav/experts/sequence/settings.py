@@ -32,6 +32,12 @@ class SequenceSettings:
         block_sizes: of "ssm": rows and columns in tokens of the blocks that are scanned each by itself, for one layer
             after the other and then from the start again; 0 = the whole frame in one scan.
         state_size: of "ssm": numbers N that the state has for each channel.
+        place_waves: of "ssm": what writes to the state and reads from it is told the pose by cosines and sines of so
+            many waves through x, y and yaw together, drawn once: a linear read-out finds what was written at one pose
+            only where poses that differ in any part have little in common (random Fourier features; Rahimi and Recht,
+            2007). 0 = by the tokens alone, which know x, y and yaw side by side.
+        place_length: distance, in units of the normaliser, at which waves have fallen to exp(-1/2) of their likeness.
+        place_turns: standard deviation of the waves' whole numbers of turns in a turn of yaw.
         conv_width: of "ssm": tokens of the short causal convolution before the scan; 0 = none.
         scan_chunk: of "ssm": tokens that the parallel scan takes at once; changes the speed, not the result.
         slowest_decay, fastest_decay: of "ssm": first rates -A of the heads, geometrically spaced. Mamba-2 draws them
@@ -53,6 +59,9 @@ class SequenceSettings:
     local_frames: int = 10
     block_sizes: tuple[int, ...] = (2, 4, 2, 1)
     state_size: int = 64
+    place_waves: int = 0
+    place_length: float = 0.5
+    place_turns: float = 2.0
     conv_width: int = 4
     scan_chunk: int = 64
     slowest_decay: float = 1e-3
@@ -69,6 +78,9 @@ class SequenceSettings:
             check_range(f"sequence.{field}", getattr(self, field), 1)
         check_range("sequence.mlp_ratio", self.mlp_ratio, 0.0, open_low=True)
         check_range("sequence.local_frames", self.local_frames, 0)
+        check_range("sequence.place_waves", self.place_waves, 0)
+        check_range("sequence.place_length", self.place_length, 0.0, open_low=True)
+        check_range("sequence.place_turns", self.place_turns, 0.0)
         check_range("sequence.conv_width", self.conv_width, 0)
         check_range("sequence.slowest_decay", self.slowest_decay, 0.0, open_low=True)
         check_range("sequence.fastest_decay", self.fastest_decay, self.slowest_decay)
