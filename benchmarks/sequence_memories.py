@@ -16,9 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ RETRIEVING = "full attention"  # whose network answers from frames that are retr
 RETRIEVED, NEWEST = 16, 10  # frames: by pose, and the last ones
 RETRIEVAL = f"retrieval: {RETRIEVED} frames by pose, network of {RETRIEVING}"
 WITHOUT_MODEL = {"newest frame": copied, "nearest remembered frame": nearest_remembered}
-CALIBRATION_STEPS = 8
+CALIBRATION_STEPS = 16
 LEAST_IMAGES, SUBSETS = 20, 25  # of kernel distances
 
 
@@ -106,7 +107,7 @@ class Comparison:
     def train(self, name: str, config: SequenceTrainSettings) -> SequenceModel | None:
         """Return the trained model of a row, or None where time ran out; it goes on where it stopped."""
         folder = self.args.work / name.replace(",", "").replace(" ", "_")
-        if self.args.recorded is not None:  # as they were trained: nothing is learned of other mazes
+        if self.args.recorded is not None or name in self.document["rows"]:  # as it was trained
             return SequenceModel.load(folder / config.name)
         facts = self.document["trainings"].setdefault(name, {"cpu_s": 0.0, "slices": 0})
         config = replace(config, data=replace(config.data, cache_folder=self.args.work / "walks"))
@@ -138,16 +139,30 @@ class Comparison:
         return model
 
     def seconds_per_step(self, config: SequenceTrainSettings, folder: Path) -> float:
-        """Return the processor time of a step: the mean of some, after two that set up."""
+        """Return the processor time of a step: the mean of some, after two that set up.
+
+        Where the row without memory was timed before, steps of both take turns, and its time then is the unit: what
+        else a machine does at the moment costs no row its steps.
+        """
+        known = self.document["trainings"].get(BASELINE, {}).get("seconds_per_step")
+        own = self._timed_steps(config, folder)
+        if known is None:
+            return sum(islice(own, 2, None)) / CALIBRATION_STEPS
+        values = merged(merged(default_values("none"), self.document["settings"]["base"]), {})
+        base = replace(from_mapping(SequenceTrainSettings, values), data=config.data)
+        both = list(islice(zip(own, self._timed_steps(base, self.args.work / "baseline"), strict=True), 2, None))
+        return float(known) * sum(step for step, _ in both) / sum(step for _, step in both)
+
+    def _timed_steps(self, config: SequenceTrainSettings, folder: Path) -> Iterator[float]:
+        """Yield the processor time of one training step after the other."""
         run = SequenceRun(config, folder.with_name(f"{folder.name}_speed"), self.machine)
         task, bank = run.task(), run.walks("train")
         optimiser = torch.optim.AdamW(task.parameters())
         generator = torch.Generator().manual_seed(0)
-        started_s, narrow = 0.0, self.machine.lightning_precision() == "bf16-mixed"
+        narrow = self.machine.lightning_precision() == "bf16-mixed"
         samples = SequenceSamples(bank, config.frames, config.optimiser.batch_size, 0, range(CALIBRATION_STEPS + 2))
-        for number, batch in enumerate(samples):
-            if number == 2:
-                started_s = time.process_time()
+        for batch in samples:
+            started_s = time.process_time()
             levels = draw_levels(len(batch.latents), config.frames, config, len(task.schedule), generator)
             noise = torch.randn(batch.latents.shape, generator=generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
@@ -155,7 +170,7 @@ class Comparison:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        return (time.process_time() - started_s) / CALIBRATION_STEPS
+            yield time.process_time() - started_s
 
     def evaluate(self, name: str, model: SequenceModel) -> None:
         """Ask a row for the ends of all walks, from each context."""
