@@ -163,7 +163,9 @@ class SequenceModel:
         """
         path = Path(folder) / CONFIG_NAME
         if not path.is_file():
-            raise CheckpointError(f"{folder}: no model folder, it has no {CONFIG_NAME}; train one with --sequence")
+            raise CheckpointError(
+                f"{folder}: no model folder, it has no {CONFIG_NAME}; make one: come-nav train --sequence ssm"
+            )
         values = read_yaml(path)
         if values.get("format") != FORMAT:
             raise CheckpointError(f"{folder}: holds no sequence model but '{values.get('format')}'")
