@@ -19,9 +19,9 @@ SAME = (
 STATES = (
     "*state space* and *full attention* are networks of 0.5 M parameters that took in every frame "
     "(`config/train_sequence_rooms.yaml`: 4,000 and 6,000 steps, about eight minutes of a quiet core each, built-in "
-    "training worlds, realistic sensors); they have no depth, and latents of 12x4x4 that keep less of an image than those of "
-    "`small`. *retrieved context* and *STM, retrieved frames* are `small` with remembered frames in place of the "
-    "newest. "
+    "training worlds, realistic sensors); they have no depth, and latents of 12x4x4 that keep less of an image than "
+    "those of `small`. *retrieved context* and *STM, retrieved frames* are `small` with remembered frames in place of "
+    "the newest. "
 )
 LATENTS = "The windows of the table before; all that looks at the spatial memory looks at one of latents. "
 ROOMS = (
