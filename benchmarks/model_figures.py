@@ -87,9 +87,9 @@ class Figures:
         words = [f"model={args.model}", f"device={args.device}", f"seed={args.seed}"]
         self.config: Config = load_config(None, [*args.set, *words])
         self.model: DiffusionWorldModel = load_configured_model(self.config)
-        tiny = DiffusionWorldModel.load(find_resource("models", "tiny"))
-        self.features_of = reference_features()
-        self.looker = tiny if self.model.depth is None else self.model  # tells what of a goal is in sight
+        self.features_of, self.looker = reference_features(), self.model  # who tells what of a goal is in sight
+        if self.model.depth is None:
+            self.looker = DiffusionWorldModel.load(find_resource("models", "tiny"))
         self.generator = torch.Generator().manual_seed(args.seed)
         self.sensors = sensor_settings(args.sensors)
         settings = {
@@ -209,7 +209,6 @@ class Figures:
         labels = labels_of([item for batch in batches for item in batch.windows], source)
         return {name: asdict(bootstrap_mean(values, self.args.seed, labels)) for name, values in vars(result).items()}
 
-    @torch.no_grad()
     # -- plans and depth ---------------------------------------------------------------------------------------------
 
     def planning(self, set_name: str, horizon_s: float) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class Comparison:
         own = self._timed_steps(config, folder)
         if known is None:
             return sum(islice(own, 2, None)) / CALIBRATION_STEPS
-        values = merged(merged(default_values("none"), self.document["settings"]["base"]), {})
+        values = merged(default_values("none"), self.document["settings"]["base"])
         base = replace(from_mapping(SequenceTrainSettings, values), data=config.data)
         both = list(islice(zip(own, self._timed_steps(base, self.args.work / "baseline"), strict=True), 2, None))
         return float(known) * sum(step for step, _ in both) / sum(step for _, step in both)

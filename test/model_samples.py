@@ -9,10 +9,27 @@ import torch
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT, CDiTSettings
 from come_nav.experts.normalizer import Normalizer
+from come_nav.experts.sequence.network import SequenceDenoiser
+from come_nav.experts.sequence.settings import SequenceSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 from come_nav.world_model.sampling.settings import SamplerSettings
+from come_nav.world_model.sequence.model import SequenceModel, SequenceModelSettings
+
+
+def sequence_model(
+    network: SequenceSettings, autoencoder: AutoencoderSettings, sampler_steps: int = 1
+) -> SequenceModel:
+    """Return a model of sequences of random weights, whose answers differ with all that it is told."""
+    torch.manual_seed(0)
+    denoiser = SequenceDenoiser(network)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, 0.3)
+    settings = SequenceModelSettings(network=network, autoencoder=autoencoder, sampler_steps=sampler_steps)
+    return SequenceModel(settings, denoiser, ImageAutoencoder(autoencoder))
 
 
 def small_model(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from model_samples import sequence_model
 
 from come_nav.cli.main import main
 from come_nav.core.errors import ConfigError, DataError
@@ -18,15 +19,14 @@ from come_nav.evaluation.protocols.memory_windows import MemoryDrive
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, make_window
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache
 from come_nav.evaluation.suites.memory.sequence_rows import SequenceImaginer, SequenceMemories, load_sequences
-from come_nav.experts.sequence.network import SequenceDenoiser
 from come_nav.experts.sequence.settings import SequenceSettings
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.worlds import generate_world
-from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.model import DiffusionWorldModel
-from come_nav.world_model.sequence.model import SequenceModel, SequenceModelSettings
+from come_nav.world_model.sequence.model import SequenceModel
 
 MEMORY, OLDER = 40, 6
 SHAPE = SequenceSettings(
@@ -35,21 +35,11 @@ SHAPE = SequenceSettings(
 NAVIGATION = NavigationSettings(device="cpu")
 
 
-def sequence_model(memory: str = "ssm", image_size: int = 64) -> SequenceModel:
-    """Return a model of random weights, whose answers differ with all that it is told."""
-    torch.manual_seed(0)
-    network = replace(SHAPE, memory=memory)
-    denoiser = SequenceDenoiser(network)
-    with torch.no_grad():
-        for parameter in denoiser.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.3)
+def remembering(memory: str = "ssm", image_size: int = 64) -> SequenceModel:
     latents = AutoencoderSettings(
         image_size=image_size, latent_channels=12, kind="lapped", block_size=image_size // 4, scaling_factor=1.0
     )
-    return SequenceModel(
-        SequenceModelSettings(network=network, autoencoder=latents), denoiser, ImageAutoencoder(latents)
-    )
+    return sequence_model(replace(SHAPE, memory=memory), latents)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +67,7 @@ def window_of(drive: MemoryDrive, start: int, name: str = "drive"):
 
 @pytest.mark.parametrize("kind", ["ssm", "full"])
 def test_it_sees_the_phase_where_the_robot_believes_it_was_then_the_newest_frames(kind, drive, robot, cache):
-    own, window = sequence_model(kind), window_of(drive, 52)
+    own, window = remembering(kind), window_of(drive, 52)
     memories = SequenceMemories(own, robot, cache, OLDER)
     memories.at(window_of(drive, 60))  # another window leaves no trace
     frames = [*range(MEMORY), *range(window.context[0] - OLDER, 53)]
@@ -95,7 +85,7 @@ def test_it_sees_the_phase_where_the_robot_believes_it_was_then_the_newest_frame
 
 
 def test_candidates_are_shown_at_their_ends_in_the_latents_of_the_robot(drive, robot, cache):
-    memories, window = SequenceMemories(sequence_model(), robot, cache, OLDER), window_of(drive, 52)
+    memories, window = SequenceMemories(remembering(), robot, cache, OLDER), window_of(drive, 52)
     paths = torch.zeros(3, 8, 3)
     paths[:, -1, 0] = torch.tensor([0.0, 0.5, 1.0])
     found = SequenceImaginer(memories, window, robot, True).imagine(paths, torch.Generator().manual_seed(0))
@@ -117,16 +107,16 @@ def test_damaged_images_are_passed_over_and_nothing_but_damage_is_told(drive, ro
 
     monkeypatch.setattr(type(drive.recording), "frame", frame)
     cache = MemoryCache(lambda _: DriveMemories(drive, robot, NAVIGATION, tmp_path, "tiny", long_term=False))
-    memories, window = SequenceMemories(sequence_model(), robot, cache, OLDER), window_of(drive, 52)
+    memories, window = SequenceMemories(remembering(), robot, cache, OLDER), window_of(drive, 52)
     assert memories.at(window).frames == MEMORY + OLDER + 4 - 2
     bad |= set(range(80))
     with pytest.raises(DataError, match="no frame before frame 53 can be read"):
-        SequenceMemories(sequence_model(), robot, cache, OLDER).at(window_of(drive, 53))
+        SequenceMemories(remembering(), robot, cache, OLDER).at(window_of(drive, 53))
 
 
 def test_models_of_other_images_or_one_name_are_refused(robot, tmp_path):
     for folder, size in (("a/ours", 64), ("b/ours", 64), ("small", 32)):
-        sequence_model(image_size=size).save(tmp_path / folder)
+        remembering(image_size=size).save(tmp_path / folder)
     first, second, small = (str(tmp_path / name) for name in ("a/ours", "b/ours", "small"))
     assert [title for title, _ in load_sequences([first], NAVIGATION, robot)] == ["state space: ours"]
     with pytest.raises(ConfigError, match="another row is named 'state space: ours'"):
@@ -137,7 +127,7 @@ def test_models_of_other_images_or_one_name_are_refused(robot, tmp_path):
 
 def test_the_command_line_has_their_rows_in_recall_and_plans(tmp_path, capsys):
     for kind in ("ssm", "window"):
-        sequence_model(kind).save(tmp_path / kind)
+        remembering(kind).save(tmp_path / kind)
     words = ["evaluate", "--worlds", "10003", "--device", "cpu", "--memory-frames", "100", "--test-frames", "90"]
     words += ["--horizon", "6", "--windows", "2", "--no-report", "--json", "--contrast", "on"]
     models = [word for kind in ("ssm", "window") for word in ("--sequence-model", str(tmp_path / kind))]

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from model_samples import sequence_model
 
 from come_nav.core.errors import CheckpointError, ConfigError
-from come_nav.experts.sequence.network import SequenceDenoiser
 from come_nav.experts.sequence.settings import SequenceSettings
 from come_nav.memory.recurrent import RecurrentMemory
-from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.sequence.model import SequenceModel, SequenceModelSettings
 
 SHAPE = SequenceSettings(
@@ -20,15 +20,7 @@ AUTOENCODER = AutoencoderSettings(image_size=32, latent_channels=6, kind="lapped
 
 
 def model(memory="ssm"):
-    torch.manual_seed(0)
-    network = replace(SHAPE, memory=memory)
-    denoiser = SequenceDenoiser(network)
-    with torch.no_grad():
-        for parameter in denoiser.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.3)
-    settings = SequenceModelSettings(network=network, autoencoder=AUTOENCODER, sampler_steps=3)
-    return SequenceModel(settings, denoiser, ImageAutoencoder(AUTOENCODER))
+    return sequence_model(replace(SHAPE, memory=memory), AUTOENCODER, sampler_steps=3)
 
 
 def remembered(made, frames=4):

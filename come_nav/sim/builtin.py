@@ -42,6 +42,18 @@ def ideal_camera(size: int = 64) -> CameraIntrinsics:
     return default_camera(size, size)
 
 
+def raycaster_with_camera(
+    world: World,
+    sensors: SensorSettings,
+    seed: int,
+    device: str = "cpu",
+    size_px: tuple[int, int] | None = None,
+) -> Raycaster:
+    """Return a renderer of one world with the camera that ``sensors`` draw for it, of ``size_px`` where given."""
+    drawn = draw_camera(sensors.camera, generator_of(seed, CAMERA, world.seed), size_px=size_px)
+    return Raycaster([world], drawn.intrinsics, drawn.height_m, device, drawn.pitch_rad)
+
+
 class BuiltInSimulator:
     """A robot in a built-in world (``Simulator`` protocol). Time passes only in :meth:`step`."""
 

@@ -1131,15 +1131,7 @@ SECTIONS = (
         "autoencoder keeps more, so that its rows are to be read against that one). The weights of `small` were chosen "
         "in rooms with noisy sensors: on mazes, where depth and odometry are perfect, its long-term expert costs more "
         "than it gives, and base+SLTM is ahead of the composition.",
-        "benchmarks/sequence_memories.py --seconds 80 --robot small",
-        sequence_memories,
-    ),
-    Section(
-        "sequence_memories_long.json",
-        "Memories of sequences on mazes, trained eleven times as long",
-        "The same command with 900 seconds of processor time a row, and without the robot's rows: what a state space "
-        "and attention learn when they are given more than a minute. ",
-        "benchmarks/sequence_memories.py --seconds 900",
+        "benchmarks/sequence_memories.py --seconds 80 --robot small, and --robot tiny with 100 frames",
         sequence_memories,
     ),
     Section(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
 from come_nav.core.errors import DataError
 from come_nav.core.protocols import Imaginer, Recording
-from come_nav.core.types import Context, Goal, Odometry, Plan
+from come_nav.core.types import Context, Frame, Goal, Odometry, Plan
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.navigation.stack import NavStack
@@ -32,6 +32,16 @@ def open_loop(navigation: NavigationSettings, use: Sequence[str] = ()) -> Naviga
         memory=replace(navigation.memory, tolerance=0.5, max_speed_mps=ANY_SPEED_MPS),
         experts=replace(navigation.experts, use=tuple(use), adapter_store=""),
     )
+
+
+def decodable(recording: Recording, frames: range) -> Iterator[tuple[int, Frame]]:
+    """Yield the frames of a recording with their indices; a damaged image does not cost the others."""
+    for index in frames:
+        try:
+            frame = recording.frame(index)
+        except DataError:
+            continue
+        yield index, frame
 
 
 def show(stack: NavStack, recording: Recording, frames: range) -> None:

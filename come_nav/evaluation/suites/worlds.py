@@ -13,11 +13,9 @@ from come_nav.core.settings import to_mapping
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.navigation.device import choose_device
-from come_nav.sim.builtin import ideal_camera
+from come_nav.sim.builtin import ideal_camera, raycaster_with_camera
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.sensors.chain import CAMERA, generator_of
-from come_nav.sim.sensors.mounting import draw_camera
 from come_nav.sim.sensors.settings import SensorSettings, preset_name
 from come_nav.sim.splits import split_of
 from come_nav.sim.world_sets import BUILT_IN, world_set
@@ -125,8 +123,7 @@ def drawn_raycaster(
     It has ``camera_px``; the small default stands for a short side of 64 px, whatever aspect is drawn.
     """
     size_px = None if camera_px == SMALL_PX else camera_px
-    drawn = draw_camera(sensors.camera, generator_of(seed, CAMERA, world.seed), size_px=size_px)
-    return Raycaster([world], drawn.intrinsics, drawn.height_m, choose_device(device), drawn.pitch_rad)
+    return raycaster_with_camera(world, sensors, seed, choose_device(device), size_px)
 
 
 def raycaster_of(

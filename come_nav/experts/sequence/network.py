@@ -180,7 +180,7 @@ class SequenceDenoiser(nn.Module):
 
 def _place_waves(settings: SequenceSettings) -> Tensor | None:
     """Draw waves (3, waves) through x, y [1 / unit] and yaw, whole numbers of turns; None where there are none."""
-    if not settings.place_waves:
+    if settings.memory != "ssm" or not settings.place_waves:
         return None
     waves = nn.init.normal_(torch.empty(3, settings.place_waves))
     waves[:2] /= settings.place_length

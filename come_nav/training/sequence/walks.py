@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -18,12 +19,10 @@ from tqdm import tqdm
 from come_nav.core.files import atomic_path
 from come_nav.core.geometry import se2
 from come_nav.core.settings import to_mapping
-from come_nav.sim.builtin import ideal_camera
+from come_nav.sim.builtin import ideal_camera, raycaster_with_camera
 from come_nav.sim.episodes import Episode, EpisodeRecording, simulate_episode
 from come_nav.sim.mazes.walks import distinct_poses, walked_episode
 from come_nav.sim.raycaster import Raycaster
-from come_nav.sim.sensors.chain import CAMERA, generator_of
-from come_nav.sim.sensors.mounting import draw_camera
 from come_nav.sim.sensors.settings import DEFAULT_SENSORS, SensorSettings, sensor_settings
 from come_nav.sim.world_sets import world_set
 from come_nav.sim.worlds import World, generate_world
@@ -143,21 +142,27 @@ def make_walks(
     for number, seed in enumerate(tqdm(seeds, desc="walk through worlds", unit="world", disable=not progress)):
         world = generate_world(seed, settings)
         episode = _episode(world, number, data, rate_hz)
-        poses, numbers = episode.poses_world_xyyaw, np.arange(data.walk_frames)
-        found: Iterable[Tensor] = _sensed(world, episode, sensors, device)
+        poses = episode.poses_world_xyyaw
         if sensors == SensorSettings():  # no two views of a pose differ
             views, numbers = distinct_poses(poses)
-            renderer = Raycaster([world], ideal_camera(), device=device)
-            found = (renderer.render(chunk)[0] for chunk in torch.from_numpy(views).to(device).split(VIEWS_PER_CALL))
+            found = _rendered(world, views, device)
+        else:
+            found, numbers = _sensed(world, episode, sensors, device), np.arange(len(poses))
         latents = torch.cat([encode(images.to(device)).half().cpu() for images in found])
         banks.append(WalkBank(latents, torch.from_numpy(poses)[None], torch.from_numpy(numbers)[None]))
     return WalkBank.concatenate(banks)
 
 
+def _rendered(world: World, poses_xyyaw: NDArray[np.float64], device: str) -> Iterator[Tensor]:
+    """Yield the views (N, 3, S, S) in [-1, 1] from poses (V, 3), as perfect sensors deliver them."""
+    renderer = Raycaster([world], ideal_camera(), device=device)
+    for chunk in torch.from_numpy(poses_xyyaw).to(device).split(VIEWS_PER_CALL):
+        yield renderer.render(chunk)[0]
+
+
 def _sensed(world: World, episode: Episode, sensors: SensorSettings, device: str) -> Iterator[Tensor]:
     """Yield the frames (N, 3, S, S) in [-1, 1] of a drive as the camera that ``sensors`` draw for it delivers them."""
-    drawn = draw_camera(sensors.camera, generator_of(episode.seed, CAMERA, world.seed))
-    renderer = Raycaster([world], drawn.intrinsics, drawn.height_m, device, drawn.pitch_rad)
+    renderer = raycaster_with_camera(world, sensors, episode.seed, device)
     recording = EpisodeRecording(episode, renderer, use_truth=True, sensors=sensors)
     size = ideal_camera().width
     for first in range(0, len(recording), VIEWS_PER_CALL):

@@ -27,7 +27,7 @@ from come_nav.evaluation.protocols.results import settings_hash
 from come_nav.evaluation.suites.fingerprints import digest
 from come_nav.evaluation.suites.memory.compositions import ComposedRow
 from come_nav.evaluation.suites.progress import Progress, silent
-from come_nav.evaluation.suites.replay import Replay, open_loop, show
+from come_nav.evaluation.suites.replay import Replay, decodable, open_loop, show
 from come_nav.memory.frame_memory import FrameMemory
 from come_nav.memory.retrieval import FrameRetrieval
 from come_nav.memory.short_term import Remembered
@@ -107,13 +107,9 @@ class DriveMemories:
     def retrieval(self) -> tuple[FrameRetrieval, list[int]]:
         """What finds remembered frames by what they show, and which of the memory phase each of its frames is."""
         found, kept, recording = FrameRetrieval(), list[int](), self.drive.recording
-        for number, pose in enumerate(self.poses_xyyaw.numpy()):
-            index = self.drive.memory.start + number
-            try:
-                frame = recording.frame(index)
-            except DataError:  # a damaged image does not cost the others
-                continue
-            found.add(frame.over_footprint(recording.T_odom_base[index]), pose)
+        for index, frame in decodable(recording, self.drive.memory):
+            number = index - self.drive.memory.start
+            found.add(frame.over_footprint(recording.T_odom_base[index]), self.poses_xyyaw[number].numpy())
             kept.append(number)
         return found, kept
 
@@ -125,13 +121,10 @@ class DriveMemories:
             return kept
         recording = self.drive.recording
         frames = FrameMemory(self.settings.retrieval, self.model.image_size, self.model.images.aspect)
-        for number, pose in enumerate(self.poses_xyyaw.numpy()):
-            index = self.drive.memory.start + number
-            try:
-                frame = recording.frame(index).over_footprint(recording.T_odom_base[index])
-            except DataError:  # a damaged image does not cost the others
-                continue
-            frames.observe(Remembered(frame.stamp_s, np.asarray(pose, np.float64), frame, None))
+        for index, frame in decodable(recording, self.drive.memory):
+            pose = np.asarray(self.poses_xyyaw[index - self.drive.memory.start], np.float64)
+            above = frame.over_footprint(recording.T_odom_base[index])
+            frames.observe(Remembered(frame.stamp_s, pose, above, None))
         return frames
 
     def retrieved_past(self, window: Window, experts: ExpertsSettings) -> Context:

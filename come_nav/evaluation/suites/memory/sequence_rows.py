@@ -7,7 +7,7 @@ before a window.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from come_nav.evaluation.protocols.rows import Row
 from come_nav.evaluation.suites.fingerprints import model_fingerprint
 from come_nav.evaluation.suites.memory.drive_memories import MemoryCache
 from come_nav.evaluation.suites.planning_rows import ReplayOf, searching_row
+from come_nav.evaluation.suites.replay import decodable
 from come_nav.experts.sequence.network import SequenceState
 from come_nav.memory.recurrent import RecurrentMemory
 from come_nav.navigation.device import choose_device
@@ -126,9 +127,8 @@ class SequenceMemories:
             self._phase = name, self._after_phase(name)
         memory = copy.copy(self._phase[1])  # observing makes a new state, so that the phase's own stays as it is
         first = max(0, window.context[0] - self._older_frames)
-        poses = recording.poses_xyyaw[first : window.start]
-        self._show(memory, recording, range(first, window.start), poses)
-        self._show(memory, recording, [window.start], [window.start_odom_xyyaw])
+        frames = range(first, window.start + 1)
+        self._show(memory, recording, frames, recording.poses_xyyaw[first : frames.stop])
         if not memory.frames:
             raise DataError(f"{name}: no frame before frame {window.start} can be read")
         self._newest = window, memory
@@ -143,16 +143,12 @@ class SequenceMemories:
         self,
         memory: RecurrentMemory[SequenceState],
         recording: Recording,
-        frames: Iterable[int],
-        poses_xyyaw: Iterable[NDArray[np.float64]],
+        frames: range,
+        poses_xyyaw: NDArray[np.float64],
     ) -> None:
-        for index, pose in zip(frames, poses_xyyaw, strict=True):
-            try:
-                rgb = recording.frame(index).rgb
-            except DataError:  # a damaged image does not cost the others
-                continue
-            latents = self.model.encode(self._robot.images_from_rgb([rgb]))[0]
-            memory.observe(latents, torch.from_numpy(np.asarray(pose, float)))
+        for index, frame in decodable(recording, frames):
+            latents = self.model.encode(self._robot.images_from_rgb([frame.rgb]))[0]
+            memory.observe(latents, torch.from_numpy(np.asarray(poses_xyyaw[index - frames.start], float)))
 
 
 class SequenceImaginer:
