@@ -160,10 +160,14 @@ class Comparison:
         optimiser = torch.optim.AdamW(task.parameters())
         generator = torch.Generator().manual_seed(0)
         narrow = self.machine.lightning_precision() == "bf16-mixed"
-        samples = SequenceSamples(bank, config.frames, config.optimiser.batch_size, 0, range(CALIBRATION_STEPS + 2))
-        for batch in samples:
+        timed, steps = range(CALIBRATION_STEPS + 2), config.optimiser.steps
+
+        def length(step: int) -> int:  # a curriculum's are spread over all of its steps
+            return config.frames_at(step * steps // len(timed))
+
+        for batch in SequenceSamples(bank, config.frames, config.optimiser.batch_size, 0, timed, frames_at=length):
             started_s = time.process_time()
-            levels = draw_levels(len(batch.latents), config.frames, config, len(task.schedule), generator)
+            levels = draw_levels(*batch.views.shape, config, len(task.schedule), generator)
             noise = torch.randn(batch.latents.shape, generator=generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
                 loss = task.loss(batch, replace(levels, alone=False), noise)

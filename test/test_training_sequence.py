@@ -22,7 +22,7 @@ from come_nav.training.machine import Machine
 from come_nav.training.pretrained import merged
 from come_nav.training.sequence.run import SequenceRun
 from come_nav.training.sequence.settings import SequenceDataSettings, SequenceTrainSettings, default_values
-from come_nav.training.sequence.task import Levels, SequenceTask, draw_levels
+from come_nav.training.sequence.task import Levels, SequenceTask, draw_levels, shown_before
 from come_nav.training.sequence.walks import SequenceSamples, WalkBank, make_walks, walks_name
 from come_nav.world_model.images import images_from_rgb
 from come_nav.world_model.sampling.schedule import NoiseSchedule
@@ -92,6 +92,17 @@ def test_frames_of_some_sequences_are_drawn_from_a_whole_walk_in_order():
     assert torch.equal(same, torch.cat([batch.views for batch in drawn])[neighbours])
     others = torch.cat([batch.views for batch in drawn])[~neighbours] % 20  # frames of the walk
     assert set(others[:, 0].tolist()) >= set(range(8)) and set(others[:, -1].tolist()) >= set(range(12, 20))
+
+
+def test_a_curriculum_lengthens_sequences_and_each_step_knows_its_own():
+    config = settings(frames=14, curriculum_frames=4, curriculum_share=0.5, optimiser={"steps": 20})
+    lengths = [config.frames_at(step) for step in range(20)]
+    assert lengths == [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, *[14] * 10]
+    assert {settings(frames=14).frames_at(step) for step in range(20)} == {14}
+    batches = list(SequenceSamples(bank(), 14, 3, 0, range(20), scattered=0.5, frames_at=config.frames_at))
+    assert [batch.views.shape[1] for batch in batches] == lengths
+    later = next(iter(SequenceSamples(bank(), 14, 3, 0, range(7, 8), scattered=0.5, frames_at=config.frames_at)))
+    assert torch.equal(later.views, batches[7].views)
 
 
 def test_walks_are_seen_by_the_sensors_that_are_asked_for():
@@ -182,8 +193,9 @@ def test_an_encoded_walk_holds_each_view_once():
                 assert same_pose == bool(made.views[row, first] == made.views[row, other])
 
 
-def test_training_goes_on_where_it_stopped_bit_for_bit_and_its_model_can_be_loaded(tmp_path, monkeypatch):
-    whole = SequenceRun(settings(), tmp_path / "whole", CPU).finish()
+@pytest.mark.parametrize("changes", [{}, {"curriculum_frames": 4, "recall_weight": 2.0}])
+def test_training_goes_on_where_it_stopped_bit_for_bit_and_its_model_can_be_loaded(tmp_path, monkeypatch, changes):
+    whole = SequenceRun(settings(**changes), tmp_path / "whole", CPU).finish()
     assert whole is not None
 
     original = SequenceTask.training_step
@@ -197,9 +209,9 @@ def test_training_goes_on_where_it_stopped_bit_for_bit_and_its_model_can_be_load
     with monkeypatch.context() as patch:
         patch.setattr(SequenceTask, "training_step", dies)
         with pytest.raises(RuntimeError, match="killed"):
-            SequenceRun(settings(), cut, CPU).finish()
-    assert SequenceRun(settings(), cut, CPU).export_newest() == cut / "sequence_ssm"
-    resumed = SequenceRun(settings(), cut, CPU).finish()
+            SequenceRun(settings(**changes), cut, CPU).finish()
+    assert SequenceRun(settings(**changes), cut, CPU).export_newest() == cut / "sequence_ssm"
+    resumed = SequenceRun(settings(**changes), cut, CPU).finish()
     assert resumed is not None
     first, second = SequenceModel.load(whole), SequenceModel.load(resumed)
     for (name, own), other in zip(
@@ -207,7 +219,7 @@ def test_training_goes_on_where_it_stopped_bit_for_bit_and_its_model_can_be_load
     ):
         torch.testing.assert_close(own, other, rtol=0, atol=0, msg=name)
     with pytest.raises(ConfigError, match="another configuration"):
-        SequenceRun(settings(frames=11), cut, CPU)
+        SequenceRun(settings(frames=11, **changes), cut, CPU)
 
 
 @pytest.mark.parametrize("file", ["train_sequence.yaml", "train_sequence_rooms.yaml"])
@@ -238,12 +250,44 @@ def test_the_command_line_trains_and_refuses_what_does_not_go_together(tmp_path,
         assert "--sequence" in capsys.readouterr().err
 
 
+def test_what_was_shown_clean_long_ago_and_not_since_can_be_remembered_from_afar():
+    views = torch.tensor([[7, 3, 7, 4, 3, 5, 7, 9]])
+    clean = torch.tensor([[True, True, False, True, True, True, True, False]])
+    #                      7     3     7      4     3     5     7     9
+    assert shown_before(views, clean, 1).tolist() == [[False, False, True, False, True, False, True, False]]
+    assert shown_before(views, clean, 2).tolist() == [[False, False, False, False, True, False, True, False]]
+    assert shown_before(views, clean, 5).tolist() == [[False, False, False, False, False, False, True, False]]
+    assert not shown_before(views, torch.zeros_like(clean), 1).any()  # what was never shown is nothing to remember
+    again = torch.tensor([[7, 7, 5, 7]])
+    assert shown_before(again, torch.ones_like(again, dtype=torch.bool), 2).tolist() == [[False, False, False, False]]
+
+
+def test_the_loss_of_what_can_be_remembered_counts_more():
+    task = SequenceTask(Guess(), NoiseSchedule.linear(), settings(recall_weight=3.0))
+    batch = bank().cut(torch.tensor([0]), torch.arange(4)[None])
+    levels = Levels(torch.tensor([[CLEAN, 500, 900, 30]]), False)
+    noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(5))
+    one_by_one = []
+    for frame in (1, 2, 3):
+        only = torch.full((1, 4), CLEAN)
+        only[0, frame] = levels.t[0, frame]
+        one_by_one.append(task.loss(batch, Levels(only, False), noise))
+    a, b, c = one_by_one
+    torch.testing.assert_close(task.loss(batch, levels, noise), (a + b + c) / 3)
+    weights = torch.tensor([[1.0, 1.0, 4.0, 1.0]])
+    torch.testing.assert_close(task.loss(batch, levels, noise, weights), (a + 4 * b + c) / 6)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"frames": 31}, "frames must be in"),
         ({"prefix_share": 1.5}, "prefix_share"),
         ({"weighting": "snr"}, "weighting must be one of"),
+        ({"curriculum_frames": 1}, "curriculum_frames must be 0"),
+        ({"curriculum_frames": 99}, "curriculum_frames must be in"),
+        ({"recall_weight": -1.0}, "recall_weight"),
+        ({"recall_weight": 1.0, "data": {"set_of_worlds": "built-in"}}, "recall_weight needs walks that come back"),
         ({"autoencoder": {"kind": "kl"}}, r"autoencoder\.kind must be lapped"),
         ({"data": {"worlds": 0}}, "data.worlds"),
         ({"data": {"first_world": 9999, "worlds": 2}}, "data.worlds"),

@@ -55,18 +55,15 @@ class SequenceRun:
             bank, held_out = self.walks("train"), self.walks("validation")
         config, task, stage = self.config, self.task(), self.config.optimiser
         share, scattered = (self.processes.rank, self.processes.count), config.scattered_share
+        frames = config.frames
 
         def batches(start: int) -> SequenceSamples:
             steps = range(start, stage.steps)
-            return SequenceSamples(bank, config.frames, stage.batch_size, config.seed, steps, share, scattered)
+            length = config.frames_at
+            return SequenceSamples(bank, frames, stage.batch_size, config.seed, steps, share, scattered, length)
 
         validation = SequenceSamples(
-            held_out,
-            config.frames,
-            VALIDATION_SEQUENCES,
-            VALIDATION_SEED,
-            range(VALIDATION_BATCHES),
-            scattered=scattered,
+            held_out, frames, VALIDATION_SEQUENCES, VALIDATION_SEED, range(VALIDATION_BATCHES), scattered=scattered
         )
         trained = Stage(STAGE, stage, self.folder, self.machine).fit(task, batches, validation)
         return None if trained is None else self._export(trained)

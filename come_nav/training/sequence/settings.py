@@ -73,6 +73,13 @@ class SequenceTrainSettings:
             then worth remembering, and most sequences teach at many places at once.
         scattered_share: of the sequences are frames drawn from a whole walk, in their order, in place of neighbours:
             what is remembered is then asked for from afar, as a planner does.
+        curriculum_frames: sequences are so short at first and grow evenly to ``frames``; 0 = of one length. The paper
+            has no such curriculum, summaries of it do.
+        curriculum_share: of the steps, after which sequences have all their frames.
+        recall_weight: a noisy frame that can be remembered from afar counts so many times more: its view was shown
+            clean before, last more than ``recall_age`` frames ago. A loss of the same summaries; needs walks that come
+            back to a pose exactly, as those through mazes do. 0 = all count the same.
+        recall_age: frames.
         context_dropout: share of steps in which every frame is alone, which trains the side without memory.
         weighting: of the squared errors by noise level: "uniform" counts velocities, "x_0" what they say of the clean
             latents, which leaves out what a token is too narrow to pass on, the noise of nearly clean frames.
@@ -94,6 +101,10 @@ class SequenceTrainSettings:
     prefix_share: float = 0.5
     clean_share: float = 0.0
     scattered_share: float = 0.0
+    curriculum_frames: int = 0
+    curriculum_share: float = 0.5
+    recall_weight: float = 0.0
+    recall_age: int = 10
     context_dropout: float = 0.05
     weighting: Literal["uniform", "x_0"] = "x_0"
     noise_shift: float = 1.0
@@ -115,10 +126,28 @@ class SequenceTrainSettings:
         check_range("prefix_share", self.prefix_share, 0.0, 1.0)
         check_range("clean_share", self.clean_share, 0.0, 0.9)
         check_range("scattered_share", self.scattered_share, 0.0, 1.0)
+        check_range("curriculum_frames", self.curriculum_frames, 0, self.frames)
+        check_range("curriculum_share", self.curriculum_share, 0.0, 1.0)
+        check_range("recall_weight", self.recall_weight, 0.0)
+        check_range("recall_age", self.recall_age, 1)
+        if self.curriculum_frames == 1:
+            raise ConfigError("curriculum_frames must be 0 (no curriculum) or at least 2: one frame is no sequence")
+        if self.recall_weight > 0.0 and self.data.set_of_worlds != MAZE:
+            raise ConfigError(
+                "recall_weight needs walks that come back to a pose exactly; drives through "
+                f"'{self.data.set_of_worlds}' never do: set it to 0, or data.set_of_worlds to {MAZE}"
+            )
         check_range("context_dropout", self.context_dropout, 0.0, 0.9)
         check_choice("weighting", self.weighting, ("uniform", "x_0"))
         check_range("noise_shift", self.noise_shift, 0.01, 100.0)
         check_range("sampler_steps", self.sampler_steps, 1, 1000)
+
+    def frames_at(self, step: int) -> int:
+        """Return the length of the sequences of a step."""
+        if self.curriculum_frames == 0:
+            return self.frames
+        grown = min(1.0, step / max(1.0, self.curriculum_share * self.optimiser.steps))
+        return self.curriculum_frames + int(grown * (self.frames - self.curriculum_frames))
 
 
 DEFAULT_STAGE: dict[str, Any] = {

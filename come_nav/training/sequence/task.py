@@ -50,7 +50,11 @@ class SequenceTask(pl.LightningModule):
         drawn = draw_levels(total, batch.latents.shape[1], self.config, len(self.schedule), generator)
         rows = shard(total, rank, count)
         noise = row_noise(total, batch.latents.shape[1:], generator, rows)
-        loss = self.loss(batch, Levels(drawn.t[rows], drawn.alone), noise)
+        levels, weights = Levels(drawn.t[rows], drawn.alone), None
+        if self.config.recall_weight > 0.0 and not drawn.alone:
+            remembered = shown_before(batch.views, levels.t.to(batch.views.device) == CLEAN, self.config.recall_age)
+            weights = 1.0 + self.config.recall_weight * remembered.float()
+        loss = self.loss(batch, levels, noise, weights)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -64,8 +68,8 @@ class SequenceTask(pl.LightningModule):
         loss = self.loss(batch, Levels(t, False), noise)
         self.log("validation/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.latents))
 
-    def loss(self, batch: SequenceBatch, levels: Levels, noise: Tensor) -> Tensor:
-        """Return the mean squared error over the noisy frames of a batch."""
+    def loss(self, batch: SequenceBatch, levels: Levels, noise: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the mean squared error over the noisy frames of a batch, which count by ``weights`` (B, T)."""
         x_0, noise, t = batch.latents, noise.to(batch.latents), levels.t.to(batch.latents.device)
         noisy = t != CLEAN
         flat = t.clamp(min=0).flatten()
@@ -81,7 +85,8 @@ class SequenceTask(pl.LightningModule):
         if self.config.weighting == "x_0":  # x_0 = sqrt(abar) x_t - sqrt(1 - abar) v
             _, sigma = self.schedule.signal_and_sigma(flat, error.flatten())
             error = error * sigma.square().view_as(error)
-        mean: Tensor = (error * noisy).sum() / noisy.sum()
+        counted = noisy if weights is None else noisy * weights
+        mean: Tensor = (error * counted).sum() / counted.sum()
         return mean
 
     def configure_optimizers(self) -> Any:
@@ -91,6 +96,22 @@ class SequenceTask(pl.LightningModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch."""
         return batch.to(device)
+
+
+def shown_before(views: Tensor, clean: Tensor, age: int) -> Tensor:
+    """Return which frames (B, T) have a view that was shown clean before, last more than ``age`` frames ago.
+
+    Args:
+        views: (B, T) numbers of the views; equal numbers are of one pose.
+        clean: (B, T) which frames are shown as they are.
+        age: in frames.
+    """
+    frames = torch.arange(views.shape[1], device=views.device)
+    since = frames[:, None] - frames
+    same = (views[:, :, None] == views[:, None, :]) & clean[:, None, :]
+    recent = same & (since > 0) & (since <= age)
+    remembered: Tensor = (same & (since > age)).any(2) & ~recent.any(2)
+    return remembered
 
 
 def draw_levels(

@@ -98,6 +98,7 @@ class SequenceSamples(torch.utils.data.IterableDataset[SequenceBatch]):
         steps: first and last step.
         share: rank of this process, and how many there are.
         scattered: share of the sequences whose frames are drawn from all of a walk, in their order.
+        frames_at: the length of a step's sequences, where they are not all of ``frames``.
     """
 
     def __init__(
@@ -109,17 +110,20 @@ class SequenceSamples(torch.utils.data.IterableDataset[SequenceBatch]):
         steps: range,
         share: tuple[int, int] = (0, 1),
         scattered: float = 0.0,
+        frames_at: Callable[[int], int] | None = None,
     ) -> None:
         super().__init__()
         self.bank, self.frames, self.batch_size = bank, frames, batch_size
         self.seed, self.steps, self.share, self.scattered = seed, steps, share, scattered
+        self.frames_at = frames_at
 
     def __iter__(self) -> Iterator[SequenceBatch]:
         for step in self.steps:
             generator = step_generator(self.seed, BATCH_STREAM, step)
+            frames = self.frames if self.frames_at is None else self.frames_at(step)
             walks = torch.randint(len(self.bank.views), (self.batch_size,), generator=generator)
-            starts = torch.randint(self.bank.views.shape[1] - self.frames + 1, (self.batch_size,), generator=generator)
-            index = starts[:, None] + torch.arange(self.frames)
+            starts = torch.randint(self.bank.views.shape[1] - frames + 1, (self.batch_size,), generator=generator)
+            index = starts[:, None] + torch.arange(frames)
             if self.scattered:
                 index = self._scattered(index, generator)
             rows = shard(self.batch_size, *self.share)
@@ -128,7 +132,7 @@ class SequenceSamples(torch.utils.data.IterableDataset[SequenceBatch]):
     def _scattered(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """Return the frames (B, T) of sequences, those of some of them drawn anew from the whole walk."""
         chances = torch.rand(len(index), self.bank.views.shape[1], generator=generator)
-        drawn = chances.topk(self.frames).indices.sort().values
+        drawn = chances.topk(index.shape[1]).indices.sort().values
         chosen = torch.rand(len(index), 1, generator=generator) < self.scattered
         return torch.where(chosen, drawn, index)
 
