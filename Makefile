@@ -33,10 +33,10 @@ lint: $(STAMP)  ## ruff (rules and format) and mypy
 
 fast: $(STAMP)  ## types and the tests that start no ROS node and take seconds: what CI runs on every other Python
 	$(BIN)/mypy come_nav
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) -m "not live and not slow" $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup -m "not live and not slow" $(TEST_ARGS)
 
 pytest: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
 
 bench: $(STAMP)  ## run every benchmark; what they print goes to benchmarks/results as well
 	@mkdir -p benchmarks/results

@@ -17,11 +17,15 @@ LIVE = ("ros_harness", "ros_distros")  # what starts nodes comes from these
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of every module that imports what starts nodes as ``live``."""
+    """Mark the tests of every module that imports what starts nodes as ``live``.
+
+    They share their nodes within a module, so one process runs them all (--dist loadgroup).
+    """
     for item in items:
         module = getattr(item, "module", None)
         if any(getattr(value, "__module__", None) in LIVE for value in vars(module).values()) if module else False:
             item.add_marker("live")
+            item.add_marker(pytest.mark.xdist_group(module.__name__))
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -98,6 +98,18 @@ def test_two_cameras_may_differ() -> None:
     assert np.linalg.norm(away_of(found.T_a_b, T_a_b)[:3]) < 0.03
 
 
+@pytest.mark.parametrize(
+    ("depths_m", "registers"), [((1.5, 4.0), True), ((3.0, 6.0), True), ((25.0, 35.0), False), ((300.0, 400.0), False)]
+)
+def test_what_is_too_far_for_a_direction_is_refused(depths_m: tuple[float, float], registers: bool) -> None:
+    for seed in range(10):
+        a, b, T_a_b, _ = views(seed, depths_m=depths_m)
+        found = register_two_views(a, b, DISTANCE_M, 0.01)
+        assert found.ok is registers, seed
+        if registers:
+            assert np.linalg.norm(away_of(found.T_a_b, T_a_b)[:3]) < 0.1
+
+
 def test_failures_without_depth_say_why() -> None:
     a, b, _, _ = views(4, depths_m=(300.0, 400.0))  # nothing near: no direction
     assert register_two_views(a, b, 3.0, 0.1).status is not RegistrationStatus.OK

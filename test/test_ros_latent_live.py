@@ -120,14 +120,15 @@ def test_what_a_mask_tells_to_move_is_not_remembered(bench: Bench):
 
 
 def test_a_planner_of_colours_says_why_it_cannot_follow_latents(bench: Bench):
-    folder = bench.folder / "memory"
-    planner = {
-        "use_sim_time": True,
-        "device": "cpu",
-        "diagnostics_rate_hz": 4.0,
-        "experts": {"use": ["spatial"], "spatial_store": str(folder)},
-        **NEVER_ARRIVES,
-    }
+    for process in bench.processes:
+        process.stop()
+    folder = bench.folder / "latents"
+    common = {"use_sim_time": True, "device": "cpu", "diagnostics_rate_hz": 4.0}
+    filler = {**common, "memory_folder": str(folder), "save_period_s": 0.5, "spatial": {"features": "latent"}}
+    planner = {**common, "experts": {"use": ["spatial"], "spatial_store": str(folder)}, **NEVER_ARRIVES}
+    bench.start("simulator", {**IDEAL_64, "world_seed": WORLD, "publish_clock": True, "real_time_factor": 0.7})
+    bench.start("spatial_memory", filler)
+    bench.wait("a saved cloud of latents", lambda: saved_cloud(folder))
     bench.diagnostics.clear()
     process = bench.start("planner", planner)
     bench.wait_for_context()

@@ -162,18 +162,22 @@ def _settle(
     steady = bool(np.isfinite(covariance).all()) and (
         variances[:3].max() <= settings.max_sigma_m**2 and variances[3:].max() <= settings.max_sigma_rad**2
     )
-    if not steady or _parallax(T_a_b, rays[chosen]) < MIN_PARALLAX:
+    if not steady or _parallax(rays[chosen]) < MIN_PARALLAX:
         return T_a_b, Registration.failed(RegistrationStatus.UNSTABLE, pairs[chosen], ratio)
     rms_px = float(np.sqrt((residuals[chosen] ** 2).mean())) * settings.sigma_px
     return T_a_b, Registration(RegistrationStatus.OK, T_a_b, covariance, pairs[chosen], ratio, rms_px)
 
 
-def _parallax(T_a_b: NDArray[np.float64], rays: _Rays) -> float:
-    """Return how far matches stay apart once the turn is taken out, as a multiple of what noise alone leaves.
+def _parallax(rays: _Rays) -> float:
+    """Return how far matches stay apart after the turn that brings them nearest, over what noise alone leaves.
 
-    Noise looks like parallax to the normal equations: without this a turn on the spot has a sure direction.
+    Noise looks like parallax to the normal equations: without this a turn on the spot has a sure direction. The turn is
+    that of the matches alone (Kabsch 1976), for a wrong pose has a wrong turn, beside which everything has parallax.
     """
-    turned = rays.b @ T_a_b[:3, :3].T
+    a, b = (along / np.linalg.norm(along, axis=1, keepdims=True) for along in (rays.a, rays.b))
+    left, _, right = np.linalg.svd(a.T @ b)
+    turn = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
+    turned = rays.b @ turn.T
     apart = turned[:, :2] / turned[:, 2:] - rays.a[:, :2]
     return float(np.sqrt((apart**2).sum(1).mean() / (4.0 * rays.sigma**2)))
 
