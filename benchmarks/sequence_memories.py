@@ -209,7 +209,7 @@ class Comparison:
         facts = self.document["trainings"].setdefault(f"robot, {name}", {"answer_cpu_s": {}})
         facts |= {"adapter_steps_per_frame": steps_per_frame, "weights": weights.to_mapping()["contrast"]["all"]}
         recordings, marks = maze_recordings(self.recall), marks_of_rows(model, weights)
-        for context in self.recall.contexts:
+        for context in self.args.robot_contexts or self.recall.contexts:
             if str(context) in facts["answer_cpu_s"]:
                 continue
             started_s = time.process_time()
@@ -334,6 +334,9 @@ def main() -> None:
     )
     parser.add_argument("--asked", type=int, default=24, help="frames at the end of each walk that are asked for")
     parser.add_argument("--robot", metavar="NAME", help="model whose stack answers as well, with depth and memories")
+    parser.add_argument(
+        "--robot-contexts", type=int, nargs="+", help="of --contexts, those that the robot is asked from: minutes each"
+    )
     parser.add_argument("--adapter-steps", type=float, default=0.1, help="of that robot's adapter, for each frame")
     parser.add_argument("--sampler-steps", type=int, help="of the sampler (default: the model's)")
     parser.add_argument("--work", type=Path, default=Path("runs/sequence"), help="folder of the trainings")
@@ -341,6 +344,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.robot is not None and args.recorded is not None:
         parser.error("--robot needs depth and a calibrated camera, which episodes of --recorded do not have")
+    if not set(args.robot_contexts or ()) <= set(args.contexts):
+        parser.error("--robot-contexts are some of --contexts")
     torch.set_num_threads(1)
     overrides = nested(dict(map(parse_override, args.set)))
     base = merged(read_yaml(find_resource("config", args.base)), overrides)
