@@ -41,7 +41,7 @@ from come_nav.core.types import Context, ViewSource
 from come_nav.data.opening import open_recording
 from come_nav.evaluation.metrics.image_metrics import gradient_energy
 from come_nav.evaluation.metrics.image_sets import coverage, kernel_distance
-from come_nav.evaluation.metrics.statistics import bootstrap_mean, bootstrap_ratio, paired_difference
+from come_nav.evaluation.metrics.statistics import bootstrap_mean, bootstrap_ratio, enough_clusters, paired_difference
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, Window
 from come_nav.evaluation.protocols.quality import (
     Batch,
@@ -53,7 +53,7 @@ from come_nav.evaluation.protocols.quality import (
     read_batch,
 )
 from come_nav.evaluation.reports.quality_tables import quality_table
-from come_nav.evaluation.reports.tables import MIN_CLUSTERS, planning_table
+from come_nav.evaluation.reports.tables import planning_table
 from come_nav.evaluation.suites.fingerprints import model_settings
 from come_nav.evaluation.suites.inputs import SourceSettings
 from come_nav.evaluation.suites.planning import PlanningSuiteSettings, run_planning
@@ -283,10 +283,10 @@ def column(records: Sequence[Any], metric: str) -> np.ndarray:
     return np.array([record[metric] for record in records], dtype=np.float64)
 
 
-def labels_of(windows: Sequence[QualityWindow], source: Drives) -> list[str] | None:
+def labels_of(windows: Sequence[QualityWindow], source: Drives) -> Sequence[object] | None:
     """Return the world of each window, where there are enough worlds to resample."""
     labels = [(source.groups or {}).get(item.window.recording_id, "") for item in windows]
-    return labels if len(set(labels)) >= MIN_CLUSTERS else None
+    return enough_clusters(labels)
 
 
 def spread(windows: Sequence[QualityWindow], count: int) -> list[QualityWindow]:

@@ -25,7 +25,7 @@ from come_nav.config import Config, load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.settings import to_mapping
-from come_nav.evaluation.metrics.statistics import bootstrap_mean, paired_difference
+from come_nav.evaluation.metrics.statistics import bootstrap_mean, enough_clusters, paired_difference
 from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, choose_windows
 from come_nav.evaluation.protocols.quality import (
@@ -37,7 +37,6 @@ from come_nav.evaluation.protocols.quality import (
 )
 from come_nav.evaluation.protocols.rows import constant_velocity, driven_path, evaluate, stand_still
 from come_nav.evaluation.reports.quality_tables import quality_table
-from come_nav.evaluation.reports.tables import MIN_CLUSTERS
 from come_nav.evaluation.suites.fingerprints import model_settings
 from come_nav.evaluation.suites.planning_rows import world_model_row
 from come_nav.evaluation.suites.quality_rows import images_of, jump_row
@@ -154,7 +153,7 @@ class Study:
         self.windows = choose_windows(self.source.recordings, self.protocol, args.plan_windows)
         groups = self.source.groups or {}
         labels = [groups.get(window.recording_id, "") for window in self.windows]
-        self.labels = labels if len(set(labels)) >= MIN_CLUSTERS else None
+        self.labels = enough_clusters(labels)
         settings = {
             "input": {"suite": "sampling", **self.source.fingerprint},
             "model": {**model_settings(self.config.model, model), "sampler": None},

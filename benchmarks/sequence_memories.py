@@ -309,9 +309,14 @@ def line_of(name: str, by_context: dict[str, Any], facts: dict[str, Any]) -> str
     parts = [f"{name:34s} {facts.get('steps', 0):6d} steps {facts.get('cpu_s', 0.0):6.0f} s"]
     for context, summary in by_context.items():
         groups = (summary.get(group, {}).get("psnr_db") for group in (IN_CONTEXT, NEVER))
-        told = ["-" if own is None else f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]" for own in groups]
+        told = ["-" if own is None else with_ends(own) for own in groups]
         parts.append(f"{context}: {' / '.join(told)} dB")
     return "  ".join(parts)
+
+
+def with_ends(own: dict[str, Any]) -> str:
+    """Return a mean with its interval, where enough mazes give one."""
+    return f"{own['value']:.2f}" + ("" if own["low"] is None else f" [{own['low']:.2f}, {own['high']:.2f}]")
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from come_nav.evaluation.suites.memory.memory_network import memory_network_alon
 from come_nav.evaluation.suites.memory.optional_rows import optional_rows, retrieved_context
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
 from come_nav.evaluation.suites.memory.planning import GeometryImaginer, NearestImaginer
-from come_nav.evaluation.suites.memory.rgb_only import without_depth
+from come_nav.evaluation.suites.memory.rgb_only import RgbOnlyRecording, without_depth
 from come_nav.evaluation.suites.memory.rows import BatchContexts, available_rows, recall_rows
 from come_nav.evaluation.suites.quality_rows import images_of
 from come_nav.experts.lora import adapted, adapter_metadata
@@ -178,6 +178,20 @@ def test_another_cloud_needs_another_adapter(memories, drive, model, folder):
     other = DriveMemories(drive, model, coarse, folder, "tiny")
     assert other._adapter_key() != memories._adapter_key()
     assert DriveMemories(drive, model, memories.settings, folder, "tiny")._adapter_key() == memories._adapter_key()
+
+
+def test_another_sampler_camera_or_depth_needs_another_adapter(memories, drive, model, folder):
+    """Levels that are trained are those that the sampler visits; what a frame shows is what its sensors deliver."""
+
+    def key(drive=drive, model=model, settings=memories.settings) -> str:
+        return DriveMemories(drive, model, settings, folder, "tiny")._adapter_key()
+
+    steps = copy.copy(model)
+    steps.sampler = replace(model.sampler, steps=4)
+    blind = replace(drive, recording=RgbOnlyRecording(drive.recording))
+    estimating = replace(memories.settings, experts=replace(memories.settings.experts, estimate_depth=True))
+    keys = [key(), key(model=steps), key(drive=blind), key(settings=estimating)]
+    assert len(set(keys)) == 4
 
 
 def test_what_cannot_be_remembered_is_no_row(drive, model, tmp_path):

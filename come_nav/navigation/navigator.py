@@ -185,7 +185,7 @@ class Navigator:
             kept = None if everything else self.stack.localisation.state()
             self.stack.reset()
             if kept is not None:  # the robot looks for itself among them
-                self.stack.localisation.reset(kept)
+                self.stack.localisation.reset(kept, carried=True)
             self.obstacles.forget()
             self.places.begin_leg()
             if everything:

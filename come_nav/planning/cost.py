@@ -29,7 +29,7 @@ class Costs:
 
 
 class WeightedSum:
-    """Adds the terms with their weights; a weight of zero switches a term off."""
+    """Adds the terms with their weights; of a term of weight zero only what it rejects counts (+inf)."""
 
     def __init__(self, objectives: Sequence[Objective], weights: Mapping[str, float] | None = None) -> None:
         """Take the terms and weights by name; a term without a weight counts once.
@@ -50,7 +50,7 @@ class WeightedSum:
                 raise PlanningError(f"weight of {name} must be >= 0 and finite, got {weight}")
         for objective in objectives:
             weight = 1.0 if weights is None else float(weights.get(objective.name, 1.0))
-            if weight > 0:
+            if weight > 0 or not objective.needs_view:
                 self._terms.append((weight, objective))
 
     @property
@@ -78,7 +78,8 @@ class WeightedSum:
         by_objective: dict[str, torch.Tensor] = {}
         for weight, objective in self._terms:
             if not objective.needs_view:
-                cost = weight * _checked(objective, Imagination(poses_xyyaw))
+                told = _checked(objective, Imagination(poses_xyyaw))
+                cost = weight * told if weight > 0 else torch.where(torch.isinf(told), told, 0.0)
                 by_objective[objective.name] = cost
                 total = total + cost
         if not self.needs_view:

@@ -21,6 +21,7 @@ AROUND_M = 3.0  # how far beside start, goal and driven ways a path may lead
 DRIVEN_M = 0.4  # cells this near to a driven way are known to be free
 UNKNOWN = 1.5  # what a metre costs elsewhere
 NEAR = 3.0  # what a metre that nearly touches costs more
+OVER_NO_WALL = 0.9  # 2 radii - the diagonal's half > the diagonal of a cell, in radii
 FOUR = ((0, 1), (1, 0), (1, 1), (1, -1))  # neighbours on one side; the others follow
 
 
@@ -133,6 +134,10 @@ class _Grid:
 
         first, last = (self._index(at) for at in (start, end))
         costs = self._costs(known, start).reshape(self.shape)
+        own = np.divmod(last, self.shape[1])
+        # The robot fits at the end itself, if not at the centre of its cell; no wall is so thin that cells reach over.
+        if not np.isfinite(costs[own]) and self.cell_m <= OVER_NO_WALL * known.radius_m:
+            costs[own] = UNKNOWN + NEAR
         count, numbers = costs.size, np.arange(costs.size).reshape(self.shape)
         sources, targets, lengths = [], [], []
         for down, right in FOUR:

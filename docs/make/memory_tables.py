@@ -7,6 +7,8 @@ from typing import Any
 
 from sections import Table
 
+from come_nav.evaluation.metrics.statistics import MIN_CLUSTERS
+
 
 def latent_memory(result: dict[str, Any]) -> Sequence[Table]:
     """Return bytes, times and what read-outs miss, of colours and of latents."""
@@ -134,7 +136,8 @@ def _mean(each: dict[str, Any], key: str) -> str:
     if key not in each:
         return ""
     own = each[key]
-    return f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]"
+    few = own["low"] is None or own["clusters"] < MIN_CLUSTERS
+    return f"{own['value']:.2f}" + ("" if few else f" [{own['low']:.2f}, {own['high']:.2f}]")
 
 
 def _psnr(each: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from come_nav.core.errors import ShapeError
 
 RESAMPLES = 2000
+MIN_CLUSTERS = 5  # the bootstrap of fewer groups gives intervals that are far too narrow
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Interval:
     high: float
     n: int
     clusters: int
+
+
+def enough_clusters(clusters: Sequence[object] | None) -> Sequence[object] | None:
+    """Return the groups to resample, or None where fewer than MIN_CLUSTERS are there: windows then count as single."""
+    return clusters if clusters is not None and len(set(clusters)) >= MIN_CLUSTERS else None
 
 
 def bootstrap_mean(

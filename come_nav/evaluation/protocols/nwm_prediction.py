@@ -26,7 +26,7 @@ from come_nav.data.nwm.actions import (
 from come_nav.data.nwm.dataset import CONTEXT_FRAMES, RATE_HZ, NwmDataset
 from come_nav.evaluation.metrics.image_metrics import psnr, ssim
 from come_nav.evaluation.metrics.perceptual import Distance, FrechetDistance
-from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean
+from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, enough_clusters
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, Window, make_window
 from come_nav.viz.figures import rgb_from_unit
 from come_nav.viz.images import png_from_rgb
@@ -135,8 +135,8 @@ def score_images(
     frechet: Callable[[], FrechetDistance] | None,
     seed: int,
 ) -> list[PredictionScores]:
-    """Compare every row's images with the true ones."""
-    scores = []
+    """Compare every row's images with the true ones; whole trajectories are resampled if there are enough."""
+    scores, clusters = [], enough_clusters([window.recording_id for window in windows])
     for row in rows:
         for second in seconds:
             found: dict[str, list[float]] = {name: [] for name in distances}
@@ -149,7 +149,7 @@ def score_images(
                 if sets is not None:
                     sets.add(made, real=False)
                     sets.add(real, real=True)
-            intervals = {name: bootstrap_mean(np.array(values), seed) for name, values in found.items()}
+            intervals = {name: bootstrap_mean(np.array(values), seed, clusters) for name, values in found.items()}
             fid = None if sets is None else sets.value()
             scores.append(PredictionScores(row, second, intervals, fid, len(windows)))
     return scores

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from come_nav.core.geometry import se2
 from come_nav.core.types import Plan
 from come_nav.data.nwm.dataset import CONTEXT_FRAMES, RATE_HZ, NwmDataset
-from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean
+from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, enough_clusters
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, Window, make_window
 from come_nav.evaluation.protocols.results import Record, ResultStore
 from come_nav.evaluation.protocols.rows import Row, driven_path, tried_paths
-from come_nav.evaluation.reports.tables import MIN_CLUSTERS
 
 HORIZON_STEPS = 8
 METRICS = ("ate_m", "rpe_m", "ate_spacings", "rpe_spacings", "final_m", "final_spacings", "final_yaw_rad")
@@ -138,8 +137,7 @@ def summarise(records: Mapping[str, Sequence[Record]], seed: int) -> dict[str, d
     """Return row -> metric -> mean with a bootstrap interval; whole trajectories are resampled if there are enough."""
     table = {}
     for row, found in records.items():
-        names = [record["recording"] for record in found]
-        clusters = names if len(set(names)) >= MIN_CLUSTERS else None
+        clusters = enough_clusters([record["recording"] for record in found])
         table[row] = {
             metric: bootstrap_mean(np.array([record[metric] for record in found]), seed, clusters) for metric in METRICS
         }

@@ -28,8 +28,9 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 class ResultStore:
     """The file ``results.jsonl`` of one evaluation: its settings in the first line, then one record per line.
 
-    A record is kept under (recording, start frame, row). Opening the file again gives back what is there; a last line
-    that a kill tore is dropped. One process at a time may hold the file.
+    A record is kept under (recording, start frame, goal frame, row): another number of windows may pair a start with
+    another goal. Opening the file again gives back what is there; a last line that a kill tore is dropped. One process
+    at a time may hold the file.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], fresh: bool = False) -> None:
@@ -48,7 +49,7 @@ class ResultStore:
         self.path = path
         self.settings = json.loads(json.dumps(settings))
         self.hash = settings_hash(self.settings)
-        self._records: dict[tuple[str, int, str], Record] = {}
+        self._records: dict[tuple[str, int, int | None, str], Record] = {}
         writable_folder(path.parent)
         try:
             self._file = path.open("ab+")
@@ -77,7 +78,7 @@ class ResultStore:
 
     def get(self, window: Window, row: str) -> Record | None:
         """Return the record of ``row`` on ``window``, or None."""
-        return self._records.get((window.recording_id, window.start, row))
+        return self._records.get((window.recording_id, window.start, window.goal, row))
 
     def add(self, record: Record) -> None:
         """Append one record; it is on the disk when this returns."""
@@ -143,7 +144,8 @@ class ResultStore:
         )
 
     def _keep(self, record: Record) -> None:
-        self._records[str(record["recording"]), int(record["start"]), str(record["row"])] = record
+        goal = record["targets"][-1] if "targets" in record else record.get("goal")  # without one it counts for none
+        self._records[str(record["recording"]), int(record["start"]), goal, str(record["row"])] = record
 
     def _write(self, record: Record) -> None:
         try:

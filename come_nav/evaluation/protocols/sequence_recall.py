@@ -22,7 +22,7 @@ from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
 from come_nav.evaluation.metrics.image_metrics import psnr, sharpness_ratio, ssim
-from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, paired_difference
+from come_nav.evaluation.metrics.statistics import MIN_CLUSTERS, Interval, bootstrap_mean, paired_difference
 from come_nav.sim.builtin import ideal_camera
 from come_nav.sim.mazes.walks import distinct_poses, walk
 from come_nav.sim.raycaster import Raycaster
@@ -221,8 +221,9 @@ def retrieved(
         chosen = far.topk(min(remembered, older), largest=False).indices
         recent = torch.arange(older, now).expand(len(rows), -1)
         index = torch.cat([chosen, recent], 1).sort(1).values
-        parts = (part[rows, index] for part in (window.latents, window.poses_xyyaw, window.actions_xyyaw))
-        state = model.network.all_observed(None, *parts)
+        shown = window.poses_xyyaw[rows, index]
+        # motions between the frames that are shown, for the ones between them are not
+        state = model.network.all_observed(None, window.latents[rows, index], shown, se2.motions(shown))
         poses, actions = window.poses_xyyaw[:, now], window.actions_xyyaw[:, now]
         answers.append(model.imagine(state, poses, actions, generator, settings.steps))
     return torch.stack(answers, 1)
@@ -282,7 +283,7 @@ def summarised(
     """Return means with intervals by age and of all that was seen before at all, resampled by world.
 
     With a ``baseline`` of the same frames, "gain_psnr_db" is the paired difference to it. With a ``context``, what was
-    seen within so many frames is a group of its own.
+    seen within so many frames is a group of its own. Means over fewer than MIN_CLUSTERS worlds have no interval (null).
     """
     groups: dict[str, list[int]] = {"all": list(range(len(records)))}
     for index, record in enumerate(records):
@@ -305,5 +306,11 @@ def summarised(
             found["gain_psnr_db"] = paired_difference(
                 values("psnr_db", records), values("psnr_db", baseline), seed, worlds
             )
-        summary[name] = {metric: asdict(interval) for metric, interval in found.items()}
+        summary[name] = {metric: _told(interval) for metric, interval in found.items()}
     return summary
+
+
+def _told(interval: Interval) -> dict[str, Any]:
+    """Return an interval for a file; of too few worlds the value alone, since windows of one world are much alike."""
+    enough = interval.clusters >= MIN_CLUSTERS
+    return asdict(interval) | ({} if enough else {"low": None, "high": None})

@@ -12,10 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.evaluation.metrics.image_sets import kernel_distance
-from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
+from come_nav.evaluation.metrics.statistics import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_ratio,
+    enough_clusters,
+    paired_difference,
+)
 from come_nav.evaluation.protocols.memory_windows import OFFSET_BINS, MemoryWindow
 from come_nav.evaluation.protocols.results import Record
-from come_nav.evaluation.reports.tables import DIGITS, HEADINGS, MIN_CLUSTERS, format_interval
+from come_nav.evaluation.reports.tables import DIGITS, HEADINGS, format_interval
 
 NEAREST = "nearest remembered frame"
 GEOMETRY = "geometry only"
@@ -224,12 +230,11 @@ def set_distance(made: torch.Tensor, true: torch.Tensor, seed: int) -> Interval:
     return Interval(found.value, found.low, found.high, len(made), 0)
 
 
-def _clusters(names: NDArray[np.str_] | None, mask: NDArray[np.bool_] | None = None) -> list[str] | None:
+def _clusters(names: NDArray[np.str_] | None, mask: NDArray[np.bool_] | None = None) -> Sequence[object] | None:
     """Return the groups of the windows, or None where there are too few of them for a bootstrap over groups."""
     if names is None:
         return None
-    chosen = [str(name) for name in (names if mask is None else names[mask])]
-    return chosen if len(set(chosen)) >= MIN_CLUSTERS else None
+    return enough_clusters([str(name) for name in (names if mask is None else names[mask])])
 
 
 def _part_names(table: RecallTable) -> list[str]:

@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
+from come_nav.evaluation.metrics.statistics import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_ratio,
+    enough_clusters,
+    paired_difference,
+)
 from come_nav.evaluation.protocols.quality import COPY_LAST
 from come_nav.evaluation.protocols.results import Record
-from come_nav.evaluation.reports.tables import DIGITS, HEADINGS, MIN_CLUSTERS, format_interval
+from come_nav.evaluation.reports.tables import DIGITS, HEADINGS, format_interval
 
 IMAGE_METRICS = ("psnr_db", "ssim", "sharpness")
 GAIN_METRICS = ("psnr_db", "ssim")
@@ -73,7 +79,7 @@ def quality_table(
     """
     first = next(iter(records.values()))
     names = None if groups is None else [groups[record["recording"]] for record in first]
-    labels = names if names is not None and len(set(names)) >= MIN_CLUSTERS else None
+    labels = enough_clusters(names)
     columns = {row: _columns(found) for row, found in records.items()}
 
     def each_horizon(estimate: Callable[[int], Interval]) -> list[Interval]:

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.types import PlanStatus
-from come_nav.evaluation.metrics.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference
+from come_nav.evaluation.metrics.statistics import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_ratio,
+    enough_clusters,
+    paired_difference,
+)
 from come_nav.evaluation.metrics.success import SuccessSettings, success_rate
 from come_nav.evaluation.protocols.protocol import Window, waypoint_spacing_m
 from come_nav.evaluation.protocols.results import Record
@@ -20,7 +26,6 @@ from come_nav.evaluation.reports.registration_tables import PART_METRICS, Regist
 
 PLAN_METRICS = ("ate_m", "rpe_m", "final_m", "final_yaw_rad")
 PLAN_HEADINGS = {"ate_m": "ATE [m]", "rpe_m": "RPE [m]"}
-MIN_CLUSTERS = 5  # the bootstrap of fewer groups gives intervals that are far too narrow
 HEADINGS = {
     "psnr_db": "PSNR [dB]",
     "ssim": "SSIM",
@@ -138,8 +143,8 @@ def planning_table(
     """
     success = success or SuccessSettings()
     spacing_m = waypoint_spacing_m(windows)
-    count = len({groups[window.recording_id] for window in windows}) if groups is not None else 0
-    clusters = groups if count >= MIN_CLUSTERS else None
+    named = None if groups is None else [groups[window.recording_id] for window in windows]
+    clusters = groups if enough_clusters(named) is not None else None
     rows: dict[str, dict[str, Interval]] = {}
     for row, found in records.items():
         labels = _labels(found, clusters)
@@ -147,7 +152,7 @@ def planning_table(
         rows[row]["ate_spacings"] = bootstrap_mean(_column(found, "ate_m") / max(spacing_m, 1e-12), seed, labels)
     return PlanningTable(
         spacing_m=spacing_m,
-        resampled="windows" if clusters is None else f"{count} worlds or recordings",
+        resampled="windows" if clusters is None else f"{len(set(named or ()))} worlds or recordings",
         rows=rows,
         counts={row: {"n": len(found), "not_ok": _not_ok(found)} for row, found in records.items()},
         ratios=_ratios(records, "ate_m", seed, clusters),
@@ -278,7 +283,7 @@ def _part(records: Mapping[str, Sequence[Record]], seed: int, clusters: Mapping[
     """Return the figures of some of the windows, of each row those that it has."""
     found = {row: own for row, own in records.items() if own}
     windows = next(iter(found.values()))
-    groups = clusters if len(set(_labels(windows, clusters) or ())) >= MIN_CLUSTERS else None
+    groups = clusters if enough_clusters(_labels(windows, clusters)) is not None else None
     rows = {
         row: {metric: bootstrap_mean(_column(own, metric), seed, _labels(own, groups)) for metric in PART_METRICS}
         for row, own in found.items()

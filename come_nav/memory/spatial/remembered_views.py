@@ -67,7 +67,7 @@ class RememberedViews:
             poses_odom_xyyaw: (S, 3) of the views.
             inverse_depth: (S, H, W) of the views, 1/m.
             T_base_camera: (S or 1, 4, 4) of the views; the source's own by default.
-            now_s: (S,) stamps to count from; the newest look by default.
+            now_s: (S,) float64 stamps to count from; the newest look by default.
         """
         extrinsics = torch.as_tensor(
             self.T_base_camera if T_base_camera is None else T_base_camera, dtype=torch.float64
@@ -87,7 +87,8 @@ class RememberedViews:
             moved = transform_points(poses_odom_xyyaw.double().cpu(), points).reshape(-1, 3).numpy()
             stamps = np.where(np.isnan(stamps), looked_at_s(self.memory, moved), stamps)
         if now_s is None:
-            now_s = torch.full((len(block),), float(self.memory.voxels.stamp_s.max()) if len(self.memory) else 0.0)
+            newest_s = float(self.memory.voxels.stamp_s.max()) if len(self.memory) else 0.0
+            now_s = torch.full((len(block),), newest_s, dtype=torch.float64)  # float32 knows today's stamps to 128 s
         looked_s = torch.from_numpy(stamps).reshape(block.shape)
         ages = torch.nan_to_num(now_s.double()[:, None, None] - looked_s).clamp_min(0.0).float()
         return ages.repeat_interleave(AGE_BLOCK, 1).repeat_interleave(AGE_BLOCK, 2).to(inverse_depth.device)

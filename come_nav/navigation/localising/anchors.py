@@ -149,8 +149,8 @@ class Anchors:
     def follow(self, keyframes_xyyaw: NDArray[np.float64], move: tuple[float, float]) -> None:
         """Take the corrections (K, 3) of all key frames, of the odom of before.
 
-        Those closer than ``move`` (m, rad) to what is stay. Anchors without a key frame have the correction of the one
-        before them.
+        Anchors that would move by less than ``move`` (m, rad) stay. Those without a key frame have the correction of
+        the one before them.
         """
         wanted = self._corrections.copy()
         known = np.flatnonzero(self._with_keyframe())
@@ -159,9 +159,10 @@ class Anchors:
         wanted[known] = se2.compose_exactly(keyframes_xyyaw[self._keyframes.rows[known]], self.T_before_first_xyyaw)
         before = np.maximum.accumulate(np.where(self._with_keyframe(), np.arange(len(self)), -1))
         wanted = np.where(before[:, None] >= 0, wanted[before], wanted)
-        away = wanted - self._corrections
-        far = np.hypot(away[:, 0], away[:, 1]) > move[0]
-        far |= np.abs(se2.wrap_angle(away[:, 2])) > move[1]
+        odom = self._odom.rows
+        # where the anchors are, not at the origin: a turn about a far one moves them by metres
+        away = se2.relative(se2.compose(self._corrections, odom), se2.compose(wanted, odom))
+        far = (np.hypot(away[:, 0], away[:, 1]) > move[0]) | (np.abs(away[:, 2]) > move[1])
         self._corrections = np.where(far[:, None], wanted, self._corrections)
 
     def jump(self, T_map_odom_xyyaw: NDArray[np.float64]) -> None:

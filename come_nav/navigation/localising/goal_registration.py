@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import ImageCamera, camera_of_image
+from come_nav.core.types import Frame, ImageCamera, camera_of_image
 from come_nav.localisation.features import FeatureSettings
 from come_nav.localisation.keyframe_map import LocaliserSettings
 from come_nav.localisation.multi_view.appearance import appearance, appearance_confidence, rivalled
@@ -32,22 +32,24 @@ class RecentViews:
     """Features of the newest frames, found once for each; of an image that is asked for again, the same."""
 
     def __init__(self) -> None:
-        self._by_stamp: dict[float, View] = {}
+        self._kept: list[tuple[NDArray[np.uint8], View]] = []
         self._image: tuple[NDArray[np.uint8], View] | None = None
         self._features: FeatureSettings | None = None
 
     def of(self, frames: Sequence[Remembered], config: LocaliserSettings) -> list[View]:
         """Return the views of frames; those of others are forgotten."""
         self._forget_others(config.features)
-        kept = {}
-        for seen in frames:
-            view = self._by_stamp.get(seen.stamp_s)
-            if view is None:
-                frame = seen.frame
-                view = make_view(frame.rgb, frame.intrinsics, frame.depth_m, config.features)
-            kept[seen.stamp_s] = view
-        self._by_stamp = kept
-        return list(kept.values())
+        kept = []
+        for frame in (seen.frame for seen in frames):
+            # by the image itself: stamps come again, in a new episode or where a clock began anew
+            views = [view for rgb, view in self._kept if rgb is frame.rgb]
+            kept.append((frame.rgb, views[0] if views else self._made(frame, config)))
+        self._kept = kept
+        return [view for _, view in kept]
+
+    @staticmethod
+    def _made(frame: Frame, config: LocaliserSettings) -> View:
+        return make_view(frame.rgb, frame.intrinsics, frame.depth_m, config.features)
 
     def image(self, rgb: NDArray[np.uint8], config: LocaliserSettings) -> View:
         """Return the view of an image (H, W, 3), without a camera."""
@@ -59,7 +61,7 @@ class RecentViews:
     def _forget_others(self, features: FeatureSettings) -> None:
         """Forget features of other settings: two kinds cannot be matched."""
         if features != self._features:
-            self._features, self._by_stamp, self._image = features, {}, None
+            self._features, self._kept, self._image = features, [], None
 
 
 class GoalRegistration:

@@ -109,8 +109,10 @@ class RobotLocalisation:
         with self._anchors_lock:
             return self._anchors.corrections_xyyaw.copy()
 
-    def reset(self, saved: SavedKeyframes | None = None) -> None:
+    def reset(self, saved: SavedKeyframes | None = None, carried: bool = False) -> None:
         """Forget all key frames, or take those of :meth:`state` instead; map and odom are one again.
+
+        Of a robot that may have been ``carried`` odometry says nothing of where it is among them.
 
         Raises:
             ShapeError: for arrays that do not agree, or features of another kind; what is known stays.
@@ -125,7 +127,8 @@ class RobotLocalisation:
         with self._lock, self._telling, self._anchors_lock:
             self.localiser, self._anchors, self.drifts = localiser, anchors, drifts
             self._outside_xyyaw: NDArray[np.float64] | None = None
-            self.resumption, self.resumed, self.found_again = None if saved is None else Resumption(), "", False
+            self.resumption = None if saved is None else Resumption(carried)
+            self.resumed, self.found_again = "", False
             self.misfit, self.revision = 0.0, self.revision + 1
 
     def state(self) -> SavedKeyframes | None:

@@ -73,7 +73,8 @@ def with_remembered(
     found = remembered.showing(context[-1], most, context[0].stamp_s)
     known = {frame.stamp_s for frame, _ in found}
     others = [own for own in older if own[0].stamp_s not in known]
-    return sorted([*others[len(others) - (count - len(found)) :], *found], key=lambda own: own[0].stamp_s)
+    newest = others[max(0, len(others) - (count - len(found))) :]
+    return sorted([*newest, *found], key=lambda own: own[0].stamp_s)
 
 
 def bound(

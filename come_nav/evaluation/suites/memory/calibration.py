@@ -22,7 +22,7 @@ from torch import Tensor
 from come_nav.core.errors import DataError
 from come_nav.core.experts import BASE, LONG_TERM, SHORT_TERM, SPATIAL
 from come_nav.core.types import Context
-from come_nav.evaluation.metrics.statistics import Interval, bootstrap_ratio
+from come_nav.evaluation.metrics.statistics import Interval, bootstrap_ratio, enough_clusters
 from come_nav.evaluation.protocols.quality import WINDOWS_PER_BATCH, Batch, read_batch
 from come_nav.evaluation.suites.memory.compositions import ComposedRow
 from come_nav.evaluation.suites.memory.drive_memories import experts_of, supported
@@ -78,9 +78,8 @@ class LevelCalibration:
         return min(rows, key=lambda name: float(self.errors[name].mean()))
 
     def ratio(self, row: str, over: str, seed: int, drives: Sequence[str]) -> Interval:
-        """Return the error of one row over that of another, with an interval over whole drives."""
-        clusters = drives if len(set(drives)) > 1 else None
-        return bootstrap_ratio(self.errors[row], self.errors[over], seed, clusters)
+        """Return the error of one row over that of another, with an interval over whole drives if there are enough."""
+        return bootstrap_ratio(self.errors[row], self.errors[over], seed, enough_clusters(drives))
 
     def worth_of(self, name: str, seed: int, drives: Sequence[str]) -> Interval:
         """Return by what share the error rises without one expert: it counts where the interval lies above 0."""

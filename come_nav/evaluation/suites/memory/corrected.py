@@ -7,6 +7,7 @@ memories are frozen then stands where the robot would.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class CorrectedRecording:
         self.intrinsics: CameraIntrinsics | None = recording.intrinsics
         self.T_base_camera: NDArray[np.float64] | None = recording.T_base_camera
         self.metadata: dict[str, Any] = recording.metadata
+        self.segments: Sequence[tuple[int, int]] = getattr(recording, "segments", ())  # no window crosses their ends
 
     def __len__(self) -> int:
         return len(self._recording)

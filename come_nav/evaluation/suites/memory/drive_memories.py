@@ -5,6 +5,7 @@ Made once and used for all windows and rows of the drive.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -179,9 +180,13 @@ class DriveMemories:
 
     def _adapter_key(self) -> str:
         """Return what names the adapter: all that its training depends on."""
+        model = self.model
         return settings_hash(
             {
                 "model": self._model_name,
+                "levels": [int(step) for step in model.sampler.visited(model.schedule).timestep_map],
+                "depth": [model.inference.measured_depth, self.settings.experts.estimate_depth],
+                "frame": self._first_frame(),
                 "seed": self.settings.seed,
                 "episodic": to_mapping(self.settings.episodic),
                 "lora": to_mapping(self.settings.lora),
@@ -190,6 +195,13 @@ class DriveMemories:
                 "drive": [self.drive.name, self.drive.memory.start, self.drive.memory.stop],
             }
         )
+
+    def _first_frame(self) -> list[str | None]:
+        """Return what names colour and depth of the first remembered frame: what a camera and its sensors deliver."""
+        for _, frame in decodable(self.drive.recording, self.drive.memory):
+            parts = (frame.rgb, frame.depth_m)
+            return [None if part is None else hashlib.sha256(part.tobytes()).hexdigest() for part in parts]
+        return []
 
 
 class MemoryCache:

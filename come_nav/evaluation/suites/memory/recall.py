@@ -101,7 +101,8 @@ def note_coverage(windows: Sequence[MemoryWindow], cache: MemoryCache, store: Re
         extrinsics = start_extrinsics([window.window for window in missing])
         shares = cache.of(name).coverage(torch.from_numpy(poses), extrinsics).tolist()
         for window, share in zip(missing, shares, strict=True):
-            store.add({"recording": name, "start": window.window.start, "row": FACTS, "coverage": share})
+            place = {"recording": name, "start": window.window.start, "goal": window.window.goal}
+            store.add({**place, "row": FACTS, "coverage": share})
 
 
 def references(names: Sequence[str], compositions: Sequence[ComposedRow], main: str) -> Mapping[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ class RgbOnlyRecording:
         self.intrinsics: CameraIntrinsics | None = recording.intrinsics
         self.T_base_camera: NDArray[np.float64] | None = recording.T_base_camera
         self.metadata: dict[str, Any] = recording.metadata
+        self.segments: Sequence[tuple[int, int]] = getattr(recording, "segments", ())  # no window crosses their ends
 
     def __len__(self) -> int:
         return len(self._recording)
