@@ -19,7 +19,8 @@ from come_nav.core.errors import ConfigError, DataError, MissingDependencyError
 from come_nav.data.nwm.dataset import NwmDataset, dataset_facts
 from come_nav.evaluation.metrics.perceptual import FrechetDistance, pair_distance
 from come_nav.evaluation.metrics.trajectory_metrics import plan_errors
-from come_nav.evaluation.protocols.nwm_prediction import jump_targets, prediction_windows, rollout_path
+from come_nav.evaluation.protocols import nwm_prediction
+from come_nav.evaluation.protocols.nwm_prediction import jump_targets, prediction_windows, rollout_path, score_images
 from come_nav.evaluation.protocols.nwm_protocol import NwmQuirks, path_errors, planning_windows
 from come_nav.world_model.nwm.importer import ImportSettings, import_checkpoint
 
@@ -236,6 +237,20 @@ def test_planning_by_one_jump(root: Path, model: Path, tmp_path: Path, capsys: p
     assert "--rollout-stride must be 1 with --official-quirks, got 8" in capsys.readouterr().err
     assert run(root, model, tmp_path / "out", "--rollout-stride", "2", protocol="nwm-rollout") == 1
     assert "takes --fps instead" in capsys.readouterr().err
+
+
+def test_scores_of_predictions_resample_whole_trajectories(monkeypatch):
+    """Windows of one trajectory are much alike: values that differ between trajectories alone."""
+    rng = np.random.default_rng(0)
+    level = {f"t{number}": rng.normal() for number in range(20)}
+    windows = [types.SimpleNamespace(recording_id=name, start=start) for name in level for start in range(10)]
+    values = iter([level[window.recording_id] for window in windows])
+    monkeypatch.setattr(nwm_prediction, "_read", lambda path: path)
+    scores = score_images(Path("x"), windows, [1], ["row"], {"lpips": lambda a, b: [next(values)]}, None, 0)
+    found = scores[0].metrics["lpips"]
+    assert (found.n, found.clusters) == (200, 20)
+    spread = 1.96 * np.std(list(level.values())) / np.sqrt(20)
+    assert (found.high - found.low) / 2 == pytest.approx(spread, rel=0.25)
 
 
 @pytest.mark.parametrize(("protocol", "more"), [("nwm-time", []), ("nwm-rollout", ["--fps", "1"])])

@@ -103,6 +103,25 @@ def forbidden(window, generator):
     raise AssertionError("this window was computed before")
 
 
+def test_a_result_is_that_of_its_goal_not_of_any_window_that_starts_there(tmp_path):
+    """Another number of windows pairs a start with another goal."""
+    window = windows(1)[0]
+    later = replace(window, goal=window.goal + 1)
+    place = {"recording": window.recording_id, "start": window.start}
+    with ResultStore(tmp_path / "r.jsonl", SETTINGS) as store:
+        store.add({**place, "row": "planned", "goal": window.goal})
+        store.add({**place, "row": "imagined", "targets": [window.goal - 1, window.goal]})
+        store.add({**place, "row": "of no goal"})
+    with ResultStore(tmp_path / "r.jsonl", SETTINGS) as store:
+        for row, found in (("planned", True), ("imagined", True), ("of no goal", False)):
+            assert (store.get(window, row) is not None) == found
+            assert store.get(later, row) is None
+        store.add({**place, "row": "planned", "goal": later.goal})
+        assert store.table([window, later], "planned") == [
+            {**place, "row": "planned", "goal": goal} for goal in (window.goal, later.goal)
+        ]
+
+
 def test_a_finished_evaluation_is_read_back_and_not_computed_again(tmp_path):
     first = run(tmp_path / "r.jsonl")
     assert run(tmp_path / "r.jsonl", plan=forbidden) == first

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from come_nav.core.errors import ConfigError, DataError
+from come_nav.core.geometry import se2
 from come_nav.evaluation.protocols.sequence_recall import (
     AGES,
     IN_CONTEXT,
@@ -118,10 +119,11 @@ def test_each_frame_is_imagined_from_all_true_ones_before_it(walks):
 
 
 class Listening(Answering):
-    """Notes the frames that it is shown."""
+    """Notes the frames that it is shown, and the motions to them that do not fit their poses."""
 
     def all_observed(self, state, latents, poses, actions):
         self.shown = latents.flatten(1)
+        self.unfit = (actions[:, 1:] - se2.relative(poses[:, :-1], poses[:, 1:])).abs().max()
         return latents.shape[1]
 
 
@@ -130,6 +132,7 @@ def test_retrieval_shows_the_nearest_poses_once_and_the_newest_frames_in_their_o
     window, model = window_of(walks, latents, 90, 12), Listening()
     answers = retrieved(model, window, SETTINGS, remembered=8, newest=5)
     assert answers.shape == (2, 12, 1, 1, 1) and (answers == 13).all()  # so many frames, whatever the context
+    assert float(model.unfit) < 1e-6  # a frame moved here from the one shown before it
     numbers = window.latents.flatten(1)
     for row, shown in enumerate(model.shown):  # for the last frame
         assert shown[-5:].tolist() == numbers[row, -6:-1].tolist()
@@ -155,6 +158,11 @@ def test_records_and_their_summary(walks):
     assert moved and {record["world"] for record in last} == {20000, 20001}
     halves = [{**record, "psnr_db": 20.0} for record in last]
     better = [{**record, "psnr_db": 23.0} for record in last]
+    two = summarised(better, 0, halves, context=20)["all"]["gain_psnr_db"]
+    assert two["clusters"] == 2 and two["low"] is None and two["high"] is None  # windows of one walk are much alike
+    for records in (better, halves):
+        for index, record in enumerate(records):
+            record["world"] = 20000 + index % 6
     summary = summarised(better, 0, halves, context=20)
     within = sum(10 < record["age"] <= 20 for record in better)
     assert (summary[IN_CONTEXT]["psnr_db"]["n"] if within else 0) == within

@@ -18,11 +18,12 @@ from come_nav.core.geometry import se2
 from come_nav.core.resources import find_resource
 from come_nav.core.types import CameraIntrinsics
 from come_nav.evaluation.protocols.memory_windows import MemoryDrive, MemoryWindow
-from come_nav.evaluation.protocols.protocol import ProtocolSettings, make_window
+from come_nav.evaluation.protocols.protocol import ProtocolSettings, make_window, segments_of_recording
 from come_nav.evaluation.protocols.quality import read_batch
 from come_nav.evaluation.reports.composition_tables import marked_lines, marks_of, pass_lines
 from come_nav.evaluation.suites.inputs import Input
 from come_nav.evaluation.suites.memory.compositions import BLENDS, TITLES, CompositionWeights, find_weights
+from come_nav.evaluation.suites.memory.corrected import CorrectedRecording
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache, experts_of
 from come_nav.evaluation.suites.memory.drives import MemoryInput
 from come_nav.evaluation.suites.memory.memory_network import memory_network_alone
@@ -192,6 +193,14 @@ def test_another_sampler_camera_or_depth_needs_another_adapter(memories, drive, 
     estimating = replace(memories.settings, experts=replace(memories.settings.experts, estimate_depth=True))
     keys = [key(), key(model=steps), key(drive=blind), key(settings=estimating)]
     assert len(set(keys)) == 4
+
+
+def test_a_drive_without_depth_or_with_other_poses_breaks_where_it_did(drive):
+    recording = copy.copy(drive.recording)
+    recording.segments = [(0, 5), (5, len(recording))]
+    for other in (RgbOnlyRecording(recording), CorrectedRecording(recording, recording.T_odom_base)):
+        assert segments_of_recording(other).tolist() == segments_of_recording(recording).tolist()
+        assert len(set(segments_of_recording(other))) == 2
 
 
 def test_what_cannot_be_remembered_is_no_row(drive, model, tmp_path):

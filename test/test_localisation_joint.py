@@ -10,6 +10,8 @@ from test_localisation_registration import CAMERA, wall_image
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
+from come_nav.core.types import CameraIntrinsics
+from come_nav.localisation.features import Features
 from come_nav.localisation.multi_view.joint_registration import level_pose_xyyaw, register_jointly
 from come_nav.localisation.multi_view.triangulation import triangulate, with_triangulated_points
 from come_nav.localisation.refinement import exponential
@@ -55,6 +57,55 @@ def test_one_image_alone_gives_what_registration_gives() -> None:
     joint, _ = register_jointly([view], [se3.relative(REF, OTHERS[1])], image)
     alone = register(view, image)
     np.testing.assert_allclose(joint.T_a_b, se3.relative(REF, OTHERS[1]) @ alone.T_a_b, atol=2e-3)
+
+
+def still_robot(true: int, false: int, seed: int, frames: int = 4) -> tuple[list[View], View, np.ndarray]:
+    """Return frames of a robot that stands, an image of the same points from elsewhere, and its pose in them.
+
+    Of 60 points the first ``true`` are matched rightly, the next ``false`` wrongly, the others not at all.
+    """
+    rng, count = np.random.default_rng(seed), 60
+    camera = CameraIntrinsics.from_field_of_view(320, 240, 1.3)
+    middle, focal = [camera.cx, camera.cy], [camera.fx, camera.fy]
+
+    def lifted(pixels: np.ndarray, z: np.ndarray) -> np.ndarray:
+        return np.concatenate([(pixels - middle) / focal * z[:, None], z[:, None]], 1)
+
+    def features(pixels: np.ndarray, vectors: np.ndarray) -> Features:
+        return Features(pixels.astype(np.float32), vectors, np.full(count, 5, np.float32), 320, 240)
+
+    pixels, z = rng.uniform([10, 10], [310, 230], (count, 2)), rng.uniform(1.0, 5.0, count)
+    T_a_b = se3.make_transform(np.eye(3), np.array([0.1, 0.0, 0.3]))
+    in_b = se3.transform_points(se3.inverse(T_a_b), lifted(pixels, z))
+    seen = in_b[:, :2] / in_b[:, 2:] * focal + middle + rng.normal(0.0, 0.7, (count, 2))
+    seen[true:] = rng.uniform([10, 10], [310, 230], (count - true, 2))
+    vectors, others = (rng.integers(0, 60, (count, 128)).astype(np.uint8) for _ in range(2))
+    others[: true + false] = vectors[: true + false]
+    known = []
+    for _ in range(frames):
+        own = pixels + rng.normal(0.0, 0.05, (count, 2))
+        known.append(View(features(own, vectors), camera, lifted(own, z).astype(np.float32)))
+    return known, View(features(seen, others), camera), T_a_b
+
+
+def test_frames_of_one_place_do_not_make_an_image_surer_of_itself() -> None:
+    """The noise of its features is the same, whichever frame they are matched with."""
+    squares = []
+    for seed in range(20):
+        known, image, T_a_b = still_robot(40, 0, seed)
+        joint, _ = register_jointly(known, [np.eye(4)] * 4, image)
+        alone, _ = register_jointly(known[:1], [np.eye(4)], image)
+        assert joint.covariance.trace() == pytest.approx(alone.covariance.trace(), rel=0.25)
+        off = (se3.inverse(T_a_b) @ joint.T_a_b)[:3, 3]
+        squares.append(off @ np.linalg.solve(joint.covariance[:3, :3], off) / 3.0)
+    assert 0.4 < np.mean(squares) < 1.6
+
+
+@pytest.mark.parametrize("false", [4, 6, 9])
+def test_a_few_wrong_matches_are_no_consensus_because_each_frame_has_them(false: int) -> None:
+    for seed in range(10):
+        known, image, _ = still_robot(0, false, seed)
+        assert not register_jointly(known, [np.eye(4)] * 4, image)[0].ok
 
 
 def test_images_without_points_count_for_nothing_and_cameras_must_be_known() -> None:

@@ -166,6 +166,17 @@ def test_jacobians_agree_with_differences() -> None:
     np.testing.assert_allclose(change, at.jacobians[:, :, 6], rtol=1e-3, atol=1e-3)
 
 
+def test_what_is_there_twice_matches_neither() -> None:
+    """Two equal vectors are no distinct match, however sums are rounded."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 60, (200, 128)).astype(np.float32)
+    a /= np.linalg.norm(a, axis=1, keepdims=True)
+    for order in (np.arange(128), rng.permutation(128)):
+        once, twice = np.ascontiguousarray(a[:, order]), np.ascontiguousarray(np.concatenate([a, a])[:, order])
+        assert len(match_vectors(once, twice)) == 0
+        assert sorted(match_vectors(once, once).tolist()) == [[index, index] for index in range(200)]
+
+
 def test_refinement_of_exact_matches_finds_pose_and_focal_length() -> None:
     a, _b, T_a_b = synthetic(0, noise_px=0.0)
     assert a.points_camera_m is not None

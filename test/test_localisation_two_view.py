@@ -110,6 +110,24 @@ def test_what_is_too_far_for_a_direction_is_refused(depths_m: tuple[float, float
             assert np.linalg.norm(away_of(found.T_a_b, T_a_b)[:3]) < 0.1
 
 
+@pytest.mark.parametrize("wrong", [0, 5, 20, 30])
+def test_a_turn_on_the_spot_has_no_direction_however_many_matches_are_wrong(wrong: int) -> None:
+    for seed in range(6):
+        rng, turn = np.random.default_rng(seed), exponential(np.array([0.0, 0.0, 0.0, 0.0, 0.2, 0.0]))
+        z = rng.uniform(1.5, 5.0, 150)
+        points = np.stack([rng.uniform(-0.4, 0.4, 150) * z, rng.uniform(-0.3, 0.3, 150) * z, z], 1)
+        descriptors = rng.integers(0, 255, (150, 128)).astype(np.uint8)
+        seen = []
+        for where in (points, se3.transform_points(se3.inverse(turn), points)):
+            pixels = where[:, :2] / where[:, 2:] * [CAMERA.fx, CAMERA.fy] + [CAMERA.cx, CAMERA.cy]
+            pixels += rng.normal(size=(150, 2)) * 0.7
+            if seen:
+                pixels[:wrong] = rng.uniform([0, 0], [320, 240], (wrong, 2))
+            features = Features(pixels.astype(np.float32), descriptors, np.ones(150, np.float32), 320, 240)
+            seen.append(View(features, CAMERA))
+        assert not register_two_views(*seen, 0.1, 0.02).ok
+
+
 def test_failures_without_depth_say_why() -> None:
     a, b, _, _ = views(4, depths_m=(300.0, 400.0))  # nothing near: no direction
     assert register_two_views(a, b, 3.0, 0.1).status is not RegistrationStatus.OK

@@ -18,6 +18,7 @@ from come_nav.core.types import CameraIntrinsics, Frame, Odometry, ViewSource
 from come_nav.memory.frame_memory import FrameMemory, reduced
 from come_nav.memory.retrieval_settings import FrameMemorySettings
 from come_nav.memory.short_term import Remembered
+from come_nav.navigation.planning.imagining import with_remembered
 from come_nav.navigation.stack import NavStack
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.raycaster import Raycaster
@@ -95,6 +96,15 @@ def test_frames_follow_their_anchors_and_odometry_that_began_anew() -> None:
     np.testing.assert_allclose(memory.poses_xyyaw, [[0.0, 0.0, 0.0]], atol=1e-12)
     memory.clear()
     assert len(memory) == 0
+
+
+@pytest.mark.parametrize(("count", "newest"), [(12, range(100, 108)), (5, range(105, 108)), (2, ())])
+def test_the_newest_frames_fill_up_what_is_not_found(count: int, newest) -> None:
+    """However few of them there are, as in the first seconds after odometry began anew."""
+    memory = memory_of(seen(1, (0, 0, 0)), seen(2, (0.5, 0, 0)), frames=2)
+    older = [(seen(step, (0.5, 0, 0)).frame, np.zeros(3)) for step in range(100, 108)]
+    found = with_remembered(older, memory, [seen(110, (0, 0, 0))], count)
+    assert stamps(found) == [1.0, 2.0, *newest]
 
 
 @pytest.mark.parametrize("aspect", [1.0, 4.0 / 3.0])

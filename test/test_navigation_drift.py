@@ -245,6 +245,22 @@ def test_what_another_localiser_told_holds_on_where_odometry_begins_anew() -> No
     np.testing.assert_allclose(frame.T_map_odom_xyyaw, better, atol=1e-12)
 
 
+def test_a_small_turn_moves_what_is_far_from_the_origin() -> None:
+    anchors, x_m, turn_rad = Anchors(), np.array([0.0, 2.0, 10.0, 100.0]), 0.0029
+    for x in x_m:
+        anchors.link(anchors.add(np.array([x, 0.0, 0.0])), len(anchors) - 1)
+    anchors.follow(np.tile([0.0, 0.0, turn_rad], (4, 1)), (0.01, 0.003))
+    moved = se2.compose(anchors.corrections_xyyaw, np.stack([x_m, 0 * x_m, 0 * x_m], 1))
+    np.testing.assert_allclose(moved[:, 1], np.where(x_m > 5.0, x_m * np.sin(turn_rad), 0.0), atol=1e-9)
+    # far from the origin of odometry a turn that changes nothing at the anchor keeps its place
+    about = se2.compose(
+        se2.compose(np.array([100.0, 0.0, 0.0]), np.array([0.0, 0.0, 1e-4])), np.array([-100.0, 0.0, 0.0])
+    )
+    before = anchors.corrections_xyyaw[3].copy()
+    anchors.follow(np.tile(se2.compose(before, about), (4, 1)), (0.01, 0.003))
+    np.testing.assert_array_equal(anchors.corrections_xyyaw[3], before)
+
+
 def test_another_localiser_says_first_where_its_map_lies() -> None:
     anchors, T_map_odom = Anchors(), np.array([5.0, 3.0, 1.0])
     for pose in line(5):

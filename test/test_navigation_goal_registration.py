@@ -13,16 +13,21 @@ from numpy.typing import NDArray
 
 from come_nav.config import load_config
 from come_nav.core.geometry import se2
-from come_nav.core.types import Frame, Goal, Imagination, Odometry, PlanStatus
+from come_nav.core.geometry.point_rendering import level_camera
+from come_nav.core.types import CameraIntrinsics, Frame, Goal, Imagination, Odometry, PlanStatus
 from come_nav.data.opening import open_recording
 from come_nav.evaluation.suites.camera_model import CameraModel
+from come_nav.memory.short_term import Remembered
 from come_nav.navigation.goals.mission import MissionState
+from come_nav.navigation.localising.goal_registration import GoalRegistration
+from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.navigation.settings import NavigatorSettings, RecognitionSettings
 from come_nav.navigation.stack import NavStack
 
 MEMORY, LATER, BESIDE = 40, 90, 96  # frames at 4 Hz: the memory's end; a start much later, and a goal 1.5 s after it
 Image = NDArray[np.uint8]
+LEVEL = level_camera(0.5)[0].numpy().astype(np.float64)
 
 
 class BlindModel(CameraModel):
@@ -46,6 +51,28 @@ def stack_of(**keys) -> NavStack:
 def show(stack, recording, frames, change=lambda frame: frame) -> None:
     for index in frames:
         stack.observe(change(recording.frame(index)), Odometry(recording.stamps_s[index], recording.T_odom_base[index]))
+
+
+def test_another_room_at_the_same_times_is_not_taken_for_the_one_before() -> None:
+    """A simulator or a bag that begins anew has the stamps of before."""
+    camera = CameraIntrinsics.from_field_of_view(320, 240, 1.3)
+    depth = np.fromfunction(lambda v, u: 2.0 + u / 300, (240, 320)).astype(np.float32)
+
+    def wall(seed: int) -> Image:
+        coarse = np.random.default_rng(seed).integers(0, 255, (30, 40, 3)).astype(np.uint8)
+        return cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
+
+    def seen(rgb: Image) -> list[Remembered]:
+        frames = [Frame(0.25 * step, rgb.copy(), depth, camera, LEVEL) for step in range(4)]
+        return [Remembered(frame.stamp_s, np.zeros(3), frame, None) for frame in frames]
+
+    registration, settings = GoalRegistration(), LocalisationSettings()
+    for here, elsewhere in ((wall(1), wall(2)), (wall(2), wall(1))):
+        frames = seen(here)
+        for _ in range(2):  # features of frames that stay are found once
+            assert registration.find(here.copy(), frames, settings).certain
+        other = registration.find(elsewhere, frames, settings)
+        assert other is None or not other.certain
 
 
 @pytest.fixture(scope="module")

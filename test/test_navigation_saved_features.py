@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from come_nav.localisation.saved.views import packed_views, unpacked_views
 from come_nav.localisation.view import View
 from come_nav.memory.store.feature_files import STATE, FeatureFiles
 from come_nav.memory.store.store import MemoryStore
+from come_nav.navigation.localising.resuming import Resumption
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.ros.planner.place_store import PlaceStore
@@ -122,6 +124,45 @@ def test_a_robot_that_was_carried_finds_itself(tmp_path: Path) -> None:
     assert np.hypot(*off[:2]) < 0.05 and abs(off[2]) < 0.1
     robot.forget(everything=True)
     assert len(robot.stack.localisation) == 0 and robot.stack.localisation.resumption is None
+
+
+class Looked:
+    """A localiser whose key frame is at (0.4, 0) m, 2.83 rad, and which finds an image there, or nowhere."""
+
+    def __init__(self, finds: bool) -> None:
+        pose = np.array([0.4, 0.0, 2.83])
+        self.keyframes = [SimpleNamespace(stamp_s=1000.0, pose_odom_xyyaw=pose)]
+        self.map = SimpleNamespace(correction_xyyaw=lambda keyframe: np.zeros(3))
+        self.match = SimpleNamespace(certain=finds, pose_map_xyyaw=pose if finds else None, keyframe=0)
+
+    def relocalise(self, *image):
+        return self.match
+
+
+@pytest.mark.parametrize(
+    ("finds", "carried", "gap_s", "pose", "wanted"),
+    [
+        (True, False, 1.0, (0.4, 0.0, 2.83), "found where odometry says"),
+        (True, False, 1.0, (0.0, 0.0, 0.0), "odometry began anew at"),  # the driver of the base was started again too
+        (True, True, 20.0, (0.4, 0.0, -0.5), "odometry began anew at"),  # lifted, turned and set down
+        (False, False, 1.0, (0.4, 0.0, 2.5), "where odometry goes on"),
+        (False, False, 1.0, (0.4, 0.0, 0.0), "looks for itself"),  # so fast it does not turn
+        (False, False, 1.0, (9.0, 0.0, 2.83), "looks for itself"),
+        (False, True, 1.0, (0.4, 0.0, 2.83), "looks for itself"),
+        (False, False, 3600.0, (0.4, 0.0, 2.83), "looks for itself"),
+    ],
+)
+def test_a_look_decides_before_odometry_does(finds, carried, gap_s, pose, wanted) -> None:
+    resumption, frame = (
+        Resumption(carried),
+        SimpleNamespace(stamp_s=1000.0 + gap_s, rgb=None, intrinsics=None, depth_m=None, T_base_camera=None),
+    )
+    T = resumption.T_before_now_xyyaw(Looked(finds), frame, np.array(pose))
+    assert wanted in resumption.text
+    if "anew" in wanted:
+        np.testing.assert_allclose(se2.compose(T, np.array(pose)), [0.4, 0.0, 2.83], atol=1e-9)
+    else:
+        assert T is None if "looks" in wanted else not T.any()
 
 
 def test_a_robot_that_recognises_nothing_goes_on_where_odometry_says(tmp_path: Path) -> None:

@@ -70,6 +70,21 @@ def test_an_occupied_goal_is_refused_unless_a_place_within_the_tolerance_is_free
     assert 0.1 < np.hypot(*(near.path_xyyaw[-1] - GOAL)[:2]) <= 0.25
 
 
+@pytest.mark.parametrize("tolerance_m", [0.0, 0.5])
+def test_a_free_goal_close_to_a_wall_is_reached_wherever_its_cell_lies(tolerance_m):
+    for step in range(40):
+        clear_m, x = 0.001 + 0.0007 * step, 2.0 + 0.00125 * step
+        route = grid_route(
+            Known(wall(x, -3.0, 3.0), 0.25), START, np.array([x - 0.25 - clear_m, 0.4, 0.0]), tolerance_m
+        )
+        assert route.status is RouteStatus.OK, (step, route.message)
+        gap_m = np.linalg.norm(route.path_xyyaw[:, None, :2] - wall(x, -3.0, 3.0)[None], axis=-1)
+        assert gap_m.min() >= 0.25 - 1e-9
+        behind = np.array([x + 0.25 + clear_m, 0.4, 0.0])
+        closed = np.vstack([wall(x, -3.0, 3.0), box(3.0) + START[:2]])
+        assert grid_route(Known(closed, 0.25), START, behind, tolerance_m).status is RouteStatus.NO_ROUTE
+
+
 def test_a_start_that_touches_something_may_be_left_by_the_robot_but_is_no_start_for_others():
     known = Known(wall(-0.2, -2.0, 2.0), 0.25)
     assert grid_route(known, START, GOAL).status is RouteStatus.OK

@@ -93,6 +93,17 @@ def test_clearance_rejects_touching_and_warns_near():
     assert float(costs[2]) == 0.0
 
 
+def test_who_touches_something_is_rejected_whatever_the_weight():
+    paths = torch.cat([straight_path(0.1), straight_path(0.3), straight_path(2.0)])
+    terms = [Clearance(torch.tensor([[1.0, 0.0]]), radius_m=0.2, margin_m=0.2), Smoothness(0.25)]
+    for weight in (0.0, 0.001, 10.0):
+        costs = WeightedSum(terms, {"clearance": weight, "smoothness": 0.0}).evaluate(
+            paths, None, torch.Generator().manual_seed(0)
+        )
+        assert torch.isfinite(costs.total).tolist() == [False, True, True]
+        assert (float(costs.total[1]) > 0.0) == (weight > 0.0)
+
+
 def test_clearance_counts_metres_beside_a_wall_and_no_time():
     beside_wall = Clearance(lambda positions: 0.3 - positions[:, 1], radius_m=0.2, margin_m=0.2)
     steady, waits, stands = straight_path(0.0), straight_path(0.0), torch.zeros(1, 8, 3)

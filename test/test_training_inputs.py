@@ -225,23 +225,25 @@ def test_views_of_a_memory_tell_age_and_trust(bank) -> None:
     assert ESTIMATED_TRUST < 1.0
 
 
-def test_ages_are_those_of_the_last_look() -> None:
+@pytest.mark.parametrize("clock_s", [0.0, 1_790_000_040.0, 1_790_000_070.0])  # whole float32 steps lie 128 s apart
+def test_ages_are_those_of_the_last_look(clock_s: float) -> None:
     """Looked at from one place at 0 s and from another room's corner at 10 s: seen again at 12 s, 12 s and 2 s old."""
     world, camera = generate_world(8), MountedCamera(training_camera(SIZE))
     poses = random_free_poses(world, 2, torch.Generator().manual_seed(1))
     memory, renderer = SpatialMemory(), renderer_of(world, camera, "cpu")
-    for pose, stamp_s in zip(poses, (0.0, 10.0), strict=True):
+    for pose, stamp_s in zip(poses, (clock_s, clock_s + 10.0), strict=True):
         images, depth = renderer.render(pose[None])
         frame = Frame(stamp_s, to_uint8(images)[0], depth[0].numpy(), camera.intrinsics, camera.T_base_camera)
         memory.observe(frame, se3.transform_from_xyyaw(pose.double().numpy()))
     source = RememberedViews(memory, camera.intrinsics, camera.T_base_camera)
     _, known, inverse_depth = source.views(poses, SIZE)
-    ages = source.ages_s(poses, inverse_depth, now_s=torch.full((2,), 12.0))
+    ages = source.ages_s(poses, inverse_depth, now_s=torch.full((2,), clock_s + 12.0, dtype=torch.float64))
     for own, expected in zip((ages[0][known[0]], ages[1][known[1]]), (12.0, 2.0), strict=True):
         told = own[own > 0]
         assert len(told) > 0.7 * len(own)
         assert float(told.median()) == expected
-    assert float(source.ages_s(poses, inverse_depth)[1][known[1]].median()) == 0.0  # from the newest look on
+    first, second = source.ages_s(poses, inverse_depth)  # from the newest look on
+    assert float(first[known[0]].median()) == 10.0 and float(second[known[1]].median()) == 0.0
 
 
 def test_depth_is_measured_where_it_can_be_and_estimated_to_scale_elsewhere() -> None:

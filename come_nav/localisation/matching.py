@@ -19,6 +19,7 @@ from come_nav.localisation.learned.light_glue import light_glue_matches
 
 FORBIDDEN = 8.0  # squared distance of unit vectors is at most 4
 UNRELATED = 1.0  # and that of descriptors with nothing in common; a lone candidate must be nearer than that
+TIED = 1e-5  # squared distance within which two vectors are one: rounding must not choose between them
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def match_vectors(
     first = distances[rows, nearest]
     if len(b) > 1:
         second = np.partition(distances, 1, axis=1)[:, 1]
-        ratios = first / np.clip(second, 1e-12, UNRELATED)
+        ratios = (first + TIED) / (np.minimum(second, UNRELATED) + TIED)
     else:
         ratios = np.zeros(len(a), np.float32)
     good = (ratios <= settings.ratio**2) & (first < FORBIDDEN)

@@ -132,4 +132,5 @@ class _Search:
         spread = torch.tensor([settings.spread_m, settings.spread_m, settings.spread_rad], dtype=torch.float64)
         noise = torch.randn(self._samples, 3, generator=generator, dtype=torch.float64)
         fresh = centres.poses_xyyaw[chosen] + settings.shrink**number * spread * noise
+        fresh[:, 2] = se2.wrap_angle(fresh[:, 2])
         return centres.joined(self.evaluated(fresh))

@@ -28,6 +28,8 @@ from come_nav.localisation.view import View
 CAUCHY_SQUARED = 5.0  # squared residual over its variance at which a match counts half
 OUTLIER_DISTANCE = 6.6  # and beyond which it is none; 1 % of true matches are (one degree of freedom)
 MIN_PARALLAX = 2.0  # over that of noise alone
+NOISE_QUARTILE = 2.77  # of the squared distance of two noisy directions, three quarters are below (chi squared of two)
+TURNS = 5  # rounds in which the matches that only turned are found
 STEP = 1e-6
 ROUNDS = 15
 
@@ -169,17 +171,25 @@ def _settle(
 
 
 def _parallax(rays: _Rays) -> float:
-    """Return how far matches stay apart after the turn that brings them nearest, over what noise alone leaves.
+    """Return how far the quarter of the matches that moves most stays apart after a turn, over what noise alone leaves.
 
     Noise looks like parallax to the normal equations: without this a turn on the spot has a sure direction. The turn is
-    that of the matches alone (Kabsch 1976), for a wrong pose has a wrong turn, beside which everything has parallax.
+    that of the matches alone (Kabsch 1976), of the half that agrees best: a wrong pose has a wrong turn, beside which
+    everything has parallax, and a camera that hardly moved has an essential matrix that some false matches agree with.
     """
     a, b = (along / np.linalg.norm(along, axis=1, keepdims=True) for along in (rays.a, rays.b))
+    nearest = np.arange(len(rays))
+    for _ in range(TURNS):
+        turned = rays.b @ _turn(a[nearest], b[nearest]).T
+        apart = ((turned[:, :2] / turned[:, 2:] - rays.a[:, :2]) ** 2).sum(1) / (2.0 * rays.sigma**2)
+        nearest = np.argsort(apart)[: (len(rays) + 1) // 2]
+    return float(np.sqrt(np.quantile(apart, 0.75) / NOISE_QUARTILE))
+
+
+def _turn(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rotation (3, 3) that brings directions b (M, 3) nearest to directions a."""
     left, _, right = np.linalg.svd(a.T @ b)
-    turn = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
-    turned = rays.b @ turn.T
-    apart = turned[:, :2] / turned[:, 2:] - rays.a[:, :2]
-    return float(np.sqrt((apart**2).sum(1).mean() / (4.0 * rays.sigma**2)))
+    return np.asarray(left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right)
 
 
 def _before_both(T_a_b: NDArray[np.float64], rays: _Rays) -> NDArray[np.bool_]:

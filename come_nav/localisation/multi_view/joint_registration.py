@@ -70,12 +70,12 @@ def register_jointly(
             parts.append(_moved(correspondences(view, b, pairs, settings), pose))
             rows.append(pairs + np.array([first, 0]))
     found, pairs = _joined(parts), np.concatenate(rows)
-    if len(found) < settings.min_matches:
+    if _features(pairs) < settings.min_matches:
         return Registration.failed(RegistrationStatus.TOO_FEW_MATCHES), None
     start = solve_pnp(found, b.intrinsics, settings, ITERATIONS * settings.iterations)
     if start is None:
         return Registration.failed(RegistrationStatus.NO_CONSENSUS), None
-    registration = settle(*start, found, pairs, b.intrinsics, settings)
+    registration = _counted_once(settle(*start, found, pairs, b.intrinsics, settings), settings)
     if not registration.ok:
         return registration, None
     seen = [
@@ -84,6 +84,21 @@ def register_jointly(
         if usable
     ]
     return registration, max(seen, key=lambda evidence: evidence.confidence)
+
+
+def _features(pairs: NDArray[np.int64]) -> int:
+    """Return how many features of b are matched: with several frames of one place each is matched several times."""
+    return len(np.unique(pairs[:, 1]))
+
+
+def _counted_once(registration: Registration, settings: RegistrationSettings) -> Registration:
+    """Return a registration to which each feature of b speaks once: its noise is one, whatever it is matched with."""
+    if not registration.ok:
+        return registration
+    features = _features(registration.inliers)
+    if features < settings.min_inliers:
+        return Registration.failed(RegistrationStatus.NO_CONSENSUS, registration.inliers, registration.inlier_ratio)
+    return replace(registration, covariance=registration.covariance * (len(registration.inliers) / features))
 
 
 def _moved(found: Correspondences, T_ref_a: NDArray[np.float64]) -> Correspondences:

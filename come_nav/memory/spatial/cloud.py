@@ -272,6 +272,7 @@ class SpatialMemory:
             self.map_frame.settle(anchors, np.asarray(state.get("T_map_odom_xyyaw", np.zeros(3)), np.float64))
             self.rejected.clear()
             self.frames, self.carved, self.untrusted = (int(state[name]) for name in ("frames", "carved", "untrusted"))
+            self._earlier.clear()
             self._splats.changed()
 
     @classmethod
