@@ -16,7 +16,7 @@ from come_nav.core.checks import check_shape
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
 from come_nav.localisation.matching import MatchingSettings, match_features
-from come_nav.localisation.refinement import Correspondences
+from come_nav.localisation.refinement import Correspondences, linearise
 from come_nav.localisation.registration import (
     Registration,
     RegistrationSettings,
@@ -75,7 +75,7 @@ def register_jointly(
     start = solve_pnp(found, b.intrinsics, settings, ITERATIONS * settings.iterations)
     if start is None:
         return Registration.failed(RegistrationStatus.NO_CONSENSUS), None
-    registration = _counted_once(settle(*start, found, pairs, b.intrinsics, settings), settings)
+    registration = _counted_once(settle(*start, found, pairs, b.intrinsics, settings), found, pairs, b, settings)
     if not registration.ok:
         return registration, None
     seen = [
@@ -91,14 +91,30 @@ def _features(pairs: NDArray[np.int64]) -> int:
     return len(np.unique(pairs[:, 1]))
 
 
-def _counted_once(registration: Registration, settings: RegistrationSettings) -> Registration:
-    """Return a registration to which each feature of b speaks once: its noise is one, whatever it is matched with."""
-    if not registration.ok:
-        return registration
-    features = _features(registration.inliers)
-    if features < settings.min_inliers:
-        return Registration.failed(RegistrationStatus.NO_CONSENSUS, registration.inliers, registration.inlier_ratio)
-    return replace(registration, covariance=registration.covariance * (len(registration.inliers) / features))
+def _counted_once(
+    found: Registration, matches: Correspondences, pairs: NDArray[np.int64], b: View, settings: RegistrationSettings
+) -> Registration:
+    """Return a registration in which each feature of b has one noise, whatever it is matched with.
+
+    Matches that share a feature err alike: with A = J^T W of each, the covariance is that of their sums,
+    H^-1 (H + sigma^2 (sum over features of (sum A)(sum A)^T - sum A A^T)) H^-1.
+    """
+    if not found.ok or b.intrinsics is None:
+        return found
+    if _features(found.inliers) < settings.min_inliers:
+        return Registration.failed(RegistrationStatus.NO_CONSENSUS, found.inliers, found.inlier_ratio)
+    agree = (pairs[:, None] == found.inliers[None]).all(2).any(1)
+    at, sigma_px = linearise(found.T_a_b, matches[agree], b.intrinsics), matches.sigma_px
+    jacobians = at.jacobians[:, :, :6]
+    pulls = np.einsum("mij,mik->mjk", jacobians, at.information)
+    hessian = np.einsum("mij,mjk->ik", pulls, jacobians)
+    feature, pulls = np.unique(pairs[agree, 1], return_inverse=True)[1], pulls[:, :, :2]
+    sums = np.zeros((int(feature.max()) + 1, 6, 2))
+    np.add.at(sums, feature.reshape(-1), pulls)
+    shared = sigma_px**2 * (np.einsum("mij,mkj->ik", sums, sums) - np.einsum("mij,mkj->ik", pulls, pulls))
+    inverse = np.linalg.inv(hessian)
+    excess = np.trace(found.covariance @ hessian) / 6.0  # that of residuals over what was expected, and robust weights
+    return replace(found, covariance=found.covariance + excess * inverse @ shared @ inverse)
 
 
 def _moved(found: Correspondences, T_ref_a: NDArray[np.float64]) -> Correspondences:
