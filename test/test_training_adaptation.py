@@ -62,6 +62,14 @@ def bank(bag: Path, model: DiffusionWorldModel, tmp_path_factory: pytest.TempPat
     return made.recording_bank(str(bag), (0.0, 0.6))
 
 
+def test_what_is_held_out_is_learned_from_by_no_stage(bag: Path, model: DiffusionWorldModel, tmp_path: Path) -> None:
+    data = DataSettings(worlds=0, recordings=(str(bag),))
+    config = TrainSettings(data=data, image_size=model.image_size, rate_hz=4.0)
+    made = TrainingData(config, tmp_path, "cpu", model.autoencoder, None, model.images, progress=False)
+    count = len(open_recording(bag, 4.0, quiet=True))
+    assert len(made.recording_bank(str(bag), estimated_depth=False)) == round(0.9 * count)
+
+
 def test_windows_of_a_recording_have_its_own_extrinsics(bank: LatentBank, bag: Path) -> None:
     recording = open_recording(bag, 4.0, quiet=True)
     assert len(bank) == round(0.6 * len(recording))

@@ -176,9 +176,17 @@ class Corridor:
 
     name, rate_hz, intrinsics = "corridor", 4.0, None
 
-    def __init__(self, damaged: tuple[int, ...] = (), segments: tuple[tuple[int, int], ...] = ((0, 60),)) -> None:
+    def __init__(
+        self,
+        damaged: tuple[int, ...] = (),
+        segments: tuple[tuple[int, int], ...] = ((0, 60),),
+        period_s: float = 0.25,
+        start_m: float = 0.0,
+    ) -> None:
         self.damaged, self.segments = damaged, list(segments)
+        self.stamps_s = 1.79e9 + period_s * np.arange(60)
         self.poses_xyyaw: NDArray[np.float64] = np.stack([0.1 * np.arange(60), np.zeros(60), np.zeros(60)], 1)
+        self.poses_xyyaw[:, :2] += start_m
 
     def __len__(self) -> int:
         return 60
@@ -195,7 +203,35 @@ def encoded(recording: Corridor, use: tuple[float, float] = (0.0, 1.0)) -> Laten
         use,
         lambda frames: images_from_rgb(frames, SIZE),
         lambda images: torch.nn.functional.avg_pool2d(images, 4),
+        4.0,
     )
+
+
+@pytest.mark.parametrize("period_s", [0.25, 0.5, 0.675])
+def test_times_are_those_of_the_images_however_slowly_they_come(period_s: float) -> None:
+    """A frame of the model's rate is a quarter of a second; a goal lies within 64 of them."""
+    bank, settings = encoded(Corridor(period_s=period_s)), GoalSettings(older_frames=3)
+    batch = bank.sample(settings, 400, torch.Generator().manual_seed(0))
+    ratio = period_s / 0.25
+    torch.testing.assert_close(batch.frame_offsets[0], ratio * torch.arange(-3.0, 1.0), atol=1e-4, rtol=0)
+    frames = (batch.actions_xyyaw[..., 0] / 0.1).round()
+    expected = (ratio * frames).clamp(-64 - ratio, 64 + ratio)
+    within = (ratio * frames).abs() <= 64.0
+    torch.testing.assert_close(batch.rel_frames[within], expected[within], atol=1e-3, rtol=0)
+    assert float(batch.rel_frames.abs().max()) < 64.0 + ratio
+    assert batch.older is not None
+    known = batch.older.known[:, -1]
+    torch.testing.assert_close(
+        batch.older.frame_offsets[known][:, -1], torch.full((int(known.sum()),), -4.0 * ratio), atol=1e-4, rtol=0
+    )
+    near = GoalSettings(near_fraction=1.0, turn_fraction=0.0, revisit_fraction=0.0)
+    drawn = bank.sample(near, 400, torch.Generator().manual_seed(0)).rel_frames
+    assert 8.0 - ratio < float(drawn.abs().max()) < 8.0 + ratio
+
+
+def test_motions_are_exact_far_from_a_maps_origin() -> None:
+    here, far = encoded(Corridor()), encoded(Corridor(start_m=5.4e6))
+    torch.testing.assert_close(far.poses_xyyaw, here.poses_xyyaw, atol=1e-6, rtol=0)
 
 
 def test_windows_never_cross_damaged_frames_or_gaps(caplog: pytest.LogCaptureFixture) -> None:
@@ -225,6 +261,7 @@ def test_parts_on_disk_equal_the_bank_in_memory(tmp_path: Path) -> None:
         (0.1, 0.95),
         lambda frames: images_from_rgb(frames, SIZE),
         lambda images: torch.nn.functional.avg_pool2d(images, 4),
+        4.0,
     )
     write_bank(tmp_path / "bank.safetensors", len(encoder), encoder.parts(), encoder.segments)
     mapped, whole = open_bank(tmp_path / "bank.safetensors"), encoded(recording, (0.1, 0.95))
@@ -271,11 +308,29 @@ def nwm_folder(folder: Path, frames: int = 20) -> Path:
     return folder
 
 
+def test_banks_of_other_worlds_or_drives_are_other_banks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several runs may share one cache."""
+    monkeypatch.setattr(TrainingData, "_cached", lambda self, name, facts, recipe: facts)
+    changes = (
+        {},
+        {"sets_of_worlds": ("maze",)},
+        {"sets_of_worlds": ("built-in", "maze")},
+        {"episode_s": 9.0},
+        {"drivers": ("tour",)},
+        {"branches": 1},
+        {"memory_s": 10.0},
+        {"memory_s": 10.0, "memory_drift_percent": 1.5},
+    )
+    facts = [training_data(tmp_path, ("unused",), **change).worlds_bank("worlds", range(3)) for change in changes]
+    for index, own in enumerate(facts):
+        assert own not in facts[:index], changes[index]
+
+
 def test_a_folder_is_encoded_once_until_it_or_the_autoencoder_changes(tmp_path: Path) -> None:
     folder = nwm_folder(tmp_path / "drive")
     data = training_data(tmp_path / "run", (str(folder),))
     bank = data.recording_bank(str(folder))
-    assert len(bank) == 20
+    assert len(bank) == 18  # the last tenth validates
     cached = list((tmp_path / "run" / "banks").iterdir())
     assert len(cached) == 1
     training_data(tmp_path / "run", (str(folder),)).recording_bank(str(folder))

@@ -76,6 +76,7 @@ def test_recordings_keep_images_depth_and_the_crops_camera() -> None:
         (0.0, 1.0),
         lambda frames: images_from_rgb(frames, SIZE),
         shrink,
+        4.0,
         keep_images=True,
         keep_depth=True,
     )

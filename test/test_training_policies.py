@@ -21,7 +21,7 @@ from come_nav.policies.model import LearnedPolicy, make_network
 from come_nav.policies.sampling import sample_steps, steps_to_waypoints
 from come_nav.policies.settings import published
 from come_nav.training.config import OptimiserSettings
-from come_nav.training.policies.frames import FrameBank, mean_spacing_m
+from come_nav.training.policies.frames import FrameBank, mean_spacing_m, recording_frames
 from come_nav.training.policies.run import PolicyRun
 from come_nav.training.policies.samples import PolicySamples
 from come_nav.training.policies.settings import PolicyDataSettings, PolicyTrainSettings, default_values
@@ -97,6 +97,24 @@ def test_batches_depend_on_seed_and_step_alone_and_processes_share_them():
     assert not torch.equal(whole.images, make().batch(6).images)
     halves = [make(share=(rank, 2)).batch(7).images for rank in range(2)]
     assert torch.equal(torch.cat(halves), whole.images)
+
+
+def test_a_recording_slower_than_the_policy_counts_is_refused(monkeypatch):
+    """Its distances, in frames, would mean other times."""
+    settings = TINY["vint"]
+    for rate_hz, refused in ((settings.rate_hz, False), (1.49, True)):
+        recording = SampleRecording(40, rate_hz)
+        monkeypatch.setattr("come_nav.data.open_recording", lambda path, recording=recording, **flags: recording)
+        if refused:
+            with pytest.raises(DataError, match=r"come at 1\.49 Hz.*--set policy\.rate_hz=1\.49"):
+                recording_frames("bag", (0.0, 1.0), DATA, settings, progress=False)
+        else:
+            frames = recording_frames("bag", (0.0, 1.0), DATA, settings, progress=False)
+    recording = SampleRecording(40, settings.rate_hz)
+    recording.poses_xyyaw = recording.poses_xyyaw + np.array([5.4e6, 5e5, 0.0])
+    monkeypatch.setattr("come_nav.data.open_recording", lambda path, **flags: recording)
+    far = recording_frames("bag", (0.0, 1.0), DATA, settings, progress=False)
+    torch.testing.assert_close(far.poses_xyyaw, frames.poses_xyyaw, atol=1e-5, rtol=0)
 
 
 def test_samples_never_reach_over_a_gap():

@@ -61,6 +61,7 @@ def test_banks_of_recordings_are_as_silent(
         (0.0, 1.0),
         lambda images: images_from_rgb(images, 16),
         lambda images: images[:, :, ::8, ::8],
+        4.0,
         keep_images=True,
         progress=shown,
     )

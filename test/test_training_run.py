@@ -86,6 +86,41 @@ def test_a_run_of_before_a_setting_came_to_be_goes_on_with_its_default(tmp_path:
         Run(replace(CONFIG, denoiser_from="models/tiny"), tmp_path, MACHINE)
 
 
+def test_a_run_goes_on_with_the_model_that_it_began_with(
+    finished: tuple[Path, DiffusionWorldModel], tmp_path: Path
+) -> None:
+    one, other = (DiffusionWorldModel.load(finished[0] / "toy") for _ in range(2))
+    Run(CONFIG, tmp_path, MACHINE, one)
+    Run(CONFIG, tmp_path, MACHINE, DiffusionWorldModel.load(finished[0] / "toy"))
+    with torch.no_grad():
+        next(other.autoencoder.parameters()).mul_(1.3)
+    for wrong in (other, None):
+        with pytest.raises(ConfigError, match="began with another model"):
+            Run(CONFIG, tmp_path, MACHINE, wrong)
+
+
+def test_what_fine_tuning_would_not_follow_is_refused(
+    finished: tuple[Path, DiffusionWorldModel], tmp_path: Path
+) -> None:
+    model = DiffusionWorldModel.load(finished[0] / "toy")
+    deeper = replace(CONFIG.denoiser_model, depth=CONFIG.denoiser_model.depth + 1)
+    asked = replace(CONFIG, denoiser_model=deeper, prediction="eps", denoiser_from="models/tiny")
+    with pytest.raises(ConfigError, match=r"denoiser_model\.depth, prediction, denoiser_from: not those of --init"):
+        Run(asked, tmp_path, MACHINE, model)
+
+
+def test_an_autoencoder_is_exported_as_it_was_judged(tmp_path: Path) -> None:
+    """A scaling factor in the configuration is that of a given autoencoder; one that is trained gets its own."""
+    scaled = replace(CONFIG, autoencoder_model=replace(CONFIG.autoencoder_model, scaling_factor=0.18215))
+    plain, other = (
+        Run(config, tmp_path / name, MACHINE).train_autoencoder() for name, config in (("a", CONFIG), ("b", scaled))
+    )
+    images = torch.rand(2, 3, CONFIG.image_size, CONFIG.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        both = [own.eval().cpu() for own in (plain, other)]
+        torch.testing.assert_close(*(own.decode(own.encode(images)) for own in both), atol=1e-4, rtol=1e-4)
+
+
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "autoencoder").mkdir()
     (tmp_path / "autoencoder" / "last.ckpt").write_bytes(b"not a checkpoint")

@@ -25,7 +25,14 @@ from come_nav.training.data.windows import Encode
 from come_nav.training.fitting import Stage
 from come_nav.training.machine import Machine
 from come_nav.training.pretrained import given_autoencoder
-from come_nav.training.run_parts import load_autoencoder, new_expert, pin_config, seeded_layers
+from come_nav.training.run_parts import (
+    check_fine_tuning,
+    load_autoencoder,
+    new_expert,
+    pin_config,
+    pin_init,
+    seeded_layers,
+)
 from come_nav.training.samples import SampleImages
 from come_nav.training.tasks.autoencoder import AutoencoderTask
 from come_nav.training.tasks.denoiser import DenoiserTask, LossWeighting
@@ -49,8 +56,11 @@ class Run:
     def __init__(self, config: TrainSettings, folder: Path, machine: Machine, init: DiffusionWorldModel | None = None):
         self.config, self.folder, self.machine, self.init = config, writable_folder(folder), machine, init
         self.processes = machine.launch()
+        if init is not None:
+            check_fine_tuning(config, init)
         with self.processes.first_alone():
             pin_config(self.config, self.folder)
+            pin_init([] if init is None else [init.autoencoder, init.depth, init.base.model], self.folder)
 
     def finish(self) -> Path | None:
         """Run whatever is not done yet; return the exported model folder, or None when time ran out first."""
@@ -94,6 +104,7 @@ class Run:
         if done.exists():
             return load_autoencoder(autoencoder, done)
         stage, machine = self.config.autoencoder, self.machine
+        autoencoder.set_scaling_factor(1.0)  # fitted once it is trained
         task = AutoencoderTask(autoencoder, stage, self.config.kl_weight, self.config.seed)
         training_seeds = self._training_seeds()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT
 from come_nav.experts.normalizer import Normalizer
 from come_nav.training.config import TrainSettings
+from come_nav.training.data.bank_cache import weights_digest
 from come_nav.training.growing import begin_with, grown
 from come_nav.training.policies.settings import PolicyTrainSettings
 from come_nav.training.sequence.settings import SequenceTrainSettings
@@ -92,6 +94,39 @@ def pin_config(config: TrainSettings | PolicyTrainSettings | SequenceTrainSettin
             "choose another --out, or remove the folder to start again"
         )
     atomic_write_text(path, text)
+
+
+def pin_init(parts: Sequence[torch.nn.Module | None], folder: Path) -> None:
+    """Write what names the networks that a run begins with; a folder that began with others is refused.
+
+    A run that goes on takes its autoencoder from there again, so another one would go on with other latents.
+    """
+    path = folder / "init.txt"
+    own = "none" if not parts else hashlib.sha256(" ".join(map(_digest, parts)).encode()).hexdigest()
+    if path.exists() and path.read_text(encoding="utf-8").strip() != own:
+        raise ConfigError(
+            f"{folder}: holds a run that began with another model; give the --init that it began with (or none), "
+            "choose another --out, or remove the folder to start again"
+        )
+    atomic_write_text(path, own + "\n")
+
+
+def _digest(network: torch.nn.Module | None) -> str:
+    return "none" if network is None else weights_digest(network, None)
+
+
+def check_fine_tuning(config: TrainSettings, init: DiffusionWorldModel) -> None:
+    """Raise ConfigError for a key that fine-tuning ``init`` would not follow: its network and target stay."""
+    network = to_mapping(config.denoiser_model)
+    theirs = {**to_mapping(init.base.model.settings), "latent_memory_channels": network["latent_memory_channels"]}
+    changed = [f"denoiser_model.{key}" for key, value in theirs.items() if network[key] != value]
+    changed += [] if config.prediction == init.base.prediction else ["prediction"]
+    changed += [] if config.denoiser_from is None else ["denoiser_from"]
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)}: not those of --init, which keeps its own network and target; leave them out, or "
+            "train from nothing, or from a smaller network by denoiser_from without --init"
+        )
 
 
 def _completed(path: Path, kind: type[Any]) -> Any:

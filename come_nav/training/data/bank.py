@@ -43,6 +43,7 @@ class LatentBank:
         frame_cameras: (F, 4) float32 each frame's own camera in place of ``cameras``, or None.
         T_base_camera: (F, 4, 4) float32 each frame's extrinsics, NaN = unknown, or None.
         measured: (F, S, S) uint8 where ``depth_m`` was measured and not estimated, or None.
+        times: (F,) float32 times of the frames, in frames of the model's rate, or None: one frame apart.
     """
 
     latents: torch.Tensor
@@ -64,6 +65,7 @@ class LatentBank:
     frame_cameras: torch.Tensor | None = None
     T_base_camera: torch.Tensor | None = None
     measured: torch.Tensor | None = None
+    times: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -119,14 +121,16 @@ class LatentBank:
 
     def windows(self, newest: torch.Tensor, sampling: GoalSettings, uniforms: torch.Tensor) -> WindowBatch:
         """Return the windows whose contexts end at frames ``newest`` (B,); ``uniforms`` (B, G, 2) choose the goals."""
-        branches = self.branch_latents.shape[1]
+        branches, sampling = self.branch_latents.shape[1], sampling.of_frames(self._frame_time)
         drives = Drives(self.poses_xyyaw, self.first, self.last)
         goals = choose_goals(drives, newest, branches, sampling, uniforms)
-        offsets = torch.arange(1 - sampling.context_frames, 1)
-        context = newest[:, None] + offsets
+        context = newest[:, None] + torch.arange(1 - sampling.context_frames, 1)
         base = self.poses_xyyaw[newest][:, None]
         actions = se2.relative(base, self.poses_xyyaw[goals.frame])
-        rel_frames = goals.rel_frames
+        rel_frames = goals.rel_frames.float()
+        if self.times is not None:
+            reach = sampling.max_offset_frames * self._frame_time
+            rel_frames = self._since(newest, goals.frame).clamp(-reach, reach)
         if branches:
             row = newest[:, None]
             actions = torch.where(goals.use_branch[..., None], self.branch_actions_xyyaw[row, goals.branch], actions)
@@ -138,7 +142,7 @@ class LatentBank:
         return WindowBatch(
             context_latents=_take(self.latents, context).float(),
             context_poses_xyyaw=se2.relative(base, self.poses_xyyaw[context]).to(device),
-            frame_offsets=offsets.float().expand(len(newest), -1).to(device),
+            frame_offsets=self._since(newest, context).to(device),
             goal_latents=_pick(self.latents, self.branch_latents, newest, goals).float(),
             actions_xyyaw=actions.to(device),
             rel_frames=rel_frames.float().to(device),
@@ -154,6 +158,19 @@ class LatentBank:
             context_measured=None if self.measured is None else _take(self.measured, context),
             older=self._past(newest, sampling) if sampling.older_frames else None,
         )
+
+    @cached_property
+    def _frame_time(self) -> float:
+        """Time from one frame to the next, in frames of the model's rate: above 1 where images come more slowly."""
+        if self.times is None or len(self) < 2:
+            return 1.0
+        steps = self.times.diff()[self.first[1:] == self.first[:-1]]
+        return max(1.0, float(steps.median())) if len(steps) else 1.0
+
+    def _since(self, newest: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Return times (B, N) of frames ``index`` after ``newest`` (B,), in frames of the model's rate."""
+        times = torch.arange(len(self)) if self.times is None else self.times
+        return (times[index] - times[newest][:, None]).float()
 
     def _camera(self, newest: torch.Tensor) -> torch.Tensor | None:
         if self.frame_cameras is not None:
@@ -176,7 +193,7 @@ class LatentBank:
         return PastFrames(
             latents=_take(self.latents, index),
             poses_xyyaw=se2.relative(self.poses_xyyaw[newest][:, None], self.poses_xyyaw[index]).to(device),
-            frame_offsets=offsets.float().expand(len(newest), -1).to(device),
+            frame_offsets=self._since(newest, index).to(device),
             known=known.to(device),
             **{name: None if values is None else _take(values, index) for name, values in fields.items()},
         )

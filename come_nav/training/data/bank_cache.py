@@ -21,7 +21,7 @@ from come_nav.core.files import writable_folder
 from come_nav.training.data.bank import LatentBank
 from come_nav.training.data.bank_file import Segments, bank_bytes, open_bank, write_bank
 
-FORMAT = 1  # raised when banks of the same facts would hold something else
+FORMAT = 2  # raised when banks of the same facts would hold something else
 SUFFIX = ".bank.safetensors"
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ The kinds of one context's goals are stratified: of 4 goals at shares of one hal
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,6 +26,7 @@ from come_nav.core.geometry import se2
 
 DRAWS_PER_GOAL = 2  # the kind, and the candidate of that kind
 BRANCH, NEAR, TURN, REVISIT, FAR = range(5)
+SLOW = 1.25  # frames of the model's rate from one image to the next, from which on images count as slower than it
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,22 @@ class GoalSettings:
                 f"data.near_fraction + turn_fraction + revisit_fraction must be at most 1 (the rest is far), got "
                 f"{self.near_fraction} + {self.turn_fraction} + {self.revisit_fraction}"
             )
+
+    def of_frames(self, frame_time: float) -> GoalSettings:
+        """Return the same reaches in time, for frames that lie ``frame_time`` frames of the model's rate apart."""
+        if frame_time < SLOW:
+            return self
+
+        def frames(count: int) -> int:
+            return max(1, round(count / frame_time))
+
+        least, greatest = self.revisit_frames
+        return replace(
+            self,
+            max_offset_frames=frames(self.max_offset_frames),
+            near_frames=frames(self.near_frames),
+            revisit_frames=(frames(least), frames(greatest)),
+        )
 
     def shares(self, with_branches: bool) -> torch.Tensor:
         """Return the shares (5,) of branch, near, turn, revisit and far goals; they sum to 1."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from come_nav.core.errors import DataError
+from come_nav.core.geometry import se2
 from come_nav.core.protocols import Recording
 from come_nav.core.types import CameraIntrinsics, Frame
 from come_nav.training.data.bank import LatentBank
@@ -36,6 +37,7 @@ class RecordingEncoder:
         recording: bag, NWM folder or simulated drive.
         use: from where to where, as fractions of its frames.
         prepare, encode: images to the model's images, and those to latents.
+        rate_hz: of the model, whose frames times count in; a recording may be slower.
         aspect: of the crop that ``prepare`` makes.
         keep_images, keep_depth: what the bank keeps beside latents.
         progress: show a bar.
@@ -46,6 +48,7 @@ class RecordingEncoder:
     use: tuple[float, float]
     prepare: Prepare
     encode: Encode
+    rate_hz: float
     aspect: float = 1.0
     keep_images: bool = False
     keep_depth: bool = False
@@ -54,6 +57,10 @@ class RecordingEncoder:
 
     def __post_init__(self) -> None:
         self.start, self.stop = (round(fraction * len(self.recording)) for fraction in self.use)
+        poses = np.asarray(self.recording.poses_xyyaw, np.float64)
+        self._poses = se2.relative(poses[:1], poses)  # float32 has no centimetres far from a map's origin
+        stamps = np.asarray(self.recording.stamps_s, np.float64)
+        self._times = (stamps - stamps[0]) * self.rate_hz
         if len(self) < 2:
             raise DataError(
                 f"{self.recording.name}: only {len(self)} frames in the part {self.use} of it; at least 2 are needed"
@@ -117,7 +124,7 @@ class RecordingEncoder:
             measured = torch.isfinite(depths).to(torch.uint8)
         extrinsics = torch.stack([model_extrinsics(frame) for frame in good] or [model_extrinsics(None)])
         latents = spread(latents)
-        pose = torch.as_tensor(self.recording.poses_xyyaw[low : low + count], dtype=torch.float32)
+        pose = torch.as_tensor(self._poses[low : low + count], dtype=torch.float32)
         return LatentBank(
             latents=latents,
             poses_xyyaw=pose,
@@ -132,6 +139,7 @@ class RecordingEncoder:
             camera_index=torch.zeros(count, dtype=torch.int64),
             T_base_camera=spread(extrinsics, torch.nan),
             measured=measured,
+            times=torch.as_tensor(self._times[low : low + count], dtype=torch.float32),
         )
 
 
@@ -157,13 +165,14 @@ def recording_bank(
     use: tuple[float, float],
     prepare: Prepare,
     encode: Encode,
+    rate_hz: float,
     *,
     aspect: float = 1.0,
     keep_images: bool = False,
     keep_depth: bool = False,
 ) -> LatentBank:
     """Return a recording as one bank in memory; the arguments are :class:`RecordingEncoder`'s."""
-    encoder = RecordingEncoder(recording, use, prepare, encode, aspect, keep_images, keep_depth)
+    encoder = RecordingEncoder(recording, use, prepare, encode, rate_hz, aspect, keep_images, keep_depth)
     bank = LatentBank.concatenate(list(encoder.parts()))
     bank.first, bank.last = encoder.segments()
     return bank

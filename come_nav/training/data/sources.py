@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.settings import to_mapping
 from come_nav.sim.splits import VALIDATION_SEEDS
+from come_nav.sim.world_sets import BUILT_IN
 from come_nav.training.config import DataSettings, TrainSettings
 from come_nav.training.data.bank import LatentBank
 from come_nav.training.data.bank_cache import BankCache, BankRecipe, files_facts, weights_digest
@@ -140,6 +141,8 @@ class TrainingData:
             facts["memory_facts"] = senses.facts
         if data.memory_s and data.memory_features == "latent":  # banks of the other kind keep their names
             facts["memory_features"] = data.memory_features
+        if data.sets_of_worlds != (BUILT_IN,):
+            facts["sets_of_worlds"] = list(data.sets_of_worlds)
         facts |= {key: value for key, value in to_mapping(data).items() if key in wanted}
 
         def recipe() -> BankRecipe:
@@ -152,7 +155,7 @@ class TrainingData:
     def recording_bank(
         self, path: str, use: tuple[float, float] | None = None, estimated_depth: bool = True
     ) -> LatentBank:
-        """Return the bank of the part ``use`` of a bag or NWM folder; by default, that which is learned from.
+        """Return the bank of the part ``use`` of a bag or NWM folder; by default that which is learned from.
 
         It keeps the depth that was measured, estimated between (scaled to it) and where none was; with
         ``estimated_depth`` False only what was measured.
@@ -162,7 +165,7 @@ class TrainingData:
 
         data = self._data() if estimated_depth else replace(self.config.data, keep_images=True, keep_depth=True)
         aspect, size = self.images.aspect, self.config.image_size
-        part = data.recording_use if use is None else use
+        part = self._use()[0] if use is None else use
         keep_depth = data.keep_depth or self.depth is not None
         facts = {
             **self._facts(estimated_depth),
@@ -180,7 +183,8 @@ class TrainingData:
         def recipe() -> BankRecipe:
             recording = open_recording(path, rate_hz=self.config.rate_hz, **data.recording_flags)
             keep = (data.keep_images, keep_depth)
-            encoder = RecordingEncoder(recording, part, prepare, self._encode(), aspect, *keep, self.progress)
+            rate_hz = self.config.rate_hz
+            encoder = RecordingEncoder(recording, part, prepare, self._encode(), rate_hz, aspect, *keep, self.progress)
             finish = self._finish() if estimated_depth else _as_it_is
             return BankRecipe(len(encoder), map(finish, encoder.parts()), encoder.segments)
 

@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from come_nav.core.errors import DataError
 from come_nav.core.files import atomic_path
+from come_nav.core.geometry import se2
+from come_nav.core.protocols import Recording
 from come_nav.policies.images import pixels
 from come_nav.policies.settings import PolicySettings
 from come_nav.sim.episodes import simulate_episode
@@ -28,6 +30,7 @@ from come_nav.training.policies.settings import PolicyDataSettings
 from come_nav.world_model.images import rgb_from_images
 
 VIEWS_PER_CALL = 64
+SLOWEST = 0.8  # of the rate that a policy counts in
 MIN_SPACING_M = 0.01  # of a recording that moves at all
 
 _log = logging.getLogger(__name__)
@@ -130,6 +133,7 @@ def recording_frames(
     from come_nav.data import open_recording
 
     recording = open_recording(path, rate_hz=policy.rate_hz, **data.recording_flags)
+    _check_rate(path, recording, policy)
     start, stop = (round(fraction * len(recording)) for fraction in use)
     images: list[NDArray[np.uint8]] = []
     damaged: list[int] = []
@@ -143,13 +147,26 @@ def recording_frames(
             images.append(black)
     if len(images) - len(damaged) < 2:
         raise DataError(f"{path}: {len(images) - len(damaged)} frames can be decoded in the part {use} of it")
-    poses = torch.as_tensor(np.asarray(recording.poses_xyyaw[start:stop]), dtype=torch.float32)
+    poses_xyyaw = np.asarray(recording.poses_xyyaw[start:stop], np.float64)
+    # relative first: float32 has no centimetres far from a map's origin
+    poses = torch.as_tensor(se2.relative(poses_xyyaw[:1], poses_xyyaw), dtype=torch.float32)
     gaps = getattr(recording, "segments", ())
     bank = _bank(images, policy, poses, stretch_ends(gaps, start, stop - start, damaged))
     try:
         return bank.with_spacing(mean_spacing_m(bank) if spacing_m is None else spacing_m)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _check_rate(path: str, recording: Recording, policy: PolicySettings) -> None:
+    """Refuse a recording slower than a policy: it counts frames, so that its distances would mean other times."""
+    steps_s = np.diff(np.asarray(recording.stamps_s, np.float64))
+    rate_hz = 1.0 / float(np.median(steps_s)) if len(steps_s) else policy.rate_hz
+    if rate_hz < SLOWEST * policy.rate_hz:
+        raise DataError(
+            f"{path}: images come at {rate_hz:.2f} Hz, and the policy counts frames at {policy.rate_hz:g} Hz; "
+            f"leave this recording out, or train at its rate: --set policy.rate_hz={rate_hz:.2f}"
+        )
 
 
 def _bank(

@@ -95,7 +95,8 @@ class PolicyRun:
             spacing_m = float(banks[0].spacing_m[0])
             seeds = VALIDATION_SEEDS[: data.validation_worlds]
             return [self._worlds("validation", seeds).with_spacing(spacing_m)]
-        return [self._recording(number, data.recording_use, "validation") for number in range(len(data.recordings))]
+        spacings = [float(bank.spacing_m[0]) for bank in banks]  # the unit that is learned
+        return [self._recording(number, data.recording_use, "validation", own) for number, own in enumerate(spacings)]
 
     def _worlds(self, name: str, seeds: range) -> FrameBank:
         config, machine = self.config, self.machine
@@ -105,12 +106,12 @@ class PolicyRun:
         )
         return bank if config.spacing_m is None else bank.with_spacing(config.spacing_m)
 
-    def _recording(self, number: int, use: tuple[float, float], part: str) -> FrameBank:
+    def _recording(self, number: int, use: tuple[float, float], part: str, spacing_m: float | None = None) -> FrameBank:
         data, policy = self.config.data, self.config.policy
         low, high = use
         split = high if data.worlds else high - HELD_OUT * (high - low)
         own = (low, split) if part == "train" else (split, high)
-        spacing = data.recording_spacing_m[number] if data.recording_spacing_m else None
+        spacing = data.recording_spacing_m[number] if data.recording_spacing_m else spacing_m
         path = data.recordings[number]
         return kept(
             self.folder / "frames" / f"recording{number}_{part}.safetensors",
