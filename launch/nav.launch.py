@@ -133,7 +133,7 @@ def own_parameters(value: dict, names: Sequence[str], folder: Path) -> dict[str,
         if parameter != "map_frame" or name in WITH_MAP:
             own[name] |= {parameter: value["frame_prefix"] + FRAMES[parameter]}
     for name in set(WITH_MODEL) & set(names):
-        own[name] |= {argument: value[argument] for argument in OF_THE_MODEL}
+        own[name] |= {argument: value[argument] for argument in OF_THE_MODEL if value[argument]}
     if "spatial_memory" in names:
         own["spatial_memory"] |= {"memory_folder": str(folder), "save_period_s": SAVE_PERIOD_S}
         own["planner"] |= {"experts.spatial_store": str(folder)}

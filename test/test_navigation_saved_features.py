@@ -12,15 +12,18 @@ from drift_samples import DRIFT_RAD, believed, drive, stack_of, turned_robot
 
 from come_nav.core.errors import MemoryStoreError, ShapeError
 from come_nav.core.geometry import se2, se3
-from come_nav.core.types import Frame
+from come_nav.core.types import Frame, Odometry
 from come_nav.localisation.features import Features
 from come_nav.localisation.keyframe_map import LocaliserSettings, VisualKeyframe
 from come_nav.localisation.saved.views import packed_views, unpacked_views
 from come_nav.localisation.view import View
+from come_nav.memory.keyframes import Keyframes, KeyframesSettings
 from come_nav.memory.store.feature_files import STATE, FeatureFiles
 from come_nav.memory.store.store import MemoryStore
+from come_nav.navigation.goals.places import Places
 from come_nav.navigation.localising.resuming import Resumption
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
+from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.navigator import GoalRequest, Navigator
 from come_nav.ros.planner.place_store import PlaceStore
 
@@ -124,6 +127,31 @@ def test_a_robot_that_was_carried_finds_itself(tmp_path: Path) -> None:
     assert np.hypot(*off[:2]) < 0.05 and abs(off[2]) < 0.1
     robot.forget(everything=True)
     assert len(robot.stack.localisation) == 0 and robot.stack.localisation.resumption is None
+
+
+def test_places_are_saved_also_where_each_new_one_makes_room_for_it(tmp_path: Path) -> None:
+    places = Places(Keyframes(KeyframesSettings(max_count=8)), lambda images: None)
+    store = PlaceStore(places, MemoryStore(tmp_path), pytest.fail, RobotLocalisation(LocalisationSettings(use=False)))
+    store.save()
+    assert MemoryStore(tmp_path).newest() is None  # nothing to keep
+    for step in range(40):
+        pose = np.array([0.5 * step, 0.0, 0.0])
+        places.observe(
+            Frame(1.0 + step, np.zeros((24, 32, 3), np.uint8)), Odometry(1.0 + step, se3.transform_from_xyyaw(pose))
+        )
+        store.save()
+    version = MemoryStore(tmp_path).newest()
+    store.save()
+    assert MemoryStore(tmp_path).newest() == version  # nothing new
+    again = Places(Keyframes(KeyframesSettings(max_count=8)), lambda images: None)
+    again.load(MemoryStore(tmp_path))
+    np.testing.assert_allclose(again.poses_xyyaw, places.poses_xyyaw)
+    assert again.poses_xyyaw[:, 0].max() == 0.5 * 39
+    places.clear()
+    store.forget()
+    store.save()
+    again.load(MemoryStore(tmp_path))
+    assert len(again) == 0
 
 
 class Looked:

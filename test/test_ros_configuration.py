@@ -313,7 +313,10 @@ def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp
     opaque.keywords["function"](None)
     own = {node.keywords["executable"]: node.keywords["parameters"][-1] for node in of_class("Node")}
     folder = Path(own["spatial_memory"]["memory_folder"])
-    assert own["planner"] == {"experts.spatial_store": str(folder), "model": "tiny", "device": "auto"}
+    assert own["planner"] == {"experts.spatial_store": str(folder)}  # model and device are those of params_file
+    given = dict.fromkeys(("image_transport", "depth_transport", "cmd_vel_stamped", "frame_prefix", "device"), "")
+    asked = started["own_parameters"]({**given, "model": "small"}, ["planner", "controller"], folder)
+    assert asked == {"planner": {"model": "small"}, "controller": {}}
     assert folder.parent.is_dir()
     [ending] = of_class("OnShutdown")
     ending.keywords["on_shutdown"](None, None)

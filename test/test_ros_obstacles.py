@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'come_nav[ros]'")
+from come_nav.core.types import CameraIntrinsics, Frame, Odometry
+from come_nav.memory.spatial.cloud import SpatialMemory
+from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.navigation.goals.obstacles import ObstacleMap
 from come_nav.navigation.goals.settings import ObstacleSettings
+from come_nav.navigation.localising.robot_localisation import RobotLocalisation
+from come_nav.navigation.localising.settings import LocalisationSettings
 from come_nav.navigation.settings import NavigatorSettings
 from come_nav.ros import messages
+from come_nav.ros.nodes.spatial_memory_node import SpatialMemoryNode
 from come_nav.ros.obstacles import OBSTACLE_PARAMETERS, ObstacleInput, obstacle_settings
 from come_nav.ros.planner.navigator_parameters import NAVIGATOR_PARAMETERS, navigator_settings
+from come_nav.ros.transforms import camera_pose
 
 DEFAULTS = {parameter.name: parameter.default for parameter in NAVIGATOR_PARAMETERS}
 
@@ -82,3 +91,57 @@ def test_parameters_reach_the_settings_they_are_named_for():
     assert (found.recognition.recognised, found.arrival.tolerance_m, found.guide.lookahead_m) == (0.3, 0.5, 2.0)
     assert (found.keyframes.spacing_m, found.obstacles.radius_m) == (1.5, 0.4)
     assert not found.guiding.use_ways
+
+
+class Wall:
+    """A spatial memory node, its own methods alone, before a wall 1 m ahead; and the planner's map of obstacles."""
+
+    def __init__(self) -> None:
+        cloud, self.told = SpatialMemory(SpatialSettings()), ObstacleMap(ObstacleSettings(max_age_s=2.0))
+        self.node = SpatialMemoryNode.__new__(SpatialMemoryNode)
+        self.node.__dict__.update(
+            values={parameter.name: parameter.default for parameter in SpatialMemoryNode.PARAMETERS},
+            _surfaces=cloud,
+            _memory=cloud,
+            _clouds={cloud: None},
+            _obstacles=SimpleNamespace(publish=self.see),
+            _localisation=RobotLocalisation(LocalisationSettings(use=False)),
+            _latency=SimpleNamespace(add=lambda seconds: None),
+            _map_odom=SimpleNamespace(on=False),
+            _verdicts={},
+            _last_stamp_s=float("-inf"),
+            _pose_odom_xyyaw=None,
+            _looks=0,
+            _failure=None,
+        )
+
+    def see(self, cloud) -> None:
+        self.told.see(messages.points_from_cloud(cloud), messages.seconds_from_stamp(cloud.header.stamp))
+
+    def frame(self, stamp_s: float) -> None:
+        camera, depth_m = CameraIntrinsics.from_field_of_view(64, 48, 1.5), np.full((48, 64), 1.0, np.float32)
+        extrinsics = camera_pose((0.0, 0.0, 0.5, 0.0, 0.0, 0.0))
+        frame = Frame(stamp_s, np.zeros((48, 64, 3), np.uint8), depth_m, camera, extrinsics, "camera")
+        matched = SimpleNamespace(stamp_s=stamp_s, odometry=Odometry(stamp_s, np.eye(4)))
+        self.node._camera = SimpleNamespace(frames=lambda due: [(frame, matched, 0.0)])
+        self.node._remember()
+        self.node._publish_obstacles()
+
+    @property
+    def way_is_clear(self) -> bool:
+        return self.told.clear(np.zeros(2), np.array([1.5, 0.0]))
+
+
+def test_a_memory_that_was_emptied_says_nothing_until_it_has_seen_what_stands_in_the_way():
+    wall = Wall()
+    for step in range(4):
+        wall.frame(100.0 + 0.25 * step)
+    assert not wall.way_is_clear
+    wall.told = ObstacleMap(ObstacleSettings(max_age_s=2.0))
+    wall.node._obey("reset")
+    wall.node._publish_obstacles()
+    assert wall.told.blindness(101.0)  # whoever plans stands
+    wall.frame(101.25)
+    assert wall.told.blindness(101.25)
+    wall.frame(101.5)
+    assert not wall.told.blindness(101.5) and not wall.way_is_clear

@@ -80,10 +80,15 @@ class Keyframe:
 
 
 class Keyframes:
-    """Kept frames in the order of time. Bounded by ``max_count``."""
+    """Kept frames in the order of time. Bounded by ``max_count``.
+
+    Attributes:
+        revision: grows with every change, also of frames that make room for others or are moved.
+    """
 
     def __init__(self, config: KeyframesSettings | None = None) -> None:
         self.config = config or KeyframesSettings()
+        self.revision = 0
         self.clear()
 
     def clear(self) -> None:
@@ -92,6 +97,7 @@ class Keyframes:
         self._leg = 0
         self.map_frame = MapFrame()
         self.rejected: Counter[str] = Counter()
+        self.revision += 1
 
     def __len__(self) -> int:
         return len(self._kept.images)
@@ -114,6 +120,7 @@ class Keyframes:
     def begin_leg(self) -> None:
         """Say that the robot may have been carried: no way leads from the last kept frame to the next one."""
         self._leg += 1
+        self.revision += 1
 
     def observe(self, frame: Frame, T_odom_base: NDArray[Any]) -> bool:
         """Keep a frame if the robot has moved enough since the last kept one; return whether it was kept.
@@ -139,6 +146,7 @@ class Keyframes:
         kept.legs.append(self._leg)
         kept.anchors.append(self.map_frame.anchor)
         _make_room(kept, self.config)
+        self.revision += 1
         return True
 
     def move(self, corrections_xyyaw: NDArray[np.float64], outside_xyyaw: NDArray[np.float64] | None = None) -> None:
@@ -152,6 +160,7 @@ class Keyframes:
         motions = self.map_frame.update(corrections_xyyaw, outside_xyyaw)
         if motions is None:
             return
+        self.revision += 1
         for index, anchor in enumerate(self._kept.anchors):
             if 0 <= anchor < len(motions) and motions[anchor].any():
                 self._kept.poses_xyyaw[index] = se2.compose(motions[anchor], self._kept.poses_xyyaw[index])

@@ -106,6 +106,10 @@ class PathFollower:
             self._last_command = self._limited(wanted, step_s)
         return Command(*map(float, self._last_command))
 
+    def stood(self, stamp_s: float) -> None:
+        """Take it that the robot was told to stand: what comes next is limited from there, not from what was before."""
+        self._last_stamp_s, self._last_command = stamp_s, np.zeros(3)
+
     def _wanted(self, stamp_s: float, pose_odom_xyyaw: Vector) -> Vector | None:
         """Return the twist (3,) before acceleration limits, or None to stand still."""
         plan, config = self._plan, self.config
@@ -155,8 +159,9 @@ class PathFollower:
         low = np.array([min(limits.v_min_mps, 0.0), -vy, -limits.w_max_radps])
         high = np.array([limits.v_max_mps, vy, limits.w_max_radps])
         limited: Vector = np.clip(wanted, low, high)
-        if step_s is not None and step_s >= 0:
+        if step_s is not None:
             rates = (limits.a_max_mps2, limits.a_max_mps2, limits.alpha_max_radps2)
+            step_s = max(0.0, step_s)  # a clock that jumped back tells of no time
             most = np.array([math.inf if rate is None else rate * step_s for rate in rates])
             limited = np.clip(limited, self._last_command - most, self._last_command + most)
         if self.robot.kinematics == "car":

@@ -12,8 +12,8 @@ COMMON = {  # argument -> default, and what it is
     "params_file": ("", "parameters of the nodes"),
     "use_sim_time": ("true", "take time from /clock"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
-    "model": ("tiny", "name or folder of the world model"),
-    "device": ("auto", "auto, cpu, cuda or cuda:N"),
+    "model": ("", "name or folder of the world model; empty = as params_file says, else tiny"),
+    "device": ("", "auto, cpu, cuda or cuda:N; empty = as params_file says, else auto"),
     "episodic_memory": ("false", "also learn the episode; see config/ros_episodic.yaml"),
 }
 

@@ -35,6 +35,11 @@ class Places:
     def __len__(self) -> int:
         return len(self.keyframes)
 
+    @property
+    def revision(self) -> int:
+        """A number that grows with every change of what would be saved."""
+        return self.keyframes.revision
+
     def observe(self, frame: Frame, odometry: Odometry, latents: torch.Tensor | None = None) -> bool:
         """Keep the frame, with its ``latents`` if known, if the robot has moved enough; return whether it was kept."""
         with self._lock:

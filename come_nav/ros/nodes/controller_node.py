@@ -98,6 +98,7 @@ class ControllerNode(ManagedNode):
     def start(self) -> None:
         """Begin standing still: plans from before do not count."""
         self._drop_plan("no plan")
+        self._follower.stood(self.now_s())
         self._standing = False  # whoever drove before may have been killed
 
     def stop(self) -> None:
@@ -109,9 +110,13 @@ class ControllerNode(ManagedNode):
         """Follow with new gains and limits from the next plan on."""
         if self.configured and any(name.startswith(("follower.", "robot.")) for name in names):
             self._follower = follower_of(self.values)
+            self._follower.stood(self.now_s())
             self._drop_plan("parameters changed")
         if self.configured and "stall_s" in names:
             self._stall = stall_detector_of(self.values)
+        if self.configured:
+            self._odometry_stream.limit_s = self.values["max_odometry_age_s"]
+            self._plan_stream.limit_s = self.values["max_silence_s"]
 
     def reports(self) -> Sequence[Report]:
         """Return what the robot does, and whether anybody expects another type on cmd_vel."""
@@ -236,6 +241,7 @@ class ControllerNode(ManagedNode):
         """
         if self._stall is not None:
             self._stall.clear()
+        self._follower.stood(self.now_s())
         if again or not self._standing:
             self._publish(0.0, 0.0)
         self._standing = True

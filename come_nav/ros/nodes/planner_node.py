@@ -38,11 +38,12 @@ from come_nav.ros.planner.adapters import adapter_reports
 from come_nav.ros.planner.navigator_parameters import NAVIGATOR_PARAMETERS, navigator_settings
 from come_nav.ros.planner.place_store import PlaceStore
 from come_nav.ros.planner.planner_output import OUTPUT_PARAMETERS, PlannerOutput
-from come_nav.ros.planner.planner_requests import PlannerRequests
+from come_nav.ros.planner.planner_requests import CANCELS, STATES, PlannerRequests
 from come_nav.ros.qos import COMMAND, SENSOR
 from come_nav.ros.worker import Worker
 from come_nav.viz.rerun_recording import RerunRecording
 
+INACTIVE = "the planner is not active: give a goal once it is"
 GOALS = {"image": Image, "pose": PoseStamped, "time": Time, "place": PoseStamped}  # goal_<kind>
 
 
@@ -115,13 +116,14 @@ class PlannerNode(ManagedNode):
         self._worker.start()
         self._output.tell()
         if self.values["explore"]:
-            self._post("explore", None)
+            self._requests.post("explore", None)
 
     def stop(self) -> None:
         """Stop the robot and the work."""
         finished = self._watcher.stop()
         self._worker.stop()
         self._stack.close()
+        self._requests.drop(INACTIVE)
         self._output.stand_still()
         self._navigator.cancel("planner was deactivated")
         self._output.action_goals.update(self._navigator.mission, self._output.progress())
@@ -175,12 +177,20 @@ class PlannerNode(ManagedNode):
 
         return take
 
-    def _post(self, kind: str, message: Any) -> None:
-        self._requests.post(kind, message)
+    def _post(self, kind: str, message: Any) -> str:
+        """Hand a request to the worker; return why it was not. Goals do not wait for a planner that is not active."""
+        if self.active or kind in STATES:
+            self._requests.post(kind, message)
+            return ""
+        if kind in CANCELS:
+            return ""  # nothing drives
+        self._requests.refuse(kind, message, INACTIVE)
+        return INACTIVE
 
-    def _forget(self, request: str | OdometryReset) -> None:
+    def _forget(self, request: str | OdometryReset) -> str:
         self._memory_requests.append(request)
         self._watcher.wake()
+        return ""
 
     # -- the watcher's thread: it goes on remembering while a search runs ----------------------------------------------
 
@@ -283,12 +293,12 @@ def recorder_of(node: ManagedNode, navigator: Navigator) -> NavigationRecorder |
     return NavigationRecorder(navigator, recording)
 
 
-def _answering(text: str, action: Callable[[], None]) -> Callable[[Any, Any], Any]:
-    """Return a service that does something and says so."""
+def _answering(text: str, action: Callable[[], str]) -> Callable[[Any, Any], Any]:
+    """Return a service that does something and says so, or why it does not."""
 
     def serve(request: Any, response: Any) -> Any:
-        action()
-        response.success, response.message = True, text
+        refused = action()
+        response.success, response.message = not refused, refused or text
         return response
 
     return serve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,6 +84,7 @@ class SpatialMemoryNode(MemoryNode):
         self._verdicts: dict[str, int] = {}
         self._last_stamp_s = float("-inf")
         self._pose_odom_xyyaw: NDArray[np.float64] | None = None
+        self._looks = 0  # frames that were kept since the cloud was empty
         self._frames_saved = self._memory.frames
         self._due = dict.fromkeys(("cloud", "obstacles", "save"), time.monotonic())
         self._requests.clear()
@@ -141,10 +143,12 @@ class SpatialMemoryNode(MemoryNode):
         return 0.05
 
     def _obey(self, request: str | OdometryReset) -> None:
+        T_before_after = motion_of_odom(request)
         if isinstance(request, OdometryReset):
             self._pose_odom_xyyaw = None  # obstacles are published again with the next frame
             self._frames_saved = -1  # whoever follows the store needs it as it is now
-        T_before_after = motion_of_odom(request)
+        if T_before_after is None:
+            self._pose_odom_xyyaw, self._looks = None, 0
         if T_before_after is None:
             self._localisation.reset()
         else:
@@ -173,7 +177,7 @@ class SpatialMemoryNode(MemoryNode):
                 self._failure = (time.monotonic(), f"the newest frame was not remembered: {verdict.value}")
                 continue
             self._latency.add(time.monotonic() - received_s)
-            self._last_stamp_s = matched.stamp_s
+            self._last_stamp_s, self._looks = matched.stamp_s, self._looks + 1
             self._pose_odom_xyyaw = matched.odometry.pose_xyyaw
 
     def _publish_cloud(self) -> None:
@@ -185,9 +189,9 @@ class SpatialMemoryNode(MemoryNode):
 
     def _publish_obstacles(self) -> None:
         pose, stamp_s = self._pose_odom_xyyaw, self._last_stamp_s
-        if pose is None or not np.isfinite(stamp_s):
-            return
         values = self.values
+        if pose is None or not np.isfinite(stamp_s) or self._looks < math.ceil(values["min_hits"]):
+            return  # an empty cloud would say that nothing is in the way: whoever plans stands until more was seen
         heights = (values["obstacle_min_height_m"], values["obstacle_max_height_m"])
         points = self._surfaces.points_near(pose, values["obstacle_range_m"], heights, values["min_hits"])
         planar = se2.transform_points(pose, points[:, :2].astype(np.float64))

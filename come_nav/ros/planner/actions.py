@@ -25,7 +25,7 @@ ACTION_PARAMETERS = (
     ),
     Parameter("planner_ids", ["come_nav", "GridBased"], "planner_id of requests that are answered", when="start"),
 )
-Post = Callable[[str, Any], None]
+Post = Callable[[str, Any], object]
 
 
 def serve_actions(node: Any, post: Post) -> list[str]:

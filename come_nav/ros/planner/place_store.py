@@ -11,6 +11,8 @@ from come_nav.memory.store.store import MemoryStore
 from come_nav.navigation.goals.places import Places
 from come_nav.navigation.localising.robot_localisation import RobotLocalisation
 
+FORGOTTEN = -1  # in place of the revision that was saved: whatever is there is saved next
+
 
 class PlaceStore:
     """Keeps a store up to date with the places and the key frames' features; without a store it does nothing.
@@ -30,7 +32,7 @@ class PlaceStore:
     ) -> None:
         self._places, self._store, self._diagnose, self._localisation = places, store, diagnose, localisation
         self._files = None if store is None else FeatureFiles(store.path)
-        self._saved, self._features_saved = 0, localisation.revision
+        self._saved, self._features_saved = places.revision, localisation.revision
         self._next_s, self._told = 0.0, ""
         self.failure: str | None = None
 
@@ -43,14 +45,14 @@ class PlaceStore:
         except (MemoryStoreError, DataError) as error:
             self._diagnose(error, "memory")
             return None
-        self._saved = len(self._places)
+        self._saved = self._places.revision
         try:
             if self._localisation.settings.use and (saved := self._files.load()) is not None:
                 self._localisation.reset(saved)
         except ComeNavError as error:  # places can be driven to without
             self._diagnose(error, "memory")
         features, self._features_saved = len(self._localisation), self._localisation.revision
-        return f"{self._saved} places remembered from {self._store.path}, and {features} key frames with features"
+        return f"{len(self._places)} places remembered from {self._store.path}, and {features} key frames with features"
 
     def news(self) -> str | None:
         """Return where the robot is in what it remembers of before this start, once that is known; None else."""
@@ -64,9 +66,10 @@ class PlaceStore:
         if store is None or (period_s and now < self._next_s):
             return
         self._next_s = now + period_s
-        count, revision = len(self._places), self._localisation.revision
-        if count != self._saved and self._attempt(lambda: self._places.save(store)):
-            self._saved = count
+        places, revision = self._places.revision, self._localisation.revision
+        worth = len(self._places) > 0 or self._saved == FORGOTTEN
+        if places != self._saved and worth and self._attempt(lambda: self._places.save(store)):
+            self._saved = places
         if revision == self._features_saved:
             return
         self._features_saved = revision
@@ -78,7 +81,7 @@ class PlaceStore:
 
     def forget(self) -> None:
         """Save at the next occasion, however few places there are."""
-        self._saved = -1
+        self._saved = FORGOTTEN
 
     def _save_features(self) -> None:
         files, saved = self._files, self._localisation.state()

@@ -12,6 +12,7 @@ from visualization_msgs.msg import MarkerArray
 
 from come_nav.core.types import Plan
 from come_nav.evaluation.running_accuracy import EvaluatedPlan
+from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.goals.step import Progress, Step
 from come_nav.navigation.navigator import Navigator
 from come_nav.ros import messages
@@ -60,6 +61,9 @@ class PlannerOutput:
     def show(self, step: Step) -> None:
         """Publish what a step led to."""
         plan, drive, values = step.plan, step.drive, self._node.values
+        if plan is None and step.state is not MissionState.ACTIVE:  # it ended without a plan: an image that is refused
+            self.stand_still()
+            self.tell()
         if plan is None or drive is None:
             return
         frame_id = values["odom_frame"]

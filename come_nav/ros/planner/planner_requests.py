@@ -31,6 +31,7 @@ NAV2_ERRORS = {
     RouteStatus.TOO_FAR: "GOAL_OUTSIDE_MAP",
     RouteStatus.NO_ROUTE: "NO_VALID_PATH",
 }
+STATES, CANCELS = ("e_stop", "camera_info"), ("cancel", "cancel action goal")
 PATIENT = ("blocked", "path", "camera_info")  # requests that leave the goal as it is
 
 
@@ -66,6 +67,25 @@ class PlannerRequests:
         """Keep a request."""
         self._queue.append((kind, message))
         self.wake()
+
+    def refuse(self, kind: str, message: Any, why: str) -> None:
+        """Answer a request that nobody will obey."""
+        if isinstance(message, ActionGoal):
+            self._output.action_goals.refuse(message, why, self._output.progress())
+        elif isinstance(message, PathRequest):
+            message.end(None, "UNKNOWN", why, 0.0)
+        elif kind != "blocked":
+            self._goals.failed(time.monotonic(), why)
+            self._node.diagnose(DataError(why), f"goal_{kind}")
+
+    def drop(self, why: str) -> None:
+        """Refuse what waits, but for what is true whoever obeys: the e-stop and the goals' camera."""
+        waiting, self._queue = self._queue, deque()
+        for kind, message in waiting:
+            if kind in STATES:
+                self._queue.append((kind, message))
+            elif kind not in CANCELS:
+                self.refuse(kind, message, why)
 
     def take_e_stop(self, message: Any) -> None:
         """Keep that the e-stop has changed; some repeat it all the time."""
