@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -293,3 +295,27 @@ def test_a_worker_survives_errors_and_ends():
     assert worker.stop()
     assert len(seen) >= 3
     assert [str(error) for error in errors] == ["once"]
+
+
+def test_a_worker_whose_step_hung_is_not_revived_by_the_next_start():
+    """A search that outlasts the end of a node ends when it can, and does not go on beside its successor."""
+    free, began, steps = threading.Event(), threading.Event(), []
+
+    def step() -> float:
+        steps.append(threading.get_ident())
+        began.set()
+        free.wait(10.0)
+        return 0.001
+
+    worker = Worker("test", step, pytest.fail)
+    worker.start()
+    assert began.wait(5.0)
+    assert not worker.stop(timeout_s=0.05)
+    began.clear()
+    worker.start()
+    assert began.wait(5.0)
+    free.set()
+    time.sleep(0.1)
+    old = steps.count(steps[0])
+    assert worker.stop()
+    assert old == 1 and len(set(steps)) == 2

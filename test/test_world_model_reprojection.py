@@ -79,6 +79,14 @@ def test_older_frames_show_what_the_newest_does_not(drive) -> None:
     assert together > alone + 0.05
 
 
+def test_what_is_seen_from_a_later_base_is_that_much_older() -> None:
+    facts = torch.tensor([[[0.0, 1.0], [2.5, 0.5]]])  # age in s, trust
+    points = PointSet(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), facts)
+    slid = slid_points(points, torch.zeros(3, 3), 0.75)
+    assert slid.facts is not None
+    torch.testing.assert_close(slid.facts, torch.tensor([[[0.75, 1.0], [3.25, 0.5]]]).expand(3, -1, -1))
+
+
 def test_sliding_the_base_leaves_views_where_they_were(drive) -> None:
     points, step, target = points_of(drive, slice(0, 4)), STEP[None], torch.tensor([[0.4, 0.1, 0.3]])
     direct, moved = view_of(points, target), view_of(slid_points(points, step), se2.relative(step, target))

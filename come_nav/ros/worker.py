@@ -16,18 +16,18 @@ class Worker:
     def __init__(self, name: str, step: Callable[[], float], on_error: Callable[[Exception], None]) -> None:
         self._name, self._step, self._on_error = name, step, on_error
         self._wake = threading.Event()
-        self._stopping = False
+        self._end = threading.Event()  # of the present thread alone: one that hangs must not be revived by the next
         self._thread: threading.Thread | None = None
 
     @property
     def stopping(self) -> bool:
         """Whether a long step should end soon."""
-        return self._stopping
+        return self._end.is_set()
 
     def start(self) -> None:
         """Start the thread."""
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(self._end,), name=self._name, daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
@@ -36,7 +36,7 @@ class Worker:
 
     def stop(self, timeout_s: float = 10.0) -> bool:
         """End after the present step; return False if it did not end in time."""
-        self._stopping = True
+        self._end.set()
         self._wake.set()
         thread, self._thread = self._thread, None
         if thread is None or thread is threading.current_thread():
@@ -44,13 +44,13 @@ class Worker:
         thread.join(timeout_s)
         return not thread.is_alive()
 
-    def _run(self) -> None:
-        while not self._stopping:
+    def _run(self, end: threading.Event) -> None:
+        while not end.is_set():
             try:
                 wait_s = self._step()
             except Exception as error:
                 self._on_error(error)
                 wait_s = 0.5
-            if wait_s > 0 and not self._stopping:
+            if wait_s > 0 and not end.is_set():
                 self._wake.wait(wait_s)
                 self._wake.clear()

@@ -171,8 +171,11 @@ def repeat_for_particles(
     return repeated, actions.repeat_interleave(count, 0), times.repeat_interleave(count, 0)
 
 
-def slide(context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_frames: int) -> Context:
+def slide(
+    context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_frames: int, rate_hz: float = 1.0
+) -> Context:
     """Drop the oldest frame, append imagined ones (S, C, h, w) at ``action_xyyaw`` (S, 3) and re-base on them."""
+    elapsed_s = elapsed_frames / rate_hz
     context = context if len(context) == len(latents) else context.expand(len(latents))
     poses = torch.cat([context.poses_xyyaw[:, 1:], action_xyyaw[:, None]], dim=1)
     relative: Tensor = se2.relative(action_xyyaw[:, None], poses)
@@ -184,8 +187,8 @@ def slide(context: Context, latents: Tensor, action_xyyaw: Tensor, elapsed_frame
         poses_xyyaw=relative,
         frame_offsets=torch.cat([context.frame_offsets[:, 1:] - elapsed_frames, newest], dim=1),
         absolute_pose_xyyaw=None if absolute is None else se2.compose(absolute, action_xyyaw),
-        points=None if points is None else slid_points(points, action_xyyaw),
-        older_points=None if older is None else slid_points(older, action_xyyaw),
+        points=None if points is None else slid_points(points, action_xyyaw, elapsed_s),
+        older_points=None if older is None else slid_points(older, action_xyyaw, elapsed_s),
         older=None if context.older is None else _slid_older(context, context.older, action_xyyaw, elapsed_frames),
     )
 

@@ -105,7 +105,7 @@ def rollout(
     for target in targets.unbind(1):
         action: Tensor = se2.relative(newest, target)
         latents = predict(parts, context, action, elapsed, generator, shared_noise=shared_noise)
-        context = slide(context, latents, action, stride)
+        context = slide(context, latents, action, stride, parts.rate_hz)
         imagined.append(latents)
         newest = target
     return torch.stack(imagined, dim=1)

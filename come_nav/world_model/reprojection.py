@@ -318,14 +318,17 @@ def points_before(
     return _not_shown_by_newest(points, colours, camera, newest_T_base_camera, bounded)
 
 
-def slid_points(points: PointSet, action_xyyaw: Tensor) -> PointSet:
-    """Return points (S or 1 rows) seen from a new base that stands at ``action_xyyaw`` (S, 3) in the old one."""
+def slid_points(points: PointSet, action_xyyaw: Tensor, elapsed_s: float = 0.0) -> PointSet:
+    """Return points (S or 1 rows) seen from a new base, ``elapsed_s`` later, at ``action_xyyaw`` (S, 3) in the old."""
     count = len(action_xyyaw)
     cosine, sine = action_xyyaw[:, 2:].cos(), action_xyyaw[:, 2:].sin()
     x, y, z = points.xyz.unbind(-1)
     x, y = x - action_xyyaw[:, 0:1], y - action_xyyaw[:, 1:2]
     moved = torch.stack([cosine * x + sine * y, cosine * y - sine * x, z.expand(count, -1)], dim=-1)
-    facts = None if points.facts is None else points.facts.expand(count, -1, -1)
+    facts = None
+    if points.facts is not None:  # age and trust
+        older = torch.tensor([elapsed_s, *[0.0] * (points.facts.shape[-1] - 1)]).to(points.facts)
+        facts = (points.facts + older).expand(count, -1, -1)
     return PointSet(moved, points.rgb.expand(count, -1, -1), facts)
 
 

@@ -68,7 +68,7 @@ class BagPlayerNode(ManagedNode):
 
     def start(self) -> None:
         """Play from the beginning."""
-        self._play = self._messages()
+        self._play, self._finished = self._messages(), False
         self._worker.start()
 
     def stop(self) -> None:

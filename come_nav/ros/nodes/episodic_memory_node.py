@@ -147,6 +147,7 @@ class EpisodicMemoryNode(MemoryNode):
             return
         self._stack.memory.clear()
         if T_before_after is not None:
+            self._stack.localisation.rebase(T_before_after)
             self._stack.episode.reset(T_before_after)
         else:
             self.log.warning("the clock of odometry jumped back; the adapter stays, in its odom frame")
