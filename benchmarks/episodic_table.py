@@ -95,6 +95,7 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(None, {"model": args.model})
     asked = {"worlds": args.worlds, "set": args.set_of_worlds, "recordings": [Path(bag).name for bag in args.bag]}
+    asked |= {"model": args.model, "windows": args.windows}
     document: dict[str, Any] = {"settings": asked, "machine": machine_facts(), "rows": []}
     if args.out.exists() and (kept := json.loads(args.out.read_text()))["settings"] == asked:
         document = kept

@@ -137,11 +137,17 @@ def main() -> None:
     keys = [f"model={args.model}", *ADAPTER, *args.keys]
     args.folder.mkdir(parents=True, exist_ok=True)
     path = args.folder / "chosen.json"
+    asked = {"worlds": args.choose_worlds, "windows": args.choose_windows, "keys": keys}
+    if args.chosen is None and path.exists() and json.loads(path.read_text()).get("asked") != asked:
+        path.unlink()  # of another choice
     if args.chosen is None and not path.exists():
         suite = suite_of(args, RECALL, args.choose_worlds, args.choose_windows, {})
         config = load_config(None, keys)
-        atomic_write_text(path, json.dumps(chosen(Choosing(suite, config, args.folder / "choice"), config)) + "\n")
-    found = json.loads(path.read_text()) if args.chosen is None else dict(zip(CHOSEN, args.chosen, strict=True))
+        made = chosen(Choosing(suite, config, args.folder / "choice"), config)
+        atomic_write_text(path, json.dumps({"asked": asked, "chosen": made}) + "\n")
+    found = (
+        json.loads(path.read_text())["chosen"] if args.chosen is None else dict(zip(CHOSEN, args.chosen, strict=True))
+    )
     print(json.dumps(found), flush=True)
     keys.append(f"experts.likelihood.render_variance={found[CHOSEN[1]]}")
     document: dict[str, Any] = {"machine": machine_facts(), "chosen": found}

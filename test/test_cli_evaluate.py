@@ -269,6 +269,14 @@ def test_a_killed_evaluation_resumes_to_the_same_table(tmp_path):
         (["--rows", "trivial", "--config", "missing.yaml"], "missing.yaml"),
         (["--rows", "trivial", "--seed", "-1"], "seed must be"),
         (["--model", "no_such_model"], "no_such_model"),
+        (
+            ["--rows", "trivial", "--drift", "5", "--rgb-only"],
+            "--drift, --rgb-only: says something only with --suite recall",
+        ),
+        (
+            ["--rows", "trivial", "--samples", "7", "--top-k", "3"],
+            "--samples, --top-k: says something only with --protocol",
+        ),
         (["--rows", "trivial", "--out", "/proc/none"], "cannot be written"),
     ],
 )

@@ -11,7 +11,9 @@ import torch
 from data_samples import SampleRecording
 
 from come_nav.cli.main import main
+from come_nav.core.types import Frame
 from come_nav.data.bags.writer import write_bag
+from come_nav.memory.keyframes import Keyframes, KeyframesSettings
 from come_nav.memory.store.store import MemoryStore
 
 
@@ -92,13 +94,40 @@ def test_export_of_key_frames(store, tmp_path, capsys):
 
     folder = tmp_path / "images"
     for words in ([], ["--overwrite"]):
+        if words:  # images of before make room, what somebody put beside them stays
+            (folder / "labels.csv").write_text("a label")
+            (folder / "999998.jpg").write_text("of a longer export")
+            with (folder / "keyframes.csv").open("a") as table:
+                table.write("999998.jpg,1.0,0.0,0.0,0.0\n../outside.jpg,1.0,0.0,0.0,0.0\n")
+            (tmp_path / "outside.jpg").write_text("not of the export")
         facts = run_json(capsys, "memory", "export", str(store), str(folder), *words)
+    assert (folder / "labels.csv").is_file() and (tmp_path / "outside.jpg").is_file()
+    assert not (folder / "999998.jpg").exists()
     with (folder / "keyframes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == facts["count"] > 2
     assert cv2.imread(str(folder / rows[0]["file"])).shape == (16, 24, 3)
     stamps_s, x_m = (np.array([float(row[name]) for row in rows]) for name in ("stamp_s", "x_m"))
     np.testing.assert_allclose(x_m, np.interp(stamps_s, *_x_over_time()), atol=0.01)
+
+
+def test_all_key_frames_of_a_store_are_shown_however_many(tmp_path, capsys):
+    """More than a robot keeps by default; and a robot that keeps fewer says what it leaves out."""
+    keyframes = Keyframes(KeyframesSettings(spacing_m=1e-6, max_count=2000))
+    for step in range(1100):
+        keyframes.observe(Frame(float(step), np.zeros((2, 2, 3), np.uint8)), np.array([0.01 * step, 0.0, 0.0]))
+    MemoryStore(tmp_path / "store").save(keyframes=keyframes.state())
+    assert run_json(capsys, "memory", "info", str(tmp_path / "store"))["keyframes"]["count"] == 1100
+    facts = run_json(capsys, "memory", "export", str(tmp_path / "store"), str(tmp_path / "out"), "--what", "keyframes")
+    assert facts["count"] == 1100
+
+
+def test_key_frames_that_do_not_fit_are_told_of(caplog):
+    many, few = Keyframes(KeyframesSettings(spacing_m=1e-6)), Keyframes(KeyframesSettings(max_count=5))
+    for step in range(8):
+        many.observe(Frame(float(step), np.zeros((2, 2, 3), np.uint8)), np.array([step, 0.0, 0.0]))
+    few.load_state(many.state())
+    assert "5 of 8 saved key frames are kept" in caplog.text and "keyframes.max_count is 5" in caplog.text
 
 
 def _x_over_time() -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from data_samples import SampleRecording
 
 from come_nav.cli.main import main
-from come_nav.cli.plan import _goal, remember
+from come_nav.cli.plan import _goal, frame_index, remember
 from come_nav.core.errors import DataError
 from come_nav.core.types import Frame
 from come_nav.data import open_recording
@@ -113,3 +114,14 @@ def test_a_field_of_view_that_is_none_is_refused(tmp_path, fov):
 def arguments(**given):
     nothing = {"goal_image": None, "goal_index": None, "goal_pose": None, "goal_fov": None}
     return types.SimpleNamespace(**{**nothing, **given})
+
+
+@pytest.mark.parametrize(("text", "index"), [("0s", 0), ("1.0", 4), ("1.1s", 4), ("2.75s", 11), ("7", 7)])
+def test_a_moment_is_an_index_or_seconds(text, index):
+    assert frame_index(SampleRecording(12), text) == index
+
+
+@pytest.mark.parametrize("text", ["9999s", "-7s", "nans", "3.0s", "12", "-1", "noon"])
+def test_a_moment_outside_of_the_recording_is_refused(text):
+    with pytest.raises(DataError, match="--at must be"):
+        frame_index(SampleRecording(12), text)

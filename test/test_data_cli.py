@@ -109,6 +109,10 @@ def test_convert_refuses(drive, tmp_path, capsys):
         ([str(tmp_path), "--to", "tum"], "is a folder"),
         ([str(tmp_path / "x"), "--size", "12"], "--size must be"),
         ([str(tmp_path / "x"), "--compression", "zip"], "compression must be one of"),
+        (
+            [str(tmp_path / "x.txt"), "--to", "tum", "--start", "1", "--time-offset", "2"],
+            "--start, --time-offset: poses are",
+        ),
     ]
     for arguments, message in cases:
         assert main(["convert", str(drive), *arguments]) == 1

@@ -15,7 +15,7 @@ from come_nav.localisation.features import Features
 from come_nav.localisation.multi_view.joint_registration import level_pose_xyyaw, register_jointly
 from come_nav.localisation.multi_view.triangulation import triangulate, with_triangulated_points
 from come_nav.localisation.refinement import exponential
-from come_nav.localisation.registration import RegistrationStatus, register
+from come_nav.localisation.registration import RegistrationSettings, RegistrationStatus, register
 from come_nav.localisation.view import View, make_view
 from come_nav.sim.sensors.mounting import camera_in_base
 
@@ -100,6 +100,14 @@ def test_frames_of_one_place_do_not_make_an_image_surer_of_itself() -> None:
         off = (se3.inverse(T_a_b) @ joint.T_a_b)[:3, 3]
         squares.append(off @ np.linalg.solve(joint.covariance[:3, :3], off) / 3.0)
     assert 0.4 < np.mean(squares) < 1.6
+
+
+def test_what_counts_as_registered_is_asked_of_the_true_covariance() -> None:
+    known, image, _ = still_robot(40, 0, 0)
+    sigma_m = float(np.sqrt(np.diag(register_jointly(known, [np.eye(4)] * 4, image)[0].covariance)[:3].max()))
+    for share, ok in ((1.1, True), (0.9, False)):
+        strict = RegistrationSettings(max_sigma_m=share * sigma_m)
+        assert register_jointly(known, [np.eye(4)] * 4, image, strict)[0].ok is ok
 
 
 @pytest.mark.parametrize("false", [4, 6, 9])

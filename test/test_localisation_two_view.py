@@ -128,6 +128,25 @@ def test_a_turn_on_the_spot_has_no_direction_however_many_matches_are_wrong(wron
         assert not register_two_views(*seen, 0.1, 0.02).ok
 
 
+@pytest.mark.parametrize("near", [0.12, 0.2])
+def test_a_few_near_points_are_direction_enough(near: float) -> None:
+    """A hall: most of what is seen is too far away to move."""
+    for seed in range(8):
+        rng, T_a_b = np.random.default_rng(seed), exponential(XI)
+        z = np.where(np.arange(150) < near * 150, rng.uniform(1.5, 3.0, 150), rng.uniform(20.0, 40.0, 150))
+        points = np.stack([rng.uniform(-0.4, 0.4, 150) * z, rng.uniform(-0.3, 0.3, 150) * z, z], 1)
+        descriptors = rng.integers(0, 255, (150, 128)).astype(np.uint8)
+        seen = []
+        for where in (points, se3.transform_points(se3.inverse(T_a_b), points)):
+            pixels = where[:, :2] / where[:, 2:] * [CAMERA.fx, CAMERA.fy] + [CAMERA.cx, CAMERA.cy]
+            pixels += rng.normal(size=(150, 2)) * 0.5
+            features = Features(pixels.astype(np.float32), descriptors, np.ones(150, np.float32), 320, 240)
+            seen.append(View(features, CAMERA))
+        found = register_two_views(*seen, DISTANCE_M, 0.01)
+        assert found.ok, seed
+        assert np.linalg.norm(away_of(found.T_a_b, T_a_b)[:3]) < 0.06
+
+
 def test_failures_without_depth_say_why() -> None:
     a, b, _, _ = views(4, depths_m=(300.0, 400.0))  # nothing near: no direction
     assert register_two_views(a, b, 3.0, 0.1).status is not RegistrationStatus.OK

@@ -51,6 +51,21 @@ def test_the_most_similar_places_come_first_with_one_minus_the_cosine():
     assert len(drive([]).most_similar(encode_grey([grey(58)])[0])[0]) == 0
 
 
+def test_frames_of_another_leg_may_have_the_same_times():
+    """A simulator or a bag that begins anew: each frame is asked for by its own image."""
+    places, latents = drive([(0.0, 0.0, 0.0), (5.0, 0.0, 0.0)]), encode_grey([grey(0), grey(10), grey(100), grey(110)])
+    places.most_similar(latents[0])
+    places.begin_leg()
+    for index, level in enumerate((100, 110)):
+        pose = np.array([100.0 + 5.0 * index, 0.0, 0.0])
+        frame = Frame(float(index), grey(level))
+        kept = places.observe(frame, Odometry(float(index), se3.transform_from_xyyaw(pose)), latents[2 + index])
+        assert kept
+    for number, x_m in enumerate((0.0, 5.0, 100.0, 105.0)):
+        poses, differences = places.most_similar(latents[number], 4)
+        assert poses[0, 0] == x_m and differences[0] < 1e-3 < differences[1]
+
+
 def test_a_far_goal_is_led_to_along_the_way_that_was_driven():
     guide = Guide(drive(ROUND_THE_CORNER), GuideSettings(direct_m=1.0, lookahead_m=1.0))
     goal = Goal(image_rgb=grey(60), pose_odom_xyyaw=np.array([3.0, 3.0, np.pi / 2]))

@@ -68,6 +68,7 @@ def test_text_output_tells_what_to_do_next(tmp_path, capsys):
         (["--rate", "0"], "rate_hz"),
         (["--device", "tpu"], "--device"),
         (["--mesh", "nowhere.ply"], "no such file"),
+        (["--worlds", "3-5"], "--worlds is for --nwm-dataset"),
     ],
 )
 def test_mistakes(tmp_path, capsys, words, message):
@@ -83,3 +84,6 @@ def test_an_existing_bag_is_kept_unless_told(tmp_path, capsys):
     assert main(words) == 0
     assert main(words) == 1 and "--overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
+    (tmp_path / "photo.png").write_text("precious")
+    assert main([*words[:-1], str(tmp_path / "photo")]) == 1 and "photo.png: exists already" in capsys.readouterr().err
+    assert (tmp_path / "photo.png").read_text() == "precious" and not (tmp_path / "photo").exists()

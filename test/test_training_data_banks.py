@@ -207,7 +207,7 @@ def encoded(recording: Corridor, use: tuple[float, float] = (0.0, 1.0)) -> Laten
     )
 
 
-@pytest.mark.parametrize("period_s", [0.25, 0.5, 0.675])
+@pytest.mark.parametrize("period_s", [0.25, 0.3, 0.5, 0.675])
 def test_times_are_those_of_the_images_however_slowly_they_come(period_s: float) -> None:
     """A frame of the model's rate is a quarter of a second; a goal lies within 64 of them."""
     bank, settings = encoded(Corridor(period_s=period_s)), GoalSettings(older_frames=3)
@@ -215,10 +215,7 @@ def test_times_are_those_of_the_images_however_slowly_they_come(period_s: float)
     ratio = period_s / 0.25
     torch.testing.assert_close(batch.frame_offsets[0], ratio * torch.arange(-3.0, 1.0), atol=1e-4, rtol=0)
     frames = (batch.actions_xyyaw[..., 0] / 0.1).round()
-    expected = (ratio * frames).clamp(-64 - ratio, 64 + ratio)
-    within = (ratio * frames).abs() <= 64.0
-    torch.testing.assert_close(batch.rel_frames[within], expected[within], atol=1e-3, rtol=0)
-    assert float(batch.rel_frames.abs().max()) < 64.0 + ratio
+    torch.testing.assert_close(batch.rel_frames, (ratio * frames).clamp(-64.0, 64.0), atol=1e-3, rtol=0)
     assert batch.older is not None
     known = batch.older.known[:, -1]
     torch.testing.assert_close(
@@ -226,7 +223,7 @@ def test_times_are_those_of_the_images_however_slowly_they_come(period_s: float)
     )
     near = GoalSettings(near_fraction=1.0, turn_fraction=0.0, revisit_fraction=0.0)
     drawn = bank.sample(near, 400, torch.Generator().manual_seed(0)).rel_frames
-    assert 8.0 - ratio < float(drawn.abs().max()) < 8.0 + ratio
+    assert 8.0 - ratio < float(drawn.abs().max()) <= 8.0 + 1e-3
 
 
 def test_motions_are_exact_far_from_a_maps_origin() -> None:

@@ -104,8 +104,9 @@ def test_what_fine_tuning_would_not_follow_is_refused(
 ) -> None:
     model = DiffusionWorldModel.load(finished[0] / "toy")
     deeper = replace(CONFIG.denoiser_model, depth=CONFIG.denoiser_model.depth + 1)
-    asked = replace(CONFIG, denoiser_model=deeper, prediction="eps", denoiser_from="models/tiny")
-    with pytest.raises(ConfigError, match=r"denoiser_model\.depth, prediction, denoiser_from: not those of --init"):
+    asked = replace(CONFIG, denoiser_model=deeper, prediction="eps", denoiser_from="models/tiny", scale_m=9.0)
+    wanted = r"denoiser_model\.depth, prediction, denoiser_from, scale_m: not those of --init"
+    with pytest.raises(ConfigError, match=wanted):
         Run(asked, tmp_path, MACHINE, model)
 
 

@@ -11,8 +11,13 @@ from test_world_model_model import small_model
 
 from come_nav.cli.main import main
 from come_nav.core.errors import CheckpointError, ConfigError
+from come_nav.core.resources import user_models_folder
+from come_nav.experts.sequence.network import SequenceDenoiser
+from come_nav.experts.sequence.settings import SequenceSettings
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.files.zoo import installed_models, read_zoo
 from come_nav.world_model.probe import probe
+from come_nav.world_model.sequence.model import SequenceModel, SequenceModelSettings
 
 ZOO = Path(__file__).resolve().parents[1] / "models" / "zoo.yaml"
 
@@ -76,6 +81,28 @@ def test_info_and_verify_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert captured.out == ""
     assert captured.err.startswith("come-nav: ")
     assert "cut short" in captured.err
+
+
+def test_a_sequence_model_is_a_model_and_a_broken_folder_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    network = SequenceSettings(hidden_size=8, depth=1, num_heads=2, state_size=4)
+    autoencoder = AutoencoderSettings(kind="lapped", block_size=16, latent_channels=24)
+    settings = SequenceModelSettings(network=network, autoencoder=autoencoder)
+    model = SequenceModel(settings, SequenceDenoiser(network), ImageAutoencoder(autoencoder))
+    model.save(user_models_folder() / "maze_memory")
+    (user_models_folder() / "broken").mkdir()
+    (user_models_folder() / "broken" / "config.yaml").write_text("format: of tomorrow\n")
+    assert main(["models", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
+    assert rows["maze_memory"]["sequence"] == "ssm" and rows["maze_memory"]["parameters"] > 1000
+    assert rows["tiny"]["here"] and "config.yaml" in rows["broken"]["description"]
+    for words in (["list"], ["info", "tiny"], ["info", "maze_memory"], ["verify", "maze_memory"]):
+        assert main(["models", *words]) == 0, words
+    capsys.readouterr()
+    assert main(["models", "verify", "broken"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_models_that_are_not_here_say_how_to_get_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from come_nav.cli.output import add_json_flag, print_json
 from come_nav.cli.recording_flags import add_recording_flags, open_from_flags, parse_size
-from come_nav.core.errors import StorageError
+from come_nav.core.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from come_nav.core.protocols import Recording
@@ -91,6 +91,12 @@ def _trajectory(args: argparse.Namespace) -> Trajectory:
 
     if (args.input / "traj_data.pkl").is_file():
         return recording_trajectory(open_from_flags(args.input, args))
+    unused = {"--start": args.start, "--stop": args.stop, "--time-offset": args.time_offset or None}
+    if given := [flag for flag, value in unused.items() if value is not None]:
+        raise ConfigError(
+            f"{', '.join(given)}: poses are written whole, as they were recorded; leave it out, or convert to a bag "
+            "with it first and that bag to poses"
+        )
     if is_folder_drive(args.input):
         drive = read_folder_drive(args.input, FolderChoice(image=args.image_topic, pose=args.pose_topic))
         for note in drive.notes:

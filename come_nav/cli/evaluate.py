@@ -188,11 +188,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    """Refuse --share and --policy where they would say nothing."""
+    """Refuse flags where they would say nothing."""
     if args.protocol is not None:
         for flag, given in (("--share", args.share is not None), ("--policy", bool(args.policy))):
             if given:
                 raise ConfigError(f"{flag} is for plans of come_nav's own protocol, not for --protocol")
+    with_memory = args.protocol is None and args.suite in (RECALL, MEMORY_PLANNING)
+    for part, counts, where in (
+        (evaluate_memory, with_memory, "--suite recall or memory-planning"),
+        (evaluate_nwm, args.protocol is not None, "--protocol"),
+    ):
+        own = argparse.ArgumentParser(add_help=False)
+        part.add_arguments(own)
+        defaults = vars(own.parse_args([]))
+        unused = [name for name, value in defaults.items() if getattr(args, name, value) != value]
+        if unused and not counts:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+            raise ConfigError(f"{flags}: says something only with {where}; leave it out")
     if args.suite in (RECALL, MEMORY_PLANNING, QUALITY) and args.share is not None:
         raise ConfigError(f"--share is for plans, not for --suite {args.suite}")
     if args.suite not in (RECALL, MEMORY_PLANNING) and args.sequence_model:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,18 +234,29 @@ def _export_keyframes(args: argparse.Namespace, stored: StoredMemory) -> tuple[i
     _, keyframes = _memories(stored)
     if keyframes is None:
         raise _lacks(args, stored, "key frames")
-    if args.output.is_dir() and (args.output / "keyframes.csv").is_file():
-        shutil.rmtree(args.output)  # an export from before; anything else stays where it is
+    before = _exported(args.output)  # an export from before makes room; anything else stays where it is
     folder = writable_folder(args.output)
+    written = set()
     lines = ["file,stamp_s,x_m,y_m,yaw_rad"]
     for index, (stamp_s, pose) in enumerate(zip(keyframes.stamps_s, keyframes.poses_xyyaw, strict=True)):
         content = keyframes[index].compressed
         ending = "png" if content.startswith(PNG_START) else "jpg"
         name = f"{index:06d}.{ending}"
         (folder / name).write_bytes(content)
+        written.add(name)
         lines.append(f"{name},{stamp_s:.6f},{pose[0]:.4f},{pose[1]:.4f},{pose[2]:.5f}")
     atomic_write_text(folder / "keyframes.csv", "\n".join(lines) + "\n")
+    for name in before - written:
+        (folder / name).unlink(missing_ok=True)
     return len(keyframes), "key frames"
+
+
+def _exported(folder: Path) -> set[str]:
+    """Return the images that an export in a folder names; empty where there is none."""
+    table = folder / "keyframes.csv"
+    rows = table.read_text(encoding="utf-8").splitlines()[1:] if table.is_file() else []
+    names = {row.split(",")[0] for row in rows}
+    return {name for name in names if name == Path(name).name}
 
 
 def _export_adapter(args: argparse.Namespace, stored: StoredMemory) -> tuple[int, str]:
@@ -272,13 +282,14 @@ def _lacks(args: argparse.Namespace, stored: StoredMemory, what: str) -> MemoryS
 
 
 def _memories(stored: StoredMemory) -> tuple[SpatialMemory | None, Keyframes | None]:
-    from come_nav.memory.keyframes import Keyframes
+    from come_nav.memory.keyframes import Keyframes, KeyframesSettings
     from come_nav.memory.spatial.cloud import SpatialMemory
 
     cloud = None if stored.cloud is None else SpatialMemory.from_state(stored.cloud)
     keyframes = None
     if stored.keyframes is not None:
-        keyframes = Keyframes()
+        count = len(stored.keyframes["stamps_s"])
+        keyframes = Keyframes(KeyframesSettings(max_count=max(4, count)))  # all that is there
         keyframes.load_state(stored.keyframes)
     return cloud, keyframes
 

@@ -65,6 +65,7 @@ def _info(args: argparse.Namespace) -> int:
     from come_nav.core.weights_file import CARD_NAME
     from come_nav.policies.model import is_policy_folder, read_policy_file
     from come_nav.world_model.files.checkpoint import read_config
+    from come_nav.world_model.sequence.model import is_sequence_folder, read_sequence_settings
 
     known = {row["name"]: row for row in _all_models()}
     row = known.get(args.name)
@@ -75,7 +76,10 @@ def _info(args: argparse.Namespace) -> int:
             print("\n".join(f"{key}: {value}" for key, value in row.items() if value is not None))
         return 0
     folder = _folder(args.name)
-    config = to_mapping(read_policy_file(folder) if is_policy_folder(folder) else read_config(folder))
+    if is_sequence_folder(folder):
+        config = to_mapping(read_sequence_settings(folder))
+    else:
+        config = to_mapping(read_policy_file(folder) if is_policy_folder(folder) else read_config(folder))
     details = {**_facts(folder), "config": config}
     if row is not None:
         details["licence"] = row["licence"]
@@ -99,10 +103,13 @@ def _verify(args: argparse.Namespace) -> int:
     from come_nav.world_model.files.checkpoint import read_config
     from come_nav.world_model.model import DiffusionWorldModel
     from come_nav.world_model.probe import probe
+    from come_nav.world_model.sequence.model import is_sequence_folder
 
     folder = _folder(args.name)
     if is_policy_folder(folder):
         return _verify_policy(args, folder)
+    if is_sequence_folder(folder):
+        return _verify_sequence(args, folder)
     config = read_config(folder)
     model = DiffusionWorldModel.load(folder)
     if config.weights_sha256 is not None:  # load skips the checksum of large files
@@ -135,8 +142,20 @@ def _all_models() -> list[dict[str, Any]]:
         row |= _facts(installed[entry.name]) if row["here"] else {"how_to_get": entry.how_to_get}
         rows.append(row)
     for name in sorted(set(installed) - {entry.name for entry in zoo.models}):
-        rows.append({"licence": "unknown", "description": "", "here": True, **_facts(installed[name]), "name": name})
+        facts = _facts_or_why(installed[name])
+        rows.append({"licence": "unknown", "description": "", "here": True, **facts, "name": name})
     return rows
+
+
+def _facts_or_why(folder: Path) -> dict[str, Any]:
+    """Return what a folder beside the zoo's tells; one that cannot be read is told of and hides no other."""
+    from come_nav.core.errors import ComeNavError
+
+    try:
+        return _facts(folder)
+    except ComeNavError as error:
+        nothing = {"image_size": "-", "parameters": None, "size_bytes": None}
+        return {"folder": str(folder), **nothing, "description": str(error)}
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -144,9 +163,12 @@ def _facts(folder: Path) -> dict[str, Any]:
     from come_nav.core.weights_file import WEIGHTS_NAME, count_parameters
     from come_nav.policies.model import is_policy_folder
     from come_nav.world_model.files.checkpoint import read_config
+    from come_nav.world_model.sequence.model import is_sequence_folder
 
     if is_policy_folder(folder):
         return _policy_facts(folder)
+    if is_sequence_folder(folder):
+        return _sequence_facts(folder)
     config = read_config(folder)
     weights = folder / WEIGHTS_NAME
     return {
@@ -157,6 +179,24 @@ def _facts(folder: Path) -> dict[str, Any]:
         "rate_hz": config.rate_hz,
         "sampler": f"{config.sampler.name}, {config.sampler.steps} steps",
         "parameters": count_parameters(weights),
+        "size_bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+    }
+
+
+def _sequence_facts(folder: Path) -> dict[str, Any]:
+    """Return what a sequence model's files tell without loading the weights."""
+    from come_nav.core.weights_file import WEIGHTS_NAME, count_parameters
+    from come_nav.world_model.sequence.model import read_sequence_settings
+
+    settings = read_sequence_settings(folder)
+    return {
+        "name": folder.resolve().name,
+        "folder": str(folder),
+        "sequence": settings.network.memory,
+        "image_size": settings.autoencoder.image_size,
+        "context_frames": settings.frames,
+        "rate_hz": settings.rate_hz,
+        "parameters": count_parameters(folder / WEIGHTS_NAME),
         "size_bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
     }
 
@@ -194,6 +234,28 @@ def _verify_policy(args: argparse.Namespace, folder: Path) -> int:
         print_json({**facts, "ok": True, "sha256_checked": True})
         return 0
     print(f"{folder}: sound. checksum agrees, {facts['parameters']:,} parameters fit, its proposals are finite")
+    return 0
+
+
+def _verify_sequence(args: argparse.Namespace, folder: Path) -> int:
+    import torch
+
+    from come_nav.core.errors import CheckpointError
+    from come_nav.memory.recurrent import RecurrentMemory
+    from come_nav.world_model.sequence.model import SequenceModel
+
+    model = SequenceModel.load(folder)
+    size = model.settings.autoencoder.image_size
+    memory, place = RecurrentMemory(model.network), torch.zeros(1, 3)
+    memory.observe(model.encode(torch.zeros(1, 3, size, size))[0], place[0].double())
+    view = model.imagine(memory.state, place, place, torch.Generator().manual_seed(0))
+    if not bool(torch.isfinite(view).all()):
+        raise CheckpointError(f"{folder}: what it imagines is not finite; its weights are damaged")
+    facts = _sequence_facts(folder)
+    if args.json:
+        print_json({**facts, "ok": True, "sha256_checked": True})
+        return 0
+    print(f"{folder}: sound. checksum agrees, {facts['parameters']:,} parameters fit, what it imagines is finite")
     return 0
 
 

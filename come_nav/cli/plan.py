@@ -98,11 +98,7 @@ def run(args: argparse.Namespace) -> int:
 def frame_index(recording: Recording, text: str) -> int:
     """Return the frame that ``--at`` names: an index, or seconds from the start (with a point or an s)."""
     try:
-        if text.lstrip("-").isdigit():
-            index = int(text)
-        else:
-            stamps_s = recording.stamps_s
-            index = int(abs(stamps_s - stamps_s[0] - float(text.removesuffix("s"))).argmin())
+        index = int(text) if text.lstrip("-").isdigit() else _index_at(recording, float(text.removesuffix("s")))
     except ValueError as error:
         raise DataError(f"--at must be a frame index (40) or seconds (12.5s), got '{text}'") from error
     return _checked_index(recording, index, "--at")
@@ -130,6 +126,15 @@ def remembers(stack: NavStack, recording: Recording, at: int) -> bool:
 
     has_depth = recording.frame(at).depth_m is not None
     return bool(experts_in_use(stack.settings.experts, stack.episode.in_use().left_out, has_depth).names)
+
+
+def _index_at(recording: Recording, seconds: float) -> int:
+    """Return the frame nearest to a time after the first; raise DataError for one before or after the recording."""
+    past_s = recording.stamps_s - recording.stamps_s[0]
+    end_s, half_s = float(past_s[-1]), 0.5 / recording.rate_hz
+    if not -half_s <= seconds <= end_s + half_s:
+        raise DataError(f"--at must be in [0, {end_s:.2f}] s for {recording.name}, got {seconds:g} s")
+    return int(abs(past_s - seconds).argmin())
 
 
 def _checked_index(recording: Recording, index: int, flag: str) -> int:

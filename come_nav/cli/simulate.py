@@ -80,8 +80,12 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--seed must be >= 0, got {args.seed}")
     if args.nwm_dataset is not None:
         return _simulate_dataset(args)
-    if args.out.exists() and not args.overwrite:
-        raise StorageError(f"{args.out}: exists already; choose another name or replace it with --overwrite")
+    if args.worlds is not None:
+        raise ConfigError("--worlds is for --nwm-dataset; one bag is one drive: use --world")
+    image = args.out.with_name(f"{args.out.name}.png")
+    for path in (args.out, image):
+        if path.exists() and not args.overwrite:
+            raise StorageError(f"{path}: exists already; choose another name or replace it with --overwrite")
     sensors = _sensors(args)
     renderer = _renderer(args, _camera(args, sensors))
     world = renderer.worlds[0]
@@ -99,7 +103,6 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             progress=bar.update,
         )
-    image = args.out.with_name(f"{args.out.name}.png")
     _draw(image, recording)
     facts = _facts(args, recording, image)
     if args.json:

@@ -144,7 +144,8 @@ def _keyframes(args: argparse.Namespace) -> int:
             f"{args.map}: key frames need poses, and {poses_file(args.map).name} is not beside it; write the map by "
             "'come-nav topomap create', or navigate in it by images with 'come-nav topomap localise'"
         )
-    every = KeyframesSettings(spacing_m=1e-6, spacing_rad=1e-6)  # nodes were chosen already
+    # nodes were chosen already: all that the robot moved between are kept
+    every = KeyframesSettings(spacing_m=1e-6, spacing_rad=1e-6, max_count=max(4, len(topological)))
     keyframes = Keyframes(every)
     for node, (stamp_s, pose) in enumerate(zip(topological.stamps_s, topological.poses_xyyaw, strict=True)):
         keyframes.observe(Frame(float(stamp_s), topological.image(node)), pose)

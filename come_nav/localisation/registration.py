@@ -293,6 +293,14 @@ def solve_pnp(
     return se3.inverse(T_b_a), np.asarray(inliers).ravel().astype(np.int64)
 
 
+def is_steady(covariance: NDArray[np.float64], settings: RegistrationSettings) -> bool:
+    """Return whether a covariance (6, 6) is finite and within what counts as registered."""
+    variances = np.diag(covariance)
+    return bool(np.isfinite(covariance).all()) and bool(
+        variances[:3].max() <= settings.max_sigma_m**2 and variances[3:].max() <= settings.max_sigma_rad**2
+    )
+
+
 def settle(
     T_a_b: NDArray[np.float64],
     rows: NDArray[np.int64],
@@ -319,11 +327,7 @@ def settle(
     inliers, ratio = pairs[chosen], float(chosen.mean())
     if ratio < settings.min_inlier_ratio:
         return Registration.failed(RegistrationStatus.NO_CONSENSUS, inliers, ratio)
-    variances = np.diag(covariance)
-    steady = bool(np.isfinite(covariance).all()) and (
-        variances[:3].max() <= settings.max_sigma_m**2 and variances[3:].max() <= settings.max_sigma_rad**2
-    )
-    if not steady:
+    if not is_steady(covariance, settings):
         return Registration.failed(RegistrationStatus.UNSTABLE, inliers, ratio)
     rms_px = float(np.sqrt((errors_px[chosen] ** 2).mean()))
     return Registration(RegistrationStatus.OK, T_a_b, covariance, inliers, ratio, rms_px)

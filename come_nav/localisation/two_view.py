@@ -22,6 +22,7 @@ from come_nav.localisation.registration import (
     Registration,
     RegistrationSettings,
     RegistrationStatus,
+    is_steady,
 )
 from come_nav.localisation.view import View
 
@@ -29,6 +30,8 @@ CAUCHY_SQUARED = 5.0  # squared residual over its variance at which a match coun
 OUTLIER_DISTANCE = 6.6  # and beyond which it is none; 1 % of true matches are (one degree of freedom)
 MIN_PARALLAX = 2.0  # over that of noise alone
 NOISE_QUARTILE = 2.77  # of the squared distance of two noisy directions, three quarters are below (chi squared of two)
+FAR_APART = 40.0  # of it, twice as far as one in a hundred lies by noise
+FITTING_SHARE = 0.6  # of the matches that move far
 TURNS = 5  # rounds in which the matches that only turned are found
 STEP = 1e-6
 ROUNDS = 15
@@ -160,30 +163,39 @@ def _settle(
         ratio = float(chosen.mean())
         if chosen.sum() < settings.min_inliers or ratio < settings.min_inlier_ratio:
             return T_a_b, Registration.failed(RegistrationStatus.NO_CONSENSUS, pairs[chosen], ratio)
-    variances = np.diag(covariance)
-    steady = bool(np.isfinite(covariance).all()) and (
-        variances[:3].max() <= settings.max_sigma_m**2 and variances[3:].max() <= settings.max_sigma_rad**2
-    )
-    if not steady or _parallax(rays[chosen]) < MIN_PARALLAX:
+    if not is_steady(covariance, settings) or not _has_direction(rays, chosen, settings):
         return T_a_b, Registration.failed(RegistrationStatus.UNSTABLE, pairs[chosen], ratio)
     rms_px = float(np.sqrt((residuals[chosen] ** 2).mean())) * settings.sigma_px
     return T_a_b, Registration(RegistrationStatus.OK, T_a_b, covariance, pairs[chosen], ratio, rms_px)
 
 
-def _parallax(rays: _Rays) -> float:
-    """Return how far the quarter of the matches that moves most stays apart after a turn, over what noise alone leaves.
+def _has_direction(rays: _Rays, chosen: NDArray[np.bool_], settings: RegistrationSettings) -> bool:
+    """Return whether the matches ``chosen`` (M,) that agree with a pose show more than a turn.
 
     Noise looks like parallax to the normal equations: without this a turn on the spot has a sure direction. The turn is
-    that of the matches alone (Kabsch 1976), of the half that agrees best: a wrong pose has a wrong turn, beside which
-    everything has parallax, and a camera that hardly moved has an essential matrix that some false matches agree with.
+    that of the matches alone (Kabsch 1976), of the half that agrees best, for a wrong pose has a wrong turn, beside
+    which everything has parallax. Either a quarter of the matches moves by more than noise, or some move far and most
+    of all that do, of those too that do not agree with the pose, fit it: a camera that hardly moved has an essential
+    matrix that some wrong matches agree with, and the others do not.
     """
+    apart = _apart(rays, chosen)
+    if np.quantile(apart[chosen], 0.75) > MIN_PARALLAX**2 * NOISE_QUARTILE:
+        return True
+    far = apart > FAR_APART
+    return bool((far & chosen).sum() >= max(settings.min_inliers, FITTING_SHARE * far.sum()))
+
+
+def _apart(rays: _Rays, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return squared distances (M,) after a turn, over the noise of one coordinate."""
     a, b = (along / np.linalg.norm(along, axis=1, keepdims=True) for along in (rays.a, rays.b))
-    nearest = np.arange(len(rays))
+    nearest = np.flatnonzero(chosen)
+    apart: NDArray[np.float64] = np.zeros(len(rays))
     for _ in range(TURNS):
         turned = rays.b @ _turn(a[nearest], b[nearest]).T
         apart = ((turned[:, :2] / turned[:, 2:] - rays.a[:, :2]) ** 2).sum(1) / (2.0 * rays.sigma**2)
-        nearest = np.argsort(apart)[: (len(rays) + 1) // 2]
-    return float(np.sqrt(np.quantile(apart, 0.75) / NOISE_QUARTILE))
+        order = np.flatnonzero(chosen)[np.argsort(apart[chosen])]
+        nearest = order[: (len(order) + 1) // 2]
+    return apart
 
 
 def _turn(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

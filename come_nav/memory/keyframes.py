@@ -9,6 +9,7 @@ Poses come and go in odom as it is now; they are kept in map, and move with the 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -79,6 +80,9 @@ class Keyframe:
     compressed: bytes
 
 
+_log = logging.getLogger(__name__)
+
+
 class Keyframes:
     """Kept frames in the order of time. Bounded by ``max_count``.
 
@@ -106,6 +110,11 @@ class Keyframes:
     def stamps_s(self) -> NDArray[np.float64]:
         """Times (N,), increasing within a leg."""
         return np.array(self._kept.stamps_s, np.float64)
+
+    @property
+    def keys(self) -> list[tuple[int, float]]:
+        """Leg and time (s) of each frame, which no other frame has."""
+        return [(int(leg), float(stamp_s)) for leg, stamp_s in zip(self._kept.legs, self._kept.stamps_s, strict=True)]
 
     @property
     def poses_xyyaw(self) -> NDArray[np.float64]:
@@ -210,7 +219,15 @@ class Keyframes:
         self._kept, self._leg = kept, max(kept.legs, default=-1) + 1
         frame.settle(max(kept.anchors, default=-1) + 1, state.get("T_map_odom_xyyaw", np.zeros(3)))
         self.map_frame = frame
+        count = len(kept.images)
         _make_room(kept, self.config)
+        if len(kept.images) < count:
+            _log.warning(
+                "%d of %d saved key frames are kept, and the next save holds no others: keyframes.max_count is %d",
+                len(kept.images),
+                count,
+                self.config.max_count,
+            )
 
 
 def _make_room(kept: KeptFrames, config: KeyframesSettings) -> None:

@@ -17,12 +17,14 @@ class Worker:
         self._name, self._step, self._on_error = name, step, on_error
         self._wake = threading.Event()
         self._end = threading.Event()  # of the present thread alone: one that hangs must not be revived by the next
+        self._own = threading.local()
         self._thread: threading.Thread | None = None
 
     @property
     def stopping(self) -> bool:
         """Whether a long step should end soon."""
-        return self._end.is_set()
+        own: threading.Event = getattr(self._own, "end", self._end)  # of the thread that asks, if it is a worker's
+        return own.is_set()
 
     def start(self) -> None:
         """Start the thread."""
@@ -45,6 +47,7 @@ class Worker:
         return not thread.is_alive()
 
     def _run(self, end: threading.Event) -> None:
+        self._own.end = end
         while not end.is_set():
             try:
                 wait_s = self._step()

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from come_nav.training.data.bank_cache import weights_digest
 from come_nav.training.growing import begin_with, grown
 from come_nav.training.policies.settings import PolicyTrainSettings
 from come_nav.training.sequence.settings import SequenceTrainSettings
-from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
+from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 
@@ -120,13 +121,28 @@ def check_fine_tuning(config: TrainSettings, init: DiffusionWorldModel) -> None:
     network = to_mapping(config.denoiser_model)
     theirs = {**to_mapping(init.base.model.settings), "latent_memory_channels": network["latent_memory_channels"]}
     changed = [f"denoiser_model.{key}" for key, value in theirs.items() if network[key] != value]
-    changed += [] if config.prediction == init.base.prediction else ["prediction"]
-    changed += [] if config.denoiser_from is None else ["denoiser_from"]
+    asked = {
+        "prediction": (config.prediction, init.base.prediction),
+        "image_size": (config.image_size, init.image_size),
+        "autoencoder_model": (_unscaled(config.autoencoder_model), _unscaled(init.autoencoder.settings)),
+        "denoiser_from": (config.denoiser_from, None),
+        "autoencoder_from": (config.autoencoder_from, None),
+    }
+    changed += [key for key, (own, their) in asked.items() if own != their]
+    units, default = init.base.normalizer, TrainSettings()
+    if config.scale_m not in (default.scale_m, units.scale_m):
+        changed.append("scale_m")
+    if config.waypoint_spacing_m not in (None, units.spacing_m if units.kind == "range" else None):
+        changed.append("waypoint_spacing_m")
     if changed:
         raise ConfigError(
-            f"{', '.join(changed)}: not those of --init, which keeps its own network and target; leave them out, or "
+            f"{', '.join(changed)}: not those of --init, which keeps its network, images and units; leave them out, or "
             "train from nothing, or from a smaller network by denoiser_from without --init"
         )
+
+
+def _unscaled(settings: AutoencoderSettings) -> AutoencoderSettings:
+    return replace(settings, scaling_factor=1.0)  # which is fitted
 
 
 def _completed(path: Path, kind: type[Any]) -> Any:

@@ -22,6 +22,7 @@ from come_nav.localisation.registration import (
     RegistrationSettings,
     RegistrationStatus,
     correspondences,
+    is_steady,
     settle,
     solve_pnp,
 )
@@ -114,7 +115,10 @@ def _counted_once(
     shared = sigma_px**2 * (np.einsum("mij,mkj->ik", sums, sums) - np.einsum("mij,mkj->ik", pulls, pulls))
     inverse = np.linalg.inv(hessian)
     excess = np.trace(found.covariance @ hessian) / 6.0  # that of residuals over what was expected, and robust weights
-    return replace(found, covariance=found.covariance + excess * inverse @ shared @ inverse)
+    covariance = found.covariance + excess * inverse @ shared @ inverse
+    if not is_steady(covariance, settings):
+        return Registration.failed(RegistrationStatus.UNSTABLE, found.inliers, found.inlier_ratio)
+    return replace(found, covariance=covariance)
 
 
 def _moved(found: Correspondences, T_ref_a: NDArray[np.float64]) -> Correspondences:

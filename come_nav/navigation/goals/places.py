@@ -30,7 +30,8 @@ class Places:
         self.keyframes = keyframes
         self._encode = encode
         self._lock = threading.RLock()
-        self._latents: dict[float, torch.Tensor] = {}  # by stamp: indices shift when a frame makes room
+        # by leg and stamp: indices shift when a frame makes room, and stamps may come again in another leg
+        self._latents: dict[tuple[int, float], torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.keyframes)
@@ -45,7 +46,7 @@ class Places:
         with self._lock:
             kept = self.keyframes.observe(frame, odometry.T_odom_base)
             if kept and latents is not None:
-                self._latents[float(frame.stamp_s)] = latents.detach().half().cpu()
+                self._latents[self.keyframes.keys[-1]] = latents.detach().half().cpu()
         return kept
 
     def most_similar(self, latents: torch.Tensor, count: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -54,16 +55,16 @@ class Places:
         The most similar comes first; its difference is 1 - the cosine between the two, in [0, 2].
         """
         with self._lock:
-            stamps_s = [float(stamp_s) for stamp_s in self.keyframes.stamps_s]
-            self._latents = {stamp_s: kept for stamp_s, kept in self._latents.items() if stamp_s in set(stamps_s)}
-            missing = [index for index, stamp_s in enumerate(stamps_s) if stamp_s not in self._latents]
+            keys = self.keyframes.keys
+            self._latents = {key: self._latents[key] for key in keys if key in self._latents}
+            missing = [index for index, key in enumerate(keys) if key not in self._latents]
             for start in range(0, len(missing), ENCODE_BATCH):
                 batch = missing[start : start + ENCODE_BATCH]
                 for index, encoded in zip(batch, self._encode([self.keyframes[i].rgb for i in batch]), strict=True):
-                    self._latents[stamps_s[index]] = encoded.detach().half().cpu()
-            if not stamps_s:
+                    self._latents[keys[index]] = encoded.detach().half().cpu()
+            if not keys:
                 return np.zeros((0, 3)), np.zeros(0)
-            known = torch.stack([self._latents[stamp_s] for stamp_s in stamps_s]).float()
+            known = torch.stack([self._latents[key] for key in keys]).float()
             differences = latent_difference(known, latents.detach().float().cpu()).double().numpy()
             best = differences.argsort(kind="stable")[:count]
             return self.keyframes.poses_xyyaw[best], differences[best]

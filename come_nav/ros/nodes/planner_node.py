@@ -253,6 +253,8 @@ class PlannerNode(ManagedNode):
                 if self._goal_received_s is not None and step.plan.status is PlanStatus.OK:
                     self._goal_time.add(time.monotonic() - self._goal_received_s)
                     self._goal_received_s = None
+        if self._worker.stopping:
+            return  # nobody waits for it any more
         self._output.show(step)
         if self._recorder is not None:
             self.guard("recording", self._recorder.show, step)

@@ -121,6 +121,7 @@ class LatentBank:
 
     def windows(self, newest: torch.Tensor, sampling: GoalSettings, uniforms: torch.Tensor) -> WindowBatch:
         """Return the windows whose contexts end at frames ``newest`` (B,); ``uniforms`` (B, G, 2) choose the goals."""
+        bound = sampling.max_offset_frames
         branches, sampling = self.branch_latents.shape[1], sampling.of_frames(self._frame_time)
         drives = Drives(self.poses_xyyaw, self.first, self.last)
         goals = choose_goals(drives, newest, branches, sampling, uniforms)
@@ -129,8 +130,7 @@ class LatentBank:
         actions = se2.relative(base, self.poses_xyyaw[goals.frame])
         rel_frames = goals.rel_frames.float()
         if self.times is not None:
-            reach = sampling.max_offset_frames * self._frame_time
-            rel_frames = self._since(newest, goals.frame).clamp(-reach, reach)
+            rel_frames = self._since(newest, goals.frame).clamp(-bound, bound)
         if branches:
             row = newest[:, None]
             actions = torch.where(goals.use_branch[..., None], self.branch_actions_xyyaw[row, goals.branch], actions)

@@ -26,7 +26,6 @@ from come_nav.core.geometry import se2
 
 DRAWS_PER_GOAL = 2  # the kind, and the candidate of that kind
 BRANCH, NEAR, TURN, REVISIT, FAR = range(5)
-SLOW = 1.25  # frames of the model's rate from one image to the next, from which on images count as slower than it
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,11 @@ class GoalSettings:
 
     def of_frames(self, frame_time: float) -> GoalSettings:
         """Return the same reaches in time, for frames that lie ``frame_time`` frames of the model's rate apart."""
-        if frame_time < SLOW:
+        if frame_time == 1.0:
             return self
 
         def frames(count: int) -> int:
-            return max(1, round(count / frame_time))
+            return max(1, int(count / frame_time))
 
         least, greatest = self.revisit_frames
         return replace(

@@ -57,14 +57,14 @@ class RecordingEncoder:
 
     def __post_init__(self) -> None:
         self.start, self.stop = (round(fraction * len(self.recording)) for fraction in self.use)
-        poses = np.asarray(self.recording.poses_xyyaw, np.float64)
-        self._poses = se2.relative(poses[:1], poses)  # float32 has no centimetres far from a map's origin
-        stamps = np.asarray(self.recording.stamps_s, np.float64)
-        self._times = (stamps - stamps[0]) * self.rate_hz
         if len(self) < 2:
             raise DataError(
                 f"{self.recording.name}: only {len(self)} frames in the part {self.use} of it; at least 2 are needed"
             )
+        poses = np.asarray(self.recording.poses_xyyaw, np.float64)
+        self._poses = se2.relative(poses[:1], poses)  # float32 has no centimetres far from a map's origin
+        stamps = np.asarray(self.recording.stamps_s, np.float64)
+        self._times = (stamps - stamps[0]) * self.rate_hz
 
     def __len__(self) -> int:
         return self.stop - self.start

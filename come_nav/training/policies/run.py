@@ -20,7 +20,7 @@ from come_nav.training.policies.frames import FrameBank, kept, recording_frames,
 from come_nav.training.policies.samples import PolicySamples
 from come_nav.training.policies.settings import PolicyTrainSettings
 from come_nav.training.policies.task import PolicyTask
-from come_nav.training.run_parts import pin_config, seeded_layers
+from come_nav.training.run_parts import pin_config, pin_init, seeded_layers
 
 STAGE = "policy"
 VALIDATION_CONTEXTS, VALIDATION_SEED = 256, 1
@@ -44,6 +44,7 @@ class PolicyRun:
         self.processes = machine.launch()
         with self.processes.first_alone():
             pin_config(config, self.folder)
+            pin_init([] if init is None else [init.network], self.folder)
 
     def finish(self) -> Path | None:
         """Train what is not done yet; return the exported model folder, or None when time ran out first."""
@@ -96,7 +97,8 @@ class PolicyRun:
             seeds = VALIDATION_SEEDS[: data.validation_worlds]
             return [self._worlds("validation", seeds).with_spacing(spacing_m)]
         spacings = [float(bank.spacing_m[0]) for bank in banks]  # the unit that is learned
-        return [self._recording(number, data.recording_use, "validation", own) for number, own in enumerate(spacings)]
+        ends = (self._recording(number, data.recording_use, "validation", own) for number, own in enumerate(spacings))
+        return [bank.with_spacing(own) for bank, own in zip(ends, spacings, strict=True)]  # one kept from before too
 
     def _worlds(self, name: str, seeds: range) -> FrameBank:
         config, machine = self.config, self.machine

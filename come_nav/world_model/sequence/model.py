@@ -77,6 +77,35 @@ def check_same_latents(network: SequenceSettings, autoencoder: AutoencoderSettin
             raise ConfigError(f"network.{name} must be {wanted} as in the autoencoder's latents, got {own}")
 
 
+def is_sequence_folder(folder: Path) -> bool:
+    """Whether a model folder's config says that it holds a sequence model; False where there is no readable one."""
+    try:
+        return (folder / CONFIG_NAME).is_file() and read_yaml(folder / CONFIG_NAME).get("format") == FORMAT
+    except ConfigError:
+        return False
+
+
+def read_sequence_settings(folder: Path) -> SequenceModelSettings:
+    """Return a sequence model folder's config.
+
+    Raises:
+        CheckpointError: where ``folder`` is none, naming what it is.
+        ConfigError: for a value that breaks a rule.
+    """
+    path = Path(folder) / CONFIG_NAME
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder}: no model folder, it has no {CONFIG_NAME}; make one: come-nav train --sequence ssm"
+        )
+    values = read_yaml(path)
+    if values.get("format") != FORMAT:
+        raise CheckpointError(f"{folder}: holds no sequence model but '{values.get('format')}'")
+    try:
+        return from_mapping(SequenceModelSettings, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
 class SequenceModel:
     """Remembers sequences and imagines views at poses.
 
@@ -161,18 +190,7 @@ class SequenceModel:
             CheckpointError: in one line, for a folder, file or tensor that is missing or broken.
             ConfigError: for a value in ``config.yaml`` that breaks a rule.
         """
-        path = Path(folder) / CONFIG_NAME
-        if not path.is_file():
-            raise CheckpointError(
-                f"{folder}: no model folder, it has no {CONFIG_NAME}; make one: come-nav train --sequence ssm"
-            )
-        values = read_yaml(path)
-        if values.get("format") != FORMAT:
-            raise CheckpointError(f"{folder}: holds no sequence model but '{values.get('format')}'")
-        try:
-            settings = from_mapping(SequenceModelSettings, values)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
+        settings = read_sequence_settings(folder)
         tensors = checked_weights(Path(folder), settings.weights_sha256)
         model = cls(settings, SequenceDenoiser(settings.network), ImageAutoencoder(settings.autoencoder))
         load_tensors(model._modules(), tensors, Path(folder) / WEIGHTS_NAME)
