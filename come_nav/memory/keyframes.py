@@ -112,11 +112,6 @@ class Keyframes:
         return np.array(self._kept.stamps_s, np.float64)
 
     @property
-    def keys(self) -> list[tuple[int, float]]:
-        """Leg and time (s) of each frame, which no other frame has."""
-        return [(int(leg), float(stamp_s)) for leg, stamp_s in zip(self._kept.legs, self._kept.stamps_s, strict=True)]
-
-    @property
     def poses_xyyaw(self) -> NDArray[np.float64]:
         """Planar poses (N, 3) in the odom frame as it is now."""
         return self.map_frame.to_odom(np.array(self._kept.poses_xyyaw, np.float64).reshape(-1, 3))
@@ -228,6 +223,12 @@ class Keyframes:
                 count,
                 self.config.max_count,
             )
+
+
+def frame_keys(keyframes: Keyframes) -> list[tuple[int, float]]:
+    """Return leg and time (s) of each frame, which no other frame of them has."""
+    kept = keyframes._kept
+    return [(int(leg), float(stamp_s)) for leg, stamp_s in zip(kept.legs, kept.stamps_s, strict=True)]
 
 
 def _make_room(kept: KeptFrames, config: KeyframesSettings) -> None:

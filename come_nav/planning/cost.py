@@ -79,8 +79,10 @@ class WeightedSum:
         for weight, objective in self._terms:
             if not objective.needs_view:
                 told = _checked(objective, Imagination(poses_xyyaw))
-                cost = weight * told if weight > 0 else torch.where(torch.isinf(told), told, 0.0)
-                by_objective[objective.name] = cost
+                if weight == 0:
+                    total = torch.where(torch.isinf(told), told, total)
+                    continue
+                by_objective[objective.name] = cost = weight * told
                 total = total + cost
         if not self.needs_view:
             return Costs(total, by_objective)

@@ -136,7 +136,7 @@ def _mean(each: dict[str, Any], key: str) -> str:
     if key not in each:
         return ""
     own = each[key]
-    few = own["low"] is None or own["clusters"] < MIN_CLUSTERS
+    few = own["low"] is None or own.get("clusters", MIN_CLUSTERS) < MIN_CLUSTERS
     return f"{own['value']:.2f}" + ("" if few else f" [{own['low']:.2f}, {own['high']:.2f}]")
 
 

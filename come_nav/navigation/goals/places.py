@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from come_nav.core.types import Frame, Odometry
 from come_nav.localisation.image_difference import latent_difference
-from come_nav.memory.keyframes import Keyframes
+from come_nav.memory.keyframes import Keyframes, frame_keys
 from come_nav.memory.store.files import KEYFRAMES
 from come_nav.memory.store.store import MemoryStore
 
@@ -46,7 +46,7 @@ class Places:
         with self._lock:
             kept = self.keyframes.observe(frame, odometry.T_odom_base)
             if kept and latents is not None:
-                self._latents[self.keyframes.keys[-1]] = latents.detach().half().cpu()
+                self._latents[frame_keys(self.keyframes)[-1]] = latents.detach().half().cpu()
         return kept
 
     def most_similar(self, latents: torch.Tensor, count: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -55,7 +55,7 @@ class Places:
         The most similar comes first; its difference is 1 - the cosine between the two, in [0, 2].
         """
         with self._lock:
-            keys = self.keyframes.keys
+            keys = frame_keys(self.keyframes)
             self._latents = {key: self._latents[key] for key in keys if key in self._latents}
             missing = [index for index, key in enumerate(keys) if key not in self._latents]
             for start in range(0, len(missing), ENCODE_BATCH):
