@@ -11,7 +11,7 @@ import pytest
 from data_samples import SampleRecording
 
 from come_nav.cli.main import main
-from come_nav.cli.plan import _goal, frame_index, remember
+from come_nav.cli.plan import _goal, first_shown, frame_index, remember
 from come_nav.core.errors import DataError
 from come_nav.core.types import Frame
 from come_nav.data import open_recording
@@ -19,10 +19,20 @@ from come_nav.navigation.memories.experts_in_use import experts_in_use
 from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 
 
-def recording(has_depth):
+def recording(has_depth, rate_hz=4.0):
     depth_m = np.ones((8, 8), np.float32) if has_depth else None
-    frames = [Frame(index / 4.0, np.zeros((8, 8, 3), np.uint8), depth_m) for index in range(30)]
-    return types.SimpleNamespace(frame=frames.__getitem__, T_odom_base=np.tile(np.eye(4), (30, 1, 1)))
+    frames = [Frame(index / rate_hz, np.zeros((8, 8, 3), np.uint8), depth_m) for index in range(30)]
+    stamps_s = np.array([frame.stamp_s for frame in frames])
+    return types.SimpleNamespace(
+        frame=frames.__getitem__, T_odom_base=np.tile(np.eye(4), (30, 1, 1)), stamps_s=stamps_s
+    )
+
+
+@pytest.mark.parametrize(("rate_hz", "first"), [(4.0, 17), (8.0, 9), (30.0, 0), (2.0, 21)])
+def test_what_can_be_context_is_shown_at_any_rate_of_the_recording(rate_hz, first):
+    """Two seconds of it for four frames at 4 Hz."""
+    model = types.SimpleNamespace(context_frames=4, rate_hz=4.0)
+    assert first_shown(recording(True, rate_hz), 25, model) == first
 
 
 @pytest.mark.parametrize(
@@ -40,7 +50,7 @@ def test_frames_before_the_context_are_shown_where_a_memory_uses_them(experts, h
     seen = []
     stack = types.SimpleNamespace(
         settings=replace(NavigationSettings(), experts=experts),
-        model=types.SimpleNamespace(context_frames=4),
+        model=types.SimpleNamespace(context_frames=4, rate_hz=4.0),
         episode=types.SimpleNamespace(in_use=lambda: experts_in_use(experts, {})),
     )
     navigator = types.SimpleNamespace(stack=stack, observe=lambda frame, odometry: seen.append(frame.stamp_s * 4))

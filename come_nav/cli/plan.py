@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from come_nav.core.protocols import Recording
     from come_nav.core.types import Goal, ImageCamera, Plan
+    from come_nav.navigation.navigation_model import NavigationModel
     from come_nav.navigation.navigator import Navigator
     from come_nav.navigation.planned_once import PlannedOnce
     from come_nav.navigation.stack import NavStack
@@ -112,12 +113,18 @@ def remember(navigator: Navigator, recording: Recording, at: int) -> None:
     from come_nav.core.types import Odometry
 
     stack = navigator.stack
-    first = 0 if remembers(stack, recording, at) else max(0, at - 2 * stack.model.context_frames)
+    first = 0 if remembers(stack, recording, at) else first_shown(recording, at, stack.model)
     with Steps(at + 1 - first, "remembering", "frame") as progress:
         for index in range(first, at + 1):
             frame = recording.frame(index)
             navigator.observe(frame, Odometry(frame.stamp_s, recording.T_odom_base[index]))
             progress.add()
+
+
+def first_shown(recording: Recording, at: int, model: NavigationModel) -> int:
+    """Return the first frame that can be context at frame ``at``: twice the time that a context takes, at any rate."""
+    begin_s = recording.stamps_s[at] - 2 * model.context_frames / model.rate_hz
+    return int((recording.stamps_s < begin_s - 1e-3).sum())
 
 
 def remembers(stack: NavStack, recording: Recording, at: int) -> bool:
@@ -276,7 +283,9 @@ def _draw(path: Path, stack: NavStack, plan: Plan, goal: Goal, recording: Record
         images["imagined"] = plan.imagined_rgb
     if goal.image_rgb is not None:
         images["goal"] = goal.image_rgb
-    steps = slice(at + 1, at + 1 + stack.settings.planner.horizon_steps)
+    past_s = recording.stamps_s - recording.stamps_s[at]
+    times_s = plan.dt_s * np.arange(1, stack.settings.planner.horizon_steps + 1)
+    steps = [int(np.abs(past_s - own).argmin()) for own in times_s if own <= past_s[-1] + 0.5 * plan.dt_s]
     driven = se2.relative(plan.start_odom_xyyaw[None], np.asarray(recording.poses_xyyaw)[steps])
     target = None if goal.pose_odom_xyyaw is None else se2.relative(plan.start_odom_xyyaw, goal.pose_odom_xyyaw)
     title = f"{recording.name}, frame {at}: {plan.status.value}"

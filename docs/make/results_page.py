@@ -1141,6 +1141,15 @@ SECTIONS = (
         sequence_memories,
     ),
     Section(
+        "sequence_options.json",
+        "A loss and a curriculum that the paper of state-space memories does not have",
+        "The state space of the table before, trained for the same time: frames that can be remembered from afar count "
+        "five times (`recall_weight`), sequences grow from 20 frames to 100 in half of the steps (`curriculum_frames`). "
+        "RECALLED",
+        "benchmarks/sequence_memories.py --rows benchmarks/sequence_options.yaml --seconds 900 --set data.worlds=960",
+        sequence_memories,
+    ),
+    Section(
         "sequence_memories_long_real.json",
         "The same memories in mazes of another simulator, fifteen minutes of a core each",
         "The networks of the table above, shown 13 episodes of Memory Maze 9x9 (424 frames each, drawn by "
