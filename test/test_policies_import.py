@@ -209,4 +209,9 @@ def test_the_command_line_imports_lists_and_verifies(tmp_path, monkeypatch, caps
     assert '"spacing_m": 0.15' in capsys.readouterr().out
     assert main(["models", "list"]) == 0
     assert "nomad" in capsys.readouterr().out
+    words = ["models", "import", str(tmp_path / "nomad.pth"), "--name", "scand"]
+    assert main([*words, "--dataset", "scand"]) == 0
+    assert "a spacing is 0.38 m" in capsys.readouterr().out
+    assert main([*words, "--overwrite", "--storage", "float16", "--size", "XL"]) == 1
+    assert "--size, --storage: for checkpoints of NWM" in capsys.readouterr().err
     assert main(["plan", "nowhere", "--at", "1", "--model", "nomad"]) == 1

@@ -37,7 +37,7 @@ def add_import_actions(actions: Any) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", choices=("ema", "model"), help="which weights (default ema, as the paper)")
     parser.add_argument("--vae", metavar="FOLDER|REPO", help="AutoencoderKL (default stabilityai/sd-vae-ft-ema)")
-    parser.add_argument("--dataset", default="recon", help="whose waypoint spacing actions get (default recon)")
+    parser.add_argument("--dataset", help="whose waypoint spacing actions get (default recon; a policy's: 0.25 m)")
     parser.add_argument("--storage", choices=STORAGES, default="float32", help="numbers in the file (default float32)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="model folder (default: among the user's models)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is there already")
@@ -53,6 +53,8 @@ def run_import(args: argparse.Namespace) -> int:
 
     if is_policy_checkpoint(args.file):
         return _import_policy(args)
+    if args.spacing is not None:
+        raise ConfigError("--spacing is for policies; a checkpoint of NWM has that of its --dataset")
     if args.name is None:
         raise ConfigError("--name must say what the new model is called, e.g. nwm-xl")
     for entry in read_zoo(find_resource("models", ZOO_NAME)).models:
@@ -67,8 +69,8 @@ def _import_policy(args: argparse.Namespace) -> int:
     from come_nav.policies.model import parameter_count
 
     args.name = args.name or args.file.stem
-    folder = _folder(args)
-    policy = import_policy(args.file, folder, heads=args.heads, spacing_m=args.spacing, overwrite=args.overwrite)
+    folder, spacing_m = _folder(args), _policy_spacing_m(args)
+    policy = import_policy(args.file, folder, heads=args.heads, spacing_m=spacing_m, overwrite=args.overwrite)
     settings, count = policy.settings, parameter_count(policy.network)
     if args.json:
         print_json({"name": args.name, "folder": str(folder), "parameters": count, "policy": to_mapping(settings)})
@@ -78,6 +80,19 @@ def _import_policy(args: argparse.Namespace) -> int:
     shown = args.name if args.out is None else folder
     print(f"use it:  come-nav evaluate --suite planning --policy {shown}    or --set planner.proposals={shown}")
     return 0
+
+
+def _policy_spacing_m(args: argparse.Namespace) -> float | None:
+    """Return the spacing that the flags ask for; refuse those that a policy has no use for."""
+    from come_nav.data.nwm.dataset import dataset_facts
+
+    storage = None if args.storage == STORAGES[0] else args.storage
+    flags = {"--size": args.size, "--weights": args.weights, "--vae": args.vae, "--storage": storage}
+    if given := [flag for flag, value in flags.items() if value is not None]:
+        raise ConfigError(f"{', '.join(given)}: for checkpoints of NWM, and {args.file} is a policy; leave it out")
+    if args.dataset is None or args.spacing is not None:
+        return float(args.spacing) if args.spacing is not None else None
+    return dataset_facts(args.dataset).spacing_m
 
 
 def run_pull(args: argparse.Namespace) -> int:
@@ -100,7 +115,7 @@ def _options(args: argparse.Namespace, size: str | None, heads: int | None) -> I
     from come_nav.data.nwm.dataset import dataset_facts
     from come_nav.world_model.nwm.importer import ImportSettings
 
-    options = ImportSettings(size, heads, args.weights, spacing_m=dataset_facts(args.dataset).spacing_m)
+    options = ImportSettings(size, heads, args.weights, spacing_m=dataset_facts(args.dataset or "recon").spacing_m)
     return replace(options, storage=args.storage, autoencoder=args.vae or options.autoencoder)
 
 
