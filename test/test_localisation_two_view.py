@@ -110,21 +110,29 @@ def test_what_is_too_far_for_a_direction_is_refused(depths_m: tuple[float, float
             assert np.linalg.norm(away_of(found.T_a_b, T_a_b)[:3]) < 0.1
 
 
+def views_of(
+    z_m: np.ndarray, T_a_b: np.ndarray, noise_px: float, rng: np.random.Generator, wrong: int = 0
+) -> list[View]:
+    """Return two views of points at depths ``z_m`` (N,), the first ``wrong`` of which lie anywhere in the second."""
+    count = len(z_m)
+    points = np.stack([rng.uniform(-0.4, 0.4, count) * z_m, rng.uniform(-0.3, 0.3, count) * z_m, z_m], 1)
+    descriptors = rng.integers(0, 255, (count, 128)).astype(np.uint8)
+    seen: list[View] = []
+    for where in (points, se3.transform_points(se3.inverse(T_a_b), points)):
+        pixels = where[:, :2] / where[:, 2:] * [CAMERA.fx, CAMERA.fy] + [CAMERA.cx, CAMERA.cy]
+        pixels += rng.normal(size=(count, 2)) * noise_px
+        if seen:
+            pixels[:wrong] = rng.uniform([0, 0], [320, 240], (wrong, 2))
+        features = Features(pixels.astype(np.float32), descriptors, np.ones(count, np.float32), 320, 240)
+        seen.append(View(features, CAMERA))
+    return seen
+
+
 @pytest.mark.parametrize("wrong", [0, 5, 20, 30])
 def test_a_turn_on_the_spot_has_no_direction_however_many_matches_are_wrong(wrong: int) -> None:
     for seed in range(6):
         rng, turn = np.random.default_rng(seed), exponential(np.array([0.0, 0.0, 0.0, 0.0, 0.2, 0.0]))
-        z = rng.uniform(1.5, 5.0, 150)
-        points = np.stack([rng.uniform(-0.4, 0.4, 150) * z, rng.uniform(-0.3, 0.3, 150) * z, z], 1)
-        descriptors = rng.integers(0, 255, (150, 128)).astype(np.uint8)
-        seen = []
-        for where in (points, se3.transform_points(se3.inverse(turn), points)):
-            pixels = where[:, :2] / where[:, 2:] * [CAMERA.fx, CAMERA.fy] + [CAMERA.cx, CAMERA.cy]
-            pixels += rng.normal(size=(150, 2)) * 0.7
-            if seen:
-                pixels[:wrong] = rng.uniform([0, 0], [320, 240], (wrong, 2))
-            features = Features(pixels.astype(np.float32), descriptors, np.ones(150, np.float32), 320, 240)
-            seen.append(View(features, CAMERA))
+        seen = views_of(rng.uniform(1.5, 5.0, 150), turn, 0.7, rng, wrong)
         assert not register_two_views(*seen, 0.1, 0.02).ok
 
 
@@ -134,15 +142,7 @@ def test_a_few_near_points_are_direction_enough(near: float) -> None:
     for seed in range(8):
         rng, T_a_b = np.random.default_rng(seed), exponential(XI)
         z = np.where(np.arange(150) < near * 150, rng.uniform(1.5, 3.0, 150), rng.uniform(20.0, 40.0, 150))
-        points = np.stack([rng.uniform(-0.4, 0.4, 150) * z, rng.uniform(-0.3, 0.3, 150) * z, z], 1)
-        descriptors = rng.integers(0, 255, (150, 128)).astype(np.uint8)
-        seen = []
-        for where in (points, se3.transform_points(se3.inverse(T_a_b), points)):
-            pixels = where[:, :2] / where[:, 2:] * [CAMERA.fx, CAMERA.fy] + [CAMERA.cx, CAMERA.cy]
-            pixels += rng.normal(size=(150, 2)) * 0.5
-            features = Features(pixels.astype(np.float32), descriptors, np.ones(150, np.float32), 320, 240)
-            seen.append(View(features, CAMERA))
-        found = register_two_views(*seen, DISTANCE_M, 0.01)
+        found = register_two_views(*views_of(z, T_a_b, 0.5, rng), DISTANCE_M, 0.01)
         assert found.ok, seed
         assert np.linalg.norm(away_of(found.T_a_b, T_a_b)[:3]) < 0.06
 

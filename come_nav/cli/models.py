@@ -160,7 +160,6 @@ def _facts_or_why(folder: Path) -> dict[str, Any]:
 
 def _facts(folder: Path) -> dict[str, Any]:
     """Return what a model folder's files tell without loading the weights."""
-    from come_nav.core.weights_file import WEIGHTS_NAME, count_parameters
     from come_nav.policies.model import is_policy_folder
     from come_nav.world_model.files.checkpoint import read_config
     from come_nav.world_model.sequence.model import is_sequence_folder
@@ -170,7 +169,6 @@ def _facts(folder: Path) -> dict[str, Any]:
     if is_sequence_folder(folder):
         return _sequence_facts(folder)
     config = read_config(folder)
-    weights = folder / WEIGHTS_NAME
     return {
         "name": folder.resolve().name,
         "folder": str(folder),
@@ -178,14 +176,21 @@ def _facts(folder: Path) -> dict[str, Any]:
         "context_frames": config.expert.network.context_size,
         "rate_hz": config.rate_hz,
         "sampler": f"{config.sampler.name}, {config.sampler.steps} steps",
-        "parameters": count_parameters(weights),
+        **_sizes(folder),
+    }
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    from come_nav.core.weights_file import WEIGHTS_NAME, count_parameters
+
+    return {
+        "parameters": count_parameters(folder / WEIGHTS_NAME),
         "size_bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
     }
 
 
 def _sequence_facts(folder: Path) -> dict[str, Any]:
     """Return what a sequence model's files tell without loading the weights."""
-    from come_nav.core.weights_file import WEIGHTS_NAME, count_parameters
     from come_nav.world_model.sequence.model import read_sequence_settings
 
     settings = read_sequence_settings(folder)
@@ -196,14 +201,12 @@ def _sequence_facts(folder: Path) -> dict[str, Any]:
         "image_size": settings.autoencoder.image_size,
         "context_frames": settings.frames,
         "rate_hz": settings.rate_hz,
-        "parameters": count_parameters(folder / WEIGHTS_NAME),
-        "size_bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+        **_sizes(folder),
     }
 
 
 def _policy_facts(folder: Path) -> dict[str, Any]:
     """Return what a policy's files tell without loading the weights."""
-    from come_nav.core.weights_file import WEIGHTS_NAME, count_parameters
     from come_nav.policies.model import read_policy_file
 
     settings = read_policy_file(folder).policy
@@ -215,8 +218,7 @@ def _policy_facts(folder: Path) -> dict[str, Any]:
         "context_frames": settings.frames,
         "rate_hz": settings.rate_hz,
         "spacing_m": settings.spacing_m,
-        "parameters": count_parameters(folder / WEIGHTS_NAME),
-        "size_bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+        **_sizes(folder),
     }
 
 
@@ -229,12 +231,7 @@ def _verify_policy(args: argparse.Namespace, folder: Path) -> int:
     policy = LearnedPolicy.load(folder)
     grey = np.full((policy.settings.image_height, policy.settings.image_width, 3), 128, np.uint8)
     policy.propose([grey], grey, 1, torch.Generator().manual_seed(0))
-    facts = _policy_facts(folder)
-    if args.json:
-        print_json({**facts, "ok": True, "sha256_checked": True})
-        return 0
-    print(f"{folder}: sound. checksum agrees, {facts['parameters']:,} parameters fit, its proposals are finite")
-    return 0
+    return _say_sound(args, _policy_facts(folder), "its proposals are finite")
 
 
 def _verify_sequence(args: argparse.Namespace, folder: Path) -> int:
@@ -251,11 +248,15 @@ def _verify_sequence(args: argparse.Namespace, folder: Path) -> int:
     view = model.imagine(memory.state, place, place, torch.Generator().manual_seed(0))
     if not bool(torch.isfinite(view).all()):
         raise CheckpointError(f"{folder}: what it imagines is not finite; its weights are damaged")
-    facts = _sequence_facts(folder)
+    return _say_sound(args, _sequence_facts(folder), "what it imagines is finite")
+
+
+def _say_sound(args: argparse.Namespace, facts: dict[str, Any], finite: str) -> int:
+    """Say that a model whose loading checks its checksum is whole."""
     if args.json:
         print_json({**facts, "ok": True, "sha256_checked": True})
         return 0
-    print(f"{folder}: sound. checksum agrees, {facts['parameters']:,} parameters fit, what it imagines is finite")
+    print(f"{facts['folder']}: sound. checksum agrees, {facts['parameters']:,} parameters fit, {finite}")
     return 0
 
 

@@ -7,16 +7,17 @@ import json
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from come_nav.core.errors import CheckpointError, suggest
+from come_nav.core.errors import CheckpointError, ConfigError, suggest
 from come_nav.core.files import atomic_path, atomic_write_text
-from come_nav.core.settings import to_mapping
+from come_nav.core.settings import from_mapping, read_yaml, to_mapping
 
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.yaml", "card.md"
+ConfigT = TypeVar("ConfigT")
 
 
 def write_model_folder(
@@ -165,3 +166,30 @@ def _damage(path: Path, error: Exception) -> str:
     if size < whole:
         return f"cut short: {size} of {whole} bytes"
     return f"not a valid safetensors file ({str(error).splitlines()[0]})"
+
+
+def has_format(folder: Path, format_name: str) -> bool:
+    """Whether a model folder's config is of a format; False where there is no readable one."""
+    try:
+        return (folder / CONFIG_NAME).is_file() and read_yaml(folder / CONFIG_NAME).get("format") == format_name
+    except ConfigError:
+        return False
+
+
+def read_folder_config(folder: Path, kind: type[ConfigT], format_name: str, what: str, get_one: str) -> ConfigT:
+    """Return a model folder's config of one ``kind`` and format; ``what`` it holds and how to ``get_one`` are told.
+
+    Raises:
+        CheckpointError: where ``folder`` is none, naming what it is.
+        ConfigError: for a value that breaks a rule.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no model folder, it has no {CONFIG_NAME}; {get_one}")
+    values = read_yaml(path)
+    if values.get("format") != format_name:
+        raise CheckpointError(f"{folder}: holds no {what} but '{values.get('format')}'")
+    try:
+        return from_mapping(kind, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from come_nav.core.errors import CheckpointError, ConfigError, DataError
-from come_nav.core.settings import from_mapping, read_yaml
 from come_nav.core.types import Proposals
 from come_nav.core.weights_file import (
-    CONFIG_NAME,
     WEIGHTS_NAME,
     checked_weights,
+    has_format,
     load_tensors,
+    read_folder_config,
     write_model_folder,
 )
 from come_nav.policies.images import normalised, padded_context, pixels, stacked
@@ -163,10 +163,7 @@ class LearnedPolicy:
 
 def is_policy_folder(folder: Path) -> bool:
     """Whether a model folder's config says that it holds a policy; False where there is no readable one."""
-    try:
-        return (folder / CONFIG_NAME).is_file() and read_yaml(folder / CONFIG_NAME).get("format") == FORMAT
-    except ConfigError:
-        return False
+    return has_format(folder, FORMAT)
 
 
 def read_policy_file(folder: Path) -> PolicyFile:
@@ -176,16 +173,9 @@ def read_policy_file(folder: Path) -> PolicyFile:
         CheckpointError: where ``folder`` is none, naming what it is.
         ConfigError: for a value that breaks a rule.
     """
-    path = folder / CONFIG_NAME
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no model folder, it has no {CONFIG_NAME}; import one by 'come-nav models'")
-    values = read_yaml(path)
-    if values.get("format") != FORMAT:
-        raise CheckpointError(f"{folder}: holds no policy (gnm, vint, nomad) but '{values.get('format')}'")
-    try:
-        return from_mapping(PolicyFile, values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_folder_config(
+        folder, PolicyFile, FORMAT, "policy (gnm, vint, nomad)", "import one by 'come-nav models'"
+    )
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -128,7 +128,7 @@ class LatentBank:
         context = newest[:, None] + torch.arange(1 - sampling.context_frames, 1)
         base = self.poses_xyyaw[newest][:, None]
         actions = se2.relative(base, self.poses_xyyaw[goals.frame])
-        rel_frames = goals.rel_frames.float()
+        rel_frames = goals.rel_frames
         if self.times is not None:
             rel_frames = self._since(newest, goals.frame).clamp(-bound, bound)
         if branches:
@@ -169,8 +169,9 @@ class LatentBank:
 
     def _since(self, newest: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """Return times (B, N) of frames ``index`` after ``newest`` (B,), in frames of the model's rate."""
-        times = torch.arange(len(self)) if self.times is None else self.times
-        return (times[index] - times[newest][:, None]).float()
+        if self.times is None:
+            return (index - newest[:, None]).float()
+        return self.times[index] - self.times[newest][:, None]
 
     def _camera(self, newest: torch.Tensor) -> torch.Tensor | None:
         if self.frame_cameras is not None:

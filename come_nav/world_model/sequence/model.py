@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from come_nav.core.checks import check_range
-from come_nav.core.errors import CheckpointError, ConfigError
-from come_nav.core.settings import from_mapping, read_yaml
+from come_nav.core.errors import ConfigError
 from come_nav.core.weights_file import (
-    CONFIG_NAME,
     WEIGHTS_NAME,
     checked_weights,
+    has_format,
     load_tensors,
+    read_folder_config,
     write_model_folder,
 )
 from come_nav.experts.normalizer import Normalizer
@@ -79,10 +79,7 @@ def check_same_latents(network: SequenceSettings, autoencoder: AutoencoderSettin
 
 def is_sequence_folder(folder: Path) -> bool:
     """Whether a model folder's config says that it holds a sequence model; False where there is no readable one."""
-    try:
-        return (folder / CONFIG_NAME).is_file() and read_yaml(folder / CONFIG_NAME).get("format") == FORMAT
-    except ConfigError:
-        return False
+    return has_format(folder, FORMAT)
 
 
 def read_sequence_settings(folder: Path) -> SequenceModelSettings:
@@ -92,18 +89,8 @@ def read_sequence_settings(folder: Path) -> SequenceModelSettings:
         CheckpointError: where ``folder`` is none, naming what it is.
         ConfigError: for a value that breaks a rule.
     """
-    path = Path(folder) / CONFIG_NAME
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder}: no model folder, it has no {CONFIG_NAME}; make one: come-nav train --sequence ssm"
-        )
-    values = read_yaml(path)
-    if values.get("format") != FORMAT:
-        raise CheckpointError(f"{folder}: holds no sequence model but '{values.get('format')}'")
-    try:
-        return from_mapping(SequenceModelSettings, values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    make_one = "make one: come-nav train --sequence ssm"
+    return read_folder_config(Path(folder), SequenceModelSettings, FORMAT, "sequence model", make_one)
 
 
 class SequenceModel:
