@@ -278,7 +278,8 @@ class TrainSettings:
         noise_shift: 1 draws noise levels evenly, as NWM; more draws noisier ones more often, which is where a sampler
             of few steps works (timestep shift of arXiv 2403.03206, equation 23).
         kl_weight: weight of the autoencoder's KL term.
-        precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
+        precision: Lightning's precision; "auto" is bf16-mixed on CUDA and on CPUs that multiply it (AMX, AVX512-BF16),
+            else 32-true.
         autoencoder_from: take over a finished autoencoder instead of training one: a model folder of come_nav, or a
             diffusers AutoencoderKL as a folder or by its name on the Hugging Face hub.
         denoiser_from: a model folder of come_nav whose denoiser this one extends: it begins with that one's weights,

@@ -17,6 +17,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from come_nav.core.device.precision import multiplies_bfloat16
 from come_nav.core.errors import ConfigError
 from come_nav.training.checkpoints import AtomicCheckpointIO
 from come_nav.training.config import OptimiserSettings
@@ -59,8 +60,7 @@ class Machine:
         """Resolve "auto": bf16 where the hardware multiplies it fast, float32 elsewhere."""
         if self.precision != "auto":
             return self.precision
-        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-        return "bf16-mixed" if self.device == "cuda" or amx else "32-true"
+        return "bf16-mixed" if multiplies_bfloat16(self.device) else "32-true"
 
     def lightning_strategy(self) -> Any:
         """Return Lightning's strategy; "fsdp" shards the transformer block by block and saves whole checkpoints."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from come_nav.core.checks import check_range
-from come_nav.core.device.precision import full_float32
+from come_nav.core.device.precision import full_float32, multiplies_bfloat16
 from come_nav.core.errors import ConfigError
 from come_nav.core.protocols import Expert, SpatialSource
 from come_nav.experts.base import BaseExpert
@@ -127,7 +127,7 @@ class ModelParts:
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which networks run in the precision that ``inference.precision`` means here."""
         device = self.device.type
-        fast = device == "cuda" or (device == "cpu" and _multiplies_bfloat16())
+        fast = multiplies_bfloat16(device)
         use = self.inference.precision == "bfloat16" or (self.inference.precision == "auto" and fast)
         return torch.autocast(device, torch.bfloat16) if use else _float32(device)
 
@@ -136,9 +136,3 @@ class ModelParts:
 def _float32(device: str) -> Iterator[None]:
     with torch.autocast(device, torch.bfloat16, enabled=False), full_float32():
         yield
-
-
-def _multiplies_bfloat16() -> bool:
-    """Say whether this processor multiplies bfloat16 in hardware: AMX, or AVX-512 with its bfloat16 instructions."""
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # older torch knows only the first
-    return any(getattr(torch.cpu, name, lambda: False)() for name in names)

@@ -1,4 +1,4 @@
-"""Convolutions in float32 on a GPU."""
+"""Where networks run in float32 and where in bfloat16."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ def full_float32() -> Iterator[None]:
         yield
     finally:
         setattr(flags, name, before)
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Say whether ``device`` multiplies bfloat16 in hardware: CUDA, AMX, or AVX-512 with its bfloat16 instructions."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # older torch knows only the first
+    return device == "cuda" or (device == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in names))

@@ -93,7 +93,8 @@ class PolicyTrainSettings:
             the encoders learn to answer the same to every image before they learn anything else.
         dropout: whether the networks drop activations in training, as published.
         negatives: whether a goal at distance 0 is replaced by a view from anywhere, at the largest distance.
-        precision: Lightning's; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
+        precision: Lightning's; "auto" is bf16-mixed on CUDA and on CPUs that multiply it (AMX, AVX512-BF16), else
+            32-true.
         data: what is learned from.
         policy: the network; its spacing_m is written at the end.
         optimiser: of the one stage.

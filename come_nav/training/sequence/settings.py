@@ -85,7 +85,8 @@ class SequenceTrainSettings:
             latents, which leaves out what a token is too narrow to pass on, the noise of nearly clean frames.
         noise_shift: above 1 the noisier levels are drawn more often (arXiv 2403.03206, equation 23).
         sampler_steps: of the exported model.
-        precision: Lightning's; "auto" is bf16-mixed on CUDA and on CPUs with AMX, else 32-true.
+        precision: Lightning's; "auto" is bf16-mixed on CUDA and on CPUs that multiply it (AMX, AVX512-BF16), else
+            32-true.
         data: what is learned from.
         network: shape, and what it remembers with.
         optimiser: of the one stage; a batch is so many sequences.
