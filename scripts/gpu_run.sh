@@ -12,7 +12,8 @@
 #   WHEELS    folder of wheels that the machine lacks, e.g. diffusers; installed beside, without an index
 #   RUN       run folder of the training (runs/small), gone on with where it has a checkpoint
 #   CONFIG    of the training (config/train_small.yaml)        WORKERS   that make drives (processors less two)
-#   INIT      model folder to start from where RUN has no checkpoint: weights are 32 MB, a checkpoint of small 250 MB
+#   INIT      model folder to start from where RUN has no checkpoint (models/small with the CONFIG of small; empty = from
+#             nothing)
 #   ASSETS    pack of materials for photographed worlds (come-nav assets collect); its models/ are not needed here
 #   KEEP      1 = copy the newest checkpoint into OUT as well
 # Arguments are handed to come-nav train.
@@ -21,6 +22,7 @@ cd "$(dirname "$0")/.."
 began=$SECONDS
 DEVICE=${DEVICE:-cuda} MINUTES=${MINUTES:-9.5} PYTHON=${PYTHON:-python3} OUT=${OUT:-gpu_run} RUN=${RUN:-runs/small}
 CONFIG=${CONFIG:-config/train_small.yaml}
+INIT=${INIT-$([ "$CONFIG" = config/train_small.yaml ] && echo models/small)}
 TEST_MINUTES=${TEST_MINUTES:-"$MINUTES * 0.21"} BENCH_MINUTES=${BENCH_MINUTES:-"$MINUTES * 0.42"}
 STEPS=$([ "$DEVICE" = cpu ] && echo 2 || echo 20) # of training, whose time is measured
 processors=$(nproc)
@@ -75,8 +77,9 @@ if [ "$rest" -lt 20 ]; then
   exit 0
 fi
 start=()
-if [ -n "${INIT:-}" ] && ! compgen -G "$RUN/denoiser/*.ckpt" > /dev/null; then start=(--init "$INIT"); fi
-[ -f "$RUN/from_init" ] && start=(--init "$(cat "$RUN/from_init")")
+if [ -n "$INIT" ] && ! compgen -G "$RUN/denoiser/*.ckpt" > /dev/null; then start=("$INIT"); fi
+[ -f "$RUN/from_init" ] && start=("$(cat "$RUN/from_init")")
+[ -n "${start[0]:-}" ] && start=(--init "${start[0]}" --set denoiser_from=null --set autoencoder_from=null) # it brings both
 accelerator=$([ "$DEVICE" = cuda ] && echo gpu || echo cpu)
 train=("$PYTHON" -m come_nav train --config "$CONFIG" --out "$RUN" --accelerator "$accelerator" --no-progress
   --set "data.workers=$WORKERS" ${start[@]+"${start[@]}"} "$@")

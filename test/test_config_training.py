@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from come_nav.config import parse_override
+from come_nav.core.errors import ConfigError
 from come_nav.core.settings import from_mapping, read_yaml
 from come_nav.policies.model import make_network, parameter_count
 from come_nav.training.config import TrainSettings
 from come_nav.training.policies.settings import PolicyTrainSettings, default_values
-from come_nav.training.pretrained import merged
+from come_nav.training.pretrained import fine_tuning_values, merged
+from come_nav.training.run_parts import check_fine_tuning
+from come_nav.world_model.model import DiffusionWorldModel
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -48,3 +52,14 @@ def test_the_script_for_a_gpu_is_sound() -> None:
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     for path in re.findall(r"(?:benchmarks|config)/\w+\.(?:py|yaml)", script.read_text()):
         assert (REPOSITORY / path).is_file(), path
+
+
+def test_the_script_for_a_gpu_goes_on_from_the_shipped_model() -> None:
+    script = (REPOSITORY / "scripts" / "gpu_run.sh").read_text()
+    begun = next(line for line in script.splitlines() if "--init" in line and "start=(" in line)
+    told = [parse_override(word) for word in re.findall(r"--set (\S+=[^\s)]+)", begun)]
+    init = DiffusionWorldModel.load(REPOSITORY / "models" / "small")
+    values = merged(fine_tuning_values(init), read_yaml(REPOSITORY / "config" / "train_small.yaml"))
+    with pytest.raises(ConfigError, match="denoiser_from"):
+        check_fine_tuning(from_mapping(TrainSettings, values), init)
+    check_fine_tuning(from_mapping(TrainSettings, {**values, **dict(told)}), init)

@@ -12,9 +12,11 @@ from torch.optim.swa_utils import AveragedModel
 from training_samples import CONFIG, MACHINE, STAGE, state
 
 from come_nav.core.errors import CheckpointError, ComeNavError, ConfigError
+from come_nav.core.resources import find_resource
 from come_nav.training.callbacks import AverageWeights
 from come_nav.training.data.bank import GoalSettings, LatentBank, step_generator
 from come_nav.training.run import Run
+from come_nav.training.run_parts import new_estimator
 from come_nav.training.tasks.autoencoder import AutoencoderTask
 from come_nav.training.tasks.denoiser import DenoiserTask
 from come_nav.world_model.model import DiffusionWorldModel
@@ -204,3 +206,17 @@ def test_averaged_weights_begin_short(decay: float) -> None:
         expected = own * expected + (1.0 - own)
         assert float(averaged.module.weight.detach()) == pytest.approx(expected, rel=1e-5)
     assert averaging.state_key == "EMAWeightAveraging"
+
+
+def test_a_depth_estimator_begins_with_anothers_weights() -> None:
+    small = DiffusionWorldModel.load(find_resource("models", "small")).depth
+    assert small is not None
+    sees = replace(CONFIG.denoiser_model, extra_channels=CONFIG.autoencoder_model.latent_channels + 2)
+    source = str(find_resource("models", "small"))
+    asked = replace(CONFIG, denoiser_model=sees, depth_model=small.settings, depth_from=source)
+    begun = new_estimator(asked, None)
+    for name, own in begun.state_dict().items():
+        torch.testing.assert_close(own, small.state_dict()[name])
+    other = replace(asked, depth_model=replace(small.settings, widths=(8, 8)))
+    with pytest.raises(ConfigError, match=r"depth_from .*: that model estimates depth by a network of another"):
+        new_estimator(other, None)

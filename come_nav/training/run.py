@@ -28,6 +28,7 @@ from come_nav.training.pretrained import given_autoencoder
 from come_nav.training.run_parts import (
     check_fine_tuning,
     load_autoencoder,
+    new_estimator,
     new_expert,
     pin_config,
     pin_init,
@@ -142,10 +143,7 @@ class Run:
         """
         config, stage = self.config, self.config.depth
         done = self.folder / "depth.safetensors"
-        with seeded_layers(config.seed):
-            estimator = DepthEstimator(config.depth_model)
-        if self.init is not None and self.init.depth is not None:
-            estimator = self.init.depth
+        estimator = new_estimator(config, self.init)
         if done.exists():
             estimator.load_state_dict(load_file(done))
             return estimator

@@ -27,6 +27,7 @@ from come_nav.training.growing import begin_with, grown
 from come_nav.training.policies.settings import PolicyTrainSettings
 from come_nav.training.sequence.settings import SequenceTrainSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
+from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 
@@ -54,6 +55,26 @@ def new_expert(config: TrainSettings, init: DiffusionWorldModel | None, schedule
     else:
         begin_with(expert, config)
     return only(expert, config.trained)
+
+
+def new_estimator(config: TrainSettings, init: DiffusionWorldModel | None) -> DepthEstimator:
+    """Return the depth estimator to train: the initial model's, that of ``config.depth_from``, or an untrained one.
+
+    Raises:
+        CheckpointError: there is no model of that name.
+        ConfigError: it has no depth estimator, or one of another shape.
+    """
+    if init is not None and init.depth is not None:
+        return init.depth
+    with seeded_layers(config.seed):
+        estimator = DepthEstimator(config.depth_model)
+    if config.depth_from is not None:
+        known = DiffusionWorldModel.load(config.depth_from).depth
+        if known is None or known.settings != estimator.settings:
+            what = "has no depth estimator" if known is None else "estimates depth by a network of another shape"
+            raise ConfigError(f"depth_from {config.depth_from}: that model {what}; name another, or change depth_model")
+        estimator.load_state_dict(known.state_dict())
+    return estimator
 
 
 def only(expert: BaseExpert, trained: tuple[str, ...]) -> BaseExpert:
@@ -127,6 +148,7 @@ def check_fine_tuning(config: TrainSettings, init: DiffusionWorldModel) -> None:
         "autoencoder_model": (_unscaled(config.autoencoder_model), _unscaled(init.autoencoder.settings)),
         "denoiser_from": (config.denoiser_from, None),
         "autoencoder_from": (config.autoencoder_from, None),
+        "depth_from": (config.depth_from, None),
     }
     changed += [key for key, (own, their) in asked.items() if own != their]
     units, default = init.base.normalizer, TrainSettings()

@@ -384,6 +384,42 @@ def variants(result: dict[str, Any]) -> Sequence[Table]:
     return [(header, rows)]
 
 
+def sizes(result: dict[str, Any]) -> Sequence[Table]:
+    """Return ``variants``, and each one's validation loss after a third, two thirds and all of the longest training."""
+    longest_s = max(own["budget_s"] for own in result["trainings"])
+    shown_s = [longest_s * share / 3 for share in (1, 2, 3)]
+    rows = []
+    for own in result["trainings"]:
+        curve = own["validation_loss"]
+        if own["budget_s"] == longest_s:
+            at = [min(range(len(curve["loss"])), key=lambda i, s=s: abs(curve["seconds"][i] - s)) for s in shown_s]
+            rows.append([own["variant"], *(f"{curve['loss'][i]:.4f} ({curve['steps'][i]:,.0f} steps)" for i in at)])
+    return [*variants(result), (["loss after", *(f"{s:.0f} s" for s in shown_s)], rows)]
+
+
+def compute(result: dict[str, Any]) -> Sequence[Table]:
+    """Return the work of each stage of training and, by model, of all of them."""
+    parts, auto = result["parts"], result["machine"]["auto"]
+    rows = [
+        [
+            own["part"],
+            f"{own['steps']:,}",
+            f"{own['flop_per_step'] / 1e9:.1f}",
+            f"{own['flop'] / 1e12:.0f}",
+            f"{own['seconds_per_step']:.3f} / {own['seconds_per_step_auto']:.3f}",
+            f"{own['steps'] * own['seconds_per_step'] / 3600:.2f}",
+        ]
+        for own in parts
+    ]
+    models = list(dict.fromkeys(own["part"].partition(":")[0] for own in parts))
+    for model in models:
+        of = [own for own in parts if own["part"].startswith(f"{model}:")]
+        hours = sum(own["steps"] * own["seconds_per_step"] for own in of) / 3600
+        rows.append([f"{model}, all", "", "", f"{sum(own['flop'] for own in of) / 1e12:.0f}", "", f"{hours:.2f}"])
+    header = ["stage", "steps", "GFLOP a step", "TFLOP", f"s a step, float32 / {auto}", "core-hours in float32"]
+    return [(header, rows)]
+
+
 def samplers(result: dict[str, Any]) -> Sequence[Table]:
     """Return what each sampler costs and is worth, as views 2 s ahead and as plans."""
     rows = []
@@ -942,11 +978,22 @@ SECTIONS = (
     Section(
         "scaling.json",
         "Sizes of `small` at equal compute",
-        "Each size from random weights, with all inputs of `small`, for the same processor time on one core with AMX "
-        "(bfloat16). Views of validation worlds 10020 to 10039 with ideal sensors.",
-        "benchmarks/denoiser_variants.py --base train_small.yaml --variants benchmarks/scaling.yaml --seconds 300 "
-        "--set data.pool_drives=8 --out benchmarks/results/scaling.json",
-        variants,
+        "Each size from random weights, with all inputs of `small` and its depth estimator, for the same processor "
+        "time on one core (AVX-512 in bfloat16, beside another training). The rate is constant, so that a training "
+        "shows the loss at every budget up to its own. Views of validation worlds 10020 to 10039 with ideal sensors.",
+        "benchmarks/denoiser_variants.py --base train_small.yaml --variants benchmarks/scaling.yaml --seconds 900 "
+        "--calibration 25 --validations 9 --set data.pool_drives=8 --depth-from models/small "
+        '--only "3 M (128 x 6),9 M (192 x 8),15 M (256 x 8)" --out benchmarks/results/scaling.json',
+        sizes,
+    ),
+    Section(
+        "training_compute.json",
+        "Compute of `tiny` and `small`",
+        "Every stage of training trained for some steps and for three times as many; what the longer takes more, for a "
+        "step. Matrix products, convolutions and attention, forward and backward; making the data is not counted. "
+        "`small` begins with the weights of `tiny: denoiser`, which are counted there.",
+        "benchmarks/training_compute.py --out benchmarks/results/training_compute.json",
+        compute,
     ),
     Section(
         "recall_validation_worlds.json",
