@@ -69,6 +69,7 @@ def test_text_output_tells_what_to_do_next(tmp_path, capsys):
         (["--device", "tpu"], "--device"),
         (["--mesh", "nowhere.ply"], "no such file"),
         (["--worlds", "3-5"], "--worlds is for --nwm-dataset"),
+        (["--nwm-dataset", "recon", "--rate", "8"], "--rate is of bags"),
     ],
 )
 def test_mistakes(tmp_path, capsys, words, message):

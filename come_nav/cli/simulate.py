@@ -28,6 +28,7 @@ EPILOG = """examples:
   come-nav simulate --nwm-dataset recon --worlds 20000-20003 --duration 30 --out nwm_data     in NWM's layout
 """
 IMAGES = 8
+RATE_HZ = 8.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--floor-height", type=float, metavar="M", help="of the mesh; its lowest vertex by default")
     parser.add_argument("--driver", default="tour", help="wander, tour or point_to_point (default tour)")
     parser.add_argument("--duration", type=float, default=120.0, metavar="S", help="seconds to drive (default 120)")
-    parser.add_argument("--rate", type=float, default=8.0, metavar="HZ", help="frames per second (default 8)")
+    parser.add_argument("--rate", type=float, metavar="HZ", help="frames per second of a bag (default 8)")
     parser.add_argument(
         "--camera",
         "--size",
@@ -62,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a bag that is there already")
     parser.add_argument(
-        "--nwm-dataset", metavar="NAME", help="write trajectories in NWM's layout instead, as recon etc."
+        "--nwm-dataset",
+        metavar="NAME",
+        help="write trajectories in NWM's layout instead, as recon etc.: 4 Hz, where no frame is late or lost",
     )
     parser.add_argument("--worlds", metavar="A-B", help="with --nwm-dataset: one trajectory in each (default --world)")
     add_json_flag(parser)
@@ -79,7 +82,10 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise ConfigError(f"--seed must be >= 0, got {args.seed}")
     if args.nwm_dataset is not None:
+        if args.rate is not None:
+            raise ConfigError("--rate is of bags: NWM's data sets have 4 frames per second; leave it out")
         return _simulate_dataset(args)
+    args.rate = RATE_HZ if args.rate is None else args.rate
     if args.worlds is not None:
         raise ConfigError("--worlds is for --nwm-dataset; one bag is one drive: use --world")
     image = args.out.with_name(f"{args.out.name}.png")
