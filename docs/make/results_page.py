@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from composition_tables import (
     adapters,
     by_age,
@@ -1385,9 +1386,25 @@ def renamed(section: Section, table: Table) -> Table:
     return [section.named(cell) for cell in header], [[section.named(row[0]), *row[1:]] for row in rows]
 
 
+def earlier_weights(result: dict[str, Any]) -> str:
+    """Say that a result is of other weights than those that ship under the model's name now; empty where it is not."""
+    settings = result.get("settings")
+    model = settings.get("model") if isinstance(settings, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("sha256"), str):
+        return ""
+    folder = ROOT / "models" / Path(str(model.get("name", ""))).name
+    if not (folder / "config.yaml").is_file():
+        return ""
+    shipped = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["weights_sha256"]
+    if model["sha256"] == shipped:
+        return ""
+    return f". By earlier weights of `{folder.name}`, {model['sha256'][:8]}."
+
+
 def section_lines(section: Section, result: dict[str, Any]) -> list[str]:
     """Return the lines of one section."""
-    lines = ["", f"## {section.heading}", "", section.text, "", f"`{section.command}` (`{section.file}`)"]
+    command = f"`{section.command}` (`{section.file}`){earlier_weights(result)}"
+    lines = ["", f"## {section.heading}", "", section.text, "", command]
     for table in section.tables(result):
         if table[1]:
             lines += ["", *table_lines(renamed(section, table))]
