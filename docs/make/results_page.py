@@ -979,6 +979,16 @@ SECTIONS = (
         model_figures,
     ),
     Section(
+        "model_small_photographed.json",
+        "Figures of `small` in photographed worlds",
+        "The same in the built-in test worlds with photographed surfaces, of the half of the materials that training "
+        "never sees.",
+        "benchmarks/model_figures.py --model models/small --parts prediction,images,planning --sets photographed "
+        "--worlds 20000-20009 --plans 40 --windows 48 --views 64 --places 8 "
+        "--out benchmarks/results/model_small_photographed.json",
+        model_figures,
+    ),
+    Section(
         "model_nwm_class.json",
         "All figures of the plain class of NWM, realistic sensors",
         "The same of a CDiT as NWM's: AutoencoderKL latents, noise prediction, four frames, no views, no camera, no "
