@@ -1048,7 +1048,7 @@ SECTIONS = (
         "furnished worlds (`data.sets_of_worlds`; the models and materials of training). Views of two real recordings, "
         "which neither saw, and of validation worlds. More of the same hardly helps on real images; other worlds do.",
         "benchmarks/compared_views.py models/small runs/longer/small runs/furnished/small --recordings kitchen cabinet "
-        "--sets built-in furnished --out benchmarks/results/training_mixture.json",
+        "--sets built-in --out benchmarks/results/training_mixture.json",
         compared,
     ),
     Section(
