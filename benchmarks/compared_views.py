@@ -12,52 +12,65 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from fine_tuning import run_verb
 from machine import machine_facts
+from model_figures import column, labels_of
 
+from come_nav.cli.evaluate_flags import parse_worlds
+from come_nav.config import load_config
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.settings import read_yaml
-from come_nav.evaluation.metrics.statistics import bootstrap_mean
+from come_nav.evaluation.metrics.statistics import paired_difference
+from come_nav.evaluation.reports.quality_tables import GAIN_METRICS
+from come_nav.evaluation.suites.inputs import SourceSettings
+from come_nav.evaluation.suites.quality import QualityOutcome, QualitySuiteSettings, run_quality
+from come_nav.sim.sensors.settings import sensor_settings
 
-HORIZONS_S = (1, 2, 4, 8)
-METRICS = ("psnr_db", "ssim")
+SEED = 0
 
 
-def inputs_of(args: argparse.Namespace) -> dict[str, list[object]]:
-    """Return name -> words of come-nav evaluate."""
-    found: dict[str, list[object]] = {path.name: [path] for path in args.recordings}
+def inputs_of(args: argparse.Namespace) -> dict[str, SourceSettings]:
+    """Return name -> what is evaluated."""
+    worlds, sensors = parse_worlds(args.worlds), sensor_settings(args.sensors)
+    found = {path.name: SourceSettings("quality", (str(path),), windows=args.windows) for path in args.recordings}
     for name in args.sets:
-        found[name] = ["--worlds", args.worlds, "--sensors", args.sensors, "--set-of-worlds", name]
+        found[name] = SourceSettings("quality", worlds=worlds, windows=args.windows, sensors=sensors, world_set=name)
     if not found:
         raise ConfigError("name --recordings, or --sets of worlds")
     return found
 
 
-def views(folder: Path) -> dict[tuple[str, int], dict[str, np.ndarray]]:
-    """Return window -> metric -> (H,) gains over copying the last frame, of an evaluation's results."""
-    rows: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
-    for line in (folder / "results.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        if "row" in record:
-            rows.setdefault(record["row"], {})[record["recording"], record["start"]] = record
-    copies = rows.pop("copy the last frame")
-    (imagined,) = rows.values()
-    return {
-        window: {metric: np.subtract(record[metric], copies[window][metric]) for metric in METRICS}
-        for window, record in imagined.items()
+def imagined(source: SourceSettings, model: Path, folder: Path) -> QualityOutcome:
+    """Return what a model imagines of an input, evaluated now or before; no plans follow."""
+    config = load_config(None, [f"model={model}", f"seed={SEED}"])
+    settings = QualitySuiteSettings(source, rows=("copy", "jump"), planning_windows=0, report=False)
+    return run_quality(settings, config, folder)
+
+
+def compared(outcome: QualityOutcome, first: QualityOutcome) -> dict[str, Any]:
+    """Return gains over copying the last frame, and the paired differences to what the first model imagined."""
+    row = outcome.evaluation.rows[-1].name
+    own, other = (found.evaluation.records[row] for found in (outcome, first))
+    labels = labels_of(outcome.evaluation.windows, outcome.source)
+    differences = {
+        metric: [
+            asdict(paired_difference(a, b, SEED, labels))
+            for a, b in zip(column(own, metric).T, column(other, metric).T, strict=True)
+        ]
+        for metric in GAIN_METRICS
     }
+    gains = {metric: list(map(asdict, found)) for metric, found in outcome.evaluation.table.gains[row].items()}
+    return {"windows": len(own), "gains": gains, "over_first": differences}
 
 
-def summary(values: Sequence[np.ndarray], labels: Sequence[str] | None) -> list[dict[str, float]]:
-    """Return the mean with its interval for each horizon."""
-    return [asdict(bootstrap_mean(column, 0, labels)) for column in np.stack(values).T]
+def line_of(name: str, model: Path, found: dict[str, Any]) -> str:
+    """Return one line of the table."""
+    gains, less = (" ".join(f"{own['value']:+.2f}" for own in found[key]["psnr_db"]) for key in ("gains", "over_first"))
+    return f"{name:12s} {model!s:36s} {gains} dB over copying; {less} to the first"
 
 
 def main() -> None:
@@ -78,27 +91,12 @@ def main() -> None:
         "models": {str(model): read_yaml(model / "config.yaml")["weights_sha256"] for model in args.models},
         "inputs": {},
     }
-    for name, words in inputs_of(args).items():
-        found: dict[str, Any] = {}
-        first: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-        for number, model in enumerate(args.models):
-            folder = args.work / f"{name}_{number}"
-            options = ("--horizon", ",".join(map(str, HORIZONS_S)), "--rows", "copy,jump", "--windows", args.windows)
-            run_verb("evaluate", *words, "--suite", "quality", "--model", model, *options, "--out", folder)
-            gains = views(folder)
-            first = first or gains
-            labels = None if words[0] != "--worlds" else [recording for recording, _ in gains]
-            found[str(model)] = {
-                "windows": len(gains),
-                "gains": {m: summary([own[m] for own in gains.values()], labels) for m in METRICS},
-                "over_first": {m: summary([own[m] - first[w][m] for w, own in gains.items()], labels) for m in METRICS},
-            }
-            told = [f"{own['value']:+.2f}" for own in found[str(model)]["gains"]["psnr_db"]]
-            less = [f"{own['value']:+.2f}" for own in found[str(model)]["over_first"]["psnr_db"]]
-            print(
-                f"{name:12s} {model!s:36s} {' '.join(told)} dB over copying; {' '.join(less)} to the first", flush=True
-            )
-        document["inputs"][name] = found
+    for name, source in inputs_of(args).items():
+        outcomes = [imagined(source, model, args.work / f"{name}_{n}") for n, model in enumerate(args.models)]
+        found = [compared(outcome, outcomes[0]) for outcome in outcomes]
+        for model, own in zip(args.models, found, strict=True):
+            print(line_of(name, model, own), flush=True)
+        document["inputs"][name] = dict(zip(map(str, args.models), found, strict=True))
         atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
 
 

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from training_log import logged
 
 from come_nav.cli.evaluate_flags import parse_worlds
@@ -50,6 +49,7 @@ from come_nav.navigation.settings import NavigationSettings
 from come_nav.training.config import TrainSettings
 from come_nav.training.machine import Machine
 from come_nav.training.run import Run
+from come_nav.training.run_parts import new_estimator
 from come_nav.viz.figures import plot_error_over_time
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -104,10 +104,13 @@ class Comparison:
         self.args, self.base, self.document = args, base, document
         self.machine = Machine(accelerator=args.accelerator, progress=args.progress)
         self.shared = Run(base, args.work / "shared", self.machine)
-        if args.depth_from is not None and base.depth_model is not None:
-            keep_depth(args.depth_from, self.shared.folder / "depth.safetensors")
         self.autoencoder = self.shared.train_autoencoder()
-        self.depth = None if base.depth_model is None else self.shared.train_depth(self.autoencoder)
+        if base.depth_model is None:
+            self.depth = None
+        elif args.depth_from is not None:
+            self.depth = new_estimator(replace(base, depth_from=args.depth_from), None)
+        else:
+            self.depth = self.shared.train_depth(self.autoencoder)
         self.shared.data(self.autoencoder, self.depth).prepare()
         self.protocol = ProtocolSettings(base.context_frames, round(HORIZONS_S[-1] * base.rate_hz), base.rate_hz)
         self.source = drive_worlds(parse_worlds(args.worlds), base.rate_hz, device="cpu")
@@ -220,15 +223,6 @@ class Comparison:
                 temporary.write_bytes(png)
 
 
-def keep_depth(model: Path, target: Path) -> None:
-    """Write the depth estimator of a model folder where a run looks for one that is trained."""
-    estimator = DiffusionWorldModel.load(model).depth
-    if estimator is None:
-        raise ConfigError(f"--depth-from {model}: that model estimates no depth")
-    with atomic_path(target) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in estimator.state_dict().items()}, temporary)
-
-
 def loss_curve(folder: Path, step_s: float) -> dict[str, list[float]]:
     """Return steps, seconds and validation losses of the denoiser from the run's CSV logs."""
     found = logged(folder, "denoiser").get("validation/loss", {})
@@ -295,7 +289,7 @@ def main() -> None:
     parser.add_argument("--variants", type=Path, default=VARIANTS, help="YAML: name -> keys that differ")
     parser.add_argument("--only", help="names of variants, separated by commas")
     parser.add_argument("--seconds", type=float, nargs="+", default=[600.0], help="budgets of training time")
-    parser.add_argument("--depth-from", type=Path, metavar="MODEL", help="take its depth estimator, train none")
+    parser.add_argument("--depth-from", metavar="MODEL", help="take its depth estimator, train none")
     parser.add_argument("--calibration", type=int, default=30, help="steps of the shorter timing run")
     parser.add_argument("--validations", type=int, default=10, help="points of each loss curve")
     parser.add_argument("--accelerator", default="auto", help="Lightning's: auto, cpu or gpu")

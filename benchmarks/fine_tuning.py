@@ -15,26 +15,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from machine import machine_facts
-from model_figures import depth_errors
+from model_figures import HORIZONS_S, depth_errors_of
 
 from come_nav.cli.main import main as come_nav
 from come_nav.core.errors import ConfigError
 from come_nav.core.files import atomic_write_text
-from come_nav.data.opening import open_recording
 from come_nav.evaluation.metrics.statistics import bootstrap_mean
-from come_nav.world_model.depth_of_frames import measured_depth
-from come_nav.world_model.images import camera_of_frame
 from come_nav.world_model.model import DiffusionWorldModel
 
-HORIZONS_S = (1, 2, 4, 8)
 HAND = ("--kinematics", "holonomic", "--set", "planner.limits.v_min_mps=-0.6")
 CAR = ("--kinematics", "car", "--set", "planner.limits.v_max_mps=12")
 
@@ -49,8 +42,8 @@ def run_verb(*words: object) -> None:
 class Tuning:
     """One recording: a model is tuned on its first part, and both are evaluated on the last."""
 
-    def __init__(self, args: argparse.Namespace, recording: Path) -> None:
-        self.args, self.recording, self.folder = args, recording, args.work / recording.name
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.recording, self.folder = args, args.recording, args.work / args.recording.name
         self.rest = f"{args.use}-1.0"
 
     def tuned(self) -> Path:
@@ -60,7 +53,7 @@ class Tuning:
         for override in self.args.set:
             words += ["--set", override]
         run_verb(*words)
-        return Path(self.folder / "run" / "tuned")
+        return self.folder / "run" / "tuned"
 
     def evaluated(self, name: str, model: Path) -> dict[str, Any]:
         """Return all figures of a model on the rest of the recording."""
@@ -68,10 +61,7 @@ class Tuning:
         robot = CAR if self.args.car else HAND
         for suite, options in (
             ("quality", ["--horizon", ",".join(map(str, HORIZONS_S)), "--rows", "copy,jump"]),
-            (
-                "planning",
-                ["--horizon", self.args.horizon, "--rows", "trivial,model", *robot],
-            ),
+            ("planning", ["--horizon", self.args.horizon, "--rows", "trivial,model", *robot]),
         ):
             out = self.folder / f"{name}_{suite}"
             run_verb(
@@ -87,16 +77,9 @@ class Tuning:
         model = DiffusionWorldModel.load(path)
         if model.depth is None:
             return None
-        recording = open_recording(self.recording, model.rate_hz, quiet=True)
-        first = math.ceil(self.args.use * len(recording))
-        chosen = np.unique(np.linspace(first, len(recording) - 1, self.args.frames).astype(int))
-        frames = [recording.frame(int(index)) for index in chosen]
-        if all(frame.depth_m is None for frame in frames):
+        errors, _ = depth_errors_of(model, self.recording, self.args.frames, self.args.use)
+        if not len(errors["abs_rel"]):
             return None
-        size, aspect = model.image_size, model.images.aspect
-        images = model.images_from_rgb([frame.rgb for frame in frames])
-        guess = model.estimate_depth_m(images, camera_of_frame(frames[0].intrinsics, aspect)).cpu()
-        errors = depth_errors(measured_depth(frames, size, aspect), guess)
         return {name: asdict(bootstrap_mean(values, 0)) for name, values in errors.items()}
 
 
@@ -125,13 +108,13 @@ def parser_of() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    args = parser_of().parse_args(words)
+def main() -> None:
+    args = parser_of().parse_args()
     name = args.recording.name
     document: dict[str, Any] = {"what": __doc__.splitlines()[0], "recordings": {}}
     if args.out.exists():
         document = json.loads(args.out.read_text())
-    tuning = Tuning(args, args.recording)
+    tuning = Tuning(args)
     settings = {"model": str(args.model), "use": args.use, "set": args.set, "horizon_s": args.horizon, "car": args.car}
     found: dict[str, Any] = {"settings": settings, "machine": machine_facts()}
     for which, model in (("before", lambda: args.model), ("after", tuning.tuned)):

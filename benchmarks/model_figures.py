@@ -242,15 +242,8 @@ class Figures:
 
     def depth(self, path: str) -> dict[str, Any]:
         """Return how far estimated depth is from what the camera of a recording measured."""
-        recording, model = open_recording(path, self.model.rate_hz, quiet=True), self.model
-        chosen = np.unique(np.linspace(0, len(recording) - 1, self.args.frames).astype(int))
-        frames = [recording.frame(int(index)) for index in chosen]
-        size, aspect = model.image_size, model.images.aspect
-        measured = measured_depth(frames, size, aspect)
-        images = model.images_from_rgb([frame.rgb for frame in frames])
-        camera = camera_of_frame(frames[0].intrinsics, aspect)
-        found = depth_errors(measured, model.estimate_depth_m(images, camera).cpu())
-        found["abs_rel without the camera"] = depth_errors(measured, model.estimate_depth_m(images).cpu())["abs_rel"]
+        told, plain = depth_errors_of(self.model, Path(path), self.args.frames)
+        found = {**told, "abs_rel without the camera": plain["abs_rel"]}
         figures = {name: asdict(bootstrap_mean(values, self.args.seed)) for name, values in found.items()}
         return {"frames": len(found["abs_rel"]), **figures}
 
@@ -277,6 +270,25 @@ def depth_errors(measured_m: Tensor, estimated_m: Tensor) -> dict[str, np.ndarra
             ratios.append(float(ratio.median()))
     named = {"abs_rel": errors, "abs_rel with the best scale": scaled, "median of estimated over measured": ratios}
     return {name: np.array(values) for name, values in named.items()}
+
+
+def depth_errors_of(
+    model: DiffusionWorldModel, path: Path, count: int, begin: float = 0.0
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the errors of estimates that are told the camera, and of others, on ``count`` frames of a recording.
+
+    Frames lie evenly in what is left after the fraction ``begin``; of a recording without depth, no errors are left.
+    """
+    recording = open_recording(path, model.rate_hz, quiet=True)
+    first = math.ceil(begin * len(recording))
+    chosen = np.unique(np.linspace(first, len(recording) - 1, count).astype(int))
+    frames = [recording.frame(int(index)) for index in chosen]
+    aspect = model.images.aspect
+    measured = measured_depth(frames, model.image_size, aspect)
+    images = model.images_from_rgb([frame.rgb for frame in frames])
+    camera = camera_of_frame(frames[0].intrinsics, aspect)
+    told, plain = (depth_errors(measured, model.estimate_depth_m(images, own).cpu()) for own in (camera, None))
+    return told, plain
 
 
 def column(records: Sequence[Any], metric: str) -> np.ndarray:

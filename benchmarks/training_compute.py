@@ -7,7 +7,7 @@ Each stage is trained for some steps and for three times as many, from its shipp
 takes more is divided by the steps between, so that setting up and validating cancel. Operations are those of matrix
 products, convolutions and attention, forward and backward, in the training process (torch's FlopCounterMode); seconds
 are those of its processor on one thread, in float32 and in what precision "auto" means here. Making the data is not
-counted. The stages of small beyond the first begin with the weights that the one before left.
+counted.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ def settings_of(part: Part, init: DiffusionWorldModel | None) -> TrainSettings:
     values: dict[str, Any] = read_yaml(find_resource("config", part.config))
     if init is not None:
         values = merged(fine_tuning_values(init), values)
-    known = TrainSettings().data
-    few = {key: value for key, value in FEW_WORLDS.items() if hasattr(known, key)}
-    return from_mapping(TrainSettings, merged(values, {"data": few}))
+    return from_mapping(TrainSettings, merged(values, {"data": FEW_WORLDS}))
 
 
 class Trainings:

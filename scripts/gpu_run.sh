@@ -76,15 +76,16 @@ if [ "$rest" -lt 20 ]; then
   echo "no time is left to train in: raise MINUTES" | tee -a "$OUT/parts.txt"
   exit 0
 fi
+init=
+compgen -G "$RUN/denoiser/*.ckpt" > /dev/null || init=$INIT
+[ -f "$RUN/from_init" ] && init=$(cat "$RUN/from_init")
 start=()
-if [ -n "$INIT" ] && ! compgen -G "$RUN/denoiser/*.ckpt" > /dev/null; then start=("$INIT"); fi
-[ -f "$RUN/from_init" ] && start=("$(cat "$RUN/from_init")")
-[ -n "${start[0]:-}" ] && start=(--init "${start[0]}" --set denoiser_from=null --set autoencoder_from=null) # it brings both
+[ -n "$init" ] && start=(--init "$init" --set denoiser_from=null --set autoencoder_from=null) # it brings both
 accelerator=$([ "$DEVICE" = cuda ] && echo gpu || echo cpu)
 train=("$PYTHON" -m come_nav train --config "$CONFIG" --out "$RUN" --accelerator "$accelerator" --no-progress
   --set "data.workers=$WORKERS" ${start[@]+"${start[@]}"} "$@")
 mkdir -p "$RUN"
-[ -n "${start[1]:-}" ] && echo "${start[1]}" > "$RUN/from_init"
+[ -n "$init" ] && echo "$init" > "$RUN/from_init"
 "${train[@]}" --max-minutes "$("$PYTHON" -c "print($rest / 60)")" > "$OUT/train.log" 2>&1
 echo "train: $? after $((SECONDS - began)) s in all" | tee -a "$OUT/parts.txt"
 "${train[@]}" --export > "$OUT/export.log" 2>&1

@@ -126,9 +126,8 @@ class ModelParts:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which networks run in the precision that ``inference.precision`` means here."""
-        device = self.device.type
-        fast = multiplies_bfloat16(device)
-        use = self.inference.precision == "bfloat16" or (self.inference.precision == "auto" and fast)
+        device, wanted = self.device.type, self.inference.precision
+        use = wanted == "bfloat16" or (wanted == "auto" and multiplies_bfloat16(device))
         return torch.autocast(device, torch.bfloat16) if use else _float32(device)
 
 
