@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_samples import MACHINE, state
+from training_samples import ALL_INPUTS, MACHINE, state
 
 from come_nav.core.errors import ConfigError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.settings import from_mapping, read_yaml
 from come_nav.core.types import Frame
-from come_nav.experts.cdit import CDiT, CDiTSettings
+from come_nav.experts.cdit import CDiT
 from come_nav.memory.spatial.cloud import SpatialMemory
 from come_nav.memory.spatial.remembered_views import RememberedViews
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import to_uint8
-from come_nav.sim.sensors.mounting import CameraRanges, MountedCamera
+from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.worlds import generate_world
 from come_nav.training.checkpoints import newest_checkpoint, steps_done
-from come_nav.training.config import DataSettings, OptimiserSettings, TrainSettings
+from come_nav.training.config import TrainSettings
 from come_nav.training.data.goals import GoalSettings
 from come_nav.training.data.memory_views import PastDrive, fill_memory
 from come_nav.training.data.sensing import DriveSenses, known_depth, renderer_of
@@ -31,61 +31,12 @@ from come_nav.training.input_dropout import InputDropout
 from come_nav.training.run import Run
 from come_nav.training.tasks.denoiser import DenoiserTask
 from come_nav.training.tasks.inputs import drawn_inputs
-from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings
 from come_nav.world_model.depth import DepthEstimator, DepthSettings
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.reprojection import ESTIMATED_TRUST, RenderedView
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SIZE = 32
-STAGE = OptimiserSettings(
-    steps=4, batch_size=4, warmup_steps=1, validate_every=4, save_every=2, log_every=1, learning_rate=1e-3
-)
-DATA = DataSettings(
-    worlds=2,
-    validation_worlds=1,
-    episode_s=8.0,
-    memory_s=16.0,
-    memory_drift_percent=2.0,
-    branches=1,
-    endless=True,
-    pool_drives=2,
-    passes=2,
-    workers=0,
-    cameras=CameraRanges(),
-    camera_px=SIZE,
-    sensors="realistic",
-)
-CONFIG = TrainSettings(
-    name="toy",
-    precision="32-true",
-    image_size=SIZE,
-    data=DATA,
-    autoencoder_model=AutoencoderSettings(kind="lapped", image_size=SIZE, latent_channels=4, block_size=8),
-    depth_model=DepthSettings(widths=(8, 8), canonical_focal=0.5),
-    denoiser_model=CDiTSettings(
-        input_size=4,
-        in_channels=4,
-        hidden_size=24,
-        depth=1,
-        num_heads=2,
-        learn_sigma=False,
-        context_pose=True,
-        context_dropout=True,
-        extra_channels=8,
-        extra_skip=True,
-        view_groups=3,
-        latent_memory_channels=8,
-        older_frames=9,
-        older_patch_size=2,
-        pose_octaves=2,
-        camera_embedding=True,
-        pose_embedding=True,
-    ),
-    autoencoder=STAGE,
-    depth=STAGE,
-    denoiser=STAGE,
-)
+CONFIG, DATA, SIZE = ALL_INPUTS, ALL_INPUTS.data, ALL_INPUTS.image_size
 
 
 def run_until(folder: Path, steps: int | None = None, monkeypatch: pytest.MonkeyPatch | None = None) -> Path | None:

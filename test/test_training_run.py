@@ -19,6 +19,7 @@ from come_nav.training.run import Run
 from come_nav.training.run_parts import new_estimator
 from come_nav.training.tasks.autoencoder import AutoencoderTask
 from come_nav.training.tasks.denoiser import DenoiserTask
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
 from come_nav.world_model.sampling.schedule import NoiseSchedule
 
@@ -208,14 +209,17 @@ def test_averaged_weights_begin_short(decay: float) -> None:
     assert averaging.state_key == "EMAWeightAveraging"
 
 
-def test_a_depth_estimator_begins_with_anothers_weights() -> None:
+def test_a_depth_estimator_is_taken_over_and_not_trained(tmp_path: Path) -> None:
     small = DiffusionWorldModel.load(find_resource("models", "small")).depth
     assert small is not None
     sees = replace(CONFIG.denoiser_model, extra_channels=CONFIG.autoencoder_model.latent_channels + 2)
     source = str(find_resource("models", "small"))
     asked = replace(CONFIG, denoiser_model=sees, depth_model=small.settings, depth_from=source)
-    begun = new_estimator(asked, None)
-    for name, own in begun.state_dict().items():
+    run = Run(asked, tmp_path, MACHINE)
+    taken = run.train_depth(ImageAutoencoder(CONFIG.autoencoder_model))
+    assert taken is not None
+    assert not (tmp_path / "depth").exists()
+    for name, own in taken.state_dict().items():
         torch.testing.assert_close(own, small.state_dict()[name])
     other = replace(asked, depth_model=replace(small.settings, widths=(8, 8)))
     with pytest.raises(ConfigError, match=r"depth_from .*: that model estimates depth by a network of another"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from training_samples import CONFIG, MACHINE, state
+from training_samples import ALL_INPUTS, CONFIG, MACHINE, state
 
 from come_nav.core.errors import ConfigError
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
@@ -97,12 +97,25 @@ def test_two_processes_train_save_and_evaluate_as_one(tmp_path: Path) -> None:
     assert all(torch.isfinite(tensor).all() for tensor in state(model).values())
 
 
+def test_devices_of_one_machine_train_every_input_as_one_process(tmp_path: Path) -> None:
+    """Lightning starts the second process; steps whose batch has no older frames leave weights without a gradient."""
+    run_in_two_processes(tmp_path, ALL_INPUTS, [sys.executable], "--devices", "2")
+    shutil.copytree(tmp_path / "two", tmp_path / "one", ignore=left_out)
+    assert Run(ALL_INPUTS, tmp_path / "one", MACHINE).finish() is not None
+    compare(tmp_path, "denoiser")
+
+
 def run_with_torchrun(folder: Path) -> None:
-    (folder / "toy.yaml").write_text(yaml.safe_dump(to_mapping(CONFIG)), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "come_nav", "train", "--config", str(folder / "toy.yaml"), "--out", str(folder / "two")]
+    run_in_two_processes(folder, CONFIG, command)
+
+
+def run_in_two_processes(folder: Path, config: TrainSettings, command: list[str], *flags: str) -> None:
+    """Train to the end in the folder "two"; ``command`` runs a Python module."""
+    (folder / "toy.yaml").write_text(yaml.safe_dump(to_mapping(config)), encoding="utf-8")
+    training = ["-m", "come_nav", "train", "--config", str(folder / "toy.yaml"), "--out", str(folder / "two")]
     done = subprocess.run(
-        [*command, "--accelerator", "cpu", "--no-progress"],
+        [*command, *training, "--accelerator", "cpu", "--no-progress", *flags],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,

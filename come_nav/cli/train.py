@@ -208,9 +208,13 @@ def _sequence_config(args: argparse.Namespace) -> SequenceTrainSettings:
 
 
 def _devices(args: argparse.Namespace) -> tuple[int | str, int]:
-    """Return devices per node and nodes: those of the flags, else of torchrun's environment, else one."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    nodes = args.num_nodes or int(os.environ.get("WORLD_SIZE", str(local))) // local
+    """Return devices per node and nodes: those of the flags, else of torchrun's environment, else one.
+
+    Lightning starts the other processes of ``--devices`` with WORLD_SIZE but without torchrun's LOCAL_WORLD_SIZE.
+    """
+    with_torchrun = "LOCAL_WORLD_SIZE" in os.environ
+    local = int(os.environ["LOCAL_WORLD_SIZE"]) if with_torchrun else 1
+    nodes = args.num_nodes or (int(os.environ["WORLD_SIZE"]) // local if with_torchrun else 1)
     if args.devices is None:
         return local, nodes
     return (int(args.devices) if args.devices.lstrip("-").isdigit() else args.devices), nodes

@@ -61,7 +61,7 @@ def _depth(config: TrainSettings, model: DiffusionWorldModel, fine_tuned: bool) 
         return "none: no reprojected views"
     seen = f"{config.depth.steps * config.depth.batch_size:,} images with true depth"
     if config.depth_from is not None:
-        seen += f" after those of {config.depth_from}"
+        seen = f"from {config.depth_from}"
     tuned = ", tuned on recordings that measure depth" if config.data.recordings else ""
     learned = f"from the initial model{tuned}" if fine_tuned else seen
     return f"estimated for reprojected views, U-Net, {_millions(model.depth)} parameters, {learned}"

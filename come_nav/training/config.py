@@ -284,7 +284,7 @@ class TrainSettings:
             diffusers AutoencoderKL as a folder or by its name on the Hugging Face hub.
         denoiser_from: a model folder of come_nav whose denoiser this one extends: it begins with that one's weights,
             what it has more of (inputs, sources of views, blocks) at zero; None = untrained.
-        depth_from: a model folder of come_nav whose depth estimator this one begins with; None = untrained.
+        depth_from: take over the depth estimator of this model folder of come_nav instead of training one.
         autoencoder_model, denoiser_model: shapes of the networks.
         depth_model: shape of the depth estimator, for a denoiser that sees its context frames reprojected to the
             target; None leaves it out (then denoiser_model.extra_channels is 0).

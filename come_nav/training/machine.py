@@ -63,9 +63,13 @@ class Machine:
         return "bf16-mixed" if multiplies_bfloat16(self.device) else "32-true"
 
     def lightning_strategy(self) -> Any:
-        """Return Lightning's strategy; "fsdp" shards the transformer block by block and saves whole checkpoints."""
+        """Return Lightning's strategy; "fsdp" shards the transformer block by block and saves whole checkpoints.
+
+        Several processes look for weights that a step leaves out: a batch without older frames or depth has some.
+        """
         if not self.sharded:
-            return self.strategy
+            several = torch.distributed.is_available() and torch.distributed.is_initialized()
+            return "ddp_find_unused_parameters_true" if several and self.strategy in ("auto", "ddp") else self.strategy
         from pytorch_lightning.strategies import FSDPStrategy
 
         from come_nav.experts.layers import CDiTBlock

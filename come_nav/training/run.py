@@ -144,6 +144,8 @@ class Run:
         config, stage = self.config, self.config.depth
         done = self.folder / "depth.safetensors"
         estimator = new_estimator(config, self.init)
+        if config.depth_from is not None:
+            return estimator
         if done.exists():
             estimator.load_state_dict(load_file(done))
             return estimator

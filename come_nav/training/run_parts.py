@@ -58,7 +58,7 @@ def new_expert(config: TrainSettings, init: DiffusionWorldModel | None, schedule
 
 
 def new_estimator(config: TrainSettings, init: DiffusionWorldModel | None) -> DepthEstimator:
-    """Return the depth estimator to train: the initial model's, that of ``config.depth_from``, or an untrained one.
+    """Return the initial model's depth estimator, that of ``config.depth_from``, or an untrained one.
 
     Raises:
         CheckpointError: there is no model of that name.
