@@ -8,6 +8,7 @@ from typing import Any
 
 Rows = list[list[str]]
 Table = tuple[list[str], Rows]
+EVALUATE = "come-nav evaluate --depth estimated --suite"
 
 
 @dataclass(frozen=True)
