@@ -83,20 +83,29 @@ class Layers:
     given: frozenset[str]
 
 
-def load_config(path: Path | str | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+def load_config(
+    path: Path | str | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    of_the_robot: Sequence[str] = (),
+) -> Config:
     """Return the model's defaults, overridden by the YAML file ``path``, overridden by ``overrides``.
 
     Args:
         path: a file, or the name of one in config/; None = defaults alone. Keys may be nested or dotted.
         overrides: ``key=value`` words with dotted keys, e.g. ``planner.samples=60``, or a mapping of dotted keys.
+        of_the_robot: such words that stand where the file says nothing of their key.
 
     Raises:
         ConfigError: in one line that names the file or key, the value and the rule.
     """
-    return load_layers(path, overrides).config
+    return load_layers(path, overrides, of_the_robot).config
 
 
-def load_layers(path: Path | str | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Layers:
+def load_layers(
+    path: Path | str | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    of_the_robot: Sequence[str] = (),
+) -> Layers:
     """Return what :func:`load_config` does, and which values are the model's."""
     values: dict[str, Any] = {}
     file = None
@@ -107,6 +116,10 @@ def load_layers(path: Path | str | None = None, overrides: Sequence[str] | Mappi
         except ConfigError as error:
             raise error if str(error).startswith(str(file)) else ConfigError(f"{file}: {error}") from error
         _rename(values)
+    told = leaf_keys(values)
+    for key, value in map(parse_override, of_the_robot):
+        if key not in told:
+            set_key(values, key, value)
     pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
     for key, value in pairs:
         set_key(values, RENAMED.get(key, key), value)

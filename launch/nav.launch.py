@@ -25,13 +25,14 @@ from launch_ros.actions import Node
 from come_nav.ros import launching
 
 ASKED = ("memory_folder", "params_file", "respawn", "composition", "frame_prefix")
-CHOSEN = ("spatial_memory", "episodic_memory")  # arguments that say whether a node runs
+CHOSEN = ("spatial_memory", "controller", "episodic_memory")  # arguments that say whether a node runs
 OF_THE_MODEL = ("model", "device")
 END_S = "20"  # a node that is told to end may be in the middle of a search, and saves its memory
 NODES = ("spatial_memory", "planner", "controller", "episodic_memory")
 WITH_MODEL = ("planner", "episodic_memory")
 WITH_CAMERA = ("spatial_memory", "planner", "episodic_memory")
 WITH_MAP = ("spatial_memory", "planner")
+WITH_STORE = ("spatial_memory", "planner", "episodic_memory")
 FRAMES = {"odom_frame": "odom", "base_frame": "base_link", "map_frame": "map"}
 SAVE_PERIOD_S = 2.0  # the planner sees the cloud so late
 TOPICS = {  # argument -> name that the nodes use, and what it is
@@ -63,12 +64,18 @@ def generate_launch_description() -> LaunchDescription:
             "spatial_memory", default_value="true", description="remember where things are; false without depth"
         ),
         DeclareLaunchArgument(
+            "controller", default_value="true", description="follow plans; false where another one does, as Nav2's"
+        ),
+        DeclareLaunchArgument(
             "frame_prefix",
             default_value="",
             description="before odom, base_link and map, as robot1/; empty = as params_file says",
         ),
         DeclareLaunchArgument(
-            "memory_folder", default_value="", description="where the cloud is kept; empty = anew for this launch"
+            "memory_folder",
+            default_value="",
+            description="where cloud, places and adapters are kept; empty = as params_file says, the cloud at least "
+            "for this launch",
         ),
     ]
     arguments += [
@@ -94,6 +101,8 @@ def nodes(context):
     kept = value["memory_folder"] or folder_in(value["params_file"])
     names = [name for name in NODES if value.get(name, "true").lower() == "true"]
     own = own_parameters(value, names, Path(kept).expanduser() if kept else made / "memory")
+    if "spatial_memory" in names and not told(value["params_file"], "spatial_memory", "save_period_s"):
+        own["spatial_memory"] |= {"save_period_s": SAVE_PERIOD_S}
     if value["composition"].lower() == "true":
         file = made / "own.yaml"  # a dictionary would be for all nodes of the process
         sections = {f"/**/{name}": {"ros__parameters": own[name]} for name in names if own[name]}
@@ -135,20 +144,29 @@ def own_parameters(value: dict, names: Sequence[str], folder: Path) -> dict[str,
     for name in set(WITH_MODEL) & set(names):
         own[name] |= {argument: value[argument] for argument in OF_THE_MODEL if value[argument]}
     if "spatial_memory" in names:
-        own["spatial_memory"] |= {"memory_folder": str(folder), "save_period_s": SAVE_PERIOD_S}
+        own["spatial_memory"] |= {"memory_folder": str(folder)}
         own["planner"] |= {"experts.spatial_store": str(folder)}
-    if value["cmd_vel_stamped"]:
+    for name in set(WITH_STORE) & set(names) if value["memory_folder"] else ():
+        own[name] |= {"memory_folder": str(folder)}
+    if value["memory_folder"] and "episodic_memory" in names:
+        own["planner"] |= {"experts.adapter_store": str(folder)}
+    if value["cmd_vel_stamped"] and "controller" in names:
         own["controller"] |= {"cmd_vel_stamped": value["cmd_vel_stamped"].lower() == "true"}
     return own
 
 
 def folder_in(params_file: str) -> str:
     """Return the memory_folder of the spatial_memory node in a file of parameters, or nothing."""
+    return str(told(params_file, "spatial_memory", "memory_folder") or "")
+
+
+def told(params_file: str, node_name: str, parameter: str) -> object:
+    """Return a parameter that a file gives a node, or None where it says nothing, or nothing but an empty text."""
     path = Path(params_file)
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     for name, section in (content or {}).items():
-        if name.strip("/").split("/")[-1] in ("spatial_memory", "**"):
-            found = (section or {}).get("ros__parameters", {}).get("memory_folder", "")
-            if found:
-                return str(found)
-    return ""
+        if name.strip("/").split("/")[-1] in (node_name, "**"):
+            found = (section or {}).get("ros__parameters", {}).get(parameter, "")
+            if found != "":
+                return found
+    return None

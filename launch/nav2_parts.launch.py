@@ -5,7 +5,7 @@ come_nav -> cmd_vel_nav -> velocity_smoother -> cmd_vel_smoothed -> twist_mux (c
 nav2_lifecycle_manager and twist_mux.
 
 ros2 launch come_nav nav2_parts.launch.py
-ros2 launch come_nav nav2_parts.launch.py base_cmd_vel:=cmd_vel_unstamped robot_params_file:=my_robot.yaml
+ros2 launch come_nav nav2_parts.launch.py base_cmd_vel:=cmd_vel_unstamped params_file:=my_robot.yaml
 """
 
 from launch import LaunchDescription

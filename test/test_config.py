@@ -90,6 +90,15 @@ def test_the_shipped_file_is_the_defaults():
     assert path.read_text().endswith(shown), "run: come-nav config show, and put it into the file"
 
 
+def test_what_a_robot_can_do_stands_where_the_file_says_nothing(tmp_path):
+    robot = ("planner.limits.v_min_mps=-0.15", "spatial.max_range_m=6.0", "experts.use=[spatial]")
+    path = write(tmp_path, "planner: {limits: {v_min_mps: 0.0}}\nexperts.use: [auto]")
+    config = load_config(path, ["spatial.max_range_m=2.0"], robot)
+    assert (config.planner.limits.v_min_mps, config.spatial.max_range_m, config.experts.use) == (0.0, 2.0, ("auto",))
+    alone = load_config(None, (), robot)
+    assert (alone.planner.limits.v_min_mps, alone.spatial.max_range_m, alone.experts.use) == (-0.15, 6.0, ("spatial",))
+
+
 def test_shipped_planner_files_load():
     assert load_config("planner").planner.first_samples < Config().planner.first_samples
     nwm = load_config("planner_nwm")

@@ -314,7 +314,8 @@ def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp
     own = {node.keywords["executable"]: node.keywords["parameters"][-1] for node in of_class("Node")}
     folder = Path(own["spatial_memory"]["memory_folder"])
     assert own["planner"] == {"experts.spatial_store": str(folder)}  # model and device are those of params_file
-    given = dict.fromkeys(("image_transport", "depth_transport", "cmd_vel_stamped", "frame_prefix", "device"), "")
+    words = ("image_transport", "depth_transport", "cmd_vel_stamped", "frame_prefix", "device", "memory_folder")
+    given = dict.fromkeys(words, "")
     asked = started["own_parameters"]({**given, "model": "small"}, ["planner", "controller"], folder)
     assert asked == {"planner": {"model": "small"}, "controller": {}}
     assert folder.parent.is_dir()
@@ -333,6 +334,47 @@ def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp
     params = tmp_path / "robot.yaml"
     params.write_text("/**/spatial_memory:\n  ros__parameters:\n    memory_folder: /mnt/map\n")
     assert started["folder_in"](str(params)) == "/mnt/map"
+
+
+def with_arguments(file: str, **arguments: str) -> dict[str, dict[str, object]]:
+    """Return each node's own parameters when launch gets ``arguments``."""
+    carried = Launch(file, **arguments)
+    carried.close()
+    return {own.executable: own.parameters for own in carried.started}
+
+
+def test_the_folder_of_a_launch_is_that_of_all_nodes(tmp_path):
+    """Key frames and adapters outlive a restart as the cloud does; a file of parameters keeps its own period."""
+    folder = str(tmp_path / "store")
+    own = with_arguments("nav", memory_folder=folder, episodic_memory="true")
+    for name in ("spatial_memory", "planner", "episodic_memory"):
+        assert own[name]["memory_folder"] == folder
+    assert own["planner"]["experts.spatial_store"] == own["planner"]["experts.adapter_store"] == folder
+    assert own["spatial_memory"]["save_period_s"] == 2.0
+    file = tmp_path / "robot.yaml"
+    file.write_text("/**/spatial_memory:\n  ros__parameters:\n    save_period_s: 30.0\n")
+    slower = with_arguments("nav", memory_folder=folder, params_file=str(file))
+    assert "save_period_s" not in slower["spatial_memory"]
+    assert "memory_folder" not in with_arguments("nav")["planner"]
+
+
+def test_another_controller_may_drive():
+    assert "controller" not in with_arguments("nav", controller="false", cmd_vel_stamped="true")
+
+
+def test_recording_follows_topics_and_namespace(launch_modules, monkeypatch):
+    started = runpy.run_path(str(ROOT / "launch" / "record.launch.py"))
+    started["generate_launch_description"]()
+    defaults = Recorded.perform
+    chosen = {"namespace": "robot1/", "image": "oakd/rgb/image_raw/compressed", "tf_topic": "tf"}
+    monkeypatch.setattr(Recorded, "perform", lambda self, context: chosen.get(self.args[0]) or defaults(self, context))
+    [process] = started["recorder"](None)
+    words = process.keywords["cmd"]
+    assert words[:3] == ["ros2", "bag", "record"]
+    asked = ["/robot1/oakd/rgb/image_raw/compressed", "/robot1/camera/depth/image_raw", "/robot1/odom", "/robot1/tf"]
+    assert set(asked) | {"/tf_static", "/diagnostics", "/robot1/plan"} <= set(words)
+    chosen.clear()
+    assert "/camera/color/image_raw" in started["recorder"](None)[0].keywords["cmd"]
 
 
 def test_composed_nodes_get_the_parameters_that_they_get_apart(launch_modules, monkeypatch):

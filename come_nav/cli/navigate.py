@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ABLATIONS = ("all", "no-recognition", "no-route", "no-imagination", "no-correction", "imagination", "base")
 ROW_KEYS = (*ABLATIONS, "topological", "topological-search")
-# The simulated robot may back off, and its depth camera sees 6 m far.
+# The simulated robot may back off, and its depth camera sees 6 m far; a configuration may say otherwise.
 ROBOT = ("planner.limits.v_min_mps=-0.15", "spatial.max_range_m=6.0", "experts.use=[spatial]")
 EPILOG = """examples:
   come-nav navigate                                       explore world 20003, then four goals; maps in runs/navigate
@@ -46,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worlds", default="20003", metavar="A,B|A-B", help="built-in worlds (default 20003)")
     parser.add_argument("--goals", type=int, default=4, metavar="N", help="goals in each world (default 4)")
     parser.add_argument("--rows", default="all", metavar="A,B", help=f"what is on: {', '.join(ROW_KEYS)} (default all)")
-    parser.add_argument("--ablations", action="store_true", help="the first seven of these rows")
+    parser.add_argument(
+        "--ablations",
+        action="store_true",
+        help="those rows that leave out a part",
+    )
     parser.add_argument("--time-limit", type=float, default=40.0, metavar="S", help="simulated s per goal (default 40)")
     parser.add_argument(
         "--explore",
@@ -126,7 +130,7 @@ def wanted_of(args: argparse.Namespace) -> ClosedLoop:
 
     flags = {"seed": args.seed, "model": args.model, "planner.proposals": args.policy}
     words = [f"{key}={flag}" for key, flag in flags.items() if flag is not None]
-    config = load_config(args.config, [*ROBOT, *other_words(args.set), *words])
+    config = load_config(args.config, [*other_words(args.set), *words], ROBOT)
     width, height = camera_size(args.camera)
     loop = ClosedLoopSettings(
         worlds=tuple(world_seeds(args.worlds)),

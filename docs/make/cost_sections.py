@@ -66,7 +66,7 @@ ROBOTS = (
         "ros_fake_robots.json",
         "Ready launch files with fake robots",
         "A built-in test world behind the topics of each robot; a pose ahead and an image of where it began. With "
-        "`config/fastdds.xml`, two cores with a load of 10 by other work.",
+        "`config/fastdds.xml`, two cores of a loaded machine (load 10).",
         "benchmarks/ros_fake_robots.py --pace 0.3",
         fake_robots,
     ),
@@ -74,8 +74,8 @@ ROBOTS = (
         "ros_soak_faults.json",
         "Half an hour of goals over ROS 2 while sensors fail and nodes are killed",
         "Test world 20003, odometry that drifts 2 % of the way, a localiser that corrects map -> odom every 10 s; "
-        "poses in map and images in turn; camera of 320x240 px, `config/fastdds.xml`, two cores with a load of 8 by "
-        "other work. Blind: driving on when the time is over within which the robot must stand. Features of key "
+        "poses in map and images in turn; camera of 320x240 px, `config/fastdds.xml`, two cores of a loaded "
+        "machine (load 8). Blind: driving on when the time is over within which the robot must stand. Features of key "
         "frames outlive odometry that begins anew and a planner that is killed; the planner grows by 150 kB for each, "
         "up to `localisation.visual.max_views` (1,500).",
         "benchmarks/ros_soak.py --minutes 30 --kills 20 --faults 40 --legs 2 --seed 3",
@@ -85,7 +85,7 @@ ROBOTS = (
         "ros_kills.json",
         "A hundred kills over ROS 2",
         "The same robot without other faults; judged on loss and blind motion alone. Places are saved every 5 s. Two "
-        "cores with a load of 11 by other work: three goals ended because no obstacles came in time after a restart of "
+        "cores of a loaded machine (load 11): three goals ended because no obstacles came in time after a restart of "
         "spatial_memory. The collision steps are of one contact, while three controllers in a row were killed.",
         "benchmarks/ros_soak.py --minutes 26 --kills 100 --faults 0 --legs 1 --seed 2",
         kills,
@@ -94,7 +94,7 @@ ROBOTS = (
         "ros_load.json",
         "What the nodes take of the machine",
         "Camera of 640x480 px, colour and depth raw, a goal far ahead; with `config/fastdds.xml` (without it 9 of 10 "
-        "images were lost: `ros_load_default_dds.json`). Two cores with a load of 6 by other work.",
+        "images were lost: `ros_load_default_dds.json`). Two cores of a loaded machine (load 6).",
         "benchmarks/ros_load.py --seconds 25",
         load,
     ),

@@ -31,7 +31,7 @@ DRIVES = (
     Section(
         "recall_test_worlds.json",
         "Remembered views, test worlds",
-        "`ideal-64`. Recorded while compositions with the spatial expert pasted up to 85 % of the rendered cloud into "
+        "`ideal-64`. Compositions with the spatial expert paste up to 85 % of the rendered cloud into "
         "their image: these rows are render blends.",
         f"{EVALUATE} recall --worlds 20000-20019 --windows 400",
         recall,
