@@ -51,5 +51,5 @@ constraints: $(STAMP)  ## write constraints.txt from the versions in .venv
 	touch $(STAMP)
 
 clean:  ## remove .venv, caches and outputs
-	rm -rf $(VENV) .venv-3.* build dist install log *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs demo_out
+	rm -rf $(VENV) .venv-ci-* build dist install log *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs demo_out
 	find come_nav test benchmarks -name __pycache__ -prune -exec rm -rf {} +

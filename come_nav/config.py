@@ -8,6 +8,7 @@ taken from the settings' docstrings, so that the two never differ.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,6 +134,11 @@ def load_layers(
     return Layers(config, frozenset(leaf_keys(section) - given), frozenset(given))
 
 
+def override_word(key: str, value: Any) -> str:
+    """Return the word that :func:`parse_override` reads as exactly this plain value, whatever a text looks like."""
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
 def parse_override(word: str) -> tuple[str, Any]:
     """Split ``planner.samples=60`` into the dotted key and its value, which is read as YAML."""
     import yaml
@@ -142,7 +148,7 @@ def parse_override(word: str) -> tuple[str, Any]:
         raise ConfigError(f"an override must look like planner.samples=60, got '{word}'")
     try:
         return key.strip(), yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise ConfigError(f"value of override '{word}' is not valid YAML") from error
 
 

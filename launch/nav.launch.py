@@ -12,7 +12,7 @@ ros2 launch come_nav nav.launch.py namespace:=robot1 image:=oakd/rgb/preview/ima
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -161,12 +161,24 @@ def folder_in(params_file: str) -> str:
 
 
 def told(params_file: str, node_name: str, parameter: str) -> object:
-    """Return a parameter that a file gives a node, or None where it says nothing, or nothing but an empty text."""
+    """Return a parameter that a file gives a node, or None where it says nothing, or nothing but an empty text.
+
+    As ROS reads it: names may lie in one another, a later section stands over an earlier one.
+    """
     path = Path(params_file)
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    for name, section in (content or {}).items():
-        if name.strip("/").split("/")[-1] in (node_name, "**"):
-            found = (section or {}).get("ros__parameters", {}).get(parameter, "")
-            if found != "":
-                return found
-    return None
+    found = None
+    for section in sections(content, node_name):
+        value = section.get(parameter, "")
+        found = found if value == "" else value
+    return found
+
+
+def sections(content: object, node_name: str, name: str = "") -> Iterator[dict]:
+    """Yield the parameters of all sections of a file that are a node's, in order."""
+    for key, below in content.items() if isinstance(content, dict) else ():
+        if key == "ros__parameters":
+            if name in (node_name, "**") and isinstance(below, dict):
+                yield below
+        else:
+            yield from sections(below, node_name, str(key).strip("/").split("/")[-1])

@@ -76,17 +76,19 @@ if [ "$rest" -lt 20 ]; then
   echo "no time is left to train in: raise MINUTES" | tee -a "$OUT/parts.txt"
   exit 0
 fi
-init=
-compgen -G "$RUN/denoiser/*.ckpt" > /dev/null || init=$INIT
-[ -f "$RUN/from_init" ] && init=$(cat "$RUN/from_init")
+if compgen -G "$RUN/*/*.ckpt" > /dev/null; then # a run that goes on began with what it says
+  init=$(cat "$RUN/from_init" 2> /dev/null)
+else
+  init=$INIT
+fi
 start=()
 [ -n "$init" ] && start=(--init "$init" --set denoiser_from=null --set autoencoder_from=null) # it brings both
 accelerator=$([ "$DEVICE" = cuda ] && echo gpu || echo cpu)
 train=("$PYTHON" -m come_nav train --config "$CONFIG" --out "$RUN" --accelerator "$accelerator" --no-progress
   --set "data.workers=$WORKERS" ${start[@]+"${start[@]}"} "$@")
 mkdir -p "$RUN"
-[ -n "$init" ] && echo "$init" > "$RUN/from_init"
-"${train[@]}" --max-minutes "$("$PYTHON" -c "print($rest / 60)")" > "$OUT/train.log" 2>&1
+echo "$init" > "$RUN/from_init"
+timeout -k 40 $((rest + 30)) "${train[@]}" --max-minutes "$("$PYTHON" -c "print($rest / 60)")" > "$OUT/train.log" 2>&1
 echo "train: $? after $((SECONDS - began)) s in all" | tee -a "$OUT/parts.txt"
 "${train[@]}" --export > "$OUT/export.log" 2>&1
 echo "export: $?" | tee -a "$OUT/parts.txt"

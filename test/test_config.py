@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from come_nav.cli.main import main
-from come_nav.config import BASIC, Config, describe, load_config, load_layers
+from come_nav.config import BASIC, Config, describe, load_config, load_layers, override_word, parse_override
 from come_nav.core import resources
 from come_nav.core.errors import ConfigError
 from come_nav.core.resources import find_resource
@@ -88,6 +88,20 @@ def test_the_shipped_file_is_the_defaults():
     layers = load_layers()
     shown = describe(layers.config, layers.from_model)
     assert path.read_text().endswith(shown), "run: come-nav config show, and put it into the file"
+
+
+@pytest.mark.parametrize("value", ["runs/try #2/tiny", "2024", "on", "a: b", "ä 'b' \\"])
+def test_a_flag_is_the_text_that_was_given(value):
+    assert parse_override(override_word("model", value)) == ("model", value)
+
+
+def test_resources_are_found_where_other_schemes_put_them(tmp_path, monkeypatch):
+    """Debian's own Python puts data into /usr/local, and --user into the home."""
+    share = tmp_path / "local" / "share" / "come_nav"
+    (share / "config").mkdir(parents=True)
+    (share / "config" / "elsewhere.yaml").write_text("seed: 3\n")
+    monkeypatch.setattr(resources.sysconfig, "get_path", lambda name, scheme: str(tmp_path / "local"))
+    assert find_resource("config", "elsewhere") == share / "config" / "elsewhere.yaml"
 
 
 def test_what_a_robot_can_do_stands_where_the_file_says_nothing(tmp_path):

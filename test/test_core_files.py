@@ -103,3 +103,11 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
     result = subprocess.run([sys.executable, "-c", program], check=False)
     assert result.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
+
+
+def test_a_folder_has_one_writer_until_the_block_ends(tmp_path):
+    refused = pytest.raises(StorageError, match="run: busy")
+    with files.one_writer(tmp_path / "run", "busy"), refused, files.one_writer(tmp_path / "run", "busy"):
+        pass
+    with files.one_writer(tmp_path / "run", "busy"):
+        pass

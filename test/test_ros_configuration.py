@@ -334,6 +334,13 @@ def test_the_planner_follows_the_cloud_of_the_spatial_memory(launch_modules, tmp
     params = tmp_path / "robot.yaml"
     params.write_text("/**/spatial_memory:\n  ros__parameters:\n    memory_folder: /mnt/map\n")
     assert started["folder_in"](str(params)) == "/mnt/map"
+    params.write_text("robot1: {spatial_memory: {ros__parameters: {memory_folder: /m}}}")
+    assert started["folder_in"](str(params)) == "/m"
+    both = "/**: {ros__parameters: {memory_folder: /all}}\n/spatial_memory: {ros__parameters: {memory_folder: /own}}"
+    params.write_text(both)
+    assert started["folder_in"](str(params)) == "/own"
+    params.write_text("/**:\n  ros__parameters:\n/**/planner: {ros__parameters: {memory_folder: /other}}")
+    assert started["folder_in"](str(params)) == ""
 
 
 def with_arguments(file: str, **arguments: str) -> dict[str, dict[str, object]]:

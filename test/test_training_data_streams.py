@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.sim.episodes import simulate_episode
@@ -18,7 +19,7 @@ from come_nav.sim.splits import TRAIN_SEEDS
 from come_nav.training.config import DataSettings
 from come_nav.training.data.bank import GoalSettings, LatentBank
 from come_nav.training.data.endless import DriveEncoder, DriveMaker, EndlessWorlds, Slots
-from come_nav.training.data.mixture import BankSource, MixtureStream, take_turns
+from come_nav.training.data.mixture import BankSource, Draw, MixtureStream, take_turns
 from come_nav.training.data.prefetch import Prefetched
 from come_nav.training.data.windows import WindowBatch
 
@@ -245,6 +246,26 @@ def test_a_mixture_with_an_endless_source_keeps_both_exact() -> None:
 def test_drives_made_in_another_process_are_the_same(whole: list[WindowBatch]) -> None:
     for left, right in zip(whole[:6], endless(range(6), replace(DATA, workers=1)), strict=True):
         assert_same(left, right)
+
+
+def test_drives_are_made_here_once_their_processes_are_gone(
+    whole: list[WindowBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends the processes that make drives as well; what the run still needs until it has saved goes on."""
+    made = EndlessWorlds._make_drives
+
+    def dies(self: EndlessWorlds, draw: Draw) -> Iterator[tuple[int, object]]:
+        drives = made(self, draw)
+        yield next(drives)
+        yield next(drives)
+        raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
+
+    monkeypatch.setattr(EndlessWorlds, "_make_drives", dies)
+    monkeypatch.setattr(DataLoader, "__iter__", lambda self: map(self.dataset.__getitem__, self.sampler))
+    for left, right in zip(whole, endless(range(20), replace(DATA, workers=1)), strict=True):
+        assert_same(left, right)
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):  # an error of this process's own
+        list(endless(range(20)))
 
 
 def test_drives_too_short_for_a_window_are_refused() -> None:

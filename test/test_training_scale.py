@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning_utilities.core.rank_zero import rank_zero_only
 from training_samples import ALL_INPUTS, CONFIG, MACHINE, state
 
-from come_nav.core.errors import ConfigError
+from come_nav.core.errors import ConfigError, StorageError
+from come_nav.core.files import one_writer
 from come_nav.core.settings import from_mapping, read_yaml, to_mapping
 from come_nav.training.config import OptimiserSettings, TrainSettings
 from come_nav.training.data.bank import WindowBatch
 from come_nav.training.data.sharding import row_noise, shard
-from come_nav.training.machine import Machine
+from come_nav.training.machine import Machine, make_trainer
 from come_nav.training.run import Run
 from come_nav.training.tasks.denoiser import DenoiserTask
 from come_nav.training.tasks.optimisation import adamw_with_cosine
@@ -163,6 +165,53 @@ def test_devices_that_are_not_there_are_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match="--accelerator abacus") as caught:
         Machine(accelerator="abacus").launch()
     assert "\n" not in str(caught.value)
+
+
+def test_devices_that_the_launcher_did_not_start_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "NTASKS": "8",
+        "JOB_NAME": "train",
+        "NTASKS_PER_NODE": "8",
+        "NODEID": "0",
+        "PROCID": "0",
+    }.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_LOCALID", "0")
+    with pytest.raises(ConfigError, match="--devices 2") as caught:
+        Machine(accelerator="cpu", devices=2).launch()
+    assert "\n" not in str(caught.value)
+
+
+def test_torchrun_inside_a_job_counts_its_own_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"NTASKS": "1", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NNODES": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    torchrun = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    for name, value in {**torchrun, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # of this process again when the test is over
+    machine = replace(MACHINE, devices=2, strategy="ddp")
+    trainer = make_trainer(machine, CONFIG.denoiser, tmp_path, "denoiser", [], 0)
+    assert (trainer.global_rank, trainer.world_size, trainer.is_global_zero) == (1, 2, False)
+
+
+def test_one_training_at_a_time_writes_a_folder(tmp_path: Path) -> None:
+    run = Run(CONFIG, tmp_path, MACHINE)
+    with one_writer(tmp_path, "busy"), pytest.raises(StorageError, match="another training is writing"):
+        run.finish()
+    assert not list((tmp_path / "autoencoder").glob("*.ckpt"))
+
+
+def test_stages_share_the_time_of_a_slice() -> None:
+    machine = Machine(max_minutes=2.0)
+    assert machine.left is not None
+    assert 100.0 < machine.left.total_seconds() <= 120.0
+    late = replace(machine, began_s=machine.began_s - 90.0)
+    assert late.left is not None
+    assert 10.0 < late.left.total_seconds() <= 30.0
+    over = replace(machine, began_s=machine.began_s - 130.0)
+    assert over.left is not None
+    assert 0.0 < over.left.total_seconds() < 0.01
+    assert Machine().left is None
 
 
 def test_the_configuration_of_nwm_size_is_accepted() -> None:

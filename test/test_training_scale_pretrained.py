@@ -93,6 +93,42 @@ def test_devices_follow_torchrun_unless_told(monkeypatch: pytest.MonkeyPatch) ->
     assert train._devices(parse("--devices", "auto"))[0] == "auto"
 
 
+def test_devices_follow_srun_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "32")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    assert train._devices(parse()) == (1, 1), "a batch script without srun is one process"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "32")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "4")
+    assert train._devices(parse()) == (8, 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # torchrun, started by srun
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert train._devices(parse()) == (2, 4)
+
+
+def test_values_that_are_set_are_read_as_everywhere() -> None:
+    def values(*words: str, **there: object) -> dict[str, object]:
+        made: dict[str, object] = dict(there)
+        train._override(made, parse(*words))
+        return made
+
+    own = values("--set", "data.recordings=my_bag", "--data", "other", denoiser=None, data=None)
+    assert own["data"] == {"recordings": ["my_bag", "other"]}
+    assert values("--data", "b", data={"recordings": None})["data"] == {"recordings": ["b"]}
+    assert values("--set", "denoiser.steps=3", denoiser=None)["denoiser"] == {"steps": 3}
+    for words, told in (
+        (("--set", "trained=[a"), "trained"),
+        (("--set", "trained=*all"), "trained"),
+        (("--set", "seed=2024-13-45"), "seed"),
+        (("--set", "seed"), "planner.samples=60"),
+        (("--set", "data=3"), "data must be a group of keys"),
+        (("--set", "seed=3", "--set", "seed.x=4"), "'seed' is a single value"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            values(*words)
+
+
 def test_the_default_of_waypoints_is_metres() -> None:
     assert TrainSettings().waypoint_spacing_m is None
     with pytest.raises(ConfigError, match="waypoint_spacing_m"):

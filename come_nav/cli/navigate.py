@@ -123,13 +123,13 @@ def _explore(args: argparse.Namespace) -> int:
 def wanted_of(args: argparse.Namespace) -> ClosedLoop:
     """Return what the flags ask for."""
     from come_nav.cli.evaluate_flags import camera_size
-    from come_nav.config import load_config
+    from come_nav.config import load_config, override_word
     from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop, ClosedLoopSettings
     from come_nav.sim.sensors.mounting import default_fov_rad
     from come_nav.sim.world_sets import BUILT_IN
 
     flags = {"seed": args.seed, "model": args.model, "planner.proposals": args.policy}
-    words = [f"{key}={flag}" for key, flag in flags.items() if flag is not None]
+    words = [override_word(key, flag) for key, flag in flags.items() if flag is not None]
     config = load_config(args.config, [*other_words(args.set), *words], ROBOT)
     width, height = camera_size(args.camera)
     loop = ClosedLoopSettings(

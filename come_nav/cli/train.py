@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from come_nav.world_model.model import DiffusionWorldModel
 
 EPILOG = """examples:
-  come-nav train --config config/train_tiny.yaml --out runs/tiny         the shipped model, from nothing
+  come-nav train --config config/train_tiny.yaml --out runs/tiny         the base of tiny, from nothing
   come-nav train --config config/train_tiny.yaml --out runs/tiny         ... again: goes on where it stopped
   come-nav train --config config/train_tiny.yaml --out runs/tiny --max-minutes 9   one slice of a longer run
   come-nav train --init models/tiny --data my_bag --out runs/mine        fine-tune on one's own recording
@@ -208,13 +208,20 @@ def _sequence_config(args: argparse.Namespace) -> SequenceTrainSettings:
 
 
 def _devices(args: argparse.Namespace) -> tuple[int | str, int]:
-    """Return devices per node and nodes: those of the flags, else of torchrun's environment, else one.
+    """Return devices per node and nodes: those of the flags, else of torchrun's or SLURM's environment, else one.
 
     Lightning starts the other processes of ``--devices`` with WORLD_SIZE but without torchrun's LOCAL_WORLD_SIZE.
     """
-    with_torchrun = "LOCAL_WORLD_SIZE" in os.environ
-    local = int(os.environ["LOCAL_WORLD_SIZE"]) if with_torchrun else 1
-    nodes = args.num_nodes or (int(os.environ["WORLD_SIZE"]) // local if with_torchrun else 1)
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
+    local, there = 1, 1
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        there = int(os.environ["WORLD_SIZE"]) // local
+    elif SLURMEnvironment.detect() and "SLURM_STEP_NUM_TASKS" in os.environ:  # srun's; a batch script alone is one
+        there = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
+        local = int(os.environ["SLURM_STEP_NUM_TASKS"]) // there
+    nodes = args.num_nodes or there
     if args.devices is None:
         return local, nodes
     return (int(args.devices) if args.devices.lstrip("-").isdigit() else args.devices), nodes
@@ -241,24 +248,20 @@ def _config(args: argparse.Namespace, init: DiffusionWorldModel | None) -> Train
 
 def _override(values: dict[str, Any], args: argparse.Namespace) -> None:
     """Put --set, --data and the flags of recordings into a configuration, in place."""
-    import yaml
-
+    from come_nav.config import parse_override
     from come_nav.core.errors import ConfigError
+    from come_nav.core.settings import set_key
 
     for override in args.set:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise ConfigError(f"--set needs KEY=VALUE, got '{override}'")
-        target = values
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise ConfigError(f"--set {key}: '{parent}' is a value, not a group of keys")
-        target[leaf] = yaml.safe_load(text)
-    data = values.setdefault("data", {})
+        set_key(values, *parse_override(override))
+    if values.get("data") is None:
+        values["data"] = {}
+    data = values["data"]
+    if not isinstance(data, dict):
+        raise ConfigError(f"data must be a group of keys, got {data!r}")
     if args.data:
-        data["recordings"] = [*data.get("recordings", []), *args.data]
+        there = data.get("recordings") or []
+        data["recordings"] = [*([there] if isinstance(there, str) else there), *args.data]
     if args.data_use:
         try:
             low, high = (float(part) for part in args.data_use.split("-"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +20,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: when the folder cannot be written or the disk is full; ``path`` is then unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # processes of other hosts may have this one's number, and share the folder
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -51,12 +54,28 @@ def writable_folder(path: Path) -> Path:
     """Create ``path`` if need be and check that a file can be written in it; raise StorageError otherwise."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe.{os.getpid()}"
+        probe = path / f".probe.{uuid.uuid4().hex[:8]}.{os.getpid()}"
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
         raise storage_error(path, error) from error
     return path
+
+
+@contextmanager
+def one_writer(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold ``folder`` while the block runs; the system lets go of it when the process dies.
+
+    Raises:
+        StorageError: with the folder and ``refusal``, where another process holds it.
+    """
+    writable_folder(folder)
+    with (folder / ".lock").open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(f"{folder}: {refusal}") from error
+        yield
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

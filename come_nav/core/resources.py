@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,9 @@ def _resource_folders(kind: str) -> Iterator[Path]:
             pass
     yield Path(sys.prefix) / "share" / "come_nav" / kind
     yield Path(__file__).resolve().parents[2] / kind
+    for scheme in dict.fromkeys((sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))):
+        # Debian's own Python has them in /usr/local, an installation with --user in ~/.local
+        yield Path(sysconfig.get_path("data", scheme)) / "share" / "come_nav" / kind
     if kind == "models":
         yield user_models_folder()
 

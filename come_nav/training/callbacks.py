@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from contextlib import redirect_stdout
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -169,5 +168,5 @@ def training_callbacks(
         ModelCheckpoint(folder, filename=BEST, monitor=name, mode=mode, save_top_k=1, enable_version_counter=False),
         CheckpointRotation(folder, config.save_every, config.keep_checkpoints),
         *([StderrProgressBar(refresh_rate=10)] if machine.progress else []),
-        *([SliceTimer(duration=timedelta(minutes=machine.max_minutes))] if machine.max_minutes is not None else []),
+        *([SliceTimer(duration=machine.left)] if machine.left is not None else []),
     ]

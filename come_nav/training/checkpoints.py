@@ -77,6 +77,7 @@ class CheckpointRotation(Checkpoint):
             _link(numbered, self.folder / LAST)
             for old in numbered_checkpoints(self.folder)[self.keep :]:
                 old.unlink(missing_ok=True)
+        trainer.strategy.barrier("last")  # no process reads the one before
 
 
 def numbered_checkpoints(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, IterableDataset
 
+from come_nav.core.files import one_writer
 from come_nav.training.callbacks import training_callbacks
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
 from come_nav.training.config import OptimiserSettings
@@ -19,6 +21,7 @@ from come_nav.training.samples import SampleImages
 
 TaskT = TypeVar("TaskT", bound=pl.LightningModule)
 LEAST_LOSS = ("validation/loss", "min")
+BUSY = "another training is writing it; wait, choose another --out, or say how many processes there are (--devices)"
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,14 @@ class Stage:
             trained = copy.deepcopy(task) if machine.sharded else task  # FSDP takes the module apart
             callbacks = training_callbacks(folder, settings, monitor, machine, samples)
             trainer = make_trainer(machine, settings, self.folder, self.name, callbacks, start)
-            trainer.fit(
-                task,
-                DataLoader(stream(start), batch_size=None),
-                DataLoader(validation, batch_size=None),
-                ckpt_path=newest,
-                weights_only=True if start else None,
-            )
+            with one_writer(self.folder, BUSY) if trainer.is_global_zero else nullcontext():
+                trainer.fit(
+                    task,
+                    DataLoader(stream(start), batch_size=None),
+                    DataLoader(validation, batch_size=None),
+                    ckpt_path=newest,
+                    weights_only=True if start else None,
+                )
             if trainer.global_step < settings.steps:
                 return None
             newest = newest_checkpoint(folder)

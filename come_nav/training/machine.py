@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -24,6 +27,7 @@ from come_nav.training.config import OptimiserSettings
 
 _log = logging.getLogger(__name__)
 
+LEAST_S = 1e-3
 SHARDED = ("fsdp", "fsdp_cpu_offload")
 
 
@@ -35,6 +39,7 @@ class Machine:
         accelerator, devices, num_nodes, strategy, precision: as for ``pytorch_lightning.Trainer``.
         max_minutes: stop and save after this time; the same command goes on from there. None = until done.
         progress: show progress bars.
+        began_s: when the time began, on ``time.monotonic``; all stages share it.
     """
 
     accelerator: str = "auto"
@@ -44,6 +49,14 @@ class Machine:
     precision: str = "auto"
     max_minutes: float | None = None
     progress: bool = True
+    began_s: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def left(self) -> timedelta | None:
+        """Time until the run is to stop; None where it has no limit. When it is over, a stage takes one step yet."""
+        if self.max_minutes is None:
+            return None
+        return timedelta(seconds=max(LEAST_S, self.began_s + 60.0 * self.max_minutes - time.monotonic()))
 
     @property
     def device(self) -> str:
@@ -95,6 +108,7 @@ class Machine:
                 num_nodes=self.num_nodes,
                 strategy="ddp" if self.sharded else self.strategy,
             )
+            fabric.launch()
         except (
             ValueError,
             RuntimeError,
@@ -105,7 +119,6 @@ class Machine:
                 f"--accelerator {self.accelerator}, --devices {self.devices}, --num-nodes {self.num_nodes}, "
                 f"--strategy {self.strategy}: {' '.join(str(error).split())}"
             ) from error
-        fabric.launch()
         return Processes(fabric)
 
 
@@ -140,7 +153,8 @@ def make_trainer(
 ) -> pl.Trainer:
     """Return Lightning's trainer of one stage of the run in ``folder``, which goes on at step ``start``."""
     plugins: list[Any] = [AtomicCheckpointIO()]
-    if SLURMEnvironment.detect():  # its own requeueing keeps checkpoints of which this package knows nothing
+    # SLURM's own requeueing keeps checkpoints of which this package knows nothing; in a job, torchrun goes first
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))
     return pl.Trainer(
         accelerator=machine.accelerator,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import heapq
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +37,8 @@ from come_nav.training.data.sim_bank import (
     with_memory_made,
 )
 from come_nav.training.data.windows import Encode, WindowBatch, step_generator
+
+_log = logging.getLogger(__name__)
 
 WORLD_STREAM, WINDOW_STREAM = 50, 51  # numbers of the random streams
 AHEAD_PER_WORKER = 2
@@ -171,6 +174,7 @@ class EndlessWorlds:
         self._place: dict[int, int] = {}  # slot -> place in the pool
         self._drives: Iterator[tuple[int, Drive]] | None = None
         self._early: dict[int, Drive] = {}
+        self._alone = False  # without processes that make drives
         self._holds: dict[int, int] = {}  # slot -> generation of the drive in it
 
     def draw(self, draw: Draw, generator: torch.Generator) -> WindowBatch:
@@ -226,12 +230,20 @@ class EndlessWorlds:
         self._holds[slot] = generation
 
     def _drive(self, number: int, draw: Draw) -> Drive:
-        if self._drives is None:
+        """Return a drive; it depends on its number alone, so it does not matter which process makes it."""
+        if self._drives is None and not self._alone:
             self._drives = self._make_drives(draw)
-        while number not in self._early:
-            made, drive = next(self._drives)
-            self._early[made] = drive
-        return self._early.pop(number)
+        while self._drives is not None and number not in self._early:
+            try:
+                made, drive = next(self._drives)
+            except RuntimeError as error:  # a signal to all processes, as Ctrl-C is, ends those that make drives
+                if not self.config.workers:
+                    raise
+                _log.info("drives are made in this process from now on: %s", str(error).splitlines()[0])
+                self._drives, self._alone = None, True
+            else:
+                self._early[made] = drive
+        return self._early.pop(number) if number in self._early else self.maker[number]
 
     def _make_drives(self, draw: Draw) -> Iterator[tuple[int, Drive]]:
         """Yield drives in the order in which the windows from ``draw`` on need them."""
