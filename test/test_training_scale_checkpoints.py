@@ -17,6 +17,7 @@ from training_samples import CONFIG, MACHINE, STAGE
 
 from come_nav.cli import main
 from come_nav.core.errors import CheckpointError, ComeNavError, StorageError
+from come_nav.core.files import temporary_beside
 from come_nav.core.settings import to_mapping
 from come_nav.experts.base import BaseExpert
 from come_nav.experts.cdit import CDiT
@@ -178,7 +179,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(whol
     """The write of step 6 lands on /dev/full, which has no space left; the one of step 3 stays and is gone on from."""
     folder = tmp_path / "run" / "denoiser"
     folder.mkdir(parents=True)
-    (folder / f".step-0000006.ckpt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    temporary_beside(folder / "step-0000006.ckpt").symlink_to("/dev/full")
     model.save(tmp_path / "start")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(to_mapping(CONFIG)), encoding="utf-8")
     words: list[Any] = [
@@ -251,7 +252,7 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint_and_nothing_that_could_b
 
 
 def test_the_error_of_a_full_disk_is_not_hidden_by_torch(tmp_path) -> None:
-    (tmp_path / f".a.ckpt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    temporary_beside(tmp_path / "a.ckpt").symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"a\.ckpt: no space left"):
         AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(100_000)}}, tmp_path / "a.ckpt")
     assert list(tmp_path.iterdir()) == []

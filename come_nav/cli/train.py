@@ -212,15 +212,13 @@ def _devices(args: argparse.Namespace) -> tuple[int | str, int]:
 
     Lightning starts the other processes of ``--devices`` with WORLD_SIZE but without torchrun's LOCAL_WORLD_SIZE.
     """
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from come_nav.training.machine import tasks_of_srun
 
-    local, there = 1, 1
     if "LOCAL_WORLD_SIZE" in os.environ:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         there = int(os.environ["WORLD_SIZE"]) // local
-    elif SLURMEnvironment.detect() and "SLURM_STEP_NUM_TASKS" in os.environ:  # srun's; a batch script alone is one
-        there = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
-        local = int(os.environ["SLURM_STEP_NUM_TASKS"]) // there
+    else:
+        local, there = tasks_of_srun() or (1, 1)
     nodes = args.num_nodes or there
     if args.devices is None:
         return local, nodes

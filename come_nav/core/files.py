@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import uuid
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,8 +21,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: when the folder cannot be written or the disk is full; ``path`` is then unchanged.
     """
-    # processes of other hosts may have this one's number, and share the folder
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -34,6 +34,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # absent after a success; its folder may not even exist after a failure
             temporary.unlink()
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return this process's temporary name for ``path``; processes of other hosts may have the same number."""
+    host = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40]
+    return path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -54,7 +60,7 @@ def writable_folder(path: Path) -> Path:
     """Create ``path`` if need be and check that a file can be written in it; raise StorageError otherwise."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe.{uuid.uuid4().hex[:8]}.{os.getpid()}"
+        probe = temporary_beside(path / "probe")
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,6 +121,14 @@ class Machine:
                 f"--strategy {self.strategy}: {' '.join(str(error).split())}"
             ) from error
         return Processes(fabric)
+
+
+def tasks_of_srun() -> tuple[int, int] | None:
+    """Return tasks per node and nodes where srun started this process; a batch script alone is one process."""
+    if not SLURMEnvironment.detect() or "SLURM_STEP_NUM_TASKS" not in os.environ:
+        return None
+    nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
+    return int(os.environ["SLURM_STEP_NUM_TASKS"]) // nodes, nodes
 
 
 class Processes:
