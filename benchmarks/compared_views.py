@@ -46,7 +46,7 @@ def inputs_of(args: argparse.Namespace) -> dict[str, SourceSettings]:
 
 def imagined(source: SourceSettings, model: Path, folder: Path) -> QualityOutcome:
     """Return what a model imagines of an input, evaluated now or before; no plans follow."""
-    config = load_config(None, [f"model={model}", f"seed={SEED}"])
+    config = load_config(None, {"model": str(model), "seed": SEED})
     settings = QualitySuiteSettings(source, rows=("copy", "jump"), planning_windows=0, report=False)
     return run_quality(settings, config, folder)
 

@@ -49,7 +49,6 @@ from come_nav.navigation.settings import NavigationSettings
 from come_nav.training.config import TrainSettings
 from come_nav.training.machine import Machine
 from come_nav.training.run import Run
-from come_nav.training.run_parts import new_estimator
 from come_nav.viz.figures import plot_error_over_time
 from come_nav.world_model.model import DiffusionWorldModel
 
@@ -60,6 +59,7 @@ SHARED_KEYS = (
     "autoencoder",
     "autoencoder_model",
     "autoencoder_from",
+    "depth_from",
     "data",
     "image_size",
     "rate_hz",
@@ -105,12 +105,7 @@ class Comparison:
         self.machine = Machine(accelerator=args.accelerator, progress=args.progress)
         self.shared = Run(base, args.work / "shared", self.machine)
         self.autoencoder = self.shared.train_autoencoder()
-        if base.depth_model is None:
-            self.depth = None
-        elif args.depth_from is not None:
-            self.depth = new_estimator(replace(base, depth_from=args.depth_from), None)
-        else:
-            self.depth = self.shared.train_depth(self.autoencoder)
+        self.depth = self.shared.train_depth(self.autoencoder) if base.depth_model is not None else None
         self.shared.data(self.autoencoder, self.depth).prepare()
         self.protocol = ProtocolSettings(base.context_frames, round(HORIZONS_S[-1] * base.rate_hz), base.rate_hz)
         self.source = drive_worlds(parse_worlds(args.worlds), base.rate_hz, device="cpu")
@@ -289,7 +284,6 @@ def main() -> None:
     parser.add_argument("--variants", type=Path, default=VARIANTS, help="YAML: name -> keys that differ")
     parser.add_argument("--only", help="names of variants, separated by commas")
     parser.add_argument("--seconds", type=float, nargs="+", default=[600.0], help="budgets of training time")
-    parser.add_argument("--depth-from", metavar="MODEL", help="take its depth estimator, train none")
     parser.add_argument("--calibration", type=int, default=30, help="steps of the shorter timing run")
     parser.add_argument("--validations", type=int, default=10, help="points of each loss curve")
     parser.add_argument("--accelerator", default="auto", help="Lightning's: auto, cpu or gpu")

@@ -134,9 +134,9 @@ def load_layers(
     return Layers(config, frozenset(leaf_keys(section) - given), frozenset(given))
 
 
-def override_word(key: str, value: Any) -> str:
-    """Return the word that :func:`parse_override` reads as exactly this plain value, whatever a text looks like."""
-    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+def override_words(flags: Mapping[str, Any]) -> list[str]:
+    """Return the words that :func:`parse_override` reads as exactly these plain values; None is left out."""
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags.items() if value is not None]
 
 
 def parse_override(word: str) -> tuple[str, Any]:

@@ -32,22 +32,12 @@ NODES = ("spatial_memory", "planner", "controller", "episodic_memory")
 WITH_MODEL = ("planner", "episodic_memory")
 WITH_CAMERA = ("spatial_memory", "planner", "episodic_memory")
 WITH_MAP = ("spatial_memory", "planner")
-WITH_STORE = ("spatial_memory", "planner", "episodic_memory")
+WITH_STORE = WITH_CAMERA
 FRAMES = {"odom_frame": "odom", "base_frame": "base_link", "map_frame": "map"}
 SAVE_PERIOD_S = 2.0  # the planner sees the cloud so late
-TOPICS = {  # argument -> name that the nodes use, and what it is
-    "image": ("camera/color/image_raw", "colour images; compressed ones are looked for below"),
-    "camera_info": ("camera/color/camera_info", "calibration of the colour camera"),
-    "depth": ("camera/depth/image_raw", "depth images; compressed ones are looked for below"),
-    "depth_info": ("camera/depth/camera_info", "calibration of depth; as it is: beside the depth images"),
-    "odom": ("odom", "odometry"),
-    "cmd_vel": ("cmd_vel", "commands to the base"),
-    "tf_topic": ("/tf", "transforms; /tf itself where robots share one tree of prefixed frames"),
-    "tf_static_topic": ("/tf_static", "static transforms"),
-}
 OF_THE_FILE = {  # argument -> what it is; empty = as params_file says
-    "image_transport": "auto, raw or compressed",
-    "depth_transport": "auto, raw or compressedDepth",
+    "image_transport": "auto, raw or compressed, which lies below the topic of images",
+    "depth_transport": "auto, raw or compressedDepth, which lies below the topic of depth",
     "cmd_vel_stamped": "true: TwistStamped, false: Twist",
 }
 
@@ -81,7 +71,7 @@ def generate_launch_description() -> LaunchDescription:
     arguments += [
         # In a namespace tf is the robot's own, as with Nav2: /tf becomes tf.
         DeclareLaunchArgument(name, default_value=topic.lstrip("/"), description=f"topic: {text}")
-        for name, (topic, text) in TOPICS.items()
+        for name, (topic, text) in launching.TOPICS.items()
     ]
     arguments += [
         DeclareLaunchArgument(name, default_value="", description=f"{text}; empty = as params_file says")
@@ -101,7 +91,7 @@ def nodes(context):
     kept = value["memory_folder"] or folder_in(value["params_file"])
     names = [name for name in NODES if value.get(name, "true").lower() == "true"]
     own = own_parameters(value, names, Path(kept).expanduser() if kept else made / "memory")
-    if "spatial_memory" in names and not told(value["params_file"], "spatial_memory", "save_period_s"):
+    if "spatial_memory" in names and told(value["params_file"], "spatial_memory", "save_period_s") is None:
         own["spatial_memory"] |= {"save_period_s": SAVE_PERIOD_S}
     if value["composition"].lower() == "true":
         file = made / "own.yaml"  # a dictionary would be for all nodes of the process
@@ -124,7 +114,7 @@ def node(executable: str, value: dict, own: list, words: Sequence[str] = ()) -> 
         respawn=value["respawn"].lower() == "true",
         respawn_delay=2.0,
         sigterm_timeout=END_S,
-        remappings=[(topic, LaunchConfiguration(argument)) for argument, (topic, _) in TOPICS.items()],
+        remappings=[(topic, LaunchConfiguration(argument)) for argument, (topic, _) in launching.TOPICS.items()],
         parameters=[
             LaunchConfiguration("params_file"),
             {"use_sim_time": LaunchConfiguration("use_sim_time"), "autostart": LaunchConfiguration("autostart")},
@@ -144,10 +134,10 @@ def own_parameters(value: dict, names: Sequence[str], folder: Path) -> dict[str,
     for name in set(WITH_MODEL) & set(names):
         own[name] |= {argument: value[argument] for argument in OF_THE_MODEL if value[argument]}
     if "spatial_memory" in names:
-        own["spatial_memory"] |= {"memory_folder": str(folder)}
         own["planner"] |= {"experts.spatial_store": str(folder)}
-    for name in set(WITH_STORE) & set(names) if value["memory_folder"] else ():
-        own[name] |= {"memory_folder": str(folder)}
+    for name in set(WITH_STORE) & set(names):
+        if name == "spatial_memory" or value["memory_folder"]:
+            own[name] |= {"memory_folder": str(folder)}
     if value["memory_folder"] and "episodic_memory" in names:
         own["planner"] |= {"experts.adapter_store": str(folder)}
     if value["cmd_vel_stamped"] and "controller" in names:
@@ -168,17 +158,17 @@ def told(params_file: str, node_name: str, parameter: str) -> object:
     path = Path(params_file)
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     found = None
-    for section in sections(content, node_name):
+    for section in sections_of(content, node_name):
         value = section.get(parameter, "")
         found = found if value == "" else value
     return found
 
 
-def sections(content: object, node_name: str, name: str = "") -> Iterator[dict]:
+def sections_of(content: object, node_name: str, name: str = "") -> Iterator[dict]:
     """Yield the parameters of all sections of a file that are a node's, in order."""
     for key, below in content.items() if isinstance(content, dict) else ():
         if key == "ros__parameters":
             if name in (node_name, "**") and isinstance(below, dict):
                 yield below
         else:
-            yield from sections(below, node_name, str(key).strip("/").split("/")[-1])
+            yield from sections_of(below, node_name, str(key).strip("/").split("/")[-1])

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from come_nav.cli.main import main
-from come_nav.config import BASIC, Config, describe, load_config, load_layers, override_word, parse_override
+from come_nav.config import BASIC, Config, describe, load_config, load_layers, override_words, parse_override
 from come_nav.core import resources
 from come_nav.core.errors import ConfigError
 from come_nav.core.resources import find_resource
@@ -92,7 +92,8 @@ def test_the_shipped_file_is_the_defaults():
 
 @pytest.mark.parametrize("value", ["runs/try #2/tiny", "2024", "on", "a: b", "ä 'b' \\"])
 def test_a_flag_is_the_text_that_was_given(value):
-    assert parse_override(override_word("model", value)) == ("model", value)
+    [word] = override_words({"model": value, "seed": None})
+    assert parse_override(word) == ("model", value)
 
 
 def test_resources_are_found_where_other_schemes_put_them(tmp_path, monkeypatch):

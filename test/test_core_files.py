@@ -106,8 +106,9 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
 
 
 def test_a_folder_has_one_writer_until_the_block_ends(tmp_path):
+    lock, busy = tmp_path / "run" / ".lock", StorageError("run: busy")
     refused = pytest.raises(StorageError, match="run: busy")
-    with files.one_writer(tmp_path / "run", "busy"), refused, files.one_writer(tmp_path / "run", "busy"):
+    with files.one_writer(lock, busy), refused, files.one_writer(lock, busy):
         pass
-    with files.one_writer(tmp_path / "run", "busy"):
+    with files.one_writer(lock, busy):
         pass

@@ -232,7 +232,7 @@ def test_no_permission_is_one_line(tmp_path):
 
 def test_a_writer_waits_for_the_other_and_gives_up_in_one_line(tmp_path):
     store = MemoryStore(tmp_path, StoreSettings(lock_timeout_s=0.1))
-    with store_files.lock(tmp_path / ".lock", 1.0), pytest.raises(MemoryStoreError, match="another process has been"):
+    with store_files.writing(tmp_path, 1.0), pytest.raises(MemoryStoreError, match="another process has been"):
         store.save(cloud=cloud())
     assert store.save(cloud=cloud()) == 1
 

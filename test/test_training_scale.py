@@ -196,7 +196,8 @@ def test_torchrun_inside_a_job_counts_its_own_processes(tmp_path: Path, monkeypa
 
 def test_one_training_at_a_time_writes_a_folder(tmp_path: Path) -> None:
     run = Run(CONFIG, tmp_path, MACHINE)
-    with one_writer(tmp_path, "busy"), pytest.raises(StorageError, match="another training is writing"):
+    refused = pytest.raises(StorageError, match="another training is writing")
+    with one_writer(tmp_path / ".lock", StorageError("busy")), refused:
         run.finish()
     assert not list((tmp_path / "autoencoder").glob("*.ckpt"))
 

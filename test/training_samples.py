@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from come_nav.experts.cdit import CDiTSettings
@@ -26,9 +28,7 @@ CONFIG = TrainSettings(
     autoencoder=STAGE,
     denoiser=STAGE,
 )
-SHORT_STAGE = OptimiserSettings(
-    steps=4, batch_size=4, warmup_steps=1, validate_every=4, save_every=2, log_every=1, learning_rate=1e-3
-)
+SHORT_STAGE = replace(STAGE, steps=4, warmup_steps=1, save_every=2)
 DRIVES = DataSettings(
     worlds=2,
     validation_worlds=1,

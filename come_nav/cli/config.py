@@ -36,11 +36,11 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the configuration."""
-    from come_nav.config import describe, load_layers, override_word
+    from come_nav.config import describe, load_layers, override_words
     from come_nav.core.resources import find_resource
     from come_nav.core.settings import to_mapping
 
-    words = [*args.set, *([override_word("model", args.model)] if args.model else [])]
+    words = [*args.set, *override_words({"model": args.model or None})]
     layers = load_layers(args.config, words)
     if args.model:
         find_resource("models", layers.config.model)  # a name that is none is told, not shown without its values

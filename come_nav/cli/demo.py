@@ -64,11 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo, or go on with it; print the table, where everything is and what to try next."""
     from come_nav.cli import evaluate
-    from come_nav.config import load_config, override_word
+    from come_nav.config import load_config, override_words
     from come_nav.core.files import writable_folder
     from come_nav.core.resources import find_resource
 
-    flags = [override_word("model", args.model)] if args.model else []
+    flags = override_words({"model": args.model or None})
     find_resource("models", load_config(None, [*args.set, *flags]).model)  # a missing model is told before the work
     folder = writable_folder(args.out)
     episode = folder / f"{DRIVER}_{args.world}"  # the report is named after the bag

@@ -38,13 +38,11 @@ def prepare(args: argparse.Namespace) -> tuple[Config, Path]:
 
 def configuration(args: argparse.Namespace) -> Config:
     """Return the configuration of ``--config``, ``--set``, ``--model``, ``--seed`` and ``--device``."""
-    from come_nav.config import load_config, override_word
+    from come_nav.config import load_config, override_words
 
     flags = {"model": args.model, "seed": args.seed, "device": args.device}
-    words = [override_word(key, value) for key, value in flags.items() if value is not None]
-    if args.depth is not None:
-        words.append(f"inference.measured_depth={str(args.depth == 'measured').lower()}")
-    return load_config(args.config, [*other_words(args.set), *words])
+    flags["inference.measured_depth"] = None if args.depth is None else args.depth == "measured"
+    return load_config(args.config, [*other_words(args.set), *override_words(flags)])
 
 
 def source_settings(args: argparse.Namespace) -> SourceSettings:

@@ -46,11 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worlds", default="20003", metavar="A,B|A-B", help="built-in worlds (default 20003)")
     parser.add_argument("--goals", type=int, default=4, metavar="N", help="goals in each world (default 4)")
     parser.add_argument("--rows", default="all", metavar="A,B", help=f"what is on: {', '.join(ROW_KEYS)} (default all)")
-    parser.add_argument(
-        "--ablations",
-        action="store_true",
-        help="those rows that leave out a part",
-    )
+    parser.add_argument("--ablations", action="store_true", help="all of these rows but those along a map")
     parser.add_argument("--time-limit", type=float, default=40.0, metavar="S", help="simulated s per goal (default 40)")
     parser.add_argument(
         "--explore",
@@ -123,14 +119,13 @@ def _explore(args: argparse.Namespace) -> int:
 def wanted_of(args: argparse.Namespace) -> ClosedLoop:
     """Return what the flags ask for."""
     from come_nav.cli.evaluate_flags import camera_size
-    from come_nav.config import load_config, override_word
+    from come_nav.config import load_config, override_words
     from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop, ClosedLoopSettings
     from come_nav.sim.sensors.mounting import default_fov_rad
     from come_nav.sim.world_sets import BUILT_IN
 
     flags = {"seed": args.seed, "model": args.model, "planner.proposals": args.policy}
-    words = [override_word(key, flag) for key, flag in flags.items() if flag is not None]
-    config = load_config(args.config, [*other_words(args.set), *words], ROBOT)
+    config = load_config(args.config, [*other_words(args.set), *override_words(flags)], ROBOT)
     width, height = camera_size(args.camera)
     loop = ClosedLoopSettings(
         worlds=tuple(world_seeds(args.worlds)),

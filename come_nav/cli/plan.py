@@ -68,16 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan once; print status, path, cost and time."""
-    from come_nav.config import load_config, override_word
+    from come_nav.config import load_config, override_words
     from come_nav.navigation.loading import load_stack
     from come_nav.navigation.navigator import GoalRequest, Navigator
     from come_nav.navigation.planned_once import plan_once
     from come_nav.navigation.settings import NavigatorSettings
 
     flags = {"seed": args.seed, "model": args.model, "show_imagined": True if args.out else None}
-    config = load_config(
-        args.config, [*args.set, *(override_word(key, flag) for key, flag in flags.items() if flag is not None)]
-    )
+    config = load_config(args.config, [*args.set, *override_words(flags)])
     recording = open_from_flags(args.recording, args)
     at = frame_index(recording, args.at)
     goal = _goal(args, recording)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,17 +207,10 @@ def _sequence_config(args: argparse.Namespace) -> SequenceTrainSettings:
 
 
 def _devices(args: argparse.Namespace) -> tuple[int | str, int]:
-    """Return devices per node and nodes: those of the flags, else of torchrun's or SLURM's environment, else one.
+    """Return devices per node and nodes: those of the flags, else those that torchrun or srun started, else one."""
+    from come_nav.training.machine import started_processes
 
-    Lightning starts the other processes of ``--devices`` with WORLD_SIZE but without torchrun's LOCAL_WORLD_SIZE.
-    """
-    from come_nav.training.machine import tasks_of_srun
-
-    if "LOCAL_WORLD_SIZE" in os.environ:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        there = int(os.environ["WORLD_SIZE"]) // local
-    else:
-        local, there = tasks_of_srun() or (1, 1)
+    local, there = started_processes()
     nodes = args.num_nodes or there
     if args.devices is None:
         return local, nodes

@@ -7,11 +7,14 @@ import fcntl
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from come_nav.core.errors import StorageError
+from come_nav.core.errors import ComeNavError, StorageError
+
+LOCK_POLL_S = 0.02
 
 
 @contextmanager
@@ -69,18 +72,23 @@ def writable_folder(path: Path) -> Path:
 
 
 @contextmanager
-def one_writer(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold ``folder`` while the block runs; the system lets go of it when the process dies.
+def one_writer(lock: Path, refused: ComeNavError, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the file ``lock`` while the block runs; the system lets go of it when the process dies.
 
     Raises:
-        StorageError: with the folder and ``refusal``, where another process holds it.
+        ComeNavError: ``refused``, where another process held it for ``wait_s``.
     """
-    writable_folder(folder)
-    with (folder / ".lock").open("ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(f"{folder}: {refusal}") from error
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as handle:
+        give_up_s = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up_s:
+                    raise refused from None
+                time.sleep(LOCK_POLL_S)
         yield
 
 

@@ -16,6 +16,16 @@ COMMON = {  # argument -> default, and what it is
     "device": ("", "auto, cpu, cuda or cuda:N; empty = as params_file says, else auto"),
     "episodic_memory": ("false", "also learn the episode; see config/ros_episodic.yaml"),
 }
+TOPICS = {  # argument -> name that the nodes use, and what it is
+    "image": ("camera/color/image_raw", "colour images"),
+    "camera_info": ("camera/color/camera_info", "calibration of the colour camera"),
+    "depth": ("camera/depth/image_raw", "depth images"),
+    "depth_info": ("camera/depth/camera_info", "calibration of depth; as it is: beside the depth images"),
+    "odom": ("odom", "odometry"),
+    "cmd_vel": ("cmd_vel", "commands to the base"),
+    "tf_topic": ("/tf", "transforms; /tf itself where robots share one tree of prefixed frames"),
+    "tf_static_topic": ("/tf_static", "static transforms"),
+}
 
 
 def share() -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, IterableDataset
 
+from come_nav.core.errors import StorageError
 from come_nav.core.files import one_writer
 from come_nav.training.callbacks import training_callbacks
 from come_nav.training.checkpoints import load_weights, newest_checkpoint, steps_done
@@ -65,7 +66,7 @@ class Stage:
             trained = copy.deepcopy(task) if machine.sharded else task  # FSDP takes the module apart
             callbacks = training_callbacks(folder, settings, monitor, machine, samples)
             trainer = make_trainer(machine, settings, self.folder, self.name, callbacks, start)
-            with one_writer(self.folder, BUSY) if trainer.is_global_zero else nullcontext():
+            with self._alone() if trainer.is_global_zero else nullcontext():
                 trainer.fit(
                     task,
                     DataLoader(stream(start), batch_size=None),
@@ -79,3 +80,6 @@ class Stage:
         assert newest is not None
         load_weights(trained, newest)
         return trained
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return one_writer(self.folder / ".lock", StorageError(f"{self.folder}: {BUSY}"))

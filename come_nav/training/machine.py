@@ -123,12 +123,20 @@ class Machine:
         return Processes(fabric)
 
 
-def tasks_of_srun() -> tuple[int, int] | None:
-    """Return tasks per node and nodes where srun started this process; a batch script alone is one process."""
-    if not SLURMEnvironment.detect() or "SLURM_STEP_NUM_TASKS" not in os.environ:
-        return None
-    nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
-    return int(os.environ["SLURM_STEP_NUM_TASKS"]) // nodes, nodes
+def started_processes() -> tuple[int, int]:
+    """Return the processes per node, and the nodes, that torchrun or srun started; 1, 1 where neither did.
+
+    Lightning starts the other processes of ``--devices`` with WORLD_SIZE but without torchrun's LOCAL_WORLD_SIZE, and a
+    batch script without srun is one process, whatever its job may use.
+    """
+    there = os.environ
+    if "LOCAL_WORLD_SIZE" in there:
+        local = int(there["LOCAL_WORLD_SIZE"])
+        return local, int(there["WORLD_SIZE"]) // local
+    if SLURMEnvironment.detect() and "SLURM_STEP_NUM_TASKS" in there:
+        nodes = int(there.get("SLURM_STEP_NUM_NODES", "1"))
+        return int(there["SLURM_STEP_NUM_TASKS"]) // nodes, nodes
+    return 1, 1
 
 
 class Processes:

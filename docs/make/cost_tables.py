@@ -46,7 +46,7 @@ def plan_rates(result: dict[str, Any]) -> Sequence[Table]:
         [
             own["name"],
             f"{own['imagined_share']:g}",
-            *(f"{own[key]:.2f}" for key in ("hz", "p50_s", "p99_s")),
+            *(f"{own[key]:.2f}" for key in RATES),
             f"{own['n']}",
         ]
         for own in result["rows"]

@@ -86,7 +86,7 @@ MODELS = (
         "time on one core (AVX-512 in bfloat16, beside another training). The rate is constant, so that a training "
         "shows the loss at every budget up to its own. Views of validation worlds 10020 to 10039 with ideal sensors.",
         "benchmarks/denoiser_variants.py --base train_small.yaml --variants benchmarks/scaling.yaml --seconds 900 "
-        "--calibration 25 --validations 9 --set data.pool_drives=8 --depth-from models/small "
+        "--calibration 25 --validations 9 --set data.pool_drives=8 --set depth_from=models/small "
         '--only "3 M (128 x 6),9 M (192 x 8),15 M (256 x 8)" --out benchmarks/results/scaling.json',
         sizes,
     ),

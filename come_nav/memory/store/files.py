@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
 import os
 import re
 import shutil
-import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from come_nav.core.errors import MemoryStoreError
+from come_nav.core.files import one_writer
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 CLOUD, KEYFRAMES, ADAPTER = "cloud", "keyframes", "adapter"
 DESCRIPTION = "version.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-LOCK_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -54,29 +52,10 @@ class Version:
         return sum(size for size, _ in self.files.values())
 
 
-@contextmanager
-def lock(path: Path, timeout_s: float) -> Iterator[None]:
-    """Hold the only writer's lock; the system releases it when the process dies.
-
-    Raises:
-        MemoryStoreError: another writer held it all the time.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        give_up_s = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= give_up_s:
-                    raise MemoryStoreError(
-                        f"{path.parent}: another process has been writing for {timeout_s:g} s; wait for it or end it"
-                    ) from None
-                time.sleep(LOCK_POLL_S)
-        yield
-    finally:
-        os.close(descriptor)
+def writing(store: Path, timeout_s: float) -> AbstractContextManager[None]:
+    """Hold the only writer's lock of a store; MemoryStoreError where another writer holds it all the time."""
+    refused = f"{store}: another process has been writing for {timeout_s:g} s; wait for it or end it"
+    return one_writer(store / ".lock", MemoryStoreError(refused), timeout_s)
 
 
 def adapter_file(name: str) -> str:

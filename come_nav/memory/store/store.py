@@ -124,7 +124,7 @@ class MemoryStore:
         new = store_files.encode(cloud, keyframes, adapters or {})
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with store_files.lock(self.path / ".lock", self.config.lock_timeout_s):
+            with store_files.writing(self.path, self.config.lock_timeout_s):
                 return self._save_locked(new, dict(about or {}), set(adapters or {}), carry)
         except OSError as error:
             raise MemoryStoreError(str(storage_error(self.path, error))) from error
