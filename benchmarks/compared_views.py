@@ -44,10 +44,10 @@ def inputs_of(args: argparse.Namespace) -> dict[str, SourceSettings]:
     return found
 
 
-def imagined(source: SourceSettings, model: Path, folder: Path) -> QualityOutcome:
+def imagined(source: SourceSettings, model: Path, row: str, folder: Path) -> QualityOutcome:
     """Return what a model imagines of an input, evaluated now or before; no plans follow."""
     config = load_config(None, {"model": str(model), "seed": SEED})
-    settings = QualitySuiteSettings(source, rows=("copy", "jump"), planning_windows=0, report=False)
+    settings = QualitySuiteSettings(source, rows=("copy", row), planning_windows=0, report=False)
     return run_quality(settings, config, folder)
 
 
@@ -81,18 +81,22 @@ def main() -> None:
     parser.add_argument("--worlds", default="10020-10027")
     parser.add_argument("--sensors", default="realistic")
     parser.add_argument("--windows", type=int, default=60, help="of each input")
+    parser.add_argument("--row", default="jump", choices=("jump", "tilted"), help="tilted: a camera's tilt is told")
     parser.add_argument("--work", type=Path, default=Path("runs/compared_views"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/compared_views.json"))
     args = parser.parse_args()
     document: dict[str, Any] = {
         "what": __doc__.splitlines()[0],
         "machine": machine_facts(),
-        "settings": {"worlds": args.worlds, "sensors": args.sensors, "windows": args.windows},
+        "settings": {"worlds": args.worlds, "sensors": args.sensors, "windows": args.windows, "row": args.row},
         "models": {str(model): read_yaml(model / "config.yaml")["weights_sha256"] for model in args.models},
         "inputs": {},
     }
     for name, source in inputs_of(args).items():
-        outcomes = [imagined(source, model, args.work / f"{name}_{n}") for n, model in enumerate(args.models)]
+        folders = [args.work / f"{name}_{n}_{args.row}" for n, _ in enumerate(args.models)]
+        outcomes = [
+            imagined(source, model, args.row, folder) for model, folder in zip(args.models, folders, strict=True)
+        ]
         found = [compared(outcome, outcomes[0]) for outcome in outcomes]
         for model, own in zip(args.models, found, strict=True):
             print(line_of(name, model, own), flush=True)

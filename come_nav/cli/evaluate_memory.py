@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ago)",
     )
     group.add_argument("--rgb-only", action="store_true", help="a robot without a depth camera: memories estimate it")
+    group.add_argument(
+        "--tilt-told",
+        action="store_true",
+        help="recall of a camera in a hand or on legs: imagine with its height, pitch and roll at the target",
+    )
     group.add_argument("--weights", metavar="FILE", help="of the experts (default: the model's own)")
     group.add_argument(
         "--contrast", choices=("both", "on", "off"), default="both", help="of compositions (default both)"
@@ -91,6 +96,8 @@ def evaluate_memory_plans(args: argparse.Namespace) -> MemoryPlanningOutcome:
     """Evaluate plans to remembered views, or go on, as the flags say."""
     from come_nav.evaluation.suites.memory.planning import MEMORY_PLANNING_ROWS, run_memory_planning
 
+    if args.tilt_told:
+        raise ConfigError("--tilt-told goes with --suite recall: no plan can know how the camera will lean")
     rows = chosen_rows(args.rows, MEMORY_PLANNING_ROWS)
     config, folder = prepare(args)
     return run_memory_planning(memory_settings(args, config.model, rows), config, folder, Steps)
@@ -114,6 +121,7 @@ def memory_settings(args: argparse.Namespace, model: str, rows: Sequence[str] | 
         test_frames=args.test_frames,
         memory_part=parse_part(args.memory_part or "0-0.6"),
         drift_percent=args.drift,
+        tilt_told=args.tilt_told,
         rgb_only=args.rgb_only,
         success=success_settings(args),
         fresh=args.fresh,

@@ -119,3 +119,10 @@ def rotation_angle(rotation: ArrayT) -> ArrayT:
     sine_twice = xp.sqrt((axis * axis).sum(-1))
     trace = rotation[..., 0, 0] + rotation[..., 1, 1] + rotation[..., 2, 2]
     return xp.arctan2(sine_twice, trace - 1.0)  # type: ignore[no-any-return]
+
+
+def largest_tilt_deg(poses: NDArray[np.float64]) -> float:
+    """Return the largest angle between the vertical in a body at poses (N, 4, 4) and its mean over them, degrees."""
+    up = poses[:, 2, :3]
+    mean = up.mean(0) / np.linalg.norm(up.mean(0))
+    return float(np.degrees(np.arccos(np.clip(up @ mean, -1.0, 1.0))).max())

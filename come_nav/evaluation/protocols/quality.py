@@ -14,14 +14,19 @@ import torch
 from numpy.typing import NDArray
 
 from come_nav.core.checks import check_range, check_shape
-from come_nav.core.errors import ConfigError
-from come_nav.core.geometry import se2
+from come_nav.core.errors import ConfigError, DataError
+from come_nav.core.geometry import se2, se3
 from come_nav.core.protocols import Recording
 from come_nav.core.types import Frame
 from come_nav.evaluation.metrics.image_metrics import gradient_energy, psnr, ssim
 from come_nav.evaluation.metrics.perceptual import Distance
 from come_nav.evaluation.protocols.depth_warp import can_warp, warp_context
-from come_nav.evaluation.protocols.protocol import ProtocolSettings, Window, choose_windows
+from come_nav.evaluation.protocols.protocol import (
+    ProtocolSettings,
+    Window,
+    choose_windows,
+    extrinsics_over_footprint,
+)
 from come_nav.evaluation.protocols.results import Record, ResultStore
 from come_nav.evaluation.protocols.rows import PSNR_CEILING_DB
 
@@ -30,8 +35,11 @@ AUTOENCODER = "autoencoder of the truth"
 DEPTH_WARP = "nearest context frame warped by depth"
 JUMP = "world model, jump"
 ROLLOUT = "world model, rollout"
+TILTED_JUMP = "world model, jump, camera's tilt told"
 
 WINDOWS_PER_BATCH = 16
+KEEPS_TILT = "its camera keeps its tilt, or does not tell its place on the base"
+LEAST_TILT_DEG = 0.5  # a camera on a mount of its own leans less from frame to frame
 TRUTH = "(truth)"  # row of what the camera saw itself
 
 # camera frames -> (N, 3, H, W) in [-1, 1], at the size at which images are compared
@@ -96,6 +104,15 @@ class Batch:
         return torch.from_numpy(np.concatenate([item.poses_xyyaw for item in self.windows])).float()
 
     @property
+    def T_base_camera(self) -> torch.Tensor:
+        """Where the camera was at each target (B K, 4, 4) over the planar pose under its base; float32.
+
+        Raises:
+            DataError: for a recording that does not tell the camera's place on the base.
+        """
+        return target_extrinsics(self.windows)
+
+    @property
     def rel_frames(self) -> torch.Tensor:
         """When each target comes (B K,), in frames of the model after its start; float32."""
         return torch.from_numpy(np.concatenate([item.rel_frames for item in self.windows])).float()
@@ -106,6 +123,17 @@ class Batch:
         words = "/".join([str(self.windows[0].window.seed), *names])
         number = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big")
         return torch.Generator(device=device).manual_seed(number)
+
+
+def target_extrinsics(windows: Sequence[QualityWindow]) -> torch.Tensor:
+    """Return how the camera was mounted over the planar pose at all targets (B K, 4, 4); raise DataError if unknown."""
+    placed = []
+    for item in windows:
+        extrinsics = extrinsics_over_footprint(item.window.recording, item.targets)
+        if extrinsics is None:
+            raise DataError(f"{item.window.recording_id}: does not tell where the camera is on the base")
+        placed.append(extrinsics)
+    return torch.from_numpy(np.concatenate(placed)).float()
 
 
 # batch -> (B, K, 3, H, W) in [-1, 1], on the CPU
@@ -173,6 +201,18 @@ def depth_warp_row() -> QualityRow:
 def has_depth(recordings: Sequence[tuple[str, Recording]]) -> bool:
     """Return whether every recording begins with a frame that can be warped by depth."""
     return all(can_warp(recording.frame(0)) for _, recording in recordings)
+
+
+def camera_tilts(recordings: Sequence[tuple[str, Recording]]) -> bool:
+    """Return whether cameras lean this way and that, by more than :data:`LEAST_TILT_DEG` in each recording.
+
+    So does one that is held in a hand or carried by legs. Planar poses do not tell it; poses in space do, where the
+    camera's place on the base is known.
+    """
+    return all(
+        recording.T_base_camera is not None and se3.largest_tilt_deg(np.asarray(recording.T_odom_base)) > LEAST_TILT_DEG
+        for _, recording in recordings
+    )
 
 
 def read_batch(windows: Sequence[QualityWindow], images: ImagesFunction) -> Batch:

@@ -9,7 +9,14 @@ from typing import Any
 from come_nav.core.errors import DataError
 from come_nav.core.settings import to_mapping
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
-from come_nav.evaluation.protocols.quality import WINDOWS_PER_BATCH, evaluate_quality, has_depth, quality_windows
+from come_nav.evaluation.protocols.quality import (
+    KEEPS_TILT,
+    WINDOWS_PER_BATCH,
+    camera_tilts,
+    evaluate_quality,
+    has_depth,
+    quality_windows,
+)
 from come_nav.evaluation.protocols.results import ResultStore
 from come_nav.evaluation.reports.quality_report import QualityEvaluation, write_quality_report, write_quality_results
 from come_nav.evaluation.reports.quality_tables import quality_table
@@ -25,8 +32,8 @@ from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.world_model.model import DiffusionWorldModel
 
-QUALITY_ROWS = ("copy", "autoencoder", "depth", "jump", "rollout")
-OF_MODEL = ("autoencoder", "jump", "rollout")
+QUALITY_ROWS = ("copy", "autoencoder", "depth", "jump", "tilted", "rollout")
+OF_MODEL = ("autoencoder", "jump", "tilted", "rollout")
 HORIZONS_S = (1.0, 2.0, 4.0, 8.0)
 
 
@@ -100,11 +107,7 @@ def _evaluate(
 ) -> QualityEvaluation:
     count = source.default_windows if settings.source.windows is None else settings.source.windows
     windows = quality_windows(source.recordings, protocol, steps, count)
-    wanted = list(QUALITY_ROWS if settings.rows is None else settings.rows)
-    if "depth" in wanted and not has_depth(source.recordings):
-        if settings.rows is not None:
-            raise DataError(f"{source.title}: has no depth registered to its images, so take 'depth' out of --rows")
-        wanted.remove("depth")
+    wanted = possible_rows(settings.rows, source)
     rows, images = quality_rows(wanted, model, navigation), images_of(model)
     stored: dict[str, Any] = {
         "input": source.fingerprint,
@@ -128,6 +131,21 @@ def _evaluate(
         settings={"windows": len(windows), **stored},
         facts={**source.facts, **machine_facts()},
     )
+
+
+def possible_rows(asked: tuple[str, ...] | None, source: Input) -> list[str]:
+    """Return the rows that are asked for; those that the input allows where none are, DataError where it does not."""
+    wanted = list(QUALITY_ROWS if asked is None else asked)
+    needs = {
+        "depth": (has_depth, "has no depth registered to its images"),
+        "tilted": (camera_tilts, KEEPS_TILT),
+    }
+    for row, (met, why) in needs.items():
+        if row in wanted and not met(source.recordings):
+            if asked is not None:
+                raise DataError(f"{source.title}: {why}, so take '{row}' out of --rows")
+            wanted.remove(row)
+    return wanted
 
 
 def _plan(

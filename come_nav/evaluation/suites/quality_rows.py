@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from come_nav.evaluation.protocols.quality import (
     AUTOENCODER,
     JUMP,
     ROLLOUT,
+    TILTED_JUMP,
     Batch,
     ImagesFunction,
     QualityRow,
@@ -36,6 +38,7 @@ def quality_rows(
         made: dict[str, Callable[[], QualityRow]] = {
             "autoencoder": lambda: autoencoder_row(model),
             "jump": lambda: jump_row(model, navigation),
+            "tilted": lambda: tilted_row(model, navigation),
             "rollout": lambda: rollout_row(model, navigation),
         }
         rows += [make() for name, make in made.items() if name in wanted]
@@ -74,6 +77,22 @@ def jump_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> Qual
         return model.decode(latents).cpu().view_as(batch.truth)
 
     return QualityRow(JUMP, imagine)
+
+
+def tilted_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> QualityRow:
+    """Return :func:`jump_row` for a camera that is where it truly was at each target, in height, pitch and roll, too.
+
+    A plan cannot know how a hand will hold the camera; whether a view is imagined well shows only where it is told.
+    """
+    replay = _replay(model, navigation)
+
+    def imagine(batch: Batch) -> torch.Tensor:
+        context = batched_context(replay, batch).repeated(batch.truth.shape[1])
+        context = replace(context, T_base_camera=batch.T_base_camera.to(context.latents.device))
+        latents = model.predict(context, batch.actions_xyyaw, batch.rel_frames, batch.generator())
+        return model.decode(latents).cpu().view_as(batch.truth)
+
+    return QualityRow(TILTED_JUMP, imagine)
 
 
 def rollout_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> QualityRow:

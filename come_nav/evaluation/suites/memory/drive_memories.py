@@ -205,10 +205,14 @@ class DriveMemories:
 
 
 class MemoryCache:
-    """The memories of the drives that were asked for last: one where drives are evaluated one after another."""
+    """The memories of the drives that were asked for last: one where drives are evaluated one after another.
 
-    def __init__(self, make: Callable[[str], DriveMemories], room: int = 1) -> None:
-        self._make, self._room = make, room
+    Attributes:
+        tilt_told: whether their views are those of the camera as it truly leaned at each target.
+    """
+
+    def __init__(self, make: Callable[[str], DriveMemories], room: int = 1, tilt_told: bool = False) -> None:
+        self._make, self._room, self.tilt_told = make, room, tilt_told
         self._kept: dict[str, DriveMemories] = {}
 
     def of(self, name: str) -> DriveMemories:

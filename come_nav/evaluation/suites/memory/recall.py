@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from come_nav.core.errors import ComeNavError
+from come_nav.core.errors import ComeNavError, DataError
 from come_nav.core.settings import to_mapping
 from come_nav.evaluation.metrics.perceptual import Distance, pair_distance
 from come_nav.evaluation.protocols.memory_windows import MemoryWindow
 from come_nav.evaluation.protocols.quality import (
+    KEEPS_TILT,
     TRUTH,
     WINDOWS_PER_BATCH,
     FeaturesFunction,
     ImagesFunction,
     QualityRow,
+    camera_tilts,
     evaluate_quality,
+    target_extrinsics,
     truth_row,
 )
 from come_nav.evaluation.protocols.results import Record, ResultStore
@@ -64,6 +67,8 @@ def run_recall(
         DataError: where no window fits.
     """
     setup = set_up_recall(settings, navigation, folder, progress)
+    if settings.tilt_told and not camera_tilts(setup.found.source.recordings):
+        raise DataError(f"{setup.found.source.title}: {KEEPS_TILT}, so leave --tilt-told out")
     wanted = RECALL_ROWS if settings.rows is None else settings.rows
     evaluation = _evaluate(setup, available_rows(wanted, settings.rows is not None, setup.model))
     write_recall_results(folder, evaluation)
@@ -98,7 +103,9 @@ def note_coverage(windows: Sequence[MemoryWindow], cache: MemoryCache, store: Re
         if not missing:
             continue
         poses = np.stack([np.asarray(window.window.recording.poses_xyyaw)[window.targets[0]] for window in missing])
-        extrinsics = start_extrinsics([window.window for window in missing])
+        extrinsics = (
+            target_extrinsics(missing) if cache.tilt_told else start_extrinsics([own.window for own in missing])
+        )
         shares = cache.of(name).coverage(torch.from_numpy(poses), extrinsics).tolist()
         for window, share in zip(missing, shares, strict=True):
             place = {"recording": name, "start": window.window.start, "goal": window.window.goal}
@@ -138,6 +145,7 @@ def _evaluate(setup: MemorySetup, wanted: list[str]) -> RecallEvaluation:
     images = images_of(setup.model)
     stored = stored_settings(found.source.fingerprint, to_mapping(setup.protocol), navigation, setup.model, weights) | {
         "limits": selection.stored,
+        **({"tilt_told": True} if setup.settings.tilt_told else {}),
         **stored_sequences(setup.settings.sequences),
         "recall": {
             "windows_per_batch": WINDOWS_PER_BATCH,

@@ -94,7 +94,7 @@ def geometry_row(cache: MemoryCache, model: DiffusionWorldModel) -> QualityRow:
     """Return the row that shows the point cloud itself, its holes filled smoothly; no network takes part."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        extrinsics = start_extrinsics([item.window for item in batch.windows])
+        extrinsics = batch.T_base_camera if cache.tilt_told else start_extrinsics([own.window for own in batch.windows])
         return geometry_images(_memories(cache, batch), target_poses(batch), extrinsics, model.image_size)[:, None]
 
     return QualityRow(GEOMETRY, imagine)
@@ -198,6 +198,9 @@ class BatchContexts:
             if self._retrieved:
                 context = memories.retrieved_past(item.window, self._experts)
             context = _placed(context, item.window)
+            if self._cache.tilt_told:
+                leaning = batch.T_base_camera[number : number + 1].to(context.latents.device)
+                context = replace(context, T_base_camera=leaning)
             older = 0 if context.older_points is None else context.older_points.xyz.shape[1]
             alike.setdefault((len(replay.stack.memory), older), []).append((number, context))
         return [

@@ -42,6 +42,8 @@ class MemorySuiteSettings:
         test_frames: after it; enough for some 20 windows in a world where None.
         memory_part: fractions (first, last) of a recording that are remembered.
         drift_percent: of odometry in built-in worlds.
+        tilt_told: views are imagined with the camera as it truly leaned at the target, not as it leans at the start;
+            of recall alone.
         rgb_only: the robot has no depth camera and its memories look at estimated depth.
         success: when a plan counts as a success.
         fresh: forget earlier results in the folder.
@@ -60,6 +62,7 @@ class MemorySuiteSettings:
     test_frames: int | None = None
     memory_part: tuple[float, float] = (0.0, 0.6)
     drift_percent: float = 0.0
+    tilt_told: bool = False
     rgb_only: bool = False
     success: SuccessSettings = field(default_factory=SuccessSettings)
     fresh: bool = False

@@ -60,7 +60,7 @@ class MemorySetup:
                 progress=self.progress,
             )
 
-        return MemoryCache(make, room)
+        return MemoryCache(make, room, self.settings.tilt_told)
 
 
 def set_up(
