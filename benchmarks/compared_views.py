@@ -5,12 +5,14 @@
 
 Checkpoints of a training, or models of other data, are told apart by what they imagine at the true poses of recordings
 and of validation worlds: PSNR and SSIM over copying the last frame, and the paired differences to the first model. The
-windows are those of come-nav evaluate --suite quality, whose results are kept below --work.
+windows are those of come-nav evaluate --suite quality, whose results are kept below --work. With --rows jump tilted the
+views of recordings by hand are also imagined with the camera's own tilt at the target.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +33,7 @@ from come_nav.evaluation.suites.quality import QualityOutcome, QualitySuiteSetti
 from come_nav.sim.sensors.settings import sensor_settings
 
 SEED = 0
+ROWS = {"jump": "", "tilted": ", tilt told"}  # row -> what its inputs are called
 
 
 def inputs_of(args: argparse.Namespace) -> dict[str, SourceSettings]:
@@ -70,7 +73,7 @@ def compared(outcome: QualityOutcome, first: QualityOutcome) -> dict[str, Any]:
 def line_of(name: str, model: Path, found: dict[str, Any]) -> str:
     """Return one line of the table."""
     gains, less = (" ".join(f"{own['value']:+.2f}" for own in found[key]["psnr_db"]) for key in ("gains", "over_first"))
-    return f"{name:12s} {model!s:36s} {gains} dB over copying; {less} to the first"
+    return f"{name:20s} {model!s:36s} {gains} dB over copying; {less} to the first"
 
 
 def main() -> None:
@@ -81,26 +84,24 @@ def main() -> None:
     parser.add_argument("--worlds", default="10020-10027")
     parser.add_argument("--sensors", default="realistic")
     parser.add_argument("--windows", type=int, default=60, help="of each input")
-    parser.add_argument("--row", default="jump", choices=("jump", "tilted"), help="tilted: a camera's tilt is told")
+    parser.add_argument("--rows", nargs="*", default=["jump"], choices=tuple(ROWS), help="tilted: its tilt is told")
     parser.add_argument("--work", type=Path, default=Path("runs/compared_views"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/compared_views.json"))
     args = parser.parse_args()
     document: dict[str, Any] = {
         "what": __doc__.splitlines()[0],
         "machine": machine_facts(),
-        "settings": {"worlds": args.worlds, "sensors": args.sensors, "windows": args.windows, "row": args.row},
+        "settings": {"worlds": args.worlds, "sensors": args.sensors, "windows": args.windows, "rows": args.rows},
         "models": {str(model): read_yaml(model / "config.yaml")["weights_sha256"] for model in args.models},
         "inputs": {},
     }
-    for name, source in inputs_of(args).items():
-        folders = [args.work / f"{name}_{n}_{args.row}" for n, _ in enumerate(args.models)]
-        outcomes = [
-            imagined(source, model, args.row, folder) for model, folder in zip(args.models, folders, strict=True)
-        ]
+    for row, (name, source) in itertools.product(args.rows, inputs_of(args).items()):
+        folders = [args.work / f"{name}_{n}_{row}" for n, _ in enumerate(args.models)]
+        outcomes = [imagined(source, model, row, folder) for model, folder in zip(args.models, folders, strict=True)]
         found = [compared(outcome, outcomes[0]) for outcome in outcomes]
         for model, own in zip(args.models, found, strict=True):
-            print(line_of(name, model, own), flush=True)
-        document["inputs"][name] = dict(zip(map(str, args.models), found, strict=True))
+            print(line_of(name + ROWS[row], model, own), flush=True)
+        document["inputs"][name + ROWS[row]] = dict(zip(map(str, args.models), found, strict=True))
         atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
 
 

@@ -103,8 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="A,B",
         help="trivial, model, hybrid, perfect; of quality copy, autoencoder, depth, jump, tilted, rollout; of memory "
-        "copy, nearest, geometry, context, perfect, hybrid, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, base+sltm, "
-        "stm+ltm, all, sltm-blend, all-blend (default: all that apply)",
+        "copy, nearest, geometry, context, perfect, hybrid, memory-net, base, stm, ltm, sltm, base+stm, base+ltm, "
+        "base+sltm, stm+ltm, all, sltm-blend, all-blend (default: all that apply)",
     )
     parser.add_argument(
         "--policy",
