@@ -64,8 +64,6 @@ class Part:
         return f"{self.model}: {self.stage}" + (" on memories" if "memory" in self.config else "")
 
 
-WIDER = {"denoiser_from": None, "denoiser_model": {"hidden_size": 192, "depth": 8, "num_heads": 6}}
-
 # Steps as the cards in models/ tell them.
 PARTS = (
     Part("tiny", "depth", "train_tiny.yaml", 5000),
@@ -73,7 +71,6 @@ PARTS = (
     Part("tiny", "denoiser", "train_tiny_memory.yaml", 3500, "models/tiny"),
     Part("small", "depth", "train_small.yaml", 14000),
     Part("small", "denoiser", "train_small.yaml", 3000),
-    Part("medium", "denoiser", "train_small.yaml", 19520, changes=WIDER),
 )
 
 
