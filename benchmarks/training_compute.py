@@ -18,7 +18,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +40,13 @@ FEW_WORLDS = {"worlds": 3, "view_worlds": 3, "validation_worlds": 1, "pool_drive
 
 @dataclass(frozen=True)
 class Part:
-    """One stage of a model's training.
-
-    Attributes:
-        model: that the stage is of; its autoencoder and depth estimator are used.
-        stage: depth or denoiser.
-        config: file of its configuration.
-        steps: that it took.
-        init: model that it began with.
-        changes: of the configuration.
-    """
+    """One stage of a model's training: its configuration, the steps that it took, and the model that it began with."""
 
     model: str
     stage: str
     config: str
     steps: int
     init: str | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -79,7 +69,7 @@ def settings_of(part: Part, init: DiffusionWorldModel | None) -> TrainSettings:
     values: dict[str, Any] = read_yaml(find_resource("config", part.config))
     if init is not None:
         values = merged(fine_tuning_values(init), values)
-    return from_mapping(TrainSettings, merged(merged(values, dict(part.changes)), {"data": FEW_WORLDS}))
+    return from_mapping(TrainSettings, merged(values, {"data": FEW_WORLDS}))
 
 
 class Trainings:

@@ -104,15 +104,6 @@ class Batch:
         return torch.from_numpy(np.concatenate([item.poses_xyyaw for item in self.windows])).float()
 
     @property
-    def T_base_camera(self) -> torch.Tensor:
-        """Where the camera was at each target (B K, 4, 4) over the planar pose under its base; float32.
-
-        Raises:
-            DataError: for a recording that does not tell the camera's place on the base.
-        """
-        return target_extrinsics(self.windows)
-
-    @property
     def rel_frames(self) -> torch.Tensor:
         """When each target comes (B K,), in frames of the model after its start; float32."""
         return torch.from_numpy(np.concatenate([item.rel_frames for item in self.windows])).float()
@@ -126,7 +117,7 @@ class Batch:
 
 
 def target_extrinsics(windows: Sequence[QualityWindow]) -> torch.Tensor:
-    """Return how the camera was mounted over the planar pose at all targets (B K, 4, 4); raise DataError if unknown."""
+    """Return how the camera was mounted over the planar pose at all targets (B K, 4, 4); DataError where unknown."""
     placed = []
     for item in windows:
         extrinsics = extrinsics_over_footprint(item.window.recording, item.targets)

@@ -19,6 +19,7 @@ from come_nav.evaluation.protocols.quality import (
     QualityRow,
     copy_last_row,
     depth_warp_row,
+    target_extrinsics,
 )
 from come_nav.evaluation.suites.camera_model import unit_image
 from come_nav.evaluation.suites.replay import Replay, open_loop
@@ -38,7 +39,7 @@ def quality_rows(
         made: dict[str, Callable[[], QualityRow]] = {
             "autoencoder": lambda: autoencoder_row(model),
             "jump": lambda: jump_row(model, navigation),
-            "tilted": lambda: tilted_row(model, navigation),
+            "tilted": lambda: jump_row(model, navigation, tilt_told=True),
             "rollout": lambda: rollout_row(model, navigation),
         }
         rows += [make() for name, make in made.items() if name in wanted]
@@ -67,32 +68,22 @@ def autoencoder_row(model: DiffusionWorldModel) -> QualityRow:
     return QualityRow(AUTOENCODER, imagine)
 
 
-def jump_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> QualityRow:
-    """Return the row that imagines every target at once, all windows and horizons in one prediction."""
-    replay = _replay(model, navigation)
+def jump_row(model: DiffusionWorldModel, navigation: NavigationSettings, tilt_told: bool = False) -> QualityRow:
+    """Return the row that imagines every target at once, all windows and horizons in one prediction.
 
-    def imagine(batch: Batch) -> torch.Tensor:
-        context = batched_context(replay, batch).repeated(batch.truth.shape[1])
-        latents = model.predict(context, batch.actions_xyyaw, batch.rel_frames, batch.generator())
-        return model.decode(latents).cpu().view_as(batch.truth)
-
-    return QualityRow(JUMP, imagine)
-
-
-def tilted_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> QualityRow:
-    """Return :func:`jump_row` for a camera that is where it truly was at each target, in height, pitch and roll, too.
-
-    A plan cannot know how a hand will hold the camera; whether a view is imagined well shows only where it is told.
+    With ``tilt_told`` the camera is where it truly was at each target, in height, pitch and roll, too: a plan cannot
+    know how a hand will hold it, but whether a view is imagined well shows only there.
     """
     replay = _replay(model, navigation)
 
     def imagine(batch: Batch) -> torch.Tensor:
         context = batched_context(replay, batch).repeated(batch.truth.shape[1])
-        context = replace(context, T_base_camera=batch.T_base_camera.to(context.latents.device))
+        if tilt_told:
+            context = replace(context, T_base_camera=target_extrinsics(batch.windows).to(context.latents.device))
         latents = model.predict(context, batch.actions_xyyaw, batch.rel_frames, batch.generator())
         return model.decode(latents).cpu().view_as(batch.truth)
 
-    return QualityRow(TILTED_JUMP, imagine)
+    return QualityRow(TILTED_JUMP if tilt_told else JUMP, imagine)
 
 
 def rollout_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> QualityRow:

@@ -23,7 +23,6 @@ from come_nav.evaluation.protocols.quality import (
     QualityRow,
     camera_tilts,
     evaluate_quality,
-    target_extrinsics,
     truth_row,
 )
 from come_nav.evaluation.protocols.results import Record, ResultStore
@@ -43,7 +42,7 @@ from come_nav.evaluation.suites.memory.compositions import (
 from come_nav.evaluation.suites.memory.drive_memories import MemoryCache, experts_of
 from come_nav.evaluation.suites.memory.optional_rows import ADAPTED_LIKELIHOOD, optional_rows
 from come_nav.evaluation.suites.memory.passes import passes_of_rows
-from come_nav.evaluation.suites.memory.rows import RECALL_ROWS, available_rows, recall_rows, start_extrinsics
+from come_nav.evaluation.suites.memory.rows import RECALL_ROWS, available_rows, recall_rows, told_extrinsics
 from come_nav.evaluation.suites.memory.sequence_rows import load_sequences, sequence_recall_rows, stored_sequences
 from come_nav.evaluation.suites.memory.settings import IMAGES, MemorySuiteSettings, stored_settings
 from come_nav.evaluation.suites.memory.setup import MemorySetup, set_up
@@ -103,10 +102,7 @@ def note_coverage(windows: Sequence[MemoryWindow], cache: MemoryCache, store: Re
         if not missing:
             continue
         poses = np.stack([np.asarray(window.window.recording.poses_xyyaw)[window.targets[0]] for window in missing])
-        extrinsics = (
-            target_extrinsics(missing) if cache.tilt_told else start_extrinsics([own.window for own in missing])
-        )
-        shares = cache.of(name).coverage(torch.from_numpy(poses), extrinsics).tolist()
+        shares = cache.of(name).coverage(torch.from_numpy(poses), told_extrinsics(missing, cache)).tolist()
         for window, share in zip(missing, shares, strict=True):
             place = {"recording": name, "start": window.window.start, "goal": window.window.goal}
             store.add({**place, "row": FACTS, "coverage": share})

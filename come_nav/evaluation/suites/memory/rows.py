@@ -13,7 +13,7 @@ from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import fill_unseen
 from come_nav.core.types import Context
 from come_nav.evaluation.protocols.protocol import Window, extrinsics_over_footprint
-from come_nav.evaluation.protocols.quality import Batch, QualityRow, copy_last_row
+from come_nav.evaluation.protocols.quality import Batch, QualityRow, QualityWindow, copy_last_row, target_extrinsics
 from come_nav.evaluation.reports.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
 from come_nav.evaluation.suites.memory.compositions import (
     BLENDS,
@@ -94,7 +94,7 @@ def geometry_row(cache: MemoryCache, model: DiffusionWorldModel) -> QualityRow:
     """Return the row that shows the point cloud itself, its holes filled smoothly; no network takes part."""
 
     def imagine(batch: Batch) -> torch.Tensor:
-        extrinsics = batch.T_base_camera if cache.tilt_told else start_extrinsics([own.window for own in batch.windows])
+        extrinsics = told_extrinsics(batch.windows, cache)
         return geometry_images(_memories(cache, batch), target_poses(batch), extrinsics, model.image_size)[:, None]
 
     return QualityRow(GEOMETRY, imagine)
@@ -113,6 +113,20 @@ def start_extrinsics(windows: Sequence[Window]) -> torch.Tensor | None:
     extrinsics = [extrinsics_over_footprint(window.recording, [window.start]) for window in windows]
     known = [extrinsics for extrinsics in extrinsics if extrinsics is not None]
     return torch.from_numpy(np.concatenate(known)) if len(known) == len(extrinsics) else None
+
+
+def told_extrinsics(windows: Sequence[QualityWindow], cache: MemoryCache) -> torch.Tensor | None:
+    """Return the extrinsics (B, 4, 4) that targets are looked at with: the start's, or their own where tilt is told."""
+    if cache.tilt_told:
+        return target_extrinsics(windows)
+    return start_extrinsics([item.window for item in windows])
+
+
+def leaning(context: Context, windows: Sequence[QualityWindow], cache: MemoryCache) -> Context:
+    """Return the context of these windows, which looks at the targets with their own tilt where it is told."""
+    if not cache.tilt_told:
+        return context
+    return replace(context, T_base_camera=target_extrinsics(windows).to(context.latents.device))
 
 
 def context_geometry_row(contexts: BatchContexts, model: DiffusionWorldModel) -> QualityRow:
@@ -197,10 +211,7 @@ class BatchContexts:
             context = replay.context(item.window, self._experts)
             if self._retrieved:
                 context = memories.retrieved_past(item.window, self._experts)
-            context = _placed(context, item.window)
-            if self._cache.tilt_told:
-                leaning = batch.T_base_camera[number : number + 1].to(context.latents.device)
-                context = replace(context, T_base_camera=leaning)
+            context = leaning(_placed(context, item.window), [item], self._cache)
             older = 0 if context.older_points is None else context.older_points.xyz.shape[1]
             alike.setdefault((len(replay.stack.memory), older), []).append((number, context))
         return [
