@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from data_samples import SampleRecording
+from model_samples import small_model
 
 from come_nav.core.errors import DataError
 from come_nav.core.geometry import se3
@@ -26,13 +28,17 @@ from come_nav.evaluation.protocols.quality import (
     read_batch,
     target_extrinsics,
 )
-from come_nav.evaluation.suites.inputs import Input
+from come_nav.evaluation.suites.inputs import Input, SourceSettings
 from come_nav.evaluation.suites.memory.compositions import find_weights
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache
+from come_nav.evaluation.suites.memory.optional_rows import RETRIEVED_TITLE, optional_rows
+from come_nav.evaluation.suites.memory.recall import set_up_recall
 from come_nav.evaluation.suites.memory.rows import recall_rows
+from come_nav.evaluation.suites.memory.settings import MemorySuiteSettings
+from come_nav.evaluation.suites.progress import silent
 from come_nav.evaluation.suites.quality import possible_rows
 from come_nav.evaluation.suites.quality_rows import images_of, quality_rows
-from come_nav.navigation.settings import NavigationSettings
+from come_nav.navigation.settings import ExpertsSettings, NavigationSettings
 from come_nav.sim.episodes import simulate_episode
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.mounting import MountedCamera, camera_in_base
@@ -141,12 +147,31 @@ def test_a_view_is_imagined_better_where_the_tilt_is_told(recording, model):
     assert gains[TILTED_JUMP] > gains["copy the last frame"] + 3.0
 
 
-def test_the_row_is_there_where_a_camera_leans_and_refused_by_name_elsewhere(recording):
-    assert "tilted" in possible_rows(None, input_of(recording))
+def test_the_row_is_there_where_a_camera_leans_and_refused_by_name_elsewhere(recording, model):
+    assert "tilted" in possible_rows(None, input_of(recording), model)
     level = input_of(SampleRecording())
-    assert "tilted" not in possible_rows(None, level)
+    assert "tilted" not in possible_rows(None, level, model)
     with pytest.raises(DataError, match=r"keeps its tilt.*'tilted' out of --rows"):
-        possible_rows(("jump", "tilted"), level)
+        possible_rows(("jump", "tilted"), level, model)
+
+
+def test_a_model_of_frames_alone_has_no_such_row(recording, tmp_path):
+    """It would be the jump by another name."""
+    plain = DiffusionWorldModel.load(small_model(tmp_path / "model"))
+    assert "tilted" not in possible_rows(None, input_of(recording), plain)
+    with pytest.raises(DataError, match=r"renders no views.*'tilted' out of --rows"):
+        possible_rows(("tilted",), input_of(recording), plain)
+
+
+def test_no_tilt_is_told_of_a_camera_that_keeps_it(tmp_path):
+    """Not in the choice of weights either, which sets recall up by itself."""
+    source = SourceSettings("recall", worlds=range(10000, 10001), windows=2)
+    settings = MemorySuiteSettings(
+        source, find_weights(None, "tiny"), tilt_told=True, memory_frames=120, test_frames=160
+    )
+    config = replace(SETTINGS, model=str(find_resource("models", "tiny")))
+    with pytest.raises(DataError, match=r"keeps its tilt.*leave --tilt-told out"):
+        set_up_recall(settings, config, tmp_path, silent)
 
 
 def test_memories_are_seen_with_the_tilt_that_is_told(recording, model, tmp_path):
@@ -157,7 +182,8 @@ def test_memories_are_seen_with_the_tilt_that_is_told(recording, model, tmp_path
     for told in (False, True):
         cache = MemoryCache(lambda name: memories, tilt_told=told)
         rows, _ = recall_rows(["geometry", "sltm"], "on", find_weights(None, "tiny"), model, cache, OLDER)
+        rows += optional_rows(["retrieved"], cache, ExpertsSettings(use=()), ExpertsSettings(use=()))
         found[told] = {row.name: mean_psnr_db(row, batch) for row in rows}
-    for name in ("geometry only", "base", "SLTM"):
+    for name in ("geometry only", "base", "SLTM", RETRIEVED_TITLE):
         assert found[True][name] > found[False][name] + 0.5
     assert found[True]["copy the last frame"] == found[False]["copy the last frame"]

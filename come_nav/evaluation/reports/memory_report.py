@@ -38,7 +38,7 @@ METHOD = (
     "pixel was seen by a frame that measured the same surface there.\n\n"
     "Every row makes the image at the target's pose. 'nearest remembered frame' copies the frame of the memory phase "
     "nearest in pose (0.5 m count as 1 rad); 'geometry only' renders the remembered point cloud and fills its holes "
-    "smoothly; 'context geometry' does the same with the context's points of estimated depth. The other rows "
+    "smoothly; 'context geometry' does the same with the context's points. The other rows "
     "compose experts; 'no contrast' averages their predictions in place of adding what each memory changes. Their "
     "images are what the composed sampler drew, decoded; only rows named 'render blend' have the rendered cloud pasted "
     "in afterwards. 'memory network without memory' is the network of the memory experts, which sees all that SLTM "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def _evaluate(
 ) -> QualityEvaluation:
     count = source.default_windows if settings.source.windows is None else settings.source.windows
     windows = quality_windows(source.recordings, protocol, steps, count)
-    wanted = possible_rows(settings.rows, source)
+    wanted = possible_rows(settings.rows, source, model)
     rows, images = quality_rows(wanted, model, navigation), images_of(model)
     stored: dict[str, Any] = {
         "input": source.fingerprint,
@@ -133,15 +134,17 @@ def _evaluate(
     )
 
 
-def possible_rows(asked: tuple[str, ...] | None, source: Input) -> list[str]:
-    """Return the rows that are asked for; those that the input allows where none are, DataError where it does not."""
-    wanted = list(QUALITY_ROWS if asked is None else asked)
-    needs = {
-        "depth": (has_depth, "has no depth registered to its images"),
-        "tilted": (camera_tilts, KEEPS_TILT),
-    }
-    for row, (met, why) in needs.items():
-        if row in wanted and not met(source.recordings):
+def possible_rows(asked: tuple[str, ...] | None, source: Input, model: DiffusionWorldModel | None) -> list[str]:
+    """Return the rows that are asked for; those that input and model allow where none are, DataError where not."""
+    wanted, recordings = list(QUALITY_ROWS if asked is None else asked), source.recordings
+    sees_frames_alone = model is not None and model.depth is None
+    needs: list[tuple[str, Callable[[], bool], str]] = [
+        ("depth", lambda: has_depth(recordings), "has no depth registered to its images"),
+        ("tilted", lambda: not sees_frames_alone, "this model renders no views, so no tilt changes what it imagines"),
+        ("tilted", lambda: camera_tilts(recordings), KEEPS_TILT),
+    ]
+    for row, met, why in needs:
+        if row in wanted and not met():
             if asked is not None:
                 raise DataError(f"{source.title}: {why}, so take '{row}' out of --rows")
             wanted.remove(row)

@@ -42,8 +42,9 @@ BLENDS = {"sltm-blend": "sltm", "all-blend": "all"}  # the same imagined views, 
 MEMORY_NET, MEMORY_NET_TITLE = "memory-net", "memory network without memory"
 CONTRAST, AVERAGE = "contrast", "average"  # sections of the weights file
 BASE_NOTE = (
-    "base: sees views of its context, rendered from estimated depth at each target, beside the context frames; it is "
-    "not of the class of NWM, which sees the frames alone"
+    "base: sees views of its context, rendered at each target from depth (measured where a frame has it, else "
+    "estimated; --depth estimated: everywhere), beside the context frames; it is not of the class of NWM, which sees "
+    "the frames alone"
 )
 BLEND_NOTE = (
     "one sampling step: images of compositions are one-step blends, the mean of what could be there, and no samples"

@@ -15,7 +15,7 @@ from come_nav.core.types import Context
 from come_nav.evaluation.protocols.protocol import Window
 from come_nav.evaluation.protocols.quality import Batch, QualityRow
 from come_nav.evaluation.suites.memory.drive_memories import DriveMemories, MemoryCache
-from come_nav.evaluation.suites.memory.rows import BatchContexts
+from come_nav.evaluation.suites.memory.rows import BatchContexts, leaning
 from come_nav.navigation.settings import ExpertsSettings
 from come_nav.world_model.calibration.prior import LikelihoodPriorSettings
 from come_nav.world_model.model import DiffusionWorldModel
@@ -85,7 +85,8 @@ def retrieved_row(cache: MemoryCache, base: ExpertsSettings) -> QualityRow:
             retrieved_context(memories, model, item.window, action.double().numpy())
             for item, action in zip(batch.windows, actions, strict=True)
         ]
-        latents = model.predict(Context.joined(found), actions, batch.rel_frames, batch.generator())
+        context = leaning(Context.joined(found), batch.windows, cache)
+        latents = model.predict(context, actions, batch.rel_frames, batch.generator())
         return model.decode(latents).cpu()[:, None]
 
     return QualityRow(RETRIEVED_TITLE, imagine)

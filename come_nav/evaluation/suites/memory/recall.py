@@ -66,8 +66,6 @@ def run_recall(
         DataError: where no window fits.
     """
     setup = set_up_recall(settings, navigation, folder, progress)
-    if settings.tilt_told and not camera_tilts(setup.found.source.recordings):
-        raise DataError(f"{setup.found.source.title}: {KEEPS_TILT}, so leave --tilt-told out")
     wanted = RECALL_ROWS if settings.rows is None else settings.rows
     evaluation = _evaluate(setup, available_rows(wanted, settings.rows is not None, setup.model))
     write_recall_results(folder, evaluation)
@@ -81,10 +79,17 @@ def set_up_recall(
     folder: Path,
     progress: Progress,
 ) -> MemorySetup:
-    """Load the model, drive the worlds or open the recordings, and choose the windows."""
+    """Load the model, drive the worlds or open the recordings, and choose the windows.
+
+    Raises:
+        DataError: where no window fits, or no tilt can be told.
+    """
     model = load_configured_model(navigation)
     longest = frames_of(settings.horizons_s or LONGEST_S, model.rate_hz)[-1]
-    return set_up(settings, navigation, folder, progress, model, range(1, longest + 1))
+    setup = set_up(settings, navigation, folder, progress, model, range(1, longest + 1))
+    if settings.tilt_told and not camera_tilts(setup.found.source.recordings):
+        raise DataError(f"{setup.found.source.title}: {KEEPS_TILT}, so leave --tilt-told out")
+    return setup
 
 
 def image_distance(device: torch.device | str) -> tuple[Distance | None, str]:

@@ -130,7 +130,7 @@ def leaning(context: Context, windows: Sequence[QualityWindow], cache: MemoryCac
 
 
 def context_geometry_row(contexts: BatchContexts, model: DiffusionWorldModel) -> QualityRow:
-    """Return the row that shows the context's own points (of estimated depth) from the target."""
+    """Return the row that shows the context's own points from the target."""
 
     def imagine(batch: Batch) -> torch.Tensor:
         def shown(own: torch.Tensor, context: Context) -> torch.Tensor:
