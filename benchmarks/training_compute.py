@@ -2,12 +2,14 @@
 
     python benchmarks/training_compute.py --out benchmarks/results/training_compute.json
     python benchmarks/training_compute.py --only "small: denoiser" --steps 16
+    python benchmarks/training_compute.py --runs runs/small --out FILE
 
 Each stage is trained for some steps and for three times as many, from its shipped configuration; what the longer run
 takes more is divided by the steps between, so that setting up and validating cancel. Operations are those of matrix
 products, convolutions and attention, forward and backward, in the training process (torch's FlopCounterMode); seconds
 are those of its processor on one thread, in float32 and in what precision "auto" means here. Making the data is not
-counted.
+counted. With --runs the stages are those that folders of trainings hold checkpoints of: each by its own configuration,
+with the steps of its newest checkpoint and untrained weights.
 """
 
 from __future__ import annotations
@@ -26,13 +28,17 @@ import torch
 from machine import machine_facts
 from torch.utils.flop_counter import FlopCounterMode
 
+from come_nav.core.errors import DataError
 from come_nav.core.files import atomic_write_text
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import from_mapping, read_yaml
+from come_nav.training.checkpoints import newest_checkpoint, steps_done
 from come_nav.training.config import TrainSettings
 from come_nav.training.machine import Machine
 from come_nav.training.pretrained import fine_tuning_values, merged
 from come_nav.training.run import Run
+from come_nav.training.run_parts import new_estimator
+from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
 from come_nav.world_model.model import DiffusionWorldModel
 
 FEW_WORLDS = {"worlds": 3, "view_worlds": 3, "validation_worlds": 1, "pool_drives": 4, "passes": 200}
@@ -40,36 +46,41 @@ FEW_WORLDS = {"worlds": 3, "view_worlds": 3, "validation_worlds": 1, "pool_drive
 
 @dataclass(frozen=True)
 class Part:
-    """One stage of a model's training: its configuration, the steps that it took, and the model that it began with."""
+    """One stage of a training: its configuration, the steps that it took, and the model that it began with."""
 
-    model: str
+    name: str
     stage: str
     config: str
     steps: int
     init: str | None = None
 
     @property
-    def name(self) -> str:
-        """What --only and the table call it."""
-        return f"{self.model}: {self.stage}" + (" on memories" if "memory" in self.config else "")
+    def model(self) -> str:
+        """Whose stage it is."""
+        return self.name.partition(":")[0]
 
 
 # Steps as the cards in models/ tell them.
 PARTS = (
-    Part("tiny", "depth", "train_tiny.yaml", 5000),
-    Part("tiny", "denoiser", "train_tiny.yaml", 2400),
-    Part("tiny", "denoiser", "train_tiny_memory.yaml", 3500, "models/tiny"),
-    Part("small", "depth", "train_small.yaml", 14000),
-    Part("small", "denoiser", "train_small.yaml", 3000),
+    Part("tiny: depth", "depth", "train_tiny.yaml", 5000),
+    Part("tiny: denoiser", "denoiser", "train_tiny.yaml", 2400),
+    Part("tiny: denoiser on memories", "denoiser", "train_tiny_memory.yaml", 3500, "models/tiny"),
+    Part("small: depth", "depth", "train_small.yaml", 14000),
+    Part("small: denoiser", "denoiser", "train_small.yaml", 3000),
 )
 
 
-def settings_of(part: Part, init: DiffusionWorldModel | None) -> TrainSettings:
-    """Return the configuration of a part with few worlds, since only the work of a step counts."""
-    values: dict[str, Any] = read_yaml(find_resource("config", part.config))
-    if init is not None:
-        values = merged(fine_tuning_values(init), values)
-    return from_mapping(TrainSettings, merged(values, {"data": FEW_WORLDS}))
+def parts_of(run: Path) -> list[Part]:
+    """Return the stages that a folder of a training holds checkpoints of.
+
+    Raises:
+        DataError: it holds none.
+    """
+    found = [(stage, steps_done(newest_checkpoint(run / stage))) for stage in ("autoencoder", "depth", "denoiser")]
+    parts = [Part(f"{run.name}: {stage}", stage, str(run / "config.yaml"), steps) for stage, steps in found if steps]
+    if not parts:
+        raise DataError(f"{run}: holds no checkpoint of a training; give the --out folder of come-nav train")
+    return parts
 
 
 class Trainings:
@@ -78,21 +89,33 @@ class Trainings:
     def __init__(self, part: Part, folder: Path) -> None:
         self.part, self.folder = part, folder
         self.init = None if part.init is None else DiffusionWorldModel.load(part.init)
-        self.config = settings_of(part, self.init)
+        own = Path(part.config).is_file()
+        values: dict[str, Any] = read_yaml(Path(part.config) if own else find_resource("config", part.config))
+        if self.init is not None:
+            values = merged(fine_tuning_values(self.init), values)
+        self.config = from_mapping(TrainSettings, merged(values, {"data": FEW_WORLDS}))
+        if own:  # only the work of a step counts: whatever it began with, untrained networks of its size do
+            self.config = replace(self.config, autoencoder_from=None, depth_from=None, denoiser_from=None)
+            self.autoencoder = ImageAutoencoder(self.config.autoencoder_model)
+            self.depth = None if self.config.depth_model is None else new_estimator(self.config, None)
+        else:
+            model = DiffusionWorldModel.load(find_resource("models", part.model))
+            self.autoencoder, self.depth = model.autoencoder, model.depth
 
     def train(self, steps: int, precision: str) -> None:
         """Train the stage for so many steps."""
-        model = DiffusionWorldModel.load(find_resource("models", self.part.model))
         stage = replace(getattr(self.config, self.part.stage), steps=steps, validate_every=steps, save_every=steps)
         data = replace(self.config.data, cache_folder=str(self.folder / "banks"))
         config = replace(self.config, data=data, **{self.part.stage: stage})
         machine = Machine(accelerator="cpu", precision=precision, progress=False)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             run = Run(config, Path(folder), machine, self.init)
-            if self.part.stage == "depth":
-                run.train_depth(model.autoencoder)
+            if self.part.stage == "autoencoder":
+                run.train_autoencoder()
+            elif self.part.stage == "depth":
+                run.train_depth(self.autoencoder)
             else:
-                run.train_denoiser(model.autoencoder, model.depth)
+                run.train_denoiser(self.autoencoder, self.depth)
 
     def more_of(self, steps: int, precision: str, measure: Callable[[Callable[[], None]], float]) -> float:
         """Return what a step takes, by the measure of a run of ``3 * steps`` less that of ``steps``."""
@@ -135,6 +158,7 @@ def measured(part: Part, steps: int) -> Mapping[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="names of parts, separated by commas: " + ", ".join(p.name for p in PARTS))
+    parser.add_argument("--runs", nargs="+", type=Path, help="measure these trainings instead of the shipped models'")
     parser.add_argument("--steps", type=int, default=24, help="of the shorter of two timed trainings (default 24)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training_compute.json"))
     args = parser.parse_args()
@@ -146,7 +170,8 @@ def main() -> None:
         "machine": {**machine_facts(), "auto": auto},
         "parts": [],
     }
-    for part in PARTS:
+    parts = PARTS if args.runs is None else [part for run in args.runs for part in parts_of(run)]
+    for part in parts:
         if args.only is not None and part.name not in [word.strip() for word in args.only.split(",")]:
             continue
         found = measured(part, args.steps)

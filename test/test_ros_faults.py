@@ -233,6 +233,7 @@ def test_odometry_begins_anew(drive: Bench, robot: FakeRobot, nodes):
 def test_colour_has_an_unknown_encoding(drive: Bench, robot: FakeRobot):
     robot.encoding = "banana8"
     drive.wait("cause", says(drive, "planner", "camera", "image encoding 'banana8' is not supported"))
+    drive.wait("status", says(drive, "planner", "mission", "STALE_SENSOR"))  # a plan of before may still come
     stands(drive, robot)
 
 

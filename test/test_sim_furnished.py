@@ -23,12 +23,15 @@ from come_nav.sim.building.modelled import PlacedModel
 from come_nav.sim.building.surfaces import Box, Lights, SurfaceBuilder, pattern
 from come_nav.sim.episodes import EpisodeRecording, simulate_episode
 from come_nav.sim.meshes.furniture_mesh import furniture_mesh
+from come_nav.sim.meshes.furniture_view import FurnishedScenes
 from come_nav.sim.meshes.texels import Texels
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.robot import Robot, RobotSettings
 from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.world_sets import WORLD_SETS, world_set
 from come_nav.sim.worlds import World, WorldSettings, generate_world
+from come_nav.training.data.frames import STEPS_PER_WORLD, FrameStream
+from come_nav.training.data.windows import step_generator
 
 CAMERA = CameraIntrinsics.from_field_of_view(64, 48, math.pi / 2)
 # one of each kind that rooms ask for: title, width, depth and height in cm
@@ -269,6 +272,45 @@ def test_worlds_with_and_without_models_render_together(pack):
         alone = Raycaster([world], CAMERA).render(poses[index : index + 1])
         for one, two in zip(alone, together, strict=True):
             np.testing.assert_allclose(one[0].numpy(), two[index].numpy(), atol=5e-3)
+
+
+def test_scenes_are_made_when_looked_at_and_the_oldest_goes(pack):
+    worlds = [generate_world(seed, settings_of(pack)) for seed in (5, 7, 11)]
+    scenes = FurnishedScenes([*worlds, generate_world(6)], kept=2)
+    assert scenes and scenes.of(3) is None
+    assert not FurnishedScenes([generate_world(6)])
+    first, second = scenes.of(0), scenes.of(1)
+    assert scenes.of(0) is first
+    scenes.of(2)  # the second was looked at before the first
+    assert scenes.of(0) is first
+    assert scenes.of(1) is not second
+
+
+def test_views_are_the_same_whatever_is_kept(pack):
+    worlds = [generate_world(seed, settings_of(pack)) for seed in (5, 7)]
+    poses = torch.tensor([[*room_centre(world), 0.3] for world in worlds])
+    kept = Raycaster(worlds, CAMERA)
+    forgetful = Raycaster(worlds, CAMERA)
+    forgetful._scenes._kept = 1  # a camera's view shares them
+    for order in (torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 1])):
+        for one, two in zip(kept.render(poses[order], order), forgetful.render(poses[order], order), strict=True):
+            assert torch.equal(one, two)
+    assert len(forgetful._scenes._scenes) == 1
+
+
+def test_streams_of_furnished_views_go_round_in_few_worlds(pack, monkeypatch):
+    """Scenes take much memory: batches that follow each other look at the same worlds, and later ones at all."""
+    worlds = [generate_world(seed, settings_of(pack)) for seed in range(5)]
+    monkeypatch.setattr("come_nav.training.data.frames.KEPT_SCENES", 2)
+    chosen = [
+        set(FrameStream._chosen(worlds, step, step_generator(0, 10, step)).tolist())
+        for step in range(5 * STEPS_PER_WORLD)
+    ]
+    for step in range(0, len(chosen), STEPS_PER_WORLD):
+        near = set.union(*chosen[step : step + STEPS_PER_WORLD])
+        first = step // STEPS_PER_WORLD
+        assert near <= {first % 5, (first + 1) % 5}
+    assert set.union(*chosen) == set(range(5))
 
 
 def room_centre(world: World) -> tuple[float, float]:

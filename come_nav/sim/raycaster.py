@@ -14,7 +14,7 @@ from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.building.atlas import LEVELS, build_atlas, sample_atlas
 from come_nav.sim.building.surfaces import AMBIENT, DIFFUSE, FACES_PER_BOX, FALLOFF_PER_M2, ROW_SIZE
 from come_nav.sim.building.textures import PATTERN_COUNT, TEXTURE_SIZE, make_patterns
-from come_nav.sim.meshes.furniture_view import FurnitureView, furnished_scenes
+from come_nav.sim.meshes.furniture_view import FurnishedScenes, FurnitureView
 from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.tilted_view import HORIZON, TiltedView
 from come_nav.sim.visibility import Hits, PackedBoxes, cast
@@ -55,7 +55,7 @@ class Raycaster:
         self._room_grid = _pack_room_grid(worlds, self.device)
         textures = torch.cat([torch.tensor(make_patterns()), *(world.images for world in worlds)])
         self._atlas = build_atlas(textures.to(self.device))
-        self._scenes = furnished_scenes(worlds)
+        self._scenes = FurnishedScenes(worlds)
         self._look_through(MountedCamera(intrinsics, camera_height_m, pitch_rad, roll_rad))
 
     @classmethod
@@ -93,7 +93,7 @@ class Raycaster:
         if not 0.0 < camera.height_m < lowest:
             raise ConfigError(f"camera_height_m must be in (0, {lowest:.2f}), got {camera.height_m!r}")
         self.camera, intrinsics = camera, camera.intrinsics
-        self._furniture = FurnitureView(self._scenes, camera) if any(self._scenes) else None
+        self._furniture = FurnitureView(self._scenes, camera) if self._scenes else None
         level = camera.pitch_rad == 0.0 and camera.roll_rad == 0.0
         self._tilted = None if level else TiltedView(camera, self.device)
         if self._tilted is not None:

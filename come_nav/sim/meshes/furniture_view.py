@@ -6,6 +6,7 @@ stands in a room like the boxes beside it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.worlds import World
 
 FRAMES_PER_CAST = 16
+KEPT_SCENES = 24
 SHADOW_CELL_M, SHADOW_MARGIN_M = 0.05, 0.6
 SHADOW, SHADOW_REACH_M, ON_FLOOR_M = 0.5, 0.12, 0.02
 
@@ -117,15 +119,37 @@ class FurnishedScene:
         return total
 
 
-def furnished_scenes(worlds: Sequence[World]) -> list[FurnishedScene | None]:
-    """Return the scene of each world's models, None where it has none."""
-    return [FurnishedScene(world.models) if world.models else None for world in worlds]
+class FurnishedScenes:
+    """The models of some worlds: each world's scene is made when it is first looked at, and some are kept.
+
+    A scene takes about 0.2 GB and half a second to make, so that hundreds of worlds do not fit into memory.
+    """
+
+    def __init__(self, worlds: Sequence[World], kept: int = KEPT_SCENES) -> None:
+        self._models = [world.models for world in worlds]
+        self._kept = kept
+        self._scenes: OrderedDict[int, FurnishedScene] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        """Whether any of the worlds has models."""
+        return any(self._models)
+
+    def of(self, number: int) -> FurnishedScene | None:
+        """Return the scene of world ``number``; None where it has no models."""
+        if not self._models[number]:
+            return None
+        if number not in self._scenes:
+            self._scenes[number] = FurnishedScene(self._models[number])
+            if len(self._scenes) > self._kept:
+                self._scenes.popitem(last=False)
+        self._scenes.move_to_end(number)
+        return self._scenes[number]
 
 
 class FurnitureView:
     """The furniture of some worlds, seen by one camera."""
 
-    def __init__(self, scenes: Sequence[FurnishedScene | None], camera: MountedCamera) -> None:
+    def __init__(self, scenes: FurnishedScenes, camera: MountedCamera) -> None:
         self._scenes, self._height_m, self._focal = scenes, camera.height_m, camera.intrinsics.fx
         rays_base = camera.rays_optical @ camera.T_base_camera[:3, :3].T
         self._rays: NDArray[np.float64] = rays_base.reshape(-1, 3)
@@ -136,7 +160,7 @@ class FurnitureView:
         """Paint it into images (B, 3, H, W) in [-1, 1] and z-depth (B, H, W), in place."""
         poses, worlds = poses_world_xyyaw.double().cpu().numpy(), world.cpu().numpy()
         for number in np.unique(worlds):
-            scene, mine = self._scenes[number], np.nonzero(worlds == number)[0]
+            scene, mine = self._scenes.of(int(number)), np.nonzero(worlds == number)[0]
             for start in range(0, len(mine) if scene is not None else 0, FRAMES_PER_CAST):
                 assert scene is not None
                 self._paint(scene, images, depth_m, poses, mine[start : start + FRAMES_PER_CAST])

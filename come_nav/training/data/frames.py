@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from come_nav.core.geometry.point_rendering import camera_fractions
+from come_nav.sim.meshes.furniture_view import KEPT_SCENES
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.mounting import CameraRanges, MountedCamera
 from come_nav.sim.world_sets import BUILT_IN, world_set
@@ -18,6 +19,7 @@ from come_nav.training.data.sim_bank import random_free_poses, training_camera
 from come_nav.training.data.windows import step_generator
 
 WORLDS_PER_BATCH = 4
+STEPS_PER_WORLD = 2  # after which the next world replaces the first of those that are looked at
 Views = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -26,6 +28,7 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
 
     ``batch_size`` is the total of ``world_size`` processes; process ``rank`` renders its share of the one draw.
     Worlds are rendered as the batches are consumed, on ``device``, four worlds to a batch; no view comes twice.
+    Where worlds hold models, which take much memory, batches that follow each other look at the same few of them.
     ``with_depth`` yields pairs of images and z-depth (B, H, W) in metres; with ``cameras``, each world is seen through
     a camera of its own, and triples have the camera (B, 4) as well.
     """
@@ -64,7 +67,7 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
         per_world = -(-self.batch_size // WORLDS_PER_BATCH)
         for step in self.steps:
             generator = step_generator(self.seed, 10, step)
-            chosen = torch.randint(len(self._worlds), (WORLDS_PER_BATCH,), generator=generator)
+            chosen = self._chosen(self._worlds, step, generator)
             poses = torch.cat([random_free_poses(self._worlds[int(i)], per_world, generator) for i in chosen])
             poses = poses[: self.batch_size][self.rows]
             places = torch.arange(WORLDS_PER_BATCH).repeat_interleave(per_world)[: self.batch_size]
@@ -76,6 +79,14 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
                 drawn = [self.cameras.draw(self.image_size, generator) for _ in chosen]
                 before = torch.bincount(places[: self.rows.start], minlength=WORLDS_PER_BATCH).tolist()
                 yield self._varied(self._raycaster, poses, chosen, place, drawn, before, step)
+
+    @staticmethod
+    def _chosen(worlds: Sequence[World], step: int, generator: torch.Generator) -> torch.Tensor:
+        """Return the numbers of a batch's worlds: of all, or of some that go round slowly where worlds hold models."""
+        if not any(world.models for world in worlds):
+            return torch.randint(len(worlds), (WORLDS_PER_BATCH,), generator=generator)
+        near = torch.randint(min(KEPT_SCENES, len(worlds)), (WORLDS_PER_BATCH,), generator=generator)
+        return (near + step // STEPS_PER_WORLD) % len(worlds)
 
     def _varied(
         self,
