@@ -98,6 +98,8 @@ class DataSettings(RecordingFlags):
             ``view_groups``.
         view_worlds: autoencoder and depth estimator see single views of so many of the worlds; 0 = of all.
         sensors: preset of colour and depth (see come_nav/sim/sensors). Counts likewise.
+        colour_spread: how far the colours of each drive, and of what was remembered before it, may be from those of its
+            world, 0 to 1; validation shows them as they are. Counts likewise, for the denoiser.
         cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
             them, as long as autoencoder, rate, size and recording are the same.
         cache_limit_gb: caches used longest ago are removed when the folder grows beyond it.
@@ -137,6 +139,7 @@ class DataSettings(RecordingFlags):
     measured_fraction: float = 0.5
     view_worlds: int = 0
     sensors: str = "ideal"
+    colour_spread: float = 0.0
     cache_folder: str = ""
     cache_limit_gb: float = 50.0
 
@@ -163,6 +166,7 @@ class DataSettings(RecordingFlags):
         check_range("data.memory_drift_percent", self.memory_drift_percent, 0.0, 50.0)
         check_range("data.cache_limit_gb", self.cache_limit_gb, 0.0, open_low=True)
         check_range("data.measured_fraction", self.measured_fraction, 0.0, 1.0)
+        check_range("data.colour_spread", self.colour_spread, 0.0, 1.0)
         check_range("data.view_worlds", self.view_worlds, 0, 10000)
         check_range("data.camera_px", self.camera_px, 8, 4096)
         self.sampling(1)

@@ -20,14 +20,13 @@ from come_nav.memory.spatial.settings import SpatialSettings
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import to_uint8
 from come_nav.sim.sensors.mounting import MountedCamera
-from come_nav.training.data.sensing import DriveSenses, DriveSensors, known_depth, yaw_rates
+from come_nav.training.data.sensing import DriveSenses, known_depth, yaw_rates
 from come_nav.training.data.windows import Encode
 from come_nav.world_model.images import images_from_bytes
 from come_nav.world_model.reprojection import ESTIMATED_TRUST, RenderedView
 from come_nav.world_model.views import read_out, with_facts
 
 FRAMES_PER_CALL, VIEWS_PER_CALL = 64, 32
-MEMORY_SEED = 500_000_003  # added to a drive's seed for the sensors of the time before it
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def fill_memory(
     extrinsics = renderer.camera.T_base_camera
     poses = se3.transform_from_xyyaw(past.odometry_xyyaw.double().numpy())
     rate_hz = senses.rate_hz if senses else 1.0
-    sensors = DriveSensors(senses.sensors if senses else "ideal", camera, past.seed + MEMORY_SEED, rate_hz)
+    sensors = (senses or DriveSenses()).sensors_of(camera, past.seed, before=True)
     start = 0
     for chunk in past.poses_world_xyyaw.split(FRAMES_PER_CALL):
         images, depth = renderer.render(chunk.to(device))

@@ -17,6 +17,7 @@ from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.chain import SensorChain, generator_of, mean_colour
 from come_nav.sim.sensors.colour import Exposure, ExposureControl
+from come_nav.sim.sensors.colour_cast import ColourCast
 from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.sensors.settings import sensor_settings
 from come_nav.sim.worlds import World
@@ -26,6 +27,7 @@ from come_nav.world_model.images import images_from_bytes
 
 Estimate = Callable[[Tensor, Tensor], Tensor]  # images (N, 3, S, S) in [-1, 1] and camera (1, 4) -> z-depth (N, S, S) m
 SENSOR_STREAM = 64  # number of the random stream
+MEMORY_SEED = 500_000_003  # added to a drive's seed for the sensors of the time before it
 WINDOW = 4  # frames that estimates are scaled to what was measured in together, as contexts are when they are used
 FRAMES_PER_CALL = 128
 
@@ -52,12 +54,19 @@ class DriveSenses:
         facts: views of memories carry age and trust.
         rate_hz: frames per second, for ages.
         sensors: preset of the sensors.
+        colour_spread: how far each drive's colours may be from those that are rendered; 0 leaves them.
     """
 
     estimate: Estimate | None = None
     facts: bool = False
     rate_hz: float = 4.0
     sensors: str = "ideal"
+    colour_spread: float = 0.0
+
+    def sensors_of(self, intrinsics: CameraIntrinsics, seed: int, before: bool = False) -> DriveSensors:
+        """Return the sensors of the drive of this ``seed``, or of the time ``before`` it: in the same colours."""
+        cast = ColourCast.draw(self.colour_spread, seed) if self.colour_spread else None
+        return DriveSensors(self.sensors, intrinsics, seed + MEMORY_SEED * before, self.rate_hz, cast=cast)
 
 
 def renderer_of(world: World, camera: MountedCamera, device: str) -> Raycaster:
@@ -74,18 +83,27 @@ class DriveSensors:
         seed: of all errors; each frame's depend on it and on the frame's number alone.
         rate_hz: frames per second, for exposure and white balance that lag.
         taken: number of the first frame, where another process takes those before it.
+        cast: changes the colours of all images alike.
     """
 
-    def __init__(self, preset: str, intrinsics: CameraIntrinsics, seed: int, rate_hz: float, taken: int = 0) -> None:
+    def __init__(
+        self,
+        preset: str,
+        intrinsics: CameraIntrinsics,
+        seed: int,
+        rate_hz: float,
+        taken: int = 0,
+        cast: ColourCast | None = None,
+    ) -> None:
         self._settings = sensor_settings(preset)
         self._chain, self._seed, self._rate_hz = SensorChain(self._settings, intrinsics), seed, rate_hz
-        self._control, self._taken = ExposureControl(self._settings.colour), taken
+        self._control, self._taken, self._cast = ExposureControl(self._settings.colour), taken, cast
         self.exposures: list[Exposure] = []
 
     def frames(self, images: Tensor, depth_m: Tensor, yaw_rates_radps: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next N frames of the drive: images (N, 3, S, S) in [-1, 1], depth (N, S, S) m, 0 = unknown."""
         if self._settings.perfect_images:
-            return images, depth_m
+            return self._shown(images), depth_m
         new: list[Exposure] = []
         for image in images:
             stamp_s = (len(self.exposures) + len(new)) / self._rate_hz
@@ -96,14 +114,14 @@ class DriveSensors:
     def beside(self, images: Tensor, depth_m: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Return views from beside the drive, of a robot at rest, exposed as frames number ``frame`` (N,) were."""
         if self._settings.perfect_images:
-            return images, depth_m
+            return self._shown(images), depth_m
         exposures = [self.exposures[index] for index in frame.tolist()]
         return self._captured(images, depth_m, exposures, [0.0] * len(images))
 
     def alone(self, images: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:
         """Return views that have nothing to do with one another, each of a camera that has settled."""
         if self._settings.perfect_images:
-            return images, depth_m
+            return self._shown(images), depth_m
         settled = [ExposureControl(self._settings.colour).next(0.0, mean_colour(image)) for image in images]
         return self._captured(images, depth_m, settled, [0.0] * len(images))
 
@@ -115,7 +133,10 @@ class DriveSensors:
         generators = [generator_of(self._seed, SENSOR_STREAM, number) for number in numbers]
         rgb, measured = self._chain.capture(images, depth_m, exposures, yaw_rates_radps, generators)
         seen = torch.from_numpy(rgb).to(images.device).permute(0, 3, 1, 2)
-        return images_from_bytes(seen.contiguous()), torch.from_numpy(measured).to(depth_m)
+        return self._shown(images_from_bytes(seen.contiguous())), torch.from_numpy(measured).to(depth_m)
+
+    def _shown(self, images: Tensor) -> Tensor:
+        return images if self._cast is None else self._cast(images)
 
 
 def yaw_rates(poses_xyyaw: Tensor, rate_hz: float) -> Tensor:

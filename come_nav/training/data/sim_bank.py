@@ -28,7 +28,7 @@ from come_nav.training.data.memory_views import (
     remembered_views,
 )
 from come_nav.training.data.memory_views import branch_poses as branch_poses_odom
-from come_nav.training.data.sensing import DriveSenses, DriveSensors, known_depth, renderer_of, yaw_rates
+from come_nav.training.data.sensing import DriveSenses, known_depth, renderer_of, yaw_rates
 from come_nav.world_model.images import bytes_from_images, images_from_bytes
 
 # Branches are the views of random drives from a frame: up to 4 s ahead, over the robot's whole range of twists.
@@ -206,7 +206,7 @@ def encode_drive(
     poses, branch_poses = drive.poses_world_xyyaw, drive.branch_poses_xyyaw
     count, branches = drive.branch_frames.shape
     rate_hz = senses.rate_hz if senses else 1.0
-    sensors = DriveSensors(senses.sensors if senses else "ideal", mounted.intrinsics, drive.seed, rate_hz)
+    sensors = (senses or DriveSenses()).sensors_of(mounted.intrinsics, drive.seed)
     parent = torch.arange(count).repeat_interleave(branches)
     parts: list[tuple[torch.Tensor, torch.Tensor | None]] = [(chunk, None) for chunk in poses.split(VIEWS_PER_CALL)]
     if branches:

@@ -139,6 +139,10 @@ class TrainingData:
         if senses is not None:
             wanted += SENSES_FACTS
             facts["memory_facts"] = senses.facts
+            if name == "validation":  # in the colours of the worlds, so that losses compare
+                senses = replace(senses, colour_spread=0.0)
+            elif senses.colour_spread:
+                facts["colour_spread"] = senses.colour_spread
         if data.memory_s and data.memory_features == "latent":  # banks of the other kind keep their names
             facts["memory_features"] = data.memory_features
         if data.sets_of_worlds != (BUILT_IN,):
@@ -217,10 +221,9 @@ class TrainingData:
         apart, estimator, device = self.config.denoiser_model.view_groups > 0, self.depth, self.device
         if not apart and self.config.data.cameras is None:
             return None
-        if estimator is None:
-            return DriveSenses(None, apart, self.config.rate_hz, self.config.data.sensors)
-        estimate = EstimatedDepth(estimator.eval().to(device))
-        return DriveSenses(estimate, apart, self.config.rate_hz, self.config.data.sensors)
+        estimate = None if estimator is None else EstimatedDepth(estimator.eval().to(device))
+        data = self.config.data
+        return DriveSenses(estimate, apart, self.config.rate_hz, data.sensors, data.colour_spread)
 
     def _facts(self, estimated_depth: bool = True) -> dict[str, Any]:
         depth = self.depth if estimated_depth else None
