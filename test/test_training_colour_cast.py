@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from training_samples import ALL_INPUTS, DRIVES, MACHINE
 
 from come_nav.core.errors import ConfigError
+from come_nav.core.types import CameraIntrinsics
 from come_nav.sim.raycaster import Raycaster
 from come_nav.sim.sensors.colour_cast import LOG_GAMMA, LUMA, STOPS, ColourCast, _turned_hue
+from come_nav.sim.sensors.settings import REALISTIC, SensorSettings
 from come_nav.sim.worlds import generate_world
 from come_nav.training.data.memory_views import PastDrive, fill_memory
-from come_nav.training.data.sensing import DriveSenses
+from come_nav.training.data.sensing import DriveSenses, DriveSensors
 from come_nav.training.data.sim_bank import encode_drive, make_drive, random_free_poses, training_camera
 from come_nav.training.run import Run
 from come_nav.world_model.autoencoders.autoencoder import ImageAutoencoder
@@ -57,8 +59,19 @@ def test_what_is_drawn_stays_in_its_range(seed: int, spread: float) -> None:
     assert bool((grey <= most + 0.01).all()) and bool((grey >= 0.84 / most).all())
 
 
-def shown_views(spread: float) -> tuple[torch.Tensor, int]:
-    """Images (F + F Q, 3, S, S) of a drive's frames and branches, and the drive's seed."""
+@dataclass(frozen=True)
+class FixedLens(DriveSenses):
+    """Senses with other settings of the sensors, and colours as they are."""
+
+    own: SensorSettings = REALISTIC
+
+    def sensors_of(self, intrinsics: CameraIntrinsics, seed: int, before: bool = False) -> DriveSensors:
+        assert not before
+        return DriveSensors(self.own, intrinsics, seed, self.rate_hz)
+
+
+def shown_views(spread: float, lens: float | None = None) -> tuple[torch.Tensor, int]:
+    """Images (F + F Q, 3, S, S) of a drive's frames and branches, and the drive's seed; ``lens``: its vignetting."""
     data = replace(DRIVES, memory_s=0.0)
     drive = make_drive(5, 0, data, 4.0)
     shown: list[torch.Tensor] = []
@@ -68,14 +81,25 @@ def shown_views(spread: float) -> tuple[torch.Tensor, int]:
         return views[:, :, ::8, ::8]
 
     senses = DriveSenses(sensors="realistic", colour_spread=spread)
+    if lens is not None:
+        colour = replace(REALISTIC.colour, vignetting=lens * REALISTIC.colour.vignetting)
+        senses = FixedLens(sensors="realistic", own=replace(REALISTIC, colour=colour))
     encode_drive(drive, training_camera(32), data, encode, "cpu", "cpu", senses)
     return torch.cat(shown), drive.seed
 
 
 def test_all_views_of_a_drive_have_its_cast() -> None:
-    (plain, seed), (cast, _) = shown_views(0.0), shown_views(0.7)
+    (plain, seed), (cast, _) = shown_views(0.0, lens=ColourCast.draw(0.7, 5).vignetting), shown_views(0.7)
+    assert seed == 5
     torch.testing.assert_close(cast, ColourCast.draw(0.7, seed)(plain))
     assert (cast - plain).abs().mean() > 0.02
+
+
+def test_lenses_differ_from_drive_to_drive_and_none_is_worse_than_the_presets() -> None:
+    shares = torch.tensor([ColourCast.draw(1.0, seed).vignetting for seed in range(200)])
+    assert 0.0 <= float(shares.min()) < 0.05 and 0.95 < float(shares.max()) <= 1.0
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.06)  # three standard errors
+    assert ColourCast.draw(0.0, SEED).vignetting == 1.0
 
 
 def test_the_memory_before_a_drive_has_the_colours_of_the_drive() -> None:

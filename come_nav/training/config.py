@@ -99,7 +99,8 @@ class DataSettings(RecordingFlags):
         view_worlds: autoencoder and depth estimator see single views of so many of the worlds; 0 = of all.
         sensors: preset of colour and depth (see come_nav/sim/sensors). Counts likewise.
         colour_spread: how far the colours of each drive, and of what was remembered before it, may be from those of its
-            world, 0 to 1; validation shows them as they are. Counts likewise, for the denoiser.
+            world, and how much of the preset's vignetting its lens may lack, 0 to 1; validation shows them as they are.
+            Counts likewise, for the denoiser.
         cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
             them, as long as autoencoder, rate, size and recording are the same.
         cache_limit_gb: caches used longest ago are removed when the folder grows beyond it.

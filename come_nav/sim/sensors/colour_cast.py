@@ -27,22 +27,27 @@ class ColourCast:
     Attributes:
         gamma: exponent of each value in [0, 1].
         matrix: (3, 3) that is applied to RGB after it: hue, saturation, gain of each channel.
+        vignetting: share of the preset's that the drive's lens has. A network that only knows lenses of one kind
+            darkens what moves away from the middle of the images of all others.
     """
 
     gamma: float
     matrix: Tensor
+    vignetting: float = 1.0
 
     @classmethod
     def draw(cls, spread: float, seed: int) -> ColourCast:
         """Draw a cast for the drive of this ``seed``; spread 0 changes nothing, 1 changes most."""
         generator = generator_of(seed, CAST_STREAM)
         gain, gamma, saturation, hue, *channels = (2.0 * torch.rand(7, generator=generator) - 1.0).tolist()
+        lens = 1.0 - spread * float(torch.rand((), generator=generator))
         to_end = SATURATION[1] - 1.0 if saturation > 0.0 else 1.0 - SATURATION[0]
         grey = torch.tensor(LUMA).expand(3, 3)
         colour = _turned_hue(spread * hue * HUE_RAD) - grey  # of what is not grey
         scale = torch.tensor([1.0 + spread * CHANNEL_SHARE * channel for channel in channels])
         matrix = grey + (1.0 + spread * saturation * to_end) * colour
-        return cls(math.exp(spread * gamma * LOG_GAMMA), scale[:, None] * 2.0 ** (spread * gain * STOPS) * matrix)
+        brightness = 2.0 ** (spread * gain * STOPS)
+        return cls(math.exp(spread * gamma * LOG_GAMMA), brightness * scale[:, None] * matrix, lens)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return images (N, 3, H, W) in [-1, 1], changed."""

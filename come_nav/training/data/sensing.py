@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from come_nav.sim.sensors.chain import SensorChain, generator_of, mean_colour
 from come_nav.sim.sensors.colour import Exposure, ExposureControl
 from come_nav.sim.sensors.colour_cast import ColourCast
 from come_nav.sim.sensors.mounting import MountedCamera
-from come_nav.sim.sensors.settings import sensor_settings
+from come_nav.sim.sensors.settings import SensorSettings, sensor_settings
 from come_nav.sim.worlds import World
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.depth_of_frames import completed_depth
@@ -65,8 +65,12 @@ class DriveSenses:
 
     def sensors_of(self, intrinsics: CameraIntrinsics, seed: int, before: bool = False) -> DriveSensors:
         """Return the sensors of the drive of this ``seed``, or of the time ``before`` it: in the same colours."""
-        cast = ColourCast.draw(self.colour_spread, seed) if self.colour_spread else None
-        return DriveSensors(self.sensors, intrinsics, seed + MEMORY_SEED * before, self.rate_hz, cast=cast)
+        preset, cast = sensor_settings(self.sensors), None
+        if self.colour_spread:
+            cast = ColourCast.draw(self.colour_spread, seed)
+            colour = replace(preset.colour, vignetting=cast.vignetting * preset.colour.vignetting)
+            preset = replace(preset, colour=colour)
+        return DriveSensors(preset, intrinsics, seed + MEMORY_SEED * before, self.rate_hz, cast=cast)
 
 
 def renderer_of(world: World, camera: MountedCamera, device: str) -> Raycaster:
@@ -78,7 +82,7 @@ class DriveSensors:
     """The sensors of one drive, or of single views: what is rendered in, what they would deliver out.
 
     Args:
-        preset: of :mod:`come_nav.sim.sensors`; "ideal" changes nothing.
+        preset: name of one of :mod:`come_nav.sim.sensors`, or settings; "ideal" changes nothing.
         intrinsics: of the images.
         seed: of all errors; each frame's depend on it and on the frame's number alone.
         rate_hz: frames per second, for exposure and white balance that lag.
@@ -88,14 +92,14 @@ class DriveSensors:
 
     def __init__(
         self,
-        preset: str,
+        preset: str | SensorSettings,
         intrinsics: CameraIntrinsics,
         seed: int,
         rate_hz: float,
         taken: int = 0,
         cast: ColourCast | None = None,
     ) -> None:
-        self._settings = sensor_settings(preset)
+        self._settings = sensor_settings(preset) if isinstance(preset, str) else preset
         self._chain, self._seed, self._rate_hz = SensorChain(self._settings, intrinsics), seed, rate_hz
         self._control, self._taken, self._cast = ExposureControl(self._settings.colour), taken, cast
         self.exposures: list[Exposure] = []
