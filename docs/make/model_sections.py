@@ -12,6 +12,7 @@ from model_tables import (
     training_data,
     training_log,
     variants,
+    view_errors,
 )
 from sections import EVALUATE, Section
 
@@ -117,6 +118,13 @@ MODELS = (
         "benchmarks/compared_views.py models/small models/tiny runs/wider/small --recordings kitchen cabinet "
         "--windows 60 --rows jump tilted --out benchmarks/results/real_views.json",
         compared,
+    ),
+    Section(
+        "view_errors.json",
+        "Where the errors of imagined views lie",
+        "VIEWERRORS",
+        "benchmarks/view_errors.py MODELS --recordings kitchen cabinet",
+        view_errors,
     ),
     Section(
         "training_compute.json",

@@ -147,6 +147,27 @@ def compared(result: dict[str, Any]) -> Sequence[Table]:
     return [([*header, *(f"over the first, {horizon} s" for horizon in (1, 2, 4, 8)), "n"], rows)]
 
 
+def view_errors(result: dict[str, Any]) -> Sequence[Table]:
+    """Return PSNR of known and other pixels by model, and how bright known ones are in the middle and at the edge."""
+    rows = []
+    for recording, models in result["recordings"].items():
+        for model, own in models.items():
+            for row in ("filled", "imagined"):
+                if row == "filled" and own[row] == next(iter(models.values()))[row] and model != next(iter(models)):
+                    continue  # the context of both is moved by the same depth
+                every = own[row]
+                cells = [
+                    " / ".join(f"{one[key]['value']:.1f}" for one in every)
+                    for key in ("known_psnr_db", "other_psnr_db")
+                ]
+                shares = " / ".join(f"{100 * one['known_share']:.0f}" for one in every)
+                brightness = [interval(every[0][f"brightness_{place}"]) for place in ("middle", "edge")]
+                name = f"{recording}, `{model}`" + (", holes filled smoothly" if row == "filled" else "")
+                rows.append([name, shares, *cells, *brightness, str(own["windows"])])
+    header = ["recording, model", "known [%]", "PSNR, known [dB]", "elsewhere [dB]"]
+    return [([*header, "brightness at 1 s, middle", "edge", "n"], rows)]
+
+
 def compute(result: dict[str, Any]) -> Sequence[Table]:
     """Return the work of each stage of training and, by model, of all of them."""
     parts, auto = result["parts"], result["machine"]["auto"]
