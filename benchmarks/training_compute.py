@@ -53,6 +53,7 @@ class Part:
     config: str
     steps: int
     init: str | None = None
+    untrained: bool = False
 
     @property
     def model(self) -> str:
@@ -77,7 +78,11 @@ def parts_of(run: Path) -> list[Part]:
         DataError: it holds none.
     """
     found = [(stage, steps_done(newest_checkpoint(run / stage))) for stage in ("autoencoder", "depth", "denoiser")]
-    parts = [Part(f"{run.name}: {stage}", stage, str(run / "config.yaml"), steps) for stage, steps in found if steps]
+    parts = [
+        Part(f"{run.name}: {stage}", stage, str(run / "config.yaml"), steps, untrained=True)
+        for stage, steps in found
+        if steps
+    ]
     if not parts:
         raise DataError(f"{run}: holds no checkpoint of a training; give the --out folder of come-nav train")
     return parts
@@ -89,11 +94,12 @@ class Trainings:
     def __init__(self, part: Part, folder: Path) -> None:
         self.part, self.folder = part, folder
         self.init = None if part.init is None else DiffusionWorldModel.load(part.init)
-        own = Path(part.config).is_file()
+        own = part.untrained
         values: dict[str, Any] = read_yaml(Path(part.config) if own else find_resource("config", part.config))
         if self.init is not None:
             values = merged(fine_tuning_values(self.init), values)
-        self.config = from_mapping(TrainSettings, merged(values, {"data": FEW_WORLDS}))
+        few = FEW_WORLDS if values["data"].get("worlds", 1) else {}  # a training on recordings alone has none
+        self.config = from_mapping(TrainSettings, merged(values, {"data": few}))
         if own:  # only the work of a step counts: whatever it began with, untrained networks of its size do
             self.config = replace(self.config, autoencoder_from=None, depth_from=None, denoiser_from=None)
             self.autoencoder = ImageAutoencoder(self.config.autoencoder_model)
@@ -160,20 +166,26 @@ def main() -> None:
     parser.add_argument("--only", help="names of parts, separated by commas: " + ", ".join(p.name for p in PARTS))
     parser.add_argument("--runs", nargs="+", type=Path, help="measure these trainings instead of the shipped models'")
     parser.add_argument("--steps", type=int, default=24, help="of the shorter of two timed trainings (default 24)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training_compute.json"))
+    parser.add_argument(
+        "--out", type=Path, help="JSON (default benchmarks/results/training_compute.json without --runs)"
+    )
     args = parser.parse_args()
+    if args.out is None and args.runs is not None:
+        parser.error("--runs needs --out")
+    out = args.out or Path("benchmarks/results/training_compute.json")
+    parts = PARTS if args.runs is None else [part for run in args.runs for part in parts_of(run)]
+    wanted = {part.name for part in parts} if args.only is None else {word.strip() for word in args.only.split(",")}
+    if unknown := wanted - {part.name for part in parts}:
+        parser.error(f"--only {', '.join(unknown)}: there are {', '.join(part.name for part in parts)}")
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     auto = Machine(accelerator="cpu").lightning_precision()
     document: dict[str, Any] = {
-        "what": __doc__.splitlines()[0],
+        "what": __doc__.splitlines()[0] if args.runs is None else "What trainings cost, by their folders.",
         "machine": {**machine_facts(), "auto": auto},
         "parts": [],
     }
-    parts = PARTS if args.runs is None else [part for run in args.runs for part in parts_of(run)]
-    for part in parts:
-        if args.only is not None and part.name not in [word.strip() for word in args.only.split(",")]:
-            continue
+    for part in [part for part in parts if part.name in wanted]:
         found = measured(part, args.steps)
         document["parts"].append(found)
         print(
@@ -181,7 +193,7 @@ def main() -> None:
             f"({auto}: {found['seconds_per_step_auto']:.3f} s), {part.steps} steps: {found['flop'] / 1e12:.0f} TFLOP",
             flush=True,
         )
-    atomic_write_text(args.out, json.dumps(document, indent=1) + "\n")
+    atomic_write_text(out, json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

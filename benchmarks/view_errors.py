@@ -4,9 +4,10 @@
 
 Views are imagined with the camera's height, pitch and roll at the target. A pixel is known where the context, moved
 there by its depth, shows it; PSNR is that of the mean squared error of all such pixels of all windows, and of all
-others. Beside each model: what is known, with its holes filled smoothly. Brightness is the mean error of known pixels,
-as a share of the range, within a fifth of the image's side around the middle and beyond half of it: lenses whose
-vignetting the model believes in and the camera has not, or the other way round, show there.
+others (tables of imagined views have the mean PSNR of images). What is known is told by the first model's depth, for
+all of them. Beside each model: what its own context shows, with the holes filled smoothly. Brightness is the mean error
+(imagined less true) of known pixels, as a share of the range, within a fifth of the image's side around the middle and
+beyond half of it: vignetting that the model believes in and the camera has not, or the other way round, shows there.
 """
 
 from __future__ import annotations
@@ -125,11 +126,12 @@ def main() -> None:
         "recordings": {},
     }
     for recording in args.recordings:
-        rows = document["recordings"].setdefault(recording.name, {})
+        rows, known = document["recordings"].setdefault(recording.name, {}), None
         for model in args.models:
             views = Views(model, recording, args.windows)
             errors = views.errors()
-            known = errors.pop("known")
+            own_known = errors.pop("known")
+            known = own_known if known is None else known
             rows[str(model)] = {"windows": len(views.windows)} | {
                 name: figures(own, known) for name, own in errors.items()
             }

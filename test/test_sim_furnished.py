@@ -300,17 +300,35 @@ def test_views_are_the_same_whatever_is_kept(pack):
 
 def test_streams_of_furnished_views_go_round_in_few_worlds(pack, monkeypatch):
     """Scenes take much memory: batches that follow each other look at the same worlds, and later ones at all."""
-    worlds = [generate_world(seed, settings_of(pack)) for seed in range(5)]
-    monkeypatch.setattr("come_nav.training.data.frames.KEPT_SCENES", 2)
-    chosen = [
-        set(FrameStream._chosen(worlds, step, step_generator(0, 10, step)).tolist())
-        for step in range(5 * STEPS_PER_WORLD)
-    ]
-    for step in range(0, len(chosen), STEPS_PER_WORLD):
-        near = set.union(*chosen[step : step + STEPS_PER_WORLD])
+    worlds = [generate_world(n, *([settings_of(pack)] if n % 2 else [])) for n in range(10)]
+    monkeypatch.setattr("come_nav.training.data.frames.WORLDS_AT_ONCE", 2)
+    steps = range(40 * STEPS_PER_WORLD)
+    chosen = [set(FrameStream._chosen(worlds, step, step_generator(0, 10, step)).tolist()) for step in steps]
+    modelled = [1, 3, 5, 7, 9]
+    for step, worlds_of_batch in zip(steps, chosen, strict=True):
         first = step // STEPS_PER_WORLD
-        assert near <= {first % 5, (first + 1) % 5}
-    assert set.union(*chosen) == set(range(5))
+        assert worlds_of_batch & set(modelled) <= {modelled[first % 5], modelled[(first + 1) % 5]}
+    assert set.union(*chosen) == set(range(10))
+    counts = np.bincount([number for some in chosen for number in some], minlength=10)
+    assert counts[1::2].sum() == pytest.approx(counts.sum() / 2, abs=40)  # every other view shows models, as before
+
+
+def test_a_stream_goes_on_and_is_shared_as_a_whole_one(pack, monkeypatch):
+    """Scenes that were forgotten are made again: batches depend on seed and step alone."""
+    monkeypatch.setattr("come_nav.training.data.frames.world_set", lambda name: settings_of(pack, name))
+    monkeypatch.setattr("come_nav.training.data.frames.WORLDS_AT_ONCE", 2)
+
+    def batches(start: int, rank: int = 0, processes: int = 1) -> list[torch.Tensor]:
+        stream = FrameStream(
+            range(4), 16, 4, 7, range(start, 9), "cpu", rank, processes, progress=False, sets_of_worlds=("furnished",)
+        )
+        return list(stream)
+
+    whole = batches(0)
+    for later, own in zip(batches(6), whole[6:], strict=True):
+        assert torch.equal(later, own)
+    for first, second, own in zip(batches(0, 0, 2), batches(0, 1, 2), whole, strict=True):
+        torch.testing.assert_close(torch.cat([first, second]), own)
 
 
 def room_centre(world: World) -> tuple[float, float]:

@@ -100,7 +100,7 @@ class DataSettings(RecordingFlags):
         sensors: preset of colour and depth (see come_nav/sim/sensors). Counts likewise.
         colour_spread: how far the colours of each drive, and of what was remembered before it, may be from those of its
             world, and how much of the preset's vignetting its lens may lack, 0 to 1; validation shows them as they are.
-            Counts likewise, for the denoiser.
+            Needs ``cameras`` or ``view_groups``; for the denoiser alone, whose depth is estimated from what is shown.
         cache_folder: where latents are kept; empty = ``banks`` in the run folder. Runs that name the same folder share
             them, as long as autoencoder, rate, size and recording are the same.
         cache_limit_gb: caches used longest ago are removed when the folder grows beyond it.
@@ -364,6 +364,10 @@ class TrainSettings:
     def _check_inputs(self) -> None:
         """Raise ConfigError where data and network do not go together."""
         network = self.denoiser_model
+        if self.data.colour_spread and self.data.cameras is None and not network.view_groups:
+            raise ConfigError(
+                "data.colour_spread needs data.cameras, or a network with view_groups; nothing else has colours"
+            )
         if network.view_groups not in (0, SOURCES):
             raise ConfigError(f"denoiser_model.view_groups must be 0 or {SOURCES}, got {network.view_groups}")
         channels = self.autoencoder_model.latent_channels + FACTS_APART

@@ -2,8 +2,8 @@
 
 python docs/make/imagined_image.py cabinet        a recording that may be shown
 
-Each line is the middle one of the windows that tables of imagined views have, whatever it shows. The image in docs/ has
-the cabinet of TUM RGB-D (fr3/cabinet, Sturm et al. 2012, CC BY 4.0).
+Each line is the middle one of the windows that tables of imagined views have, whatever it shows; * is drawn in 20 steps
+with a corrector. The image in docs/ has the cabinet of TUM RGB-D (fr3/cabinet, Sturm et al. 2012, CC BY 4.0).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from come_nav.viz.frames import compose_panels
 from come_nav.viz.images import png_from_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
-AHEAD_S = (1.0, 4.0)
+HORIZONS_S, SHOWN = (1.0, 2.0, 4.0, 8.0), (0, 2)  # s ahead, as in the tables; which of them are shown
 WORLDS = range(20000, 20010)
 MANY = ("sampler.steps=20", "sampler.corrector.steps=1", "sampler.corrector.scale=0.4")
 MODELS = (("tiny", ()), ("small", ()), ("medium", ()), ("medium", MANY))
@@ -36,20 +36,20 @@ WINDOWS = 60
 
 
 def views_of(source: SourceSettings, tilt_told: bool) -> dict[str, list[NDArray[np.uint8]]]:
-    """Return column -> views (H, W, 3), one for each time ahead, of the middle window."""
+    """Return column -> views (H, W, 3), one for each time that is shown, of the middle window."""
     columns: dict[str, list[NDArray[np.uint8]]] = {}
     for name, words in MODELS:
         config: Config = load_config(None, [f"model={ROOT / 'models' / name}", *words])
         model = load_configured_model(config)
-        steps = frames_of(AHEAD_S, model.rate_hz)
+        steps = frames_of(HORIZONS_S, model.rate_hz)
         protocol = ProtocolSettings(model.context_frames, steps[-1], model.rate_hz)
         windows = quality_windows(open_input(source, model.rate_hz).recordings, protocol, steps, WINDOWS)
         batch = read_batch([windows[len(windows) // 2]], images_of(model))
         if not columns:
-            columns["last seen"] = [pixels(batch.last[0])] * len(AHEAD_S)
-            columns["seen then"] = [pixels(image) for image in batch.truth[0]]
+            columns["last seen"] = [pixels(batch.last[0])] * len(SHOWN)
+            columns["seen then"] = [pixels(batch.truth[0, number]) for number in SHOWN]
         imagined = jump_row(model, config, tilt_told).imagine(batch)[0]
-        columns[name + (", 20 steps" if words else "")] = [pixels(image) for image in imagined]
+        columns[name + ("*" if words else "")] = [pixels(imagined[number]) for number in SHOWN]
     return columns
 
 
@@ -69,9 +69,9 @@ def main() -> None:
     panels = {}
     for title, (source, tilt_told) in inputs.items():
         columns = views_of(source, tilt_told)
-        for number, ahead_s in enumerate(AHEAD_S):
+        for line, number in enumerate(SHOWN):
             for column, views in columns.items():
-                panels[f"{title}, {ahead_s:g} s: {column}"] = views[number]
+                panels[f"{title}, {HORIZONS_S[number]:g} s: {column}"] = views[line]
     with atomic_path(args.out) as temporary:
         temporary.write_bytes(png_from_rgb(compose_panels(panels, cell_px=176, columns=2 + len(MODELS))))
 

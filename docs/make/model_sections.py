@@ -53,6 +53,34 @@ MODELS = (
         model_figures,
     ),
     Section(
+        "model_medium.json",
+        "All figures of `medium`, realistic sensors",
+        "The same windows, views, plans and recordings, of `medium`.",
+        "benchmarks/model_figures.py --model models/medium --worlds 20000-20009 --plans 40 --windows 48 --views 64 "
+        "--places 8 --recordings kitchen cabinet",
+        model_figures,
+    ),
+    Section(
+        "images_medium.json",
+        "Images of `medium` with a corrector",
+        "One Langevin step at each visited noise level, scale 0.4 (`sampler.corrector`): of 0.3 and 0.4 in "
+        "validation worlds the one whose sharpness is half of the truth's in furnished ones, too. 20 steps take 40 "
+        "passes.",
+        "benchmarks/model_figures.py --model models/medium --worlds 20000-20009 --views 64 --places 8 --parts images "
+        "--steps 10 20 --sets built-in,furnished,photographed --set sampler.corrector.steps=1 "
+        "--set sampler.corrector.scale=0.4 --out benchmarks/results/images_medium.json",
+        model_figures,
+    ),
+    Section(
+        "images_small.json",
+        "Images of `small` with a corrector",
+        "The same of `small`.",
+        "benchmarks/model_figures.py --model models/small --worlds 20000-20009 --views 64 --places 8 --parts images "
+        "--steps 10 20 --sets built-in,furnished,photographed --set sampler.corrector.steps=1 "
+        "--set sampler.corrector.scale=0.4 --out benchmarks/results/images_small.json",
+        model_figures,
+    ),
+    Section(
         "model_nwm_class.json",
         "All figures of the plain class of NWM, realistic sensors",
         "The same of a CDiT as NWM's: AutoencoderKL latents, noise prediction, four frames, no views, no camera, no "
@@ -60,6 +88,17 @@ MODELS = (
         "stage.",
         "benchmarks/model_figures.py --model runs/nwm_class/nwm_class --parts prediction,planning,images "
         "--sets built-in --set sampler.steps=5 --worlds 20000-20009 --plans 40 --windows 48 --views 64 --places 8",
+        model_figures,
+    ),
+    Section(
+        "model_nwm_large.json",
+        "All figures of the plain class of NWM at the size of `medium`, realistic sensors",
+        "The same with 8.8 M parameters, in built-in, photographed and furnished worlds: a quarter of the operations "
+        "of `medium`, somewhat more than `small` has with those of `tiny`, with whose weights it began (compute of "
+        "all: below).",
+        "benchmarks/model_figures.py --model runs/nwm_large/nwm_class --parts prediction,planning,images "
+        "--sets built-in,furnished --set sampler.steps=5 --worlds 20000-20009 --plans 40 --windows 48 --views 64 "
+        "--places 8 --out benchmarks/results/model_nwm_large.json",
         model_figures,
     ),
     Section(
@@ -74,10 +113,26 @@ MODELS = (
         training_log,
     ),
     Section(
+        "training_medium.json",
+        "Training of `medium`",
+        "As above, from random weights, with the depth estimator of `small`; furnished worlds are among those of "
+        "validation, so that losses do not compare with those of `small`. Two cores with AVX-512 in bfloat16, other "
+        "work beside it.",
+        "benchmarks/training_log.py runs/medium --out benchmarks/results/training_medium.json",
+        training_log,
+    ),
+    Section(
         "training_nwm_class.json",
         "Training of the plain class of NWM",
         "As above; losses are of other latents and of noise, and compare with nothing else here.",
         "benchmarks/training_log.py runs/nwm_class --out benchmarks/results/training_nwm_class.json",
+        training_log,
+    ),
+    Section(
+        "training_nwm_large.json",
+        "Training of the plain class of NWM at the size of `medium`",
+        "One core with AVX-512 in bfloat16, other work beside it.",
+        "benchmarks/training_log.py runs/nwm_large --out benchmarks/results/training_nwm_large.json",
         training_log,
     ),
     Section(
@@ -110,20 +165,30 @@ MODELS = (
         "real_views.json",
         "Views of real recordings with and without the camera's tilt",
         "Two rooms filmed by hand, none trained on. *Tilt told*: with the camera's height, pitch and roll at the "
-        "target, above with those at the start. *wider* does not ship: 8.8 M parameters (192 wide, 8 deep), from "
-        "random weights, 18,020 steps at a constant rate and 1,500 with one that falls to zero, in built-in, "
-        "photographed and furnished worlds. Six times the steps of `small` in a wider network gain nothing here, "
-        "and `tiny`, which knows ideal sensors, is ahead of both around the cabinet: views of one step follow "
-        "what is rendered, by measured depth.",
-        "benchmarks/compared_views.py models/small models/tiny runs/wider/small --recordings kitchen cabinet "
+        "target, above with those at the start. `tiny`, which knows ideal sensors, is ahead of both others around the "
+        "cabinet from 2 s on: views of one step follow what is rendered, by measured depth.",
+        "benchmarks/compared_views.py models/small models/tiny models/medium --recordings kitchen cabinet "
         "--windows 60 --rows jump tilted --out benchmarks/results/real_views.json",
+        compared,
+    ),
+    Section(
+        "world_views.json",
+        "Views of `small` and `medium` in validation worlds",
+        "Worlds that none learned from, realistic sensors. *falling* is `medium` trained on for 1,500 steps with a "
+        "rate that falls to zero: it gains nothing at 1 and 2 s and loses at 4 and 8 s in furnished worlds (and on "
+        "the two recordings), so that the weights before it ship.",
+        "benchmarks/compared_views.py models/small models/medium runs/falling/small --sets built-in furnished "
+        "--windows 60 --out benchmarks/results/world_views.json",
         compared,
     ),
     Section(
         "view_errors.json",
         "Where the errors of imagined views lie",
-        "VIEWERRORS",
-        "benchmarks/view_errors.py MODELS --recordings kitchen cabinet",
+        "Real recordings, with the camera's tilt told. *Too bright*: mean of imagined less true over known pixels, as "
+        "a share of the range, around the middle of the image and near its edge. `runs/colours` is `medium` trained "
+        "on for 3,000 steps with colours and a lens of each drive's own (`data.colour_spread`; the first 1,145 of them "
+        "with 0.8, and the preset's lens).",
+        "benchmarks/view_errors.py models/small models/medium runs/colours --recordings kitchen cabinet",
         view_errors,
     ),
     Section(
@@ -133,6 +198,15 @@ MODELS = (
         "step. Matrix products, convolutions and attention, forward and backward; making the data is not counted. "
         "`small` begins with the weights of `tiny: denoiser`, which are counted there.",
         "benchmarks/training_compute.py --out benchmarks/results/training_compute.json",
+        compute,
+    ),
+    Section(
+        "training_compute_medium.json",
+        "Compute of `medium` and of the plain class of NWM",
+        "The same of trainings by their folders. The depth estimator of `medium` is `small`'s: 118 TFLOP, counted "
+        "above.",
+        "benchmarks/training_compute.py --runs runs/medium runs/nwm_large --steps 8 "
+        "--out benchmarks/results/training_compute_medium.json",
         compute,
     ),
 )

@@ -148,7 +148,7 @@ def compared(result: dict[str, Any]) -> Sequence[Table]:
 
 
 def view_errors(result: dict[str, Any]) -> Sequence[Table]:
-    """Return PSNR of known and other pixels by model, and how bright known ones are in the middle and at the edge."""
+    """Return PSNR of known and other pixels by model, and the mean error of known ones by their place."""
     rows = []
     for recording, models in result["recordings"].items():
         for model, own in models.items():
@@ -164,8 +164,8 @@ def view_errors(result: dict[str, Any]) -> Sequence[Table]:
                 brightness = [interval(every[0][f"brightness_{place}"]) for place in ("middle", "edge")]
                 name = f"{recording}, `{model}`" + (", holes filled smoothly" if row == "filled" else "")
                 rows.append([name, shares, *cells, *brightness, str(own["windows"])])
-    header = ["recording, model", "known [%]", "PSNR, known [dB]", "elsewhere [dB]"]
-    return [([*header, "brightness at 1 s, middle", "edge", "n"], rows)]
+    header = ["recording, model", "known at 1 / 2 / 4 / 8 s [%]", "PSNR, known [dB]", "elsewhere [dB]"]
+    return [([*header, "too bright at 1 s, middle", "edge", "n"], rows)]
 
 
 def compute(result: dict[str, Any]) -> Sequence[Table]:

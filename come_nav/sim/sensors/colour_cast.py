@@ -1,4 +1,6 @@
-"""Colours of a drive seen otherwise: as through another camera, in another light, in rooms of another taste.
+"""Colours of a drive seen otherwise, as cameras process them and rooms of another taste have them.
+
+It is a change of what the camera delivers, after exposure, noise and JPEG; the lens's share is of the camera itself.
 
 Domain randomisation (Tobin et al. 2017, arXiv 1703.06907): a network that meets every cast of colours in training takes
 those of unseen parts from what it is shown, not from the palette of the simulator.
@@ -16,7 +18,7 @@ from come_nav.sim.sensors.chain import generator_of
 
 CAST_STREAM = 65  # number of the random stream
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-STOPS, LOG_GAMMA, CHANNEL_SHARE, HUE_RAD = 0.8, 0.35, 0.15, math.pi  # at the ends of spread 1
+LOG2_GAIN, LOG_GAMMA, CHANNEL_SHARE, HUE_RAD = 0.8, 0.35, 0.15, math.pi  # of values, at the ends of spread 1
 SATURATION = (0.1, 1.5)
 
 
@@ -27,8 +29,8 @@ class ColourCast:
     Attributes:
         gamma: exponent of each value in [0, 1].
         matrix: (3, 3) that is applied to RGB after it: hue, saturation, gain of each channel.
-        vignetting: share of the preset's that the drive's lens has. A network that only knows lenses of one kind
-            darkens what moves away from the middle of the images of all others.
+        vignetting: share of the preset's that the drive's lens has; for the camera to apply, not in a call. A network
+            that knows one lens can take its falloff for that of all cameras.
     """
 
     gamma: float
@@ -46,7 +48,7 @@ class ColourCast:
         colour = _turned_hue(spread * hue * HUE_RAD) - grey  # of what is not grey
         scale = torch.tensor([1.0 + spread * CHANNEL_SHARE * channel for channel in channels])
         matrix = grey + (1.0 + spread * saturation * to_end) * colour
-        brightness = 2.0 ** (spread * gain * STOPS)
+        brightness = 2.0 ** (spread * gain * LOG2_GAIN)
         return cls(math.exp(spread * gamma * LOG_GAMMA), brightness * scale[:, None] * matrix, lens)
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from come_nav.training.data.sim_bank import random_free_poses, training_camera
 from come_nav.training.data.windows import step_generator
 
 WORLDS_PER_BATCH = 4
-STEPS_PER_WORLD = 2  # after which the next world replaces the first of those that are looked at
+WORLDS_AT_ONCE = KEPT_SCENES  # of those with models
+STEPS_PER_WORLD = 2  # after which the next of them replaces the first
 Views = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -28,7 +29,8 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
 
     ``batch_size`` is the total of ``world_size`` processes; process ``rank`` renders its share of the one draw.
     Worlds are rendered as the batches are consumed, on ``device``, four worlds to a batch; no view comes twice.
-    Where worlds hold models, which take much memory, batches that follow each other look at the same few of them.
+    Worlds that hold models take much memory once they are looked at: batches that follow each other look at the same
+    few of these, which go round; after N steps the first ``WORLDS_AT_ONCE + N / STEPS_PER_WORLD`` have been seen.
     ``with_depth`` yields pairs of images and z-depth (B, H, W) in metres; with ``cameras``, each world is seen through
     a camera of its own, and triples have the camera (B, 4) as well.
     """
@@ -82,11 +84,15 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
 
     @staticmethod
     def _chosen(worlds: Sequence[World], step: int, generator: torch.Generator) -> torch.Tensor:
-        """Return the numbers of a batch's worlds: of all, or of some that go round slowly where worlds hold models."""
-        if not any(world.models for world in worlds):
-            return torch.randint(len(worlds), (WORLDS_PER_BATCH,), generator=generator)
-        near = torch.randint(min(KEPT_SCENES, len(worlds)), (WORLDS_PER_BATCH,), generator=generator)
-        return (near + step // STEPS_PER_WORLD) % len(worlds)
+        """Return the numbers of a batch's worlds, of all; for those with models, of some that go round slowly."""
+        chosen = torch.randint(len(worlds), (WORLDS_PER_BATCH,), generator=generator)
+        modelled = [number for number, world in enumerate(worlds) if world.models]
+        near = min(WORLDS_AT_ONCE, len(modelled))
+        for place, number in enumerate(chosen.tolist()):
+            if worlds[number].models:
+                rank = step // STEPS_PER_WORLD + modelled.index(number) % near
+                chosen[place] = modelled[rank % len(modelled)]
+        return chosen
 
     def _varied(
         self,

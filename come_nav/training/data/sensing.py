@@ -65,12 +65,8 @@ class DriveSenses:
 
     def sensors_of(self, intrinsics: CameraIntrinsics, seed: int, before: bool = False) -> DriveSensors:
         """Return the sensors of the drive of this ``seed``, or of the time ``before`` it: in the same colours."""
-        preset, cast = sensor_settings(self.sensors), None
-        if self.colour_spread:
-            cast = ColourCast.draw(self.colour_spread, seed)
-            colour = replace(preset.colour, vignetting=cast.vignetting * preset.colour.vignetting)
-            preset = replace(preset, colour=colour)
-        return DriveSensors(preset, intrinsics, seed + MEMORY_SEED * before, self.rate_hz, cast=cast)
+        cast = ColourCast.draw(self.colour_spread, seed) if self.colour_spread else None
+        return DriveSensors(self.sensors, intrinsics, seed + MEMORY_SEED * before, self.rate_hz, cast=cast)
 
 
 def renderer_of(world: World, camera: MountedCamera, device: str) -> Raycaster:
@@ -87,7 +83,7 @@ class DriveSensors:
         seed: of all errors; each frame's depend on it and on the frame's number alone.
         rate_hz: frames per second, for exposure and white balance that lag.
         taken: number of the first frame, where another process takes those before it.
-        cast: changes the colours of all images alike.
+        cast: changes the colours of all images alike, and how much of the preset's vignetting the lens has.
     """
 
     def __init__(
@@ -100,6 +96,10 @@ class DriveSensors:
         cast: ColourCast | None = None,
     ) -> None:
         self._settings = sensor_settings(preset) if isinstance(preset, str) else preset
+        if cast is not None:
+            colour = self._settings.colour
+            colour = replace(colour, vignetting=cast.vignetting * colour.vignetting)
+            self._settings = replace(self._settings, colour=colour)
         self._chain, self._seed, self._rate_hz = SensorChain(self._settings, intrinsics), seed, rate_hz
         self._control, self._taken, self._cast = ExposureControl(self._settings.colour), taken, cast
         self.exposures: list[Exposure] = []

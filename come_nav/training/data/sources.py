@@ -142,7 +142,7 @@ class TrainingData:
             if name == "validation":  # in the colours of the worlds, so that losses compare
                 senses = replace(senses, colour_spread=0.0)
             elif senses.colour_spread:
-                facts["colour_spread"] = senses.colour_spread
+                facts["casts"] = senses.colour_spread
         if data.memory_s and data.memory_features == "latent":  # banks of the other kind keep their names
             facts["memory_features"] = data.memory_features
         if data.sets_of_worlds != (BUILT_IN,):
