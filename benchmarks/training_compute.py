@@ -94,13 +94,13 @@ class Trainings:
     def __init__(self, part: Part, folder: Path) -> None:
         self.part, self.folder = part, folder
         self.init = None if part.init is None else DiffusionWorldModel.load(part.init)
-        own = part.untrained
-        values: dict[str, Any] = read_yaml(Path(part.config) if own else find_resource("config", part.config))
+        path = Path(part.config) if part.untrained else find_resource("config", part.config)
+        values: dict[str, Any] = read_yaml(path)
         if self.init is not None:
             values = merged(fine_tuning_values(self.init), values)
         few = FEW_WORLDS if values["data"].get("worlds", 1) else {}  # a training on recordings alone has none
         self.config = from_mapping(TrainSettings, merged(values, {"data": few}))
-        if own:  # only the work of a step counts: whatever it began with, untrained networks of its size do
+        if part.untrained:  # only the work of a step counts: whatever it began with, untrained networks of its size do
             self.config = replace(self.config, autoencoder_from=None, depth_from=None, denoiser_from=None)
             self.autoencoder = ImageAutoencoder(self.config.autoencoder_model)
             self.depth = None if self.config.depth_model is None else new_estimator(self.config, None)

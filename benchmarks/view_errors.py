@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from machine import machine_facts
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,9 +30,9 @@ from come_nav.core.files import atomic_write_text
 from come_nav.core.settings import read_yaml
 from come_nav.evaluation.metrics.statistics import Interval, bootstrap_ratio
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
-from come_nav.evaluation.protocols.quality import Batch, quality_windows, read_batch, target_extrinsics
+from come_nav.evaluation.protocols.quality import Batch, quality_windows, read_batch
 from come_nav.evaluation.suites.inputs import SourceSettings, frames_of, open_input
-from come_nav.evaluation.suites.quality_rows import batched_context, images_of
+from come_nav.evaluation.suites.quality_rows import images_of, target_context
 from come_nav.evaluation.suites.replay import Replay, open_loop
 from come_nav.navigation.loading import load_configured_model
 from come_nav.navigation.stack import NavStack
@@ -65,9 +64,7 @@ class Views:
 
     @torch.no_grad()
     def _errors(self, batch: Batch) -> dict[str, Tensor]:
-        context = batched_context(self.replay, batch).repeated(batch.truth.shape[1])
-        context = replace(context, T_base_camera=target_extrinsics(batch.windows).to(context.latents.device))
-        actions = batch.actions_xyyaw
+        context, actions = target_context(self.replay, batch, tilt_told=True), batch.actions_xyyaw
         latents = self.model.predict(context, actions, batch.rel_frames, batch.generator())
         view = context_view(context, actions, batch.truth.shape[-1], self.model.reprojection)
         known = view.known.cpu().view(*batch.truth.shape[:2], 1, *batch.truth.shape[-2:])
@@ -97,18 +94,14 @@ def figures(errors: Tensor, known: Tensor) -> list[dict[str, Any]]:
 
 def of_pixels(values: Tensor, mask: Tensor, scale: Callable[[float], float] = float) -> Interval:
     """Return the mean of the values (N, 3, S, S) under a mask over all windows, with the interval over windows."""
-    sums, counts = ((values * mask).sum((1, 2, 3)), mask.sum((1, 2, 3)))
-    ratio = bootstrap_ratio(as_array(sums), as_array(counts), SEED)
+    sums, counts = (own.sum((1, 2, 3)).double().numpy() for own in (values * mask, mask))
+    ratio = bootstrap_ratio(sums, counts, SEED)
     value, low, high = (scale(own) for own in (ratio.value, ratio.low, ratio.high))
     return replace(ratio, value=value, low=min(low, high), high=max(low, high))
 
 
 def decibels(mean_square: float) -> float:
     return float(-10.0 * np.log10(mean_square))
-
-
-def as_array(values: Tensor) -> NDArray[np.float64]:
-    return values.double().numpy()
 
 
 def main() -> None:

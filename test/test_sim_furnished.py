@@ -30,7 +30,7 @@ from come_nav.sim.robot import Robot, RobotSettings
 from come_nav.sim.sensors.mounting import MountedCamera
 from come_nav.sim.world_sets import WORLD_SETS, world_set
 from come_nav.sim.worlds import World, WorldSettings, generate_world
-from come_nav.training.data.frames import STEPS_PER_WORLD, FrameStream
+from come_nav.training.data.frames import STEPS_PER_WORLD, FrameStream, chosen_worlds
 from come_nav.training.data.windows import step_generator
 
 CAMERA = CameraIntrinsics.from_field_of_view(64, 48, math.pi / 2)
@@ -274,9 +274,10 @@ def test_worlds_with_and_without_models_render_together(pack):
             np.testing.assert_allclose(one[0].numpy(), two[index].numpy(), atol=5e-3)
 
 
-def test_scenes_are_made_when_looked_at_and_the_oldest_goes(pack):
+def test_scenes_are_made_when_looked_at_and_the_oldest_goes(pack, monkeypatch):
     worlds = [generate_world(seed, settings_of(pack)) for seed in (5, 7, 11)]
-    scenes = FurnishedScenes([*worlds, generate_world(6)], kept=2)
+    monkeypatch.setattr("come_nav.sim.meshes.furniture_view.KEPT_SCENES", 2)
+    scenes = FurnishedScenes([*worlds, generate_world(6)])
     assert scenes and scenes.of(3) is None
     assert not FurnishedScenes([generate_world(6)])
     first, second = scenes.of(0), scenes.of(1)
@@ -286,16 +287,16 @@ def test_scenes_are_made_when_looked_at_and_the_oldest_goes(pack):
     assert scenes.of(1) is not second
 
 
-def test_views_are_the_same_whatever_is_kept(pack):
+def test_views_are_the_same_whatever_is_kept(pack, monkeypatch):
     worlds = [generate_world(seed, settings_of(pack)) for seed in (5, 7)]
     poses = torch.tensor([[*room_centre(world), 0.3] for world in worlds])
     kept = Raycaster(worlds, CAMERA)
+    monkeypatch.setattr("come_nav.sim.meshes.furniture_view.KEPT_SCENES", 1)
     forgetful = Raycaster(worlds, CAMERA)
-    forgetful._scenes._kept = 1  # a camera's view shares them
     for order in (torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 1])):
         for one, two in zip(kept.render(poses[order], order), forgetful.render(poses[order], order), strict=True):
             assert torch.equal(one, two)
-    assert len(forgetful._scenes._scenes) == 1
+    assert [own._scenes._scene.cache_info().currsize for own in (kept, forgetful)] == [2, 1]
 
 
 def test_streams_of_furnished_views_go_round_in_few_worlds(pack, monkeypatch):
@@ -303,8 +304,9 @@ def test_streams_of_furnished_views_go_round_in_few_worlds(pack, monkeypatch):
     worlds = [generate_world(n, *([settings_of(pack)] if n % 2 else [])) for n in range(10)]
     monkeypatch.setattr("come_nav.training.data.frames.WORLDS_AT_ONCE", 2)
     steps = range(40 * STEPS_PER_WORLD)
-    chosen = [set(FrameStream._chosen(worlds, step, step_generator(0, 10, step)).tolist()) for step in steps]
-    modelled = [1, 3, 5, 7, 9]
+    modelled = [number for number, world in enumerate(worlds) if world.models]
+    assert modelled == [1, 3, 5, 7, 9]
+    chosen = [set(chosen_worlds(10, modelled, step, step_generator(0, 10, step)).tolist()) for step in steps]
     for step, worlds_of_batch in zip(steps, chosen, strict=True):
         first = step // STEPS_PER_WORLD
         assert worlds_of_batch & set(modelled) <= {modelled[first % 5], modelled[(first + 1) % 5]}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from come_nav.config import Config, load_config
+from come_nav.config import load_config
 from come_nav.core.files import atomic_path
 from come_nav.evaluation.protocols.protocol import ProtocolSettings
 from come_nav.evaluation.protocols.quality import quality_windows, read_batch
@@ -32,22 +32,21 @@ HORIZONS_S, SHOWN = (1.0, 2.0, 4.0, 8.0), (0, 2)  # s ahead, as in the tables; w
 WORLDS = range(20000, 20010)
 MANY = ("sampler.steps=20", "sampler.corrector.steps=1", "sampler.corrector.scale=0.4")
 MODELS = (("tiny", ()), ("small", ()), ("medium", ()), ("medium", MANY))
-WINDOWS = 60
+WINDOWS, RATE_HZ, CONTEXT_FRAMES = 60, 4.0, 4  # those of all shipped models
 
 
 def views_of(source: SourceSettings, tilt_told: bool) -> dict[str, list[NDArray[np.uint8]]]:
     """Return column -> views (H, W, 3), one for each time that is shown, of the middle window."""
+    steps = frames_of(HORIZONS_S, RATE_HZ)
+    protocol = ProtocolSettings(CONTEXT_FRAMES, steps[-1], RATE_HZ)
+    windows = quality_windows(open_input(source, RATE_HZ).recordings, protocol, steps, WINDOWS)
     columns: dict[str, list[NDArray[np.uint8]]] = {}
     for name, words in MODELS:
-        config: Config = load_config(None, [f"model={ROOT / 'models' / name}", *words])
+        config = load_config(None, [f"model={ROOT / 'models' / name}", *words])
         model = load_configured_model(config)
-        steps = frames_of(HORIZONS_S, model.rate_hz)
-        protocol = ProtocolSettings(model.context_frames, steps[-1], model.rate_hz)
-        windows = quality_windows(open_input(source, model.rate_hz).recordings, protocol, steps, WINDOWS)
         batch = read_batch([windows[len(windows) // 2]], images_of(model))
-        if not columns:
-            columns["last seen"] = [pixels(batch.last[0])] * len(SHOWN)
-            columns["seen then"] = [pixels(batch.truth[0, number]) for number in SHOWN]
+        columns["last seen"] = [pixels(batch.last[0])] * len(SHOWN)
+        columns["seen then"] = [pixels(batch.truth[0, number]) for number in SHOWN]
         imagined = jump_row(model, config, tilt_told).imagine(batch)[0]
         columns[name + ("*" if words else "")] = [pixels(imagined[number]) for number in SHOWN]
     return columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from localisation_tables import _closed
@@ -149,23 +149,22 @@ def compared(result: dict[str, Any]) -> Sequence[Table]:
 
 def view_errors(result: dict[str, Any]) -> Sequence[Table]:
     """Return PSNR of known and other pixels by model, and the mean error of known ones by their place."""
-    rows = []
+    names: dict[tuple[str, ...], str] = {}  # by their cells: models with one depth estimator fill the same holes
     for recording, models in result["recordings"].items():
         for model, own in models.items():
-            for row in ("filled", "imagined"):
-                if row == "filled" and own[row] == next(iter(models.values()))[row] and model != next(iter(models)):
-                    continue  # the context of both is moved by the same depth
-                every = own[row]
-                cells = [
-                    " / ".join(f"{one[key]['value']:.1f}" for one in every)
-                    for key in ("known_psnr_db", "other_psnr_db")
-                ]
-                shares = " / ".join(f"{100 * one['known_share']:.0f}" for one in every)
-                brightness = [interval(every[0][f"brightness_{place}"]) for place in ("middle", "edge")]
-                name = f"{recording}, `{model}`" + (", holes filled smoothly" if row == "filled" else "")
-                rows.append([name, shares, *cells, *brightness, str(own["windows"])])
+            for row, suffix in (("filled", ", holes filled smoothly"), ("imagined", "")):
+                names.setdefault((recording, *error_cells(own[row], own["windows"])), f"{recording}, `{model}`{suffix}")
+    rows = [[name, *cells] for (_, *cells), name in names.items()]
     header = ["recording, model", "known at 1 / 2 / 4 / 8 s [%]", "PSNR, known [dB]", "elsewhere [dB]"]
     return [([*header, "too bright at 1 s, middle", "edge", "n"], rows)]
+
+
+def error_cells(horizons: Sequence[Mapping[str, Any]], windows: int) -> tuple[str, ...]:
+    """Return the cells of one row of :func:`view_errors`."""
+    shares = " / ".join(f"{100 * own['known_share']:.0f}" for own in horizons)
+    psnr = [" / ".join(f"{own[key]['value']:.1f}" for own in horizons) for key in ("known_psnr_db", "other_psnr_db")]
+    brightness = [interval(horizons[0][f"brightness_{place}"]) for place in ("middle", "edge")]
+    return shares, *psnr, *brightness, str(windows)
 
 
 def compute(result: dict[str, Any]) -> Sequence[Table]:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from come_nav.core.checks import check_range, check_shape
 from come_nav.core.errors import ConfigError, DataError
 from come_nav.core.geometry import se2, se3
 from come_nav.core.protocols import Recording
-from come_nav.core.types import Frame
+from come_nav.core.types import Context, Frame
 from come_nav.evaluation.metrics.image_metrics import gradient_energy, psnr, ssim
 from come_nav.evaluation.metrics.perceptual import Distance
 from come_nav.evaluation.protocols.depth_warp import can_warp, warp_context
@@ -125,6 +125,11 @@ def target_extrinsics(windows: Sequence[QualityWindow]) -> torch.Tensor:
             raise DataError(f"{item.window.recording_id}: does not tell where the camera is on the base")
         placed.append(extrinsics)
     return torch.from_numpy(np.concatenate(placed)).float()
+
+
+def tilted_as_targets(context: Context, windows: Sequence[QualityWindow]) -> Context:
+    """Return the contexts of all targets (B K rows), for a camera that is mounted as it was at each of them."""
+    return replace(context, T_base_camera=target_extrinsics(windows).to(context.latents.device))
 
 
 # batch -> (B, K, 3, H, W) in [-1, 1], on the CPU

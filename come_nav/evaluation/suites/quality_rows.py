@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from come_nav.evaluation.protocols.quality import (
     QualityRow,
     copy_last_row,
     depth_warp_row,
-    target_extrinsics,
+    tilted_as_targets,
 )
 from come_nav.evaluation.suites.camera_model import unit_image
 from come_nav.evaluation.suites.replay import Replay, open_loop
@@ -77,13 +76,17 @@ def jump_row(model: DiffusionWorldModel, navigation: NavigationSettings, tilt_to
     replay = _replay(model, navigation)
 
     def imagine(batch: Batch) -> torch.Tensor:
-        context = batched_context(replay, batch).repeated(batch.truth.shape[1])
-        if tilt_told:
-            context = replace(context, T_base_camera=target_extrinsics(batch.windows).to(context.latents.device))
+        context = target_context(replay, batch, tilt_told)
         latents = model.predict(context, batch.actions_xyyaw, batch.rel_frames, batch.generator())
         return model.decode(latents).cpu().view_as(batch.truth)
 
     return QualityRow(TILTED_JUMP if tilt_told else JUMP, imagine)
+
+
+def target_context(replay: Replay, batch: Batch, tilt_told: bool) -> Context:
+    """Return the context of each target (B K rows); with ``tilt_told`` the camera is as it was at the target."""
+    context = batched_context(replay, batch).repeated(batch.truth.shape[1])
+    return tilted_as_targets(context, batch.windows) if tilt_told else context
 
 
 def rollout_row(model: DiffusionWorldModel, navigation: NavigationSettings) -> QualityRow:

@@ -6,8 +6,8 @@ stands in a room like the boxes beside it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -125,10 +125,10 @@ class FurnishedScenes:
     A scene takes about 0.2 GB and half a second to make, so that hundreds of worlds do not fit into memory.
     """
 
-    def __init__(self, worlds: Sequence[World], kept: int = KEPT_SCENES) -> None:
-        self._models = [world.models for world in worlds]
-        self._kept = kept
-        self._scenes: OrderedDict[int, FurnishedScene] = OrderedDict()
+    def __init__(self, worlds: Sequence[World]) -> None:
+        models = self._models = [world.models for world in worlds]
+        # without self in it, so that scenes go as soon as nothing refers to them
+        self._scene = lru_cache(KEPT_SCENES)(lambda number: FurnishedScene(models[number]))
 
     def __bool__(self) -> bool:
         """Whether any of the worlds has models."""
@@ -136,14 +136,7 @@ class FurnishedScenes:
 
     def of(self, number: int) -> FurnishedScene | None:
         """Return the scene of world ``number``; None where it has no models."""
-        if not self._models[number]:
-            return None
-        if number not in self._scenes:
-            self._scenes[number] = FurnishedScene(self._models[number])
-            if len(self._scenes) > self._kept:
-                self._scenes.popitem(last=False)
-        self._scenes.move_to_end(number)
-        return self._scenes[number]
+        return self._scene(number) if self._models[number] else None
 
 
 class FurnitureView:

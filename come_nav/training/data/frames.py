@@ -59,17 +59,19 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
         self._sets = [world_set(name) for name in sets_of_worlds]
         self.rows = shard(batch_size, rank, world_size)
         self._worlds: list[World] | None = None
+        self._modelled: list[int] = []  # numbers of the worlds with models
         self._raycaster: Raycaster | None = None
 
     def __iter__(self) -> Iterator[Views]:
         if self._worlds is None or self._raycaster is None:
             seeds = tqdm(self.seeds, desc="make worlds", unit="world", disable=not self.progress)
             self._worlds = [generate_world(own, self._sets[n % len(self._sets)]) for n, own in enumerate(seeds)]
+            self._modelled = [number for number, world in enumerate(self._worlds) if world.models]
             self._raycaster = Raycaster(self._worlds, training_camera(self.image_size), device=self.device)
         per_world = -(-self.batch_size // WORLDS_PER_BATCH)
         for step in self.steps:
             generator = step_generator(self.seed, 10, step)
-            chosen = self._chosen(self._worlds, step, generator)
+            chosen = chosen_worlds(len(self._worlds), self._modelled, step, generator)
             poses = torch.cat([random_free_poses(self._worlds[int(i)], per_world, generator) for i in chosen])
             poses = poses[: self.batch_size][self.rows]
             places = torch.arange(WORLDS_PER_BATCH).repeat_interleave(per_world)[: self.batch_size]
@@ -81,18 +83,6 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
                 drawn = [self.cameras.draw(self.image_size, generator) for _ in chosen]
                 before = torch.bincount(places[: self.rows.start], minlength=WORLDS_PER_BATCH).tolist()
                 yield self._varied(self._raycaster, poses, chosen, place, drawn, before, step)
-
-    @staticmethod
-    def _chosen(worlds: Sequence[World], step: int, generator: torch.Generator) -> torch.Tensor:
-        """Return the numbers of a batch's worlds, of all; for those with models, of some that go round slowly."""
-        chosen = torch.randint(len(worlds), (WORLDS_PER_BATCH,), generator=generator)
-        modelled = [number for number, world in enumerate(worlds) if world.models]
-        near = min(WORLDS_AT_ONCE, len(modelled))
-        for place, number in enumerate(chosen.tolist()):
-            if worlds[number].models:
-                rank = step // STEPS_PER_WORLD + modelled.index(number) % near
-                chosen[place] = modelled[rank % len(modelled)]
-        return chosen
 
     def _varied(
         self,
@@ -121,3 +111,14 @@ class FrameStream(torch.utils.data.IterableDataset[Views]):
             parts.append((images, depth_m, fractions))
         images, depth_m, fractions = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return (images, depth_m, fractions) if self.with_depth else images
+
+
+def chosen_worlds(count: int, modelled: Sequence[int], step: int, generator: torch.Generator) -> torch.Tensor:
+    """Return the numbers of a batch's worlds, of ``count``; ``modelled`` ones are of some that go round slowly."""
+    chosen = torch.randint(count, (WORLDS_PER_BATCH,), generator=generator)
+    near = min(WORLDS_AT_ONCE, len(modelled))
+    for place, number in enumerate(chosen.tolist()):
+        if number in modelled:
+            rank = step // STEPS_PER_WORLD + modelled.index(number) % near
+            chosen[place] = modelled[rank % len(modelled)]
+    return chosen

@@ -19,7 +19,7 @@ from come_nav.sim.sensors.chain import SensorChain, generator_of, mean_colour
 from come_nav.sim.sensors.colour import Exposure, ExposureControl
 from come_nav.sim.sensors.colour_cast import ColourCast
 from come_nav.sim.sensors.mounting import MountedCamera
-from come_nav.sim.sensors.settings import SensorSettings, sensor_settings
+from come_nav.sim.sensors.settings import sensor_settings
 from come_nav.sim.worlds import World
 from come_nav.world_model.depth import DepthEstimator
 from come_nav.world_model.depth_of_frames import completed_depth
@@ -78,7 +78,7 @@ class DriveSensors:
     """The sensors of one drive, or of single views: what is rendered in, what they would deliver out.
 
     Args:
-        preset: name of one of :mod:`come_nav.sim.sensors`, or settings; "ideal" changes nothing.
+        preset: of :mod:`come_nav.sim.sensors`; "ideal" changes nothing.
         intrinsics: of the images.
         seed: of all errors; each frame's depend on it and on the frame's number alone.
         rate_hz: frames per second, for exposure and white balance that lag.
@@ -88,14 +88,14 @@ class DriveSensors:
 
     def __init__(
         self,
-        preset: str | SensorSettings,
+        preset: str,
         intrinsics: CameraIntrinsics,
         seed: int,
         rate_hz: float,
         taken: int = 0,
         cast: ColourCast | None = None,
     ) -> None:
-        self._settings = sensor_settings(preset) if isinstance(preset, str) else preset
+        self._settings = sensor_settings(preset)
         if cast is not None:
             colour = self._settings.colour
             colour = replace(colour, vignetting=cast.vignetting * colour.vignetting)

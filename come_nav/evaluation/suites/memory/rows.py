@@ -13,7 +13,14 @@ from come_nav.core.geometry import se2
 from come_nav.core.geometry.point_rendering import fill_unseen
 from come_nav.core.types import Context
 from come_nav.evaluation.protocols.protocol import Window, extrinsics_over_footprint
-from come_nav.evaluation.protocols.quality import Batch, QualityRow, QualityWindow, copy_last_row, target_extrinsics
+from come_nav.evaluation.protocols.quality import (
+    Batch,
+    QualityRow,
+    QualityWindow,
+    copy_last_row,
+    target_extrinsics,
+    tilted_as_targets,
+)
 from come_nav.evaluation.reports.memory_tables import CONTEXT_GEOMETRY, GEOMETRY, NEAREST
 from come_nav.evaluation.suites.memory.compositions import (
     BLENDS,
@@ -124,9 +131,7 @@ def told_extrinsics(windows: Sequence[QualityWindow], cache: MemoryCache) -> tor
 
 def leaning(context: Context, windows: Sequence[QualityWindow], cache: MemoryCache) -> Context:
     """Return the context of these windows, which looks at the targets with their own tilt where it is told."""
-    if not cache.tilt_told:
-        return context
-    return replace(context, T_base_camera=target_extrinsics(windows).to(context.latents.device))
+    return tilted_as_targets(context, windows) if cache.tilt_told else context
 
 
 def context_geometry_row(contexts: BatchContexts, model: DiffusionWorldModel) -> QualityRow:
