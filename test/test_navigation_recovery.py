@@ -8,7 +8,7 @@ from test_navigation_navigator import WALL, Robot
 
 from come_nav.core.geometry import se2
 from come_nav.core.types import PlanStatus
-from come_nav.navigation.goals.mission import MissionState
+from come_nav.navigation.goals.mission import ArrivalSettings, MissionState
 from come_nav.navigation.goals.recovery import Activity, Recovery, RecoverySettings
 from come_nav.navigation.navigator import GoalRequest
 from come_nav.navigation.settings import NavigatorSettings
@@ -132,20 +132,20 @@ def test_a_robot_is_stuck_when_it_neither_moves_nor_gets_nearer(moves):
             stuck_s = 0.5 * tick
             break
     assert stuck_s == pytest.approx(20.5 if moves else 5.5)
-    assert recovery.next(stuck_s, HERE) is Activity.BACKING_OFF
+    assert recovery.next(HERE) is Activity.BACKING_OFF
     assert not recovery.stuck(stuck_s + 1.0, HERE, 3.0)
 
 
 def test_all_may_be_tried_again_once_the_robot_got_free():
     recovery = Recovery()
     assert not recovery.stuck(0.0, HERE, 5.0)
-    assert [recovery.next(1.0, HERE) for _ in range(2)] == [Activity.BACKING_OFF, Activity.TURNING]
+    assert [recovery.next(HERE) for _ in range(2)] == [Activity.BACKING_OFF, Activity.TURNING]
     assert not recovery.stuck(2.0, HERE, 4.5)
-    assert recovery.next(3.0, HERE) is Activity.OTHER_WAY
-    assert recovery.next(3.0, HERE) is None
+    assert recovery.next(HERE) is Activity.OTHER_WAY
+    assert recovery.next(HERE) is None
     assert not recovery.stuck(4.0, HERE, 3.0)
     assert recovery.activity is Activity.OTHER_WAY  # which it still follows
-    assert recovery.next(5.0, HERE) is Activity.BACKING_OFF
+    assert recovery.next(HERE) is Activity.BACKING_OFF
 
 
 def test_a_robot_that_gets_nearer_or_waits_for_its_search_is_not_stuck():
@@ -153,3 +153,34 @@ def test_a_robot_that_gets_nearer_or_waits_for_its_search_is_not_stuck():
     assert not any(recovery.stuck(0.5 * tick, HERE, 10.0 - 0.1 * tick) for tick in range(90))
     slow = Recovery(RecoverySettings(patience_s=5.0))
     assert not any(slow.stuck(8.0 * tick, HERE, 3.0) for tick in range(5))
+
+
+@pytest.mark.parametrize("jump_s", [-50.0, 30.0, 3600.0])
+def test_time_in_which_nobody_looked_does_not_make_a_robot_stuck(jump_s):
+    """A clock that jumped, or sensors that were silent for long."""
+    recovery = Recovery(RecoverySettings(patience_s=5.0, nearer_s=20.0))
+    assert not any(recovery.stuck(0.25 * tick, HERE, 9.0) for tick in range(12))
+    begun_s = 2.75 + jump_s
+    assert not any(recovery.stuck(begun_s + 0.25 * tick, HERE, 9.0) for tick in range(4))
+    assert any(recovery.stuck(begun_s + 1.0 + 0.25 * tick, HERE, 9.0) for tick in range(12))
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_robot_whose_camera_is_silent_is_blind_and_not_stuck(forgets):
+    """Also where odometry has begun anew just before, so that it has no frame at all."""
+    robot = Robot()
+    robot.navigator.begin(to(4.0, 0.0, 0.0))
+    robot.step()
+    if forgets:
+        robot.navigator.forget(T_before_after_xyyaw=HERE)
+    robot.navigator.settings = NavigatorSettings(arrival=ArrivalSettings(max_failures=1000))
+    expected = PlanStatus.NO_CONTEXT if forgets else PlanStatus.STALE_SENSOR
+    for tick in range(400):
+        step = robot.navigator.step(robot.time_s + 5.0 + 0.25 * tick, robot.pose)
+        assert step.plan is not None and step.plan.status is expected
+    assert robot.navigator.progress().activity is Activity.DRIVING
+    assert robot.navigator.mission.active
+    robot.time_s += 105.0
+    robot.look()
+    drive(robot)
+    assert robot.navigator.mission.state is MissionState.REACHED, robot.navigator.mission.message

@@ -224,10 +224,20 @@ def test_odometry_begins_anew(drive: Bench, robot: FakeRobot, nodes):
     drive.wait("notice", lambda: "it began anew; memory and goal are moved to the new odom" in nodes.log())
     drive.wait("notice of the cloud", lambda: nodes.log().count("memory and goal are moved to the new odom") == 2)
     assert "it began anew; plans from before do not count" in nodes.log()
-    drive.wait("driving on", lambda: robot.commands.newest(moves))
+    drive.wait("driving on", lambda: np.hypot(*se2.relative(robot.origin, robot.pose)[:2]) > 0.5)
     drive.wait("a report", lambda: int(drive.told("planner", "memory")["places"]) >= places)
     assert int(drive.told("spatial_memory", "memory")["points"]) > 0.5 * points
     assert drive.told("planner", "mission")["state"] == "ACTIVE"
+
+
+def test_camera_stops_as_odometry_begins_anew(drive: Bench, robot: FakeRobot):
+    """No frame of the new odometry has come: the robot waits for one, it does not take itself for stuck."""
+    drive.wait("some way", lambda: np.hypot(*se2.relative(robot.origin, robot.pose)[:2]) > 2.0)  # a jump that shows
+    robot.silent = {"camera"}
+    robot.reset_odometry()
+    drive.wait("status", says(drive, "planner", "mission", "NO_CONTEXT"))
+    stands(drive, robot)
+    assert drive.told("planner", "mission")["activity"] == "DRIVING"
 
 
 def test_colour_has_an_unknown_encoding(drive: Bench, robot: FakeRobot):

@@ -48,6 +48,7 @@ from come_nav.navigation.settings import NavigatorSettings
 from come_nav.navigation.stack import NavStack
 from come_nav.planning.grid_route import Route, RouteStatus
 
+BLIND = (PlanStatus.STALE_SENSOR, PlanStatus.NO_CONTEXT)  # nothing was tried: that is not being stuck
 MOST_REOPENED = 3  # times that an arrival is taken back; a robot does not waver for ever
 
 __all__ = ["GoalRequest", "Navigator", "Progress", "Step"]
@@ -315,7 +316,7 @@ class Navigator:
             state = self.mission.evaluate(plan, here, self._recognition.difference(self._goal_latents), final)
             if goal is None and plan.status is PlanStatus.ALL_IN_COLLISION:
                 self._rescue.look_around()
-            elif plan.status is not PlanStatus.STALE_SENSOR:  # else it does not know where it is
+            elif plan.status not in BLIND:
                 self._rescue.check(now_s, here)
         if state is MissionState.REACHED and goal is not None and goal.image_rgb is not None:
             self._confirm(goal, goal.image_rgb, here, overtaken)

@@ -17,7 +17,7 @@ Pose = NDArray[np.float64]
 TURN_RAD, TURN_RADPS, STEP_S = np.pi, 0.8, 0.25
 SETTLE_S = 0.5  # the controller is a little behind
 FREE_M = 1.0  # so much nearer than where something was tried, it has helped
-LEAST_PLANS = 5  # a robot that waits for its searches has not been told to move
+LEAST_PLANS = 5  # a robot that waits for its searches has not been told to move, nor one that is blind
 
 
 class Activity(str, Enum):
@@ -62,6 +62,10 @@ class RecoverySettings:
 class Recovery:
     """Notices that a mission gets no further, and what is left to try. Times are on the clock of the stamps.
 
+    Only time counts in which the robot was told to drive: from one plan to the next at most ``patience_s /
+    LEAST_PLANS``, nothing where the clock jumps back. Sensors that were silent, or a clock that jumped ahead, do not
+    make a robot stuck.
+
     Attributes:
         rules: may be replaced at any time.
         activity: the stage that was tried last, DRIVING before the first and after progress.
@@ -75,42 +79,49 @@ class Recovery:
         """A new mission has all stages before it."""
         self.activity = Activity.DRIVING
         self._stages: Iterator[Activity] = iter(STAGES)
-        self._from: tuple[float, Pose] | None = None  # when and where it last moved enough
-        self._nearest: tuple[float, float] = (float("-inf"), float("inf"))  # when, and how near
-        self._plans, self._tried_at_m = 0, float("-inf")
+        self._seen_s: float | None = None  # when it was last looked at
+        self._counted_s = 0.0  # of all time since the mission began
+        self._from: tuple[float, Pose] | None = None  # when, of the time counted, and where it last moved enough
+        self._nearest: tuple[float, float] = (0.0, float("inf"))  # when, of the time counted, and how near
+        self._tried_at_m = float("-inf")
 
     def stuck(self, now_s: float, pose_odom_xyyaw: Pose, left_m: float | None) -> bool:
         """Take where the robot is (3,) and how far it has to go, None where unknown; return whether it is stuck."""
-        rules, since = self.rules, self._from
-        if since is None or now_s < since[0]:  # the first, or the clock jumped back
-            self._from, self._nearest = (now_s, pose_odom_xyyaw), (now_s, float("inf") if left_m is None else left_m)
+        rules, counted_s = self.rules, self._count(now_s)
+        if self._from is None:
+            self._from, self._nearest = (counted_s, pose_odom_xyyaw), (counted_s, np.inf if left_m is None else left_m)
             return False
-        self._plans += 1
-        moved = se2.relative(since[1], pose_odom_xyyaw)
+        moved = se2.relative(self._from[1], pose_odom_xyyaw)
         nearer = left_m is not None and left_m < self._nearest[1] - rules.nearer_m
         if nearer and left_m is not None:
-            self._nearest = (now_s, left_m)
+            self._nearest = (counted_s, left_m)
         if nearer or np.hypot(moved[0], moved[1]) > rules.moved_m or abs(moved[2]) > rules.moved_rad:
-            self._from = since = (now_s, pose_odom_xyyaw)
-            self._plans = 0
+            self._from = (counted_s, pose_odom_xyyaw)
         if left_m is not None and left_m < self._tried_at_m - FREE_M:
             self._stages, self._tried_at_m = iter(STAGES), float("-inf")  # it got free: all may be tried again
         if nearer and self.activity is not Activity.OTHER_WAY:
             self.activity = Activity.DRIVING
         if not rules.use:
             return False
-        stands = now_s - since[0] > rules.patience_s and self._plans >= LEAST_PLANS
-        wavers = left_m is not None and now_s - self._nearest[0] > rules.nearer_s
+        stands = counted_s - self._from[0] > rules.patience_s
+        wavers = left_m is not None and counted_s - self._nearest[0] > rules.nearer_s
         return stands or wavers
 
-    def next(self, now_s: float, pose_odom_xyyaw: Pose) -> Activity | None:
+    def next(self, pose_odom_xyyaw: Pose) -> Activity | None:
         """Return the next thing to try from a pose (3,), None where everything was tried."""
         stage = next(self._stages, None)
         if stage is not None:
             self.activity = stage
-        self._from, self._plans = (now_s, pose_odom_xyyaw), 0
-        self._nearest, self._tried_at_m = (now_s, self._nearest[1]), self._nearest[1]
+        self._from = (self._counted_s, pose_odom_xyyaw)
+        self._nearest, self._tried_at_m = (self._counted_s, self._nearest[1]), self._nearest[1]
         return stage
+
+    def _count(self, now_s: float) -> float:
+        """Return the time that counts up to now, s."""
+        since_s = 0.0 if self._seen_s is None else now_s - self._seen_s
+        self._counted_s += min(max(since_s, 0.0), self.rules.patience_s / LEAST_PLANS)
+        self._seen_s = now_s
+        return self._counted_s
 
 
 class Manoeuvre:

@@ -93,7 +93,7 @@ class Rescue:
 
     def _roam_on(self, now_s: float, here: Pose) -> None:
         """Back off and turn by turns: a robot without a goal has nothing to give up."""
-        stage = self._recovery.next(now_s, here)
+        stage = self._recovery.next(here)
         back = here[:2] - BACK_M * np.array([np.cos(here[2]), np.sin(here[2])])
         if stage is Activity.BACKING_OFF and self._obstacles.clear(here[:2], back):
             self._retreat.request(now_s, here)
@@ -112,13 +112,13 @@ class Rescue:
         return self._occupied >= LOOKS
 
     def _go_on(self, now_s: float, here: Pose, there: Pose | None) -> None:
-        stage = self._recovery.next(now_s, here)
+        stage = self._recovery.next(here)
         route = None if there is None else self._routes.route(here, there, self._mission.rules.tolerance_m)
         no_way = route is not None and route.status is not RouteStatus.OK
         if stage is Activity.BACKING_OFF:
             back = here[:2] - BACK_M * np.array([np.cos(here[2]), np.sin(here[2])])
             if no_way or not self._obstacles.clear(here[:2], back):  # what was seen once may be gone: look first
-                stage = self._recovery.next(now_s, here)
+                stage = self._recovery.next(here)
             else:
                 self._retreat.request(now_s, here)
                 self._mission.doing(BACKING_OFF)
