@@ -413,4 +413,4 @@ def test_no_path_or_package_index_of_one_machine_is_tracked():
 def test_nothing_large_is_tracked():
     large = {name_of(path): path.stat().st_size for path in tracked_files() if path.is_file()}
     assert not {name: size for name, size in large.items() if size > 24_000_000}
-    assert sum(large.values()) < 62_000_000  # the whole tree travels to machines that take 64 MB
+    assert sum(large.values()) < 63_000_000  # the whole tree travels to machines that take 64 MB

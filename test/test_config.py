@@ -123,7 +123,7 @@ def test_shipped_planner_files_load():
 
 def test_models_are_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"known: medium, small, tiny$"):
+    with pytest.raises(ConfigError, match=r"known: medium, motion, small, tiny$"):
         find_resource("models", "none of them")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from data_samples import START_S, SampleRecording
@@ -11,12 +13,16 @@ from come_nav.core.geometry import se2
 from come_nav.core.types import Odometry
 from come_nav.evaluation.protocols.protocol import ProtocolSettings, make_window
 from come_nav.evaluation.protocols.rows import CONSTANT_VELOCITY, STAND_STILL, trivial_rows
+from come_nav.evaluation.suites.closed_loop.suite import ClosedLoop, loop_settings
 from come_nav.evaluation.suites.inputs import Input
 from come_nav.evaluation.suites.kinematics import kinematics_by_row, stored_motion, told_kinematics, with_kinematics
 from come_nav.memory.short_term import ShortTermBuffer, ShortTermSettings
 from come_nav.navigation.planning.present_twist import present_twist
 from come_nav.navigation.settings import NavigationSettings
-from come_nav.planning.settings import KinematicsSettings
+from come_nav.planning.settings import KinematicsSettings, MotionPriorSettings
+from come_nav.policies.motion.model import LearnedMotion
+from come_nav.policies.motion.network import MotionNetwork
+from come_nav.policies.motion.settings import MotionSettings
 
 
 def recording_of(vx: float, vy: float, w: float, count: int = 40) -> SampleRecording:
@@ -93,3 +99,20 @@ def test_measured_speed_to_the_side_is_part_of_the_present_twist():
     np.testing.assert_allclose(present_twist(Odometry(0.0, np.eye(4), 0.3, 0.1, -0.2), memory), [0.3, -0.2, 0.1])
     np.testing.assert_allclose(present_twist(Odometry(0.0, np.eye(4), 0.3, 0.1), memory), [0.3, 0.0, 0.1])
     assert present_twist(Odometry(0.0, np.eye(4)), memory) is None
+
+
+def test_plans_with_a_learned_prior_depend_on_its_weights(tmp_path):
+    LearnedMotion(MotionNetwork(MotionSettings(image_size=16, width=16, hidden=8))).save(tmp_path / "own", "# own\n")
+    prior = MotionPriorSettings(network=str(tmp_path / "own"), network_weight=0.02)
+    stored = stored_motion(NavigationSettings(motion_prior=prior))["motion_prior"]
+    assert stored["network"].keys() == {"name", "sha256", "shape"}
+    assert stored["network"]["shape"]["hidden"] == 8
+    assert stored["network_weight"] == 0.02
+    other = stored_motion(NavigationSettings(motion_prior=replace(prior, use="never")))
+    assert other == {}
+    told = stored_motion(NavigationSettings(motion_prior=replace(prior, network="", differential_weight=0.1)))
+    assert not {"network", "network_weight"} & told["motion_prior"].keys()
+    plain = loop_settings(ClosedLoop(stack=NavigationSettings()))["stack"]["motion_prior"]
+    assert not {"network", "network_weight"} & plain.keys()
+    looking = loop_settings(ClosedLoop(stack=NavigationSettings(motion_prior=prior)))["stack"]["motion_prior"]
+    assert looking["network"]["sha256"] == stored["network"]["sha256"]

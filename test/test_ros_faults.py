@@ -231,12 +231,14 @@ def test_odometry_begins_anew(drive: Bench, robot: FakeRobot, nodes):
 
 
 def test_camera_stops_as_odometry_begins_anew(drive: Bench, robot: FakeRobot):
-    """No frame of the new odometry has come: the robot waits for one, it does not take itself for stuck."""
+    """No frame of the new odometry has come: the robot waits for one, longer than it has patience with itself."""
     drive.wait("some way", lambda: np.hypot(*se2.relative(robot.origin, robot.pose)[:2]) > 2.0)  # a jump that shows
     robot.silent = {"camera"}
     robot.reset_odometry()
     drive.wait("status", says(drive, "planner", "mission", "NO_CONTEXT"))
+    blind_s = robot.time_s
     stands(drive, robot)
+    drive.wait("a while", lambda: robot.time_s > blind_s + 12.0)  # progress_patience_s is 10
     assert drive.told("planner", "mission")["activity"] == "DRIVING"
 
 

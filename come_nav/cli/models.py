@@ -64,6 +64,7 @@ def _info(args: argparse.Namespace) -> int:
     from come_nav.core.settings import to_mapping
     from come_nav.core.weights_file import CARD_NAME
     from come_nav.policies.model import is_policy_folder, read_policy_file
+    from come_nav.policies.motion.model import is_motion_folder, read_motion_file
     from come_nav.world_model.files.checkpoint import read_config
     from come_nav.world_model.sequence.model import is_sequence_folder, read_sequence_settings
 
@@ -78,6 +79,8 @@ def _info(args: argparse.Namespace) -> int:
     folder = _folder(args.name)
     if is_sequence_folder(folder):
         config = to_mapping(read_sequence_settings(folder))
+    elif is_motion_folder(folder):
+        config = to_mapping(read_motion_file(folder))
     else:
         config = to_mapping(read_policy_file(folder) if is_policy_folder(folder) else read_config(folder))
     details = {**_facts(folder), "config": config}
@@ -100,6 +103,7 @@ def _verify(args: argparse.Namespace) -> int:
     """Every failure raises CheckpointError, which the command line prints with exit status 1."""
     from come_nav.core.weights_file import WEIGHTS_NAME, check_sha256
     from come_nav.policies.model import is_policy_folder
+    from come_nav.policies.motion.model import is_motion_folder
     from come_nav.world_model.files.checkpoint import read_config
     from come_nav.world_model.model import DiffusionWorldModel
     from come_nav.world_model.probe import probe
@@ -108,6 +112,8 @@ def _verify(args: argparse.Namespace) -> int:
     folder = _folder(args.name)
     if is_policy_folder(folder):
         return _verify_policy(args, folder)
+    if is_motion_folder(folder):
+        return _verify_motion(args, folder)
     if is_sequence_folder(folder):
         return _verify_sequence(args, folder)
     config = read_config(folder)
@@ -161,11 +167,14 @@ def _facts_or_why(folder: Path) -> dict[str, Any]:
 def _facts(folder: Path) -> dict[str, Any]:
     """Return what a model folder's files tell without loading the weights."""
     from come_nav.policies.model import is_policy_folder
+    from come_nav.policies.motion.model import is_motion_folder
     from come_nav.world_model.files.checkpoint import read_config
     from come_nav.world_model.sequence.model import is_sequence_folder
 
     if is_policy_folder(folder):
         return _policy_facts(folder)
+    if is_motion_folder(folder):
+        return _motion_facts(folder)
     if is_sequence_folder(folder):
         return _sequence_facts(folder)
     config = read_config(folder)
@@ -222,6 +231,22 @@ def _policy_facts(folder: Path) -> dict[str, Any]:
     }
 
 
+def _motion_facts(folder: Path) -> dict[str, Any]:
+    """Return what a prior of motion's files tell without loading the weights."""
+    from come_nav.policies.motion.model import read_motion_file
+
+    settings = read_motion_file(folder).motion
+    return {
+        "name": folder.resolve().name,
+        "folder": str(folder),
+        "motion": f"up to {settings.max_steps / settings.rate_hz:g} s ahead",
+        "image_size": settings.image_size,
+        "context_frames": settings.frames,
+        "rate_hz": settings.rate_hz,
+        **_sizes(folder),
+    }
+
+
 def _verify_policy(args: argparse.Namespace, folder: Path) -> int:
     import numpy as np
     import torch
@@ -232,6 +257,21 @@ def _verify_policy(args: argparse.Namespace, folder: Path) -> int:
     grey = np.full((policy.settings.image_height, policy.settings.image_width, 3), 128, np.uint8)
     policy.propose([grey], grey, 1, torch.Generator().manual_seed(0))
     return _say_sound(args, _policy_facts(folder), "its proposals are finite")
+
+
+def _verify_motion(args: argparse.Namespace, folder: Path) -> int:
+    import torch
+
+    from come_nav.core.geometry.point_rendering import level_camera
+    from come_nav.policies.motion.model import LearnedMotion, Seen
+
+    motion = LearnedMotion.load(folder)
+    settings = motion.settings
+    size, level = settings.image_size, level_camera(0.5)[0]
+    grey, nowhere = torch.zeros(2, 3, size, size), torch.zeros(2, size, size)
+    seen = Seen(grey, nowhere, torch.zeros(settings.frames, 3), torch.tensor([0.5, 0.5, 0.5, 0.5]), level)
+    motion.poses(seen, [settings.max_steps / settings.rate_hz])
+    return _say_sound(args, _motion_facts(folder), "where it sees a robot is finite")
 
 
 def _verify_sequence(args: argparse.Namespace, folder: Path) -> int:

@@ -13,6 +13,8 @@ from come_nav.cli.output import add_json_flag, print_json
 if TYPE_CHECKING:
     from come_nav.training.config import TrainSettings
     from come_nav.training.machine import Machine
+    from come_nav.training.motion.run import MotionRun
+    from come_nav.training.motion.settings import MotionTrainSettings
     from come_nav.training.policies.run import PolicyRun
     from come_nav.training.policies.settings import PolicyTrainSettings
     from come_nav.training.run import Run
@@ -30,6 +32,7 @@ EPILOG = """examples:
   come-nav train --policy nomad --config config/train_nomad.yaml --out runs/small_nomad    a small one, on one core
   come-nav train --policy vint --data my_bag --out runs/vint             ViNT, on one's own recording
   come-nav train --sequence ssm --config config/train_sequence.yaml --out runs/ssm    a state-space memory, in mazes
+  come-nav train --motion --config config/train_motion.yaml --out runs/motion    the prior of motion
   torchrun --nproc-per-node 8 -m come_nav train --config config/train_xl.yaml --out runs/xl
   srun come-nav train --config config/train_xl.yaml --out runs/xl --devices 8 --num-nodes 4
 
@@ -63,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="train a denoiser of whole sequences instead, whose state is its memory: ssm (state space), window, full "
         "(attention to all frames) or none",
+    )
+    what.add_argument(
+        "--motion",
+        action="store_true",
+        help="train a prior of motion instead: where a robot that sees this, and moves so, will be",
     )
     what.add_argument("--out", type=Path, required=True, help="run folder; an existing run in it is resumed")
     what.add_argument(
@@ -123,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.motion:
+        return _run_motion(args)
     if args.sequence is not None:
         return _run_sequence(args)
     if args.policy is not None:
@@ -154,6 +164,14 @@ def _run_sequence(args: argparse.Namespace) -> int:
     return _finish(args, SequenceRun(config, args.out, _machine(args, config.precision)))
 
 
+def _run_motion(args: argparse.Namespace) -> int:
+    """Train a prior of motion; print the exported model folder."""
+    from come_nav.training.motion.run import MotionRun
+
+    config = _motion_config(args)
+    return _finish(args, MotionRun(config, args.out, _machine(args, config.precision)))
+
+
 def _machine(args: argparse.Namespace, precision: str) -> Machine:
     """Return what the flags say to train on; ``precision`` counts where no flag says another."""
     from come_nav.training.machine import Machine
@@ -163,7 +181,7 @@ def _machine(args: argparse.Namespace, precision: str) -> Machine:
     return Machine(args.accelerator, devices, nodes, args.strategy, wanted, args.max_minutes, not args.no_progress)
 
 
-def _finish(args: argparse.Namespace, training: Run | PolicyRun | SequenceRun) -> int:
+def _finish(args: argparse.Namespace, training: Run | PolicyRun | SequenceRun | MotionRun) -> int:
     """Train as long as the flags say, or export what there is, and tell."""
     exported = training.export_newest() if args.export else training.finish()
     if training.processes.rank:  # the first process tells
@@ -204,6 +222,26 @@ def _sequence_config(args: argparse.Namespace) -> SequenceTrainSettings:
     values = merged(default_values(args.sequence), read_yaml(args.config) if args.config else {})
     _override(values, args)
     return from_mapping(SequenceTrainSettings, values)
+
+
+def _motion_config(args: argparse.Namespace) -> MotionTrainSettings:
+    """Merge the defaults, the YAML file and --set overrides; later ones win."""
+    from come_nav.core.errors import ConfigError
+    from come_nav.core.settings import from_mapping, read_yaml, to_mapping
+    from come_nav.training.motion.settings import MotionTrainSettings
+    from come_nav.training.pretrained import merged
+
+    roles = [f"{role}_topic" for role in ("image", "depth", "info", "pose")]
+    roles += [f"{role}_frame" for role in ("odom", "base", "camera")]
+    others = ["policy", "sequence", "init", "data_use", "time_offset", "depth_scale", *roles]
+    if args.data or any(getattr(args, name) is not None for name in others):
+        raise ConfigError(
+            "--motion trains from nothing in built-in worlds; leave out --policy, --sequence, --init, --data and what "
+            "tells of recordings"
+        )
+    values = merged(to_mapping(MotionTrainSettings()), read_yaml(args.config) if args.config else {})
+    _override(values, args)
+    return from_mapping(MotionTrainSettings, values)
 
 
 def _devices(args: argparse.Namespace) -> tuple[int | str, int]:

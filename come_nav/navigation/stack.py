@@ -28,6 +28,7 @@ from come_nav.navigation.planning.imagining import (
     imagined_rgb,
     imaginers_for,
 )
+from come_nav.navigation.planning.motion import MotionForesight
 from come_nav.navigation.planning.objectives import motion_terms, objectives_for
 from come_nav.navigation.planning.present_twist import present_twist
 from come_nav.navigation.planning.proposing import Proposer, suggestions
@@ -87,7 +88,9 @@ class NavStack:
         self.calibration = RobotCalibration(self.episode, self.memory, self._settings)
         self._generator = torch.Generator().manual_seed(self._settings.seed)
         self._proposer = Proposer(self._settings.device)
+        self._foresight = MotionForesight(self._settings.device)
         self._proposer.policy(self._settings.planner)  # what is not there is told now, not at the first goal
+        self._foresight.model(self._settings)
         self._odometry: Odometry | None = None
         self._last: tuple[Goal, Plan] | None = None
         self._lock, self._episodes = threading.RLock(), 0
@@ -101,6 +104,7 @@ class NavStack:
     def settings(self, settings: NavigationSettings) -> None:
         check_fits(settings, self.model)
         self._proposer.policy(settings.planner)
+        self._foresight.model(settings)
         with self._lock:
             self._settings = self.episode.settings = settings
             self.localisation.settings = settings.localisation
@@ -183,6 +187,7 @@ class NavStack:
             warm_start = None if alone else self._warm_start(goal)
             recent, proposing = self.goals.recent(), self._proposer.policy(search) if by_view else None
             seen = [] if proposing is None else self.memory.newest_frames(proposing.frames)
+            lately = self.memory.newest_frames(settings.memory.capacity) if by_view else []
         proposed = self._proposer.paths([own.frame.rgb for own in seen], goal.image_rgb, search, robot, twist, chance)
         tried, registered = registers and by_view and self.goals.tries(recent, settings.localisation), None
         if tried:
@@ -191,7 +196,9 @@ class NavStack:
             objectives.append(registered.objective)
             weights[registered.objective.name] = settings.localisation.goal_weight
         elif by_view:  # what is imagined is doubtful; a pose and a registered image are certain
-            terms, own_weights = motion_terms(twist, search.dt_s, settings.motion_prior, robot)
+            terms, own_weights = motion_terms(
+                twist, search.dt_s, settings.motion_prior, robot, lambda: self._foresight.term(settings, lately, search)
+            )
             objectives, weights = [*objectives, *terms], weights | own_weights
         if clearance is not None and not isinstance(clearance, Clearance):
             clearance = clearance(newest.pose_odom_xyyaw)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from come_nav.core.checks import check_choice, check_range, check_shape
 from come_nav.core.errors import PlanningError
 from come_nav.core.geometry import se2
+from come_nav.core.geometry.pose_mixture import LEAST_SIGMA, PoseMixture
 from come_nav.core.types import Imagination
 from come_nav.planning.twists import twists_of_path
 
@@ -296,6 +297,31 @@ class MotionPrior:
         middle_s = self._dt_s * (torch.arange(twists.shape[1]).to(twists) + 0.5)
         away = (twists - self._initial_twist.to(twists)) / self._sigmas.to(twists)
         return (0.5 * away[..., self._axes] ** 2 / middle_s[:, None]).sum(dim=-1).mean(dim=-1)
+
+
+class LearnedMotionPrior:
+    """How much less likely a path is than the likeliest one, of a robot that sees what this one sees, nats.
+
+    ``log p(peak) - log p(pose)`` of a mixture of poses at some steps of the path, averaged over them. No standard
+    deviation counts below ``LEAST_SIGMA``, and nothing above ``MOST_NATS``: a view that clearly says otherwise is
+    believed.
+    """
+
+    name = "learned_motion"
+    needs_view = False
+    MOST_NATS = 20.0  # of one pose
+
+    def __init__(self, mixture: PoseMixture, steps: Sequence[int]) -> None:
+        """Take where the robot will be (one of them, T times) and the steps (T,) of a path, from 1, that those are."""
+        check_shape("LearnedMotionPrior.mixture", mixture.times_s, f"1 {len(steps)}")
+        self._mixture, self._index = mixture, torch.tensor(list(steps)) - 1
+
+    def __call__(self, imagination: Imagination) -> torch.Tensor:
+        """Return costs (S,)."""
+        poses = imagination.poses_xyyaw[:, self._index]
+        mixture = PoseMixture(**{name: tensor.to(poses) for name, tensor in vars(self._mixture).items()})
+        peak, density = mixture.log_peak(LEAST_SIGMA), mixture.log_density(poses, LEAST_SIGMA)
+        return (peak - density).clamp(max=self.MOST_NATS).mean(dim=1)
 
 
 def _distance_to_points(

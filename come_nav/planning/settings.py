@@ -88,6 +88,9 @@ class MotionPriorSettings:
         v_sigma_mps: change of the forward speed in 1 s, m/s, > 0.
         vy_sigma_mps: change of the sideways speed in 1 s, m/s, > 0.
         w_sigma_radps: change of the yaw rate in 1 s, rad/s, > 0.
+        network: name or folder of a learned prior (``come-nav train --motion``), which differential drives that move
+            take instead: it looks where a robot would go on; empty = none.
+        network_weight: of minus the logarithm of its density, averaged over the path, >= 0; 0 = as without it.
     """
 
     use: Literal["auto", "always", "never"] = "auto"
@@ -96,10 +99,12 @@ class MotionPriorSettings:
     v_sigma_mps: float = 0.2
     vy_sigma_mps: float = 0.2
     w_sigma_radps: float = 0.4
+    network: str = ""
+    network_weight: float = 0.01
 
     def __post_init__(self) -> None:
         check_choice("motion_prior.use", self.use, ("auto", "always", "never"))
-        for name in ("weight", "differential_weight"):
+        for name in ("weight", "differential_weight", "network_weight"):
             check_range(f"motion_prior.{name}", getattr(self, name), 0.0)
         for name in ("v_sigma_mps", "vy_sigma_mps", "w_sigma_radps"):
             check_range(f"motion_prior.{name}", getattr(self, name), 0.0, open_low=True)
@@ -109,6 +114,11 @@ class MotionPriorSettings:
         if self.use == "never":
             return 0.0
         return self.weight if self.use == "always" or robot.kinematics != "differential" else self.differential_weight
+
+    def looks(self, robot: KinematicsSettings) -> bool:
+        """Whether the learned prior counts for such a robot: it was taught how differential drives go on."""
+        wanted = bool(self.network) and self.network_weight > 0.0 and self.use != "never"
+        return wanted and robot.kinematics == "differential"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from come_nav.experts.normalizer import Normalizer
 from come_nav.training.config import TrainSettings
 from come_nav.training.data.bank_cache import weights_digest
 from come_nav.training.growing import begin_with, grown
+from come_nav.training.motion.settings import MotionTrainSettings
 from come_nav.training.policies.settings import PolicyTrainSettings
 from come_nav.training.sequence.settings import SequenceTrainSettings
 from come_nav.world_model.autoencoders.autoencoder import AutoencoderSettings, ImageAutoencoder
@@ -102,7 +103,10 @@ def load_autoencoder(autoencoder: ImageAutoencoder, path: Path) -> ImageAutoenco
     return autoencoder
 
 
-def pin_config(config: TrainSettings | PolicyTrainSettings | SequenceTrainSettings, folder: Path) -> None:
+Pinned = TrainSettings | PolicyTrainSettings | SequenceTrainSettings | MotionTrainSettings
+
+
+def pin_config(config: Pinned, folder: Path) -> None:
     """Write the config into the run folder; a folder that holds another config is refused, not mixed.
 
     What depends on the machine alone may change: the number of processes that make drives, and the cache. Settings

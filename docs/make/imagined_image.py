@@ -30,7 +30,7 @@ from come_nav.viz.images import png_from_rgb
 ROOT = Path(__file__).resolve().parents[2]
 HORIZONS_S, SHOWN = (1.0, 2.0, 4.0, 8.0), (0, 2)  # s ahead, as in the tables; which of them are shown
 WORLDS = range(20000, 20010)
-MANY = ("sampler.steps=20", "sampler.corrector.steps=1", "sampler.corrector.scale=0.4")
+MANY = ("sampler.steps=20", "sampler.corrector.steps=1", "sampler.corrector.scale=0.5")
 MODELS = (("tiny", ()), ("small", ()), ("medium", ()), ("medium", MANY))
 WINDOWS, RATE_HZ, CONTEXT_FRAMES = 60, 4.0, 4  # those of all shipped models
 

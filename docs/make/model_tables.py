@@ -167,6 +167,22 @@ def error_cells(horizons: Sequence[Mapping[str, Any]], windows: int) -> tuple[st
     return shares, *psnr, *brightness, str(windows)
 
 
+def motion_prior(result: dict[str, Any]) -> Sequence[Table]:
+    """Return plans with a prior of a constant twist and with a learned one, by input and horizon."""
+    rows = []
+    for own in result["inputs"]:
+        for figures in own["rows"]:
+            weight = "constant twist" if not figures["weight"] else f"learned, weight {figures['weight']:g}"
+            perfect = interval(figures["perfect model"]) if "perfect model" in figures else ""
+            closed = interval(figures["gap closure"], 2) if "gap closure" in figures else ""
+            changed = interval(figures["difference from constant twist"]) if figures["weight"] else ""
+            means = [interval(figures[row]) for row in ("constant velocity", "world model")]
+            name = f"{own['input']}, {own['horizon_s']:g} s, {weight}"
+            rows.append([name, *means, changed, perfect, closed, str(own["plans"])])
+    header = ["input", "constant velocity ATE [m]", "world model ATE [m]", "difference from constant twist [m]"]
+    return [([*header, "perfect model ATE [m]", "gap closure", "n"], rows)]
+
+
 def compute(result: dict[str, Any]) -> Sequence[Table]:
     """Return the work of each stage of training and, by model, of all of them."""
     parts, auto = result["parts"], result["machine"]["auto"]

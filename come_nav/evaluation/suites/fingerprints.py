@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from come_nav import __version__
 from come_nav.core.resources import find_resource
 from come_nav.core.settings import to_mapping
-from come_nav.planning.settings import PlannerSettings
+from come_nav.planning.settings import KinematicsSettings, MotionPriorSettings, PlannerSettings
+from come_nav.policies.motion.model import read_motion_file
 from come_nav.world_model.model import DiffusionWorldModel
 
 
@@ -58,6 +59,18 @@ def planner_settings(planner: PlannerSettings) -> dict[str, Any]:
     if planner.proposals:
         return found | {"proposals": model_fingerprint(planner.proposals)}
     return {name: value for name, value in found.items() if name not in OF_PROPOSALS}
+
+
+OF_NETWORK = ("network", "network_weight")  # fields of MotionPriorSettings
+
+
+def motion_prior_settings(prior: MotionPriorSettings, robot: KinematicsSettings) -> dict[str, Any]:
+    """Return the prior's settings; a network that is not asked is left out, so that folders from before it go on."""
+    found: dict[str, Any] = to_mapping(prior)
+    if not prior.looks(robot):
+        return {name: value for name, value in found.items() if name not in OF_NETWORK}
+    shape = to_mapping(read_motion_file(find_resource("models", prior.network)).motion)
+    return found | {"network": {**model_fingerprint(prior.network), "shape": shape}}
 
 
 def machine_facts() -> dict[str, Any]:

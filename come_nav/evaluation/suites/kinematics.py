@@ -12,6 +12,7 @@ from come_nav.core.settings import to_mapping
 from come_nav.data.timing.sideways import SidewaysMotion, joined, sideways_motion
 from come_nav.evaluation.protocols.protocol import segments_of_recording
 from come_nav.evaluation.protocols.rows import STAND_STILL, Row
+from come_nav.evaluation.suites.fingerprints import motion_prior_settings
 from come_nav.evaluation.suites.inputs import Input
 from come_nav.navigation.settings import NavigationSettings
 from come_nav.planning.settings import KinematicsSettings
@@ -85,4 +86,5 @@ def stored_motion(navigation: NavigationSettings) -> Mapping[str, Any]:
     """Return what records depend on beyond a differential drive: nothing for one, whose folders of 0.1 go on."""
     robot, prior = navigation.robot, navigation.motion_prior
     found = {} if robot == KinematicsSettings() else {"robot": to_mapping(robot)}
-    return found | ({"motion_prior": to_mapping(prior)} if prior.weight_of(robot) > 0.0 else {})
+    counts = prior.weight_of(robot) > 0.0 or prior.looks(robot)
+    return found | ({"motion_prior": motion_prior_settings(prior, robot)} if counts else {})

@@ -62,9 +62,9 @@ class RecoverySettings:
 class Recovery:
     """Notices that a mission gets no further, and what is left to try. Times are on the clock of the stamps.
 
-    Only time counts in which the robot was told to drive: from one plan to the next at most ``patience_s /
-    LEAST_PLANS``, nothing where the clock jumps back. Sensors that were silent, or a clock that jumped ahead, do not
-    make a robot stuck.
+    From one plan to the next at most a quarter of each patience counts, and nothing where the clock jumps back: a robot
+    is stuck after ``LEAST_PLANS`` plans at the earliest. Sensors that were silent, or a clock that jumped ahead, do not
+    make it so.
 
     Attributes:
         rules: may be replaced at any time.
@@ -80,48 +80,46 @@ class Recovery:
         self.activity = Activity.DRIVING
         self._stages: Iterator[Activity] = iter(STAGES)
         self._seen_s: float | None = None  # when it was last looked at
-        self._counted_s = 0.0  # of all time since the mission began
-        self._from: tuple[float, Pose] | None = None  # when, of the time counted, and where it last moved enough
-        self._nearest: tuple[float, float] = (0.0, float("inf"))  # when, of the time counted, and how near
+        self._from: Pose | None = None  # where it last moved enough
+        self._nearest_m, self._stood_s, self._wavered_s = float("inf"), 0.0, 0.0  # times that count since then
         self._tried_at_m = float("-inf")
 
     def stuck(self, now_s: float, pose_odom_xyyaw: Pose, left_m: float | None) -> bool:
         """Take where the robot is (3,) and how far it has to go, None where unknown; return whether it is stuck."""
-        rules, counted_s = self.rules, self._count(now_s)
+        rules = self.rules
+        self._count(now_s)
         if self._from is None:
-            self._from, self._nearest = (counted_s, pose_odom_xyyaw), (counted_s, np.inf if left_m is None else left_m)
+            self._from, self._nearest_m = pose_odom_xyyaw, np.inf if left_m is None else left_m
             return False
-        moved = se2.relative(self._from[1], pose_odom_xyyaw)
-        nearer = left_m is not None and left_m < self._nearest[1] - rules.nearer_m
+        moved = se2.relative(self._from, pose_odom_xyyaw)
+        nearer = left_m is not None and left_m < self._nearest_m - rules.nearer_m
         if nearer and left_m is not None:
-            self._nearest = (counted_s, left_m)
+            self._nearest_m, self._wavered_s = left_m, 0.0
         if nearer or np.hypot(moved[0], moved[1]) > rules.moved_m or abs(moved[2]) > rules.moved_rad:
-            self._from = (counted_s, pose_odom_xyyaw)
+            self._from, self._stood_s = pose_odom_xyyaw, 0.0
         if left_m is not None and left_m < self._tried_at_m - FREE_M:
             self._stages, self._tried_at_m = iter(STAGES), float("-inf")  # it got free: all may be tried again
         if nearer and self.activity is not Activity.OTHER_WAY:
             self.activity = Activity.DRIVING
         if not rules.use:
             return False
-        stands = counted_s - self._from[0] > rules.patience_s
-        wavers = left_m is not None and counted_s - self._nearest[0] > rules.nearer_s
-        return stands or wavers
+        return self._stood_s > rules.patience_s or (left_m is not None and self._wavered_s > rules.nearer_s)
 
     def next(self, pose_odom_xyyaw: Pose) -> Activity | None:
         """Return the next thing to try from a pose (3,), None where everything was tried."""
         stage = next(self._stages, None)
         if stage is not None:
             self.activity = stage
-        self._from = (self._counted_s, pose_odom_xyyaw)
-        self._nearest, self._tried_at_m = (self._counted_s, self._nearest[1]), self._nearest[1]
+        self._from, self._stood_s, self._wavered_s = pose_odom_xyyaw, 0.0, 0.0
+        self._tried_at_m = self._nearest_m
         return stage
 
-    def _count(self, now_s: float) -> float:
-        """Return the time that counts up to now, s."""
-        since_s = 0.0 if self._seen_s is None else now_s - self._seen_s
-        self._counted_s += min(max(since_s, 0.0), self.rules.patience_s / LEAST_PLANS)
+    def _count(self, now_s: float) -> None:
+        """Let the time since it was last looked at count."""
+        since_s = 0.0 if self._seen_s is None else max(now_s - self._seen_s, 0.0)
+        self._stood_s += min(since_s, self.rules.patience_s / (LEAST_PLANS - 1))
+        self._wavered_s += min(since_s, self.rules.nearer_s / (LEAST_PLANS - 1))
         self._seen_s = now_s
-        return self._counted_s
 
 
 class Manoeuvre:

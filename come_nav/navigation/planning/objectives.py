@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,15 @@ from come_nav.core.geometry import se2
 from come_nav.core.protocols import Objective, WorldModel
 from come_nav.core.types import Goal
 from come_nav.navigation.navigation_model import NavigationModel
-from come_nav.planning.objectives import Doubt, GoalPose, ImageDistance, LatentDistance, MotionPrior, Smoothness
+from come_nav.planning.objectives import (
+    Doubt,
+    GoalPose,
+    ImageDistance,
+    LatentDistance,
+    LearnedMotionPrior,
+    MotionPrior,
+    Smoothness,
+)
 from come_nav.planning.settings import KinematicsSettings, MotionPriorSettings, ObjectiveSettings
 
 STANDING_MPS, STANDING_RADPS = 0.05, 0.1
@@ -53,11 +63,24 @@ def objectives_for(
 
 
 def motion_terms(
-    twist: NDArray[np.float64] | None, dt_s: float, prior: MotionPriorSettings, robot: KinematicsSettings
+    twist: NDArray[np.float64] | None,
+    dt_s: float,
+    prior: MotionPriorSettings,
+    robot: KinematicsSettings,
+    foresee: Callable[[], LearnedMotionPrior | None] = lambda: None,
 ) -> tuple[list[Objective], dict[str, float]]:
-    """Return the prior of motion around the present ``twist`` (3,) and its weight; nothing where there is none."""
+    """Return the prior of motion and its weight, nothing where there is none.
+
+    It is the learned one where the settings name it and ``foresee`` returns one, else one around the present ``twist``
+    (3,).
+    """
+    if twist is None or (prior.use == "auto" and robot.kinematics == "differential" and stands(twist)):
+        return [], {}
+    learned = foresee() if prior.looks(robot) else None
+    if learned is not None:
+        return [learned], {learned.name: prior.network_weight}
     weight = prior.weight_of(robot)
-    if twist is None or weight == 0.0 or (prior.use == "auto" and robot.kinematics == "differential" and stands(twist)):
+    if weight == 0.0:
         return [], {}
     sigmas = (prior.v_sigma_mps, prior.vy_sigma_mps, prior.w_sigma_radps)
     term = MotionPrior(torch.from_numpy(twist), dt_s, sigmas, sideways=robot.sideways)

@@ -196,6 +196,10 @@ def read_config(folder: Path) -> WorldModelSettings:
             raise CheckpointError(
                 f"{folder}: holds a policy, not a world model; set it as planner.proposals beside a world model"
             )
+        if str(values.get("format")).startswith("come_nav motion"):
+            raise CheckpointError(
+                f"{folder}: holds a prior of motion, not a world model; set it as motion_prior.network beside one"
+            )
         reprojection = values.get("reprojection")
         if isinstance(reprojection, dict) and "memory_trust" in reprojection:  # as version 0.1 called it
             reprojection["render_blend"] = reprojection.pop("memory_trust")

@@ -21,7 +21,7 @@ from come_nav.evaluation.protocols.results import settings_hash
 from come_nav.evaluation.suites.closed_loop.course import Course, LoopGoal
 from come_nav.evaluation.suites.closed_loop.robot import SimulatedRobot
 from come_nav.evaluation.suites.closed_loop.settings import ClosedLoop, LoopRow, chosen_rows
-from come_nav.evaluation.suites.fingerprints import model_fingerprint, planner_settings
+from come_nav.evaluation.suites.fingerprints import model_fingerprint, motion_prior_settings, planner_settings
 from come_nav.evaluation.suites.progress import Progress, silent
 from come_nav.navigation.goals.mission import MissionState
 from come_nav.navigation.loading import load_configured_model
@@ -91,9 +91,11 @@ def loop_settings(wanted: ClosedLoop) -> dict[str, Any]:
     if wanted.loop.world_set == BUILT_IN:
         left_out.add("world_set")
     loop = {name: value for name, value in to_mapping(wanted.loop).items() if name not in left_out}
+    prior = motion_prior_settings(wanted.stack.motion_prior, wanted.stack.robot)
+    parts = {"planner": planner_settings(wanted.stack.planner), "motion_prior": prior}
     return {
         "loop": loop,
-        "stack": to_mapping(wanted.stack) | {"planner": planner_settings(wanted.stack.planner)},
+        "stack": to_mapping(wanted.stack) | parts,
         "navigator": to_mapping(wanted.navigator),
         "model": model_fingerprint(wanted.stack.model),
     }

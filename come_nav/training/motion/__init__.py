@@ -1,0 +1,1 @@
+"""Training of the learned prior of motion in built-in worlds."""
