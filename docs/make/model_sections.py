@@ -6,6 +6,7 @@ from model_tables import (
     compared,
     compute,
     model_figures,
+    motion_prior,
     quality,
     samplers,
     sizes,
@@ -63,9 +64,10 @@ MODELS = (
     Section(
         "motion_prior.json",
         "Plans with a prior of motion that looks",
-        "`medium` with its prior of a constant twist, and with the network `motion` instead, whose weight was chosen in "
-        "validation worlds (next table); test worlds with realistic sensors, without memory, and the last 40 % of two "
-        "real recordings, planned as for a differential drive. A perfect model has the same prior.",
+        "`medium` with its prior of a constant twist, and with the network `motion` instead, whose weight was chosen "
+        "in validation worlds (next table); test worlds with realistic sensors, without memory, and the last 40 % of "
+        "two real recordings, planned as for a differential drive. A perfect model has the same prior. The drivers of "
+        "test worlds are those that it learned from; people filmed the recordings.",
         "benchmarks/motion_prior.py --model medium --worlds 20000-20009 --weights 0.02 --plans 80 --recordings kitchen "
         "cabinet --set robot.kinematics=differential",
         motion_prior,
@@ -83,7 +85,7 @@ MODELS = (
         "Images of `medium` with a corrector",
         "One Langevin step at each visited noise level, scale 0.5 (`sampler.corrector`): the least of 0.3 to 0.6 "
         "whose sharpness in validation worlds of all three sets is half of the truth's to the lower end of its "
-        "interval. 20 steps take 40 passes.",
+        "interval. 20 steps take 40 passes. Part of what it sharpens is grain ([image](evaluation.md)).",
         "benchmarks/model_figures.py --model models/medium --worlds 20000-20009 --views 64 --places 8 --parts images "
         "--steps 10 20 --sets built-in,furnished,photographed --set sampler.corrector.steps=1 "
         "--set sampler.corrector.scale=0.5 --out benchmarks/results/images_medium.json",
