@@ -231,8 +231,8 @@ MODELS = (
     Section(
         "training_compute_medium.json",
         "Compute of `medium` and of the plain class of NWM",
-        "The same of trainings by their folders, of `medium` when it had done 18,020 steps: its 19,000 are 2,086 TFLOP. "
-        "Its depth estimator is `small`'s: 118 TFLOP, counted above.",
+        "The same of trainings by their folders, of `medium` when it had done 18,020 steps: its 19,000 are 2,086 "
+        "TFLOP. Its depth estimator is `small`'s: 118 TFLOP, counted above.",
         "benchmarks/training_compute.py --runs runs/medium runs/nwm_large --steps 8 "
         "--out benchmarks/results/training_compute_medium.json",
         compute,
