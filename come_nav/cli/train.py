@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from come_nav.training.sequence.settings import SequenceTrainSettings
     from come_nav.world_model.model import DiffusionWorldModel
 
+TOPIC_ROLES, FRAME_ROLES = ("image", "depth", "info", "pose"), ("odom", "base", "camera")  # of recordings
+RECORDING_ROLES = (*(f"{role}_topic" for role in TOPIC_ROLES), *(f"{role}_frame" for role in FRAME_ROLES))
+
 EPILOG = """examples:
   come-nav train --config config/train_tiny.yaml --out runs/tiny         the base of tiny, from nothing
   come-nav train --config config/train_tiny.yaml --out runs/tiny         ... again: goes on where it stopped
@@ -87,11 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FROM-TO",
         help="part of each recording to learn from, e.g. 0-0.6, so that the rest can measure the result (default all)",
     )
-    for role in ("image", "depth", "info", "pose"):
+    for role in TOPIC_ROLES:
         what.add_argument(
             f"--{role}-topic", metavar="NAME", help=f"of the recordings, as in bag info (data.{role}_topic)"
         )
-    for role in ("odom", "base", "camera"):
+    for role in FRAME_ROLES:
         what.add_argument(
             f"--{role}-frame", metavar="NAME", help=f"of the recordings, as in bag info (data.{role}_frame)"
         )
@@ -231,9 +234,7 @@ def _motion_config(args: argparse.Namespace) -> MotionTrainSettings:
     from come_nav.training.motion.settings import MotionTrainSettings
     from come_nav.training.pretrained import merged
 
-    roles = [f"{role}_topic" for role in ("image", "depth", "info", "pose")]
-    roles += [f"{role}_frame" for role in ("odom", "base", "camera")]
-    others = ["policy", "sequence", "init", "data_use", "time_offset", "depth_scale", *roles]
+    others = ("policy", "sequence", "init", "data_use", "time_offset", "depth_scale", *RECORDING_ROLES)
     if args.data or any(getattr(args, name) is not None for name in others):
         raise ConfigError(
             "--motion trains from nothing in built-in worlds; leave out --policy, --sequence, --init, --data and what "
@@ -296,8 +297,6 @@ def _override(values: dict[str, Any], args: argparse.Namespace) -> None:
         except ValueError:
             raise ConfigError(f"--data-use must look like 0-0.6, got '{args.data_use}'") from None
         data["recording_use"] = [low, high]
-    roles = [f"{role}_topic" for role in ("image", "depth", "info", "pose")]
-    roles += [f"{role}_frame" for role in ("odom", "base", "camera")]
-    named = {name: getattr(args, name) for name in roles}
+    named = {name: getattr(args, name) for name in RECORDING_ROLES}
     named |= {"time_offset_s": args.time_offset, "depth_scale_m": args.depth_scale}
     data.update({name: value for name, value in named.items() if value is not None})

@@ -168,6 +168,20 @@ def _damage(path: Path, error: Exception) -> str:
     return f"not a valid safetensors file ({str(error).splitlines()[0]})"
 
 
+def check_format(found: str, expected: str) -> None:
+    """Raise ConfigError where a model folder's layout is of another version."""
+    if found != expected:
+        raise ConfigError(f"format must be '{expected}', got '{found}'; update come_nav or the model")
+
+
+def stored_tensors(module: torch.nn.Module, storage: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return a module's tensors as they are written: those of floating point as ``storage``."""
+    return {
+        name: (tensor.to(storage) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+
+
 def has_format(folder: Path, format_name: str) -> bool:
     """Whether a model folder's config is of a format; False where there is no readable one."""
     try:

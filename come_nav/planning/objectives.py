@@ -315,13 +315,14 @@ class LearnedMotionPrior:
         """Take where the robot will be (one of them, T times) and the steps (T,) of a path, from 1, that those are."""
         check_shape("LearnedMotionPrior.mixture", mixture.times_s, f"1 {len(steps)}")
         self._mixture, self._index = mixture, torch.tensor(list(steps)) - 1
+        self._peak = mixture.log_peak(LEAST_SIGMA)
 
     def __call__(self, imagination: Imagination) -> torch.Tensor:
         """Return costs (S,)."""
         poses = imagination.poses_xyyaw[:, self._index]
         mixture = PoseMixture(**{name: tensor.to(poses) for name, tensor in vars(self._mixture).items()})
-        peak, density = mixture.log_peak(LEAST_SIGMA), mixture.log_density(poses, LEAST_SIGMA)
-        return (peak - density).clamp(max=self.MOST_NATS).mean(dim=1)
+        density = mixture.log_density(poses, LEAST_SIGMA)
+        return (self._peak.to(poses) - density).clamp(max=self.MOST_NATS).mean(dim=1)
 
 
 def _distance_to_points(

@@ -15,10 +15,12 @@ from come_nav.core.errors import CheckpointError, ConfigError, DataError
 from come_nav.core.types import Proposals
 from come_nav.core.weights_file import (
     WEIGHTS_NAME,
+    check_format,
     checked_weights,
     has_format,
     load_tensors,
     read_folder_config,
+    stored_tensors,
     write_model_folder,
 )
 from come_nav.policies.images import normalised, padded_context, pixels, stacked
@@ -42,8 +44,7 @@ class PolicyFile:
     policy: PolicySettings = field(default_factory=PolicySettings)
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ConfigError(f"format must be '{FORMAT}', got '{self.format}'; update come_nav or the model")
+        check_format(self.format, FORMAT)
 
 
 def make_network(settings: PolicySettings) -> GNM | ViNT | NoMaD:
@@ -137,10 +138,7 @@ class LearnedPolicy:
         Raises:
             StorageError: when the folder cannot be written.
         """
-        tensors = {
-            name: (tensor.to(storage) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
-            for name, tensor in self.network.state_dict().items()
-        }
+        tensors = stored_tensors(self.network, storage)
         default = f"# {folder.name}\n\nA {self.settings.kind} policy of come_nav.\n"
         write_model_folder(
             folder, tensors, FORMAT, lambda digest: PolicyFile(FORMAT, digest, self.settings), card or default

@@ -13,10 +13,12 @@ from come_nav.core.errors import CheckpointError, ConfigError, DataError
 from come_nav.core.geometry.pose_mixture import PoseMixture
 from come_nav.core.weights_file import (
     WEIGHTS_NAME,
+    check_format,
     checked_weights,
     has_format,
     load_tensors,
     read_folder_config,
+    stored_tensors,
     write_model_folder,
 )
 from come_nav.policies.motion.network import MotionNetwork, motion_facts, motion_views
@@ -34,8 +36,7 @@ class MotionFile:
     motion: MotionSettings = field(default_factory=MotionSettings)
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ConfigError(f"format must be '{FORMAT}', got '{self.format}'; update come_nav or the model")
+        check_format(self.format, FORMAT)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class LearnedMotion:
         Raises:
             StorageError: when the folder cannot be written.
         """
-        tensors = {name: tensor.detach().cpu().to(storage) for name, tensor in self.network.state_dict().items()}
+        tensors = stored_tensors(self.network, storage)
         write_model_folder(folder, tensors, FORMAT, lambda digest: MotionFile(FORMAT, digest, self.settings), card)
 
 

@@ -63,19 +63,24 @@ class MotionTask(pl.LightningModule):
     def predict(self, batch: WindowBatch, mirrored: Tensor) -> tuple[PoseMixture, Tensor, Tensor]:
         """Return mixtures (B, G) at the times of the goals, the poses (B, G, 3) there, and the twist (B, 2)."""
         config = self.config.network
-        given = (batch.context_images, batch.context_depth_m, batch.camera, batch.T_base_camera)
-        assert all(tensor is not None for tensor in given)
-        images, depth_m, camera, T_base_camera = given
+        images, depth_m, camera, T_base_camera = (
+            batch.context_images,
+            batch.context_depth_m,
+            batch.camera,
+            batch.T_base_camera,
+        )
+        assert images is not None and depth_m is not None
+        assert camera is not None and T_base_camera is not None
         if batch.context_measured is not None:
-            depth_m = torch.where(batch.context_measured > 0, depth_m, 0.0)  # type: ignore[arg-type]
-        views = motion_views(images_from_bytes(images), depth_m)  # type: ignore[arg-type]
+            depth_m = torch.where(batch.context_measured > 0, depth_m, 0.0)
+        views = motion_views(images_from_bytes(images), depth_m)
         views = torch.where(mirrored[:, None, None, None, None], views.flip(-1), views)
         side = torch.where(mirrored, -1.0, 1.0)[:, None, None]
         flip = torch.cat([torch.ones_like(side), side, side], dim=-1)
-        camera = camera.clone()  # type: ignore[union-attr]
+        camera = camera.clone()
         camera[:, 2] = torch.where(mirrored, 1.0 - camera[:, 2], camera[:, 2])
         contexts, poses = batch.context_poses_xyyaw * flip, batch.actions_xyyaw * flip
-        facts, twist = motion_facts(contexts, camera, T_base_camera[:, -1], config.rate_hz)  # type: ignore[index]
+        facts, twist = motion_facts(contexts, camera, T_base_camera[:, -1], config.rate_hz)
         times_s = batch.rel_frames.clamp(min=1.0) / config.rate_hz
         return self.network(views, facts, twist, times_s), poses, twist
 

@@ -17,6 +17,7 @@ from come_nav.core.weights_file import (
     CARD_NAME,
     CONFIG_NAME,
     WEIGHTS_NAME,
+    check_format,
     check_sha256,
     load_tensors,
     read_weights,
@@ -85,8 +86,7 @@ class WorldModelSettings:
     composition_weights: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ConfigError(f"format must be '{FORMAT}', got '{self.format}'; update come_nav or the model")
+        check_format(self.format, FORMAT)
         for name in ("navigation", "composition_weights"):
             if not isinstance(getattr(self, name), (dict, type(None))):
                 raise ConfigError(f"{name} must be a mapping of keys, got {getattr(self, name)!r}")

@@ -12,6 +12,7 @@ from come_nav.core.checks import check_range
 from come_nav.core.errors import ConfigError
 from come_nav.core.weights_file import (
     WEIGHTS_NAME,
+    check_format,
     checked_weights,
     has_format,
     load_tensors,
@@ -58,8 +59,7 @@ class SequenceModelSettings:
     rate_hz: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ConfigError(f"format must be '{FORMAT}', got '{self.format}'; update come_nav or the model")
+        check_format(self.format, FORMAT)
         check_range("sampler_steps", self.sampler_steps, 1, self.schedule.steps)
         check_range("frames", self.frames, 1)
         check_range("rate_hz", self.rate_hz, 0.0, open_low=True)
